@@ -1,0 +1,1 @@
+"""From texts of requests to batches on the device."""

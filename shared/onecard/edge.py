@@ -1,0 +1,197 @@
+"""The outermost layer of every service, as plain ASGI: whatever comes in meets this first.
+
+It gives a request its id, checks the key, reads the body whole within its limits, answers whatever the app
+raises in the one error shape, and writes the access line and the metrics. Being ASGI, it wraps FastAPI apps
+and the stock vLLM server alike.
+"""
+
+import asyncio
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from onecard import logs, wire
+from onecard.auth import KeyGuard
+from onecard.errors import BodyTooLarge, InternalError, SlowRequest, render
+from onecard.metrics import HttpMetrics
+from onecard.settings import ServiceSettings
+
+_BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
+_DISCARD_FACTOR = 8
+"""A too large body is read and dropped up to this many times the limit, so that a client that is still
+sending reads our 413 instead of a connection reset."""
+_CLIENT_CLOSED = 499
+"""Status for the log and the metrics when the client left before its answer (nginx's convention)."""
+
+log = logs.logger()
+
+
+class ClientGone(Exception):
+    """The client disconnected while it was sending its request."""
+
+
+@dataclass
+class Exchange:
+    """One request and its answer, as the edge sees them."""
+
+    send: Send
+    request_id: str
+    timings: dict[str, float]
+    """Milliseconds by name, for `server-timing`; routes add to it through `scope["state"]`."""
+    started: float = field(default_factory=time.perf_counter)
+    status: int = 0
+    bytes_out: int = 0
+
+    @property
+    def milliseconds(self) -> float:
+        return (time.perf_counter() - self.started) * 1000
+
+    async def forward(self, message: Message) -> None:
+        """Send one ASGI message on, with our headers on the first."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            timings = {**self.timings, "total": self.milliseconds}
+            timing = ", ".join(f"{name};dur={ms:.2f}" for name, ms in timings.items())
+            ours = {b"x-request-id": self.request_id.encode(), b"server-timing": timing.encode()}
+            kept = [(name, value) for name, value in message.get("headers", ()) if name.lower() not in ours]
+            message = {**message, "headers": [*kept, *ours.items()]}
+        elif message["type"] == "http.response.body":
+            self.bytes_out += len(message.get("body", b""))
+        await self.send(message)
+
+    async def answer(self, error: HTTPException, *, close: bool) -> None:
+        """Answer with `error`, and end the connection if its body was not read to the end."""
+        status, headers, body = render(error)
+        if close:
+            headers["connection"] = "close"
+        headers["content-length"] = str(len(body))
+        raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        await self.forward({"type": "http.response.start", "status": status, "headers": raw})
+        await self.forward({"type": "http.response.body", "body": body})
+
+
+class Edge:
+    """ASGI middleware. `json_bodies` makes it parse and check bodies (the gateway leaves that to the services)."""
+
+    def __init__(
+        self, app: ASGIApp, *, settings: ServiceSettings, metrics: HttpMetrics | None, json_bodies: bool, keyed: bool
+    ) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._json_bodies = json_bodies
+        self._guard = KeyGuard(settings.api_key if keyed else None)
+        self._max_body = int(settings.max_body_mb * 1_000_000)
+        self._body_seconds = settings.body_timeout_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        request_id = wire.clean_request_id(headers.get(b"x-request-id")) or uuid.uuid4().hex
+        exchange = Exchange(send, request_id, timings={})
+        scope = self._enrich(scope, exchange)
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            if self._metrics:
+                self._metrics.in_flight.inc()
+            try:
+                await self._run(scope, headers, receive, exchange)
+            finally:
+                self._record(scope, exchange)
+
+    def _enrich(self, scope: Scope, exchange: Exchange) -> Scope:
+        """The scope with the request id in its headers, and in its state what routes read and write."""
+        others = [(name, value) for name, value in scope["headers"] if name != b"x-request-id"]
+        state = {**scope.get("state", {}), "request_id": exchange.request_id, "timings": exchange.timings}
+        return {**scope, "headers": [*others, (b"x-request-id", exchange.request_id.encode())], "state": state}
+
+    async def _run(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, exchange: Exchange) -> None:
+        body_read = scope["method"] not in _BODY_METHODS
+        try:
+            self._guard.check(scope["path"], headers.get(b"authorization"))
+            if not body_read:
+                body = await self._read_body(headers, receive)
+                body_read = True
+                if self._json_bodies and body:
+                    wire.require_json_type(headers.get(b"content-type"))
+                    scope["state"]["json"] = wire.parse_json(body)
+                receive = _replay(body, receive)
+            await self._app(scope, receive, exchange.forward)
+        except HTTPException as error:
+            await exchange.answer(error, close=not body_read)
+        except ClientGone:
+            exchange.status = _CLIENT_CLOSED
+        except Exception:
+            log.exception("request failed")
+            if exchange.status:
+                raise  # Part of an answer is out; the server must break the connection to say that it is cut.
+            await exchange.answer(InternalError("The server failed on this request; its id is in x-request-id."), close=False)
+
+    async def _read_body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+        """The whole body.
+
+        Raises:
+            BodyTooLarge, SlowRequest: over the limit in bytes or in seconds.
+            ClientGone: the client disconnected.
+        """
+        try:
+            async with asyncio.timeout(self._body_seconds):
+                if int(headers.get(b"content-length", b"0")) > self._max_body * _DISCARD_FACTOR:
+                    raise self._too_large()
+                return await self._collect(receive)
+        except TimeoutError:
+            raise SlowRequest(f"The body did not arrive within {self._body_seconds:g} s. Send it faster.") from None
+
+    async def _collect(self, receive: Receive) -> bytes:
+        chunks: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size <= self._max_body:
+                chunks.append(chunk)
+            else:
+                chunks.clear()
+            more = message.get("more_body", False)
+            if size > self._max_body and (not more or size > self._max_body * _DISCARD_FACTOR):
+                raise self._too_large()
+            if not more:
+                return b"".join(chunks)
+
+    def _too_large(self) -> BodyTooLarge:
+        limit = self._max_body / 1_000_000
+        return BodyTooLarge(f"The body is over {limit:g} MB. Send fewer or shorter inputs a request.")
+
+    def _record(self, scope: Scope, exchange: Exchange) -> None:
+        route = getattr(scope.get("route"), "path", None) or "unmatched"
+        status = exchange.status or _CLIENT_CLOSED
+        ms = exchange.milliseconds
+        if self._metrics:
+            self._metrics.in_flight.dec()
+            self._metrics.record(route, scope["method"], status, ms / 1000)
+        level = log.debug if route.startswith("/health") or route == "/metrics" else log.info
+        level("request", route=route, method=scope["method"], status=status, ms=round(ms, 2), bytes_out=exchange.bytes_out)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that hands out `body` once and then waits for the disconnect."""
+    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        return pending.pop() if pending else await receive()
+
+    return replay
+
+
+def state_of(scope: Scope) -> dict[str, Any]:
+    """What the edge left for routes: `request_id`, `timings` and, for JSON bodies, `json`."""
+    state: dict[str, Any] = scope["state"]
+    return state

@@ -1,0 +1,1 @@
+"""The card: which device and precision a process uses."""

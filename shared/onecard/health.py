@@ -1,0 +1,52 @@
+"""`/health/live` and `/health/ready`, alike in every service."""
+
+from collections.abc import Awaitable, Callable
+from typing import Literal
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+Status = Literal["ok", "degraded", "down"]
+_ORDER: tuple[Status, ...] = ("ok", "degraded", "down")
+
+
+class Part(BaseModel):
+    """The state of one thing that an answer depends on."""
+
+    status: Status
+    detail: str | None = None
+    """What is wrong, for a person; no addresses, no paths."""
+
+
+class Readiness(BaseModel):
+    """The state of a service and of its parts."""
+
+    status: Status
+    parts: dict[str, Part]
+
+
+Check = Callable[[Request], Awaitable[Readiness]]
+
+
+def worst(parts: dict[str, Part]) -> Status:
+    """The worst status among `parts`; `ok` when there are none."""
+    return max((part.status for part in parts.values()), key=_ORDER.index, default="ok")
+
+
+def router(check: Check) -> APIRouter:
+    """The two routes. `check` looks at the parts."""
+    routes = APIRouter(tags=["health"])
+
+    @routes.get("/health/live")
+    async def live() -> dict[str, str]:
+        """The process answers."""
+        return {"status": "ok"}
+
+    @routes.get("/health/ready", response_model=Readiness, responses={503: {"model": Readiness}})
+    async def ready(request: Request) -> JSONResponse:
+        """The service can do its work: 200, also while degraded; 503 when it cannot."""
+        readiness = await check(request)
+        return JSONResponse(readiness.model_dump(), 503 if readiness.status == "down" else 200)
+
+    return routes

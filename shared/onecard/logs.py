@@ -1,0 +1,68 @@
+"""JSON logs on standard output: one object a line, never a request's text.
+
+Nothing here can redact a text after the fact, so the rule is kept at the source: callers log ids, counts,
+sizes and times. Exceptions are logged as their type and the places they passed, without their message,
+because a library's message may quote its input.
+"""
+
+import logging
+import sys
+import traceback
+
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+
+
+def _strip_exception(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Replace `exc_info` by the exception's type and its frames."""
+    info = event.pop("exc_info", None)
+    error = info[1] if isinstance(info, tuple) else sys.exc_info()[1] if info else None
+    if error is not None:
+        event["error"] = type(error).__qualname__
+        frames = traceback.extract_tb(error.__traceback__)
+        event["trace"] = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+    return event
+
+
+def configure(service: str, level: str = "info") -> None:
+    """Send structlog's and the standard library's records through one JSON renderer."""
+
+    def add_service(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        event["service"] = service
+        return event
+
+    shared = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        add_service,
+        _strip_exception,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(ensure_ascii=False),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    # The edge writes one access line a request; a second one from the HTTP client or server says nothing new.
+    for chatty in ("httpx", "httpcore", "uvicorn.access"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def logger() -> FilteringBoundLogger:
+    """The logger of the caller's process."""
+    bound: FilteringBoundLogger = structlog.get_logger()
+    return bound

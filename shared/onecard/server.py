@@ -1,0 +1,125 @@
+"""Run an app under uvicorn, with the manners that a public server needs."""
+
+import asyncio
+import ipaddress
+import socket
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from onecard import logs
+from onecard.errors import InvalidRequest, SlowRequest, render
+from onecard.settings import ServiceSettings
+
+HEADER_SECONDS = 15.0
+"""How long a connection may take to send a request's line and headers."""
+KEEP_ALIVE_SECONDS = 75
+"""How long an idle connection is kept: longer than clients pool theirs, so that they close first."""
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1 protocol, which by itself waits for ever for a request's headers.
+
+    Answers such a client with 408, and what is not HTTP with 400, both in the one error shape.
+    """
+
+    _header_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._arm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._header_timer is None:
+            self._arm()
+
+    def on_headers_complete(self) -> None:
+        self._disarm()
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(InvalidRequest("This is not a valid HTTP/1.1 request."))
+
+    def _arm(self) -> None:
+        self._header_timer = self.loop.call_later(HEADER_SECONDS, self._give_up)
+
+    def _disarm(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+    def _give_up(self) -> None:
+        self._header_timer = None
+        self._refuse(SlowRequest(f"The request's headers did not arrive within {HEADER_SECONDS:g} s."))
+
+    def _refuse(self, error: InvalidRequest | SlowRequest) -> None:
+        if self.transport.is_closing():
+            return
+        if self.cycle is None or self.cycle.response_complete:
+            status, headers, body = render(error)
+            lines = [f"HTTP/1.1 {status} Refused", *(f"{name}: {value}" for name, value in headers.items())]
+            head = "\r\n".join([*lines, f"content-length: {len(body)}", "connection: close", "", ""])
+            self.transport.write(head.encode() + body)
+        self.transport.close()
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """A bound socket, before any model is loaded: a port that is taken shows at once.
+
+    Raises:
+        SystemExit: the address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise SystemExit(f"cannot listen on {host}:{port}: {error.strerror}. Stop what uses it, or set another port.") from None
+    return listener
+
+
+def require_key_in_public(settings: ServiceSettings) -> None:
+    """Refuse to open an unguarded server to the world.
+
+    Raises:
+        SystemExit: `HOST` is not loopback and there is no `API_KEY`.
+    """
+    try:
+        loopback = ipaddress.ip_address(settings.host).is_loopback
+    except ValueError:
+        loopback = settings.host == "localhost"
+    if not loopback and settings.api_key is None and not settings.allow_no_key:
+        raise SystemExit(
+            f"HOST={settings.host} is reachable from outside, and there is no API_KEY. "
+            "Set API_KEY (16 characters or more), or ALLOW_NO_KEY=true if something else guards this address."
+        )
+
+
+def run(app: ASGIApp, *, service: str, port: int, settings: ServiceSettings) -> None:
+    """Serve `app` until SIGTERM or SIGINT, then finish what was accepted, for at most `drain_seconds`."""
+    logs.configure(service, settings.log_level)
+    listener = _bind(settings.host, port)
+    options: dict[str, Any] = {
+        "http": GuardedProtocol,
+        "loop": "uvloop",
+        "lifespan": "on",
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "proxy_headers": False,
+        "timeout_keep_alive": KEEP_ALIVE_SECONDS,
+        "timeout_graceful_shutdown": settings.drain_seconds,
+    }
+    server = uvicorn.Server(uvicorn.Config(app, **options))
+    server.run(sockets=[listener])
+    if not server.started:
+        raise SystemExit(1)

@@ -1,0 +1,80 @@
+"""Settings shared by all services, read from environment variables."""
+
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ServiceSettings(BaseSettings):
+    """What every service reads. A service adds its own fields in a subclass."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Loopback unless told otherwise; a container sets 0.0.0.0."""
+
+    allow_no_key: bool = False
+    """Serve on an address other than loopback without any API key."""
+
+    api_key: SecretStr | None = Field(default=None, min_length=16)
+    """Key that callers of the gateway and of the LLM service send as `Authorization: Bearer …`."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Lowest level that is logged."""
+
+    max_body_mb: float = Field(default=2.0, gt=0, le=64)
+    """Largest request body, in MB (10^6 bytes)."""
+
+    body_timeout_seconds: float = Field(default=20.0, gt=0)
+    """How long a client may take to send a whole request body."""
+
+    drain_seconds: int = Field(default=10, ge=0)
+    """How long a stopping service waits for the requests it has accepted."""
+
+
+class ModelSettings(ServiceSettings):
+    """What every service that runs a model reads."""
+
+    model_cache_path: Path = Path(".onecard/models")
+    """Folder that holds the downloaded (or stand-in) models."""
+
+    use_gpu: bool = True
+    """Use the GPU when there is one."""
+
+    gpu_device: int = Field(default=0, ge=0)
+    """Index of the GPU to use."""
+
+    use_fp16: bool = True
+    """Half precision: FP16 on a GPU, bfloat16 on a CPU that has the instructions; FP32 otherwise."""
+
+
+class EncoderSettings(ModelSettings):
+    """What the two encoder services read."""
+
+    max_inputs: int = Field(default=2048, ge=1)
+    """Most texts in one request."""
+
+    batch_texts: int = Field(default=32, ge=1)
+    """Most texts in one batch on the device."""
+
+    batch_tokens: int = Field(default=4096, ge=1)
+    """Most padded tokens in one batch on the device."""
+
+
+S = TypeVar("S", bound=BaseSettings)
+
+
+def load(kind: type[S]) -> S:
+    """Read `kind` from the environment.
+
+    Raises:
+        SystemExit: a value is wrong; the message is one line that names every wrong variable.
+            Values are left out of it, since one of them may be a key.
+    """
+    try:
+        return kind()
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(str(part) for part in e['loc']).upper()}: {e['msg']}" for e in error.errors())
+        raise SystemExit(f"settings: {wrong}") from None

@@ -1,0 +1,68 @@
+"""From texts to token ids, with the model's window respected. Needs the `encoder` extra."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from onecard.errors import InputTooLong, InvalidRequest
+
+
+@dataclass(frozen=True)
+class TextReader:
+    """A model's tokenizer and window. Thread-safe: the Rust tokenizer is used without changing its state."""
+
+    tokenizer: Tokenizer
+    window: int
+    """Most tokens of one text, special tokens included."""
+    pad_id: int
+
+    @classmethod
+    def load(cls, folder: Path, window: int) -> "TextReader":
+        """The tokenizer in `folder`.
+
+        Raises:
+            SystemExit: the folder holds no tokenizer that the tokenizers library reads.
+        """
+        loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        if not isinstance(loaded, PreTrainedTokenizerFast):
+            raise SystemExit(f"model folder {folder.name}: its tokenizer has no fast version")
+        tokenizer: Tokenizer = loaded.backend_tokenizer
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return cls(tokenizer, window, loaded.pad_token_id or 0)
+
+    def read(self, texts: Sequence[str], *, truncate: bool) -> list[list[int]]:
+        """Token ids of each text, at most `window` each, the closing special token kept.
+
+        Raises:
+            InputTooLong: a text is over the window and `truncate` is False.
+        """
+        encoded = [encoding.ids for encoding in self.tokenizer.encode_batch_fast(list(texts))]
+        return [self._cut(ids, index, truncate) for index, ids in enumerate(encoded)]
+
+    def check_ids(self, inputs: Sequence[Sequence[int]], *, truncate: bool) -> list[list[int]]:
+        """Ready-made token ids, as an OpenAI client may send them, checked and cut like texts.
+
+        Raises:
+            InvalidRequest: an id is outside the vocabulary.
+            InputTooLong: as in `read`.
+        """
+        size = self.tokenizer.get_vocab_size()
+        for index, ids in enumerate(inputs):
+            if any(not 0 <= token < size for token in ids):
+                raise InvalidRequest(f"input[{index}] has a token id outside 0..{size - 1}.", param="input")
+        return [self._cut(list(ids), index, truncate) for index, ids in enumerate(inputs)]
+
+    def _cut(self, ids: list[int], index: int, truncate: bool) -> list[int]:
+        if len(ids) <= self.window:
+            return ids
+        if not truncate:
+            raise InputTooLong(
+                f"input[{index}] has {len(ids)} tokens; the model takes {self.window}. "
+                "Shorten it, or send truncate=true to have it cut.",
+                param="input",
+            )
+        return [*ids[: self.window - 1], ids[-1]]
