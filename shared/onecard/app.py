@@ -9,6 +9,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.responses import Response
 from starlette.types import ASGIApp
+from typing_extensions import override
 
 from onecard import __version__, errors, health, metrics
 from onecard.edge import Edge, state_of
@@ -54,6 +55,7 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
 class _EdgeRequest(Request):
     """A request whose JSON the edge has parsed already."""
 
+    @override
     async def json(self) -> Any:
         return state_of(self.scope)["json"]
 
@@ -61,6 +63,7 @@ class _EdgeRequest(Request):
 class JsonRoute(APIRoute):
     """A route that takes the body as the edge parsed it, instead of parsing it a second time, less strictly."""
 
+    @override
     def get_route_handler(self) -> Callable[[Request], Any]:
         handler = super().get_route_handler()
 
@@ -110,7 +113,7 @@ def create_app(
     return app
 
 
-def _edge(app: ASGIApp, **options: Any) -> Edge:
+def _edge(app: ASGIApp, /, **options: Any) -> ASGIApp:
     return Edge(app, **options)
 
 

@@ -49,6 +49,7 @@ class Exchange:
 
     @property
     def milliseconds(self) -> float:
+        """Since the request's headers were read."""
         return (time.perf_counter() - self.started) * 1000
 
     async def forward(self, message: Message) -> None:
@@ -89,6 +90,7 @@ class Edge:
         self._body_seconds = settings.body_timeout_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI interface."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -130,7 +132,7 @@ class Edge:
             log.exception("request failed")
             if exchange.status:
                 raise  # Part of an answer is out; the server must break the connection to say that it is cut.
-            await exchange.answer(InternalError("The server failed on this request; its id is in x-request-id."), close=False)
+            await exchange.answer(InternalError("The server failed on this request."), close=False)
 
     async def _read_body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         """The whole body.
@@ -178,7 +180,8 @@ class Edge:
             self._metrics.in_flight.dec()
             self._metrics.record(route, scope["method"], status, ms / 1000)
         level = log.debug if route.startswith("/health") or route == "/metrics" else log.info
-        level("request", route=route, method=scope["method"], status=status, ms=round(ms, 2), bytes_out=exchange.bytes_out)
+        sizes = {"ms": round(ms, 2), "bytes_out": exchange.bytes_out}
+        level("request", route=route, method=scope["method"], status=status, **sizes)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -5,8 +5,8 @@ The body is OpenAI's, so that its SDKs raise their own exception classes:
 """
 
 import math
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, cast
 
 import orjson
 from fastapi import FastAPI, Request
@@ -122,28 +122,32 @@ def _framework_message(error: HTTPException, type_: str) -> tuple[str, str, str]
 
 
 def _validation_error(error: RequestValidationError) -> InvalidRequest:
-    """The first complaint of pydantic's, without the value it complains about.
+    """pydantic's complaints about the first field it complains of, without the value.
 
-    For a union (`str | list[str]`) pydantic names the branch in the location; a client knows only the field.
+    For a union (`str | list[str]`) there is one complaint a branch.
     """
-    first: Mapping[str, Any] = error.errors()[0]
-    path = [part for part in first["loc"] if part != "body"]
-    param = str(path[0]) if path else None
+    complaints: dict[str | None, list[str]] = {}
+    for one in cast(Sequence[Mapping[str, Any]], error.errors()):
+        path = [str(part) for part in one["loc"] if part != "body"]
+        complaints.setdefault(path[0] if path else None, []).append(one["msg"])
+    param, messages = next(iter(complaints.items()))
     where = f"'{param}'" if param else "The body"
-    return InvalidRequest(f"{where}: {first['msg']}.", param=param)
+    return InvalidRequest(f"{where}: {' / '.join(dict.fromkeys(messages))}.", param=param)
+
+
+def _response(error: HTTPException) -> Response:
+    status, headers, body = render(error)
+    return Response(body, status, headers)
 
 
 def install(app: FastAPI) -> None:
     """Make `app` answer every error in the one shape."""
 
     async def on_http(_: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        status, headers, body = render(error)
-        return Response(body, status, headers)
+        return _response(cast(HTTPException, error))
 
-    async def on_validation(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        return await on_http(request, _validation_error(error))
+    async def on_validation(_: Request, error: Exception) -> Response:
+        return _response(_validation_error(cast(RequestValidationError, error)))
 
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(RequestValidationError, on_validation)

@@ -10,7 +10,7 @@ import sys
 import traceback
 
 import structlog
-from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 
 def _strip_exception(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
@@ -31,7 +31,7 @@ def configure(service: str, level: str = "info") -> None:
         event["service"] = service
         return event
 
-    shared = [
+    shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -7,6 +7,7 @@ from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
+from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from onecard import logs
@@ -27,23 +28,28 @@ class GuardedProtocol(HttpToolsProtocol):
 
     _header_timer: asyncio.TimerHandle | None = None
 
+    @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._arm()
 
+    @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
         super().connection_lost(exc)
 
+    @override
     def on_message_begin(self) -> None:
         super().on_message_begin()
         if self._header_timer is None:
             self._arm()
 
+    @override
     def on_headers_complete(self) -> None:
         self._disarm()
         super().on_headers_complete()
 
+    @override
     def send_400_response(self, msg: str) -> None:
         self._refuse(InvalidRequest("This is not a valid HTTP/1.1 request."))
 
@@ -83,7 +89,9 @@ def _bind(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise SystemExit(f"cannot listen on {host}:{port}: {error.strerror}. Stop what uses it, or set another port.") from None
+        raise SystemExit(
+            f"cannot listen on {host}:{port}: {error.strerror}. Stop what uses it, or set another port."
+        ) from None
     return listener
 
 

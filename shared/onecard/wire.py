@@ -23,7 +23,9 @@ def parse_json(body: bytes) -> Any:
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise InvalidJson(f"The body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno}).") from None
+        raise InvalidJson(
+            f"The body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})."
+        ) from None
     if rb"\u0000" in body and _NUL_ESCAPE.search(body):
         raise InvalidJson("The body contains a NUL character (\\u0000). Remove it.")
     return value

@@ -20,6 +20,7 @@ class Device:
 
     @property
     def dtype(self) -> "torch.dtype":
+        """The precision, as torch has it."""
         import torch
 
         dtype: torch.dtype = getattr(torch, self.precision)

@@ -1,0 +1,1 @@
+"""Embeddings of Korean texts: a sentence encoder in half precision behind OpenAI's API."""

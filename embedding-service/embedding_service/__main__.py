@@ -1,0 +1,15 @@
+"""Run the service: `python -m embedding_service`."""
+
+from embedding_service.app import create_app
+from embedding_service.settings import EmbeddingSettings
+from onecard import server, settings
+
+
+def main() -> None:
+    """Serve until SIGTERM."""
+    config = settings.load(EmbeddingSettings)
+    server.run(create_app(config), service="embedding", port=config.embedding_port, settings=config)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+"""From settings to a running app."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from embedding_service.engine import SentenceEncoder
+from embedding_service.routes import routes
+from embedding_service.settings import EmbeddingSettings
+from onecard import app as base
+from onecard.encoder import open_encoder, ready
+
+
+def create_app(settings: EmbeddingSettings) -> FastAPI:
+    """The app; its lifespan loads the model."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        with open_encoder("embedding", settings.embedding_model, settings, SentenceEncoder) as encoder:
+            app.state.service = encoder
+            yield
+
+    return base.create_app(
+        title="Onecard embedding", settings=settings, lifespan=lifespan, routes=routes(), ready=ready
+    )

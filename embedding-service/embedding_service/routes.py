@@ -1,0 +1,51 @@
+"""HTTP routes; no torch here."""
+
+from typing import Any, cast
+
+import numpy as np
+import orjson
+from fastapi import APIRouter, Request, Response
+
+from embedding_service.schemas import EmbeddingRequest, EmbeddingResponse
+from embedding_service.vectors import cut, encode
+from onecard import app as base
+from onecard.edge import state_of
+from onecard.encoder import Inputs, state
+
+
+def as_list(given: str | list[str] | list[int] | list[list[int]]) -> Inputs:
+    """The inputs as a list: one text and one list of token ids are lists of one."""
+    if isinstance(given, str):
+        return [given]
+    if given and isinstance(given[0], int):
+        return [given]
+    return cast("list[str] | list[list[int]]", given)
+
+
+def routes() -> APIRouter:
+    """The service's router."""
+    router = base.router()
+
+    @router.post("/v1/embeddings", response_model=EmbeddingResponse)
+    async def embeddings(body: EmbeddingRequest, request: Request) -> Response:
+        """The vector of each input, of unit length."""
+        encoder = state(request)
+        encoder.check_model(body.model)
+        timings = state_of(request.scope)["timings"]
+        answered = await encoder.answer(as_list(body.input), truncate=body.truncate, timings=timings)
+        vectors = cut(np.stack(answered.results), body.dimensions)
+        data = [
+            {"object": "embedding", "index": index, "embedding": encode(vector, body.encoding_format)}
+            for index, vector in enumerate(vectors)
+        ]
+        usage = {"prompt_tokens": answered.tokens, "total_tokens": answered.tokens}
+        answer = {"object": "list", "model": encoder.model.name, "data": data, "usage": usage}
+        # orjson writes float32 arrays directly; pydantic would visit every number of every vector.
+        return Response(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
+
+    @router.get("/v1/models")
+    async def models(request: Request) -> dict[str, Any]:
+        """The model that this service runs."""
+        return state(request).describe()
+
+    return router

@@ -1,0 +1,16 @@
+"""Run the gateway: `python -m gateway`."""
+
+from gateway.app import create_app
+from gateway.settings import GatewaySettings
+from onecard import server, settings
+
+
+def main() -> None:
+    """Serve until SIGTERM."""
+    config = settings.load(GatewaySettings)
+    server.require_key_in_public(config)
+    server.run(create_app(config), service="gateway", port=config.gateway_port, settings=config)
+
+
+if __name__ == "__main__":
+    main()

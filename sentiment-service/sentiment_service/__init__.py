@@ -1,0 +1,1 @@
+"""Sentiment of Korean texts: a BERT classifier in half precision behind HTTP."""

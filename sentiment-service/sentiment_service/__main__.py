@@ -1,0 +1,15 @@
+"""Run the service: `python -m sentiment_service`."""
+
+from onecard import server, settings
+from sentiment_service.app import create_app
+from sentiment_service.settings import SentimentSettings
+
+
+def main() -> None:
+    """Serve until SIGTERM."""
+    config = settings.load(SentimentSettings)
+    server.run(create_app(config), service="sentiment", port=config.sentiment_port, settings=config)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Request and response of `POST /v1/sentiment`."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Label = Literal["positive", "negative"]
+
+
+class SentimentRequest(BaseModel):
+    """Texts to classify."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    input: str | list[str] = Field(description="A text, or a list of texts.", examples=[["국물이 진하고 맛있어요"]])
+    model: str | None = Field(default=None, description="Omit it, or name the model that GET /v1/models shows.")
+    truncate: bool = Field(default=True, description="Cut texts that are longer than the model's window.")
+
+
+class Scores(BaseModel):
+    """Probabilities; they add to 1."""
+
+    positive: float
+    negative: float
+
+
+class Sentiment(BaseModel):
+    """The sentiment of one text."""
+
+    object: Literal["sentiment"] = "sentiment"
+    index: int
+    label: Label
+    score: float
+    """Probability of `label`."""
+    scores: Scores
+
+
+class Usage(BaseModel):
+    """Tokens that the model read."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class SentimentResponse(BaseModel):
+    """The sentiments, in the order of the inputs."""
+
+    object: Literal["list"] = "list"
+    model: str
+    data: list[Sentiment]
+    usage: Usage

@@ -1,0 +1,48 @@
+"""Fixtures that several suites share. A server starts once a session, however many tests use it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import KEY, Server, serving
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def model_cache() -> Path:
+    """The folder that holds the three stand-ins, trained now if they are not there yet."""
+    folder = Path(os.environ.get("ONECARD_TEST_MODELS", ROOT / ".onecard" / "models")).resolve()
+    command = [sys.executable, "-m", "standins", "train", "--out", str(folder)]
+    subprocess.run(command, check=True, timeout=900)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def encoder_env(model_cache: Path) -> dict[str, str]:
+    """Environment of an encoder service on the stand-ins."""
+    return {"MODEL_CACHE_PATH": str(model_cache), "OMP_NUM_THREADS": "2"}
+
+
+@pytest.fixture(scope="session")
+def sentiment(encoder_env: dict[str, str]) -> Iterator[Server]:
+    """A running sentiment-service."""
+    with serving("sentiment_service", port_variable="SENTIMENT_PORT", env=encoder_env) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def embedding(encoder_env: dict[str, str]) -> Iterator[Server]:
+    """A running embedding-service."""
+    with serving("embedding_service", port_variable="EMBEDDING_PORT", env=encoder_env) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def auth() -> dict[str, str]:
+    """The header that carries the test key."""
+    return {"authorization": f"Bearer {KEY}"}
