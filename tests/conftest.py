@@ -8,15 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import KEY, Server, serving
+from tests.support import KEY, Server, free_port, serving
 
 ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="session")
 def model_cache() -> Path:
-    """The folder that holds the three stand-ins, trained now if they are not there yet."""
-    folder = Path(os.environ.get("ONECARD_TEST_MODELS", ROOT / ".onecard" / "models")).resolve()
+    """The folder that holds the three stand-ins, trained now if they are not there yet.
+
+    ONECARD_TEST_MODELS names another folder, which is taken as it is.
+    """
+    if given := os.environ.get("ONECARD_TEST_MODELS"):
+        return Path(given).resolve()
+    folder = ROOT / ".onecard" / "models"
     command = [sys.executable, "-m", "standins", "train", "--out", str(folder)]
     subprocess.run(command, check=True, timeout=900)
     return folder
@@ -46,3 +51,11 @@ def embedding(encoder_env: dict[str, str]) -> Iterator[Server]:
 def auth() -> dict[str, str]:
     """The header that carries the test key."""
     return {"authorization": f"Bearer {KEY}"}
+
+
+@pytest.fixture(scope="session")
+def gateway(sentiment: Server, embedding: Server) -> Iterator[Server]:
+    """A running gateway in front of both encoders; no LLM service behind it."""
+    env = {"SENTIMENT_URL": sentiment.url, "EMBEDDING_URL": embedding.url, "LLM_URL": f"http://127.0.0.1:{free_port()}"}
+    with serving("gateway", port_variable="GATEWAY_PORT", env=env) as server:
+        yield server

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from fastapi import Request
+from transformers.utils.logging import disable_progress_bar
 
 from onecard import logs
 from onecard.batching.batcher import Batcher, Engine
@@ -125,6 +126,7 @@ def open_encoder(kind: Kind, model: str, settings: EncoderSettings, load: Loader
     """
     folder = find(kind, model, settings.model_cache_path)
     device = choose(settings)
+    disable_progress_bar()  # It would write control characters into the JSON log.
     started = time.perf_counter()
     log.info("loading", model=folder.name, device=device.name, precision=device.precision)
     try:

@@ -24,36 +24,43 @@ def _strip_exception(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     return event
 
 
-def configure(service: str, level: str = "info") -> None:
-    """Send structlog's and the standard library's records through one JSON renderer."""
+def _processors(service: str) -> list[Processor]:
+    """What every record passes, whichever library wrote it."""
 
     def add_service(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         event["service"] = service
         return event
 
-    shared: list[Processor] = [
+    return [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         add_service,
         _strip_exception,
     ]
+
+
+def formatter(service: str) -> logging.Formatter:
+    """The JSON renderer, for a program that sets up the standard library's logging itself."""
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=_processors(service),
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.JSONRenderer(ensure_ascii=False),
+        ],
+    )
+
+
+def configure(service: str, level: str = "info") -> None:
+    """Send structlog's and the standard library's records through one JSON renderer."""
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*_processors(service), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.JSONRenderer(ensure_ascii=False),
-            ],
-        )
-    )
+    handler.setFormatter(formatter(service))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

@@ -1,6 +1,7 @@
 """Run an app under uvicorn, with the manners that a public server needs."""
 
 import asyncio
+import functools
 import ipaddress
 import socket
 from typing import Any
@@ -14,8 +15,6 @@ from onecard import logs
 from onecard.errors import InvalidRequest, SlowRequest, render
 from onecard.settings import ServiceSettings
 
-HEADER_SECONDS = 15.0
-"""How long a connection may take to send a request's line and headers."""
 KEEP_ALIVE_SECONDS = 75
 """How long an idle connection is kept: longer than clients pool theirs, so that they close first."""
 
@@ -26,7 +25,10 @@ class GuardedProtocol(HttpToolsProtocol):
     Answers such a client with 408, and what is not HTTP with 400, both in the one error shape.
     """
 
-    _header_timer: asyncio.TimerHandle | None = None
+    def __init__(self, *args: Any, header_seconds: float, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._header_seconds = header_seconds
+        self._header_timer: asyncio.TimerHandle | None = None
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -54,7 +56,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._refuse(InvalidRequest("This is not a valid HTTP/1.1 request."))
 
     def _arm(self) -> None:
-        self._header_timer = self.loop.call_later(HEADER_SECONDS, self._give_up)
+        self._header_timer = self.loop.call_later(self._header_seconds, self._give_up)
 
     def _disarm(self) -> None:
         if self._header_timer is not None:
@@ -63,7 +65,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _give_up(self) -> None:
         self._header_timer = None
-        self._refuse(SlowRequest(f"The request's headers did not arrive within {HEADER_SECONDS:g} s."))
+        self._refuse(SlowRequest(f"The request's headers did not arrive within {self._header_seconds:g} s."))
 
     def _refuse(self, error: InvalidRequest | SlowRequest) -> None:
         if self.transport.is_closing():
@@ -117,7 +119,7 @@ def run(app: ASGIApp, *, service: str, port: int, settings: ServiceSettings) -> 
     logs.configure(service, settings.log_level)
     listener = _bind(settings.host, port)
     options: dict[str, Any] = {
-        "http": GuardedProtocol,
+        "http": functools.partial(GuardedProtocol, header_seconds=settings.header_timeout_seconds),
         "loop": "uvloop",
         "lifespan": "on",
         "log_config": None,

@@ -30,6 +30,9 @@ class ServiceSettings(BaseSettings):
     body_timeout_seconds: float = Field(default=20.0, gt=0)
     """How long a client may take to send a whole request body."""
 
+    header_timeout_seconds: float = Field(default=15.0, gt=0)
+    """How long a connection may take to send a request's line and headers."""
+
     drain_seconds: int = Field(default=10, ge=0)
     """How long a stopping service waits for the requests it has accepted."""
 
