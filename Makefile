@@ -1,0 +1,54 @@
+# `make` shows what there is. Everything but `clean` and `down` installs first, if something is new.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help install models up demo down status logs test lint lock clean
+
+PYTHON ?= python3.11
+FLAVOUR ?= $(if $(wildcard /dev/nvidia[0-9]* /dev/dxg),cuda,cpu)
+BIN := .venv/bin
+STAMP := .venv/installed-$(FLAVOUR)
+
+help: ## Show this list
+	@echo "Onecard: chat, sentiment and embeddings behind one gateway. make <target>:"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## Make .venv and install everything, pinned by constraints.txt
+
+$(STAMP): constraints.txt tools/install.py $(wildcard */pyproject.toml)
+	@command -v $(PYTHON) > /dev/null || { echo "Onecard needs Python 3.11, and there is no '$(PYTHON)' here. Install it, or set PYTHON=/path/to/python3.11."; exit 1; }
+	@$(PYTHON) tools/install.py --flavour $(FLAVOUR)
+	@touch $@
+
+models: $(STAMP) ## Fetch the models; where the hub cannot be reached, train small stand-ins
+	@$(BIN)/onecard models
+
+up: $(STAMP) ## Start the whole stack and leave it running
+	@$(BIN)/onecard up
+
+demo: $(STAMP) ## Show it at work: sentiment, similarity, a streamed answer
+	@$(BIN)/onecard demo
+
+down: ## Stop everything that 'make up' started
+	@if [ -x $(BIN)/onecard ]; then $(BIN)/onecard down; else echo "Nothing is installed, so nothing runs."; fi
+
+status: $(STAMP) ## Show the state of every part
+	@$(BIN)/onecard status
+
+logs: $(STAMP) ## Follow the logs; one part's with part=llm
+	@$(BIN)/onecard logs $(part) -f
+
+test: $(STAMP) ## Run all tests, against real servers; a part of them with only=tests/stack
+	@$(BIN)/python -m pytest $(only)
+
+lint: $(STAMP) ## Check style, types and layers
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+lock: $(STAMP) ## Resolve constraints.txt anew from the pyproject files
+	@tools/lock.sh
+
+clean: down ## Stop everything; remove the environment and all caches, but not the models
+	rm -rf .venv .venvs .onecard/run .onecard/logs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -prune -exec rm -rf {} + ; find . -maxdepth 2 -name '*.egg-info' -exec rm -rf {} +

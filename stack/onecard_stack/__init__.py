@@ -1,0 +1,1 @@
+"""The whole of Onecard on one machine: models fetched, processes started, watched and stopped, a demonstration."""

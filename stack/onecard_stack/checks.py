@@ -1,0 +1,162 @@
+"""What can be known to fail before anything is started. Every complaint is one line that says what to do."""
+
+import json
+import shutil
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+
+import psutil
+
+from onecard import models
+from onecard_stack.settings import StackSettings
+from onecard_stack.table import Process
+
+PORT_VARIABLES = {
+    "gateway": "GATEWAY_PORT",
+    "llm": "VLLM_PORT",
+    "sentiment": "SENTIMENT_PORT",
+    "embedding": "EMBEDDING_PORT",
+    "redis": "REDIS_PORT",
+}
+FREE_MB = 300
+"""Least free space for logs and run files, in MB."""
+_TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
+
+
+class CheckError(Exception):
+    """The stack cannot run like this; the message says what to change."""
+
+
+def ports(parts: Iterable[Process], host: str) -> None:
+    """Every part can have its port.
+
+    Raises:
+        CheckError: two parts want the same one, or somebody listens there.
+    """
+    taken: dict[int, str] = {}
+    for part in parts:
+        variable = PORT_VARIABLES[part.name]
+        if other := taken.get(part.port):
+            raise CheckError(f"{variable} and {PORT_VARIABLES[other]} are both {part.port}. Set one of them to another port.")
+        taken[part.port] = part.name
+        try:
+            _bind(host if part.name != "redis" else "127.0.0.1", part.port)
+        except OSError as error:
+            who = _listener(part.port)
+            reason = f"is taken{who}" if who or "in use" in str(error) else f"cannot be had ({error.strerror})"
+            raise CheckError(
+                f"Port {part.port} for {part.name} {reason}. Stop what uses it, or set {variable} to another port."
+            ) from None
+
+
+def _bind(host: str, port: int) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, port))
+
+
+def _listener(port: int) -> str:
+    """Who listens on `port`, as far as this user may see it."""
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+                return f" by process {connection.pid} ({psutil.Process(connection.pid).name()})"
+    except psutil.Error:
+        pass
+    return ""
+
+
+def disk(folder: Path, needed_mb: float = FREE_MB, purpose: str = "logs") -> None:
+    """The disk under `folder` has room.
+
+    Raises:
+        CheckError: it has less than `needed_mb` MB, or cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free_mb = shutil.disk_usage(folder).free / 1e6
+        trial = folder / ".writable"
+        trial.write_bytes(b"\0" * 4096)
+        trial.unlink()
+    except OSError as error:
+        raise CheckError(f"Cannot write to {folder} ({error.strerror}). Free some space there, or set another folder.") from None
+    if free_mb < needed_mb:
+        raise CheckError(
+            f"The disk of {folder} is full: {free_mb:.0f} MB free, {needed_mb:.0f} MB needed for {purpose}. Free some space."
+        )
+
+
+def model_folders(settings: StackSettings) -> dict[models.Kind, models.ModelFolder]:
+    """The folders that the parts will load, each looked at.
+
+    Raises:
+        CheckError: one is missing or broken.
+    """
+    found = {}
+    for kind, name in settings.models.items():
+        try:
+            folder = models.find(kind, name, settings.model_cache_path)
+        except SystemExit as error:
+            raise CheckError(str(error)) from None
+        if reason := broken(folder.path):
+            raise CheckError(f"Model folder {folder.path} is broken: {reason}. Run 'make models' to fetch it anew.")
+        found[kind] = folder
+    return found
+
+
+def broken(folder: Path) -> str | None:
+    """Why a model in `folder` could not be loaded, or None. Reads headers, not weights."""
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return "config.json is missing or is not JSON"
+    if not isinstance(config, dict) or "model_type" not in config:
+        return "config.json does not name a model_type"
+    if not any((folder / name).is_file() and (folder / name).stat().st_size for name in _TOKENIZERS):
+        return "there is no tokenizer"
+    tokenizer = folder / "tokenizer.json"
+    if tokenizer.is_file() and (complaint := _broken_json(tokenizer)):
+        return complaint
+    return _broken_weights(folder)
+
+
+def _broken_json(path: Path) -> str | None:
+    try:
+        json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return f"{path.name} is not JSON"
+    return None
+
+
+def _broken_weights(folder: Path) -> str | None:
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            shards = set(json.loads(index.read_bytes())["weight_map"].values())
+        except (OSError, ValueError, KeyError, AttributeError):
+            return f"{index.name} cannot be read"
+        files = [folder / shard for shard in sorted(shards)]
+    else:
+        files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        return "there are no safetensors weights"
+    return next((complaint for file in files if (complaint := _broken_safetensors(file))), None)
+
+
+def _broken_safetensors(path: Path) -> str | None:
+    """A safetensors file is 8 bytes of header length, a JSON header, and exactly the bytes that it promises."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > size:
+                return f"{path.name} is not a safetensors file"
+            header = json.loads(file.read(length))
+        ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
+    except OSError:
+        return f"{path.name} is missing"
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return f"{path.name} is not a safetensors file"
+    wanted = 8 + length + max(ends, default=0)
+    return None if ends and size == wanted else f"{path.name} has {size} bytes of {wanted}"

@@ -1,0 +1,128 @@
+"""The command `onecard`."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+
+from onecard_stack import checks, fetching, reading
+from onecard_stack.settings import StackSettings, read
+from onecard_stack.watch import StackError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+PARTS = ("gateway", "llm", "sentiment", "embedding", "redis")
+INTERRUPTED = 130
+
+
+def console() -> Console:
+    """Standard output; wide enough for a whole line where it is no terminal."""
+    return Console(soft_wrap=not sys.stdout.isatty())
+
+
+def guarded(command: F) -> F:
+    """Errors that we foresee become one line and exit code 1; Ctrl-C becomes 130."""
+
+    def run(*arguments: Any, **options: Any) -> None:
+        try:
+            command(*arguments, **options)
+        except (StackError, checks.CheckError, fetching.FetchError) as error:
+            raise SystemExit(f"onecard: {error}") from None
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            raise SystemExit(INTERRUPTED) from None
+
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    return run  # type: ignore[return-value]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="onecard-stack", prog_name="onecard")
+def main() -> None:
+    """Runs Onecard on this machine: an LLM, a sentiment classifier and a sentence encoder behind one gateway.
+
+    Settings are environment variables; `.env` in the current directory is read too. `.env.example` lists them all.
+    """
+
+
+@main.command()
+@guarded
+def up() -> None:
+    """Start everything and leave it running.
+
+    Models that are missing are fetched first. Does nothing to what runs already; restarts it if settings changed.
+    """
+    from onecard_stack.stack import Stack
+
+    settings = read()
+    Stack(settings, console()).up()
+    click.echo(reading.how_to_call(settings))
+
+
+@main.command()
+@guarded
+def down() -> None:
+    """Stop everything that `up` started, also what is left of a start that went wrong."""
+    from onecard_stack.stack import Stack
+
+    ran = Stack(read(), console()).down()
+    click.echo("Stopped." if ran else "Nothing was running.")
+
+
+@main.command()
+@guarded
+def status() -> None:
+    """Show the state of every part. Exit code 0 only if all of them can work."""
+    settings = read()
+    if not reading.show_status(settings, console()):
+        raise SystemExit(1)
+
+
+@main.command()
+@click.argument("part", required=False, type=click.Choice(PARTS))
+@click.option("-f", "--follow", is_flag=True, help="Go on printing as lines come; Ctrl-C ends it.")
+@click.option("-n", "--lines", default=40, show_default=True, help="How many lines to show of each log.")
+@guarded
+def logs(part: str | None, follow: bool, lines: int) -> None:
+    """Print the logs of PART, or of all parts."""
+    reading.print_logs(read().log_folder, [part] if part else list(PARTS), lines=lines, follow=follow)
+
+
+@main.command()
+@click.option("--stand-ins", is_flag=True, help="Do not try the hub: train the small stand-ins.")
+@guarded
+def models(stand_ins: bool) -> None:
+    """Fetch the models that the settings name; go on where an earlier try stopped.
+
+    Where the hub cannot be reached, small stand-ins of the same architectures are trained here, and kept.
+    """
+    settings: StackSettings = read()
+    fetching.ensure(settings, list(settings.models), click.echo, stand_ins=stand_ins)
+    folders = checks.model_folders(settings)
+    for folder in folders.values():
+        path = folder.path.relative_to(Path.cwd()) if folder.path.is_relative_to(Path.cwd()) else folder.path
+        click.echo(f"ready: {folder.name} in {path}")
+
+
+@main.command()
+@guarded
+def demo() -> None:
+    """Show the stack at work on the sample reviews, through the gateway.
+
+    Starts the stack if it does not run, and then stops it again.
+    """
+    from onecard_stack.demo import run
+    from onecard_stack.stack import Stack
+
+    settings, screen = read(), console()
+    stack = Stack(settings, screen)
+    started = stack.up()
+    try:
+        run(settings, screen)
+    finally:
+        if started:
+            screen.print("Stopping what was started for this demonstration …", style="dim")
+            stack.down()

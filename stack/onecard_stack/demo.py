@@ -1,0 +1,182 @@
+"""The demonstration: the sample reviews classified, searched and summarised, all through the gateway."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from onecard_stack.settings import StackSettings
+from onecard_stack.table import url
+from onecard_stack.watch import StackError
+
+CLASSIFIED = 12
+NEAREST = 3
+SUMMARISED = 6
+BATCH = 64
+QUERY = "주차하기 편한 가게"
+READ_SECONDS = 180.0
+
+
+@dataclass(frozen=True)
+class Review:
+    """A sample review."""
+
+    restaurant_id: str
+    restaurant_name: str
+    text: str
+
+
+def sample_reviews() -> list[Review]:
+    """The reviews that come with the repository.
+
+    Raises:
+        StackError: they are not there.
+    """
+    spec = find_spec("standins")
+    places = [Path(folder).parent for folder in (spec.submodule_search_locations or [])] if spec else []
+    path = next((place / "sample_reviews.jsonl" for place in places), Path("data/sample_reviews.jsonl"))
+    try:
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+    except OSError:
+        raise StackError(f"The sample reviews are not in {path}: run this in a checkout.") from None
+    return [Review(record["restaurant_id"], record["restaurant_name"], record["text"]) for record in records]
+
+
+def run(settings: StackSettings, console: Console) -> None:
+    """Print the three parts of the demonstration.
+
+    Raises:
+        StackError: the gateway answers with an error.
+    """
+    headers = {"authorization": f"Bearer {settings.api_key.get_secret_value()}"} if settings.api_key else {}
+    reviews = sample_reviews()
+    timeout = httpx.Timeout(READ_SECONDS, connect=5)
+    base = url(settings, settings.gateway_port)
+    try:
+        with httpx.Client(base_url=base, headers=headers, timeout=timeout, trust_env=False) as client:
+            show = _Show(client, console)
+            show.sentiment(reviews)
+            show.nearest(reviews)
+            show.summary(settings, reviews)
+    except httpx.HTTPError as error:
+        raise StackError(f"The gateway broke off ({type(error).__name__}). 'make logs' shows why.") from None
+
+
+class _Show:
+    """The parts, over one client of the gateway."""
+
+    def __init__(self, client: httpx.Client, console: Console) -> None:
+        self._client = client
+        self._console = console
+        self._began = 0.0
+        cards = self._send("GET", "/v1/models")["data"]
+        self._stood_in = {card["id"]: card["stand_in_for"] for card in cards if card.get("stand_in_for")}
+
+    def sentiment(self, reviews: list[Review]) -> None:
+        """Label and score of reviews spread over all restaurants."""
+        chosen = reviews[:: max(1, len(reviews) // CLASSIFIED)][:CLASSIFIED]
+        with self._timed(f"{CLASSIFIED} reviews classified") as done:
+            answer = self._send("POST", "/v1/sentiment", {"input": [review.text for review in chosen]})
+            done.append(answer["model"])
+        table = Table(box=None, show_header=False, pad_edge=False)
+        for review, result in zip(chosen, answer["data"], strict=True):
+            colour = "green" if result["label"] == "positive" else "red"
+            table.add_row(Text(result["label"], style=colour), f"{result['score']:.3f}", Text(review.text))
+        self._console.print(table)
+
+    def nearest(self, reviews: list[Review]) -> None:
+        """The reviews whose vectors have the largest cosine with the query's."""
+        model = ""
+        with self._timed(f"{len(reviews)} reviews and «{QUERY}» embedded, the {NEAREST} nearest found") as done:
+            texts = [QUERY, *(review.text for review in reviews)]
+            vectors: list[list[float]] = []
+            for start in range(0, len(texts), BATCH):
+                answer = self._send("POST", "/v1/embeddings", {"input": texts[start : start + BATCH]})
+                vectors += [item["embedding"] for item in answer["data"]]
+                model = answer["model"]
+            matrix = np.asarray(vectors, dtype=np.float32)  # (1 + reviews, dimensions)
+            matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
+            cosines = matrix[1:] @ matrix[0]
+            best = np.argsort(-cosines)[:NEAREST]
+            done.append(model)
+        table = Table(box=None, show_header=False, pad_edge=False)
+        for index in best:
+            review = reviews[int(index)]
+            table.add_row(f"{cosines[index]:.3f}", Text(review.restaurant_name, style="bold"), Text(review.text))
+        self._console.print(table)
+
+    def summary(self, settings: StackSettings, reviews: list[Review]) -> None:
+        """A summary of one restaurant's reviews, printed as it is written."""
+        first = reviews[0]
+        texts = [review.text for review in reviews if review.restaurant_id == first.restaurant_id][:SUMMARISED]
+        prompt = f"다음은 '{first.restaurant_name}'의 리뷰입니다. 요약해 주세요.\n" + "\n".join(f"- {text}" for text in texts)
+        body = {
+            "model": settings.llm_model,
+            "messages": [{"role": "user", "content": prompt}],
+            "max_tokens": 200,
+            "stream": True,
+        }
+        for text in texts:
+            self._console.print(Text(f"  - {text}", style="dim"))
+        with self._timed(f"{len(texts)} reviews of {first.restaurant_name} summarised, streamed") as done:
+            for piece, model in self._stream(body):
+                self._console.print(Text(piece), end="", soft_wrap=True)
+                if not done:
+                    done.append(model)
+            self._console.print()
+            if not done:
+                raise StackError("The LLM answered without a word. 'make logs part=llm' shows why.")
+
+    def _stream(self, body: dict[str, Any]) -> Iterator[tuple[str, str]]:
+        """Pieces of the answer as they arrive, each with the model's name."""
+        with self._client.stream("POST", "/v1/chat/completions", json=body) as answer:
+            if answer.is_error:
+                answer.read()
+                raise _refused(answer)
+            for line in answer.iter_lines():
+                data = line.removeprefix("data:").strip()
+                if not line.startswith("data:") or data == "[DONE]":
+                    continue
+                chunk = json.loads(data)
+                if "error" in chunk:
+                    raise StackError(f"The answer broke off: {chunk['error']['message']}")
+                for choice in chunk.get("choices", []):
+                    if piece := choice["delta"].get("content"):
+                        yield piece, chunk["model"]
+
+    def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        answer = self._client.request(method, path, json=body)
+        if answer.is_error:
+            raise _refused(answer)
+        result: dict[str, Any] = answer.json()
+        return result
+
+    @contextmanager
+    def _timed(self, title: str) -> Iterator[list[str]]:
+        """Print title, then the block's output, then time and model; the block puts the model into the list."""
+        self._console.rule(Text(title, style="bold"), align="left")
+        models: list[str] = []
+        began = time.monotonic()
+        yield models
+        seconds = time.monotonic() - began
+        model = models[0]
+        stand_in = f" (stand-in for {self._stood_in[model]})" if model in self._stood_in else ""
+        self._console.print(f"{seconds:.2f} s · {model}{stand_in}", style="cyan", highlight=False)
+
+
+def _refused(answer: httpx.Response) -> StackError:
+    try:
+        message = answer.json()["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        message = "no reason given"
+    return StackError(f"The gateway answers {answer.status_code} to {answer.request.url.path}: {message}")

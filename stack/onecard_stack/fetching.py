@@ -1,0 +1,108 @@
+"""Which models are missing, and how each gets here: from the hub, or trained as a stand-in."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+from onecard.models import STAND_INS, Kind, find, folder_name, read_manifest
+from onecard_stack import checks, hub
+from onecard_stack.settings import StackSettings
+
+Say = Callable[[str], None]
+
+
+class FetchError(Exception):
+    """A model is not to be had; the message says what to do."""
+
+
+def missing(settings: StackSettings) -> list[Kind]:
+    """The kinds for which there is neither the model nor a stand-in of the present recipe."""
+    return [kind for kind in settings.models if not _have_model(kind, settings) and not _have_stand_in(kind, settings)]
+
+
+def _have_model(kind: Kind, settings: StackSettings) -> bool:
+    try:
+        return find(kind, settings.models[kind], settings.model_cache_path).stand_in_for is None
+    except SystemExit:
+        return False
+
+
+def _have_stand_in(kind: Kind, settings: StackSettings) -> bool:
+    manifest = read_manifest(settings.model_cache_path / folder_name(STAND_INS[kind]))
+    return manifest is not None and manifest.revision == _recipe_revision(kind)
+
+
+def _recipe_revision(kind: Kind) -> str:
+    from standins import recipe_revision
+
+    return recipe_revision(kind)
+
+
+def ensure(settings: StackSettings, kinds: list[Kind], say: Say, *, stand_ins: bool = False) -> None:
+    """See to it that each of `kinds` can be loaded.
+
+    Args:
+        stand_ins: do not try the hub.
+
+    Raises:
+        FetchError: something cannot be had at all.
+    """
+    wanted = [kind for kind in kinds if stand_ins or not _whole_model(kind, settings)]
+    for kind in kinds:
+        if kind not in wanted:
+            say(f"{settings.models[kind]}: here")
+    left = wanted if stand_ins else _from_hub(settings, wanted, say)
+    if left:
+        _train(settings, left, say)
+
+
+def _whole_model(kind: Kind, settings: StackSettings) -> bool:
+    """The real model is here and not broken."""
+    if not _have_model(kind, settings):
+        return False
+    return checks.broken(find(kind, settings.models[kind], settings.model_cache_path).path) is None
+
+
+def _from_hub(settings: StackSettings, kinds: list[Kind], say: Say) -> list[Kind]:
+    """Fetch what the hub has. Returns all kinds if it cannot be reached."""
+    if not kinds:
+        return []
+    if settings.hf_hub_offline:
+        say("HF_HUB_OFFLINE is set: the hub is not tried, small stand-ins trained here take the models' places.")
+        return kinds
+    for kind in kinds:
+        model = settings.models[kind]
+        try:
+            repository = hub.look_up(model, settings.hf_endpoint)
+        except hub.Unreachable as error:
+            say(f"The model hub cannot be reached ({error}): small stand-ins trained here take the models' places.")
+            return kinds[kinds.index(kind) :]
+        except hub.HubError as error:
+            raise FetchError(str(error)) from None
+        say(f"{model}: {repository.size_mb:,.0f} MB from the hub")
+        try:
+            hub.fetch(kind, repository, settings.model_cache_path)
+        except (hub.HubError, checks.CheckError) as error:
+            raise FetchError(str(error)) from None
+    return []
+
+
+def _train(settings: StackSettings, kinds: list[Kind], say: Say) -> None:
+    """Train the stand-ins that are missing, broken or of an older recipe, each in a process of its own."""
+    cache = settings.model_cache_path
+    if importlib.util.find_spec("standins") is None:
+        raise FetchError("The stand-ins' trainer is not installed. Run 'make install', or fetch the models where a hub is.")
+    checks.disk(cache, 500, "stand-in models")
+    for kind in kinds:
+        folder = cache / folder_name(STAND_INS[kind])
+        if _have_stand_in(kind, settings) and checks.broken(folder) is None:
+            say(f"{STAND_INS[kind]}: here (stand-in for {settings.models[kind]})")
+            continue
+        say(f"{STAND_INS[kind]}: training (stand-in for {settings.models[kind]}; about a minute)")
+        command = [sys.executable, "-m", "standins", "train", "--out", str(cache), "--only", kind]
+        if folder.exists():
+            command.append("--force")
+        if subprocess.run(command, env={**os.environ, "HF_HUB_OFFLINE": "1"}).returncode:  # noqa: S603
+            raise FetchError(f"Training {STAND_INS[kind]} failed; the reason is above.")

@@ -1,0 +1,145 @@
+"""Fetching models from the hub: is it there, what is needed, get it, resumably."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from onecard.models import MANIFEST, Kind, Manifest, folder_name
+from onecard_stack import checks
+
+REACH_SECONDS = 5.0
+"""How long the hub may take to show that it is there."""
+_WANTED = ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors")
+_UNWANTED = ("onnx/*", "openvino/*", "original/*", "*/.*", ".*", "*.md", "*onnx*", "*openvino*")
+_PICKLED = ("pytorch_model*.bin", "*/pytorch_model*.bin")
+
+
+class Unreachable(Exception):
+    """The hub does not answer; the message says how."""
+
+
+class HubError(Exception):
+    """The hub answers, and the model cannot be had; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A model on the hub."""
+
+    name: str
+    revision: str
+    """Commit."""
+    files: dict[str, int]
+    """The files to fetch, with their sizes in bytes."""
+
+    @property
+    def size_mb(self) -> float:
+        """All files together, in MB."""
+        return sum(self.files.values()) / 1e6
+
+
+def look_up(model: str, endpoint: str) -> Repository:
+    """What the hub has under `model`, within `REACH_SECONDS`.
+
+    Raises:
+        Unreachable: no answer, or an answer that is not the hub's.
+        HubError: the hub has no such model, or does not give it to us.
+    """
+    box: list[httpx.Response | Exception] = []
+
+    def ask() -> None:
+        try:
+            token = os.environ.get("HF_TOKEN")
+            headers = {"authorization": f"Bearer {token}"} if token else {}
+            url = f"{endpoint.rstrip('/')}/api/models/{model}?blobs=true"
+            box.append(httpx.get(url, headers=headers, timeout=REACH_SECONDS, follow_redirects=True))
+        except Exception as error:
+            box.append(error)
+
+    # A thread, because looking up a name may take far longer than any timeout says.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(REACH_SECONDS)
+    if not box:
+        raise Unreachable(f"no answer within {REACH_SECONDS:g} s")
+    if isinstance(box[0], Exception):
+        raise Unreachable(type(box[0]).__name__)
+    return _read(model, box[0])
+
+
+def _read(model: str, answer: httpx.Response) -> Repository:
+    if answer.status_code in (401, 403, 404) and "x-error-code" in answer.headers:
+        raise HubError(f"The hub has no model '{model}', or wants a key for it: check the name, or set HF_TOKEN.")
+    try:
+        answer.raise_for_status()
+        info: dict[str, Any] = answer.json()
+        sizes = {file["rfilename"]: int(file.get("size") or 0) for file in info["siblings"]}
+        return Repository(model, info["sha"], needed(sizes))
+    except (httpx.HTTPStatusError, ValueError, KeyError, TypeError):
+        raise Unreachable(f"HTTP {answer.status_code} that is not the hub's") from None
+
+
+def needed(files: dict[str, int]) -> dict[str, int]:
+    """Of a repository's files, those that a model needs: safetensors, and pickled weights only where there are none."""
+    wanted = {name: size for name, size in files.items() if _any(name, _WANTED) and not _any(name, _UNWANTED)}
+    if not any(name.endswith(".safetensors") for name in wanted):
+        wanted |= {name: size for name, size in files.items() if _any(name, _PICKLED) and not _any(name, _UNWANTED)}
+    return wanted
+
+
+def _any(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def fetch(kind: Kind, repository: Repository, cache: Path) -> Path:
+    """Fetch into `<cache>/<name>`, going on where an earlier try stopped; the manifest is written last.
+
+    Raises:
+        HubError: the transfer broke off, or what came is no model.
+        CheckError: the disk has no room for it.
+    """
+    folder = cache / folder_name(repository.name)
+    present_mb = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6 if folder.exists() else 0
+    checks.disk(cache, max(0.0, repository.size_mb - present_mb) * 1.05 + 100, repository.name)
+    (folder / MANIFEST).unlink(missing_ok=True)
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    from huggingface_hub import snapshot_download  # takes a while to import, and is seldom needed
+
+    try:
+        snapshot_download(
+            repository.name, revision=repository.revision, local_dir=folder, allow_patterns=list(repository.files)
+        )
+    except Exception as error:
+        raise HubError(
+            f"Fetching {repository.name} broke off ({type(error).__name__}). Run 'make models' again to go on."
+        ) from None
+    if any(folder.glob("pytorch_model*.bin")):
+        _convert(folder)
+    if reason := checks.broken(folder):
+        raise HubError(f"{repository.name} came from the hub, but {reason}. Delete {folder} and run 'make models' again.")
+    shutil.rmtree(folder / ".cache", ignore_errors=True)
+    write_manifest(folder, Manifest(name=repository.name, kind=kind, revision=repository.revision))
+    return folder
+
+
+def _convert(folder: Path) -> None:
+    """Turn pickled weights into safetensors, in a process of its own: torch stays out of this one."""
+    done = subprocess.run([sys.executable, "-m", "onecard_stack.convert", str(folder)])  # noqa: S603
+    if done.returncode:
+        raise HubError(f"The weights in {folder} cannot be converted to safetensors; the reason is above.")
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Declare the folder finished, in one step."""
+    unfinished = folder / f"{MANIFEST}.new"
+    unfinished.write_text(json.dumps(manifest.model_dump(), ensure_ascii=False, indent=2) + "\n")
+    unfinished.replace(folder / MANIFEST)

@@ -1,0 +1,76 @@
+"""Finds and ends processes of this stack that nobody watches any more.
+
+Every part carries the stack's run folder in its environment, and its children inherit it. So a process can be
+recognised whoever its parent is by now, and another checkout's are never touched.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import psutil
+
+RUN_VARIABLE = "ONECARD_RUN"
+"""Environment variable with the run folder of the stack that a process belongs to."""
+PART_VARIABLE = "ONECARD_PART"
+"""Environment variable with the name of the part."""
+
+
+def find(run_folder: Path, part: str | None = None) -> list[psutil.Process]:
+    """Processes of the stack in `run_folder` (of one `part` of it), the caller and its ancestors left out."""
+    own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    found = []
+    for process in psutil.process_iter():
+        if process.pid in own:
+            continue
+        try:
+            environment = process.environ()
+            alive = process.status() != psutil.STATUS_ZOMBIE
+        except (psutil.Error, OSError):
+            continue
+        if alive and environment.get(RUN_VARIABLE) == str(run_folder) and part in (None, environment.get(PART_VARIABLE)):
+            found.append(process)
+    return found
+
+
+def end(processes: Iterable[psutil.Process], grace_seconds: float) -> int:
+    """SIGTERM to the topmost of them, and SIGKILL to all that are left after the grace time. Returns how many ended.
+
+    A child is left to its parent at first: vLLM's engine, told to stop by itself, drops what its server still answers.
+    """
+    ending = list(processes)
+    pids = {process.pid for process in ending}
+    for process in ending:
+        if _parent(process) not in pids:
+            _send(process, signal.SIGTERM)
+    _, alive = psutil.wait_procs(ending, timeout=grace_seconds)
+    for process in alive:
+        _send(process, signal.SIGKILL)
+    psutil.wait_procs(alive, timeout=5)
+    return len(ending)
+
+
+def end_all(run_folder: Path, grace_seconds: float) -> int:
+    """End every process of the stack, also what is started meanwhile. Returns how many ended."""
+    ended = 0
+    deadline = time.monotonic() + grace_seconds + 10
+    while (left := find(run_folder)) and time.monotonic() < deadline:
+        ended += end(left, grace_seconds)
+        grace_seconds = 0
+    return ended
+
+
+def _parent(process: psutil.Process) -> int | None:
+    try:
+        return process.ppid()
+    except psutil.Error:
+        return None
+
+
+def _send(process: psutil.Process, number: signal.Signals) -> None:
+    try:
+        process.send_signal(number)
+    except psutil.Error:
+        pass

@@ -1,0 +1,97 @@
+"""What the stack reads: all that its parts read, and a few variables of its own."""
+
+from pathlib import Path
+
+from dotenv import load_dotenv
+from pydantic import Field, SecretStr, field_validator
+
+from embedding_service.settings import EmbeddingSettings
+from gateway.settings import GatewaySettings
+from llm_service.settings import LlmSettings
+from onecard.gpu.machine import has_nvidia_gpu
+from onecard.models import Kind
+from onecard.settings import load
+from sentiment_service.settings import SentimentSettings
+
+
+class StackSettings(GatewaySettings, LlmSettings, SentimentSettings, EmbeddingSettings):
+    """Environment variables of the command `onecard`.
+
+    The parts' own are included, so that a wrong one shows before anything starts and each default is given once.
+    """
+
+    redis_host: str = "127.0.0.1"
+    """Another host than this machine: that one's Redis is used, and none is started here."""
+
+    redis_port: int = Field(default=6379, ge=1, le=65535)
+    """Port of Redis."""
+
+    redis_url: SecretStr | None = None
+    """A whole Redis address, in place of host and port; none is started here."""
+
+    redis_memory_mb: int = Field(default=256, ge=16)
+    """Most memory that the Redis started here keeps, in MB; the least used keys go first."""
+
+    onecard_home: Path = Path(".onecard")
+    """Folder for what a running stack writes: socket and configuration in `run`, logs in `logs`."""
+
+    start_seconds: float = Field(default=900.0, gt=0)
+    """How long `onecard up` waits until every part is ready."""
+
+    hf_endpoint: str = "https://huggingface.co"
+    """Model hub to fetch from."""
+
+    hf_hub_offline: bool = False
+    """Do not try the hub at all."""
+
+    hf_token: SecretStr | None = None
+    """Key for models that the hub does not give to everybody."""
+
+    @field_validator("model_cache_path", "onecard_home")
+    @classmethod
+    def _absolute(cls, path: Path) -> Path:
+        """A part may have another working directory than the command."""
+        return path.expanduser().resolve()
+
+    @property
+    def on_gpu(self) -> bool:
+        """An NVIDIA driver is here, and the settings want it."""
+        return self.use_gpu and has_nvidia_gpu()
+
+    @property
+    def models(self) -> dict[Kind, str]:
+        """The model of each kind, as the settings name it."""
+        return {"sentiment": self.sentiment_model, "embedding": self.embedding_model, "llm": self.llm_model}
+
+    @property
+    def reachable_host(self) -> str:
+        """An address at which this machine reaches what listens on `host`."""
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+
+    @property
+    def run_folder(self) -> Path:
+        """Configuration, socket and lock of the running stack."""
+        return self.onecard_home / "run"
+
+    @property
+    def log_folder(self) -> Path:
+        """One log for each part."""
+        return self.onecard_home / "logs"
+
+    @property
+    def starts_redis(self) -> bool:
+        """The settings name no Redis elsewhere."""
+        return self.redis_url is None and self.redis_host in ("127.0.0.1", "localhost", "::1")
+
+
+def read() -> StackSettings:
+    """The settings, from the environment and, beneath it, `.env` in the current directory.
+
+    What `.env` holds becomes part of this process's environment, which the parts inherit: no value of it is ever
+    written to a command line or a configuration file.
+
+    Raises:
+        SystemExit: a value is wrong.
+    """
+    load_dotenv(Path.cwd() / ".env", override=False)
+    return load(StackSettings)

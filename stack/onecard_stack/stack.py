@@ -1,0 +1,123 @@
+"""Starting, watching and stopping the whole stack."""
+
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+
+from onecard.models import Kind, ModelFolder
+from onecard_stack import checks, fetching, fingerprint, leftovers, machine, probe, supervisor
+from onecard_stack.progress import Progress
+from onecard_stack.settings import StackSettings
+from onecard_stack.supervisor import Supervisor
+from onecard_stack.table import Process, processes
+from onecard_stack.watch import StackError, Watch
+
+Say = Callable[[str], None]
+POLL_SECONDS = 0.4
+
+
+class Stack:
+    """The stack of one settings object, running or not."""
+
+    def __init__(self, settings: StackSettings, console: Console) -> None:
+        self.settings = settings
+        self.console = console
+        self.parts: list[Process] = processes(settings, machine.look())
+        self.supervisor = Supervisor(settings.run_folder)
+
+    def up(self) -> bool:
+        """Start what does not run, and wait until all of it can work. Returns False if it was running already.
+
+        Raises:
+            StackError: it cannot be done; what was started is stopped again.
+            KeyboardInterrupt: the same, at a person's wish.
+        """
+        try:
+            checks.disk(self.settings.onecard_home)
+            with self._lock():
+                return self._up()
+        except (checks.CheckError, fetching.FetchError) as error:
+            raise StackError(str(error)) from None
+
+    def _up(self) -> bool:
+        folders = self._models()
+        config = self._config()
+        if self.supervisor.running():
+            if self.supervisor.config.read_text() == config:
+                self.supervisor.revive()
+                self._wait(folders)
+                return False
+            self._say("The settings have changed: restarting.")
+            self.down()
+        elif left := leftovers.find(self.settings.run_folder):
+            self._say(f"Ending {len(left)} processes of an earlier run that nobody watches any more.")
+            leftovers.end_all(self.settings.run_folder, self._grace)
+        checks.ports(self.parts, self.settings.host)
+        try:
+            self.settings.log_folder.mkdir(parents=True, exist_ok=True)
+            self.supervisor.start(config, os.environ)
+            self._wait(folders)
+        except BaseException:
+            self.down()
+            raise
+        return True
+
+    def down(self) -> bool:
+        """Stop all parts, gracefully where they let us. Returns False if nothing ran."""
+        ran = self.supervisor.running()
+        if ran:
+            self.supervisor.shut_down(sum(part.stop_seconds for part in self.parts) + 10)
+        ended = leftovers.end_all(self.settings.run_folder, self._grace)
+        return ran or ended > 0
+
+    @property
+    def _grace(self) -> float:
+        return max(part.stop_seconds for part in self.parts)
+
+    def _models(self) -> dict[Kind, ModelFolder]:
+        """The models, fetched if some are missing."""
+        if missing := fetching.missing(self.settings):
+            fetching.ensure(self.settings, missing, self._say)
+        return checks.model_folders(self.settings)
+
+    def _config(self) -> str:
+        return supervisor.render(
+            self.parts,
+            self.settings.run_folder,
+            self.settings.log_folder,
+            os.environ,
+            fingerprint.of(os.environ),
+        )
+
+    def _wait(self, folders: dict[Kind, ModelFolder]) -> None:
+        watch = Watch(self.parts, self.settings.log_folder, folders)
+        deadline = time.monotonic() + self.settings.start_seconds
+        with Progress(self.console) as progress:
+            while True:
+                ready = probe.all_ready(self.parts, self.settings)
+                progress.show(watch.rows(self.supervisor.states(), ready))
+                if all(ready.values()):
+                    return
+                watch.complain()
+                if time.monotonic() > deadline:
+                    raise watch.late(self.settings.start_seconds)
+                time.sleep(POLL_SECONDS)
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """One `up` at a time."""
+        self.settings.run_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.settings.run_folder.chmod(0o700)
+        with (self.settings.run_folder / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StackError("Another 'onecard up' is at work here. Wait for it, or stop it with Ctrl-C.") from None
+            yield
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False)

