@@ -23,6 +23,9 @@ RETURNED = ("allow", "content-type", "retry-after", "x-cache")
 RETRY_AFTER_SECONDS = 2.0
 """What a client is told to wait for a service that is away: a supervisor restarts it within seconds."""
 EVENT_STREAM = "text/event-stream"
+NOTHING_ANSWERED = (httpx.ConnectError, httpx.ConnectTimeout)
+"""No connection, or one that ended before the first byte of an answer (httpx-aiohttp reports both as these): most
+often a pooled connection to a service that has restarted since. Repeating is safe: nothing here has side effects."""
 
 T = TypeVar("T")
 
@@ -69,7 +72,7 @@ async def _send(request: Request, upstream: Upstream) -> httpx.Response:
         request.method, request.url.path, headers=headers, content=await request.body()
     )
     retrying = AsyncRetrying(
-        retry=retry_if_exception_type(httpx.ConnectError),
+        retry=retry_if_exception_type(NOTHING_ANSWERED),
         stop=stop_after_attempt(3),
         wait=wait_random_exponential(multiplier=0.05, max=0.3),
         reraise=True,
@@ -120,7 +123,7 @@ async def _stream(sent: httpx.Response, upstream: Upstream) -> AsyncIterator[byt
 def _translate(error: httpx.HTTPError, upstream: Upstream) -> BadUpstream | DeadlineExceeded | Unavailable:
     """What the client is told: which service, and what to do; no address."""
     log.warning("upstream failed", upstream=upstream.name, error=type(error).__name__)
-    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
+    if isinstance(error, NOTHING_ANSWERED):
         return unavailable(upstream)
     if isinstance(error, httpx.TimeoutException):
         return DeadlineExceeded(f"The {upstream.name} service did not answer in time. Ask for less, or try again.")

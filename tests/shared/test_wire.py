@@ -11,7 +11,11 @@ from onecard.wire import clean_request_id, parse_json, require_json_type
 
 sane_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | sane_text,
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | sane_text,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(sane_text, inner, max_size=4),
     max_leaves=20,
 )
@@ -52,7 +56,9 @@ def test_bad_bodies_are_refused_without_being_repeated(body: bytes) -> None:
         parse_json(body)
 
 
-@pytest.mark.parametrize("value", [b"application/json", b"Application/JSON; charset=utf-8", b"application/problem+json"])
+@pytest.mark.parametrize(
+    "value", [b"application/json", b"Application/JSON; charset=utf-8", b"application/problem+json"]
+)
 def test_json_types_are_accepted(value: bytes) -> None:
     """Parameters and case do not matter."""
     require_json_type(value)

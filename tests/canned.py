@@ -1,0 +1,82 @@
+"""An upstream that answers as it is told: for faults that a real engine cannot be made to produce.
+
+`python -m tests.canned` serves `POST /v1/chat/completions`; the body's `case` says what happens.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+
+app = FastAPI()
+seen: dict[str, Any] = {"headers": {}, "running": 0, "finished": 0, "cancelled": 0}
+
+
+@app.get("/health/ready")
+async def ready() -> dict[str, str]:
+    return {"status": "ok"}
+
+
+@app.get("/seen")
+async def what_was_seen() -> dict[str, Any]:
+    return seen
+
+
+async def events(count: int, seconds: float, *, die: bool) -> AsyncIterator[bytes]:
+    seen["running"] += 1
+    try:
+        for number in range(count):
+            yield f"data: {number}\n\n".encode()
+            await asyncio.sleep(seconds)
+        if die:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield b"data: [DONE]\n\n"
+        seen["finished"] += 1
+    except asyncio.CancelledError:
+        seen["cancelled"] += 1
+        raise
+    finally:
+        seen["running"] -= 1
+
+
+async def slowly(request: Request, seconds: float) -> Response:
+    seen["running"] += 1
+    try:
+        for _ in range(int(seconds * 20)):
+            await asyncio.sleep(0.05)
+            if await request.is_disconnected():
+                seen["cancelled"] += 1
+                break
+    finally:
+        seen["running"] -= 1
+    return JSONResponse({})
+
+
+@app.post("/v1/chat/completions")
+async def chat(request: Request) -> Response:
+    body = await request.json()
+    seen["headers"] = dict(request.headers)
+    match body["case"]:
+        case "stream" | "stream and die":
+            stream = events(body.get("count", 5), body.get("seconds", 0.1), die=body["case"] == "stream and die")
+            return StreamingResponse(stream, media_type="text/event-stream")
+        case "slow":
+            return await slowly(request, body["seconds"])
+        case "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "plain error":
+            return PlainTextResponse("Traceback: /secret/path 10.0.0.7", 500)
+        case "busy":
+            return JSONResponse({"error": {"message": "Full.", "type": "t", "param": None, "code": None}}, 503)
+        case "refused":
+            return JSONResponse({"error": {"message": "no key"}}, 401)
+    return JSONResponse(body, headers={"server": "secret", "set-cookie": "a=b", "x-internal": "10.0.0.7"})
+
+
+if __name__ == "__main__":
+    uvicorn.run(app, port=int(os.environ["CANNED_PORT"]), log_level="warning")

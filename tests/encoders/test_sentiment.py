@@ -1,0 +1,66 @@
+"""The sentiment service against the plain model."""
+
+import httpx
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from sentiment_service.engine import class_indices
+from tests.support import Server
+
+TEXTS = [
+    "국물이 진하고 정말 맛있어요",
+    "직원이 불친절해서 다시는 안 가요",
+    "맛은 좋은데 너무 오래 기다렸어요 ㅠㅠ",
+    "ㅋㅋ 👍",
+    "a",
+]
+
+
+def classify(server: Server, texts: list[str] | str) -> dict[str, object]:
+    answer = httpx.post(f"{server.url}/v1/sentiment", json={"input": texts}, timeout=30)
+    assert answer.status_code == 200, answer.text
+    body: dict[str, object] = answer.json()
+    return body
+
+
+def test_answers_equal_the_plain_models(sentiment: Server, model_cache: object) -> None:
+    """Same labels, probabilities within 0.01 of transformers in FP32."""
+    folder = f"{model_cache}/onecard--standin-kakao-sentiment"
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    encoded = AutoTokenizer.from_pretrained(folder)(TEXTS, padding=True, truncation=True, return_tensors="pt")
+    with torch.inference_mode():
+        wanted = model(**encoded).logits.softmax(-1)[:, model.config.label2id["positive"]].tolist()
+    data = classify(sentiment, TEXTS)["data"]
+    assert [one["scores"]["positive"] for one in data] == pytest.approx(wanted, abs=0.01)  # type: ignore[index,attr-defined]
+    assert [one["label"] for one in data] == ["positive" if p >= 0.5 else "negative" for p in wanted]  # type: ignore[index,attr-defined]
+
+
+def test_the_order_and_the_batch_do_not_matter(sentiment: Server) -> None:
+    """Each text gets, in its own slot, what it gets alone (to the precision's rounding)."""
+    alone = [classify(sentiment, text)["data"][0]["score"] for text in TEXTS]  # type: ignore[index]
+    many = classify(sentiment, TEXTS * 40)["data"]
+    assert [one["index"] for one in many] == list(range(200))  # type: ignore[attr-defined,index]
+    assert [one["score"] for one in many] == pytest.approx(alone * 40, abs=0.01)  # type: ignore[attr-defined,index]
+
+
+def test_scores_add_up(sentiment: Server) -> None:
+    """The score is the label's probability, and both add to 1."""
+    for one in classify(sentiment, TEXTS)["data"]:  # type: ignore[attr-defined]
+        assert one["score"] == one["scores"][one["label"]] >= 0.5
+        assert sum(one["scores"].values()) == pytest.approx(1)
+
+
+@given(st.permutations(["positive", "negative"]), st.sampled_from([str.upper, str.title, str.lower]))
+def test_labels_are_found_by_name(labels: list[str], case: object) -> None:
+    """Whatever their order and case."""
+    positive, negative = class_indices({index: case(label) for index, label in enumerate(labels)})  # type: ignore[operator]
+    assert (labels[positive], labels[negative]) == ("positive", "negative")
+
+
+def test_labels_without_names_are_refused() -> None:
+    """LABEL_0 and LABEL_1 say nothing; guessing would turn answers round."""
+    with pytest.raises(ValueError, match="positive"):
+        class_indices({0: "LABEL_0", 1: "LABEL_1"})
