@@ -1,5 +1,6 @@
 """Strict reading of request bodies."""
 
+import contextlib
 import json
 
 import pytest
@@ -30,10 +31,8 @@ def test_sane_json_is_read_as_the_standard_library_reads_it(value: object, ascii
 @given(st.binary())
 def test_no_bytes_do_more_than_be_refused(body: bytes) -> None:
     """Arbitrary bytes are read or refused; nothing else is raised."""
-    try:
+    with contextlib.suppress(InvalidJson):
         parse_json(body)
-    except InvalidJson as error:
-        assert error.status_code == 400
 
 
 @given(before=sane_text, backslashes=st.integers(0, 5))
