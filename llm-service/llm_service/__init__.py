@@ -1,0 +1,1 @@
+"""The LLM service: the stock vLLM server, configured, or the Transformers engine in its place."""

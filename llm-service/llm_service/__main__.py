@@ -1,0 +1,30 @@
+"""Run the service: `python -m llm_service`."""
+
+import os
+
+from llm_service import launch, preflight
+from llm_service.settings import LlmSettings
+from onecard import logs, models, server, settings
+
+
+def main() -> None:
+    """Check, wait for the neighbours, then become the vLLM server, or serve with Transformers."""
+    config = settings.load(LlmSettings)
+    logs.configure("llm", config.log_level)
+    server.require_key_in_public(config)
+    folder = models.find("llm", config.llm_model, config.model_cache_path)
+    facts = preflight.read_model(folder)
+    preflight.require_free_port(config.host, config.vllm_port)
+    machine = preflight.look_at_machine(config)
+    preflight.wait_for_neighbours(config.llm_wait_for, config.llm_wait_seconds)
+    if config.vllm_enabled:
+        command = launch.vllm_command(config, folder, facts, machine, os.environ)
+        os.execve(command.argv[0], command.argv, command.environment)  # noqa: S606 - no shell is meant
+    from llm_service.fallback.app import create_app
+
+    app = create_app(config, folder, window=launch.window(config, facts))
+    server.run(app, service="llm", port=config.vllm_port, settings=config)
+
+
+if __name__ == "__main__":
+    main()

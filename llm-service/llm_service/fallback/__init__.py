@@ -1,0 +1,1 @@
+"""The Transformers engine, for machines on which vLLM cannot run."""

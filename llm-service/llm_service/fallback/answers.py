@@ -1,0 +1,76 @@
+"""Answers and stream chunks in OpenAI's shape. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import orjson
+
+from llm_service.fallback.text_model import Ended
+
+DONE = b"data: [DONE]\n\n"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What all answers to one request share."""
+
+    kind: Literal["chat", "text"]
+    id: str
+    model: str
+    created: int
+    """Unix time."""
+    prompt_tokens: int
+
+    @property
+    def prefix(self) -> str:
+        return "chatcmpl-" if self.kind == "chat" else "cmpl-"
+
+    def whole(self, results: Sequence[tuple[str, Ended]]) -> dict[str, Any]:
+        """The answer of a request that does not stream."""
+        choices = [self._choice(index, text, ended.reason) for index, (text, ended) in enumerate(results)]
+        object_ = "chat.completion" if self.kind == "chat" else "text_completion"
+        return {**self._head(object_), "choices": choices, "usage": self.usage(sum(e.tokens for _, e in results))}
+
+    def usage(self, written: int) -> dict[str, int]:
+        """Token counts."""
+        total = self.prompt_tokens + written
+        return {"prompt_tokens": self.prompt_tokens, "completion_tokens": written, "total_tokens": total}
+
+    def first(self, index: int) -> bytes:
+        """The chunk that opens a chat choice; completions have none."""
+        return self._event([self._part(index, {"role": "assistant", "content": ""}, None)]) if self.kind == "chat" else b""
+
+    def piece(self, index: int, text: str) -> bytes:
+        """A chunk with some text."""
+        return self._event([self._part(index, {"content": text}, None, text)])
+
+    def last(self, index: int, reason: str) -> bytes:
+        """The chunk that ends a choice."""
+        return self._event([self._part(index, {}, reason)])
+
+    def counts(self, written: int) -> bytes:
+        """The chunk of `stream_options.include_usage`."""
+        return self._event([], usage=self.usage(written))
+
+    def _head(self, object_: str) -> dict[str, Any]:
+        return {"id": self.prefix + self.id, "object": object_, "created": self.created, "model": self.model}
+
+    def _choice(self, index: int, text: str, reason: str) -> dict[str, Any]:
+        if self.kind == "text":
+            return {"index": index, "text": text, "logprobs": None, "finish_reason": reason}
+        message = {"role": "assistant", "content": text, "refusal": None}
+        return {"index": index, "message": message, "logprobs": None, "finish_reason": reason}
+
+    def _part(self, index: int, delta: dict[str, str], reason: str | None, text: str = "") -> dict[str, Any]:
+        content = {"delta": delta} if self.kind == "chat" else {"text": text}
+        return {"index": index, **content, "logprobs": None, "finish_reason": reason}
+
+    def _event(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
+        object_ = "chat.completion.chunk" if self.kind == "chat" else "text_completion"
+        return b"data: " + orjson.dumps({**self._head(object_), "choices": choices, **more}) + b"\n\n"
+
+
+def error_event(body: bytes) -> bytes:
+    """An error in the middle of a stream, as vLLM sends it."""
+    return b"data: " + body + b"\n\n"

@@ -1,0 +1,59 @@
+"""From settings to a running app."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import torch
+from fastapi import FastAPI, Request
+
+from llm_service.fallback.queue import GenerationQueue
+from llm_service.fallback.routes import routes, state
+from llm_service.fallback.service import Service
+from llm_service.fallback.text_model import Params, TextModel
+from llm_service.settings import LlmSettings
+from onecard import app as base
+from onecard import logs
+from onecard.gpu.device import choose
+from onecard.health import Part, Readiness
+from onecard.models import ModelFolder
+
+log = logs.logger()
+
+
+def create_app(settings: LlmSettings, folder: ModelFolder, *, window: int) -> FastAPI:
+    """The app; its lifespan loads the model."""
+
+    def load() -> TextModel:
+        if settings.llm_cpu_threads:
+            torch.set_num_threads(settings.llm_cpu_threads)
+        device = choose(settings)
+        model = TextModel(folder, device, window)
+        warm = Params(max_tokens=2)
+        model.generate([0], warm, model.run(warm, lambda _: None))
+        log.info("model loaded", model=folder.name, device=device.name, precision=device.precision, window=window)
+        return model
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        model = await asyncio.to_thread(load)
+        queue = GenerationQueue(model, most_waiting=settings.llm_queue_requests, registry=app.state.registry)
+        app.state.service = Service(folder, model, queue, created=int(time.time()))
+        yield
+        await asyncio.to_thread(queue.close)
+
+    return base.create_app(
+        title="Onecard LLM (Transformers)",
+        settings=settings,
+        lifespan=lifespan,
+        routes=routes(),
+        ready=_ready,
+        keyed=True,
+    )
+
+
+async def _ready(request: Request) -> Readiness:
+    alive = state(request).queue.alive
+    part = Part(status="ok") if alive else Part(status="down", detail="has failed")
+    return Readiness(status=part.status, parts={"engine": part})

@@ -1,0 +1,117 @@
+"""Requests wait here for the one thread that owns the model."""
+
+import asyncio
+import itertools
+import threading
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from queue import PriorityQueue
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from llm_service.fallback.text_model import Ended, Params, Run, TextModel
+from onecard import logs
+from onecard.errors import InternalError, Unavailable
+
+log = logs.logger()
+Event = str | Ended | None
+"""A piece of text, the end, or None for a failure."""
+
+
+@dataclass(order=True)
+class Job:
+    """One prompt on its way through the model. Lower priority numbers go first, then earlier arrivals."""
+
+    priority: int
+    number: int
+    prompt: Sequence[int] = field(compare=False)
+    params: Params = field(compare=False)
+    run: Run = field(compare=False)
+    events: "asyncio.Queue[Event]" = field(compare=False)
+    loop: asyncio.AbstractEventLoop = field(compare=False)
+
+    def tell(self, event: Event) -> None:
+        """Hand `event` to the loop that waits for it; called from the model's thread."""
+        self.loop.call_soon_threadsafe(self.events.put_nowait, event)
+
+
+class GenerationQueue:
+    """Prompts go through the model one at a time."""
+
+    def __init__(self, model: TextModel, *, most_waiting: int, registry: CollectorRegistry) -> None:
+        self._model = model
+        self._most_waiting = most_waiting
+        self._jobs: PriorityQueue[tuple[int, Job | None]] = PriorityQueue()
+        self._numbers = itertools.count()
+        self._waiting = 0
+        self._running = Gauge("onecard_llm_requests_running", "Prompts being generated.", registry=registry)
+        waiting = Gauge("onecard_llm_requests_waiting", "Prompts that wait for their turn.", registry=registry)
+        waiting.set_function(lambda: self._waiting)
+        self._ended = Counter("onecard_llm_requests", "Prompts ended.", ["finished_reason"], registry=registry)
+        self._prompt_tokens = Counter("onecard_llm_prompt_tokens", "Tokens read.", registry=registry)
+        self._new_tokens = Counter("onecard_llm_generation_tokens", "Tokens written.", registry=registry)
+        self._thread = threading.Thread(target=self._work, name="generation", daemon=True)
+        self._thread.start()
+
+    def require_room(self, prompts: int) -> None:
+        """Refuse the request now if its prompts do not fit into the queue.
+
+        Raises:
+            Unavailable: with the time after which to try again.
+        """
+        if self._waiting + prompts > self._most_waiting + 1:
+            raise Unavailable("The queue is full. Try again in a few seconds.", retry_after=5)
+
+    async def generate(self, prompt: Sequence[int], params: Params, *, priority: int = 0) -> AsyncIterator[str | Ended]:
+        """Pieces of text as they come, then how it ended. Closing the iterator ends the work.
+
+        Raises:
+            InternalError: the model failed on this prompt.
+        """
+        events: asyncio.Queue[Event] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+
+        def emit(text: str) -> None:
+            loop.call_soon_threadsafe(events.put_nowait, text)
+
+        run = self._model.run(params, emit)
+        self._waiting += 1
+        self._jobs.put((0, Job(priority, next(self._numbers), prompt, params, run, events, loop)))
+        try:
+            while True:
+                event = await events.get()
+                if event is None:
+                    raise InternalError("The engine failed on this request.")
+                yield event
+                if isinstance(event, Ended):
+                    return
+        finally:
+            run.cancelled.set()
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()[1]) is not None:
+            job.loop.call_soon_threadsafe(self._leave_queue)
+            self._running.inc()
+            try:
+                ended = self._model.generate(job.prompt, job.params, job.run)
+            except Exception:
+                log.exception("a generation failed")
+                ended = None
+            self._running.dec()
+            self._ended.labels(ended.reason if ended else "error").inc()
+            self._prompt_tokens.inc(len(job.prompt))
+            self._new_tokens.inc(job.run.tokens)
+            job.tell(ended)
+
+    def _leave_queue(self) -> None:
+        self._waiting -= 1
+
+    @property
+    def alive(self) -> bool:
+        """Whether the model's thread runs."""
+        return self._thread.is_alive()
+
+    def close(self) -> None:
+        """End the thread after the prompt that it works on."""
+        self._jobs.put((-1, None))
+        self._thread.join(timeout=10)

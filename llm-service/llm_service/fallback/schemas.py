@@ -1,0 +1,150 @@
+"""Request bodies in OpenAI's shape, as far as this engine goes.
+
+A field that it does not have is refused, unless its value asks for nothing: an answer that silently lacks what
+was asked for is worse than a 400.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from llm_service.schemas import StopText
+from onecard.errors import InvalidRequest
+
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "best_of": (1,),
+    "echo": (False,),
+    "frequency_penalty": (0, 0.0),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "metadata": ({},),
+    "modalities": (["text"],),
+    "parallel_tool_calls": (True, False),
+    "presence_penalty": (0, 0.0),
+    "response_format": ({"type": "text"},),
+    "service_tier": ("auto", "default"),
+    "store": (False,),
+    "suffix": ("",),
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+    "top_logprobs": (0,),
+}
+"""Fields of OpenAI's API that are accepted with these values (or null), which change nothing."""
+
+
+def _asks_for_nothing(name: str, value: Any) -> bool:
+    same = (type(value) is type(neutral) and value == neutral for neutral in _NEUTRAL.get(name, ()))
+    return value is None or any(same)
+
+
+class TextPart(BaseModel):
+    """One part of a message's content."""
+
+    type: Literal["text"]
+    text: str
+
+
+class Message(BaseModel):
+    """One turn of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[TextPart] | None = None
+
+    def for_template(self) -> dict[str, str]:
+        """What a chat template reads: `developer` is the newer name of `system`."""
+        content = self.content or ""
+        text = content if isinstance(content, str) else "".join(part.text for part in content)
+        return {"role": "system" if self.role == "developer" else self.role, "content": text}
+
+
+class StreamOptions(BaseModel):
+    """How to stream."""
+
+    include_usage: bool = False
+
+
+class Sampling(BaseModel):
+    """What chat and completions have in common."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: str | None = None
+    max_tokens: int | None = Field(default=None, ge=1)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_k: int | None = Field(default=None, ge=1)
+    repetition_penalty: float | None = Field(default=None, gt=0, le=2)
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    n: int = Field(default=1, ge=1, le=8)
+    stop: StopText | Annotated[list[StopText], Field(max_length=16)] | None = None
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    priority: int = Field(default=0, ge=-(2**31), lt=2**31)
+    user: str | None = None
+
+    @model_validator(mode="after")
+    def _only_known_fields(self) -> "Sampling":
+        for name, value in (self.model_extra or {}).items():
+            if not _asks_for_nothing(name, value):
+                raise InvalidRequest(
+                    f"'{name}' is not supported by the Transformers engine with this value. Leave it out, or run vLLM.",
+                    param=name,
+                )
+        if self.stream_options is not None and not self.stream:
+            raise InvalidRequest("'stream_options' needs stream=true.", param="stream_options")
+        return self
+
+    @property
+    def stops(self) -> list[str]:
+        """The stop strings."""
+        return [self.stop] if isinstance(self.stop, str) else self.stop or []
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream ends with a chunk of token counts."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+
+class ChatRequest(Sampling):
+    """`POST /v1/chat/completions`."""
+
+    messages: list[Message] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+
+    @property
+    def limit(self) -> int | None:
+        """The newer name wins when both are sent."""
+        return self.max_completion_tokens or self.max_tokens
+
+
+class CompletionRequest(Sampling):
+    """`POST /v1/completions`."""
+
+    prompt: str | list[str] | list[int] | list[list[int]]
+
+    @property
+    def prompts(self) -> list[str] | list[list[int]]:
+        """The prompts as a list; a list of token ids is one prompt."""
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        if self.prompt and isinstance(self.prompt[0], int):
+            return [self.prompt]  # type: ignore[list-item]
+        return self.prompt  # type: ignore[return-value]
+
+
+class TokenizeRequest(BaseModel):
+    """`POST /tokenize`: of a prompt, or of a conversation."""
+
+    model: str | None = None
+    prompt: str | None = None
+    messages: list[Message] | None = Field(default=None, min_length=1)
+    add_special_tokens: bool = True
+    add_generation_prompt: bool = True
+    return_token_strs: bool | None = None
+
+
+class DetokenizeRequest(BaseModel):
+    """`POST /detokenize`."""
+
+    model: str | None = None
+    tokens: list[Annotated[int, Field(ge=0)]]

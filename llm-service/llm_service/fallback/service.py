@@ -1,0 +1,140 @@
+"""What a request needs of the engine: checked prompts in, a stream of pieces out."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from fastapi import Request
+from jinja2 import TemplateError
+
+from llm_service.fallback.queue import GenerationQueue
+from llm_service.fallback.schemas import Message
+from llm_service.fallback.text_model import Ended, Params, TextModel
+from onecard.edge import ClientGone
+from onecard.errors import InputTooLong, InvalidRequest, ModelNotFound
+from onecard.models import ModelFolder
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Work:
+    """The generations of one request."""
+
+    prompts: list[list[int]]
+    params: Params
+    priority: int = 0
+    n: int = 1
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens read."""
+        return sum(map(len, self.prompts))
+
+
+@dataclass(frozen=True)
+class Service:
+    """The app's state."""
+
+    folder: ModelFolder
+    model: TextModel
+    queue: GenerationQueue
+    created: int
+    """Unix time at which the engine was ready."""
+
+    def check_model(self, name: str | None) -> None:
+        """Accept the model's names, and none.
+
+        Raises:
+            ModelNotFound: any other name.
+        """
+        if name is not None and name not in self.folder.accepted_names:
+            raise ModelNotFound(f"The model '{name}' does not exist. GET /v1/models lists what is served.", param="model")
+
+    def read_chat(self, messages: Sequence[Message], *, generation_prompt: bool = True) -> list[int]:
+        """Token ids of a conversation.
+
+        Raises:
+            InvalidRequest: the model's chat template refuses it.
+        """
+        turns = [message.for_template() for message in messages]
+        try:
+            return self.model.encode_chat(turns, generation_prompt=generation_prompt)
+        except TemplateError:
+            raise InvalidRequest("The model's chat template refuses this order of messages.", param="messages") from None
+
+    def read_prompts(self, prompts: Sequence[str | list[int]]) -> list[list[int]]:
+        """Token ids of plain prompts.
+
+        Raises:
+            InvalidRequest: there is none, one is empty, or an id is outside the vocabulary.
+        """
+        read = [self.model.encode(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
+        if not read or not all(read):
+            raise InvalidRequest("The prompt is empty. Send at least one token.", param="prompt")
+        if any(not 0 <= token < self.model.vocabulary for ids in read for token in ids):
+            raise InvalidRequest(f"A token id is outside 0..{self.model.vocabulary - 1}.", param="prompt")
+        return read
+
+    def limit(self, prompts: Sequence[Sequence[int]], asked: int | None) -> int:
+        """How many tokens may be written: what was asked for, else what the window leaves.
+
+        Raises:
+            InputTooLong: prompt and answer do not fit into the window.
+        """
+        longest = max(map(len, prompts))
+        room = self.model.window - longest
+        if room < 1 or (asked or 1) > room:
+            wish = f" and {asked} for the answer" if asked else ""
+            raise InputTooLong(
+                f"The model's window is {self.model.window} tokens; the prompt has {longest}{wish}. Shorten one of them.",
+                param="max_tokens" if room > 0 else None,
+            )
+        return asked or room
+
+    async def generate(self, work: Work) -> AsyncIterator[tuple[int, str | Ended]]:
+        """Index of the choice, and a piece of its text or its end. Choices come one after the other."""
+        for index in range(len(work.prompts) * work.n):
+            prompt, copy = work.prompts[index // work.n], index % work.n
+            seed = None if work.params.seed is None else work.params.seed + copy
+            params = replace(work.params, seed=seed)
+            async with aclosing(self.queue.generate(prompt, params, priority=work.priority)) as pieces:  # type: ignore[type-var]
+                async for piece in pieces:
+                    yield index, piece
+
+    async def collect(self, work: Work) -> list[tuple[str, Ended]]:
+        """Whole text and end of each choice."""
+        texts = [""] * (len(work.prompts) * work.n)
+        results: list[tuple[str, Ended]] = []
+        async with aclosing(self.generate(work)) as pieces:  # type: ignore[type-var]
+            async for index, piece in pieces:
+                if isinstance(piece, str):
+                    texts[index] += piece
+                else:
+                    results.append((texts[index], piece))
+        return results
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is cancelled when the client leaves. The body must have been read.
+
+    Raises:
+        ClientGone: it left.
+    """
+
+    async def left() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    task, gone = asyncio.create_task(work), asyncio.create_task(left())
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ClientGone
+    finally:
+        gone.cancel()
+        task.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)

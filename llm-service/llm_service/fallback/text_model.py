@@ -1,0 +1,155 @@
+"""The loaded model: token ids in, text pieces out. The only file here that imports torch."""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
+
+from llm_service.fallback.stops import StopScanner
+from llm_service.settings import TEMPERATURE, TOP_P
+from onecard.gpu.device import Device
+from onecard.models import ModelFolder
+
+
+@dataclass(frozen=True)
+class Params:
+    """How to go on with a prompt. None means what the model's own generation config says, or our default."""
+
+    max_tokens: int
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    repetition_penalty: float | None = None
+    seed: int | None = None
+    stops: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a generation ended."""
+
+    reason: str
+    """`stop`, `length` or `abort`."""
+    tokens: int
+    """Tokens that were generated, the closing one included."""
+
+
+class Run(BaseStreamer, StoppingCriteria):
+    """One generation: hears of every token, hands on text, and says when to end."""
+
+    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str], emit: Callable[[str], None]) -> None:
+        self._tokenizer = tokenizer
+        self._decoder = DecodeStream(skip_special_tokens=True)
+        self._emit = emit
+        self._prompt_seen = False
+        self.scanner = StopScanner(stops)
+        self.cancelled = threading.Event()
+        self.tokens = 0
+
+    def put(self, value: torch.Tensor) -> None:
+        if not self._prompt_seen:  # The first call brings the prompt.
+            self._prompt_seen = True
+            return
+        for token in value.reshape(-1).tolist():
+            self.tokens += 1
+            if text := self.scanner.feed(self._decoder.step(self._tokenizer, token) or ""):
+                self._emit(text)
+
+    def end(self) -> None:
+        if not self.scanner.stopped and (text := self.scanner.finish()):
+            self._emit(text)
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        done = self.scanner.stopped or self.cancelled.is_set()
+        return torch.full((input_ids.shape[0],), done, device=input_ids.device, dtype=torch.bool)
+
+
+class TextModel:
+    """A causal language model and its tokenizer. `generate` is called from one thread; the rest from any."""
+
+    def __init__(self, folder: ModelFolder, device: Device, window: int) -> None:
+        options = {"local_files_only": True, "trust_remote_code": False}
+        loaded = AutoTokenizer.from_pretrained(folder.path, **options)
+        self._template = loaded
+        self.tokenizer: Tokenizer = loaded.backend_tokenizer
+        self.vocabulary = self.tokenizer.get_vocab_size()
+        self.window = window
+        self._device = device.name
+        self._model = AutoModelForCausalLM.from_pretrained(
+            folder.path, dtype=device.dtype, use_safetensors=True, **options
+        ).to(device.name)
+        self._model.eval()
+        self._ends = _ends(self._model.generation_config, loaded.eos_token_id)
+        self._pad = loaded.pad_token_id if loaded.pad_token_id is not None else next(iter(self._ends), 0)
+
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """Token ids of a plain text."""
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=special).ids
+        return ids
+
+    def encode_chat(self, messages: list[dict[str, str]], *, generation_prompt: bool = True) -> list[int]:
+        """Token ids of a conversation in the model's chat template.
+
+        Raises:
+            jinja2.TemplateError: the template refuses the conversation.
+        """
+        text = self._template.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=generation_prompt
+        )
+        return self.encode(text, special=False)
+
+    def run(self, params: Params, emit: Callable[[str], None]) -> Run:
+        """A generation that has not begun; set its `cancelled` to end it early."""
+        return Run(self.tokenizer, params.stops, emit)
+
+    @torch.inference_mode()
+    def generate(self, prompt: Sequence[int], params: Params, run: Run) -> Ended:
+        """Go on with `prompt`. Blocks."""
+        if run.cancelled.is_set():
+            return Ended("abort", 0)
+        if params.seed is None:
+            torch.seed()
+        else:
+            torch.manual_seed(params.seed)
+        ids = torch.tensor([list(prompt)], device=self._device)
+        out = self._model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            generation_config=self._config(params),
+            streamer=run,
+            stopping_criteria=StoppingCriteriaList([run]),
+        )
+        if run.cancelled.is_set():
+            return Ended("abort", run.tokens)
+        stopped = run.scanner.stopped or int(out[0, -1]) in self._ends
+        return Ended("stop" if stopped else "length", run.tokens)
+
+    def _config(self, params: Params) -> GenerationConfig:
+        """The model's own sampling, with our defaults over it and the request's wishes over those."""
+        temperature = TEMPERATURE if params.temperature is None else params.temperature
+        own = self._model.generation_config
+        config = GenerationConfig(
+            max_new_tokens=params.max_tokens,
+            do_sample=temperature > 0,
+            repetition_penalty=params.repetition_penalty or own.repetition_penalty,
+            eos_token_id=sorted(self._ends) or None,
+            pad_token_id=self._pad,
+        )
+        if temperature > 0:
+            config.temperature = max(temperature, 0.01)
+            config.top_p = params.top_p or TOP_P
+            config.top_k = params.top_k or own.top_k or 0
+        return config
+
+
+def _ends(config: GenerationConfig, tokenizer_end: int | None) -> frozenset[int]:
+    """Token ids that end an answer."""
+    own = config.eos_token_id
+    ids = own if isinstance(own, list) else [own]
+    return frozenset(token for token in [*ids, tokenizer_end] if token is not None)

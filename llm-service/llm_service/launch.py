@@ -1,0 +1,133 @@
+"""From settings to the command line of the stock vLLM server. Pure: no file, no socket, no process."""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from llm_service.settings import TEMPERATURE, TOP_P, LlmSettings
+from onecard.models import ModelFolder
+
+PLUGIN = "onecard"
+_SERVER = "vllm.entrypoints.launchers.api_server.entry"
+"""vLLM's own entry. The `vllm` command asks for a distribution of that name, which its CPU build is not."""
+_LOG_CONFIG = Path(__file__).parent / "on_vllm" / "logging.json"
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What the model's `config.json` says."""
+
+    window: int
+    """Longest context in tokens."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where vLLM will run."""
+
+    gpu: bool
+    bfloat16: bool
+    """The CPU multiplies bfloat16 in hardware."""
+    cpus: int
+    """Processors this process may use."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A process to become."""
+
+    argv: list[str]
+    """The first item is the executable's path."""
+    environment: dict[str, str]
+
+
+def window(settings: LlmSettings, facts: ModelFacts) -> int:
+    """Longest prompt and answer together, in tokens."""
+    return min(settings.max_model_len, facts.window)
+
+
+def vllm_command(
+    settings: LlmSettings, folder: ModelFolder, facts: ModelFacts, machine: Machine, environment: Mapping[str, str]
+) -> Command:
+    """The vLLM server for `settings`, in the environment given."""
+    sampling = json.dumps({"temperature": TEMPERATURE, "top_p": TOP_P})
+    options: list[tuple[str, object]] = [
+        ("--host", settings.host),
+        ("--port", settings.vllm_port),
+        ("--model", folder.path.resolve()),
+        ("--max-model-len", window(settings, facts)),
+        ("--dtype", _dtype(settings, machine)),
+        ("--override-generation-config", sampling),
+        ("--scheduling-policy", "priority"),
+        ("--max-num-seqs", settings.llm_max_seqs),
+        # vLLM counts what runs and what waits together.
+        ("--max-num-queued-reqs", settings.llm_max_seqs + settings.llm_queue_requests),
+        ("--tool-call-parser", "hermes"),
+        ("--shutdown-timeout", settings.drain_seconds),
+        ("--middleware", "llm_service.on_vllm.edge.VllmEdge"),
+    ]
+    if machine.gpu:
+        options.append(("--gpu-memory-utilization", settings.llm_gpu_share))
+    flags = ["--enable-auto-tool-choice", "--disable-uvicorn-access-log"]
+    if _eager(settings, machine):
+        flags.append("--enforce-eager")
+    argv = [sys.executable, "-m", _SERVER, *flags, "--served-model-name", *folder.accepted_names]
+    argv += [text for name, value in options for text in (name, str(value))]
+    return Command(argv, _environment(settings, machine, environment))
+
+
+def _dtype(settings: LlmSettings, machine: Machine) -> str:
+    if not settings.use_fp16:
+        return "float32"
+    if machine.gpu:
+        return "float16"
+    return "bfloat16" if machine.bfloat16 else "float32"
+
+
+def _eager(settings: LlmSettings, machine: Machine) -> bool:
+    return not machine.gpu if settings.llm_eager is None else settings.llm_eager
+
+
+def _environment(settings: LlmSettings, machine: Machine, given: Mapping[str, str]) -> dict[str, str]:
+    """`given` with what vLLM must and must not see.
+
+    Our VLLM_PORT means something else to vLLM: the first of the ports it opens for itself, which would be a
+    neighbour's. A VLLM_API_KEY would guard some routes a second time, with a key that our callers do not have.
+    """
+    ours = {"VLLM_PORT", "VLLM_ENABLED", "VLLM_API_KEY"}
+    result = {name: value for name, value in given.items() if name not in ours}
+    result |= {
+        "VLLM_PLUGINS": PLUGIN,
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        # At debug level vLLM logs prompts.
+        "VLLM_LOGGING_LEVEL": "INFO" if settings.log_level == "debug" else settings.log_level.upper(),
+        "VLLM_LOGGING_CONFIG_PATH": str(_LOG_CONFIG),
+        # Weights and answers are text for machines; no bar, no colour in the log.
+        "TQDM_DISABLE": "1",
+        "NO_COLOR": "1",
+    }
+    return result | (_gpu(settings, given) if machine.gpu else _cpu(settings, machine))
+
+
+def _gpu(settings: LlmSettings, given: Mapping[str, str]) -> dict[str, str]:
+    """The one card: `GPU_DEVICE` counts within the cards that are visible already."""
+    visible = [card for card in given.get("CUDA_VISIBLE_DEVICES", "").split(",") if card]
+    if settings.gpu_device < len(visible):
+        return {"CUDA_VISIBLE_DEVICES": visible[settings.gpu_device]}
+    return {"CUDA_VISIBLE_DEVICES": str(settings.gpu_device)}
+
+
+def _cpu(settings: LlmSettings, machine: Machine) -> dict[str, str]:
+    """A process among others: threads are not pinned to processors, and waiting ones sleep instead of spinning."""
+    return {
+        "VLLM_CPU_KVCACHE_SPACE": str(settings.llm_cpu_kv_gb),
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": str(settings.llm_cpu_threads or machine.cpus),
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }

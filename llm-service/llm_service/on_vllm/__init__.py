@@ -1,0 +1,1 @@
+"""What runs inside vLLM's processes, loaded through its own extension points."""

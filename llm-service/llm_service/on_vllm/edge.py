@@ -1,0 +1,60 @@
+"""The edge of every Onecard service, put round the stock vLLM server by `--middleware`."""
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+from vllm.v1.metrics.prometheus import get_prometheus_registry
+
+from llm_service.on_vllm.answers import OneErrorShape
+from llm_service.on_vllm.traffic import Traffic
+from llm_service.settings import LlmSettings
+from onecard import logs
+from onecard import settings as settings_
+from onecard.auth import OPEN_PATHS
+from onecard.edge import Edge, state_of
+from onecard.errors import InvalidRequest, Unavailable
+from onecard.metrics import HttpMetrics
+
+
+class VllmEdge:
+    """Outermost: key on every route, limits, strict JSON, one error shape, access log, metrics."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._edge: Edge | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Made at first use: the stack is built twice at the start, and metrics can be registered once.
+        if self._edge is None:
+            settings = settings_.load(LlmSettings)
+            logs.configure("llm", settings.log_level)
+            metrics = HttpMetrics(get_prometheus_registry())
+            inner = OneErrorShape(Gate(self._app, most_choices=settings.llm_max_seqs))
+            self._edge = Edge(inner, settings=settings, metrics=metrics, json_bodies=True, keyed=True)
+        await self._edge(scope, receive, send)
+
+
+class Gate:
+    """Counts requests, and lets no new one in while the server is stopping.
+
+    It also refuses more choices than can ever run: vLLM calls itself busy then, and a client would try for ever.
+    """
+
+    def __init__(self, app: ASGIApp, *, most_choices: int) -> None:
+        self._app = app
+        self._most_choices = most_choices
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+            await self._app(scope, receive, send)
+            return
+        traffic: Traffic = scope["app"].state.onecard_traffic
+        if traffic.draining:
+            raise Unavailable("The server is stopping. Try again in a few seconds.", retry_after=5)
+        body = state_of(scope).get("json")
+        choices = body.get("n") if isinstance(body, dict) else None
+        if isinstance(choices, int) and choices > self._most_choices:
+            raise InvalidRequest(f"'n' is at most {self._most_choices} here.", param="n")
+        traffic.in_flight += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            traffic.in_flight -= 1

@@ -1,0 +1,92 @@
+"""Routes that the stock vLLM server lacks, loaded by it through `vllm.endpoint_plugins`."""
+
+import time
+from argparse import Namespace
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from starlette.datastructures import State
+from vllm.engine.protocol import EngineClient
+from vllm.entrypoints.openai.completion.protocol import CompletionRequest, CompletionResponse
+from vllm.entrypoints.serve.utils.api_utils import with_cancellation
+
+from llm_service.cards import model_card
+from llm_service.on_vllm.traffic import Traffic, drain_before
+from llm_service.schemas import GenerateAnswer, GenerateRequest
+from llm_service.settings import LlmSettings
+from onecard import errors, health, models
+from onecard import settings as settings_
+from onecard.app import ERROR_RESPONSES
+from onecard.errors import ModelNotFound
+
+
+class Plugin:
+    """vLLM makes one, hangs its routes into the app, and gives it the engine."""
+
+    name = "onecard"
+    required_tasks = ("generate",)
+
+    def __init__(self) -> None:
+        self._settings = settings_.load(LlmSettings)
+        self._app: FastAPI | None = None
+
+    def attach_router(self, app: FastAPI) -> None:
+        """Called while vLLM builds its app."""
+        app.state.onecard_traffic = Traffic()
+        app.include_router(_routes(), responses=ERROR_RESPONSES)
+        app.include_router(health.router(_ready), responses=ERROR_RESPONSES)
+        self._app = app
+
+    async def init_state(self, engine_client: EngineClient, state: State, args: Namespace) -> None:
+        """Called when the engine is ready, after vLLM has set its own error handlers; ours replace two of them."""
+        assert self._app is not None
+        errors.install(self._app)
+        # The stack that vLLM has built by now holds the handlers it had then.
+        self._app.middleware_stack = self._app.build_middleware_stack()
+        folder = models.find("llm", self._settings.llm_model, self._settings.model_cache_path)
+        window = engine_client.model_config.max_model_len
+        state.onecard_card = model_card(folder, engine="vllm", window=window, created=int(time.time()))
+        state.onecard_names = folder.accepted_names
+        engine_client.shutdown = drain_before(
+            engine_client.shutdown, state.onecard_traffic, self._settings.drain_seconds
+        )
+
+
+async def _ready(request: Request) -> health.Readiness:
+    state = request.app.state
+    part = health.Part(status="ok")
+    if state.onecard_traffic.draining:
+        part = health.Part(status="down", detail="is stopping")
+    elif state.engine_client.errored:
+        part = health.Part(status="down", detail="has failed")
+    return health.Readiness(status=part.status, parts={"engine": part})
+
+
+def _routes() -> APIRouter:
+    router = APIRouter()
+
+    @router.post("/generate", response_model=GenerateAnswer)
+    @with_cancellation
+    async def generate(body: GenerateRequest, raw_request: Request) -> Any:
+        """Go on with a prompt. The work ends when the client leaves."""
+        completion = CompletionRequest(**body.model_dump())
+        answer = await raw_request.app.state.openai_serving_completion.create_completion(completion, raw_request)
+        if not isinstance(answer, CompletionResponse):
+            return JSONResponse(answer.model_dump(), answer.error.code)
+        choice = answer.choices[0]
+        return GenerateAnswer(text=choice.text, finish_reason=choice.finish_reason or "stop")
+
+    @router.get("/v1/models")
+    async def list_models(request: Request) -> dict[str, Any]:
+        """The model that is served. vLLM's own answer names the folder."""
+        return {"object": "list", "data": [request.app.state.onecard_card]}
+
+    @router.get("/v1/models/{name:path}")
+    async def one_model(name: str, request: Request) -> Response:
+        """The model's card, under each name that it answers to."""
+        if name not in request.app.state.onecard_names:
+            raise ModelNotFound(f"The model '{name}' does not exist. GET /v1/models lists what is served.", param="model")
+        return JSONResponse(request.app.state.onecard_card)
+
+    return router

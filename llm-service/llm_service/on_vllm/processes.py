@@ -1,0 +1,32 @@
+"""What every vLLM process does when it starts: log as JSON, and never outlive its parent."""
+
+import ctypes
+import logging
+import multiprocessing
+import os
+import signal
+
+from onecard import logs
+
+_PR_SET_PDEATHSIG = 1
+
+
+def log_formatter() -> logging.Formatter:
+    """The formatter that `logging.json` names."""
+    return logs.formatter("llm")
+
+
+def die_with_parent() -> None:
+    """Entry point `vllm.general_plugins`; vLLM calls it in each of its processes.
+
+    An API server that is killed cannot stop its engine process, which then keeps the memory and the processors
+    for itself while the next one starts. So the kernel is asked to kill each child when its parent is gone.
+    """
+    logging.getLogger().setLevel(os.environ.get("VLLM_LOGGING_LEVEL", "INFO"))
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
+        logging.getLogger(__name__).warning("prctl failed: %s", os.strerror(ctypes.get_errno()))
+    if os.getppid() != parent.pid:  # It died between our start and the call above.
+        os.kill(os.getpid(), signal.SIGKILL)

