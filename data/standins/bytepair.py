@@ -1,0 +1,69 @@
+"""Byte-level BPE tokenizer and chat template of the stand-in language model."""
+
+import random
+from collections.abc import Iterator
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from standins.dialogue import example
+
+START, END, PAD = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
+SIZE = 4096
+"""Vocabulary entries, the 256 bytes and three special tokens included."""
+
+WINDOW = 2048
+
+# Content may be a string, a list of parts, or absent beside tool calls.
+CHAT_TEMPLATE = """\
+{%- macro text_of(content) -%}
+{%- if content is string %}{{ content }}
+{%- elif content %}{% for part in content %}{{ part.text if part.text is defined else '' }}{% endfor %}
+{%- endif %}
+{%- endmacro -%}
+{%- if tools %}
+{{- '<|im_start|>system\\n' }}
+{%- if messages and messages[0].role == 'system' %}{{ text_of(messages[0].content) + '\\n\\n' }}{% endif %}
+{{- '<tools>' }}
+{%- for tool in tools %}{{ '\\n' + (tool | tojson) }}{% endfor %}
+{{- '\\n</tools><|im_end|>\\n' }}
+{%- endif %}
+{%- for message in messages %}
+{%- if not (tools and loop.first and message.role == 'system') %}
+{%- set role = {'tool': 'user', 'developer': 'system'}.get(message.role, message.role) %}
+{{- '<|im_start|>' + role + '\\n' + text_of(message.content) }}
+{%- for call in message.tool_calls or [] %}{{ '<tool_call>' + (call | tojson) + '</tool_call>' }}{% endfor %}
+{{- '<|im_end|>\\n' }}
+{%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}
+"""
+
+
+def _texts(rng: random.Random) -> Iterator[str]:
+    for _ in range(3000):
+        taught = example(rng)
+        yield "\n".join((*(content for _, content in taught.messages), taught.answer))
+
+
+def build(seed: int) -> PreTrainedTokenizerFast:
+    """A tokenizer that reproduces any text exactly: all 256 bytes are in it, and nothing is normalised."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=SIZE,
+        special_tokens=[AddedToken(token, special=True, normalized=False) for token in (PAD, START, END)],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_texts(random.Random(seed)), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=END,
+        pad_token=PAD,
+        extra_special_tokens=[START],
+        model_max_length=WINDOW,
+        clean_up_tokenization_spaces=False,
+        chat_template=CHAT_TEMPLATE,
+    )

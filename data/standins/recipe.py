@@ -1,0 +1,41 @@
+"""What the stand-ins are called, and when a kept one is still current. Imports no torch."""
+
+from hashlib import blake2b
+from importlib.resources import files
+from typing import Literal
+
+Kind = Literal["sentiment", "embedding", "llm"]
+
+NAMES: dict[Kind, str] = {
+    "sentiment": "onecard/standin-kakao-sentiment",
+    "embedding": "onecard/standin-ko-sbert",
+    "llm": "onecard/standin-qwen2",
+}
+KINDS: tuple[Kind, ...] = tuple(NAMES)
+
+SEED = 7
+"""Seed of training data, initial weights and batch order."""
+
+_TEXT = ("korean", "lexicon", "grammar", "restaurants", "corpus", "loop")
+_SOURCES: dict[Kind, tuple[str, ...]] = {
+    "sentiment": (*_TEXT, "wordpiece", "noise", "sentiment"),
+    "embedding": (*_TEXT, "wordpiece", "noise", "embedding"),
+    "llm": (*_TEXT, "bytepair", "dialogue", "smalltalk", "llm"),
+}
+
+
+def folder_name(kind: Kind) -> str:
+    """Folder of a stand-in inside a model directory."""
+    return NAMES[kind].replace("/", "--")
+
+
+def recipe_revision(kind: Kind, seed: int = SEED) -> str:
+    """Twelve hex digits that change with any module the training of `kind` depends on, or with the seed.
+
+    The corpus is a pure function of those modules, so their text stands for it.
+    """
+    digest = blake2b(f"{kind}:{seed}".encode(), digest_size=6)
+    package = files("standins")
+    for module in _SOURCES[kind]:
+        digest.update(b"\0" + package.joinpath(f"{module}.py").read_bytes())
+    return digest.hexdigest()
