@@ -38,7 +38,9 @@ def ports(parts: Iterable[Process], host: str) -> None:
     for part in parts:
         variable = PORT_VARIABLES[part.name]
         if other := taken.get(part.port):
-            raise CheckError(f"{variable} and {PORT_VARIABLES[other]} are both {part.port}. Set one of them to another port.")
+            raise CheckError(
+                f"{variable} and {PORT_VARIABLES[other]} are both {part.port}. Set one of them to another port."
+            )
         taken[part.port] = part.name
         try:
             _bind(host if part.name != "redis" else "127.0.0.1", part.port)
@@ -80,10 +82,13 @@ def disk(folder: Path, needed_mb: float = FREE_MB, purpose: str = "logs") -> Non
         trial.write_bytes(b"\0" * 4096)
         trial.unlink()
     except OSError as error:
-        raise CheckError(f"Cannot write to {folder} ({error.strerror}). Free some space there, or set another folder.") from None
+        raise CheckError(
+            f"Cannot write to {folder} ({error.strerror}). Free some space there, or set another folder."
+        ) from None
     if free_mb < needed_mb:
         raise CheckError(
-            f"The disk of {folder} is full: {free_mb:.0f} MB free, {needed_mb:.0f} MB needed for {purpose}. Free some space."
+            f"The disk of {folder} is full: {free_mb:.0f} MB free, {needed_mb:.0f} MB needed for {purpose}. "
+            "Free some space."
         )
 
 

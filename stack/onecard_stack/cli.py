@@ -1,5 +1,6 @@
 """The command `onecard`."""
 
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +47,9 @@ def main() -> None:
 
     Settings are environment variables; `.env` in the current directory is read too. `.env.example` lists them all.
     """
+    # A closed terminal or a stopping machine deserves the same tidying up as Ctrl-C.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
 
 
 @main.command()

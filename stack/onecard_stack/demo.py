@@ -67,7 +67,7 @@ def run(settings: StackSettings, console: Console) -> None:
             show = _Show(client, console)
             show.sentiment(reviews)
             show.nearest(reviews)
-            show.summary(settings, reviews)
+            show.summary(reviews)
     except httpx.HTTPError as error:
         raise StackError(f"The gateway broke off ({type(error).__name__}). 'make logs' shows why.") from None
 
@@ -78,8 +78,8 @@ class _Show:
     def __init__(self, client: httpx.Client, console: Console) -> None:
         self._client = client
         self._console = console
-        self._began = 0.0
         cards = self._send("GET", "/v1/models")["data"]
+        self._llm = next((card["id"] for card in cards if card.get("service") == "llm"), "")
         self._stood_in = {card["id"]: card["stand_in_for"] for card in cards if card.get("stand_in_for")}
 
     def sentiment(self, reviews: list[Review]) -> None:
@@ -115,13 +115,15 @@ class _Show:
             table.add_row(f"{cosines[index]:.3f}", Text(review.restaurant_name, style="bold"), Text(review.text))
         self._console.print(table)
 
-    def summary(self, settings: StackSettings, reviews: list[Review]) -> None:
+    def summary(self, reviews: list[Review]) -> None:
         """A summary of one restaurant's reviews, printed as it is written."""
         first = reviews[0]
         texts = [review.text for review in reviews if review.restaurant_id == first.restaurant_id][:SUMMARISED]
-        prompt = f"다음은 '{first.restaurant_name}'의 리뷰입니다. 요약해 주세요.\n" + "\n".join(f"- {text}" for text in texts)
+        prompt = f"다음은 '{first.restaurant_name}'의 리뷰입니다. 요약해 주세요.\n" + "\n".join(
+            f"- {text}" for text in texts
+        )
         body = {
-            "model": settings.llm_model,
+            "model": self._llm,
             "messages": [{"role": "user", "content": prompt}],
             "max_tokens": 200,
             "stream": True,

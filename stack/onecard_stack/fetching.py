@@ -93,7 +93,9 @@ def _train(settings: StackSettings, kinds: list[Kind], say: Say) -> None:
     """Train the stand-ins that are missing, broken or of an older recipe, each in a process of its own."""
     cache = settings.model_cache_path
     if importlib.util.find_spec("standins") is None:
-        raise FetchError("The stand-ins' trainer is not installed. Run 'make install', or fetch the models where a hub is.")
+        raise FetchError(
+            "The stand-ins' trainer is not installed. Run 'make install', or fetch the models where a hub is."
+        )
     checks.disk(cache, 500, "stand-in models")
     for kind in kinds:
         folder = cache / folder_name(STAND_INS[kind])

@@ -108,7 +108,9 @@ def fetch(kind: Kind, repository: Repository, cache: Path) -> Path:
         CheckError: the disk has no room for it.
     """
     folder = cache / folder_name(repository.name)
-    present_mb = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6 if folder.exists() else 0
+    present_mb = (
+        sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6 if folder.exists() else 0
+    )
     checks.disk(cache, max(0.0, repository.size_mb - present_mb) * 1.05 + 100, repository.name)
     (folder / MANIFEST).unlink(missing_ok=True)
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
@@ -125,7 +127,9 @@ def fetch(kind: Kind, repository: Repository, cache: Path) -> Path:
     if any(folder.glob("pytorch_model*.bin")):
         _convert(folder)
     if reason := checks.broken(folder):
-        raise HubError(f"{repository.name} came from the hub, but {reason}. Delete {folder} and run 'make models' again.")
+        raise HubError(
+            f"{repository.name} came from the hub, but {reason}. Delete {folder} and run 'make models' again."
+        )
     shutil.rmtree(folder / ".cache", ignore_errors=True)
     write_manifest(folder, Manifest(name=repository.name, kind=kind, revision=repository.revision))
     return folder

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -21,18 +22,22 @@ PART_VARIABLE = "ONECARD_PART"
 def find(run_folder: Path, part: str | None = None) -> list[psutil.Process]:
     """Processes of the stack in `run_folder` (of one `part` of it), the caller and its ancestors left out."""
     own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
-    found = []
-    for process in psutil.process_iter():
-        if process.pid in own:
-            continue
-        try:
-            environment = process.environ()
-            alive = process.status() != psutil.STATUS_ZOMBIE
-        except (psutil.Error, OSError):
-            continue
-        if alive and environment.get(RUN_VARIABLE) == str(run_folder) and part in (None, environment.get(PART_VARIABLE)):
-            found.append(process)
-    return found
+    return [
+        process for process in psutil.process_iter() if process.pid not in own and _belongs(process, run_folder, part)
+    ]
+
+
+def _belongs(process: psutil.Process, run_folder: Path, part: str | None) -> bool:
+    """The process is one of that stack's, and alive."""
+    try:
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        environment = process.environ()
+        if RUN_VARIABLE not in environment and process.name().startswith("redis-server"):
+            return process.cwd() == str(run_folder) and part in (None, "redis")
+    except (psutil.Error, OSError):
+        return False
+    return environment.get(RUN_VARIABLE) == str(run_folder) and part in (None, environment.get(PART_VARIABLE))
 
 
 def end(processes: Iterable[psutil.Process], grace_seconds: float) -> int:
@@ -70,7 +75,5 @@ def _parent(process: psutil.Process) -> int | None:
 
 
 def _send(process: psutil.Process, number: signal.Signals) -> None:
-    try:
+    with suppress(psutil.Error):
         process.send_signal(number)
-    except psutil.Error:
-        pass

@@ -37,7 +37,9 @@ class Progress:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._live:
             self._live.stop()
 
@@ -55,7 +57,9 @@ class Progress:
         for row in rows.values():
             if self._told.get(row.name) != row.state:
                 self._told[row.name] = row.state
-                self._console.print(f"{now:5.0f} s  {row.name:<10} {row.state:<11} {row.model}".rstrip(), highlight=False)
+                self._console.print(
+                    f"{now:5.0f} s  {row.name:<10} {row.state:<11} {row.model}".rstrip(), highlight=False
+                )
 
     def _table(self, rows: Mapping[str, Row], now: float) -> Table:
         table = Table(box=None, pad_edge=False)

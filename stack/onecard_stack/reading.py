@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from onecard.models import find
 from onecard_stack import machine, probe
 from onecard_stack.settings import StackSettings
 from onecard_stack.supervisor import Supervisor
@@ -22,14 +23,17 @@ def how_to_call(settings: StackSettings) -> str:
     base = url(settings, settings.gateway_port)
     key = ' -H "Authorization: Bearer $API_KEY"' if settings.api_key else ""
     post = f"curl -s{key} -H 'content-type: application/json' {base}"
-    model = settings.llm_model
+    names = {
+        kind: find(kind, name, settings.model_cache_path).accepted_names[-1] for kind, name in settings.models.items()
+    }
+    question = '[{"role": "user", "content": "리뷰를 요약해 주세요: 국물이 진하고 맛있어요."}]'
     sdk_key = 'os.environ["API_KEY"]' if settings.api_key else '"none"'
     return f"""
 Onecard is up: {base}
 
-  {post}/v1/chat/completions -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "리뷰를 요약해 주세요: 국물이 진하고 맛있어요."}}]}}'
+  {post}/v1/chat/completions -d '{{"model": "{names["llm"]}", "messages": {question}}}'
   {post}/v1/sentiment -d '{{"input": ["국물이 진하고 맛있어요.", "직원이 불친절했어요."]}}'
-  {post}/v1/embeddings -d '{{"model": "{settings.embedding_model}", "input": "주차가 편해요."}}'
+  {post}/v1/embeddings -d '{{"model": "{names["embedding"]}", "input": "주차가 편해요."}}'
 
   OpenAI SDK: OpenAI(base_url="{base}/v1", api_key={sdk_key})
   make status · make logs · make down

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -62,6 +63,8 @@ class Stack:
             self.supervisor.start(config, os.environ)
             self._wait(folders)
         except BaseException:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            self._say("Stopping what was started …")
             self.down()
             raise
         return True

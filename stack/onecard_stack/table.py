@@ -71,6 +71,8 @@ def _redis(settings: StackSettings, binary: Path) -> Process:
         *("--appendonly", "no"),
         *("--maxmemory", f"{settings.redis_memory_mb}mb"),
         *("--maxmemory-policy", "allkeys-lfu"),
+        # Writes nothing there; Redis overwrites its environment with its title, and is recognised by its folder.
+        *("--dir", str(settings.run_folder)),
     )
     return Process("redis", argv, settings.redis_port, order=10, stop_seconds=5, health=None)
 
@@ -130,7 +132,11 @@ def _llm(settings: StackSettings, encoders: Sequence[Process]) -> Process:
 
 
 def _gateway(settings: StackSettings) -> Process:
-    ports = {"llm_url": settings.vllm_port, "sentiment_url": settings.sentiment_port, "embedding_url": settings.embedding_port}
+    ports = {
+        "llm_url": settings.vllm_port,
+        "sentiment_url": settings.sentiment_port,
+        "embedding_url": settings.embedding_port,
+    }
     addresses = {
         name.upper(): getattr(settings, name) if name in settings.model_fields_set else url(settings, port)
         for name, port in ports.items()

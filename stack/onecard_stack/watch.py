@@ -62,7 +62,9 @@ class Watch:
             raise StackError("The stack was stopped while it started.")
         for part in self._parts:
             if not self._ready.get(part.name) and len(self._starts[part.name]) >= STARTS:
-                raise StackError(f"{part.name} keeps crashing: {self._reason(part.name)} Its log: {self._log(part.name)}")
+                raise StackError(
+                    f"{part.name} keeps crashing: {self._reason(part.name)} Its log: {self._log(part.name)}"
+                )
 
     def late(self, seconds: float) -> StackError:
         """The error for parts that are not ready in time."""
