@@ -65,7 +65,6 @@ def vllm_command(
         # vLLM counts what runs and what waits together.
         ("--max-num-queued-reqs", settings.llm_max_seqs + settings.llm_queue_requests),
         ("--tool-call-parser", "hermes"),
-        ("--shutdown-timeout", settings.drain_seconds),
         ("--middleware", "llm_service.on_vllm.edge.VllmEdge"),
     ]
     if machine.gpu:

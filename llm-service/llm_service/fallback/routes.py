@@ -44,6 +44,7 @@ def _work(service: Service, body: Sampling, prompts: list[list[int]], limit: int
         repetition_penalty=body.repetition_penalty,
         seed=body.seed,
         stops=body.stops,
+        ignore_end=body.ignore_eos,
     )
     return Work(prompts, params, body.priority, body.n)
 

@@ -80,6 +80,7 @@ class Sampling(BaseModel):
     stream: bool = False
     stream_options: StreamOptions | None = None
     priority: int = Field(default=0, ge=-(2**31), lt=2**31)
+    ignore_eos: bool = False
     user: str | None = None
 
     @model_validator(mode="after")

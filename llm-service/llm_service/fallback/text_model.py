@@ -28,6 +28,8 @@ class Params:
     repetition_penalty: float | None = None
     seed: int | None = None
     stops: Sequence[str] = ()
+    ignore_end: bool = False
+    """Write `max_tokens` tokens, whatever the model says: for measurements."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,8 @@ class TextModel:
         )
         if run.cancelled.is_set():
             return Ended("abort", run.tokens)
-        stopped = run.scanner.stopped or int(out[0, -1]) in self._ends
+        ended = int(out[0, -1]) in self._ends and not params.ignore_end
+        stopped = run.scanner.stopped or ended
         return Ended("stop" if stopped else "length", run.tokens)
 
     def _config(self, params: Params) -> GenerationConfig:
@@ -138,7 +141,7 @@ class TextModel:
             max_new_tokens=params.max_tokens,
             do_sample=temperature > 0,
             repetition_penalty=params.repetition_penalty or own.repetition_penalty,
-            eos_token_id=sorted(self._ends) or None,
+            eos_token_id=None if params.ignore_end else sorted(self._ends) or None,
             pad_token_id=self._pad,
         )
         if temperature > 0:

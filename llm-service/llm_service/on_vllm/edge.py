@@ -47,7 +47,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         traffic: Traffic = scope["app"].state.onecard_traffic
-        if traffic.draining:
+        if traffic.stopping:
             raise Unavailable("The server is stopping. Try again in a few seconds.", retry_after=5)
         body = state_of(scope).get("json")
         choices = body.get("n") if isinstance(body, dict) else None

@@ -49,14 +49,17 @@ class Plugin:
         state.onecard_card = model_card(folder, engine="vllm", window=window, created=int(time.time()))
         state.onecard_names = folder.accepted_names
         engine_client.shutdown = drain_before(
-            engine_client.shutdown, state.onecard_traffic, self._settings.drain_seconds
+            engine_client.shutdown,
+            failed=lambda: engine_client.errored,
+            traffic=state.onecard_traffic,
+            seconds=self._settings.drain_seconds,
         )
 
 
 async def _ready(request: Request) -> health.Readiness:
     state = request.app.state
     part = health.Part(status="ok")
-    if state.onecard_traffic.draining:
+    if state.onecard_traffic.stopping:
         part = health.Part(status="down", detail="is stopping")
     elif state.engine_client.errored:
         part = health.Part(status="down", detail="has failed")

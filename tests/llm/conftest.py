@@ -1,0 +1,93 @@
+"""The LLM service on both engines, directly and through the gateway. An engine starts once a session."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support import KEY, Server, serving
+
+STAND_IN = "onecard/standin-qwen2"
+WANTED = "Qwen/Qwen2.5-0.5B-Instruct"
+START_SECONDS = 240
+"""Longest wait for vLLM: it needs 25 to 60 s on two idle cores."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """An engine, and the address at which a test talks to it."""
+
+    engine: str
+    """`vllm` or `transformers`."""
+    url: str
+    server: Server
+    """The engine's own process."""
+
+    @property
+    def through_gateway(self) -> bool:
+        return self.url != self.server.url
+
+    def sdk(self, key: str = KEY) -> openai.OpenAI:
+        """The official client, without its retries."""
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=60)
+
+    def http(self) -> httpx.Client:
+        """A plain client that sends the key."""
+        return httpx.Client(base_url=self.url, headers={"authorization": f"Bearer {KEY}"}, timeout=60)
+
+    def metric(self, vllm_name: str, transformers_name: str) -> float:
+        """The sum of one of the engine's own metrics over its labels."""
+        name = vllm_name if self.engine == "vllm" else transformers_name
+        text = httpx.get(f"{self.server.url}/metrics", headers={"authorization": f"Bearer {KEY}"}).text
+        samples = [s for family in text_string_to_metric_families(text) for s in family.samples if s.name == name]
+        assert samples, name
+        return sum(sample.value for sample in samples)
+
+
+@pytest.fixture(scope="session")
+def llm_env(model_cache: Path) -> dict[str, str]:
+    """Environment of an LLM service on the stand-in, on the CPU, with a key."""
+    return {
+        "MODEL_CACHE_PATH": str(model_cache),
+        "LLM_MODEL": WANTED,
+        "API_KEY": KEY,
+        "USE_GPU": "false",
+        "LLM_EAGER": "true",
+        "LLM_CPU_KV_GB": "1",
+    }
+
+
+@pytest.fixture(scope="session")
+def vllm(llm_env: dict[str, str]) -> Iterator[Server]:
+    """A running LLM service on vLLM."""
+    with serving("llm_service", port_variable="VLLM_PORT", env=llm_env, ready_within=START_SECONDS) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def transformers(llm_env: dict[str, str]) -> Iterator[Server]:
+    """A running LLM service on the Transformers engine."""
+    env = {**llm_env, "VLLM_ENABLED": "false"}
+    with serving("llm_service", port_variable="VLLM_PORT", env=env) as server:
+        yield server
+
+
+@pytest.fixture(scope="session", params=["vllm", "transformers"])
+def engine(request: pytest.FixtureRequest) -> Target:
+    """Each engine, directly."""
+    server: Server = request.getfixturevalue(request.param)
+    return Target(request.param, server.url, server)
+
+
+@pytest.fixture(scope="session", params=["direct", "gateway"])
+def target(request: pytest.FixtureRequest, engine: Target) -> Iterator[Target]:
+    """Each engine, directly and through the gateway."""
+    if request.param == "direct":
+        yield engine
+        return
+    with serving("gateway", port_variable="GATEWAY_PORT", env={"LLM_URL": engine.url, "API_KEY": KEY}) as gateway:
+        yield Target(engine.engine, gateway.url, engine.server)

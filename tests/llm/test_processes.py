@@ -1,0 +1,82 @@
+"""vLLM is three processes; to a supervisor they are one."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import httpx
+import psutil
+import pytest
+
+from tests.llm.conftest import STAND_IN, START_SECONDS
+from tests.support import Server, serving
+
+LONG = {"model": STAND_IN, "prompt": "국물이 ", "max_tokens": 400, "ignore_eos": True}
+
+
+@pytest.fixture
+def own_vllm(llm_env: dict[str, str]) -> Iterator[Server]:
+    """A vLLM that a test may break."""
+    with serving("llm_service", port_variable="VLLM_PORT", env=llm_env, ready_within=START_SECONDS) as server:
+        yield server
+
+
+def children(server: Server) -> list[psutil.Process]:
+    """The engine's processes."""
+    found = psutil.Process(server.process.pid).children(recursive=True)
+    assert any("EngineCore" in " ".join(child.cmdline()) for child in found)
+    return found
+
+
+def assert_gone(processes: list[psutil.Process], seconds: float) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=seconds)
+    assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_sigterm_finishes_what_was_accepted_and_refuses_the_rest(own_vllm: Server, llm_env: dict[str, str]) -> None:
+    """Accepted requests get their whole answer, new ones a clear 503, readiness falls, and nothing stays behind."""
+    headers = {"authorization": f"Bearer {llm_env['API_KEY']}"}
+    engine = children(own_vllm)
+    answers: list[httpx.Response] = []
+    with httpx.Client(base_url=own_vllm.url, headers=headers, timeout=60) as http:
+
+        def ask() -> None:
+            answers.append(httpx.post(f"{own_vllm.url}/v1/completions", json=LONG, headers=headers, timeout=60))
+
+        asking = [threading.Thread(target=ask) for _ in range(2)]
+        for thread in asking:
+            thread.start()
+        with http.stream("POST", "/v1/completions", json={**LONG, "stream": True}) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            time.sleep(0.3)
+            own_vllm.process.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+            refused = httpx.post(f"{own_vllm.url}/v1/completions", json=LONG, headers=headers, timeout=60)
+            assert refused.status_code == 503
+            assert refused.json()["error"]["code"] == "unavailable"
+            assert int(refused.headers["retry-after"]) > 0
+            assert httpx.get(f"{own_vllm.url}/health/ready").status_code == 503
+            assert [line for line in lines if line][-1] == "data: [DONE]"
+        for thread in asking:
+            thread.join()
+    assert [answer.json()["usage"]["completion_tokens"] for answer in answers] == [400, 400]
+    assert own_vllm.process.wait(30) == 0
+    assert_gone(engine, 10)
+
+
+def test_a_killed_api_server_leaves_no_engine_behind(own_vllm: Server) -> None:
+    """The engine's processes, with the model in their memory, end with the server that a supervisor sees."""
+    engine = children(own_vllm)
+    own_vllm.process.kill()
+    own_vllm.process.wait(5)
+    assert_gone(engine, 10)
+
+
+def test_a_killed_engine_ends_the_server(own_vllm: Server) -> None:
+    """Without its engine the server is not ready, and exits with an error, so that a supervisor starts it again."""
+    engine = children(own_vllm)
+    next(child for child in engine if "EngineCore" in " ".join(child.cmdline())).kill()
+    assert own_vllm.process.wait(20) != 0
+    assert_gone(engine, 10)
