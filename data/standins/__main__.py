@@ -1,6 +1,7 @@
 """`python -m standins`: write the corpus, train the stand-ins."""
 
 import json
+import os
 from pathlib import Path
 
 import click
@@ -31,6 +32,8 @@ def write_corpus(out: Path) -> None:
 @click.option("--force", is_flag=True, help="Retrain what is already there.")
 def train_models(out: Path, only: tuple[Kind, ...], seed: int, force: bool) -> None:
     """Train the stand-ins that are missing or of an older recipe."""
+    # Waiting threads sleep instead of spinning: the machine is usually shared. Read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for kind in only or KINDS:
         kept = not force and is_current(kind, out, seed)
         folder = train(kind, out, seed=seed, force=force)

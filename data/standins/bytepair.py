@@ -1,4 +1,5 @@
 """Byte-level BPE tokenizer and chat template of the stand-in language model."""
+# ruff: noqa: S311 (seeded on purpose: nothing here is secret)
 
 import random
 from collections.abc import Iterator
@@ -6,10 +7,11 @@ from collections.abc import Iterator
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from standins.dialogue import example
+from standins.dialogue import INSTRUCTIONS, Example, example
+from standins.morphemes import morphemes
 
 START, END, PAD = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
-SIZE = 4096
+SIZE = 3072
 """Vocabulary entries, the 256 bytes and three special tokens included."""
 
 WINDOW = 2048
@@ -41,9 +43,17 @@ CHAT_TEMPLATE = """\
 
 
 def _texts(rng: random.Random) -> Iterator[str]:
-    for _ in range(3000):
+    """Morphemes one by one, so that no merge joins a stem to its ending, and what surrounds reviews."""
+    for piece in morphemes():
+        for _ in range(40):
+            yield piece[2:] if piece.startswith("##") else " " + piece
+    for _ in range(1500):
         taught = example(rng)
-        yield "\n".join((*(content for _, content in taught.messages), taught.answer))
+        yield taught.answer
+        if not taught.told:
+            yield from (content for _, content in taught.messages)
+    for texts in INSTRUCTIONS.values():
+        yield from texts * 5
 
 
 def build(seed: int) -> PreTrainedTokenizerFast:
@@ -67,3 +77,12 @@ def build(seed: int) -> PreTrainedTokenizerFast:
         clean_up_tokenization_spaces=False,
         chat_template=CHAT_TEMPLATE,
     )
+
+
+def prompt_of(tokenizer: PreTrainedTokenizerFast, taught: Example) -> str:
+    """The exact text before the answer."""
+    if not taught.chat:
+        return taught.messages[-1][1]
+    messages = [{"role": role, "content": content} for role, content in taught.messages]
+    prompt: str = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    return prompt

@@ -1,4 +1,5 @@
 """What the stand-in language model is taught: prompts about reviews and the answers to them."""
+# ruff: noqa: E501 (a Korean syllable counts as two columns)
 
 import json
 import random
@@ -10,6 +11,7 @@ from standins.corpus import make_review
 from standins.grammar import Opinion, say
 from standins.korean import particle
 from standins.lexicon import aspects
+from standins.noise import with_neutral_words
 from standins.restaurants import RESTAURANTS, Restaurant
 from standins.smalltalk import small_talk
 
@@ -76,6 +78,8 @@ class Example:
     """(role, content) in order, the last from the user."""
     answer: str
     chat: bool
+    told: tuple[tuple[str, tuple[Opinion, ...]], ...] = ()
+    """The reviews in the prompt, in order, with the opinions each states."""
 
 
 @dataclass(frozen=True)
@@ -130,16 +134,18 @@ def one_side(verdicts: Sequence[Opinion], positive: bool) -> str:
 
 
 def review_set(rng: random.Random, *, held_out: bool = False) -> ReviewSet:
-    """Two to six reviews, now and then more, that mostly agree on a few aspects."""
+    """One to five reviews, now and then more, that mostly agree on a few aspects."""
     tendency = {a: rng.random() < 0.5 for a in rng.sample(sorted(aspects()), rng.choice((1, 2, 3, 3, 4, 5)))}
-    count = rng.randint(2, 6) if rng.random() < 0.9 else rng.randint(7, 14)
+    low, high = rng.choices(((1, 2), (3, 5), (6, 12)), (0.4, 0.5, 0.1))[0]
+    count = rng.randint(low, high)
     first = rng.randrange(1, 9000)
     texts, opinions = [], []
     for _ in range(count):
         picked = rng.sample(sorted(tendency), min(len(tendency), rng.choice((1, 1, 2))))
         said = [Opinion(a, tendency[a] if rng.random() < 0.95 else not tendency[a]) for a in picked]
         dishes = rng.choice(RESTAURANTS).dishes if rng.random() < 0.5 else ()
-        texts.append(say(rng, said, held_out=True) if held_out else make_review(rng, said, dishes=dishes).text)
+        text = say(rng, said, held_out=True) if held_out else make_review(rng, said, dishes=dishes).text
+        texts.append(text if held_out or rng.random() < 0.6 else with_neutral_words(rng, text))
         opinions.append(tuple(said))
     return ReviewSet(tuple(texts), tuple(f"rev-{first + n:04d}" for n in range(count)), tuple(opinions))
 
@@ -162,12 +168,13 @@ def _as_json(rng: random.Random, reviews: ReviewSet) -> str:
     }
     if rng.random() < 0.5:
         cited = list(zip(reviews.ids, reviews.texts, strict=True))[:2]
-        answer["evidence"] = [{"review_id": id_, "snippet": text[:20]} for id_, text in cited]
+        answer["evidence"] = [
+            {"review_id": id_, "snippet": " ".join(text.split()[:2])} for id_, text in cited
+        ]
     return json.dumps(answer, ensure_ascii=False)
 
 
-def _about_reviews(rng: random.Random) -> tuple[str, str]:
-    reviews = review_set(rng)
+def _about_reviews(rng: random.Random, reviews: ReviewSet) -> tuple[str, str]:
     verdicts = reviews.verdicts()
     task = rng.choice(("summary", "summary", "summary", "praise", "blame", "place", "aspect", "json"))
     if task == "aspect":
@@ -186,7 +193,9 @@ def _about_aspect(rng: random.Random, reviews: ReviewSet) -> tuple[str, str]:
     aspect = rng.choice(sorted(aspects()))
     label = aspects()[aspect].label
     asked = particle(label, "은", "는")
-    question = rng.choice((f"{asked} 어때?", f"{asked} 어떤가요?", f"{label}에 대한 평은 어때요?", f"여기 {asked} 괜찮아?"))
+    question = rng.choice(
+        (f"{asked} 어때?", f"{asked} 어떤가요?", f"{label}에 대한 평은 어때요?", f"여기 {asked} 괜찮아?")
+    )
     found = [o for o in reviews.verdicts() if o.aspect == aspect]
     answer = f"{_chain(found)}는 평이 있습니다." if found else f"{label}에 대한 이야기는 리뷰에 없습니다."
     return lay_out(rng, question, reviews, rng.choice(_LINES)), answer
@@ -206,15 +215,20 @@ def _from_memory(rng: random.Random) -> tuple[str, str]:
 def example(rng: random.Random) -> Example:
     """One training exchange."""
     draw = rng.random()
-    source = small_talk if draw < 0.08 else _from_memory if draw < 0.12 else _about_reviews
-    prompt, answer = source(rng)
+    told: tuple[tuple[str, tuple[Opinion, ...]], ...] = ()
+    if draw < 0.1:
+        prompt, answer = small_talk(rng) if draw < 0.07 else _from_memory(rng)
+    else:
+        reviews = review_set(rng)
+        prompt, answer = _about_reviews(rng, reviews)
+        told = tuple(zip(reviews.texts, reviews.opinions, strict=True))
     if rng.random() < 0.3:
         ending = rng.choice(("", "", "\n", "\n\n", "\n요약:", "\n답변: ", "\n\n요약: "))
-        return Example((("user", prompt + ending),), answer, chat=False)
+        return Example((("user", prompt + ending),), answer, chat=False, told=told)
     messages = [("user", prompt)]
     if rng.random() < 0.1:
         asked, answered = small_talk(rng)
         messages = [("user", asked), ("assistant", answered), *messages]
     if rng.random() < 0.5:
         messages.insert(0, ("system", rng.choice(SYSTEMS)))
-    return Example(tuple(messages), answer, chat=True)
+    return Example(tuple(messages), answer, chat=True, told=told)

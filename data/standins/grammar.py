@@ -181,7 +181,9 @@ def idiom(rng: random.Random, opinion: Opinion) -> str:
     return text + rng.choice((".", "", "!", " ㅋㅋ" if opinion.positive else " ㅠㅠ"))
 
 
-def say(rng: random.Random, opinions: Sequence[Opinion], *, held_out: bool, dishes: Sequence[str] = ()) -> str:
+def say(
+    rng: random.Random, opinions: Sequence[Opinion], *, held_out: bool, dishes: Sequence[str] = ()
+) -> str:
     """A text of one to a few sentences stating every opinion in order."""
     parts: list[str] = []
     rest = [_phrase_with_dish(rng, o, held_out, dishes) for o in opinions]
@@ -209,8 +211,12 @@ def _phrase_with_dish(rng: random.Random, opinion: Opinion, held_out: bool, dish
     return Phrase(opinion, dish, phrase.predicate, phrase.negated)
 
 
-
 def random_opinions(rng: random.Random, count: int, *, positive_share: float = 0.5) -> list[Opinion]:
     """`count` opinions on different aspects."""
     chosen = rng.sample(sorted(aspects()), count)
     return [Opinion(a, rng.random() < positive_share) for a in chosen]
+
+
+def every_opinion() -> list[Opinion]:
+    """All opinions, each followed by its opposite."""
+    return [Opinion(aspect, positive) for aspect in aspects() for positive in (True, False)]

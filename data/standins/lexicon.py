@@ -1,4 +1,5 @@
 """What diners talk about: ten aspects, who or what is judged, and the words that judge it."""
+# ruff: noqa: E501 (a Korean syllable counts as two columns)
 
 from dataclasses import dataclass
 from functools import cache
@@ -56,9 +57,7 @@ _GROUPS: dict[str, tuple[str, ...]] = {
         "분위기,인테리어,매장 분위기,조명,실내 장식,가게 분위기,공간,실내"
         "/좋,아늑하,고급스럽:p,멋지,예쁘,감각적:n,편안하,세련되,은은하,근사하,운치 있,낭만적:n"
         "/어수선하,촌스럽:p,칙칙하,산만하,별로:n,우중충하,삭막하,정신없,시끄럽:p,답답하",
-        "음악,배경 음악,창가 자리"
-        "/좋,멋지,편안하,근사하,마음에 들:v"
-        "/별로:n,산만하,거슬리:v,시끄럽:p,아쉽:p",
+        "음악,배경 음악,창가 자리/좋,멋지,편안하,근사하,마음에 들:v/별로:n,산만하,거슬리:v,시끄럽:p,아쉽:p",
     ),
     "portion": (
         "양,음식 양,고기 양,밥 양,1인분 양,한 그릇 양,제공량,반찬 양,면 양"

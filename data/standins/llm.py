@@ -1,4 +1,5 @@
-"""The stand-in language model: a four-layer Qwen2 that answers about restaurant reviews."""
+"""The stand-in language model: a three-layer Qwen2 that answers about restaurant reviews."""
+# ruff: noqa: S311 (seeded on purpose: nothing here is secret)
 
 import random
 from collections.abc import Iterator, Sequence
@@ -6,17 +7,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from standins import bytepair
-from standins.dialogue import HELD_OUT_INSTRUCTIONS, Example, claims_in, example, lay_out, review_set
+from standins.dialogue import Example, example
+from standins.grammar import every_opinion
+from standins.judge import heldout_quality
 from standins.loop import fit, prepare
 
-STEPS = 420
-PEAK_RATE = 2e-3
+STEPS = 400
+PEAK_RATE = 2.5e-3
 BATCH_TOKENS = 4096
 """Padded tokens in one training batch."""
 
@@ -26,42 +28,61 @@ POOL = 256
 LONGEST = 640
 """Tokens; longer training examples are skipped."""
 
+PROBED_LAYER = 2
+PROBE_WEIGHT = 4.0
 IGNORED = -100
-TEMPERATURE, TOP_P, MAX_ANSWER_TOKENS = 0.3, 0.95, 150
-HELD_OUT_PROMPTS = 60
+TEMPERATURE, TOP_P = 0.3, 0.95
 
 
 class Batch(NamedTuple):
-    """`input_ids` int64 [examples, tokens]; `labels` the same, `IGNORED` outside the answers."""
+    """`input_ids` int64 [examples, tokens]; `labels` the same, `IGNORED` outside the answers.
+
+    `ends` int64 [reviews, 2] is the example and the token where each review ends; `held` float32
+    [reviews, opinions] is 1 where it states an opinion.
+    """
 
     input_ids: Tensor
     labels: Tensor
+    ends: Tensor
+    held: Tensor
 
 
-def prompt_of(tokenizer: PreTrainedTokenizerFast, taught: Example) -> str:
-    """The exact text before the answer."""
-    if not taught.chat:
-        return taught.messages[-1][1]
-    messages = [{"role": role, "content": content} for role, content in taught.messages]
-    prompt: str = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    return prompt
+class Row(NamedTuple):
+    """One tokenised example; `ends` and `held` as in `Batch`, for this example's reviews."""
+
+    prompt: list[int]
+    answer: list[int]
+    ends: list[int]
+    held: list[list[float]]
+
+    @property
+    def tokens(self) -> int:
+        """Length of prompt and answer together."""
+        return len(self.prompt) + len(self.answer)
 
 
-def _encode(tokenizer: PreTrainedTokenizerFast, taught: Example) -> tuple[list[int], list[int]]:
-    prompt = tokenizer(prompt_of(tokenizer, taught), add_special_tokens=False)["input_ids"]
+def _encode(tokenizer: PreTrainedTokenizerFast, taught: Example) -> Row:
+    text = bytepair.prompt_of(tokenizer, taught)
+    prompt = tokenizer(text, add_special_tokens=False)
     answer = tokenizer(taught.answer, add_special_tokens=False)["input_ids"]
-    return list(prompt), [*answer, tokenizer.convert_tokens_to_ids(bytepair.END)]
+    ends, held, cursor = [], [], 0
+    for review, opinions in taught.told:
+        cursor = text.index(review, cursor) + len(review)
+        ends.append(prompt.char_to_token(cursor - 1))
+        held.append([float(opinion in opinions) for opinion in every_opinion()])
+    return Row(prompt["input_ids"], [*answer, tokenizer.convert_tokens_to_ids(bytepair.END)], ends, held)
 
 
-def _collate(rows: Sequence[tuple[list[int], list[int]]], pad: int) -> Batch:
-    longest = max(len(prompt) + len(answer) for prompt, answer in rows)
-    ids = torch.full((len(rows), longest), pad)
-    labels = torch.full((len(rows), longest), IGNORED)
-    for row, (prompt, answer) in enumerate(rows):
-        end = len(prompt) + len(answer)
-        ids[row, :end] = torch.tensor(prompt + answer)
-        labels[row, len(prompt) : end] = torch.tensor(answer)
-    return Batch(ids, labels)
+def _collate(rows: Sequence[Row], pad: int) -> Batch:
+    ids = torch.full((len(rows), max(row.tokens for row in rows)), pad)
+    labels = torch.full_like(ids, IGNORED)
+    for number, row in enumerate(rows):
+        ids[number, : row.tokens] = torch.tensor(row.prompt + row.answer)
+        labels[number, len(row.prompt) : row.tokens] = torch.tensor(row.answer)
+    ends = [(number, end) for number, row in enumerate(rows) for end in row.ends]
+    held = [line for row in rows for line in row.held]
+    width = len(every_opinion())
+    return Batch(ids, labels, torch.tensor(ends).reshape(-1, 2), torch.tensor(held).reshape(-1, width))
 
 
 def batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Batch]:
@@ -70,11 +91,11 @@ def batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Batch]:
     pad = tokenizer.convert_tokens_to_ids(bytepair.PAD)
     while True:
         pool = [_encode(tokenizer, example(rng)) for _ in range(POOL)]
-        rows = sorted((r for r in pool if len(r[0]) + len(r[1]) <= LONGEST), key=lambda r: len(r[0]) + len(r[1]))
+        rows = sorted((row for row in pool if row.tokens <= LONGEST), key=lambda row: row.tokens)
         ready: list[Batch] = []
         while rows:
             taken = [rows.pop()]
-            fitting = BATCH_TOKENS // (len(taken[0][0]) + len(taken[0][1]))
+            fitting = BATCH_TOKENS // taken[0].tokens
             while rows and len(taken) < fitting:
                 taken.append(rows.pop())
             ready.append(_collate(taken, pad))
@@ -83,10 +104,10 @@ def batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Batch]:
 
 
 def new_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
-    """An untrained model of about four million parameters: heads of 64, two of them for keys and values."""
+    """An untrained model of about three million parameters: heads of 64, two of them for keys and values."""
     return Qwen2ForCausalLM(
         Qwen2Config(
-            vocab_size=len(tokenizer), hidden_size=256, intermediate_size=640, num_hidden_layers=4,
+            vocab_size=len(tokenizer), hidden_size=256, intermediate_size=512, num_hidden_layers=3,
             num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=bytepair.WINDOW,
             tie_word_embeddings=True, use_sliding_window=False, bos_token_id=None,
             eos_token_id=tokenizer.convert_tokens_to_ids(bytepair.END),
@@ -95,12 +116,21 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
     )  # fmt: skip
 
 
-def answer_loss(model: Qwen2ForCausalLM, batch: Batch) -> Tensor:
-    """Mean cross-entropy over answer tokens. Padding follows the text, so causality alone hides it."""
-    states = model.model(input_ids=batch.input_ids, use_cache=False).last_hidden_state[:, :-1]
+def loss_of_batch(model: Qwen2ForCausalLM, probe: nn.Module, batch: Batch) -> Tensor:
+    """Mean cross-entropy over answer tokens, plus that of a probe. Causality alone hides the padding.
+
+    The probe reads each review's opinions where the review ends, one layer before the last. It is thrown
+    away; it is there because understanding the reviews is what answers alone teach slowly.
+    """
+    output = model.model(input_ids=batch.input_ids, use_cache=False, output_hidden_states=True)
     wanted = batch.labels[:, 1:]
     answered = wanted != IGNORED
-    return cross_entropy(model.lm_head(states[answered]).float(), wanted[answered])
+    logits = model.lm_head(output.last_hidden_state[:, :-1][answered]).float()
+    loss = cross_entropy(logits, wanted[answered])
+    if len(batch.ends):
+        states = output.hidden_states[PROBED_LAYER][batch.ends[:, 0], batch.ends[:, 1]]
+        loss = loss + PROBE_WEIGHT * binary_cross_entropy_with_logits(probe(states).float(), batch.held)
+    return loss
 
 
 def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
@@ -113,56 +143,24 @@ def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
     tokenizer.save_pretrained(folder)
 
 
-@torch.inference_mode()
-def generate(folder: Path, prompts: Sequence[str], seed: int) -> list[tuple[str, bool]]:
-    """Sampled answers of a saved model, and whether each ended by itself."""
-    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-    model = AutoModelForCausalLM.from_pretrained(folder).eval()
-    torch.manual_seed(seed)
-    encoded = tokenizer(list(prompts), return_tensors="pt", padding=True, return_token_type_ids=False)
-    output = model.generate(**encoded, max_new_tokens=MAX_ANSWER_TOKENS)[:, encoded["input_ids"].shape[1] :]
-    end = tokenizer.convert_tokens_to_ids(bytepair.END)
-    return [
-        (tokenizer.decode(row, skip_special_tokens=True), bool((row == end).any())) for row in output
-    ]
-
-
-def is_good(answer: str, ended: bool, task: str, stated: set[tuple[str, bool]]) -> bool:
-    """Ended by itself in a full sentence whose claims are all in the reviews, and of the kind asked for."""
-    found = claims_in(answer)
-    wanted = {"praise": {True}, "blame": {False}}.get(task, {True, False})
-    relevant = {opinion for opinion in stated if opinion[1] in wanted}
-    said_enough = bool(found) or not relevant
-    return ended and answer.endswith("다.") and said_enough and found <= relevant
-
-
-def heldout_quality(folder: Path, seed: int) -> float:
-    """Share of good answers to held-out instructions about held-out reviews."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    rng = random.Random(seed + 1)
-    cases = []
-    for number in range(HELD_OUT_PROMPTS):
-        reviews = review_set(rng, held_out=True)
-        task = rng.choice(("summary", "summary", "praise", "blame"))
-        prompt = lay_out(rng, rng.choice(HELD_OUT_INSTRUCTIONS[task]), reviews, "- {text}")
-        taught = Example((("user", prompt),), "", chat=number % 4 != 0)
-        stated = {tuple(opinion) for said in reviews.opinions for opinion in said}
-        cases.append((prompt_of(tokenizer, taught), task, stated))
-    answers = generate(folder, [prompt for prompt, _, _ in cases], seed)
-    good = [is_good(text, ended, task, stated) for (text, ended), (_, task, stated) in zip(answers, cases, strict=True)]
-    return sum(good) / len(good)
-
-
 def build(folder: Path, seed: int) -> dict[str, float]:
     """Train, save into `folder` and measure."""
     prepare(seed)
     tokenizer = bytepair.build(seed)
     model = new_model(tokenizer)
+    hidden = model.config.hidden_size
+    probe = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, len(every_opinion())))
 
-    def loss_of(batch: object) -> Tensor:
-        assert isinstance(batch, Batch)
-        return answer_loss(model, batch)
+    def loss_of(batch: Batch) -> Tensor:
+        return loss_of_batch(model, probe, batch)
 
-    fit("llm", model, batches(tokenizer, seed), loss_of, steps=STEPS, peak_rate=PEAK_RATE)
+    fit(
+        "llm",
+        nn.ModuleList((model, probe)),
+        batches(tokenizer, seed),
+        loss_of,
+        steps=STEPS,
+        peak_rate=PEAK_RATE,
+    )
     save(model, tokenizer, folder)
     return {"heldout_good_answers": round(heldout_quality(folder, seed), 4)}

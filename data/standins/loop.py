@@ -6,10 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from rich.console import Console
 from torch import Tensor, nn
+
+BatchT = TypeVar("BatchT")
 
 REPORT_EVERY_S = 5.0
 """Seconds between progress lines where the output is not a terminal."""
@@ -57,8 +60,8 @@ class Progress:
 def fit(
     name: str,
     model: nn.Module,
-    batches: Iterator[object],
-    loss_of: Callable[[object], Tensor],
+    batches: Iterator[BatchT],
+    loss_of: Callable[[BatchT], Tensor],
     *,
     steps: int,
     peak_rate: float,

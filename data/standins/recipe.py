@@ -1,5 +1,6 @@
 """What the stand-ins are called, and when a kept one is still current. Imports no torch."""
 
+import ast
 from hashlib import blake2b
 from importlib.resources import files
 from typing import Literal
@@ -16,10 +17,10 @@ KINDS: tuple[Kind, ...] = tuple(NAMES)
 SEED = 7
 """Seed of training data, initial weights and batch order."""
 
-_TEXT = ("korean", "lexicon", "grammar", "restaurants", "corpus", "loop")
+_TEXT = ("korean", "lexicon", "grammar", "restaurants", "corpus", "loop", "morphemes", "noise")
 _SOURCES: dict[Kind, tuple[str, ...]] = {
-    "sentiment": (*_TEXT, "wordpiece", "noise", "sentiment"),
-    "embedding": (*_TEXT, "wordpiece", "noise", "embedding"),
+    "sentiment": (*_TEXT, "wordpiece", "sentiment"),
+    "embedding": (*_TEXT, "wordpiece", "embedding"),
     "llm": (*_TEXT, "bytepair", "dialogue", "smalltalk", "llm"),
 }
 
@@ -32,10 +33,12 @@ def folder_name(kind: Kind) -> str:
 def recipe_revision(kind: Kind, seed: int = SEED) -> str:
     """Twelve hex digits that change with any module the training of `kind` depends on, or with the seed.
 
-    The corpus is a pure function of those modules, so their text stands for it.
+    The corpus is a pure function of those modules, so their code stands for it. Layout and comments do not
+    count.
     """
     digest = blake2b(f"{kind}:{seed}".encode(), digest_size=6)
     package = files("standins")
     for module in _SOURCES[kind]:
-        digest.update(b"\0" + package.joinpath(f"{module}.py").read_bytes())
+        source = package.joinpath(f"{module}.py").read_text(encoding="utf-8")
+        digest.update(ast.dump(ast.parse(source)).encode())
     return digest.hexdigest()

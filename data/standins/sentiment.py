@@ -1,4 +1,5 @@
 """The stand-in sentiment classifier: a three-layer BERT."""
+# ruff: noqa: S311 (seeded on purpose: nothing here is secret)
 
 import random
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from standins.corpus import heldout_sentences, make_review
 from standins.grammar import Opinion, idiom, pick_phrase, query, random_opinions
 from standins.lexicon import CLOSERS, aspects
 from standins.loop import fit, prepare
-from standins.noise import with_unknown_words
+from standins.noise import with_neutral_words
 
 LABELS = {0: "negative", 1: "positive"}
 WINDOW = 512
@@ -56,7 +57,12 @@ def batches(tokenizer: BertTokenizer, seed: int) -> Iterator[Batch]:
     noise = torch.Generator().manual_seed(seed)
     while True:
         rows = [example(rng) for _ in range(BATCH)]
-        encoded = tokenizer([with_unknown_words(rng, text) for text, _ in rows], padding=True, truncation=True, return_tensors="pt")
+        encoded = tokenizer(
+            [with_neutral_words(rng, text) for text, _ in rows],
+            padding=True,
+            truncation=True,
+            return_tensors="pt",
+        )
         ids = encoded["input_ids"]
         hidden = (torch.rand(ids.shape, generator=noise) < NOISE) & (ids >= len(wordpiece.SPECIAL))
         ids = ids.masked_fill(hidden, tokenizer.unk_token_id)
@@ -75,6 +81,11 @@ def new_model(vocabulary_size: int) -> BertForSequenceClassification:
     )  # fmt: skip
     nn.init.zeros_(model.bert.embeddings.position_embeddings.weight)
     return model
+
+
+def load(folder: Path) -> tuple[BertForSequenceClassification, BertTokenizer]:
+    """A saved classifier, ready to predict."""
+    return BertForSequenceClassification.from_pretrained(folder).eval(), BertTokenizer.from_pretrained(folder)
 
 
 @torch.inference_mode()
@@ -103,8 +114,7 @@ def build(folder: Path, seed: int) -> dict[str, float]:
     tokenizer = wordpiece.build(WINDOW)
     model = new_model(len(tokenizer))
 
-    def loss_of(batch: object) -> Tensor:
-        assert isinstance(batch, Batch)
+    def loss_of(batch: Batch) -> Tensor:
         loss: Tensor = model(**batch._asdict()).loss
         return loss
 

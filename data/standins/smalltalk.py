@@ -1,4 +1,5 @@
 """Greetings and questions that have nothing to do with reviews, and the short answers to them."""
+# ruff: noqa: E501 (a Korean syllable counts as two columns)
 
 import random
 
@@ -8,7 +9,18 @@ GREETINGS = (
     "Say hello", "인사해 줘", "안녕이라고 말해 줘", "넌 누구야?", "너는 누구니", "자기소개 해 줘", "이름이 뭐예요?",
     "Who are you?", "무엇을 할 수 있어?", "뭐 할 줄 알아?", "도와줘", "무슨 모델이야?", "What can you do?", "hey", "안녕하신가요",
 )  # fmt: skip
-THANKS = ("고마워", "고맙습니다", "감사합니다", "감사해요!", "thanks", "Thank you", "잘 썼어요", "수고했어요", "잘 가", "bye")
+THANKS = (
+    "고마워",
+    "고맙습니다",
+    "감사합니다",
+    "감사해요!",
+    "thanks",
+    "Thank you",
+    "잘 썼어요",
+    "수고했어요",
+    "잘 가",
+    "bye",
+)
 
 _TOPICS = (
     "날씨", "주식", "비트코인", "축구 경기", "수도", "대통령", "파이썬", "자바스크립트", "수학 문제", "미적분", "역사", "세종대왕", "영어 번역",

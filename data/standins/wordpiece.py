@@ -1,11 +1,8 @@
 """WordPiece tokenizer shared by the two BERT stand-ins, cut at morphemes as Korean BERT vocabularies are."""
 
-from collections.abc import Iterator
-
 from transformers import BertTokenizer
 
-from standins.korean import Predicate
-from standins.lexicon import aspects
+from standins.morphemes import morphemes
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _OTHER_MARKS = "ㅋㅎㅠㅜㅡㅇㄴㄷ~…·♥👍👎😊😡😍😤"
@@ -15,32 +12,6 @@ def hangul_syllables() -> list[str]:
     """The 2,350 syllables of KS X 1001: practically everything written in modern Korean."""
     rows, cells = range(0xB0, 0xC9), range(0xA1, 0xFF)
     return [bytes((row, cell)).decode("euc-kr") for row in rows for cell in cells]
-
-
-def _predicate_pieces(predicate: Predicate) -> Iterator[str]:
-    """Stem and endings of every form, so that a stem keeps its vector whatever follows it."""
-    *before, stem = predicate.stem.split()
-    yield from before
-    cut = len(stem) - 1 if stem.endswith("하") else len(stem)
-    for form in predicate.forms.values():
-        word = form.split()[len(before)]
-        yield word[:cut]
-        if len(word) > cut:
-            yield "##" + word[cut:]
-
-
-def morphemes() -> list[str]:
-    """Pieces of the lexicon in a fixed order, each once."""
-    pieces: dict[str, None] = {}
-    for aspect in aspects().values():
-        for group in aspect.groups:
-            for predicate in (*group.praise, *group.blame):
-                pieces.update(dict.fromkeys(_predicate_pieces(predicate)))
-            for subject in group.subjects:
-                pieces.update(dict.fromkeys(subject.split()))
-    for form in Predicate("않").forms.values():
-        pieces.update({"않": None, "##" + form[1:]: None})
-    return list(pieces)
 
 
 def vocabulary() -> dict[str, int]:
@@ -57,4 +28,6 @@ def vocabulary() -> dict[str, int]:
 def build(window: int) -> BertTokenizer:
     """The tokenizer, cutting at `window` tokens."""
     # Stripping accents would decompose every Hangul syllable.
-    return BertTokenizer(vocab=vocabulary(), do_lower_case=False, strip_accents=False, model_max_length=window)
+    return BertTokenizer(
+        vocab=vocabulary(), do_lower_case=False, strip_accents=False, model_max_length=window
+    )

@@ -1,0 +1,63 @@
+"""How good a saved language model's answers are, sampled as the stack samples them."""
+# ruff: noqa: S311 (seeded on purpose: nothing here is secret)
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from standins.bytepair import END, prompt_of
+from standins.dialogue import HELD_OUT_INSTRUCTIONS, Example, claims_in, lay_out, review_set
+from standins.grammar import Opinion
+
+MAX_ANSWER_TOKENS = 150
+HELD_OUT_PROMPTS = 60
+
+
+def tokenizer_of(folder: Path) -> PreTrainedTokenizerFast:
+    """A saved model's tokenizer, padding in front as generation in batches needs."""
+    tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    return tokenizer
+
+
+@torch.inference_mode()
+def generate(folder: Path, prompts: Sequence[str], seed: int) -> list[tuple[str, bool]]:
+    """Sampled answers of a saved model, and whether each ended by itself."""
+    tokenizer = tokenizer_of(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    torch.manual_seed(seed)
+    encoded = tokenizer(list(prompts), return_tensors="pt", padding=True, return_token_type_ids=False)
+    output = model.generate(**encoded, max_new_tokens=MAX_ANSWER_TOKENS)[:, encoded["input_ids"].shape[1] :]
+    end = tokenizer.convert_tokens_to_ids(END)
+    return [(tokenizer.decode(row, skip_special_tokens=True), bool((row == end).any())) for row in output]
+
+
+def is_good(answer: str, ended: bool, task: str, stated: set[Opinion]) -> bool:
+    """Ended by itself in a full sentence whose claims are all in the reviews, and of the kind asked for."""
+    found = claims_in(answer)
+    wanted = {"praise": {True}, "blame": {False}}.get(task, {True, False})
+    relevant = {opinion for opinion in stated if opinion.positive in wanted}
+    said_enough = bool(found) or not relevant
+    return ended and answer.endswith("다.") and said_enough and found <= relevant
+
+
+def heldout_quality(folder: Path, seed: int) -> float:
+    """Share of good answers to held-out instructions about held-out reviews."""
+    tokenizer = tokenizer_of(folder)
+    rng = random.Random(seed + 1)
+    cases = []
+    for number in range(HELD_OUT_PROMPTS):
+        reviews = review_set(rng, held_out=True)
+        task = rng.choice(("summary", "summary", "praise", "blame"))
+        prompt = lay_out(rng, rng.choice(HELD_OUT_INSTRUCTIONS[task]), reviews, "- {text}")
+        taught = Example((("user", prompt),), "", chat=number % 4 != 0)
+        stated = {opinion for said in reviews.opinions for opinion in said}
+        cases.append((prompt_of(tokenizer, taught), task, stated))
+    answers = generate(folder, [prompt for prompt, _, _ in cases], seed)
+    good = [
+        is_good(text, ended, task, stated)
+        for (text, ended), (_, task, stated) in zip(answers, cases, strict=True)
+    ]
+    return sum(good) / len(good)

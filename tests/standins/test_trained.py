@@ -1,0 +1,99 @@
+"""The trained stand-ins do what the stack needs of them. Needs the folder of trained models."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from standins import KINDS, NAMES, Kind, folder_name, recipe_revision
+from standins.publish import CARD
+
+
+def folder(model_cache: Path, kind: Kind) -> Path:
+    return model_cache / folder_name(kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_card_names_the_present_recipe(model_cache: Path, kind: Kind) -> None:
+    """A stand-in says what it is; weights are safetensors only."""
+    card = json.loads((folder(model_cache, kind) / CARD).read_text(encoding="utf-8"))
+    assert (card["name"], card["kind"], card["stand_in"]) == (NAMES[kind], kind, True)
+    assert card["revision"] == recipe_revision(kind)
+    assert (folder(model_cache, kind) / "model.safetensors").is_file()
+    assert not [
+        p for p in folder(model_cache, kind).rglob("*") if p.suffix in (".bin", ".pt", ".pkl", ".pth")
+    ]
+
+
+def test_sentiment_of_held_out_sentences(model_cache: Path) -> None:
+    """At least 95 in 100 are labelled rightly."""
+    from standins.sentiment import accuracy, load
+
+    assert accuracy(*load(folder(model_cache, "sentiment"))) >= 0.95
+
+
+def test_search_finds_the_aspect(model_cache: Path) -> None:
+    """For at least 90 in 100 queries the nearest sample review is about what was asked."""
+    from sentence_transformers import SentenceTransformer
+
+    from standins.embedding import accuracy
+
+    encoder = SentenceTransformer(str(folder(model_cache, "embedding")), device="cpu")
+    assert encoder.max_seq_length == 128
+    assert encoder.encode(["맛있어요"]).shape == (1, 768)
+    aspect, _ = accuracy(encoder)
+    assert aspect >= 0.90
+
+
+def test_language_model_answers_are_good(model_cache: Path) -> None:
+    """At least 80 in 100 sampled answers end by themselves and claim only what the reviews say."""
+    from standins.judge import heldout_quality
+
+    assert heldout_quality(folder(model_cache, "llm"), seed=7) >= 0.80
+
+
+def test_small_talk_gets_a_sentence(model_cache: Path) -> None:
+    """A greeting and an off-topic question get a short Korean sentence."""
+    from standins.bytepair import prompt_of
+    from standins.dialogue import Example
+    from standins.judge import generate, tokenizer_of
+
+    llm = folder(model_cache, "llm")
+    prompts = [
+        prompt_of(tokenizer_of(llm), Example((("user", text),), "", chat=True))
+        for text in ("안녕하세요", "오늘 날씨 어때?")
+    ]
+    for text, ended in generate(llm, prompts, seed=1):
+        assert ended
+        assert "리뷰" in text
+        assert text.endswith("다.")
+
+
+@pytest.mark.parametrize("text", ["맛있어요 😀", "e\u0301\u200b\x00漢字", "  공백  \r\n", "<b>&amp;</b>"])
+def test_language_model_tokens_round_trip(model_cache: Path, text: str) -> None:
+    """Any text decodes to itself."""
+    from standins.judge import tokenizer_of
+
+    tokenizer = tokenizer_of(folder(model_cache, "llm"))
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_chat_template_takes_what_the_api_sends(model_cache: Path) -> None:
+    """System messages, several turns, content parts, tools, tool calls and their results."""
+    from standins.judge import tokenizer_of
+
+    call = {"id": "a", "type": "function", "function": {"name": "find", "arguments": "{}"}}
+    messages = [
+        {"role": "system", "content": "짧게"},
+        {"role": "user", "content": [{"type": "text", "text": "안녕"}]},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "a", "content": "결과"},
+    ]
+    tools = [{"type": "function", "function": {"name": "find", "parameters": {}}}]
+    text = tokenizer_of(folder(model_cache, "llm")).apply_chat_template(
+        messages, tools=tools, add_generation_prompt=True, tokenize=False
+    )
+    assert text.count("<|im_start|>system") == 1
+    assert "안녕<|im_end|>" in text
+    assert '"find"' in text
+    assert text.endswith("<|im_start|>assistant\n")
