@@ -27,6 +27,9 @@ LOG_BACKUPS = 3
 SOCKET_PATH_MAX = 100
 """The kernel takes 107 bytes, and supervisord adds a suffix while it binds."""
 START_SECONDS = 15.0
+CONFIG = "supervisord.conf"
+KEEPER = "keeper"
+"""Name of the process that starts supervisord again; no part of the stack."""
 
 
 @dataclass(frozen=True)
@@ -75,17 +78,24 @@ chmod=0700
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
 """
-    return head + "".join(_program(part, log_folder, environment) for part in parts)
+    keeper = Process(KEEPER, _python("keeper", str(run_folder / CONFIG)), port=0, stop_seconds=2)
+    programs = [_program(keeper, keeper.argv, log_folder, environment)]
+    programs += [_program(part, _python("part", part.name, *part.argv), log_folder, environment) for part in parts]
+    return head + "".join(programs)
 
 
-def _program(part: Process, log_folder: Path, environment: Mapping[str, str]) -> str:
+def _python(module: str, *arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", f"onecard_stack.{module}", *arguments)
+
+
+def _program(part: Process, argv: Sequence[str], log_folder: Path, environment: Mapping[str, str]) -> str:
     defaults = {name: value for name, value in part.defaults.items() if not environment.get(name)}
     variables = {**defaults, **part.environment, PART_VARIABLE: part.name}
     pairs = ",".join(f'{name}="{_escape(value)}"' for name, value in variables.items())
     # startsecs: a part that ends within it is started again after 1, 2, 3… s; one that ends later, at once.
     return f"""
 [program:{part.name}]
-command={_escape(shlex.join(part.argv))}
+command={_escape(shlex.join(argv))}
 environment={pairs}
 priority={part.order}
 autostart=true
@@ -113,7 +123,7 @@ class Supervisor:
 
     def __init__(self, run_folder: Path) -> None:
         self.run_folder = run_folder
-        self.config = run_folder / "supervisord.conf"
+        self.config = run_folder / CONFIG
         self._socket = socket_path(run_folder)
 
     def running(self) -> bool:
@@ -140,6 +150,7 @@ class Supervisor:
         self.config.write_text(config)
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(self.config)]
         marked = {**environment, RUN_VARIABLE: str(self.run_folder)}
+        marked.pop("HF_TOKEN", None)  # only fetching needs it
         started = subprocess.run(command, env=marked, capture_output=True, text=True, timeout=START_SECONDS)  # noqa: S603
         if started.returncode:
             raise SystemExit(f"supervisord does not start: {started.stderr.strip().splitlines()[-1]}")

@@ -113,7 +113,7 @@ def _llm(settings: StackSettings, encoders: Sequence[Process]) -> Process:
     own = settings.llm_wait_for if "llm_wait_for" in settings.model_fields_set else None
     return Process(
         "llm",
-        _python("onecard_stack.alone", "llm", *_python("llm_service")),
+        _python("llm_service"),
         settings.vllm_port,
         environment={
             **_offline(settings),

@@ -1,0 +1,78 @@
+"""`.env.example` and the settings classes say the same."""
+
+import re
+from importlib import import_module
+from inspect import getmembers, isclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic_core import PydanticUndefined
+from pydantic_settings import BaseSettings
+
+ROOT = Path(__file__).parents[2]
+
+READ_BY_LIBRARIES = {
+    "HF_HOME": "huggingface_hub keeps the token of 'hf auth login' there",
+    "OMP_NUM_THREADS": "torch takes its number of threads from it",
+}
+
+
+def settings_classes() -> list[type[BaseSettings]]:
+    """The settings classes in every folder's `settings.py`."""
+    modules = sorted(f"{path.parent.name}.settings" for path in ROOT.glob("*/*/settings.py"))
+    members = [member for name in modules for _, member in getmembers(import_module(name), isclass)]
+    return [kind for kind in members if issubclass(kind, BaseSettings) and kind is not BaseSettings]
+
+
+def listed() -> dict[str, tuple[str, str]]:
+    """Name → (comment, default) in `.env.example`."""
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    found: dict[str, tuple[str, str]] = {}
+    for before, line in zip(["", *lines], lines, strict=False):
+        if match := re.fullmatch(r"#([A-Z][A-Z0-9_]*)=(.*)", line):
+            assert match[1] not in found, f"{match[1]} is listed twice"
+            found[match[1]] = (before, match[2])
+    return found
+
+
+def read() -> dict[str, Any]:
+    """Name → default of every variable that some settings class reads."""
+    return {
+        name.upper(): field.default for kind in settings_classes() for name, field in kind.model_fields.items()
+    }
+
+
+def test_every_variable_read_is_listed_and_every_listed_one_is_read() -> None:
+    """No setting is hidden, and none is advertised that nobody reads."""
+    assert len(settings_classes()) >= 6
+    assert set(listed()) == set(read()) | set(READ_BY_LIBRARIES)
+
+
+def test_each_variable_has_a_comment_of_its_own() -> None:
+    """The line before a variable says what it is for."""
+    without = [name for name, (comment, _) in listed().items() if not re.match(r"# \w", comment)]
+    assert without == []
+
+
+@pytest.mark.parametrize("name", sorted(read()))
+def test_the_default_shown_is_the_default_taken(name: str) -> None:
+    """What `.env.example` shows is what one gets without it."""
+    default = read()[name]
+    shown = listed()[name][1]
+    if default is PydanticUndefined:
+        assert shown, "a computed default is shown by example"
+    elif default in (None, ()):
+        assert shown == ""
+    elif isinstance(default, bool):
+        assert shown == str(default).lower()
+    elif isinstance(default, float | int):
+        assert float(shown) == default
+    else:
+        assert shown == str(default)
+
+
+def test_example_sets_nothing_by_itself() -> None:
+    """A copy of the file changes no default: a port set elsewhere still moves the address that follows it."""
+    active = [line for line in (ROOT / ".env.example").read_text().splitlines() if line and not line.startswith("#")]
+    assert active == []
