@@ -2,7 +2,18 @@
 
 from typing import Any
 
+from onecard.errors import ModelNotFound
 from onecard.models import ModelFolder
+
+
+def check_name(folder: ModelFolder, name: str | None) -> None:
+    """Accept the model's names, and none.
+
+    Raises:
+        ModelNotFound: any other name.
+    """
+    if name is not None and name not in folder.accepted_names:
+        raise ModelNotFound("No such model here. GET /v1/models lists what is served.", param="model")
 
 
 def model_card(folder: ModelFolder, *, engine: str, window: int, created: int) -> dict[str, Any]:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from llm_service.settings import TEMPERATURE, TOP_P, LlmSettings
 from onecard.models import ModelFolder
+from onecard.server import KEEP_ALIVE_SECONDS
 
 PLUGIN = "onecard"
+"""Name of our entry points in vLLM's groups."""
 _SERVER = "vllm.entrypoints.launchers.api_server.entry"
 """vLLM's own entry. The `vllm` command asks for a distribution of that name, which its CPU build is not."""
 _LOG_CONFIG = Path(__file__).parent / "on_vllm" / "logging.json"
@@ -107,9 +109,8 @@ def _environment(settings: LlmSettings, machine: Machine, given: Mapping[str, st
         # At debug level vLLM logs prompts.
         "VLLM_LOGGING_LEVEL": "INFO" if settings.log_level == "debug" else settings.log_level.upper(),
         "VLLM_LOGGING_CONFIG_PATH": str(_LOG_CONFIG),
-        # Weights and answers are text for machines; no bar, no colour in the log.
-        "TQDM_DISABLE": "1",
-        "NO_COLOR": "1",
+        # vLLM closes idle connections after 5 s, which callers that pool them find out by a failed request.
+        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(KEEP_ALIVE_SECONDS),
     }
     return result | (_gpu(settings, given) if machine.gpu else _cpu(settings, machine))
 

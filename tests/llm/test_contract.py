@@ -96,7 +96,7 @@ def test_a_stop_string_ends_the_text_before_it(target: Target, stream: bool) -> 
     clean = [at for at in range(3, len(text) - 4) if "\ufffd" not in text[at : at + 4] and text[at : at + 4].strip()]
     stop = text[clean[0] : clean[0] + 4]
     sdk = target.sdk()
-    asked: Any = {"model": STAND_IN, "prompt": "국물이 ", "max_tokens": 40, "temperature": 0, "stop": ["없는문자열", stop]}
+    asked: Any = {"model": STAND_IN, "prompt": "국물이 ", "max_tokens": 40, "temperature": 0, "stop": ["없음", stop]}
     asked["extra_body"] = {"ignore_eos": True}
     if stream:
         chunks = list(sdk.completions.create(**asked, stream=True))
@@ -188,5 +188,6 @@ def test_health_needs_no_key_and_metrics_count_tokens(target: Target) -> None:
 
 def test_the_request_id_comes_back(target: Target) -> None:
     """The client's id is in the answer's header."""
-    answer = target.http().post("/generate", json={"prompt": "국물이 ", "max_tokens": 2}, headers={"x-request-id": "r-1"})
+    body = {"prompt": "국물이 ", "max_tokens": 2}
+    answer = target.http().post("/generate", json=body, headers={"x-request-id": "r-1"})
     assert answer.headers["x-request-id"] == "r-1"

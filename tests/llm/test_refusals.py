@@ -2,12 +2,14 @@
 
 import json
 import re
+import socket
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.llm.conftest import STAND_IN, Target
+from tests.support import KEY, serving
 
 CHAT, GENERATE = "/v1/chat/completions", "/generate"
 A_PATH = re.compile(r"(?<!\w)/[\w.\-]+/[\w.\-]+")
@@ -95,6 +97,27 @@ def test_wrong_method_and_wrong_type(target: Target) -> None:
     assert "POST" in assert_refused(target.http().get(CHAT), 405)["message"]
     answer = target.http().post(CHAT, content=chat(), headers={"content-type": "text/plain"})
     assert "application/json" in assert_refused(answer, 415)["message"]
+
+
+def test_what_is_not_http_is_refused_in_the_one_shape(engine: Target) -> None:
+    """A client that speaks something else reads a 400, also from the stock server."""
+    with socket.create_connection(("127.0.0.1", engine.server.port), timeout=10) as raw:
+        raw.sendall(b"\x16\x03\x01 hello\r\n\r\n")
+        answer = raw.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["type"] == "invalid_request_error"
+
+
+def test_a_slow_body_is_a_408(llm_env: dict[str, str]) -> None:
+    """A body that does not come ends its request, and only that."""
+    env = {**llm_env, "VLLM_ENABLED": "false", "BODY_TIMEOUT_SECONDS": "0.5"}
+    with serving("llm_service", port_variable="VLLM_PORT", env=env) as server:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
+            head = f"POST {CHAT} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {KEY}\r\ncontent-length: 10\r\n\r\n"
+            raw.sendall(head.encode() + b"{")
+            answer = raw.makefile("rb").read()
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert httpx.post(server.url + CHAT, json=OK, headers={"authorization": f"Bearer {KEY}"}).status_code == 200
 
 
 def test_texts_are_not_in_the_log(target: Target) -> None:

@@ -24,6 +24,7 @@ class Answer:
 
     @property
     def prefix(self) -> str:
+        """How ids of this kind begin."""
         return "chatcmpl-" if self.kind == "chat" else "cmpl-"
 
     def whole(self, results: Sequence[tuple[str, Ended]]) -> dict[str, Any]:
@@ -39,7 +40,9 @@ class Answer:
 
     def first(self, index: int) -> bytes:
         """The chunk that opens a chat choice; completions have none."""
-        return self._event([self._part(index, {"role": "assistant", "content": ""}, None)]) if self.kind == "chat" else b""
+        if self.kind == "text":
+            return b""
+        return self._event([self._part(index, {"role": "assistant", "content": ""}, None)])
 
     def piece(self, index: int, text: str) -> bytes:
         """A chunk with some text."""

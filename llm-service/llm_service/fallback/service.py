@@ -9,11 +9,12 @@ from typing import Any, TypeVar
 from fastapi import Request
 from jinja2 import TemplateError
 
+from llm_service.cards import check_name
 from llm_service.fallback.queue import GenerationQueue
 from llm_service.fallback.schemas import Message
 from llm_service.fallback.text_model import Ended, Params, TextModel
 from onecard.edge import ClientGone
-from onecard.errors import InputTooLong, InvalidRequest, ModelNotFound
+from onecard.errors import InputTooLong, InvalidRequest
 from onecard.models import ModelFolder
 
 T = TypeVar("T")
@@ -45,13 +46,8 @@ class Service:
     """Unix time at which the engine was ready."""
 
     def check_model(self, name: str | None) -> None:
-        """Accept the model's names, and none.
-
-        Raises:
-            ModelNotFound: any other name.
-        """
-        if name is not None and name not in self.folder.accepted_names:
-            raise ModelNotFound(f"The model '{name}' does not exist. GET /v1/models lists what is served.", param="model")
+        """Accept the model's names, and none; `ModelNotFound` for any other."""
+        check_name(self.folder, name)
 
     def read_chat(self, messages: Sequence[Message], *, generation_prompt: bool = True) -> list[int]:
         """Token ids of a conversation.
@@ -63,7 +59,7 @@ class Service:
         try:
             return self.model.encode_chat(turns, generation_prompt=generation_prompt)
         except TemplateError:
-            raise InvalidRequest("The model's chat template refuses this order of messages.", param="messages") from None
+            raise InvalidRequest("The model's chat template refuses these messages.", param="messages") from None
 
     def read_prompts(self, prompts: Sequence[str | list[int]]) -> list[list[int]]:
         """Token ids of plain prompts.
@@ -87,9 +83,9 @@ class Service:
         longest = max(map(len, prompts))
         room = self.model.window - longest
         if room < 1 or (asked or 1) > room:
-            wish = f" and {asked} for the answer" if asked else ""
+            wish = f" and the answer may have {asked}" if asked else ""
             raise InputTooLong(
-                f"The model's window is {self.model.window} tokens; the prompt has {longest}{wish}. Shorten one of them.",
+                f"The model's window is {self.model.window} tokens; the prompt has {longest}{wish}. Ask for less.",
                 param="max_tokens" if room > 0 else None,
             )
         return asked or room

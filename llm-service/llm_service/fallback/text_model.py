@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, StoppingCriteria, StoppingCriteriaList
-from transformers.generation.streamers import BaseStreamer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, StoppingCriteriaList
 
 from llm_service.fallback.stops import StopScanner
 from llm_service.settings import TEMPERATURE, TOP_P
@@ -42,8 +41,8 @@ class Ended:
     """Tokens that were generated, the closing one included."""
 
 
-class Run(BaseStreamer, StoppingCriteria):
-    """One generation: hears of every token, hands on text, and says when to end."""
+class Run:
+    """One generation, as its streamer and its stopping criterion: hands on text, and says when to end."""
 
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[str], emit: Callable[[str], None]) -> None:
         self._tokenizer = tokenizer
@@ -55,6 +54,7 @@ class Run(BaseStreamer, StoppingCriteria):
         self.tokens = 0
 
     def put(self, value: torch.Tensor) -> None:
+        """Take the prompt, then each token as it is chosen."""
         if not self._prompt_seen:  # The first call brings the prompt.
             self._prompt_seen = True
             return
@@ -64,10 +64,12 @@ class Run(BaseStreamer, StoppingCriteria):
                 self._emit(text)
 
     def end(self) -> None:
+        """Let go of what was held back."""
         if not self.scanner.stopped and (text := self.scanner.finish()):
             self._emit(text)
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        """Whether to end, for each row."""
         done = self.scanner.stopped or self.cancelled.is_set()
         return torch.full((input_ids.shape[0],), done, device=input_ids.device, dtype=torch.bool)
 
@@ -101,9 +103,7 @@ class TextModel:
         Raises:
             jinja2.TemplateError: the template refuses the conversation.
         """
-        text = self._template.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=generation_prompt
-        )
+        text = self._template.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation_prompt)
         return self.encode(text, special=False)
 
     def run(self, params: Params, emit: Callable[[str], None]) -> Run:

@@ -38,6 +38,7 @@ class OneErrorShape:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
         if scope["type"] != "http" or scope["path"] == _READINESS:
             await self._app(scope, receive, send)
             return
@@ -53,6 +54,7 @@ class Rewriter:
     body: bytes = b""
 
     async def __call__(self, message: Message) -> None:
+        """Pass the answer on, or hold it until it is whole."""
         if message["type"] == "http.response.start" and message["status"] >= 400:
             self.held = message
         elif self.held is None:

@@ -22,6 +22,7 @@ class VllmEdge:
         self._edge: Edge | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request through the edge."""
         # Made at first use: the stack is built twice at the start, and metrics can be registered once.
         if self._edge is None:
             settings = settings_.load(LlmSettings)
@@ -43,6 +44,7 @@ class Gate:
         self._most_choices = most_choices
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it."""
         if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
             await self._app(scope, receive, send)
             return

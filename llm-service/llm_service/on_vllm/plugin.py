@@ -7,18 +7,19 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import State
+from uvicorn.protocols.http import auto
 from vllm.engine.protocol import EngineClient
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest, CompletionResponse
 from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 
-from llm_service.cards import model_card
+from llm_service.cards import check_name, model_card
 from llm_service.on_vllm.traffic import Traffic, drain_before
 from llm_service.schemas import GenerateAnswer, GenerateRequest
 from llm_service.settings import LlmSettings
 from onecard import errors, health, models
 from onecard import settings as settings_
 from onecard.app import ERROR_RESPONSES
-from onecard.errors import ModelNotFound
+from onecard.server import GuardedProtocol
 
 
 class Plugin:
@@ -37,17 +38,20 @@ class Plugin:
         app.include_router(_routes(), responses=ERROR_RESPONSES)
         app.include_router(health.router(_ready), responses=ERROR_RESPONSES)
         self._app = app
+        # vLLM lets uvicorn choose its HTTP protocol, and that one waits for ever for a request's headers.
+        auto.AutoHTTPProtocol = GuardedProtocol
 
     async def init_state(self, engine_client: EngineClient, state: State, args: Namespace) -> None:
         """Called when the engine is ready, after vLLM has set its own error handlers; ours replace two of them."""
-        assert self._app is not None
+        if self._app is None:
+            raise RuntimeError("vLLM gave the engine before the app")
         errors.install(self._app)
         # The stack that vLLM has built by now holds the handlers it had then.
         self._app.middleware_stack = self._app.build_middleware_stack()
         folder = models.find("llm", self._settings.llm_model, self._settings.model_cache_path)
         window = engine_client.model_config.max_model_len
         state.onecard_card = model_card(folder, engine="vllm", window=window, created=int(time.time()))
-        state.onecard_names = folder.accepted_names
+        state.onecard_folder = folder
         engine_client.shutdown = drain_before(
             engine_client.shutdown,
             failed=lambda: engine_client.errored,
@@ -70,7 +74,7 @@ def _routes() -> APIRouter:
     router = APIRouter()
 
     @router.post("/generate", response_model=GenerateAnswer)
-    @with_cancellation
+    @with_cancellation  # type: ignore[untyped-decorator]
     async def generate(body: GenerateRequest, raw_request: Request) -> Any:
         """Go on with a prompt. The work ends when the client leaves."""
         completion = CompletionRequest(**body.model_dump())
@@ -88,8 +92,7 @@ def _routes() -> APIRouter:
     @router.get("/v1/models/{name:path}")
     async def one_model(name: str, request: Request) -> Response:
         """The model's card, under each name that it answers to."""
-        if name not in request.app.state.onecard_names:
-            raise ModelNotFound(f"The model '{name}' does not exist. GET /v1/models lists what is served.", param="model")
+        check_name(request.app.state.onecard_folder, name)
         return JSONResponse(request.app.state.onecard_card)
 
     return router

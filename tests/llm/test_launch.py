@@ -1,0 +1,156 @@
+"""From settings to vLLM's command line: a pure function, so every case is cheap."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from llm_service.launch import Command, Machine, ModelFacts, vllm_command, window
+from llm_service.settings import CPU_MODEL, GPU_MODEL, LlmSettings
+from onecard.gpu.machine import cpu_multiplies_bfloat16, has_nvidia_gpu
+from onecard.models import ModelFolder
+
+FOLDER = ModelFolder(Path("/models/stand-in"), "onecard/standin-qwen2", "r1", stand_in_for="Qwen/Qwen2.5-0.5B-Instruct")
+GPU = Machine(gpu=True, bfloat16=True, cpus=16)
+LONG_WINDOW = ModelFacts(32768)
+CPU = Machine(gpu=False, bfloat16=True, cpus=2)
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings come from the test alone."""
+    for name in LlmSettings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def command(machine: Machine = CPU, facts: ModelFacts = LONG_WINDOW, **changed: object) -> Command:
+    """The command with some settings changed."""
+    inherited = {"PATH": "/bin", "VLLM_PORT": "8001", "VLLM_ENABLED": "true", "VLLM_API_KEY": "other"}
+    return vllm_command(LlmSettings(**changed), FOLDER, facts, machine, inherited)  # type: ignore[arg-type]
+
+
+def option(made: Command, name: str) -> str:
+    """The value of one option, which is there once."""
+    assert made.argv.count(name) == 1, name
+    return made.argv[made.argv.index(name) + 1]
+
+
+def test_the_stock_server_is_run_by_this_python() -> None:
+    """No script of another environment, no shell."""
+    made = command()
+    assert made.argv[0] == sys.executable
+    assert made.argv[1:3] == ["-m", "vllm.entrypoints.launchers.api_server.entry"]
+    assert option(made, "--model") == "/models/stand-in"
+    assert all(isinstance(part, str) for part in made.argv)
+
+
+def test_both_names_are_served_and_its_own_is_first() -> None:
+    """vLLM answers under the first name."""
+    argv = command().argv
+    at = argv.index("--served-model-name")
+    assert argv[at + 1 : at + 3] == FOLDER.accepted_names
+
+
+def test_the_models_window_bounds_the_setting() -> None:
+    """The smaller of the two."""
+    assert window(LlmSettings(max_model_len=4096), ModelFacts(2048)) == 2048
+    assert window(LlmSettings(max_model_len=4096), ModelFacts(32768)) == 4096
+    assert option(command(facts=ModelFacts(512)), "--max-model-len") == "512"
+
+
+def test_unset_sampling_is_the_strategys() -> None:
+    """Temperature 0.3 and top_p 0.95, whatever the model's own file says."""
+    assert json.loads(option(command(), "--override-generation-config")) == {"temperature": 0.3, "top_p": 0.95}
+
+
+def test_the_queue_is_bounded_on_top_of_what_runs() -> None:
+    """vLLM counts both together."""
+    made = command(llm_max_seqs=10, llm_queue_requests=5)
+    assert option(made, "--max-num-seqs") == "10"
+    assert option(made, "--max-num-queued-reqs") == "15"
+    assert option(made, "--scheduling-policy") == "priority"
+
+
+@pytest.mark.parametrize(
+    ("machine", "use_fp16", "dtype"),
+    [
+        (GPU, True, "float16"),
+        (GPU, False, "float32"),
+        (CPU, True, "bfloat16"),
+        (CPU, False, "float32"),
+        (Machine(gpu=False, bfloat16=False, cpus=2), True, "float32"),
+    ],
+)
+def test_precision_follows_the_machine(machine: Machine, use_fp16: bool, dtype: str) -> None:
+    """FP16 on a GPU, bfloat16 where the processor has it, else FP32."""
+    assert option(command(machine, use_fp16=use_fp16), "--dtype") == dtype
+
+
+def test_a_gpu_gets_its_share_and_a_cpu_its_threads() -> None:
+    """Each machine has only its own options."""
+    gpu, cpu = command(GPU, llm_gpu_share=0.7, gpu_device=1), command(CPU, llm_cpu_kv_gb=2)
+    assert option(gpu, "--gpu-memory-utilization") == "0.7"
+    assert gpu.environment["CUDA_VISIBLE_DEVICES"] == "1"
+    assert "VLLM_CPU_KVCACHE_SPACE" not in gpu.environment
+    assert "--gpu-memory-utilization" not in cpu.argv
+    assert cpu.environment["VLLM_CPU_KVCACHE_SPACE"] == "2"
+    assert cpu.environment["OMP_NUM_THREADS"] == "2"
+    assert command(CPU, llm_cpu_threads=1).environment["OMP_NUM_THREADS"] == "1"
+
+
+def test_the_gpu_index_counts_within_the_visible_cards() -> None:
+    """A container that sees cards 4 and 6 has 6 as its second."""
+    made = vllm_command(LlmSettings(gpu_device=1), FOLDER, ModelFacts(2048), GPU, {"CUDA_VISIBLE_DEVICES": "4,6"})
+    assert made.environment["CUDA_VISIBLE_DEVICES"] == "6"
+
+
+def test_graphs_are_compiled_on_a_gpu_only_unless_told() -> None:
+    """The CPU starts sooner without."""
+    assert "--enforce-eager" in command(CPU).argv
+    assert "--enforce-eager" not in command(GPU).argv
+    assert "--enforce-eager" not in command(CPU, llm_eager=False).argv
+    assert "--enforce-eager" in command(GPU, llm_eager=True).argv
+
+
+def test_the_environment_says_nothing_that_vllm_would_misread() -> None:
+    """Our VLLM_PORT is not vLLM's; a second key would lock our callers out; nothing calls home or logs prompts."""
+    made = command(log_level="debug")
+    assert not {"VLLM_PORT", "VLLM_ENABLED", "VLLM_API_KEY"} & set(made.environment)
+    assert made.environment["PATH"] == "/bin"
+    assert made.environment["VLLM_PLUGINS"] == "onecard"
+    assert made.environment["VLLM_NO_USAGE_STATS"] == "1"
+    assert made.environment["HF_HUB_OFFLINE"] == "1"
+    assert made.environment["VLLM_LOGGING_LEVEL"] == "INFO"
+    assert "--enable-log-requests" not in made.argv
+    assert Path(made.environment["VLLM_LOGGING_CONFIG_PATH"]).is_file()
+
+
+def test_the_default_model_follows_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """7B where a GPU is used, 0.5B elsewhere, and what is set wins."""
+    expected = GPU_MODEL if has_nvidia_gpu() else CPU_MODEL
+    assert LlmSettings().llm_model == expected
+    assert LlmSettings(use_gpu=False).llm_model == CPU_MODEL
+    monkeypatch.setenv("LLM_MODEL", "a/b")
+    assert LlmSettings().llm_model == "a/b"
+
+
+def test_neighbours_are_a_list_of_urls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Separated by commas, blanks and closing slashes forgiven."""
+    monkeypatch.setenv("LLM_WAIT_FOR", "http://a:1/, http://b:2 ,")
+    assert LlmSettings().llm_wait_for == ("http://a:1", "http://b:2")
+
+
+def test_devices_and_flags_are_read_from_files(tmp_path: Path) -> None:
+    """A card's device file, and the processor's own flags."""
+    assert not has_nvidia_gpu(tmp_path)
+    (tmp_path / "nvidiactl").touch()
+    assert not has_nvidia_gpu(tmp_path)
+    (tmp_path / "nvidia0").touch()
+    assert has_nvidia_gpu(tmp_path)
+    info = tmp_path / "cpuinfo"
+    assert not cpu_multiplies_bfloat16(info)
+    info.write_text("model name : x\nflags\t\t: fpu avx512_bf16 sse\n")
+    assert cpu_multiplies_bfloat16(info)
+    info.write_text("flags\t\t: fpu avx2 sse\n")
+    assert not cpu_multiplies_bfloat16(info)
