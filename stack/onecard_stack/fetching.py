@@ -74,6 +74,8 @@ def _from_hub(settings: StackSettings, kinds: list[Kind], say: Say) -> list[Kind
         return kinds
     for kind in kinds:
         model = settings.models[kind]
+        if _whole_model(kind, settings):
+            continue
         try:
             repository = hub.look_up(model, settings.hf_endpoint)
         except hub.Unreachable as error:

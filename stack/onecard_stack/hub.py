@@ -121,9 +121,8 @@ def fetch(kind: Kind, repository: Repository, cache: Path) -> Path:
             repository.name, revision=repository.revision, local_dir=folder, allow_patterns=list(repository.files)
         )
     except Exception as error:
-        raise HubError(
-            f"Fetching {repository.name} broke off ({type(error).__name__}). Run 'make models' again to go on."
-        ) from None
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
+        raise HubError(f"Fetching {repository.name} broke off ({reason}). Run 'make models' again to go on.") from None
     if any(folder.glob("pytorch_model*.bin")):
         _convert(folder)
     if reason := checks.broken(folder):

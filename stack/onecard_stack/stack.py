@@ -72,9 +72,9 @@ class Stack:
     def down(self) -> bool:
         """Stop all parts, gracefully where they let us. Returns False if nothing ran."""
         ran = self.supervisor.running()
-        if ran:
-            self.supervisor.shut_down(sum(part.stop_seconds for part in self.parts) + 10)
-        ended = leftovers.end_all(self.settings.run_folder, self._grace)
+        in_order = ran and self.supervisor.shut_down(sum(part.stop_seconds for part in self.parts) + 10)
+        # What is left after an orderly end has had its time.
+        ended = leftovers.end_all(self.settings.run_folder, 1.0 if in_order else self._grace)
         return ran or ended > 0
 
     @property

@@ -38,9 +38,7 @@ def listed() -> dict[str, tuple[str, str]]:
 
 def read() -> dict[str, Any]:
     """Name → default of every variable that some settings class reads."""
-    return {
-        name.upper(): field.default for kind in settings_classes() for name, field in kind.model_fields.items()
-    }
+    return {name.upper(): field.default for kind in settings_classes() for name, field in kind.model_fields.items()}
 
 
 def test_every_variable_read_is_listed_and_every_listed_one_is_read() -> None:

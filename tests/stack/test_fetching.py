@@ -1,0 +1,165 @@
+"""Where models come from: the hub, or training."""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from onecard.models import STAND_INS, folder_name, read_manifest
+from onecard_stack import hub
+from tests.stack.conftest import Place
+from tests.stack.test_checks import safetensors
+
+NAME = "someone/model"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Hub(BaseHTTPRequestHandler):
+    """A small model hub: one repository, in the hub's own protocol, byte ranges included."""
+
+    files: dict[str, bytes]
+    fetched: list[str]
+
+    def do_HEAD(self) -> None:
+        """The same without a body."""
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        """What a repository holds, or one file of it."""
+        path = self.path.partition("?")[0]
+        if path.startswith(f"/api/models/{NAME}/tree/"):
+            entries = [
+                {"type": "file", "path": name, "size": len(content), "oid": name}
+                for name, content in self.files.items()
+            ]
+            self.answer(200, json.dumps(entries).encode())
+        elif path.startswith(f"/api/models/{NAME}"):
+            siblings = [{"rfilename": name, "size": len(content)} for name, content in self.files.items()]
+            self.answer(200, json.dumps({"id": NAME, "sha": COMMIT, "siblings": siblings}).encode())
+        elif path.startswith(f"/{NAME}/resolve/{COMMIT}/"):
+            name = path.split(COMMIT + "/")[1]
+            self.fetched.append(f"{self.command} {name}")
+            self.answer(200, self.files[name], {"x-repo-commit": COMMIT, "etag": f'"{name.replace("/", "-")}"'})
+        else:
+            self.answer(404, b"{}", {"x-error-code": "RepoNotFound"})
+
+    def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        """Send it, from the byte that was asked for."""
+        start = int((self.headers.get("range") or "bytes=0-")[6:].split("-")[0])
+        self.send_response(206 if start else status)
+        for name, value in {**(headers or {}), "content-length": str(len(body) - start)}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body[start:])
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def small_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Address of a hub that has one model, with more files than anybody needs."""
+    Hub.fetched = []
+    Hub.files = {
+        "config.json": b'{"model_type": "bert"}',
+        "tokenizer.json": b"{}",
+        "model.safetensors": safetensors(),
+        "pytorch_model.bin": b"pickle",
+        "onnx/model.onnx": b"onnx",
+        "README.md": b"hello",
+        "1_Pooling/config.json": b"{}",
+    }
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_only_what_is_needed() -> None:
+    """Safetensors, configuration and tokenizer; pickled weights only where there is nothing better."""
+    common = {"config.json": 1, "vocab.txt": 1, "1_Pooling/config.json": 1}
+    extra = {"README.md": 1, "onnx/model.onnx": 9, "onnx/config.json": 1, "tf_model.h5": 9, ".gitattributes": 1}
+    assert set(hub.needed({**common, **extra, "model.safetensors": 5, "pytorch_model.bin": 5})) == {
+        *common,
+        "model.safetensors",
+    }
+    assert set(hub.needed({**common, **extra, "pytorch_model.bin": 5})) == {*common, "pytorch_model.bin"}
+
+
+def test_a_model_is_fetched_whole_and_once(small_hub: str, place: Place, tmp_path: Path) -> None:
+    """From the hub into its folder, the manifest last; a second run fetches nothing."""
+    models = tmp_path / "models"
+    env = {
+        "HF_ENDPOINT": small_hub,
+        "HF_HUB_OFFLINE": "0",
+        "MODEL_CACHE_PATH": str(models),
+        "LLM_MODEL": NAME,
+        "SENTIMENT_MODEL": NAME,
+        "EMBEDDING_MODEL": NAME,
+    }
+    result = place.run("models", **env)
+    assert result.returncode == 0, result.stderr
+    folder = models / folder_name(NAME)
+    manifest = read_manifest(folder)
+    assert manifest is not None
+    assert (manifest.name, manifest.revision, manifest.stand_in) == (NAME, COMMIT, False)
+    present = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert present == {"config.json", "tokenizer.json", "model.safetensors", "1_Pooling/config.json", "onecard.json"}
+    before = len(Hub.fetched)
+    assert place.run("models", **env).returncode == 0
+    assert len(Hub.fetched) == before
+
+
+def test_a_name_that_the_hub_does_not_know_is_said(small_hub: str, place: Place, tmp_path: Path) -> None:
+    """A wrong name is an error, not a reason for a stand-in."""
+    env = {"HF_ENDPOINT": small_hub, "HF_HUB_OFFLINE": "0", "MODEL_CACHE_PATH": str(tmp_path / "m")}
+    place.assert_refused(place.run("models", **env, SENTIMENT_MODEL="someone/typo"), "someone/typo", "HF_TOKEN")
+
+
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9", "http://192.0.2.1", "http://no-such-host.invalid"])
+def test_an_unreachable_hub_is_found_out_within_seconds(endpoint: str) -> None:
+    """Refused, silent or unknown: five seconds are the most that it costs."""
+    began = time.monotonic()
+    with pytest.raises(hub.Unreachable):
+        hub.look_up(NAME, endpoint)
+    assert time.monotonic() - began < hub.REACH_SECONDS + 1
+
+
+def test_without_a_hub_current_stand_ins_are_kept(place: Place, model_cache: Path) -> None:
+    """One line says that the hub is away; what has been trained is not trained again."""
+    before = {
+        kind: os.stat(model_cache / folder_name(name) / "onecard.json").st_mtime for kind, name in STAND_INS.items()
+    }
+    result = place.run("models", HF_HUB_OFFLINE="0", HF_ENDPOINT="http://127.0.0.1:9")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("hub cannot be reached") == 1
+    after = {
+        kind: os.stat(model_cache / folder_name(name) / "onecard.json").st_mtime for kind, name in STAND_INS.items()
+    }
+    assert after == before
+
+
+def test_pickled_weights_become_safetensors(tmp_path: Path) -> None:
+    """The same tensors under the same names, and the pickle is gone."""
+    import torch
+    from safetensors.torch import load_file
+
+    from onecard_stack.convert import convert
+
+    shared = torch.arange(6.0).reshape(2, 3)
+    torch.save({"a": shared, "b": shared.T, "n": torch.tensor(3)}, tmp_path / "pytorch_model.bin")
+    convert(tmp_path)
+    loaded = load_file(tmp_path / "model.safetensors")
+    assert {name: tensor.tolist() for name, tensor in loaded.items()} == {
+        "a": shared.tolist(),
+        "b": shared.T.tolist(),
+        "n": 3,
+    }
+    assert not list(tmp_path.glob("*.bin"))

@@ -1,0 +1,199 @@
+"""The whole stack, started once by `onecard up`: it answers, and any process of it may be killed."""
+
+import re
+import signal
+import time
+from collections.abc import Callable
+
+import httpx
+import psutil
+import pytest
+
+from onecard_stack import leftovers
+from onecard_stack.part import MAIN_VARIABLE
+from tests.stack.conftest import Place
+from tests.support import KEY
+
+pytestmark = pytest.mark.timeout(600)
+
+CALLS: dict[str, tuple[str, dict[str, object]]] = {
+    "sentiment": ("/v1/sentiment", {"input": "국물이 진하고 맛있어요."}),
+    "embedding": ("/v1/embeddings", {"model": "jhgan/ko-sbert-multitask", "input": "주차가 편해요."}),
+    "llm": (
+        "/v1/completions",
+        {"model": "Qwen/Qwen2.5-0.5B-Instruct", "prompt": "국물이", "max_tokens": 3},
+    ),
+}
+PORTS = {
+    "gateway": "GATEWAY_PORT",
+    "llm": "VLLM_PORT",
+    "sentiment": "SENTIMENT_PORT",
+    "embedding": "EMBEDDING_PORT",
+    "redis": "REDIS_PORT",
+}
+BACK_SECONDS = 150
+
+
+def wait_until(true: Callable[[], bool], seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.1)
+
+
+def answers(stack: Place, part: str) -> bool:
+    """The gateway gets an answer from the part."""
+    path, body = CALLS[part]
+    try:
+        return stack.call(path, body).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def main_process(stack: Place, part: str) -> psutil.Process:
+    """The process that is the part itself."""
+    own = [
+        process
+        for process in leftovers.find(stack.run_folder, part)
+        if part == "redis" or process.environ().get(MAIN_VARIABLE) == str(process.pid)
+    ]
+    assert len(own) == 1, own
+    return own[0]
+
+
+def test_up_says_how_to_call_it(stack: Place) -> None:
+    """Each line that it prints works when typed, and no key is in them."""
+    printed = (stack.folder / "up.txt").read_text()
+    assert KEY not in printed
+    assert f'base_url="{stack.url()}/v1"' in printed
+    curls = re.findall(r"curl -s .*", printed)
+    assert len(curls) == 3
+    for line in curls:
+        address, body = re.findall(r"(http://\S+) -d '(.*)'", line)[0]
+        headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
+        assert "$API_KEY" in line
+        assert httpx.post(address, content=body.encode(), headers=headers, timeout=60).status_code == 200
+
+
+def test_progress_names_parts_and_stand_ins(stack: Place) -> None:
+    """A person sees each part become ready, with its model, and that it is a stand-in."""
+    printed = (stack.folder / "up.txt").read_text()
+    for part in PORTS:
+        assert re.search(rf"\d+ s  {part} +ready", printed)
+    assert "onecard/standin-ko-sbert (stand-in for jhgan/ko-sbert-multitask)" in printed
+
+
+def test_up_again_changes_nothing(stack: Place) -> None:
+    """A running stack is left alone: the same processes, within seconds."""
+    before = {part: main_process(stack, part).pid for part in PORTS}
+    began = time.monotonic()
+    assert stack.run("up").returncode == 0
+    assert time.monotonic() - began < 10
+    assert {part: main_process(stack, part).pid for part in PORTS} == before
+
+
+def test_status_and_logs(stack: Place) -> None:
+    """Every part is shown as ready, and every part has a log."""
+    status = stack.run("status")
+    assert status.returncode == 0
+    assert status.stdout.count(" ready ") == len(PORTS)
+    assert "Application startup complete" in stack.run("logs", "gateway").stdout
+    assert all((stack.logs / f"{part}.log").stat().st_size for part in PORTS)
+
+
+def test_the_key_is_nowhere_to_be_read(stack: Place) -> None:
+    """Not on a command line, not in a log, not in a file of the run folder."""
+    assert not [process for process in stack.processes() if KEY in " ".join(process.cmdline())]
+    files = [path for path in (stack.folder / ".onecard").rglob("*") if path.is_file()]
+    assert len(files) > len(PORTS)
+    assert not [path for path in files if KEY.encode() in path.read_bytes()]
+    assert stack.run_folder.stat().st_mode & 0o077 == 0
+
+
+def test_the_demonstration_runs_and_leaves_the_stack_up(stack: Place) -> None:
+    """Twelve labels, three neighbours, a streamed answer, each with its time and model; what ran before goes on."""
+    before = main_process(stack, "gateway").pid
+    result = stack.run("demo")
+    assert result.returncode == 0, result.stderr
+    assert len(re.findall(r"^(?:positive|negative) +[01]\.\d{3} ", result.stdout, re.M)) == 12
+    assert len(re.findall(r"^0\.\d{3} ", result.stdout, re.M)) == 3
+    timed = re.findall(r"^[\d.]+ s · (\S+) \(stand-in for \S+\)$", result.stdout, re.M)
+    assert timed == ["onecard/standin-kakao-sentiment", "onecard/standin-ko-sbert", "onecard/standin-qwen2"]
+    assert main_process(stack, "gateway").pid == before
+
+
+@pytest.mark.parametrize("part", ["sentiment", "embedding", "llm"])
+def test_a_killed_service_comes_back_and_disturbs_nobody(stack: Place, part: str) -> None:
+    """Meanwhile the gateway answers 503 with Retry-After for it, and the others answer as ever."""
+    killed = main_process(stack, part)
+    killed.kill()
+    killed.wait(5)
+    path, body = CALLS[part]
+    meanwhile = stack.call(path, body)
+    assert meanwhile.status_code == 503
+    assert int(meanwhile.headers["retry-after"]) >= 1
+    assert meanwhile.json()["error"]["code"] == "unavailable"
+    others = [other for other in CALLS if other != part]
+    assert [other for other in others if not answers(stack, other)] == []
+    wait_until(lambda: answers(stack, part), BACK_SECONDS, f"{part} answers again")
+    assert main_process(stack, part).pid != killed.pid
+    assert [other for other in others if not answers(stack, other)] == []
+
+
+def test_a_killed_engine_of_vllm_comes_back(stack: Place) -> None:
+    """The engine is a child of the LLM service; when it is killed, the whole service starts anew."""
+    server = main_process(stack, "llm")
+    engine = next(child for child in server.children(recursive=True) if "EngineCore" in " ".join(child.cmdline()))
+    engine.kill()
+    wait_until(lambda: not server.is_running(), 30, "the server without an engine ends")
+    assert answers(stack, "sentiment")
+    assert answers(stack, "embedding")
+    wait_until(lambda: answers(stack, "llm"), BACK_SECONDS, "llm answers again")
+    engines = [child for child in stack.processes() if "EngineCore" in " ".join(child.cmdline())]
+    assert len(engines) == 1
+
+
+@pytest.mark.parametrize("part", ["gateway", "redis"])
+def test_a_killed_gateway_or_redis_comes_back(stack: Place, part: str) -> None:
+    """The services answer on their own ports meanwhile."""
+    killed = main_process(stack, part)
+    killed.kill()
+    killed.wait(5)
+    for service in ("sentiment", "embedding", "llm"):
+        assert httpx.get(f"{stack.url(PORTS[service])}/health/ready", timeout=5).status_code == 200
+    wait_until(lambda: stack.run("status").returncode == 0, 30, f"{part} is back")
+    assert main_process(stack, part).pid != killed.pid
+    assert answers(stack, "llm")
+
+
+@pytest.mark.parametrize("victim", ["supervisord", "keeper"])
+def test_whoever_watches_is_watched_too(stack: Place, victim: str) -> None:
+    """A killed supervisord or keeper is back by itself, and no part has even noticed."""
+    before = {part: main_process(stack, part).pid for part in PORTS}
+    killed = next(process for process in stack.processes() if f".{victim}" in " ".join(process.cmdline()))
+    killed.kill()
+    wait_until(lambda: not killed.is_running() or killed.status() == psutil.STATUS_ZOMBIE, 5, "it is dead")
+    assert all(answers(stack, part) for part in CALLS)
+    wait_until(lambda: stack.run("status").returncode == 0, 20, f"{victim} is back")
+    assert {part: main_process(stack, part).pid for part in PORTS} == before
+    keepers = [process for process in stack.processes() if ".keeper" in " ".join(process.cmdline())]
+    assert len(keepers) == 1
+
+
+def test_a_part_that_outlived_its_supervisor_is_still_watched(stack: Place) -> None:
+    """After a change of supervisor, a killed part comes back as before."""
+    killed = main_process(stack, "sentiment")
+    killed.kill()
+    wait_until(lambda: answers(stack, "sentiment"), BACK_SECONDS, "sentiment answers again")
+
+
+def test_down_stops_everything_also_what_ignores_it(stack: Place) -> None:
+    """Also a part that hangs; a second time there is nothing to do; nothing is left, and ports are free."""
+    processes = stack.processes()
+    main_process(stack, "embedding").send_signal(signal.SIGSTOP)
+    result = stack.run("down")
+    assert (result.returncode, result.stdout) == (0, "Stopped.\n"), result.stderr
+    assert stack.processes() == []
+    assert not [process for process in processes if process.is_running()]
+    again = stack.run("down")
+    assert (again.returncode, again.stdout) == (0, "Nothing was running.\n")

@@ -1,0 +1,87 @@
+"""The process table: settings in, processes out."""
+
+from pathlib import Path
+
+import pytest
+
+from onecard_stack.settings import StackSettings
+from onecard_stack.table import Machine, Process, processes
+
+MACHINE = Machine(cores=4, redis_server=Path("/usr/bin/redis-server"))
+
+
+def table(machine: Machine = MACHINE, **settings: object) -> dict[str, Process]:
+    """The table by name, from settings that no variable of this machine reaches."""
+    return {part.name: part for part in processes(StackSettings(**settings), machine)}  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in StackSettings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def test_start_order_is_redis_encoders_llm_gateway() -> None:
+    """What others need starts first; the LLM, which measures the card, after the encoders; the gateway last."""
+    parts = table()
+    assert list(parts) == ["redis", "sentiment", "embedding", "llm", "gateway"]
+    orders = [part.order for part in parts.values()]
+    assert orders == sorted(orders)
+    assert parts["sentiment"].order < parts["llm"].order < parts["gateway"].order
+
+
+def test_llm_waits_for_both_encoders_at_their_ports() -> None:
+    """The launcher is told where its neighbours are, also on other ports."""
+    llm = table(sentiment_port=9002, embedding_port=9003)["llm"]
+    assert llm.environment["LLM_WAIT_FOR"] == "http://127.0.0.1:9002,http://127.0.0.1:9003"
+    assert llm.waits_for == ("sentiment", "embedding")
+
+
+def test_addresses_follow_ports_unless_they_are_set() -> None:
+    """A port that is moved moves the gateway's address of it; an address that is set wins."""
+    follows = table(vllm_port=9001)["gateway"].environment
+    assert follows["LLM_URL"] == "http://127.0.0.1:9001"
+    set_by_hand = table(vllm_port=9001, llm_url="http://gpu.example:8001")["gateway"].environment
+    assert set_by_hand["LLM_URL"] == "http://gpu.example:8001"
+
+
+@pytest.mark.parametrize(("host", "address"), [("0.0.0.0", "127.0.0.1"), ("127.0.0.2", "127.0.0.2"), ("::1", "[::1]")])
+def test_parts_reach_each_other_wherever_they_listen(host: str, address: str) -> None:
+    """An address to listen on becomes one that can be called."""
+    gateway = table(host=host)["gateway"]
+    assert gateway.environment["SENTIMENT_URL"] == f"http://{address}:8002"
+
+
+def test_no_redis_of_our_own_where_one_is_named() -> None:
+    """A Redis elsewhere is used, not doubled."""
+    assert "redis" not in table(redis_host="cache.example")
+    assert "redis" not in table(redis_url="redis://user:secret@cache.example/0")
+    assert "redis" not in table(Machine(cores=1, redis_server=None))
+
+
+def test_redis_is_bounded_and_writes_nothing() -> None:
+    """It is a cache: loopback only, a memory limit, no files."""
+    line = " ".join(table(redis_memory_mb=64, redis_port=7000)["redis"].argv)
+    for option in ("--bind 127.0.0.1", "--port 7000", "--maxmemory 64mb", "--maxmemory-policy allkeys-lfu"):
+        assert option in line
+    assert "--appendonly no" in line
+
+
+def test_no_secret_in_the_table() -> None:
+    """Keys reach the parts through the inherited environment only: what the table says is written to a file."""
+    secrets = {"api_key": "a-very-secret-key", "hf_token": "hf_secret", "redis_url": "redis://:secret-word@x/0"}
+    written = repr(list(table(**secrets).values()))
+    assert not [value for value in secrets.values() if value in written]
+
+
+def test_nothing_is_downloaded_at_run_time() -> None:
+    """Every part that has a model is told to stay offline."""
+    with_model = [part for part in table().values() if part.model]
+    assert len(with_model) == 3
+    assert all(part.environment["HF_HUB_OFFLINE"] == "1" for part in with_model)
+
+
+def test_a_part_may_finish_what_it_accepted() -> None:
+    """It is killed only after its own time for draining."""
+    parts = table(drain_seconds=40)
+    assert all(parts[name].stop_seconds > 40 for name in ("gateway", "llm", "sentiment", "embedding"))
