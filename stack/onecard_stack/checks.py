@@ -61,9 +61,9 @@ def _bind(host: str, port: int) -> None:
 def _listener(port: int) -> str:
     """Who listens on `port`, as far as this user may see it."""
     try:
-        for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
-                return f" by process {connection.pid} ({psutil.Process(connection.pid).name()})"
+        for one in psutil.net_connections("tcp"):
+            if one.status == psutil.CONN_LISTEN and one.pid and one.laddr and one.laddr.port == port:
+                return f" by process {one.pid} ({psutil.Process(one.pid).name()})"
     except psutil.Error:
         pass
     return ""

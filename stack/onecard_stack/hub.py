@@ -125,9 +125,9 @@ def fetch(kind: Kind, repository: Repository, cache: Path) -> Path:
         raise HubError(f"Fetching {repository.name} broke off ({reason}). Run 'make models' again to go on.") from None
     if any(folder.glob("pytorch_model*.bin")):
         _convert(folder)
-    if reason := checks.broken(folder):
+    if damage := checks.broken(folder):
         raise HubError(
-            f"{repository.name} came from the hub, but {reason}. Delete {folder} and run 'make models' again."
+            f"{repository.name} came from the hub, but {damage}. Delete {folder} and run 'make models' again."
         )
     shutil.rmtree(folder / ".cache", ignore_errors=True)
     write_manifest(folder, Manifest(name=repository.name, kind=kind, revision=repository.revision))
