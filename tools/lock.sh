@@ -13,10 +13,14 @@ for place in $(setting extra-index-url); do set -- "$@" --index "$place"; done
 for place in $(setting index-url); do set -- "$@" --default-index "$place"; done
 
 made=$(mktemp)
-trap 'rm -f "$made"' EXIT
-.venv/bin/python tools/requirements.py | "$uv" pip compile - tools/lock.in --override tools/lock-without.txt \
-    --python-version 3.11 --no-header --no-annotate --index-strategy unsafe-best-match \
-    --extra-index-url https://download.pytorch.org/whl/cpu "$@" -o "$made" --quiet
+trap 'rm -f "$made" "$made.log"' EXIT
+resolve() {
+    .venv/bin/python tools/requirements.py | "$uv" pip compile - tools/lock.in --override tools/lock-without.txt \
+        --python-version 3.11 --no-header --no-annotate --index-strategy unsafe-best-match "$@" -o "$made" --quiet
+}
+# torch's CPU build comes from where pip looks, else from PyTorch's own index: the same order as in tools/install.py.
+resolve "$@" 2> "$made.log" || resolve "$@" --extra-index-url https://download.pytorch.org/whl/cpu \
+    || { cat "$made.log" >&2; exit 1; }
 {
     sed -n '/^#/p' constraints.txt
     sed 's/^torch==\(.*\)+cpu$/torch==\1/; /^#/d' "$made"
