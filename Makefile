@@ -14,7 +14,7 @@ help: ## Show this list
 
 install: $(STAMP) ## Make .venv and install everything, pinned by constraints.txt
 
-$(STAMP): constraints.txt tools/install.py $(wildcard */pyproject.toml)
+$(STAMP): constraints.txt constraints-cuda.txt tools/install.py $(wildcard */pyproject.toml)
 	@command -v $(PYTHON) > /dev/null || { echo "Onecard needs Python 3.11, and there is no '$(PYTHON)' here. Install it, or set PYTHON=/path/to/python3.11."; exit 1; }
 	@$(PYTHON) tools/install.py --flavour $(FLAVOUR)
 	@touch $@

