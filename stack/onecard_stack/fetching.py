@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from onecard.models import STAND_INS, Kind, find, folder_name, read_manifest
+from onecard.models import STAND_INS, Kind, Manifest, find, folder_name, read_manifest
 from onecard_stack import checks, hub
 from onecard_stack.settings import StackSettings
 
@@ -18,8 +18,14 @@ class FetchError(Exception):
 
 
 def missing(settings: StackSettings) -> list[Kind]:
-    """The kinds for which there is neither the model nor a stand-in of the present recipe."""
-    return [kind for kind in settings.models if not _have_model(kind, settings) and not _have_stand_in(kind, settings)]
+    """The kinds for which there is neither the model nor a stand-in."""
+    return [kind for kind in settings.models if not _have_model(kind, settings) and not _stand_in(kind, settings)]
+
+
+def outdated(settings: StackSettings) -> list[str]:
+    """Names of the stand-ins that would be loaded although their recipe has changed."""
+    kinds = [kind for kind in settings.models if not _have_model(kind, settings) and _stand_in(kind, settings)]
+    return [STAND_INS[kind] for kind in kinds if not _have_current_stand_in(kind, settings)]
 
 
 def _have_model(kind: Kind, settings: StackSettings) -> bool:
@@ -29,8 +35,12 @@ def _have_model(kind: Kind, settings: StackSettings) -> bool:
         return False
 
 
-def _have_stand_in(kind: Kind, settings: StackSettings) -> bool:
-    manifest = read_manifest(settings.model_cache_path / folder_name(STAND_INS[kind]))
+def _stand_in(kind: Kind, settings: StackSettings) -> Manifest | None:
+    return read_manifest(settings.model_cache_path / folder_name(STAND_INS[kind]))
+
+
+def _have_current_stand_in(kind: Kind, settings: StackSettings) -> bool:
+    manifest = _stand_in(kind, settings)
     return manifest is not None and manifest.revision == _recipe_revision(kind)
 
 
@@ -101,7 +111,7 @@ def _train(settings: StackSettings, kinds: list[Kind], say: Say) -> None:
     checks.disk(cache, 500, "stand-in models")
     for kind in kinds:
         folder = cache / folder_name(STAND_INS[kind])
-        if _have_stand_in(kind, settings) and checks.broken(folder) is None:
+        if _have_current_stand_in(kind, settings) and checks.broken(folder) is None:
             say(f"{STAND_INS[kind]}: here (stand-in for {settings.models[kind]})")
             continue
         say(f"{STAND_INS[kind]}: training (stand-in for {settings.models[kind]}; about a minute)")

@@ -85,6 +85,8 @@ class Stack:
         """The models, fetched if some are missing."""
         if missing := fetching.missing(self.settings):
             fetching.ensure(self.settings, missing, self._say)
+        elif old := fetching.outdated(self.settings):
+            self._say(f"Of an older recipe: {', '.join(old)}. 'make models' trains them anew.")
         return checks.model_folders(self.settings)
 
     def _config(self) -> str:
