@@ -66,6 +66,22 @@ def test_sigterm_finishes_what_was_accepted_and_refuses_the_rest(own_vllm: Serve
     assert_gone(engine, 10)
 
 
+def test_the_transformers_engine_finishes_what_was_accepted_too(llm_env: dict[str, str]) -> None:
+    """SIGTERM in the middle of a stream: the stream comes to its end, and the exit code is 0."""
+    headers = {"authorization": f"Bearer {llm_env['API_KEY']}"}
+    env = {**llm_env, "VLLM_ENABLED": "false"}
+    with (
+        serving("llm_service", port_variable="VLLM_PORT", env=env) as server,
+        httpx.Client(base_url=server.url, headers=headers, timeout=60) as http,
+    ):
+        with http.stream("POST", "/v1/completions", json={**LONG, "max_tokens": 100, "stream": True}) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            server.process.send_signal(signal.SIGTERM)
+            assert [line for line in lines if line][-1] == "data: [DONE]"
+        assert server.process.wait(20) == 0
+
+
 def test_a_killed_api_server_leaves_no_engine_behind(own_vllm: Server) -> None:
     """The engine's processes, with the model in their memory, end with the server that a supervisor sees."""
     engine = children(own_vllm)

@@ -1,5 +1,6 @@
 """Routes that the stock vLLM server lacks, loaded by it through `vllm.endpoint_plugins`."""
 
+import functools
 import time
 from argparse import Namespace
 from typing import Any
@@ -39,7 +40,8 @@ class Plugin:
         app.include_router(health.router(_ready), responses=ERROR_RESPONSES)
         self._app = app
         # vLLM lets uvicorn choose its HTTP protocol, and that one waits for ever for a request's headers.
-        auto.AutoHTTPProtocol = GuardedProtocol
+        guarded = functools.partial(GuardedProtocol, header_seconds=self._settings.header_timeout_seconds)
+        auto.AutoHTTPProtocol = guarded  # type: ignore[assignment]
 
     async def init_state(self, engine_client: EngineClient, state: State, args: Namespace) -> None:
         """Called when the engine is ready, after vLLM has set its own error handlers; ours replace two of them."""
