@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from onecard.gpu.machine import cpu_multiplies_bfloat16
 from onecard.settings import ModelSettings
 
 if TYPE_CHECKING:
@@ -39,5 +40,5 @@ def choose(settings: ModelSettings) -> Device:
         if settings.gpu_device >= torch.cuda.device_count():
             raise SystemExit(f"GPU_DEVICE={settings.gpu_device}, but there are {torch.cuda.device_count()} GPUs here.")
         return Device(f"cuda:{settings.gpu_device}", "float16" if settings.use_fp16 else "float32")
-    fast_bfloat16 = torch.cpu._is_avx512_bf16_supported()
-    return Device("cpu", "bfloat16" if settings.use_fp16 and fast_bfloat16 else "float32")
+    half = settings.use_fp16 and cpu_multiplies_bfloat16()
+    return Device("cpu", "bfloat16" if half else "float32")
