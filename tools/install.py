@@ -78,7 +78,7 @@ class Counter:
     def __init__(self, title: str, expected: int) -> None:
         self._title, self._expected, self._seen = title, expected, 0
         self._tty = sys.stdout.isatty()
-        self._step = max(1, expected // 4)
+        self._step = max(10, expected // 4)
 
     def read(self, line: str) -> None:
         """Look at one line of pip's."""
@@ -88,7 +88,7 @@ class Counter:
             name = words[3] if line.startswith("Requirement") and len(words) > 3 else words[1]
             if self._tty:
                 print(f"\r\033[K  {self._title}: {self._seen}/{self._expected} {name}", end="", flush=True)
-            elif self._seen % self._step == 0 and self._expected > 1:
+            elif self._seen % self._step == 0:
                 say(f"{self._title}: {self._seen}/{self._expected}")
         elif line.startswith("Installing collected packages"):
             if self._tty:
