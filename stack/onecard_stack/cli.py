@@ -47,8 +47,8 @@ def main() -> None:
 
     Settings are environment variables; `.env` in the current directory is read too. `.env.example` lists them all.
     """
-    # A closed terminal or a stopping machine deserves the same tidying up as Ctrl-C.
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    # A closed terminal or a stopping machine deserves the same tidying up as Ctrl-C (which a background job ignores).
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
 
 

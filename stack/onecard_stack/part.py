@@ -28,14 +28,14 @@ def main() -> None:
     """Watch what runs; then clear up and exec."""
     name, *command = sys.argv[1:]
     run_folder = Path(os.environ[leftovers.RUN_VARIABLE])
-    survivor = next((process for process in leftovers.find(run_folder, name) if _is_main(process)), None)
+    survivor = next((process for process in leftovers.find(run_folder, name) if is_main(process)), None)
     if survivor is not None and not watch(survivor):
         return
     leftovers.end(leftovers.find(run_folder, name), GRACE_SECONDS)
     os.execve(command[0], command, {**os.environ, MAIN_VARIABLE: str(os.getpid())})  # noqa: S606 - no shell is meant
 
 
-def _is_main(process: psutil.Process) -> bool:
+def is_main(process: psutil.Process) -> bool:
     """The part itself, not a child of it or another watcher."""
     try:
         own = process.environ().get(MAIN_VARIABLE)

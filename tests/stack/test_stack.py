@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from onecard_stack import leftovers
-from onecard_stack.part import MAIN_VARIABLE
+from onecard_stack.part import is_main
 from tests.stack.conftest import Place
 from tests.support import KEY
 
@@ -52,11 +52,7 @@ def answers(stack: Place, part: str) -> bool:
 
 def main_process(stack: Place, part: str) -> psutil.Process:
     """The process that is the part itself."""
-    own = [
-        process
-        for process in leftovers.find(stack.run_folder, part)
-        if part == "redis" or process.environ().get(MAIN_VARIABLE) == str(process.pid)
-    ]
+    own = [process for process in leftovers.find(stack.run_folder, part) if is_main(process)]
     assert len(own) == 1, own
     return own[0]
 
