@@ -61,6 +61,7 @@ BAD: dict[str, tuple[str, bytes, int]] = {
     "generate with an unknown field": (GENERATE, b'{"prompt": "a", "max_token": 5}', 400),
     "generate over the window": (GENERATE, json.dumps({"prompt": "맛있어요 " * 20_000}).encode(), 400),
     "tokens of a wrong type": ("/detokenize", b'{"tokens": "abc"}', 400),
+    "a route that resizes the server": ("/scale_elastic_ep", b'{"new_data_parallel_size": 2}', 404),
     "wrong path": ("/v1/nothing", b"{}", 404),
 }
 

@@ -22,6 +22,9 @@ from onecard import settings as settings_
 from onecard.app import ERROR_RESPONSES
 from onecard.server import GuardedProtocol
 
+_CONTROL = frozenset({"/scale_elastic_ep", "/is_scaling_elastic_ep"})
+"""Routes that change the server for everybody; a caller's key is not meant for that."""
+
 
 class Plugin:
     """vLLM makes one, hangs its routes into the app, and gives it the engine."""
@@ -36,6 +39,7 @@ class Plugin:
     def attach_router(self, app: FastAPI) -> None:
         """Called while vLLM builds its app."""
         app.state.onecard_traffic = Traffic()
+        app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", "") not in _CONTROL]
         app.include_router(_routes(), responses=ERROR_RESPONSES)
         app.include_router(health.router(_ready), responses=ERROR_RESPONSES)
         self._app = app
