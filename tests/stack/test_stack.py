@@ -57,6 +57,18 @@ def main_process(stack: Place, part: str) -> psutil.Process:
     return own[0]
 
 
+def watchers(stack: Place, name: str) -> list[psutil.Process]:
+    """Processes that run the module `name`."""
+
+    def runs(process: psutil.Process) -> bool:
+        try:
+            return process.cmdline()[2].endswith(f".{name}")
+        except (psutil.NoSuchProcess, IndexError):
+            return False
+
+    return [process for process in stack.processes() if runs(process)]
+
+
 def test_up_says_how_to_call_it(stack: Place) -> None:
     """Each line that it prints works when typed, and no key is in them."""
     printed = (stack.folder / "up.txt").read_text()
@@ -166,14 +178,14 @@ def test_a_killed_gateway_or_redis_comes_back(stack: Place, part: str) -> None:
 def test_whoever_watches_is_watched_too(stack: Place, victim: str) -> None:
     """A killed supervisord or keeper is back by itself, and no part has even noticed."""
     before = {part: main_process(stack, part).pid for part in PORTS}
-    killed = next(process for process in stack.processes() if f".{victim}" in " ".join(process.cmdline()))
-    killed.kill()
-    wait_until(lambda: not killed.is_running() or killed.status() == psutil.STATUS_ZOMBIE, 5, "it is dead")
+    killed = watchers(stack, victim)
+    assert len(killed) == 1
+    killed[0].kill()
     assert all(answers(stack, part) for part in CALLS)
-    wait_until(lambda: stack.run("status").returncode == 0, 20, f"{victim} is back")
+    wait_until(lambda: len(watchers(stack, victim)) == 1 and watchers(stack, victim) != killed, 20, f"{victim} is back")
+    wait_until(lambda: stack.run("status").returncode == 0, 20, "all is well")
     assert {part: main_process(stack, part).pid for part in PORTS} == before
-    keepers = [process for process in stack.processes() if ".keeper" in " ".join(process.cmdline())]
-    assert len(keepers) == 1
+    assert len(watchers(stack, "supervisord")) == len(watchers(stack, "keeper")) == 1
 
 
 def test_a_part_that_outlived_its_supervisor_is_still_watched(stack: Place) -> None:
