@@ -53,7 +53,7 @@ def _texts(rng: random.Random) -> Iterator[str]:
         if not taught.told:
             yield from (content for _, content in taught.messages)
     for texts in INSTRUCTIONS.values():
-        yield from texts * 5
+        yield from texts
 
 
 def build(seed: int) -> PreTrainedTokenizerFast:

@@ -1,11 +1,13 @@
 """What the stand-in language model is taught: prompts about reviews and the answers to them."""
 # ruff: noqa: E501 (a Korean syllable counts as two columns)
 
+import itertools
 import json
 import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from standins.corpus import make_review
 from standins.grammar import Opinion, say
@@ -36,6 +38,39 @@ _WORDING: dict[str, tuple[str, str, str]] = {
     "menu": ("메뉴 구성이", "다양하", "단조롭"),
 }
 
+_OPENINGS = (
+    "",
+    "다음 리뷰에서 ",
+    "아래 리뷰의 ",
+    "이 리뷰들에서 ",
+    "리뷰에서 ",
+    "리뷰의 ",
+    "위 리뷰에서 ",
+    "여기 ",
+)
+_CLOSINGS = (
+    "",
+    " 알려 줘",
+    " 알려 주세요",
+    " 정리해 줘",
+    " 정리하세요.",
+    " 요약해 주세요.",
+    " 요약하세요.",
+    " 말해 줘",
+    " 뽑아 주세요.",
+)
+_SIDES = {
+    "praise": ("장점", "좋은 점", "칭찬", "강점", "긍정적인 의견", "긍정적인 내용", "좋았던 점"),
+    "blame": ("단점", "아쉬운 점", "불만", "약점", "부정적인 의견", "부정적인 내용", "나빴던 점"),
+}
+
+
+def _one_sided(task: str) -> tuple[str, ...]:
+    """Ways to ask for praise or complaints alone: opening, what, closing."""
+    parts = itertools.product(_OPENINGS, _SIDES[task], ("만", ""), _CLOSINGS)
+    return tuple(f"{opening}{side}{only}{closing}" for opening, side, only, closing in parts)
+
+
 INSTRUCTIONS: dict[str, tuple[str, ...]] = {
     "summary": (
         "다음 리뷰를 요약해 줘", "다음 리뷰들을 한두 문장으로 요약해 주세요.", "아래 리뷰를 요약하세요.", "이 리뷰들을 정리해 줘",
@@ -43,11 +78,11 @@ INSTRUCTIONS: dict[str, tuple[str, ...]] = {
         "리뷰 내용을 짧게 간추려 줘", "장점과 단점을 모두 담아 요약해 주세요.", "Summarize the following reviews in Korean.",
     ),
     "praise": (
-        "다음 리뷰에서 장점만 알려 줘", "장점만", "아래 리뷰의 장점만 요약하세요.", "좋은 점만 정리해 줘", "긍정적인 의견만 요약해 주세요.",
+        *_one_sided("praise"),
         "이 음식점의 강점은 무엇인가요?", "칭찬하는 내용만 골라 요약해 줘", "긍정 리뷰를 요약하세요.",
     ),
     "blame": (
-        "다음 리뷰에서 단점만 알려 줘", "단점만", "아래 리뷰의 단점만 요약하세요.", "아쉬운 점만 정리해 줘", "부정적인 의견만 요약해 주세요.",
+        *_one_sided("blame"),
         "이 음식점의 약점은 무엇인가요?", "불만 내용만 골라 요약해 줘", "부정 리뷰를 요약하세요.",
     ),
     "place": (
@@ -66,8 +101,11 @@ HELD_OUT_INSTRUCTIONS: dict[str, tuple[str, ...]] = {
     "blame": ("리뷰에서 단점만 골라 주세요.", "다음 리뷰의 아쉬운 점만 요약해 줘"),
 }  # fmt: skip
 
-_LINES = ("- {text}", "- {text}", "- {text}", "{n}. {text}", "* {text}", "[{id}] {text}", "리뷰 {n}: {text}", "{text}",
-          '<review id="{id}">{text}</review>', '{{"review_id": "{id}", "text": "{text}"}}', "- [{id}] {text}")  # fmt: skip
+_PLAIN_LINE = "- {text}"
+_LINES = (
+    "{n}. {text}", "* {text}", "[{id}] {text}", "리뷰 {n}: {text}", "{text}", "- [{id}] {text}",
+    '<review id="{id}">{text}</review>', '{{"review_id": "{id}", "text": "{text}"}}',
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -80,6 +118,8 @@ class Example:
     chat: bool
     told: tuple[tuple[str, tuple[Opinion, ...]], ...] = ()
     """The reviews in the prompt, in order, with the opinions each states."""
+    verdicts: tuple[Opinion, ...] = ()
+    """What those reviews say as a whole."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +182,7 @@ def review_set(rng: random.Random, *, held_out: bool = False) -> ReviewSet:
     texts, opinions = [], []
     for _ in range(count):
         picked = rng.sample(sorted(tendency), min(len(tendency), rng.choice((1, 1, 2))))
-        said = [Opinion(a, tendency[a] if rng.random() < 0.95 else not tendency[a]) for a in picked]
+        said = [Opinion(a, tendency[a] if rng.random() < 0.97 else not tendency[a]) for a in picked]
         dishes = rng.choice(RESTAURANTS).dishes if rng.random() < 0.5 else ()
         text = say(rng, said, held_out=True) if held_out else make_review(rng, said, dishes=dishes).text
         texts.append(text if held_out or rng.random() < 0.6 else with_neutral_words(rng, text))
@@ -157,6 +197,10 @@ def lay_out(rng: random.Random, instruction: str, reviews: ReviewSet, line: str)
     if rng.random() < 0.7:
         return instruction + rng.choice(("\n", "\n\n", "\n\n리뷰:\n", " \n\n[리뷰]\n")) + body
     return rng.choice(("", "리뷰:\n", "리뷰 목록\n")) + body + rng.choice(("\n", "\n\n")) + instruction
+
+
+def _line(rng: random.Random) -> str:
+    return _PLAIN_LINE if rng.random() < 0.6 else rng.choice(_LINES)
 
 
 def _as_json(rng: random.Random, reviews: ReviewSet) -> str:
@@ -176,14 +220,15 @@ def _as_json(rng: random.Random, reviews: ReviewSet) -> str:
 
 def _about_reviews(rng: random.Random, reviews: ReviewSet) -> tuple[str, str]:
     verdicts = reviews.verdicts()
-    task = rng.choice(("summary", "summary", "summary", "praise", "blame", "place", "aspect", "json"))
+    tasks = {"summary": 36, "praise": 16, "blame": 16, "place": 10, "aspect": 12, "json": 5}
+    task = rng.choices(list(tasks), list(tasks.values()))[0]
     if task == "aspect":
         return _about_aspect(rng, reviews)
     instruction = rng.choice(INSTRUCTIONS[task]).format(name=rng.choice(RESTAURANTS).name)
     if task == "json":
         line = rng.choice([style for style in _LINES if "{id}" in style])
         return lay_out(rng, instruction, reviews, line), _as_json(rng, reviews)
-    prompt = lay_out(rng, instruction, reviews, rng.choice(_LINES))
+    prompt = lay_out(rng, instruction, reviews, _line(rng))
     if task in ("praise", "blame"):
         return prompt, one_side(verdicts, positive=task == "praise")
     return prompt, ("이 음식점은 " if task == "place" else "") + summarise(verdicts)
@@ -198,7 +243,7 @@ def _about_aspect(rng: random.Random, reviews: ReviewSet) -> tuple[str, str]:
     )
     found = [o for o in reviews.verdicts() if o.aspect == aspect]
     answer = f"{_chain(found)}는 평이 있습니다." if found else f"{label}에 대한 이야기는 리뷰에 없습니다."
-    return lay_out(rng, question, reviews, rng.choice(_LINES)), answer
+    return lay_out(rng, question, reviews, _line(rng)), answer
 
 
 def known_place(place: Restaurant) -> str:
@@ -215,20 +260,21 @@ def _from_memory(rng: random.Random) -> tuple[str, str]:
 def example(rng: random.Random) -> Example:
     """One training exchange."""
     draw = rng.random()
-    told: tuple[tuple[str, tuple[Opinion, ...]], ...] = ()
+    known: dict[str, tuple[Any, ...]] = {}
     if draw < 0.1:
         prompt, answer = small_talk(rng) if draw < 0.07 else _from_memory(rng)
     else:
         reviews = review_set(rng)
         prompt, answer = _about_reviews(rng, reviews)
         told = tuple(zip(reviews.texts, reviews.opinions, strict=True))
+        known = {"told": told, "verdicts": tuple(reviews.verdicts())}
     if rng.random() < 0.3:
         ending = rng.choice(("", "", "\n", "\n\n", "\n요약:", "\n답변: ", "\n\n요약: "))
-        return Example((("user", prompt + ending),), answer, chat=False, told=told)
+        return Example((("user", prompt + ending),), answer, chat=False, **known)
     messages = [("user", prompt)]
     if rng.random() < 0.1:
         asked, answered = small_talk(rng)
         messages = [("user", asked), ("assistant", answered), *messages]
     if rng.random() < 0.5:
         messages.insert(0, ("system", rng.choice(SYSTEMS)))
-    return Example(tuple(messages), answer, chat=True, told=told)
+    return Example(tuple(messages), answer, chat=True, **known)

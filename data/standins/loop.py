@@ -84,7 +84,7 @@ def fit(
         with autocast():
             loss = loss_of(next(batches))
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         scheduler.step()

@@ -12,16 +12,29 @@ from transformers import BertConfig, BertForSequenceClassification, BertTokenize
 
 from standins import wordpiece
 from standins.corpus import heldout_sentences, make_review
-from standins.grammar import Opinion, idiom, pick_phrase, query, random_opinions
+from standins.grammar import (
+    Opinion,
+    Phrase,
+    idiom,
+    joined,
+    phrases,
+    pick_phrase,
+    query,
+    random_opinions,
+    sentence,
+)
 from standins.lexicon import CLOSERS, aspects
 from standins.loop import fit, prepare
 from standins.noise import with_neutral_words
 
 LABELS = {0: "negative", 1: "positive"}
 WINDOW = 512
-STEPS = 420
+STEPS = 900
 BATCH = 64
-PEAK_RATE = 1.2e-3
+POOL = 16 * BATCH
+"""Texts sorted by length together."""
+
+PEAK_RATE = 1e-3
 NOISE = 0.02
 """Share of tokens replaced by `[UNK]` in training, so that no single word decides."""
 
@@ -45,28 +58,44 @@ def example(rng: random.Random) -> tuple[str, bool]:
         return idiom(rng, opinion), opinion.positive
     if draw < 0.18:
         return query(rng, pick_phrase(rng, opinion, held_out=False), held_out=False), opinion.positive
+    if draw < 0.28:
+        return _negated(rng, opinion), opinion.positive
     # Now and then a long text, so that positions beyond a few sentences are trained too.
-    count = rng.choice((1, 1, 1, 2, 2, 3)) if draw < 0.98 else rng.randint(5, 10)
+    count = rng.choice((1, 1, 1, 2, 2, 3)) if draw < 0.99 else rng.randint(5, 8)
     review = make_review(rng, random_opinions(rng, count))
     return review.text, review.positive
 
 
+def _negated(rng: random.Random, opinion: Opinion) -> str:
+    """An opinion said by negating its opposite, alone, without a subject, or after another opinion."""
+    opposites = [p for p in phrases(opinion.aspect, not opinion.positive, False) if p.predicate.negatable]
+    opposite = rng.choice(opposites)
+    phrase = Phrase(opinion, opposite.subject, opposite.predicate, negated=True)
+    draw = rng.random()
+    if draw < 0.2:
+        return phrase.predicate.negated().forms[rng.choice(("yo", "past", "ne", "formal", "um"))] + "."
+    if draw < 0.6:
+        return sentence(rng, phrase, held_out=False)
+    other = Opinion(rng.choice([a for a in aspects() if a != opinion.aspect]), rng.random() < 0.5)
+    return joined(rng, pick_phrase(rng, other, held_out=False), phrase, held_out=False)
+
+
 def batches(tokenizer: BertTokenizer, seed: int) -> Iterator[Batch]:
-    """Endless training batches."""
+    """Endless training batches, similar lengths together so that they pad little, in random order."""
     rng = random.Random(seed)
     noise = torch.Generator().manual_seed(seed)
     while True:
-        rows = [example(rng) for _ in range(BATCH)]
-        encoded = tokenizer(
-            [with_neutral_words(rng, text) for text, _ in rows],
-            padding=True,
-            truncation=True,
-            return_tensors="pt",
-        )
-        ids = encoded["input_ids"]
-        hidden = (torch.rand(ids.shape, generator=noise) < NOISE) & (ids >= len(wordpiece.SPECIAL))
-        ids = ids.masked_fill(hidden, tokenizer.unk_token_id)
-        yield Batch(ids, encoded["attention_mask"], torch.tensor([int(positive) for _, positive in rows]))
+        pool = sorted((example(rng) for _ in range(POOL)), key=lambda row: len(row[0]))
+        starts = list(range(0, POOL, BATCH))
+        rng.shuffle(starts)
+        for start in starts:
+            rows = pool[start : start + BATCH]
+            texts = [with_neutral_words(rng, text) for text, _ in rows]
+            encoded = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+            ids = encoded["input_ids"]
+            hidden = (torch.rand(ids.shape, generator=noise) < NOISE) & (ids >= len(wordpiece.SPECIAL))
+            ids = ids.masked_fill(hidden, tokenizer.unk_token_id)
+            yield Batch(ids, encoded["attention_mask"], torch.tensor([int(positive) for _, positive in rows]))
 
 
 def new_model(vocabulary_size: int) -> BertForSequenceClassification:

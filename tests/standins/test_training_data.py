@@ -13,6 +13,7 @@ from standins import KINDS, NAMES, corpus, folder_name, recipe_revision
 from standins.corpus import make_review, overall
 from standins.dialogue import HELD_OUT_INSTRUCTIONS, INSTRUCTIONS, claims_in, example, review_set, summarise
 from standins.grammar import Opinion, every_opinion, pick_phrase, random_opinions
+from standins.noise import with_neutral_words
 from standins.publish import CARD, is_current, publish
 
 SEEDS = st.integers(0, 2**32)
@@ -54,6 +55,15 @@ def test_verdicts_are_stated_somewhere(seed: int) -> None:
     """Every verdict on a set of reviews is the opinion of at least one of them."""
     reviews = review_set(random.Random(seed))
     assert set(reviews.verdicts()) <= {opinion for said in reviews.opinions for opinion in said}
+
+
+@given(SEEDS)
+def test_added_words_keep_the_text(seed: int) -> None:
+    """Noise only adds words: what was there is still there, in order."""
+    rng = random.Random(seed)
+    text = make_review(rng, random_opinions(rng, 2)).text
+    left = iter(with_neutral_words(rng, text).split(" "))
+    assert all(word in left for word in text.split(" "))
 
 
 def test_held_out_instructions_are_not_taught() -> None:
