@@ -28,7 +28,7 @@ class CheckError(Exception):
     """The stack cannot run like this; the message says what to change."""
 
 
-def ports(parts: Iterable[Process], host: str) -> None:
+def ports(parts: Iterable[Process]) -> None:
     """Every part can have its port.
 
     Raises:
@@ -43,7 +43,7 @@ def ports(parts: Iterable[Process], host: str) -> None:
             )
         taken[part.port] = part.name
         try:
-            _bind(host if part.name != "redis" else "127.0.0.1", part.port)
+            _bind(part.host, part.port)
         except OSError as error:
             who = _listener(part.port)
             reason = f"is taken{who}" if who or "in use" in str(error) else f"cannot be had ({error.strerror})"

@@ -16,7 +16,6 @@ from rich.table import Table
 from rich.text import Text
 
 from onecard_stack.settings import StackSettings
-from onecard_stack.table import url
 from onecard_stack.watch import StackError
 
 CLASSIFIED = 12
@@ -61,7 +60,7 @@ def run(settings: StackSettings, console: Console) -> None:
     headers = {"authorization": f"Bearer {settings.api_key.get_secret_value()}"} if settings.api_key else {}
     reviews = sample_reviews()
     timeout = httpx.Timeout(READ_SECONDS, connect=5)
-    base = url(settings, settings.gateway_port)
+    base = settings.gateway_url
     try:
         with httpx.Client(base_url=base, headers=headers, timeout=timeout, trust_env=False) as client:
             show = _Show(client, console)

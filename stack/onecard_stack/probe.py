@@ -5,26 +5,25 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
-from onecard_stack.settings import StackSettings
-from onecard_stack.table import Process, url
+from onecard_stack.table import Process
 
 SECONDS = 2.0
 
 
-def ready(part: Process, settings: StackSettings) -> bool:
+def ready(part: Process) -> bool:
     """The part can do its work now."""
     if part.health is None:
         return _pong(part.port)
     try:
-        return httpx.get(url(settings, part.port) + part.health, timeout=SECONDS, trust_env=False).status_code == 200
+        return httpx.get(part.url + part.health, timeout=SECONDS, trust_env=False).status_code == 200
     except httpx.HTTPError:
         return False
 
 
-def all_ready(parts: list[Process], settings: StackSettings) -> dict[str, bool]:
+def all_ready(parts: list[Process]) -> dict[str, bool]:
     """Readiness by name, asked for at the same time."""
     with ThreadPoolExecutor(len(parts)) as pool:
-        answers = pool.map(lambda part: ready(part, settings), parts)
+        answers = pool.map(ready, parts)
         return {part.name: answer for part, answer in zip(parts, answers, strict=True)}
 
 

@@ -13,14 +13,14 @@ from onecard.models import find
 from onecard_stack import machine, probe
 from onecard_stack.settings import StackSettings
 from onecard_stack.supervisor import Supervisor
-from onecard_stack.table import processes, url
+from onecard_stack.table import processes
 
 FOLLOW_SECONDS = 0.3
 
 
 def how_to_call(settings: StackSettings) -> str:
     """What to type to use a running stack."""
-    base = url(settings, settings.gateway_port)
+    base = settings.gateway_url
     key = ' -H "Authorization: Bearer $API_KEY"' if settings.api_key else ""
     post = f"curl -s{key} -H 'content-type: application/json' {base}"
     names = {
@@ -47,7 +47,7 @@ def show_status(settings: StackSettings, console: Console) -> bool:
     if not states:
         console.print("The stack does not run. 'make up' starts it.")
         return False
-    ready = probe.all_ready(parts, settings)
+    ready = probe.all_ready(parts)
     table = Table(box=None, pad_edge=False)
     for heading in ("part", "state", "pid", "up", "port"):
         table.add_column(heading)

@@ -13,6 +13,14 @@ from onecard.models import Kind
 from onecard.settings import load
 from sentiment_service.settings import SentimentSettings
 
+LOOPBACK = "127.0.0.1"
+
+
+def reachable_url(host: str, port: int) -> str:
+    """Where this machine reaches what listens on `host`, which may be all of its addresses."""
+    host = {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
 
 class StackSettings(GatewaySettings, LlmSettings, SentimentSettings, EmbeddingSettings):
     """Environment variables of the command `onecard`.
@@ -20,7 +28,7 @@ class StackSettings(GatewaySettings, LlmSettings, SentimentSettings, EmbeddingSe
     The parts' own are included, so that a wrong one shows before anything starts and each default is given once.
     """
 
-    redis_host: str = "127.0.0.1"
+    redis_host: str = LOOPBACK
     """Another host than this machine: that one's Redis is used, and none is started here."""
 
     redis_port: int = Field(default=6379, ge=1, le=65535)
@@ -64,9 +72,9 @@ class StackSettings(GatewaySettings, LlmSettings, SentimentSettings, EmbeddingSe
         return {"sentiment": self.sentiment_model, "embedding": self.embedding_model, "llm": self.llm_model}
 
     @property
-    def reachable_host(self) -> str:
-        """An address at which this machine reaches what listens on `host`."""
-        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+    def gateway_url(self) -> str:
+        """Where this machine reaches the gateway."""
+        return reachable_url(self.host, self.gateway_port)
 
     @property
     def run_folder(self) -> Path:

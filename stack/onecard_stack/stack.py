@@ -57,7 +57,7 @@ class Stack:
         elif left := leftovers.find(self.settings.run_folder):
             self._say(f"Ending {len(left)} processes of an earlier run that nobody watches any more.")
             leftovers.end_all(self.settings.run_folder, self._grace)
-        checks.ports(self.parts, self.settings.host)
+        checks.ports(self.parts)
         try:
             self.settings.log_folder.mkdir(parents=True, exist_ok=True)
             self.supervisor.start(config, os.environ)
@@ -103,7 +103,7 @@ class Stack:
         deadline = time.monotonic() + self.settings.start_seconds
         with Progress(self.console) as progress:
             while True:
-                ready = probe.all_ready(self.parts, self.settings)
+                ready = probe.all_ready(self.parts)
                 progress.show(watch.rows(self.supervisor.states(), ready))
                 if all(ready.values()):
                     return

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from onecard_stack.settings import StackSettings
+from onecard_stack.settings import LOOPBACK, StackSettings, reachable_url
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,8 @@ class Process:
     name: str
     argv: tuple[str, ...]
     port: int
+    host: str = LOOPBACK
+    """Address to listen on."""
     environment: dict[str, str] = field(default_factory=dict)
     """What this part gets on top of the inherited environment. Holds no secrets: it is written to a file."""
     defaults: dict[str, str] = field(default_factory=dict)
@@ -33,6 +35,11 @@ class Process:
     health: str | None = "/health/ready"
     """Path that answers 200 once it can work; None for Redis, which answers PING."""
 
+    @property
+    def url(self) -> str:
+        """Where this machine reaches it."""
+        return reachable_url(self.host, self.port)
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -46,16 +53,11 @@ class Machine:
 def processes(settings: StackSettings, machine: Machine) -> list[Process]:
     """The parts, in start order: Redis, encoders, the LLM once they are ready (it measures the card), the gateway."""
     encoders = [_encoder(kind, settings, machine) for kind in ("sentiment", "embedding")]
-    parts = [*encoders, _llm(settings, encoders), _gateway(settings)]
+    models = [*encoders, _llm(settings, encoders)]
+    parts = [*models, _gateway(settings, models)]
     if machine.redis_server is not None and settings.starts_redis:
         parts.insert(0, _redis(settings, machine.redis_server))
     return parts
-
-
-def url(settings: StackSettings, port: int) -> str:
-    """Where this machine reaches the part on `port`."""
-    host = settings.reachable_host
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _python(module: str, *arguments: str) -> tuple[str, ...]:
@@ -65,7 +67,7 @@ def _python(module: str, *arguments: str) -> tuple[str, ...]:
 def _redis(settings: StackSettings, binary: Path) -> Process:
     argv = (
         str(binary),
-        *("--bind", "127.0.0.1"),
+        *("--bind", LOOPBACK),
         *("--port", str(settings.redis_port)),
         *("--save", ""),
         *("--appendonly", "no"),
@@ -99,7 +101,13 @@ def _encoder(kind: str, settings: StackSettings, machine: Machine) -> Process:
         kind,
         _python(f"{kind}_service"),
         port,
-        environment={**_offline(settings), f"{kind.upper()}_PORT": str(port), f"{kind.upper()}_MODEL": model},
+        # No key guards an encoder: whatever HOST opens to the network, the encoders stay on this machine.
+        environment={
+            **_offline(settings),
+            "HOST": LOOPBACK,
+            f"{kind.upper()}_PORT": str(port),
+            f"{kind.upper()}_MODEL": model,
+        },
         # In a container torch counts the host's cores, not the share it may use, and its threads then fight.
         defaults={"OMP_NUM_THREADS": str(machine.cores)},
         order=20,
@@ -109,12 +117,13 @@ def _encoder(kind: str, settings: StackSettings, machine: Machine) -> Process:
 
 
 def _llm(settings: StackSettings, encoders: Sequence[Process]) -> Process:
-    neighbours = ",".join(url(settings, encoder.port) for encoder in encoders)
+    neighbours = ",".join(encoder.url for encoder in encoders)
     own = settings.llm_wait_for if "llm_wait_for" in settings.model_fields_set else None
     return Process(
         "llm",
         _python("llm_service"),
         settings.vllm_port,
+        settings.host,
         environment={
             **_offline(settings),
             "LLM_MODEL": settings.llm_model,
@@ -131,20 +140,14 @@ def _llm(settings: StackSettings, encoders: Sequence[Process]) -> Process:
     )
 
 
-def _gateway(settings: StackSettings) -> Process:
-    ports = {
-        "llm_url": settings.vllm_port,
-        "sentiment_url": settings.sentiment_port,
-        "embedding_url": settings.embedding_port,
-    }
-    addresses = {
-        name.upper(): getattr(settings, name) if name in settings.model_fields_set else url(settings, port)
-        for name, port in ports.items()
-    }
+def _gateway(settings: StackSettings, models: Sequence[Process]) -> Process:
+    own = settings.model_dump(include=settings.model_fields_set)
+    addresses = {f"{part.name.upper()}_URL": own.get(f"{part.name}_url", part.url) for part in models}
     return Process(
         "gateway",
         _python("gateway"),
         settings.gateway_port,
+        settings.host,
         environment={"GATEWAY_PORT": str(settings.gateway_port), **addresses},
         order=40,
         stop_seconds=settings.drain_seconds + 5,

@@ -66,15 +66,15 @@ def test_a_port_that_is_taken_is_named_with_its_variable() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with pytest.raises(checks.CheckError, match=rf"Port {port} for gateway .*GATEWAY_PORT"):
-            checks.ports([Process("gateway", (), port)], "127.0.0.1")
+            checks.ports([Process("gateway", (), port)])
 
 
 def test_free_ports_pass_and_one_port_for_two_does_not() -> None:
     """Two parts that want the same port are found out although nobody listens there yet."""
     port = free_port()
-    checks.ports([Process("llm", (), port)], "127.0.0.1")
+    checks.ports([Process("llm", (), port)])
     with pytest.raises(checks.CheckError, match="GATEWAY_PORT and VLLM_PORT"):
-        checks.ports([Process("llm", (), port), Process("gateway", (), port)], "127.0.0.1")
+        checks.ports([Process("llm", (), port), Process("gateway", (), port)])
 
 
 def test_a_full_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,8 +48,18 @@ def test_addresses_follow_ports_unless_they_are_set() -> None:
 @pytest.mark.parametrize(("host", "address"), [("0.0.0.0", "127.0.0.1"), ("127.0.0.2", "127.0.0.2"), ("::1", "[::1]")])
 def test_parts_reach_each_other_wherever_they_listen(host: str, address: str) -> None:
     """An address to listen on becomes one that can be called."""
-    gateway = table(host=host)["gateway"]
-    assert gateway.environment["SENTIMENT_URL"] == f"http://{address}:8002"
+    parts = table(host=host)
+    assert parts["gateway"].environment["LLM_URL"] == parts["llm"].url == f"http://{address}:8001"
+
+
+def test_what_no_key_guards_stays_on_this_machine() -> None:
+    """HOST opens the gateway and the LLM service, which ask for a key; never Redis and the encoders."""
+    parts = table(host="0.0.0.0")
+    assert {name: part.host for name, part in parts.items() if part.host != "127.0.0.1"} == {
+        "llm": "0.0.0.0",
+        "gateway": "0.0.0.0",
+    }
+    assert parts["sentiment"].environment["HOST"] == parts["embedding"].environment["HOST"] == "127.0.0.1"
 
 
 def test_no_redis_of_our_own_where_one_is_named() -> None:
