@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests.llm.conftest import STAND_IN, START_SECONDS, Target
-from tests.support import Server, serving
+from tests.support import Server, serving, start
 
 LONG = {"model": STAND_IN, "prompt": "국물이 ", "max_tokens": 900, "ignore_eos": True}
 
@@ -98,6 +98,21 @@ def test_a_killed_api_server_leaves_no_engine_behind(own_vllm: Server) -> None:
     own_vllm.process.kill()
     own_vllm.process.wait(5)
     assert_gone(engine, 10)
+
+
+def test_a_server_killed_while_it_starts_leaves_no_engine_behind(llm_env: dict[str, str]) -> None:
+    """The same before the engine has loaded anything, when it would wait for its server for minutes."""
+    server = start("llm_service", port_variable="VLLM_PORT", env=llm_env)
+    try:
+        process, deadline = psutil.Process(server.process.pid), time.monotonic() + START_SECONDS
+        while not (engine := [c for c in process.children() if "spawn_main" in " ".join(c.cmdline())]):
+            assert time.monotonic() < deadline, server.log()
+            time.sleep(0.05)
+        server.process.kill()
+        server.process.wait(5)
+        assert_gone(engine, 40)
+    finally:
+        server.stop()
 
 
 def test_a_killed_engine_ends_the_server(own_vllm: Server) -> None:

@@ -12,7 +12,12 @@ _PR_SET_PDEATHSIG = 1
 
 
 def log_formatter() -> logging.Formatter:
-    """The formatter that `logging.json` names."""
+    """The formatter that `logging.json` names.
+
+    Setting up its log is the first thing that an engine process does, so it is tied to its parent here: before it
+    loads plug-ins it waits for the server, for minutes if that is gone.
+    """
+    die_with_parent()
     return logs.formatter("llm")
 
 
