@@ -6,13 +6,12 @@ import socket
 import time
 from collections.abc import Sequence
 from importlib import metadata
-from pathlib import Path
 
 import httpx
 
 from llm_service.launch import PLUGIN, Machine, ModelFacts
 from llm_service.settings import LlmSettings
-from onecard import logs
+from onecard import logs, model_files
 from onecard.gpu import machine
 from onecard.models import ModelFolder
 
@@ -25,45 +24,12 @@ def read_model(folder: ModelFolder) -> ModelFacts:
     Raises:
         SystemExit: a file that every engine needs is not there or not whole.
     """
+    if fault := model_files.fault(folder.path):
+        raise _broken(folder, fault)
     try:
-        config = json.loads((folder.path / "config.json").read_bytes())
-        window = int(config["max_position_embeddings"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise _broken(folder, "config.json is missing or broken") from None
-    if not (folder.path / "tokenizer.json").is_file():
-        raise _broken(folder, "tokenizer.json is missing")
-    shards = sorted(folder.path.glob("*.safetensors"))
-    if not shards:
-        raise _broken(folder, "it holds no *.safetensors")
-    for shard in [*_named_shards(folder), *shards]:
-        if not _whole(shard):
-            raise _broken(folder, f"{shard.name} is missing or cut short")
-    return ModelFacts(window)
-
-
-def _named_shards(folder: ModelFolder) -> list[Path]:
-    """The weight files that the index names, if the weights are split."""
-    try:
-        index = json.loads((folder.path / "model.safetensors.index.json").read_bytes())
-        return [folder.path / name for name in sorted(set(index["weight_map"].values()))]
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, KeyError, AttributeError):
-        raise _broken(folder, "model.safetensors.index.json is broken") from None
-
-
-def _whole(shard: Path) -> bool:
-    """Whether the file is as long as its own header says."""
-    try:
-        with shard.open("rb") as file:
-            header_bytes = int.from_bytes(file.read(8), "little")
-            if not 0 < header_bytes < 100_000_000:
-                return False
-            header = json.loads(file.read(header_bytes))
-        end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
-        return shard.stat().st_size == 8 + header_bytes + int(end)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+        return ModelFacts(int(json.loads((folder.path / "config.json").read_bytes())["max_position_embeddings"]))
+    except (ValueError, KeyError, TypeError):
+        raise _broken(folder, "config.json gives no max_position_embeddings") from None
 
 
 def _broken(folder: ModelFolder, what: str) -> SystemExit:

@@ -10,7 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from fastapi import Request
 from transformers.utils.logging import disable_progress_bar
 
-from onecard import logs
+from onecard import logs, model_files
 from onecard.batching.batcher import Batcher, Engine
 from onecard.errors import InvalidRequest, ModelNotFound
 from onecard.gpu.device import Device, choose
@@ -125,6 +125,8 @@ def open_encoder(kind: Kind, model: str, settings: EncoderSettings, load: Loader
         SystemExit: the model is not there or is broken.
     """
     folder = find(kind, model, settings.model_cache_path)
+    if fault := model_files.fault(folder.path):
+        raise SystemExit(f"model {folder.name}: {fault}. Remove its folder, and run 'make models' again.")
     device = choose(settings)
     disable_progress_bar()  # It would write control characters into the JSON log.
     started = time.perf_counter()
@@ -134,8 +136,9 @@ def open_encoder(kind: Kind, model: str, settings: EncoderSettings, load: Loader
         reader = TextReader.load(folder.path, engine.window)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         log.exception("model does not load", model=folder.name)
-        message = f"model {folder.name} does not load ({type(error).__name__}). Remove its folder, run 'make models'."
-        raise SystemExit(message) from None
+        raise SystemExit(
+            f"model {folder.name} does not load ({type(error).__name__}); the log has the place."
+        ) from None
     longest = min(engine.window, settings.batch_tokens)
     filler = reader.read(["가 " * longest], truncate=True)[0]
     engine.run([filler] * min(settings.batch_texts, settings.batch_tokens // longest))

@@ -4,13 +4,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import httpx
 import psutil
 import pytest
 
 from tests.llm.conftest import STAND_IN, START_SECONDS, Target
-from tests.support import Server, serving, start
+from tests.support import KEY, Server, serving, start
 
 LONG = {"model": STAND_IN, "prompt": "국물이 ", "max_tokens": 900, "ignore_eos": True}
 
@@ -118,6 +119,12 @@ def test_a_server_killed_while_it_starts_leaves_no_engine_behind(llm_env: dict[s
 def test_a_killed_engine_ends_the_server(own_vllm: Server) -> None:
     """Without its engine the server is not ready, and exits with an error, so that a supervisor starts it again."""
     engine = children(own_vllm)
+    headers = {"authorization": f"Bearer {KEY}"}
     next(child for child in engine if "EngineCore" in " ".join(child.cmdline())).kill()
+    with httpx.Client(base_url=own_vllm.url, headers=headers, timeout=30) as http, suppress(httpx.TransportError):
+        while own_vllm.process.poll() is None:
+            answer = http.post("/v1/completions", json={**LONG, "max_tokens": 5})
+            assert answer.status_code in (200, 503), answer.text
+            assert answer.status_code == 200 or answer.headers["retry-after"]
     assert own_vllm.process.wait(20) != 0
     assert_gone(engine, 10)

@@ -1,6 +1,7 @@
 """vLLM's own error answers, put into the shape that all services share."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +43,13 @@ class OneErrorShape:
         if scope["type"] != "http" or scope["path"] == _READINESS:
             await self._app(scope, receive, send)
             return
-        await self._app(scope, receive, Rewriter(send))
+        await self._app(scope, receive, Rewriter(send, engine_failed=lambda: engine_failed(scope)))
+
+
+def engine_failed(scope: Scope) -> bool:
+    """The engine process has died; the server ends soon, and a supervisor starts another one."""
+    errored: bool = scope["app"].state.engine_client.errored
+    return errored
 
 
 @dataclass
@@ -50,6 +57,7 @@ class Rewriter:
     """A `send` that rewrites errors."""
 
     send: Send
+    engine_failed: Callable[[], bool]
     held: Message | None = None
     body: bytes = b""
 
@@ -66,12 +74,14 @@ class Rewriter:
 
     async def _send_rewritten(self, start: Message) -> None:
         status: int = start["status"]
+        if status == 500 and self.engine_failed():
+            status = 503  # What failed is the engine and not the request: the same one may succeed soon.
         body = rewrite(status, self.body)
         kept = [(k, v) for k, v in start["headers"] if k.lower() in (b"allow", b"retry-after")]
         kept += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         if status in _RETRY and not any(name.lower() == b"retry-after" for name, _ in kept):
             kept.append((b"retry-after", b"1"))
-        await self.send({**start, "headers": kept})
+        await self.send({**start, "status": status, "headers": kept})
         await self.send({"type": "http.response.body", "body": body})
 
 

@@ -3,7 +3,7 @@
 from starlette.types import ASGIApp, Receive, Scope, Send
 from vllm.v1.metrics.prometheus import get_prometheus_registry
 
-from llm_service.on_vllm.answers import OneErrorShape
+from llm_service.on_vllm.answers import OneErrorShape, engine_failed
 from llm_service.on_vllm.traffic import Traffic
 from llm_service.settings import LlmSettings
 from onecard import logs
@@ -49,8 +49,8 @@ class Gate:
             await self._app(scope, receive, send)
             return
         traffic: Traffic = scope["app"].state.onecard_traffic
-        if traffic.stopping:
-            raise Unavailable("The server is stopping. Try again in a few seconds.", retry_after=5)
+        if traffic.stopping or engine_failed(scope):
+            raise Unavailable("The server is restarting. Try again in a few seconds.", retry_after=5)
         body = state_of(scope).get("json")
         choices = body.get("n") if isinstance(body, dict) else None
         if isinstance(choices, int) and choices > self._most_choices:
