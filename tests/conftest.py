@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import KEY, Server, free_port, serving
+from tests.support import KEY, LLM, VLLM_START_SECONDS, Server, free_port, serving
 
 ROOT = Path(__file__).parent.parent
 
@@ -48,9 +48,31 @@ def embedding(encoder_env: dict[str, str]) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def auth() -> dict[str, str]:
-    """The header that carries the test key."""
-    return {"authorization": f"Bearer {KEY}"}
+def llm_env(model_cache: Path) -> dict[str, str]:
+    """Environment of an LLM service on the stand-in, on the CPU, with a key."""
+    return {
+        "MODEL_CACHE_PATH": str(model_cache),
+        "LLM_MODEL": LLM,
+        "API_KEY": KEY,
+        "USE_GPU": "false",
+        "LLM_EAGER": "true",
+        "LLM_CPU_KV_GB": "1",
+    }
+
+
+@pytest.fixture(scope="session")
+def vllm(llm_env: dict[str, str]) -> Iterator[Server]:
+    """A running LLM service on vLLM."""
+    with serving("llm_service", port_variable="VLLM_PORT", env=llm_env, ready_within=VLLM_START_SECONDS) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def transformers(llm_env: dict[str, str]) -> Iterator[Server]:
+    """A running LLM service on the Transformers engine."""
+    env = {**llm_env, "VLLM_ENABLED": "false"}
+    with serving("llm_service", port_variable="VLLM_PORT", env=env) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,10 @@ import httpx
 
 KEY = "test-key-0123456789"
 """API key of the services that tests start with one."""
+LLM = "Qwen/Qwen2.5-0.5B-Instruct"
+"""The model that the tests' LLM service is asked for; the stand-in answers to its name."""
+VLLM_START_SECONDS = 240
+"""Longest wait for vLLM: it needs 25 to 60 s on two idle cores."""
 
 
 def free_port() -> int:

@@ -1,5 +1,7 @@
 """Every service against its own OpenAPI page: generated requests, right and wrong ones, over every operation."""
 
+from collections.abc import Callable
+
 import httpx
 import pytest
 import schemathesis
@@ -12,34 +14,56 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.support import Server
+from tests.support import KEY, Server
 
 AWAY = 503
 """The one server error that is no fault: a gateway says it, documented, when a service behind it is away."""
+KEYED = {"authorization": f"Bearer {KEY}"}
+OUR_CHECKS = [content_type_conformance, response_schema_conformance, status_code_conformance]
+"""What our own pages promise, and vLLM's page does not keep for itself."""
+BOTH_MODES = pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["right", "wrong"])
 
 
-def check(case: Case) -> None:
-    """The answer is documented, has the documented shape, and is no fault of the server."""
-    answer = case.call(timeout=30)
-    checks = [content_type_conformance, response_schema_conformance, status_code_conformance]
-    if answer.status_code != AWAY:
-        checks.append(not_a_server_error)
-    case.validate_response(answer, checks=checks)
+def run(server: Server, mode: GenerationMode, check: Callable[[Case], None], examples: int, only: set[str]) -> None:
+    """Generate requests for each operation (of the paths in `only`, if there are any)."""
+    schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json", headers=KEYED)
+    operations = [operation for result in schema.get_all_operations() if (operation := result.ok())]
+    chosen = [operation for operation in operations if not only or operation.path in only]
+    assert len(chosen) >= max(4, len(only))
+    for operation in chosen:
+        # Without a body there is nothing that could be wrong: any text is a right path parameter.
+        if mode is GenerationMode.POSITIVE or list(operation.body):
+            generated = given(case=operation.as_strategy(generation_mode=mode))(check)
+            settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))(generated)()
+    assert httpx.get(f"{server.url}/health/ready").status_code == 200
 
 
-@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["right", "wrong"])
-@pytest.mark.parametrize("service", ["sentiment", "embedding", "gateway"])
+@BOTH_MODES
+@pytest.mark.parametrize("service", ["sentiment", "embedding", "gateway", "transformers"])
 def test_generated_requests_get_documented_answers(
     service: str, mode: GenerationMode, request: pytest.FixtureRequest
 ) -> None:
     """No generated request gets a 500, an undocumented status or a body of another shape."""
-    server: Server = request.getfixturevalue(service)
-    schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
-    operations = [result.ok() for result in schema.get_all_operations()]
-    assert len(operations) >= 4
-    for operation in operations:
-        # Without a body there is nothing that could be wrong: any text is a right path parameter.
-        if mode is GenerationMode.POSITIVE or list(operation.body):
-            run = given(case=operation.as_strategy(generation_mode=mode))(check)
-            settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))(run)()
-    assert httpx.get(f"{server.url}/health/ready").status_code == 200
+
+    def check(case: Case) -> None:
+        answer = case.call(timeout=60, headers=KEYED)
+        faults = [] if answer.status_code == AWAY else [not_a_server_error]
+        case.validate_response(answer, checks=[*OUR_CHECKS, *faults])
+
+    run(request.getfixturevalue(service), mode, check, 5 if service == "transformers" else 25, set())
+
+
+@BOTH_MODES
+def test_generated_requests_never_fail_the_vllm_server(vllm: Server, mode: GenerationMode) -> None:
+    """On the routes that the gateway offers, no generated request gets a 500, and every error has the one shape."""
+    offered = {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/tokenize", "/detokenize", "/generate"}
+
+    def check(case: Case) -> None:
+        if isinstance(case.body, dict):
+            case.body = {"max_tokens": 5, **case.body}
+        answer = case.call(timeout=60, headers=KEYED)
+        case.validate_response(answer, checks=[not_a_server_error])
+        if answer.status_code >= 400:
+            assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+    run(vllm, mode, check, 15, offered)

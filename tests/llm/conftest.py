@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 import openai
@@ -12,9 +11,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support import KEY, Server, serving
 
 STAND_IN = "onecard/standin-qwen2"
-WANTED = "Qwen/Qwen2.5-0.5B-Instruct"
-START_SECONDS = 240
-"""Longest wait for vLLM: it needs 25 to 60 s on two idle cores."""
 
 
 @dataclass(frozen=True)
@@ -42,34 +38,6 @@ class Target:
         samples = [s for family in text_string_to_metric_families(text) for s in family.samples if s.name == name]
         assert samples, name
         return sum(sample.value for sample in samples)
-
-
-@pytest.fixture(scope="session")
-def llm_env(model_cache: Path) -> dict[str, str]:
-    """Environment of an LLM service on the stand-in, on the CPU, with a key."""
-    return {
-        "MODEL_CACHE_PATH": str(model_cache),
-        "LLM_MODEL": WANTED,
-        "API_KEY": KEY,
-        "USE_GPU": "false",
-        "LLM_EAGER": "true",
-        "LLM_CPU_KV_GB": "1",
-    }
-
-
-@pytest.fixture(scope="session")
-def vllm(llm_env: dict[str, str]) -> Iterator[Server]:
-    """A running LLM service on vLLM."""
-    with serving("llm_service", port_variable="VLLM_PORT", env=llm_env, ready_within=START_SECONDS) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def transformers(llm_env: dict[str, str]) -> Iterator[Server]:
-    """A running LLM service on the Transformers engine."""
-    env = {**llm_env, "VLLM_ENABLED": "false"}
-    with serving("llm_service", port_variable="VLLM_PORT", env=env) as server:
-        yield server
 
 
 @pytest.fixture(scope="session", params=["vllm", "transformers"])

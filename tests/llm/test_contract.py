@@ -6,7 +6,8 @@ from typing import Any
 import openai
 import pytest
 
-from tests.llm.conftest import STAND_IN, WANTED, Target
+from tests.llm.conftest import STAND_IN, Target
+from tests.support import LLM
 
 ASK: list[Any] = [{"role": "user", "content": "이 식당 리뷰를 요약해 주세요."}]
 
@@ -23,7 +24,7 @@ def greedy_text(target: Target, tokens: int = 40) -> str:
 
 def test_chat_answers_under_the_models_own_name(target: Target) -> None:
     """A chat has text, an end, a usage that adds up, and the name of the model that really answered."""
-    for name in (STAND_IN, WANTED):
+    for name in (STAND_IN, LLM):
         answer = target.sdk().chat.completions.create(model=name, messages=ASK, max_tokens=12)
         assert answer.object == "chat.completion"
         assert answer.model == STAND_IN
@@ -127,7 +128,7 @@ def test_the_model_list_names_the_stand_in(target: Target) -> None:
     [card] = [model for model in target.sdk().models.list() if model.id == STAND_IN]
     extra = card.model_dump()
     assert extra["engine"] == target.engine
-    assert extra["stand_in_for"] == WANTED
+    assert extra["stand_in_for"] == LLM
     assert extra["max_model_len"] > 0
     assert "root" not in extra
     assert target.sdk().models.retrieve(STAND_IN).id == STAND_IN

@@ -10,8 +10,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.llm.conftest import STAND_IN, START_SECONDS, Target
-from tests.support import KEY, Server, serving, start
+from tests.llm.conftest import STAND_IN, Target
+from tests.support import KEY, VLLM_START_SECONDS, Server, serving, start
 
 LONG = {"model": STAND_IN, "prompt": "국물이 ", "max_tokens": 900, "ignore_eos": True}
 
@@ -20,7 +20,7 @@ LONG = {"model": STAND_IN, "prompt": "국물이 ", "max_tokens": 900, "ignore_eo
 def own_vllm(llm_env: dict[str, str]) -> Iterator[Server]:
     """A vLLM that a test may break."""
     env = {**llm_env, "DRAIN_SECONDS": "60"}
-    with serving("llm_service", port_variable="VLLM_PORT", env=env, ready_within=START_SECONDS) as server:
+    with serving("llm_service", port_variable="VLLM_PORT", env=env, ready_within=VLLM_START_SECONDS) as server:
         yield server
 
 
@@ -105,7 +105,7 @@ def test_a_server_killed_while_it_starts_leaves_no_engine_behind(llm_env: dict[s
     """The same before the engine has loaded anything, when it would wait for its server for minutes."""
     server = start("llm_service", port_variable="VLLM_PORT", env=llm_env)
     try:
-        process, deadline = psutil.Process(server.process.pid), time.monotonic() + START_SECONDS
+        process, deadline = psutil.Process(server.process.pid), time.monotonic() + VLLM_START_SECONDS
         while not (engine := [c for c in process.children() if "spawn_main" in " ".join(c.cmdline())]):
             assert time.monotonic() < deadline, server.log()
             time.sleep(0.05)
