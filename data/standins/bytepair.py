@@ -1,11 +1,12 @@
 """Byte-level BPE tokenizer and chat template of the stand-in language model."""
 # ruff: noqa: S311 (seeded on purpose: nothing here is secret)
 
+import json
 import random
 from collections.abc import Iterator
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
+from transformers import Qwen2Tokenizer
 
 from standins.dialogue import INSTRUCTIONS, Example, example
 from standins.morphemes import morphemes
@@ -56,11 +57,15 @@ def _texts(rng: random.Random) -> Iterator[str]:
         yield from texts
 
 
-def build(seed: int) -> PreTrainedTokenizerFast:
-    """A tokenizer that reproduces any text exactly: all 256 bytes are in it, and nothing is normalised."""
+def build(seed: int) -> Qwen2Tokenizer:
+    """A tokenizer that knows all 256 bytes, so that no text is unknown to it.
+
+    It splits text and composes letters (NFC) just as Qwen2's own does, because that is the class every
+    loader picks for a Qwen2 model.
+    """
+    like = Qwen2Tokenizer().backend_tokenizer
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.normalizer, tokenizer.pre_tokenizer = like.normalizer, like.pre_tokenizer
     trainer = trainers.BpeTrainer(
         vocab_size=SIZE,
         special_tokens=[AddedToken(token, special=True, normalized=False) for token in (PAD, START, END)],
@@ -68,8 +73,10 @@ def build(seed: int) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     tokenizer.train_from_iterator(_texts(random.Random(seed)), trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+    trained = json.loads(tokenizer.to_str())["model"]
+    return Qwen2Tokenizer(
+        vocab=trained["vocab"],
+        merges=[tuple(pair) for pair in trained["merges"]],
         eos_token=END,
         pad_token=PAD,
         extra_special_tokens=[START],
@@ -79,7 +86,7 @@ def build(seed: int) -> PreTrainedTokenizerFast:
     )
 
 
-def prompt_of(tokenizer: PreTrainedTokenizerFast, taught: Example) -> str:
+def prompt_of(tokenizer: Qwen2Tokenizer, taught: Example) -> str:
     """The exact text before the answer."""
     if not taught.chat:
         return taught.messages[-1][1]

@@ -7,7 +7,6 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from standins.corpus import make_review
 from standins.grammar import Opinion, say
@@ -260,21 +259,21 @@ def _from_memory(rng: random.Random) -> tuple[str, str]:
 def example(rng: random.Random) -> Example:
     """One training exchange."""
     draw = rng.random()
-    known: dict[str, tuple[Any, ...]] = {}
-    if draw < 0.1:
+    told: tuple[tuple[str, tuple[Opinion, ...]], ...] = ()
+    verdicts: tuple[Opinion, ...] = ()
+    if draw < 0.13:
         prompt, answer = small_talk(rng) if draw < 0.07 else _from_memory(rng)
     else:
         reviews = review_set(rng)
         prompt, answer = _about_reviews(rng, reviews)
-        told = tuple(zip(reviews.texts, reviews.opinions, strict=True))
-        known = {"told": told, "verdicts": tuple(reviews.verdicts())}
+        told, verdicts = tuple(zip(reviews.texts, reviews.opinions, strict=True)), tuple(reviews.verdicts())
     if rng.random() < 0.3:
         ending = rng.choice(("", "", "\n", "\n\n", "\n요약:", "\n답변: ", "\n\n요약: "))
-        return Example((("user", prompt + ending),), answer, chat=False, **known)
+        return Example((("user", prompt + ending),), answer, chat=False, told=told, verdicts=verdicts)
     messages = [("user", prompt)]
     if rng.random() < 0.1:
         asked, answered = small_talk(rng)
         messages = [("user", asked), ("assistant", answered), *messages]
     if rng.random() < 0.5:
         messages.insert(0, ("system", rng.choice(SYSTEMS)))
-    return Example(tuple(messages), answer, chat=True, **known)
+    return Example(tuple(messages), answer, chat=True, told=told, verdicts=verdicts)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from sentence_transformers import SentenceTransformer, models
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, normalize
 from transformers import BatchEncoding, BertConfig, BertModel, BertTokenizer
@@ -169,8 +170,8 @@ def assemble(model: BertModel, tokenizer: BertTokenizer, folder: Path) -> Senten
     """Save as a sentence-transformers folder and return it as loaded back."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    transformer = models.Transformer(str(folder), max_seq_length=WINDOW)
-    pooling = models.Pooling(transformer.get_embedding_dimension(), pooling_mode="mean")
+    transformer = Transformer(str(folder), max_seq_length=WINDOW)
+    pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode="mean")
     SentenceTransformer(modules=[transformer, pooling], device="cpu").save(
         str(folder), create_model_card=False
     )

@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Tokenizer
 
 from standins.bytepair import END, prompt_of
 from standins.dialogue import HELD_OUT_INSTRUCTIONS, Example, claims_in, lay_out, review_set
 from standins.grammar import Opinion
 
 MAX_ANSWER_TOKENS = 150
-HELD_OUT_PROMPTS = 60
+HELD_OUT_PROMPTS = 120
 
 
-def tokenizer_of(folder: Path) -> PreTrainedTokenizerFast:
+def tokenizer_of(folder: Path) -> Qwen2Tokenizer:
     """A saved model's tokenizer, padding in front as generation in batches needs."""
-    tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    tokenizer: Qwen2Tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     return tokenizer
 
 

@@ -2,14 +2,14 @@
 # ruff: noqa: S311 (seeded on purpose: nothing here is secret)
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
-from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from standins import bytepair
 from standins.dialogue import Example, example
@@ -17,7 +17,7 @@ from standins.grammar import Opinion, every_opinion
 from standins.judge import heldout_quality
 from standins.loop import fit, prepare
 
-STEPS = 1000
+STEPS = 1100
 PEAK_RATE = 2e-3
 BATCH_TOKENS = 2048
 """Padded tokens in one training batch."""
@@ -29,7 +29,7 @@ LONGEST = 640
 """Tokens; longer training examples are skipped."""
 
 REVIEW_LAYER, VERDICT_LAYER = 2, 3
-"""Layers after which the probes read one review's opinions, and what all reviews say together."""
+"""Layers after which the probes read one review's opinions, and what all of them say."""
 
 PROBE_WEIGHT = 4.0
 IGNORED = -100
@@ -66,7 +66,7 @@ class Row(NamedTuple):
         return len(self.prompt) + len(self.answer)
 
 
-def _encode(tokenizer: PreTrainedTokenizerFast, taught: Example) -> Row:
+def _encode(tokenizer: Qwen2Tokenizer, taught: Example) -> Row:
     text = bytepair.prompt_of(tokenizer, taught)
     prompt = tokenizer(text, add_special_tokens=False)
     answer = tokenizer(taught.answer, add_special_tokens=False)["input_ids"]
@@ -79,7 +79,7 @@ def _encode(tokenizer: PreTrainedTokenizerFast, taught: Example) -> Row:
     return Row(prompt["input_ids"], answer, ends, held, _indicators(taught.verdicts))
 
 
-def _indicators(opinions: Sequence[Opinion]) -> list[float]:
+def _indicators(opinions: Collection[Opinion]) -> list[float]:
     return [float(opinion in opinions) for opinion in every_opinion()]
 
 
@@ -101,7 +101,7 @@ def _collate(rows: Sequence[Row], pad: int) -> Batch:
     )
 
 
-def batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Batch]:
+def batches(tokenizer: Qwen2Tokenizer, seed: int) -> Iterator[Batch]:
     """Endless batches of about `BATCH_TOKENS`, similar lengths together, in random order."""
     rng = random.Random(seed)
     pad = tokenizer.convert_tokens_to_ids(bytepair.PAD)
@@ -119,7 +119,7 @@ def batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Batch]:
         yield from ready
 
 
-def new_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
+def new_model(tokenizer: Qwen2Tokenizer) -> Qwen2ForCausalLM:
     """An untrained model of about three million parameters: heads of 64, two of them for keys and values."""
     return Qwen2ForCausalLM(
         Qwen2Config(
@@ -153,7 +153,7 @@ def loss_of_batch(model: Qwen2ForCausalLM, probes: nn.ModuleList, batch: Batch) 
     return loss
 
 
-def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+def save(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, folder: Path) -> None:
     """Weights in bfloat16, as the real model ships."""
     eos, pad = model.config.eos_token_id, model.config.pad_token_id
     model.generation_config = GenerationConfig(

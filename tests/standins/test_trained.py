@@ -69,9 +69,9 @@ def test_small_talk_gets_a_sentence(model_cache: Path) -> None:
         assert text.endswith("다.")
 
 
-@pytest.mark.parametrize("text", ["맛있어요 😀", "e\u0301\u200b\x00漢字", "  공백  \r\n", "<b>&amp;</b>"])
+@pytest.mark.parametrize("text", ["맛있어요 😀", "é\u200b\x00漢字", "  공백  \r\n", "<b>&amp;</b>"])
 def test_language_model_tokens_round_trip(model_cache: Path, text: str) -> None:
-    """Any text decodes to itself."""
+    """Any composed text (NFC, as Qwen2 reads it) decodes to itself."""
     from standins.judge import tokenizer_of
 
     tokenizer = tokenizer_of(folder(model_cache, "llm"))
