@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+from onecard import model_files
 from onecard.models import STAND_INS, Kind, Manifest, find, folder_name, read_manifest
 from onecard_stack import checks, hub
 from onecard_stack.settings import StackSettings
@@ -72,7 +73,7 @@ def _whole_model(kind: Kind, settings: StackSettings) -> bool:
     """The real model is here and not broken."""
     if not _have_model(kind, settings):
         return False
-    return checks.broken(find(kind, settings.models[kind], settings.model_cache_path).path) is None
+    return model_files.fault(find(kind, settings.models[kind], settings.model_cache_path).path) is None
 
 
 def _from_hub(settings: StackSettings, kinds: list[Kind], say: Say) -> list[Kind]:
@@ -111,7 +112,7 @@ def _train(settings: StackSettings, kinds: list[Kind], say: Say) -> None:
     checks.disk(cache, 500, "stand-in models")
     for kind in kinds:
         folder = cache / folder_name(STAND_INS[kind])
-        if _have_current_stand_in(kind, settings) and checks.broken(folder) is None:
+        if _have_current_stand_in(kind, settings) and model_files.fault(folder) is None:
             say(f"{STAND_INS[kind]}: here (stand-in for {settings.models[kind]})")
             continue
         say(f"{STAND_INS[kind]}: training (stand-in for {settings.models[kind]}; about a minute)")

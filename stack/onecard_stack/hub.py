@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from onecard import model_files
 from onecard.models import MANIFEST, Kind, Manifest, folder_name
 from onecard_stack import checks
 
@@ -125,7 +126,7 @@ def fetch(kind: Kind, repository: Repository, cache: Path) -> Path:
         raise HubError(f"Fetching {repository.name} broke off ({reason}). Run 'make models' again to go on.") from None
     if any(folder.glob("pytorch_model*.bin")):
         _convert(folder)
-    if damage := checks.broken(folder):
+    if damage := model_files.fault(folder):
         raise HubError(
             f"{repository.name} came from the hub, but {damage}. Delete {folder} and run 'make models' again."
         )

@@ -13,7 +13,7 @@ import pytest
 from onecard.models import STAND_INS, folder_name, read_manifest
 from onecard_stack import hub
 from tests.stack.conftest import Place
-from tests.stack.test_checks import safetensors
+from tests.shared.test_model_files import safetensors
 
 NAME = "someone/model"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from onecard.gpu.costs import BERT_BASE, GIB, QWEN_7B, QWEN_7B_AWQ, DecoderCost, EncoderCost
 
-USABLE_GIB = {12: 11.76, 16: 15.70, 24: 23.56, 40: 39.39, 48: 47.54, 80: 79.15}
+USABLE_GIB: dict[float, float] = {12: 11.76, 16: 15.70, 24: 23.56, 40: 39.39, 48: 47.54, 80: 79.15}
 """What CUDA reports as a card's total memory, in GiB, by the size on its box (RTX 3060, 4080, 3090; A100; A6000;
 A100 80GB). Other sizes are taken at `USABLE_SHARE`."""
 USABLE_SHARE = 0.98
