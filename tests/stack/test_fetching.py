@@ -12,8 +12,8 @@ import pytest
 
 from onecard.models import STAND_INS, folder_name, read_manifest
 from onecard_stack import hub
-from tests.stack.conftest import Place
 from tests.shared.test_model_files import safetensors
+from tests.stack.conftest import Place
 
 NAME = "someone/model"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
