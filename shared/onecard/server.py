@@ -1,13 +1,15 @@
 """Run an app under uvicorn, with the manners that a public server needs."""
 
 import asyncio
+import contextlib
 import functools
 import ipaddress
 import socket
+import sys
 from typing import Any
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -116,6 +118,32 @@ def require_key_in_public(settings: ServiceSettings) -> None:
         )
 
 
+class _Startup:
+    """ASGI layer that keeps a refusal to start (a SystemExit from the lifespan) as the one line that it is.
+
+    Starlette would send its traceback to the log, and uvicorn would exit without a word about it.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self.refusal: str | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await self._app(scope, receive, send)
+            return
+
+        async def without_traceback(message: Message) -> None:
+            if message["type"] == "lifespan.startup.failed" and isinstance(sys.exc_info()[1], SystemExit):
+                message = {"type": message["type"]}
+            await send(message)
+
+        try:
+            await self._app(scope, receive, without_traceback)
+        except SystemExit as refusal:
+            self.refusal = str(refusal)
+
+
 def run(app: ASGIApp, *, service: str, port: int, settings: ServiceSettings) -> None:
     """Serve `app` until SIGTERM or SIGINT, then finish what was accepted, for at most `drain_seconds`."""
     logs.configure(service, settings.log_level)
@@ -131,7 +159,9 @@ def run(app: ASGIApp, *, service: str, port: int, settings: ServiceSettings) -> 
         "timeout_keep_alive": KEEP_ALIVE_SECONDS,
         "timeout_graceful_shutdown": settings.drain_seconds,
     }
-    server = uvicorn.Server(uvicorn.Config(app, **options))
-    server.run(sockets=[listener])
+    startup = _Startup(app)
+    server = uvicorn.Server(uvicorn.Config(startup, **options))
+    with contextlib.suppress(SystemExit):  # uvicorn's own, with a code of its own
+        server.run(sockets=[listener])
     if not server.started:
-        raise SystemExit(1)
+        raise SystemExit(startup.refusal or 1)
