@@ -157,7 +157,7 @@ def _models(router: APIRouter) -> None:
         service.check_model(name)
         return card(service)
 
-    @router.get("/health")
+    @router.get("/health", response_class=Response)
     async def health() -> Response:
         """Alive, as vLLM says it."""
         return Response()
