@@ -38,7 +38,8 @@ logs: $(STAMP) ## Follow the logs; one part's with part=llm
 	@$(BIN)/onecard logs $(part) -f
 
 test: $(STAMP) ## Run all tests, against real servers; a part of them with only=tests/stack
-	@$(BIN)/python -m pytest $(only)
+	@$(BIN)/python -m standins train --out .onecard/models
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(only)
 
 lint: $(STAMP) ## Check style, types and layers
 	@$(BIN)/ruff check .

@@ -1,29 +1,34 @@
 """Fixtures that several suites share. A server starts once a session, however many tests use it."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from onecard.models import STAND_INS, folder_name, read_manifest
 from tests.support import KEY, LLM, VLLM_START_SECONDS, Server, free_port, serving
 
 ROOT = Path(__file__).parent.parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two workers: what uses vLLM shares one server on one of them; the whole stack and the rest run on the other."""
+    for item in items:
+        suite = item.path.relative_to(ROOT / "tests").parts[0]
+        on_vllm = suite == "llm" or (suite == "contract" and item.path.name == "test_openapi.py")
+        item.add_marker(pytest.mark.xdist_group("vllm" if on_vllm else "others"))
+
+
 @pytest.fixture(scope="session")
 def model_cache() -> Path:
-    """The folder that holds the three stand-ins, trained now if they are not there yet.
-
-    ONECARD_TEST_MODELS names another folder, which is taken as it is.
-    """
-    if given := os.environ.get("ONECARD_TEST_MODELS"):
-        return Path(given).resolve()
-    folder = ROOT / ".onecard" / "models"
-    command = [sys.executable, "-m", "standins", "train", "--out", str(folder)]
-    subprocess.run(command, check=True, timeout=900)
+    """The folder that holds the three stand-ins; 'make test' has trained them. ONECARD_TEST_MODELS names another."""
+    folder = Path(os.environ.get("ONECARD_TEST_MODELS", ROOT / ".onecard" / "models")).resolve()
+    missing = [name for name in STAND_INS.values() if read_manifest(folder / folder_name(name)) is None]
+    if missing:
+        pytest.exit(
+            f"{folder} lacks {', '.join(missing)}. Run 'make test', or 'python -m standins train --out {folder}'."
+        )
     return folder
 
 

@@ -92,11 +92,9 @@ def test_progress_names_parts_and_stand_ins(stack: Place) -> None:
 
 
 def test_up_again_changes_nothing(stack: Place) -> None:
-    """A running stack is left alone: the same processes, within seconds."""
+    """A running stack is left alone: the same processes go on."""
     before = {part: main_process(stack, part).pid for part in PORTS}
-    began = time.monotonic()
     assert stack.run("up").returncode == 0
-    assert time.monotonic() - began < 10
     assert {part: main_process(stack, part).pid for part in PORTS} == before
 
 
