@@ -1,7 +1,7 @@
 # `make` shows what there is. Everything but `clean` and `down` installs first, if something is new.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install models up demo down status logs test lint lock clean
+.PHONY: help install models up demo down status logs plan test lint lock clean
 
 PYTHON ?= python3.11
 FLAVOUR ?= $(if $(wildcard /dev/nvidia[0-9]* /dev/dxg),cuda,cpu)
@@ -36,6 +36,9 @@ status: $(STAMP) ## Show the state of every part
 
 logs: $(STAMP) ## Follow the logs; one part's with part=llm
 	@$(BIN)/onecard logs $(part) -f
+
+plan: $(STAMP) ## Show how a card's memory is shared; another size with GPU_GB=40
+	@$(BIN)/onecard plan --gpu-gb $(or $(GPU_GB),24)
 
 test: $(STAMP) ## Run all tests, against real servers; a part of them with only=tests/stack
 	@$(BIN)/python -m standins train --out .onecard/models
