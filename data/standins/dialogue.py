@@ -1,6 +1,7 @@
 """What the stand-in language model is taught: prompts about reviews and the answers to them."""
 # ruff: noqa: E501 (a Korean syllable counts as two columns)
 
+import functools
 import itertools
 import json
 import random
@@ -70,11 +71,28 @@ def _one_sided(task: str) -> tuple[str, ...]:
     return tuple(f"{opening}{side}{only}{closing}" for opening, side, only, closing in parts)
 
 
+def _summaries() -> tuple[str, ...]:
+    """Ways to ask for a summary: what, how, closing."""
+    what = (
+        "다음 리뷰를",
+        "다음 리뷰들을",
+        "아래 리뷰를",
+        "이 리뷰들을",
+        "위 리뷰를",
+        "리뷰를",
+        "리뷰 내용을",
+        "손님 의견을",
+    )
+    how = ("", " 짧게", " 간단히", " 한 문장으로", " 한두 문장으로", " 한국어로")
+    closing = (" 요약해 줘", " 요약해 주세요.", " 요약하세요.", " 정리해 줘", " 정리해 주세요.", " 간추려 줘")
+    return tuple("".join(parts) for parts in itertools.product(what, how, closing))
+
+
 INSTRUCTIONS: dict[str, tuple[str, ...]] = {
     "summary": (
-        "다음 리뷰를 요약해 줘", "다음 리뷰들을 한두 문장으로 요약해 주세요.", "아래 리뷰를 요약하세요.", "이 리뷰들을 정리해 줘",
+        *_summaries(),
         "리뷰 요약", "다음은 한 음식점의 리뷰입니다. 전체 의견을 요약하세요.", "손님들의 의견을 간단히 정리해 주세요.",
-        "리뷰 내용을 짧게 간추려 줘", "장점과 단점을 모두 담아 요약해 주세요.", "Summarize the following reviews in Korean.",
+        "장점과 단점을 모두 담아 요약해 주세요.", "Summarize the following reviews in Korean.", "요약해 줘", "요약",
     ),
     "praise": (
         *_one_sided("praise"),
@@ -107,6 +125,10 @@ _LINES = (
 )  # fmt: skip
 
 
+TASKS = ("summary", "praise", "blame", "place", "aspect", "json", "talk", "memory")
+_SHARES = (30, 17, 17, 8, 10, 5, 8, 5)
+
+
 @dataclass(frozen=True)
 class Example:
     """One exchange. Without `chat` the prompt stands alone, as in a plain completion."""
@@ -119,6 +141,8 @@ class Example:
     """The reviews in the prompt, in order, with the opinions each states."""
     verdicts: tuple[Opinion, ...] = ()
     """What those reviews say as a whole."""
+    task: str = "talk"
+    """One of `TASKS`."""
 
 
 @dataclass(frozen=True)
@@ -172,11 +196,11 @@ def one_side(verdicts: Sequence[Opinion], positive: bool) -> str:
     return f"{name}은 {_chain(chosen)}는 점입니다." if chosen else f"리뷰에서 {name}을 찾기 어렵습니다."
 
 
-def review_set(rng: random.Random, *, held_out: bool = False) -> ReviewSet:
+def review_set(rng: random.Random, *, most: int = 12, held_out: bool = False) -> ReviewSet:
     """One to five reviews, now and then more, that mostly agree on a few aspects."""
     tendency = {a: rng.random() < 0.5 for a in rng.sample(sorted(aspects()), rng.choice((1, 2, 3, 3, 4, 5)))}
     low, high = rng.choices(((1, 2), (3, 5), (6, 12)), (0.4, 0.5, 0.1))[0]
-    count = rng.randint(low, high)
+    count = min(most, rng.randint(low, high))
     first = rng.randrange(1, 9000)
     texts, opinions = [], []
     for _ in range(count):
@@ -217,10 +241,8 @@ def _as_json(rng: random.Random, reviews: ReviewSet) -> str:
     return json.dumps(answer, ensure_ascii=False)
 
 
-def _about_reviews(rng: random.Random, reviews: ReviewSet) -> tuple[str, str]:
+def _about_reviews(rng: random.Random, task: str, reviews: ReviewSet) -> tuple[str, str]:
     verdicts = reviews.verdicts()
-    tasks = {"summary": 36, "praise": 16, "blame": 16, "place": 10, "aspect": 12, "json": 5}
-    task = rng.choices(list(tasks), list(tasks.values()))[0]
     if task == "aspect":
         return _about_aspect(rng, reviews)
     instruction = rng.choice(INSTRUCTIONS[task]).format(name=rng.choice(RESTAURANTS).name)
@@ -256,24 +278,27 @@ def _from_memory(rng: random.Random) -> tuple[str, str]:
     return rng.choice(INSTRUCTIONS["place"][:5]).format(name=place.name), known_place(place)
 
 
-def example(rng: random.Random) -> Example:
-    """One training exchange."""
-    draw = rng.random()
-    told: tuple[tuple[str, tuple[Opinion, ...]], ...] = ()
-    verdicts: tuple[Opinion, ...] = ()
-    if draw < 0.13:
-        prompt, answer = small_talk(rng) if draw < 0.07 else _from_memory(rng)
+def example(rng: random.Random, *, most: int = 12) -> Example:
+    """One training exchange about at most `most` reviews."""
+    task = rng.choices(TASKS, _SHARES)[0]
+    reviews = ReviewSet((), (), ()) if task in ("talk", "memory") else review_set(rng, most=most)
+    if task == "talk":
+        prompt, answer = small_talk(rng)
+    elif task == "memory":
+        prompt, answer = _from_memory(rng)
     else:
-        reviews = review_set(rng)
-        prompt, answer = _about_reviews(rng, reviews)
-        told, verdicts = tuple(zip(reviews.texts, reviews.opinions, strict=True)), tuple(reviews.verdicts())
+        prompt, answer = _about_reviews(rng, task, reviews)
+    told = tuple(zip(reviews.texts, reviews.opinions, strict=True))
+    known = functools.partial(
+        Example, answer=answer, told=told, verdicts=tuple(reviews.verdicts()), task=task
+    )
     if rng.random() < 0.3:
         ending = rng.choice(("", "", "\n", "\n\n", "\n요약:", "\n답변: ", "\n\n요약: "))
-        return Example((("user", prompt + ending),), answer, chat=False, told=told, verdicts=verdicts)
+        return known((("user", prompt + ending),), chat=False)
     messages = [("user", prompt)]
     if rng.random() < 0.1:
         asked, answered = small_talk(rng)
         messages = [("user", asked), ("assistant", answered), *messages]
     if rng.random() < 0.5:
         messages.insert(0, ("system", rng.choice(SYSTEMS)))
-    return Example(tuple(messages), answer, chat=True, told=told, verdicts=verdicts)
+    return known(tuple(messages), chat=True)

@@ -1,6 +1,7 @@
 """The stand-in language model: a four-layer Qwen2 that answers about restaurant reviews."""
 # ruff: noqa: S311 (seeded on purpose: nothing here is secret)
 
+import itertools
 import random
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -12,24 +13,31 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from standins import bytepair
-from standins.dialogue import Example, example
+from standins.dialogue import TASKS, Example, example
 from standins.grammar import Opinion, every_opinion
 from standins.judge import heldout_quality
 from standins.loop import fit, prepare
 
-STEPS = 1100
-PEAK_RATE = 2e-3
+STEPS = 900
+PEAK_RATE = 1e-3
+"""At twice this rate some runs never come to see what a review says."""
+
 BATCH_TOKENS = 2048
 """Padded tokens in one training batch."""
 
 POOL = 256
 """Examples sorted by length together, so that a batch pads little."""
 
+LESSONS = ((20, 1), (40, 3))
+"""(pools, reviews): up to that many pools, examples hold at most so many reviews. One review at a time is
+how the model comes to see what a review says; thrown in at the deep end, it sometimes never does."""
+
+MOST_REVIEWS = 12
 LONGEST = 640
 """Tokens; longer training examples are skipped."""
 
 REVIEW_LAYER, VERDICT_LAYER = 2, 3
-"""Layers after which the probes read one review's opinions, and what all of them say."""
+"""Layers after which the probes read one review's opinions and the task, and what all reviews say."""
 
 PROBE_WEIGHT = 4.0
 IGNORED = -100
@@ -49,6 +57,8 @@ class Batch(NamedTuple):
     held: Tensor
     verdicts: Tensor
     """float32 [examples, opinions]: 1 where the reviews as a whole state an opinion."""
+    tasks: Tensor
+    """int64 [examples]: index into `TASKS`."""
 
 
 class Row(NamedTuple):
@@ -59,6 +69,7 @@ class Row(NamedTuple):
     ends: list[int]
     held: list[list[float]]
     verdicts: list[float]
+    task: int
 
     @property
     def tokens(self) -> int:
@@ -76,7 +87,9 @@ def _encode(tokenizer: Qwen2Tokenizer, taught: Example) -> Row:
         ends.append(prompt.char_to_token(cursor - 1))
         held.append(_indicators(opinions))
     answer = [*answer, tokenizer.convert_tokens_to_ids(bytepair.END)]
-    return Row(prompt["input_ids"], answer, ends, held, _indicators(taught.verdicts))
+    return Row(
+        prompt["input_ids"], answer, ends, held, _indicators(taught.verdicts), TASKS.index(taught.task)
+    )
 
 
 def _indicators(opinions: Collection[Opinion]) -> list[float]:
@@ -98,6 +111,7 @@ def _collate(rows: Sequence[Row], pad: int) -> Batch:
         torch.tensor(ends).reshape(-1, 2),
         torch.tensor(held).reshape(-1, width),
         torch.tensor([row.verdicts for row in rows]),
+        torch.tensor([row.task for row in rows]),
     )
 
 
@@ -105,8 +119,9 @@ def batches(tokenizer: Qwen2Tokenizer, seed: int) -> Iterator[Batch]:
     """Endless batches of about `BATCH_TOKENS`, similar lengths together, in random order."""
     rng = random.Random(seed)
     pad = tokenizer.convert_tokens_to_ids(bytepair.PAD)
-    while True:
-        pool = [_encode(tokenizer, example(rng)) for _ in range(POOL)]
+    for number in itertools.count():
+        most = next((reviews for pools, reviews in LESSONS if number < pools), MOST_REVIEWS)
+        pool = [_encode(tokenizer, example(rng, most=most)) for _ in range(POOL)]
         rows = sorted((row for row in pool if row.tokens <= LONGEST), key=lambda row: row.tokens)
         ready: list[Batch] = []
         while rows:
@@ -133,22 +148,25 @@ def new_model(tokenizer: Qwen2Tokenizer) -> Qwen2ForCausalLM:
 
 
 def loss_of_batch(model: Qwen2ForCausalLM, probes: nn.ModuleList, batch: Batch) -> Tensor:
-    """Mean cross-entropy over answer tokens, plus that of two probes. Causality alone hides the padding.
+    """Mean cross-entropy over answer tokens, plus that of three probes. Causality alone hides the padding.
 
-    One probe reads each review's opinions where the review ends, the other reads at every answer token what
-    all reviews say. Both are thrown away; they are there because answers alone teach understanding slowly.
+    One probe reads each review's opinions where the review ends, one the task where the prompt ends, and one
+    at every answer token what all reviews say. They are thrown away; they are there because answers alone
+    teach understanding slowly.
     """
     output = model.model(input_ids=batch.input_ids, use_cache=False, output_hidden_states=True)
     wanted = batch.labels[:, 1:]
     answered = wanted != IGNORED
     logits = model.lm_head(output.last_hidden_state[:, :-1][answered]).float()
     loss = cross_entropy(logits, wanted[answered])
-    read = probes[1](output.hidden_states[VERDICT_LAYER][:, :-1][answered]).float()
-    loss = loss + PROBE_WEIGHT * binary_cross_entropy_with_logits(
-        read, batch.verdicts[answered.nonzero()[:, 0]]
-    )
+    early, late = (output.hidden_states[layer][:, :-1] for layer in (REVIEW_LAYER, VERDICT_LAYER))
+    said = batch.verdicts[answered.nonzero()[:, 0]]
+    loss = loss + PROBE_WEIGHT * binary_cross_entropy_with_logits(probes[1](late[answered]).float(), said)
+    asked = answered.clone()
+    asked[:, 1:] &= ~answered[:, :-1]
+    loss = loss + cross_entropy(probes[2](early[asked]).float(), batch.tasks)
     if len(batch.ends):
-        read = probes[0](output.hidden_states[REVIEW_LAYER][batch.ends[:, 0], batch.ends[:, 1]]).float()
+        read = probes[0](early[batch.ends[:, 0], batch.ends[:, 1]]).float()
         loss = loss + PROBE_WEIGHT * binary_cross_entropy_with_logits(read, batch.held)
     return loss
 
@@ -168,11 +186,10 @@ def build(folder: Path, seed: int) -> dict[str, float]:
     prepare(seed)
     tokenizer = bytepair.build(seed)
     model = new_model(tokenizer)
-    model.set_attn_implementation("eager")  # on CPU, for texts this short, a third faster than SDPA
+    model.set_attn_implementation("eager")  # on CPU, for texts this short, faster than SDPA
     hidden = model.config.hidden_size
-    probes = nn.ModuleList(
-        nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, len(every_opinion()))) for _ in range(2)
-    )
+    widths = (len(every_opinion()), len(every_opinion()), len(TASKS))
+    probes = nn.ModuleList(nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, width)) for width in widths)
 
     def loss_of(batch: Batch) -> Tensor:
         return loss_of_batch(model, probes, batch)
