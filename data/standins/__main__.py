@@ -1,6 +1,8 @@
 """`python -m standins`: write the corpus, train the stand-ins."""
 
 import json
+import multiprocessing
+import os
 import signal
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
