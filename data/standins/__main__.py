@@ -1,13 +1,11 @@
 """`python -m standins`: write the corpus, train the stand-ins."""
 
 import json
-import multiprocessing
-import os
 import signal
+import subprocess
 import sys
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 import click
 
@@ -38,34 +36,31 @@ def write_corpus(out: Path) -> None:
 def train_models(out: Path, only: tuple[Kind, ...], seed: int, force: bool) -> None:
     """Train the stand-ins that are missing or of an older recipe."""
     # Leave by an exception, so that a stopped training removes its draft.
-    signal.signal(signal.SIGTERM, _leave)
-    # The longest training first; each in a process of its own, on one thread.
-    kinds = sorted(only or KINDS, key=("llm", "sentiment", "embedding").index)
-    workers = min(len(kinds), os.cpu_count() or 1)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare_worker) as pool:
-        running = [pool.submit(_train_one, kind, out, seed, force) for kind in kinds]
-        for done in as_completed(running):
-            click.echo(done.result())
-
-
-def _leave(number: int, _: FrameType | None) -> None:
-    for child in multiprocessing.active_children():
-        child.terminate()
-    sys.exit(128 + number)
-
-
-def _prepare_worker() -> None:
-    signal.signal(signal.SIGTERM, _leave)
-
-
-def _train_one(kind: Kind, out: Path, seed: int, force: bool) -> str:
-    """Train or keep one stand-in; returns the line to print."""
-    kept = not force and is_current(kind, out, seed)
-    folder = train(kind, out, seed=seed, force=force)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    kinds = only or KINDS
+    if len(kinds) > 1:
+        _train_side_by_side(kinds, ["--out", str(out), "--seed", str(seed), *(["--force"] if force else [])])
+        return
+    kept = not force and is_current(kinds[0], out, seed)
+    folder = train(kinds[0], out, seed=seed, force=force)
     measured = json.loads((folder / CARD).read_text(encoding="utf-8"))["measured"]
     figures = ", ".join(f"{name} {value}" for name, value in measured.items())
-    return f"{NAMES[kind]}: {'kept' if kept else 'trained'} ({figures})"
+    click.echo(f"{NAMES[kinds[0]]}: {'kept' if kept else 'trained'} ({figures})")
+
+
+def _train_side_by_side(kinds: Sequence[Kind], options: Sequence[str]) -> None:
+    """One process for each, as each keeps to one thread; stopping this one stops them."""
+    command = [sys.executable, "-m", "standins", "train", *options, "--only"]
+    children = [subprocess.Popen([*command, kind]) for kind in kinds]  # noqa: S603 (this very program)
+    try:
+        codes = [child.wait() for child in children]
+    finally:
+        for child in children:
+            child.terminate()
+        for child in children:
+            child.wait()
+    if any(codes):
+        sys.exit(1)
 
 
 if __name__ == "__main__":
