@@ -1,20 +1,18 @@
 """One request to one service and back: bytes in, bytes out, nothing buffered that need not be."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping
-from typing import TypeVar
+from collections.abc import AsyncIterator, Mapping
 
 import httpx
 import orjson
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
-from starlette.types import Receive
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from gateway.upstreams import Upstream
 from onecard import logs
 from onecard.edge import state_of
 from onecard.errors import BadUpstream, DeadlineExceeded, Unavailable, error_body
+from onecard.leaving import while_connected
 
 FORWARDED = ("accept", "content-type", "traceparent", "tracestate", "x-request-id")
 """The client's headers that a service gets. A list of what may pass: everything else stays outside."""
@@ -27,13 +25,7 @@ NOTHING_ANSWERED = (httpx.ConnectError, httpx.ConnectTimeout)
 """No connection, or one that ended before the first byte of an answer (httpx-aiohttp reports both as these): most
 often a pooled connection to a service that has restarted since. Repeating is safe: nothing here has side effects."""
 
-T = TypeVar("T")
-
 log = logs.logger()
-
-
-class ClientLeft(Exception):
-    """The client disconnected before its answer began."""
 
 
 async def relay(request: Request, upstream: Upstream) -> Response:
@@ -52,7 +44,7 @@ async def relay(request: Request, upstream: Upstream) -> Response:
     if sent.headers.get("content-type", "").startswith(EVENT_STREAM):
         return StreamingResponse(_stream(sent, upstream), sent.status_code, headers)
     try:
-        body = await _unless_client_leaves(sent.aread(), request.receive)
+        body = await while_connected(sent.aread(), request.receive)
     except httpx.HTTPError as error:
         raise _translate(error, upstream) from None
     finally:
@@ -78,34 +70,9 @@ async def _send(request: Request, upstream: Upstream) -> httpx.Response:
         reraise=True,
     )
     try:
-        return await _unless_client_leaves(retrying(upstream.client.send, outgoing, stream=True), request.receive)
+        return await while_connected(retrying(upstream.client.send, outgoing, stream=True), request.receive)
     except httpx.HTTPError as error:
         raise _translate(error, upstream) from None
-
-
-async def _unless_client_leaves(work: Awaitable[T], receive: Receive) -> T:
-    """The result of `work`, which is cancelled when the client disconnects first.
-
-    Raises:
-        ClientLeft: it did.
-    """
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_disconnect(receive))
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise ClientLeft
-    finally:
-        leaving.cancel()
-        if not working.done():
-            working.cancel()
-            await asyncio.wait({working})
-
-
-async def _disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _stream(sent: httpx.Response, upstream: Upstream) -> AsyncIterator[bytes]:
@@ -115,7 +82,8 @@ async def _stream(sent: httpx.Response, upstream: Upstream) -> AsyncIterator[byt
             yield chunk
     except httpx.HTTPError as error:
         translated = _translate(error, upstream)
-        yield b"data: " + error_body(str(translated.detail), translated.type, translated.code) + b"\n\n"
+        # Chunks are not events: the service may have broken off inside one, which the empty line ends.
+        yield b"\n\ndata: " + error_body(str(translated.detail), translated.type, translated.code) + b"\n\n"
     finally:
         await sent.aclose()
 

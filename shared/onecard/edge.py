@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from onecard import logs, wire
 from onecard.auth import KeyGuard
 from onecard.errors import BodyTooLarge, InternalError, SlowRequest, render
+from onecard.leaving import ClientGone
 from onecard.metrics import HttpMetrics
 from onecard.settings import ServiceSettings
 
@@ -29,10 +30,6 @@ _CLIENT_CLOSED = 499
 """Status for the log and the metrics when the client left before its answer (nginx's convention)."""
 
 log = logs.logger()
-
-
-class ClientGone(Exception):
-    """The client disconnected while it was sending its request."""
 
 
 @dataclass
