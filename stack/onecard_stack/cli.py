@@ -3,15 +3,16 @@
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from rich.console import Console
 
-from onecard_stack import checks, fetching, reading
-from onecard_stack.settings import StackSettings, read
-from onecard_stack.watch import StackError
+from onecard_stack import checks, fetching, reading, stopping
+from onecard_stack.errors import StackError
+from onecard_stack.settings import StackSettings, read, read_home
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -33,7 +34,8 @@ def guarded(command: F) -> F:
         except (StackError, checks.CheckError, fetching.FetchError) as error:
             raise SystemExit(f"onecard: {error}") from None
         except KeyboardInterrupt:
-            click.echo("Interrupted.", err=True)
+            with suppress(OSError):  # the terminal may be what has gone
+                click.echo("Interrupted.", err=True)
             raise SystemExit(INTERRUPTED) from None
 
     run.__name__, run.__doc__ = command.__name__, command.__doc__
@@ -70,9 +72,7 @@ def up() -> None:
 @guarded
 def down() -> None:
     """Stop everything that `up` started, also what is left of a start that went wrong."""
-    from onecard_stack.stack import Stack
-
-    ran = Stack(read(), console()).down()
+    ran = stopping.stop(read_home().run_folder)
     click.echo("Stopped." if ran else "Nothing was running.")
 
 
@@ -92,7 +92,7 @@ def status() -> None:
 @guarded
 def logs(part: str | None, follow: bool, lines: int) -> None:
     """Print the logs of PART, or of all parts."""
-    reading.print_logs(read().log_folder, [part] if part else list(PARTS), lines=lines, follow=follow)
+    reading.print_logs(read_home().log_folder, [part] if part else list(PARTS), lines=lines, follow=follow)
 
 
 @main.command()
@@ -136,17 +136,17 @@ def plan(gpu_gb: float, context: int, int4: bool, as_json: bool) -> None:
 def demo() -> None:
     """Show the stack at work on the sample reviews, through the gateway.
 
-    Starts the stack if it does not run, and then stops it again.
+    Uses the stack that runs, as it is; starts one if there is none, and then stops that again.
     """
     from onecard_stack.demo import run
     from onecard_stack.stack import Stack
 
     settings, screen = read(), console()
     stack = Stack(settings, screen)
-    started = stack.up()
+    started = False
     try:
+        started = stack.up(keep=True)
         run(settings, screen)
     finally:
         if started:
-            screen.print("Stopping what was started for this demonstration …", style="dim")
-            stack.down()
+            stack.stop_again("What was started for this demonstration has been stopped.")

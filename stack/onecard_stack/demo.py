@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from onecard_stack.errors import StackError
 from onecard_stack.settings import StackSettings
-from onecard_stack.watch import StackError
 
 CLASSIFIED = 12
 NEAREST = 3

@@ -5,13 +5,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 from onecard import model_files
-from onecard.models import STAND_INS, Kind, Manifest, find, folder_name, read_manifest
-from onecard_stack import checks, hub
+from onecard.models import MANIFEST, STAND_INS, Kind, Manifest, find, folder_name, read_manifest
+from onecard_stack import checks, hub, stopping
 from onecard_stack.settings import StackSettings
 
 Say = Callable[[str], None]
+DRAFT_SECONDS = 10.0
+"""How long a trainer that is told to stop may take to remove what it has written."""
 
 
 class FetchError(Exception):
@@ -60,6 +63,7 @@ def ensure(settings: StackSettings, kinds: list[Kind], say: Say, *, stand_ins: b
     Raises:
         FetchError: something cannot be had at all.
     """
+    _disown_broken(settings, kinds)
     wanted = [kind for kind in kinds if stand_ins or not _whole_model(kind, settings)]
     for kind in kinds:
         if kind not in wanted:
@@ -67,6 +71,14 @@ def ensure(settings: StackSettings, kinds: list[Kind], say: Say, *, stand_ins: b
     left = wanted if stand_ins else _from_hub(settings, wanted, say)
     if left:
         _train(settings, left, say)
+
+
+def _disown_broken(settings: StackSettings, kinds: list[Kind]) -> None:
+    """Take the manifest from a broken model: as long as it has one, it is preferred to a stand-in that works."""
+    for kind in kinds:
+        folder = settings.model_cache_path / folder_name(settings.models[kind])
+        if (folder / MANIFEST).is_file() and model_files.fault(folder) is not None:
+            (folder / MANIFEST).unlink()
 
 
 def _whole_model(kind: Kind, settings: StackSettings) -> bool:
@@ -103,21 +115,34 @@ def _from_hub(settings: StackSettings, kinds: list[Kind], say: Say) -> list[Kind
 
 
 def _train(settings: StackSettings, kinds: list[Kind], say: Say) -> None:
-    """Train the stand-ins that are missing, broken or of an older recipe, each in a process of its own."""
+    """Train the stand-ins that are missing, broken or of an older recipe."""
     cache = settings.model_cache_path
     if importlib.util.find_spec("standins") is None:
         raise FetchError(
             "The stand-ins' trainer is not installed. Run 'make install', or fetch the models where a hub is."
         )
     checks.disk(cache, 500, "stand-in models")
+    command = [sys.executable, "-m", "standins", "train", "--out", str(cache), "--force"]
     for kind in kinds:
         folder = cache / folder_name(STAND_INS[kind])
-        if _have_current_stand_in(kind, settings) and model_files.fault(folder) is None:
-            say(f"{STAND_INS[kind]}: here (stand-in for {settings.models[kind]})")
-            continue
-        say(f"{STAND_INS[kind]}: training (stand-in for {settings.models[kind]}; about a minute)")
-        command = [sys.executable, "-m", "standins", "train", "--out", str(cache), "--only", kind]
-        if folder.exists():
-            command.append("--force")
-        if subprocess.run(command, env={**os.environ, "HF_HUB_OFFLINE": "1"}).returncode:  # noqa: S603
-            raise FetchError(f"Training {STAND_INS[kind]} failed; the reason is above.")
+        here = _have_current_stand_in(kind, settings) and model_files.fault(folder) is None
+        say(f"{STAND_INS[kind]}: {'here' if here else 'training'} (stand-in for {settings.models[kind]})")
+        if not here:
+            command += ["--only", kind]
+    if "--only" not in command:
+        return
+    say("Training takes about four minutes on two cores, once.")
+    if run_trainer(command):
+        raise FetchError("Training the stand-ins failed; the reason is above.")
+
+
+def run_trainer(command: list[str]) -> int:
+    """Exit code of the trainer. If we are stopped, it is too, and has time to remove its drafts."""
+    trainer = subprocess.Popen(command, env={**os.environ, "HF_HUB_OFFLINE": "1"})  # noqa: S603
+    try:
+        return trainer.wait()
+    finally:
+        if trainer.returncode is None:
+            with stopping.undisturbed(), suppress(subprocess.TimeoutExpired):
+                trainer.terminate()
+                trainer.wait(DRAFT_SECONDS)

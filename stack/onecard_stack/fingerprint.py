@@ -5,10 +5,16 @@ from collections.abc import Mapping
 
 from onecard_stack.settings import StackSettings
 
+_OTHERS_READ = {"OMP_NUM_THREADS"}
+"""Read by the libraries of a part."""
+_COMMAND_READS = {"START_SECONDS", "HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE"}
+"""Of no account once the stack runs."""
+
 
 def of(environment: Mapping[str, str]) -> str:
     """Twelve hex digits that change when a variable that some part reads does. No value can be read out of them."""
     digest = hashlib.blake2b(digest_size=6)
-    for name in sorted(StackSettings.model_fields):
-        digest.update(f"{name}={environment.get(name.upper(), '')}\0".encode(errors="surrogateescape"))
+    names = {name.upper() for name in StackSettings.model_fields} | _OTHERS_READ
+    for name in sorted(names - _COMMAND_READS):
+        digest.update(f"{name}={environment.get(name, '')}\0".encode(errors="surrogateescape"))
     return digest.hexdigest()

@@ -55,11 +55,13 @@ def look_up(model: str, endpoint: str) -> Repository:
         Unreachable: no answer, or an answer that is not the hub's.
         HubError: the hub has no such model, or does not give it to us.
     """
+    from huggingface_hub import get_token  # takes a while to import, and is seldom needed
+
     box: list[httpx.Response | Exception] = []
+    token = get_token()  # HF_TOKEN, or what 'hf auth login' has kept
 
     def ask() -> None:
         try:
-            token = os.environ.get("HF_TOKEN")
             headers = {"authorization": f"Bearer {token}"} if token else {}
             url = f"{endpoint.rstrip('/')}/api/models/{model}?blobs=true"
             box.append(httpx.get(url, headers=headers, timeout=REACH_SECONDS, follow_redirects=True))

@@ -10,9 +10,8 @@ supervisord starts every part through this. Two things may be left of an earlier
 import os
 import signal
 import sys
-import time
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 
 import psutil
 
@@ -26,12 +25,18 @@ MAIN_VARIABLE = "ONECARD_MAIN"
 
 def main() -> None:
     """Watch what runs; then clear up and exec."""
+    told: list[int] = []
+    # Before anything is looked for: whoever stops us meanwhile means the part.
+    signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
     name, *command = sys.argv[1:]
     run_folder = Path(os.environ[leftovers.RUN_VARIABLE])
     survivor = next((process for process in leftovers.find(run_folder, name) if is_main(process)), None)
-    if survivor is not None and not watch(survivor):
-        return
+    if survivor is not None:
+        watch(survivor, told)
     leftovers.end(leftovers.find(run_folder, name), GRACE_SECONDS)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if told:
+        return
     os.execve(command[0], command, {**os.environ, MAIN_VARIABLE: str(os.getpid())})  # noqa: S606 - no shell is meant
 
 
@@ -44,21 +49,27 @@ def is_main(process: psutil.Process) -> bool:
         return False
 
 
-def watch(survivor: psutil.Process) -> bool:
-    """Wait until `survivor` ends. Returns False if we were told to stop it."""
-    told: list[int] = []
+def watch(survivor: psutil.Process, told: list[int]) -> None:
+    """Wait until `survivor` ends; once something is in `told`, tell it to."""
+    with suppress(OSError):
+        print(f"process {survivor.pid} of an earlier supervisor goes on; its own log lines are lost until it restarts")
+        sys.stdout.flush()
+    passed_on = False
+    while _alive(survivor):
+        if told and not passed_on:
+            passed_on = True
+            with suppress(psutil.Error):
+                survivor.terminate()
+        with suppress(psutil.Error):
+            survivor.wait(POLL_SECONDS)
 
-    def stop(number: int, _: FrameType | None) -> None:
-        told.append(number)
-        survivor.terminate()
 
-    signal.signal(signal.SIGTERM, stop)
-    print(f"process {survivor.pid} of an earlier supervisor goes on; its own log lines are lost until it restarts")
-    sys.stdout.flush()
-    while survivor.is_running() and survivor.status() != psutil.STATUS_ZOMBIE:
-        time.sleep(POLL_SECONDS)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    return not told
+def _alive(process: psutil.Process) -> bool:
+    """It runs; one that has ended and that nobody has taken note of does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TextIO
 
 import click
+from dotenv import dotenv_values
 from rich.console import Console
 from rich.table import Table
 
@@ -30,7 +31,7 @@ def how_to_call(settings: StackSettings) -> str:
     sdk_key = 'os.environ["API_KEY"]' if settings.api_key else '"none"'
     return f"""
 Onecard is up: {base}
-
+{_take_key(settings)}
   {post}/v1/chat/completions -d '{{"model": "{names["llm"]}", "messages": {question}}}'
   {post}/v1/sentiment -d '{{"input": ["국물이 진하고 맛있어요.", "직원이 불친절했어요."]}}'
   {post}/v1/embeddings -d '{{"model": "{names["embedding"]}", "input": "주차가 편해요."}}'
@@ -38,6 +39,13 @@ Onecard is up: {base}
   OpenAI SDK: OpenAI(base_url="{base}/v1", api_key={sdk_key})
   make status · make logs · make down
 """
+
+
+def _take_key(settings: StackSettings) -> str:
+    """How a shell gets a key that stands in `.env` alone; the key itself is not shown."""
+    if settings.api_key is None or dotenv_values(".env").get("API_KEY") != settings.api_key.get_secret_value():
+        return ""
+    return "\n  set -a; . ./.env; set +a  # gives this shell the API_KEY of your .env\n"
 
 
 def show_status(settings: StackSettings, console: Console) -> bool:

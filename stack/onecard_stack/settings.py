@@ -4,6 +4,7 @@ from pathlib import Path
 
 from dotenv import load_dotenv
 from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from embedding_service.settings import EmbeddingSettings
 from gateway.settings import GatewaySettings
@@ -22,7 +23,32 @@ def reachable_url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-class StackSettings(GatewaySettings, LlmSettings, SentimentSettings, EmbeddingSettings):
+class Home(BaseSettings):
+    """All that is needed to stop a stack or to read its logs, whatever else is set wrongly."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
+
+    onecard_home: Path = Path(".onecard")
+    """Folder for what a running stack writes: socket and configuration in `run`, logs in `logs`."""
+
+    @field_validator("onecard_home")
+    @classmethod
+    def _absolute_home(cls, path: Path) -> Path:
+        """A part may have another working directory than the command."""
+        return path.expanduser().resolve()
+
+    @property
+    def run_folder(self) -> Path:
+        """Configuration, socket and lock of the running stack."""
+        return self.onecard_home / "run"
+
+    @property
+    def log_folder(self) -> Path:
+        """One log for each part."""
+        return self.onecard_home / "logs"
+
+
+class StackSettings(GatewaySettings, LlmSettings, SentimentSettings, EmbeddingSettings, Home):
     """Environment variables of the command `onecard`.
 
     The parts' own are included, so that a wrong one shows before anything starts and each default is given once.
@@ -40,9 +66,6 @@ class StackSettings(GatewaySettings, LlmSettings, SentimentSettings, EmbeddingSe
     redis_memory_mb: int = Field(default=256, ge=16)
     """Most memory that the Redis started here keeps, in MB; the least used keys go first."""
 
-    onecard_home: Path = Path(".onecard")
-    """Folder for what a running stack writes: socket and configuration in `run`, logs in `logs`."""
-
     start_seconds: float = Field(default=900.0, gt=0)
     """How long `onecard up` waits until every part is ready."""
 
@@ -55,7 +78,7 @@ class StackSettings(GatewaySettings, LlmSettings, SentimentSettings, EmbeddingSe
     hf_token: SecretStr | None = None
     """Key for models that the hub does not give to everybody."""
 
-    @field_validator("model_cache_path", "onecard_home")
+    @field_validator("model_cache_path")
     @classmethod
     def _absolute(cls, path: Path) -> Path:
         """A part may have another working directory than the command."""
@@ -77,16 +100,6 @@ class StackSettings(GatewaySettings, LlmSettings, SentimentSettings, EmbeddingSe
         return reachable_url(self.host, self.gateway_port)
 
     @property
-    def run_folder(self) -> Path:
-        """Configuration, socket and lock of the running stack."""
-        return self.onecard_home / "run"
-
-    @property
-    def log_folder(self) -> Path:
-        """One log for each part."""
-        return self.onecard_home / "logs"
-
-    @property
     def starts_redis(self) -> bool:
         """The settings name no Redis elsewhere."""
         return self.redis_url is None and self.redis_host in ("127.0.0.1", "localhost", "::1")
@@ -103,3 +116,9 @@ def read() -> StackSettings:
     """
     load_dotenv(Path.cwd() / ".env", override=False)
     return load(StackSettings)
+
+
+def read_home() -> Home:
+    """Where the stack lies, from the same places; no other value is looked at."""
+    load_dotenv(Path.cwd() / ".env", override=False)
+    return load(Home)

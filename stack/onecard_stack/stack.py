@@ -2,20 +2,20 @@
 
 import fcntl
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 
 from onecard.models import Kind, ModelFolder
-from onecard_stack import checks, fetching, fingerprint, leftovers, machine, probe, supervisor
+from onecard_stack import checks, fetching, fingerprint, leftovers, machine, probe, stopping, supervisor
+from onecard_stack.errors import StackError
 from onecard_stack.progress import Progress
 from onecard_stack.settings import StackSettings
 from onecard_stack.supervisor import Supervisor
 from onecard_stack.table import Process, processes
-from onecard_stack.watch import StackError, Watch
+from onecard_stack.watch import Watch
 
 Say = Callable[[str], None]
 POLL_SECONDS = 0.4
@@ -30,21 +30,28 @@ class Stack:
         self.parts: list[Process] = processes(settings, machine.look())
         self.supervisor = Supervisor(settings.run_folder)
 
-    def up(self) -> bool:
-        """Start what does not run, and wait until all of it can work. Returns False if it was running already.
+    def up(self, *, keep: bool = False, free_mb: float = checks.FREE_MB) -> bool:
+        """Start what does not run, and wait until all of it can work. Returns True if all of it was started here.
+
+        Args:
+            keep: leave a stack that runs and answers as it is, also if the settings have changed since.
+            free_mb: least free space that it is started with, in MB.
 
         Raises:
             StackError: it cannot be done; what was started is stopped again.
             KeyboardInterrupt: the same, at a person's wish.
         """
         try:
-            checks.disk(self.settings.onecard_home)
+            checks.disk(self.settings.onecard_home, free_mb)
             with self._lock():
-                return self._up()
+                return self._up(keep)
         except (checks.CheckError, fetching.FetchError) as error:
             raise StackError(str(error)) from None
 
-    def _up(self) -> bool:
+    def _up(self, keep: bool) -> bool:
+        ran = self.supervisor.running()
+        if ran and keep and self._gateway_answers():
+            return False
         folders = self._models()
         config = self._config()
         if self.supervisor.running():
@@ -52,34 +59,33 @@ class Stack:
                 self.supervisor.revive()
                 self._wait(folders)
                 return False
+            if keep:
+                raise StackError("A stack with other settings runs here, and does not answer. 'make up' restarts it.")
             self._say("The settings have changed: restarting.")
-            self.down()
+            stopping.stop(self.settings.run_folder)
         elif left := leftovers.find(self.settings.run_folder):
             self._say(f"Ending {len(left)} processes of an earlier run that nobody watches any more.")
-            leftovers.end_all(self.settings.run_folder, self._grace)
+            leftovers.end_all(self.settings.run_folder, stopping.GRACE_SECONDS)
         checks.ports(self.parts)
         try:
             self.settings.log_folder.mkdir(parents=True, exist_ok=True)
             self.supervisor.start(config, os.environ)
             self._wait(folders)
         except BaseException:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            self._say("Stopping what was started …")
-            self.down()
+            self.stop_again("What was started has been stopped again.")
             raise
-        return True
+        return not ran
 
-    def down(self) -> bool:
-        """Stop all parts, gracefully where they let us. Returns False if nothing ran."""
-        ran = self.supervisor.running()
-        in_order = ran and self.supervisor.shut_down(sum(part.stop_seconds for part in self.parts) + 10)
-        # What is left after an orderly end has had its time.
-        ended = leftovers.end_all(self.settings.run_folder, 1.0 if in_order else self._grace)
-        return ran or ended > 0
+    def stop_again(self, message: str) -> None:
+        """Stop all of it, whatever comes between, and say so if anybody still listens."""
+        with stopping.undisturbed():
+            stopping.stop(self.settings.run_folder)
+            # A closed terminal takes no message; Rich turns that into SystemExit.
+            with suppress(Exception, SystemExit):
+                self._say(message)
 
-    @property
-    def _grace(self) -> float:
-        return max(part.stop_seconds for part in self.parts)
+    def _gateway_answers(self) -> bool:
+        return all(probe.ready(part) for part in self.parts if part.name == "gateway")
 
     def _models(self) -> dict[Kind, ModelFolder]:
         """The models, fetched if some are missing."""

@@ -4,6 +4,7 @@ Needs no TCP port: the socket lies in the run folder, and only the user may open
 """
 
 import hashlib
+import http.client
 import os
 import shlex
 import socket
@@ -19,6 +20,7 @@ from typing import Any, cast
 
 from supervisor.xmlrpc import SupervisorTransport
 
+from onecard_stack.errors import StackError
 from onecard_stack.leftovers import PART_VARIABLE, RUN_VARIABLE
 from onecard_stack.table import Process
 
@@ -27,7 +29,10 @@ LOG_BACKUPS = 3
 SOCKET_PATH_MAX = 100
 """The kernel takes 107 bytes, and supervisord adds a suffix while it binds."""
 START_SECONDS = 15.0
+CALL_SECONDS = 5.0
+"""How long supervisord may take to answer; one that is frozen still takes connections."""
 CONFIG = "supervisord.conf"
+PID_FILE = "supervisord.pid"
 KEEPER = "keeper"
 """Name of the process that starts supervisord again; no part of the stack."""
 
@@ -68,7 +73,7 @@ def render(
 logfile={_escape(str(log_folder / "supervisord.log"))}
 logfile_maxbytes={LOG_BYTES}
 logfile_backups=1
-pidfile={_escape(str(run_folder / "supervisord.pid"))}
+pidfile={_escape(str(run_folder / PID_FILE))}
 directory={_escape(str(Path.cwd()))}
 
 [unix_http_server]
@@ -118,6 +123,35 @@ def _escape(text: str) -> str:
     return text.replace("%", "%%")
 
 
+class _Connection(http.client.HTTPConnection):
+    """HTTP over a socket file, with a limit for every wait."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost")
+        self._path = path
+
+    def connect(self) -> None:
+        """Called by the base class before it sends."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(CALL_SECONDS)
+        self.sock.connect(str(self._path))
+
+
+def _launch(command: Sequence[str], environment: Mapping[str, str], seconds: float = START_SECONDS) -> None:
+    """Run what starts supervisord and returns.
+
+    Raises:
+        StackError: it fails, or does not return within `seconds`.
+    """
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=seconds)  # noqa: S603
+    except subprocess.TimeoutExpired:
+        raise StackError(f"supervisord does not start within {seconds:g} s. Try again when less runs here.") from None
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}, and no reason given"]
+        raise StackError(f"supervisord does not start: {said[-1]}")
+
+
 class Supervisor:
     """The supervisord of one run folder, running or not."""
 
@@ -125,6 +159,13 @@ class Supervisor:
         self.run_folder = run_folder
         self.config = run_folder / CONFIG
         self._socket = socket_path(run_folder)
+
+    def pid(self) -> int:
+        """The process that was started last; 0 if that is not known."""
+        try:
+            return int((self.run_folder / PID_FILE).read_text())
+        except (OSError, ValueError):
+            return 0
 
     def running(self) -> bool:
         """Somebody answers on the socket."""
@@ -140,30 +181,34 @@ class Supervisor:
         """Start supervisord with all parts, in the background.
 
         Raises:
-            SystemExit: it does not start.
+            StackError: it does not start.
         """
         self._socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._socket.parent.stat().st_uid != os.getuid():
-            raise SystemExit(f"{self._socket.parent} belongs to another user. Set TMPDIR to a folder of your own.")
+            raise StackError(f"{self._socket.parent} belongs to another user. Set TMPDIR to a folder of your own.")
         self._socket.unlink(missing_ok=True)
         self.config.touch(mode=0o600)
         self.config.write_text(config)
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(self.config)]
         marked = {**environment, RUN_VARIABLE: str(self.run_folder)}
         marked.pop("HF_TOKEN", None)  # only fetching needs it
-        started = subprocess.run(command, env=marked, capture_output=True, text=True, timeout=START_SECONDS)  # noqa: S603
-        if started.returncode:
-            raise SystemExit(f"supervisord does not start: {started.stderr.strip().splitlines()[-1]}")
+        _launch(command, marked)
         deadline = time.monotonic() + START_SECONDS
         while not self.running():
             if time.monotonic() > deadline:
-                raise SystemExit("supervisord does not answer. Its log is 'supervisord.log' in the logs folder.")
+                raise StackError("supervisord does not answer. Its log is 'supervisord.log' in the logs folder.")
             time.sleep(0.05)
 
     def states(self) -> dict[str, State]:
-        """All parts by name; empty when supervisord does not run."""
+        """All parts by name; empty when supervisord does not run or does not answer.
+
+        Raises:
+            StackError: it answers, but is about to end.
+        """
         try:
             infos = cast("list[dict[str, Any]]", self._call("getAllProcessInfo"))
+        except (xmlrpc.client.Error, http.client.HTTPException):
+            raise StackError("The stack is stopping. Wait for it, or end it with 'make down'.") from None
         except OSError:
             return {}
         return {
@@ -177,14 +222,16 @@ class Supervisor:
             if state.state in ("STOPPED", "EXITED", "FATAL"):
                 try:
                     self._call("startProcess", state.name, False)
-                except xmlrpc.client.Fault:
+                except (OSError, xmlrpc.client.Error, http.client.HTTPException):
                     continue
 
     def shut_down(self, seconds: float) -> bool:
         """Stop all parts, last started first, then supervisord. False when that takes longer than `seconds`."""
         try:
             self._call("shutdown")
-        except (OSError, xmlrpc.client.Fault):
+        except (xmlrpc.client.Error, http.client.HTTPException):
+            pass  # it is stopping already
+        except OSError:
             return not self.running()
         deadline = time.monotonic() + seconds
         while self.running():
@@ -195,6 +242,7 @@ class Supervisor:
 
     def _call(self, method: str, *arguments: Any) -> Any:
         transport = SupervisorTransport(None, None, f"unix://{self._socket}")
+        transport._get_connection = lambda: _Connection(self._socket)  # the transport's own waits without end
         proxy = xmlrpc.client.ServerProxy("http://localhost", transport=transport)
         try:
             return getattr(proxy.supervisor, method)(*arguments)

@@ -5,16 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from onecard.models import Kind, ModelFolder
+from onecard_stack.errors import StackError
 from onecard_stack.progress import Row
 from onecard_stack.supervisor import State
 from onecard_stack.table import Process
 
 STARTS = 3
 """A part that had to be started this often and is still not ready keeps crashing."""
-
-
-class StackError(Exception):
-    """The stack does not run; the message is one line that says what to do."""
 
 
 class Watch:

@@ -4,15 +4,19 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
+from rich.console import Console
 
 from onecard_stack import leftovers
+from onecard_stack.settings import StackSettings
+from onecard_stack.stack import Stack
 from onecard_stack.supervisor import Supervisor
 from tests.support import KEY, free_port
 
@@ -107,6 +111,18 @@ def place(tmp_path: Path, model_cache: Path) -> Iterator[Place]:
     made = make_place(tmp_path, model_cache)
     yield made
     leftovers.end_all(made.run_folder, 5)
+
+
+@pytest.fixture
+def own_stack(monkeypatch: pytest.MonkeyPatch) -> Callable[[Place], Stack]:
+    """The stack of a place, as an object in this process."""
+
+    def make(place: Place) -> Stack:
+        for name, value in {**place.env, "ONECARD_HOME": str(place.folder / ".onecard")}.items():
+            monkeypatch.setenv(name, value)
+        return Stack(StackSettings(), Console(file=StringIO()))
+
+    return make
 
 
 @pytest.fixture(scope="session")

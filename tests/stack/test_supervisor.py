@@ -1,11 +1,21 @@
 """supervisord's configuration, as supervisord itself reads it."""
 
 import configparser
+import socket
+import sys
+import threading
+import xmlrpc.client
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from supervisor.options import ServerOptions
 
-from onecard_stack.supervisor import SOCKET_PATH_MAX, render, socket_path
+from onecard_stack import keeper, supervisor
+from onecard_stack.errors import StackError
+from onecard_stack.stopping import GRACE_SECONDS, grace_seconds
+from onecard_stack.supervisor import SOCKET_PATH_MAX, Supervisor, render, socket_path
 from onecard_stack.table import Process
 
 PARTS = [
@@ -78,3 +88,86 @@ def test_a_long_path_gets_a_socket_elsewhere(tmp_path: Path) -> None:
     assert socket_path(short).parent == short
     assert len(str(socket_path(long))) <= SOCKET_PATH_MAX
     assert socket_path(long) != socket_path(long / "other")
+
+
+@contextmanager
+def listening(folder: Path, answer: bytes | None) -> Iterator[Supervisor]:
+    """Something that takes connections on the socket, and gives each the `answer`, or none."""
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(socket_path(folder)))
+        server.listen()
+
+        def serve() -> None:
+            try:
+                while answer is not None:
+                    connection, _ = server.accept()
+                    with connection:
+                        if connection.recv(10_000):
+                            connection.sendall(answer)
+            except OSError:
+                return
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield Supervisor(folder)
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join(5)
+
+
+def fault_answer() -> bytes:
+    """What supervisord answers to everything once it has been told to end."""
+    fault = xmlrpc.client.dumps(xmlrpc.client.Fault(6, "SHUTDOWN_STATE"), methodresponse=True).encode()
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(fault) + fault
+
+
+@pytest.mark.parametrize("answer", [fault_answer(), b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"])
+def test_a_stopping_supervisord_is_said_to_be_stopping(tmp_path: Path, answer: bytes) -> None:
+    """One line in place of a traceback."""
+    with listening(tmp_path, answer) as one, pytest.raises(StackError, match="is stopping"):
+        one.states()
+
+
+def test_a_frozen_supervisord_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes connections and never answers; whoever stops the stack goes on without it."""
+    monkeypatch.setattr(supervisor, "CALL_SECONDS", 0.2)
+    with listening(tmp_path, None) as frozen:
+        assert frozen.running()
+        assert frozen.states() == {}
+        assert frozen.shut_down(60) is False
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("import time; time.sleep(60)", "within 0.5 s"),
+        ("raise SystemExit(3)", "exit code 3"),
+        ("raise SystemExit('no such user')", "no such user"),
+    ],
+)
+def test_a_supervisord_that_does_not_start_is_one_line(program: str, words: str) -> None:
+    """Whether it hangs, fails in silence or says why."""
+    with pytest.raises(StackError, match=words):
+        supervisor._launch([sys.executable, "-S", "-c", program], {}, 0.5)
+
+
+def test_the_keeper_tries_until_a_supervisord_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start that fails is not the last one; without a configuration there is nothing to start."""
+    monkeypatch.setattr(keeper, "POLL_SECONDS", 0.01)
+    one = Supervisor(tmp_path)
+    one.config.touch()
+    starts: list[Path] = []
+    monkeypatch.setattr(one, "running", lambda: len(starts) == 3)
+    keeper.revive(one, starts.append)
+    assert starts == [one.config] * 3
+    one.config.unlink()
+    starts.clear()
+    keeper.revive(one, starts.append)
+    assert starts == []
+
+
+def test_grace_times_are_those_of_the_written_configuration(tmp_path: Path) -> None:
+    """What runs is given the time it was started with; without a configuration, a usual one."""
+    config = tmp_path / "supervisord.conf"
+    assert grace_seconds(config) == [GRACE_SECONDS]
+    config.write_text(rendered(tmp_path))
+    assert grace_seconds(config) == [2, 10, 7]

@@ -10,6 +10,8 @@ import pytest
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
+from onecard_stack import fingerprint
+
 ROOT = Path(__file__).parents[2]
 
 READ_BY_LIBRARIES = {
@@ -68,6 +70,14 @@ def test_the_default_shown_is_the_default_taken(name: str) -> None:
         assert float(shown) == default
     else:
         assert shown == str(default)
+
+
+def test_what_restarts_a_running_stack() -> None:
+    """A variable of a part does; one that only the command reads does not."""
+    assert fingerprint.of({"OMP_NUM_THREADS": "3"}) != fingerprint.of({})
+    assert fingerprint.of({"BATCH_TEXTS": "3"}) != fingerprint.of({})
+    for name in ("START_SECONDS", "HF_ENDPOINT", "HF_TOKEN"):
+        assert fingerprint.of({name: "3"}) == fingerprint.of({})
 
 
 def test_example_sets_nothing_by_itself() -> None:
