@@ -44,6 +44,13 @@ async def events(count: int, seconds: float, *, die: bool) -> AsyncIterator[byte
         seen["running"] -= 1
 
 
+async def torn() -> AsyncIterator[bytes]:
+    yield b"data: 0\n\n"
+    yield b'data: {"id": "abc'
+    await asyncio.sleep(0.1)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 async def slowly(request: Request, seconds: float) -> Response:
     seen["running"] += 1
     try:
@@ -67,6 +74,8 @@ async def chat(request: Request) -> Response:
             return StreamingResponse(stream, media_type="text/event-stream")
         case "slow":
             return await slowly(request, body["seconds"])
+        case "stream and die inside an event":
+            return StreamingResponse(torn(), media_type="text/event-stream")
         case "die":
             os.kill(os.getpid(), signal.SIGKILL)
         case "plain error":

@@ -1,8 +1,12 @@
 """Request and response of `POST /v1/embeddings`, as OpenAI's API has them."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+# Without fail_fast a wrong list costs one complaint an item: seconds and gigabytes for 2 MB of them.
+Texts = Annotated[list[str], Field(fail_fast=True)]
+TokenIds = Annotated[list[int], Field(fail_fast=True)]
 
 
 class EmbeddingRequest(BaseModel):
@@ -10,7 +14,7 @@ class EmbeddingRequest(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    input: str | list[str] | list[int] | list[list[int]] = Field(
+    input: str | Texts | TokenIds | Annotated[list[TokenIds], Field(fail_fast=True)] = Field(
         description="A text, a list of texts, one list of token ids, or several.", examples=[["직원이 친절한 곳"]]
     )
     model: str | None = Field(default=None, description="Omit it, or name the model that GET /v1/models shows.")

@@ -10,7 +10,7 @@ from gateway import catalog, schemas
 from gateway.relay import relay
 from gateway.upstreams import Upstream, Upstreams
 from onecard.app import ERROR_RESPONSES
-from onecard.errors import ModelNotFound
+from onecard.errors import ModelNotFound, Unavailable
 from onecard.health import Readiness, worst
 
 Pick = Callable[[Upstreams], Upstream]
@@ -52,10 +52,14 @@ def routes() -> APIRouter:
 
     @router.get("/v1/models/{model:path}")
     async def model(model: str, request: Request) -> dict[str, Any]:
-        """One model's card."""
-        for card in await catalog.models(state(request)):
-            if card["id"] == model:
+        """One model's card, under each name that it answers to."""
+        upstreams = state(request)
+        for card in await catalog.models(upstreams):
+            if model in (card["id"], card.get("stand_in_for")):
                 return card
+        for name, part in (await upstreams.check()).items():
+            if part.status == "down":
+                raise Unavailable(f"The {name} service is away, and may have that model.", retry_after=2)
         raise ModelNotFound("No such model here. GET /v1/models lists them.", param="model")
 
     return router

@@ -1,6 +1,6 @@
 """Request and response of `POST /v1/sentiment`."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,7 +12,10 @@ class SentimentRequest(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    input: str | list[str] = Field(description="A text, or a list of texts.", examples=[["국물이 진하고 맛있어요"]])
+    # Without fail_fast a wrong list costs one complaint an item: seconds and gigabytes for 2 MB of them.
+    input: str | Annotated[list[str], Field(fail_fast=True)] = Field(
+        description="A text, or a list of texts.", examples=[["국물이 진하고 맛있어요"]]
+    )
     model: str | None = Field(default=None, description="Omit it, or name the model that GET /v1/models shows.")
     truncate: bool = Field(default=True, description="Cut texts that are longer than the model's window.")
 

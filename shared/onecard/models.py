@@ -74,6 +74,8 @@ def find(kind: Kind, model: str, cache: Path) -> ModelFolder:
         manifest = read_manifest(own)
         name, revision = (manifest.name, manifest.revision) if manifest else (own.name, "local")
         return ModelFolder(own, name, revision, stand_in_for=None)
+    if model.startswith(("/", "./", "../", "~")):
+        raise SystemExit(f"{model} holds no model: it has no config.json. Name a model's folder, or a hub name.")
     if manifest := read_manifest(path := cache / folder_name(model)):
         return ModelFolder(path, manifest.name, manifest.revision, stand_in_for=None)
     stand_in = cache / folder_name(STAND_INS[kind])

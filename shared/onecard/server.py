@@ -6,6 +6,7 @@ import functools
 import ipaddress
 import socket
 import sys
+import uuid
 from typing import Any
 
 import uvicorn
@@ -19,6 +20,8 @@ from onecard.settings import ServiceSettings
 
 HEADER_SECONDS: float = ServiceSettings.model_fields["header_timeout_seconds"].default
 """How long a request's headers may take where the settings are not at hand: in a server that is not ours."""
+log = logs.logger()
+
 KEEP_ALIVE_SECONDS = 75
 """How long an idle connection is kept: longer than clients pool theirs, so that they close first."""
 
@@ -47,7 +50,8 @@ class GuardedProtocol(HttpToolsProtocol):
     @override
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        if self._header_timer is None:
+        # The headers of a pipelined request may wait: they come behind an answer that is still being written.
+        if self._header_timer is None and not self._answering:
             self._arm()
 
     @override
@@ -58,6 +62,10 @@ class GuardedProtocol(HttpToolsProtocol):
     @override
     def send_400_response(self, msg: str) -> None:
         self._refuse(InvalidRequest("This is not a valid HTTP/1.1 request."))
+
+    @property
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
 
     def _arm(self) -> None:
         self._header_timer = self.loop.call_later(self._header_seconds, self._give_up)
@@ -74,8 +82,10 @@ class GuardedProtocol(HttpToolsProtocol):
     def _refuse(self, error: InvalidRequest | SlowRequest) -> None:
         if self.transport.is_closing():
             return
-        if self.cycle is None or self.cycle.response_complete:
+        if not self._answering:
             status, headers, body = render(error)
+            headers["x-request-id"] = uuid.uuid4().hex
+            log.info("request refused", status=status, request_id=headers["x-request-id"])
             lines = [f"HTTP/1.1 {status} Refused", *(f"{name}: {value}" for name, value in headers.items())]
             head = "\r\n".join([*lines, f"content-length: {len(body)}", "connection: close", "", ""])
             self.transport.write(head.encode() + body)

@@ -17,7 +17,6 @@ class TextReader:
     tokenizer: Tokenizer
     window: int
     """Most tokens of one text, special tokens included."""
-    pad_id: int
 
     @classmethod
     def load(cls, folder: Path, window: int) -> "TextReader":
@@ -32,7 +31,7 @@ class TextReader:
         tokenizer: Tokenizer = loaded.backend_tokenizer
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        return cls(tokenizer, window, loaded.pad_token_id or 0)
+        return cls(tokenizer, window)
 
     def read(self, texts: Sequence[str], *, truncate: bool) -> list[list[int]]:
         """Token ids of each text, at most `window` each, the closing special token kept.

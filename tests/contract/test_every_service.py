@@ -56,6 +56,7 @@ BAD_BODIES: dict[str, tuple[bytes, int]] = {
     "deep nesting": (b'{"input": ' + b"[" * 50_000, 400),
     "unknown model": (b'{"input": "a", "model": "gpt-4"}', 404),
     "5,000 inputs": (json.dumps({"input": ["a"] * 5000}).encode(), 400),
+    "600,000 wrong items": (b'{"input": [' + b"9.5," * 450_000 + b"1]}", 400),
     "3 MB": (json.dumps({"input": "a" * 3_000_000}).encode(), 413),
 }
 
@@ -126,6 +127,19 @@ def test_health_and_metrics(target: tuple[httpx.Client, str]) -> None:
     assert metrics.headers["content-type"].startswith("text/plain")
     assert f'onecard_http_requests_total{{method="POST",route="{path}",status="200"}}' in metrics.text
     assert "process_resident_memory_bytes" in metrics.text
+
+
+def test_a_model_is_found_under_each_of_its_names(target: tuple[httpx.Client, str]) -> None:
+    """Through the gateway, also the name that a stand-in answers to; an unknown one is a 404, or a 503 meanwhile."""
+    client, _ = target
+    cards = client.get("/v1/models").json()["data"]
+    if client.get("/openapi.json").json()["info"]["title"] != "Onecard":
+        return  # The encoders have one model, and list it.
+    for card in cards:
+        assert client.get(f"/v1/models/{card['id']}").json() == card
+        assert client.get(f"/v1/models/{card['stand_in_for']}").json() == card
+    # The gateway of this suite has no LLM service behind it, which might have that model.
+    assert_error(client.get("/v1/models/gpt-4"), 503)
 
 
 def test_models_lists_what_is_served(target: tuple[httpx.Client, str]) -> None:

@@ -46,6 +46,20 @@ def test_the_order_and_the_batch_do_not_matter(sentiment: Server) -> None:
     assert [one["score"] for one in many] == pytest.approx(alone * 40, abs=0.01)  # type: ignore[attr-defined,index]
 
 
+@pytest.mark.parametrize("part", ["sentiment", "embedding"])
+def test_a_client_that_leaves_frees_the_device(part: str, request: pytest.FixtureRequest) -> None:
+    """The batches of a request whose client has gone are not run: the next request does not wait for them."""
+    server: Server = request.getfixturevalue(part)
+    path = {"sentiment": "/v1/sentiment", "embedding": "/v1/embeddings"}[part]
+    gone = f'onecard_http_requests_total{{method="POST",route="{path}",status="499"}}'
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(
+            f"{server.url}{path}", json={"input": ["맛있어요 " * 250] * 500}, timeout=httpx.Timeout(20, read=0.5)
+        )
+    assert httpx.post(f"{server.url}{path}", json={"input": "a"}, timeout=10).status_code == 200
+    assert gone in httpx.get(f"{server.url}/metrics").text
+
+
 def test_scores_add_up(sentiment: Server) -> None:
     """The score is the label's probability, and both add to 1."""
     for one in classify(sentiment, TEXTS)["data"]:  # type: ignore[attr-defined]

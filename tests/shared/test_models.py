@@ -1,6 +1,7 @@
 """Finding a model's folder."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,14 @@ def test_an_unfinished_download_is_no_model(tmp_path: Path) -> None:
     put(tmp_path, MODEL, broken=True)
     with pytest.raises(SystemExit, match="make models"):
         find("embedding", MODEL, tmp_path)
+
+
+@pytest.mark.parametrize("path", ["/models/qwn", "./qwn", "~/qwn"])
+def test_a_mistyped_folder_is_refused_and_not_replaced(tmp_path: Path, path: str) -> None:
+    """A stand-in takes the place of a model from the hub, never that of a folder that was meant."""
+    put(tmp_path, STAND_INS["embedding"], stand_in=True)
+    with pytest.raises(SystemExit, match=re.escape(path)):
+        find("embedding", path, tmp_path)
 
 
 def test_a_folder_may_be_named_directly(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Device and precision of a torch process. The only file of `onecard` that imports torch, and it does so lazily."""
+"""Device and precision of a torch process. torch is imported lazily."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING

@@ -1,6 +1,7 @@
 """The memory plan: who gets which part of the card. A pure function of the card, the models and the settings.
 
-Every process computes the same plan from the same settings and takes its own line of it, so no number stands twice.
+It is what `onecard plan` shows. The services do not take their shares from it yet: the encoders set no cap, and vLLM's
+share is the setting `LLM_GPU_SHARE`.
 """
 
 import math
