@@ -31,13 +31,13 @@ class Target:
         """A plain client that sends the key."""
         return httpx.Client(base_url=self.url, headers={"authorization": f"Bearer {KEY}"}, timeout=60)
 
-    def metric(self, vllm_name: str, transformers_name: str) -> float:
-        """The sum of one of the engine's own metrics over its labels."""
+    def metric(self, vllm_name: str, transformers_name: str, *, without: str = "") -> float:
+        """The sum of one of the engine's own metrics over its labels, except where one of them is `without`."""
         name = vllm_name if self.engine == "vllm" else transformers_name
         text = httpx.get(f"{self.server.url}/metrics", headers={"authorization": f"Bearer {KEY}"}).text
         samples = [s for family in text_string_to_metric_families(text) for s in family.samples if s.name == name]
         assert samples, name
-        return sum(sample.value for sample in samples)
+        return sum(sample.value for sample in samples if without not in sample.labels.values())
 
 
 @pytest.fixture(scope="session", params=["vllm", "transformers"])

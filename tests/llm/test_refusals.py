@@ -53,6 +53,9 @@ BAD: dict[str, tuple[str, bytes, int]] = {
     "not UTF-8": (CHAT, b'{"model": "\xff"}', 400),
     "3 MB": (CHAT, chat(user="a" * 3_000_000), 413),
     "empty prompt": ("/v1/completions", json.dumps({"model": STAND_IN, "prompt": ""}).encode(), 400),
+    "5,000 prompts": ("/v1/completions", json.dumps({"prompt": ["a"] * 5_000}).encode(), 400),
+    "5,000 prompts of token ids": ("/v1/completions", json.dumps({"prompt": [[5]] * 5_000}).encode(), 400),
+    "100 prompts, 8 times each": ("/v1/completions", json.dumps({"prompt": ["a"] * 100, "n": 8}).encode(), 400),
     "token ids outside the vocabulary": ("/v1/completions", b'{"prompt": [[99999999]]}', 400),
     "generate without prompt": (GENERATE, b"{}", 400),
     "generate with an empty prompt": (GENERATE, b'{"prompt": ""}', 400),
@@ -91,6 +94,15 @@ def test_a_bad_request_is_refused_and_the_next_good_one_works(target: Target, ca
     path, body, status = BAD[case]
     assert_refused(target.http().post(path, content=body, headers={"content-type": "application/json"}), status)
     assert_still_works(target)
+
+
+def test_more_prompts_than_ever_fit_are_told_the_limit(target: Target) -> None:
+    """The message says how many fit; a list of token ids is one prompt, however long."""
+    http = target.http()
+    answer = http.post("/v1/completions", json={"prompt": ["a"] * 5_000, "max_tokens": 1})
+    limit = 384 if target.engine == "vllm" else 257
+    assert f"at most {limit} " in assert_refused(answer, 400)["message"]
+    assert http.post("/v1/completions", json={"prompt": [5] * 500, "max_tokens": 1}).status_code == 200
 
 
 def test_wrong_method_and_wrong_type(target: Target) -> None:

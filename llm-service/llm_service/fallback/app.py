@@ -5,13 +5,12 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import torch
 from fastapi import FastAPI, Request
 
 from llm_service.fallback.queue import GenerationQueue
 from llm_service.fallback.routes import routes, state
 from llm_service.fallback.service import Service
-from llm_service.fallback.text_model import Params, TextModel
+from llm_service.fallback.text_model import Params, TextModel, limit_threads
 from llm_service.settings import LlmSettings
 from onecard import app as base
 from onecard import logs
@@ -27,7 +26,7 @@ def create_app(settings: LlmSettings, folder: ModelFolder, *, window: int) -> Fa
 
     def load() -> TextModel:
         if settings.llm_cpu_threads:
-            torch.set_num_threads(settings.llm_cpu_threads)
+            limit_threads(settings.llm_cpu_threads)
         device = choose(settings)
         model = TextModel(folder, device, window)
         warm = Params(max_tokens=2)

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from llm_service.fallback.text_model import Ended, Params, Run, TextModel
 from onecard import logs
-from onecard.errors import InternalError, Unavailable
+from onecard.errors import InternalError, InvalidRequest, Unavailable
 
 log = logs.logger()
 Event = str | Ended | None
@@ -48,6 +48,8 @@ class GenerationQueue:
         waiting = Gauge("onecard_llm_requests_waiting", "Prompts that wait for their turn.", registry=registry)
         waiting.set_function(lambda: self._waiting)
         self._ended = Counter("onecard_llm_requests", "Prompts ended.", ["finished_reason"], registry=registry)
+        for reason in ("stop", "length", "abort", "error"):
+            self._ended.labels(reason)  # Shown from the start: a rate needs the zero.
         self._prompt_tokens = Counter("onecard_llm_prompt_tokens", "Tokens read.", registry=registry)
         self._new_tokens = Counter("onecard_llm_generation_tokens", "Tokens written.", registry=registry)
         self._thread = threading.Thread(target=self._work, name="generation", daemon=True)
@@ -57,9 +59,13 @@ class GenerationQueue:
         """Refuse the request now if its prompts do not fit into the queue.
 
         Raises:
+            InvalidRequest: they would not fit into an empty one either; a client must not try again.
             Unavailable: with the time after which to try again.
         """
-        if self._waiting + prompts > self._most_waiting + 1:
+        most = self._most_waiting + 1  # One runs at once.
+        if prompts > most:
+            raise InvalidRequest(f"Prompts times 'n' are {prompts}; at most {most} fit here. Send fewer.")
+        if self._waiting + prompts > most:
             raise Unavailable("The queue is full. Try again in a few seconds.", retry_after=5)
 
     async def generate(self, prompt: Sequence[int], params: Params, *, priority: int = 0) -> AsyncIterator[str | Ended]:
@@ -97,10 +103,10 @@ class GenerationQueue:
             except Exception:
                 log.exception("a generation failed")
                 ended = None
-            self._running.dec()
             self._ended.labels(ended.reason if ended else "error").inc()
             self._prompt_tokens.inc(len(job.prompt))
             self._new_tokens.inc(job.run.tokens)
+            self._running.dec()  # Last: who sees nothing running sees the counts of what ran.
             job.tell(ended)
 
     def _leave_queue(self) -> None:

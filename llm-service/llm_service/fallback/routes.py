@@ -17,12 +17,13 @@ from llm_service.fallback.schemas import (
     Sampling,
     TokenizeRequest,
 )
-from llm_service.fallback.service import Service, Work, while_connected
+from llm_service.fallback.service import Service, Work
 from llm_service.fallback.text_model import Params
 from llm_service.schemas import GenerateAnswer, GenerateRequest
 from onecard import app as base
 from onecard.edge import state_of
 from onecard.errors import InvalidRequest, OnecardError, render
+from onecard.leaving import while_connected
 
 COMPLETION_TOKENS = 16
 """Longest answer of /v1/completions when the request sets none: OpenAI's default, and vLLM's."""
@@ -55,7 +56,7 @@ async def _answer(request: Request, body: Sampling, work: Work, kind: Literal["c
     answer = Answer(kind, request_id, service.folder.name, int(time.time()), work.prompt_tokens)
     if body.stream:
         return StreamingResponse(_stream(service, work, answer, body.include_usage), media_type="text/event-stream")
-    results = await while_connected(request, service.collect(work))
+    results = await while_connected(service.collect(work), request.receive)
     return JSONResponse(answer.whole(results))
 
 
@@ -112,7 +113,7 @@ def _generation(router: APIRouter) -> None:
         prompts = service.read_prompts([body.prompt])
         sampling = Sampling(temperature=body.temperature, top_p=body.top_p, stop=body.stop)
         work = _work(service, sampling, prompts, body.max_tokens)
-        [(text, ended)] = await while_connected(request, service.collect(work))
+        [(text, ended)] = await while_connected(service.collect(work), request.receive)
         return GenerateAnswer(text=text, finish_reason=ended.reason)
 
 

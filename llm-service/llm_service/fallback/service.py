@@ -1,23 +1,17 @@
 """What a request needs of the engine: checked prompts in, a stream of pieces out."""
 
-import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
 
-from fastapi import Request
 from jinja2 import TemplateError
 
 from llm_service.cards import check_name
 from llm_service.fallback.queue import GenerationQueue
 from llm_service.fallback.schemas import Message
 from llm_service.fallback.text_model import Ended, Params, TextModel
-from onecard.edge import ClientGone
 from onecard.errors import InputTooLong, InvalidRequest
 from onecard.models import ModelFolder
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -111,26 +105,3 @@ class Service:
                 else:
                     results.append((texts[index], piece))
         return results
-
-
-async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, which is cancelled when the client leaves. The body must have been read.
-
-    Raises:
-        ClientGone: it left.
-    """
-
-    async def left() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    task, gone = asyncio.create_task(work), asyncio.create_task(left())
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise ClientGone
-    finally:
-        gone.cancel()
-        task.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)

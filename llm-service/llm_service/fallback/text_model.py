@@ -74,6 +74,11 @@ class Run:
         return torch.full((input_ids.shape[0],), done, device=input_ids.device, dtype=torch.bool)
 
 
+def limit_threads(count: int) -> None:
+    """Compute with `count` threads in this process."""
+    torch.set_num_threads(count)
+
+
 class TextModel:
     """A causal language model and its tokenizer. `generate` is called from one thread; the rest from any."""
 

@@ -1,5 +1,7 @@
 """The edge of every Onecard service, put round the stock vLLM server by `--middleware`."""
 
+from typing import Any
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 from vllm.v1.metrics.prometheus import get_prometheus_registry
 
@@ -28,7 +30,7 @@ class VllmEdge:
             settings = settings_.load(LlmSettings)
             logs.configure("llm", settings.log_level)
             metrics = HttpMetrics(get_prometheus_registry())
-            inner = OneErrorShape(Gate(self._app, most_choices=settings.llm_max_seqs))
+            inner = OneErrorShape(Gate(self._app, most=settings.llm_max_seqs + settings.llm_queue_requests))
             self._edge = Edge(inner, settings=settings, metrics=metrics, json_bodies=True, keyed=True)
         await self._edge(scope, receive, send)
 
@@ -36,12 +38,13 @@ class VllmEdge:
 class Gate:
     """Counts requests, and lets no new one in while the server is stopping.
 
-    It also refuses more choices than can ever run: vLLM calls itself busy then, and a client would try for ever.
+    It also refuses a request for more texts than are ever let in together: vLLM calls itself busy then, and a client
+    would try for ever.
     """
 
-    def __init__(self, app: ASGIApp, *, most_choices: int) -> None:
+    def __init__(self, app: ASGIApp, *, most: int) -> None:
         self._app = app
-        self._most_choices = most_choices
+        self._most = most
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
@@ -51,12 +54,24 @@ class Gate:
         traffic: Traffic = scope["app"].state.onecard_traffic
         if traffic.stopping or engine_failed(scope):
             raise Unavailable("The server is restarting. Try again in a few seconds.", retry_after=5)
-        body = state_of(scope).get("json")
-        choices = body.get("n") if isinstance(body, dict) else None
-        if isinstance(choices, int) and choices > self._most_choices:
-            raise InvalidRequest(f"'n' is at most {self._most_choices} here.", param="n")
+        if (asked := texts_asked(state_of(scope).get("json"))) > self._most:
+            raise InvalidRequest(f"Prompts times 'n' are {asked}; at most {self._most} fit here. Send fewer.")
         traffic.in_flight += 1
         try:
             await self._app(scope, receive, send)
         finally:
             traffic.in_flight -= 1
+
+
+def texts_asked(body: Any) -> int:
+    """How many texts a request of any of vLLM's routes asks for: prompts, or conversations, times `n`."""
+    if not isinstance(body, dict):
+        return 1
+    n = body.get("n")
+    inputs = max(_inputs(body.get("prompt")), _inputs(body.get("messages")))
+    return inputs * (n if isinstance(n, int) else 1)
+
+
+def _inputs(value: Any) -> int:
+    """A list of texts or of lists is many; a text, a list of token ids and a list of messages are one."""
+    return len(value) if isinstance(value, list) and value and isinstance(value[0], str | list) else 1

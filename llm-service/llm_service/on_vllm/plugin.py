@@ -11,7 +11,6 @@ from starlette.datastructures import State
 from uvicorn.protocols.http import auto
 from vllm.engine.protocol import EngineClient
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest, CompletionResponse
-from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 
 from llm_service.cards import check_name, model_card
 from llm_service.on_vllm.traffic import Traffic, drain_before
@@ -20,6 +19,7 @@ from llm_service.settings import LlmSettings
 from onecard import errors, health, models
 from onecard import settings as settings_
 from onecard.app import ERROR_RESPONSES
+from onecard.leaving import while_connected
 from onecard.server import GuardedProtocol
 
 _CONTROL = frozenset({"/scale_elastic_ep", "/is_scaling_elastic_ep"})
@@ -80,11 +80,11 @@ def _routes() -> APIRouter:
     router = APIRouter()
 
     @router.post("/generate", response_model=GenerateAnswer)
-    @with_cancellation  # type: ignore[untyped-decorator]
     async def generate(body: GenerateRequest, raw_request: Request) -> Any:
         """Go on with a prompt. The work ends when the client leaves."""
         completion = CompletionRequest(**body.model_dump())
-        answer = await raw_request.app.state.openai_serving_completion.create_completion(completion, raw_request)
+        work = raw_request.app.state.openai_serving_completion.create_completion(completion, raw_request)
+        answer = await while_connected(work, raw_request.receive)
         if not isinstance(answer, CompletionResponse):
             return JSONResponse(answer.model_dump(), answer.error.code)
         choice = answer.choices[0]
