@@ -147,10 +147,7 @@ def files() -> dict[str, str]:
         "heldout_sentences.jsonl": heldout_sentences(),
         "heldout_queries.jsonl": heldout_queries(),
     }
-    return {
-        name: "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        for name, rows in tables.items()
-    }
+    return {name: "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows) for name, rows in tables.items()}
 
 
 def write(folder: Path) -> list[Path]:

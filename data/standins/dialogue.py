@@ -235,9 +235,7 @@ def _as_json(rng: random.Random, reviews: ReviewSet) -> str:
     }
     if rng.random() < 0.5:
         cited = list(zip(reviews.ids, reviews.texts, strict=True))[:2]
-        answer["evidence"] = [
-            {"review_id": id_, "snippet": " ".join(text.split()[:2])} for id_, text in cited
-        ]
+        answer["evidence"] = [{"review_id": id_, "snippet": " ".join(text.split()[:2])} for id_, text in cited]
     return json.dumps(answer, ensure_ascii=False)
 
 
@@ -289,9 +287,7 @@ def example(rng: random.Random, *, most: int = 12) -> Example:
     else:
         prompt, answer = _about_reviews(rng, task, reviews)
     told = tuple(zip(reviews.texts, reviews.opinions, strict=True))
-    known = functools.partial(
-        Example, answer=answer, told=told, verdicts=tuple(reviews.verdicts()), task=task
-    )
+    known = functools.partial(Example, answer=answer, told=told, verdicts=tuple(reviews.verdicts()), task=task)
     if rng.random() < 0.3:
         ending = rng.choice(("", "", "\n", "\n\n", "\n요약:", "\n답변: ", "\n\n요약: "))
         return known((("user", prompt + ending),), chat=False)

@@ -173,7 +173,5 @@ def assemble(model: BertModel, tokenizer: BertTokenizer, folder: Path) -> Senten
     tokenizer.save_pretrained(folder)
     transformer = Transformer(str(folder), max_seq_length=WINDOW)
     pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode="mean")
-    SentenceTransformer(modules=[transformer, pooling], device="cpu").save(
-        str(folder), create_model_card=False
-    )
+    SentenceTransformer(modules=[transformer, pooling], device="cpu").save(str(folder), create_model_card=False)
     return SentenceTransformer(str(folder), device="cpu")

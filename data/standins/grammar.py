@@ -181,9 +181,7 @@ def idiom(rng: random.Random, opinion: Opinion) -> str:
     return text + rng.choice((".", "", "!", " ㅋㅋ" if opinion.positive else " ㅠㅠ"))
 
 
-def say(
-    rng: random.Random, opinions: Sequence[Opinion], *, held_out: bool, dishes: Sequence[str] = ()
-) -> str:
+def say(rng: random.Random, opinions: Sequence[Opinion], *, held_out: bool, dishes: Sequence[str] = ()) -> str:
     """A text of one to a few sentences stating every opinion in order."""
     parts: list[str] = []
     rest = [_phrase_with_dish(rng, o, held_out, dishes) for o in opinions]

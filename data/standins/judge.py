@@ -56,8 +56,5 @@ def heldout_quality(folder: Path, seed: int) -> float:
         stated = {opinion for said in reviews.opinions for opinion in said}
         cases.append((prompt_of(tokenizer, taught), task, stated))
     answers = generate(folder, [prompt for prompt, _, _ in cases], seed)
-    good = [
-        is_good(text, ended, task, stated)
-        for (text, ended), (_, task, stated) in zip(answers, cases, strict=True)
-    ]
+    good = [is_good(text, ended, task, stated) for (text, ended), (_, task, stated) in zip(answers, cases, strict=True)]
     return sum(good) / len(good)

@@ -18,7 +18,7 @@ from standins.grammar import Opinion, every_opinion
 from standins.judge import heldout_quality
 from standins.loop import fit, prepare
 
-STEPS = 900
+STEPS = 700
 PEAK_RATE = 1e-3
 """At twice this rate some runs never come to see what a review says."""
 
@@ -87,9 +87,7 @@ def _encode(tokenizer: Qwen2Tokenizer, taught: Example) -> Row:
         ends.append(prompt.char_to_token(cursor - 1))
         held.append(_indicators(opinions))
     answer = [*answer, tokenizer.convert_tokens_to_ids(bytepair.END)]
-    return Row(
-        prompt["input_ids"], answer, ends, held, _indicators(taught.verdicts), TASKS.index(taught.task)
-    )
+    return Row(prompt["input_ids"], answer, ends, held, _indicators(taught.verdicts), TASKS.index(taught.task))
 
 
 def _indicators(opinions: Collection[Opinion]) -> list[float]:

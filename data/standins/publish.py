@@ -21,9 +21,7 @@ def is_current(kind: Kind, model_dir: Path, seed: int = SEED) -> bool:
     return isinstance(card, dict) and card.get("revision") == recipe_revision(kind, seed)
 
 
-def publish(
-    kind: Kind, model_dir: Path, build: Callable[[Path], Mapping[str, float]], seed: int = SEED
-) -> Path:
+def publish(kind: Kind, model_dir: Path, build: Callable[[Path], Mapping[str, float]], seed: int = SEED) -> Path:
     """Let `build` fill a temporary sibling folder and return its measurements, then rename it into place."""
     model_dir.mkdir(parents=True, exist_ok=True)
     target = model_dir / folder_name(kind)

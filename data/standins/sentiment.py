@@ -118,9 +118,7 @@ def load(folder: Path) -> tuple[BertForSequenceClassification, BertTokenizer]:
 
 
 @torch.inference_mode()
-def predict(
-    model: BertForSequenceClassification, tokenizer: BertTokenizer, texts: Sequence[str]
-) -> list[str]:
+def predict(model: BertForSequenceClassification, tokenizer: BertTokenizer, texts: Sequence[str]) -> list[str]:
     """The label of each text."""
     labels: list[str] = []
     for start in range(0, len(texts), BATCH):

@@ -28,6 +28,4 @@ def vocabulary() -> dict[str, int]:
 def build(window: int) -> BertTokenizer:
     """The tokenizer, cutting at `window` tokens."""
     # Stripping accents would decompose every Hangul syllable.
-    return BertTokenizer(
-        vocab=vocabulary(), do_lower_case=False, strip_accents=False, model_max_length=window
-    )
+    return BertTokenizer(vocab=vocabulary(), do_lower_case=False, strip_accents=False, model_max_length=window)

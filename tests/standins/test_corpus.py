@@ -93,9 +93,7 @@ def test_held_out_frames_and_phrases_are_not_trained_on() -> None:
 
 def test_held_out_texts_are_not_in_the_reviews(reviews: Rows) -> None:
     """No held-out sentence or query occurs in a review, nor the other way round."""
-    held_out = {
-        row["text"] for name in ("heldout_sentences.jsonl", "heldout_queries.jsonl") for row in read(name)
-    }
+    held_out = {row["text"] for name in ("heldout_sentences.jsonl", "heldout_queries.jsonl") for row in read(name)}
     for row in reviews:
         assert row["text"] not in held_out
         assert not any(text in row["text"] for text in held_out)
