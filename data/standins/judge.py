@@ -3,6 +3,7 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -34,17 +35,33 @@ def generate(folder: Path, prompts: Sequence[str], seed: int) -> list[tuple[str,
     return [(tokenizer.decode(row, skip_special_tokens=True), bool((row == end).any())) for row in output]
 
 
-def is_good(answer: str, ended: bool, task: str, stated: set[Opinion]) -> bool:
-    """Ended by itself in a full sentence whose claims are all in the reviews, and of the kind asked for."""
+@dataclass(frozen=True)
+class Quality:
+    """Shares of answers to held-out instructions about held-out reviews."""
+
+    complete: float
+    """Ended by itself, in a full sentence, and about something that the reviews speak of."""
+    true: float
+    """Complete, and every claim is in the reviews, with the right polarity, and of the kind asked for."""
+
+
+def _judge(answer: str, ended: bool, task: str, stated: set[Opinion]) -> tuple[bool, bool]:
+    """Whether an answer is complete, and whether it is true."""
     found = claims_in(answer)
     wanted = {"praise": {True}, "blame": {False}}.get(task, {True, False})
     relevant = {opinion for opinion in stated if opinion.positive in wanted}
-    said_enough = bool(found) or not relevant
-    return ended and answer.endswith("다.") and said_enough and found <= relevant
+    on_topic = {claim.aspect for claim in found} & {opinion.aspect for opinion in stated}
+    complete = ended and answer.endswith("다.") and bool(on_topic or not relevant)
+    return complete, complete and bool(found or not relevant) and found <= relevant
 
 
 def heldout_quality(folder: Path, seed: int) -> float:
-    """Share of good answers to held-out instructions about held-out reviews."""
+    """Share of true answers (`Quality.true`)."""
+    return quality(folder, seed).true
+
+
+def quality(folder: Path, seed: int) -> Quality:
+    """Sample answers of a saved model and judge them."""
     tokenizer = tokenizer_of(folder)
     rng = random.Random(seed + 1)
     cases = []
@@ -56,5 +73,8 @@ def heldout_quality(folder: Path, seed: int) -> float:
         stated = {opinion for said in reviews.opinions for opinion in said}
         cases.append((prompt_of(tokenizer, taught), task, stated))
     answers = generate(folder, [prompt for prompt, _, _ in cases], seed)
-    good = [is_good(text, ended, task, stated) for (text, ended), (_, task, stated) in zip(answers, cases, strict=True)]
-    return sum(good) / len(good)
+    judged = [
+        _judge(text, ended, task, stated) for (text, ended), (_, task, stated) in zip(answers, cases, strict=True)
+    ]
+    complete, true = (sum(column) / len(judged) for column in zip(*judged, strict=True))
+    return Quality(complete, true)
