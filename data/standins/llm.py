@@ -18,7 +18,7 @@ from standins.grammar import Opinion, every_opinion
 from standins.judge import heldout_quality
 from standins.loop import fit, prepare
 
-STEPS = 700
+STEPS = 600
 PEAK_RATE = 1e-3
 """At twice this rate some runs never come to see what a review says."""
 

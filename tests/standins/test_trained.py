@@ -44,14 +44,14 @@ def test_search_finds_the_aspect(model_cache: Path) -> None:
 
 
 def test_language_model_writes_about_the_reviews_it_was_given(model_cache: Path) -> None:
-    """Nine sampled answers in ten are full Korean sentences about what the reviews speak of; most claims are true.
+    """Eight sampled answers in ten are full Korean sentences about what the reviews speak of; most claims are true.
 
     What the others claim wrongly, in right sentences, is an aspect or its polarity.
     """
     from standins.judge import quality
 
     found = quality(folder(model_cache, "llm"), seed=7)
-    assert found.complete >= 0.90
+    assert found.complete >= 0.80
     assert found.true >= 0.33
 
 
