@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
-from standins import bytepair
+from standins import bytepair, reading
 from standins.dialogue import TASKS, Example, example
 from standins.grammar import Opinion, every_opinion
 from standins.judge import heldout_quality
 from standins.loop import fit, prepare
+from standins.reading import REVIEW_LAYER
 
 STEPS = 600
 PEAK_RATE = 1e-3
-"""At twice this rate some runs never come to see what a review says."""
 
 BATCH_TOKENS = 2048
 """Padded tokens in one training batch."""
@@ -28,16 +28,15 @@ BATCH_TOKENS = 2048
 POOL = 256
 """Examples sorted by length together, so that a batch pads little."""
 
-LESSONS = ((20, 1), (40, 3))
-"""(pools, reviews): up to that many pools, examples hold at most so many reviews. One review at a time is
-how the model comes to see what a review says; thrown in at the deep end, it sometimes never does."""
+LESSONS = ((6, 1), (16, 3))
+"""(pools, reviews): up to that many pools, examples hold at most so many reviews."""
 
 MOST_REVIEWS = 12
 LONGEST = 640
 """Tokens; longer training examples are skipped."""
 
-REVIEW_LAYER, VERDICT_LAYER = 2, 3
-"""Layers after which the probes read one review's opinions and the task, and what all reviews say."""
+VERDICT_LAYER = REVIEW_LAYER + 1
+"""Layer after which a probe reads what all reviews say together."""
 
 PROBE_WEIGHT = 4.0
 IGNORED = -100
@@ -192,6 +191,17 @@ def build(folder: Path, seed: int) -> dict[str, float]:
     def loss_of(batch: Batch) -> Tensor:
         return loss_of_batch(model, probes, batch)
 
+    def reading_loss(batch: reading.Batch) -> Tensor:
+        return reading.loss_of_batch(model, probes[0], batch)
+
+    fit(
+        "llm, reading",
+        nn.ModuleList((model.model, probes)),
+        reading.batches(tokenizer, seed),
+        reading_loss,
+        steps=reading.STEPS,
+        peak_rate=reading.PEAK_RATE,
+    )
     fit(
         "llm",
         nn.ModuleList((model, probes)),

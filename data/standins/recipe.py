@@ -21,7 +21,7 @@ _TEXT = ("korean", "lexicon", "grammar", "restaurants", "corpus", "loop", "morph
 _SOURCES: dict[Kind, tuple[str, ...]] = {
     "sentiment": (*_TEXT, "wordpiece", "sentiment"),
     "embedding": (*_TEXT, "wordpiece", "embedding"),
-    "llm": (*_TEXT, "bytepair", "dialogue", "smalltalk", "llm"),
+    "llm": (*_TEXT, "bytepair", "dialogue", "smalltalk", "reading", "llm"),
 }
 
 
