@@ -52,7 +52,7 @@ def test_language_model_writes_about_the_reviews_it_was_given(model_cache: Path)
 
     found = quality(folder(model_cache, "llm"), seed=7)
     assert found.complete >= 0.80
-    assert found.true >= 0.33
+    assert found.true >= 0.60
 
 
 def test_small_talk_gets_a_sentence(model_cache: Path) -> None:
