@@ -138,10 +138,14 @@ def install_cuda(versions: dict[str, str]) -> None:
 
 
 def install_ours() -> None:
-    """This repository's own folders, editable. Their dependencies are in constraints.txt, all of them."""
+    """This repository's own folders, editable. Their dependencies are in constraints.txt, all of them.
+
+    editable_mode=compat puts the folders on the path. setuptools' other mode is a finder that comes last, and in the
+    repository's root the folder `gateway` is then taken for a package without contents.
+    """
     folders = sorted(path.parent for path in ROOT.glob("*/pyproject.toml"))
     editable = [argument for folder in folders for argument in ("-e", str(folder))]
-    pip("our folders", ["--no-deps", "--no-build-isolation", *editable], expected=len(folders))
+    pip("our folders", ["--no-deps", "--no-build-isolation", "--config-settings", "editable_mode=compat", *editable], expected=len(folders))
 
 
 def main() -> int:
