@@ -145,7 +145,11 @@ def install_ours() -> None:
     """
     folders = sorted(path.parent for path in ROOT.glob("*/pyproject.toml"))
     editable = [argument for folder in folders for argument in ("-e", str(folder))]
-    pip("our folders", ["--no-deps", "--no-build-isolation", "--config-settings", "editable_mode=compat", *editable], expected=len(folders))
+    pip(
+        "our folders",
+        ["--no-deps", "--no-build-isolation", "--config-settings", "editable_mode=compat", *editable],
+        expected=len(folders),
+    )
 
 
 def main() -> int:
