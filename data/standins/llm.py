@@ -19,7 +19,7 @@ from standins.judge import heldout_quality
 from standins.loop import fit, prepare
 from standins.reading import REVIEW_LAYER
 
-STEPS = 600
+STEPS = 440
 PEAK_RATE = 1e-3
 
 BATCH_TOKENS = 2048

@@ -14,7 +14,7 @@ from standins.corpus import make_review
 from standins.grammar import every_opinion, random_opinions
 from standins.noise import with_neutral_words
 
-STEPS = 350
+STEPS = 320
 PEAK_RATE = 1e-3
 BATCH = 64
 POOL = 16 * BATCH
