@@ -44,9 +44,9 @@ def test_search_finds_the_aspect(model_cache: Path) -> None:
 
 
 def test_language_model_writes_about_the_reviews_it_was_given(model_cache: Path) -> None:
-    """Eight sampled answers in ten are full Korean sentences about what the reviews speak of; about half claim only what is true.
+    """Eight sampled answers in ten are full Korean sentences about what the reviews speak of.
 
-    What the others claim wrongly, in right sentences, is an aspect or its polarity.
+    About half claim only what is true; what the others claim wrongly, in right sentences, is an aspect or its polarity.
     """
     from standins.judge import quality
 
