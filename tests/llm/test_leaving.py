@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pytest
-
 from tests.llm.conftest import STAND_IN, Target
 from tests.support import serving
 
@@ -77,17 +75,31 @@ def test_leaving_a_stream_ends_its_generation(target: Target) -> None:
         assert running(target) == 1
 
 
-@pytest.mark.parametrize(("path", "body"), [("/v1/completions", LONG), ("/generate", NUMBERS)])
-def test_leaving_before_the_answer_ends_its_generation(target: Target, path: str, body: dict[str, Any]) -> None:
-    """The same without a stream: the connection is closed while the engine works. That is no fault of the server."""
-    offset = len(target.server.log())
+@contextmanager
+def asked(target: Target, path: str, body: dict[str, Any]) -> Iterator[None]:
+    """The request is sent; the connection is closed at the end without a look at the answer."""
     request = target.http().build_request("POST", path, json=body)
     head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
-    address = (request.url.host, request.url.port or 80)
-    with no_generation_finishes(target), socket.create_connection(address) as raw:
+    with socket.create_connection((request.url.host, request.url.port or 80)) as raw:
         raw.sendall(f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + request.content)
+        yield
+
+
+def test_leaving_before_the_answer_ends_its_generation(target: Target) -> None:
+    """The same without a stream: the connection is closed while the engine works. That is no fault of the server."""
+    offset = len(target.server.log())
+    with no_generation_finishes(target), asked(target, "/v1/completions", LONG):
         wait_for(running, target, 1)
-    assert access_line(target, path, offset)["status"] < 500
+    assert access_line(target, "/v1/completions", offset)["status"] < 500
+
+
+def test_leaving_generate_is_no_fault_either(engine: Target) -> None:
+    """Whether the short answer was ready or not; it cannot be told to be a long one."""
+    offset = len(engine.server.log())
+    with asked(engine, "/generate", NUMBERS):
+        pass
+    assert access_line(engine, "/generate", offset)["status"] < 500
+    wait_for(running, engine, 0)
 
 
 def test_a_full_queue_is_a_503_with_retry_after(llm_env: dict[str, str]) -> None:

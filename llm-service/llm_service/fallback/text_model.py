@@ -146,7 +146,7 @@ class TextModel:
             max_new_tokens=params.max_tokens,
             do_sample=temperature > 0,
             repetition_penalty=params.repetition_penalty or own.repetition_penalty,
-            eos_token_id=None if params.ignore_end else sorted(self._ends) or None,
+            eos_token_id=[_NO_TOKEN] if params.ignore_end else sorted(self._ends) or None,
             pad_token_id=self._pad,
         )
         if temperature > 0:
@@ -154,6 +154,10 @@ class TextModel:
             config.top_p = params.top_p or TOP_P
             config.top_k = params.top_k or own.top_k or 0
         return config
+
+
+_NO_TOKEN = 2**30
+"""An id beyond every vocabulary. None would be filled in again with what the model's own configuration names."""
 
 
 def _ends(config: GenerationConfig, tokenizer_end: int | None) -> frozenset[int]:
