@@ -18,8 +18,6 @@ from onecard import logs
 from onecard.errors import InvalidRequest, SlowRequest, render
 from onecard.settings import ServiceSettings
 
-HEADER_SECONDS: float = ServiceSettings.model_fields["header_timeout_seconds"].default
-"""How long a request's headers may take where the settings are not at hand: in a server that is not ours."""
 log = logs.logger()
 
 KEEP_ALIVE_SECONDS = 75
@@ -32,7 +30,7 @@ class GuardedProtocol(HttpToolsProtocol):
     Answers such a client with 408, and what is not HTTP with 400, both in the one error shape.
     """
 
-    def __init__(self, *args: Any, header_seconds: float = HEADER_SECONDS, **options: Any) -> None:
+    def __init__(self, *args: Any, header_seconds: float, **options: Any) -> None:
         super().__init__(*args, **options)
         self._header_seconds = header_seconds
         self._header_timer: asyncio.TimerHandle | None = None

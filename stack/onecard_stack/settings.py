@@ -9,7 +9,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from embedding_service.settings import EmbeddingSettings
 from gateway.settings import GatewaySettings
 from llm_service.settings import LlmSettings
-from onecard.gpu.machine import has_nvidia_gpu
 from onecard.models import Kind
 from onecard.settings import load
 from sentiment_service.settings import SentimentSettings
@@ -83,11 +82,6 @@ class StackSettings(GatewaySettings, LlmSettings, SentimentSettings, EmbeddingSe
     def _absolute(cls, path: Path) -> Path:
         """A part may have another working directory than the command."""
         return path.expanduser().resolve()
-
-    @property
-    def on_gpu(self) -> bool:
-        """An NVIDIA driver is here, and the settings want it."""
-        return self.use_gpu and has_nvidia_gpu()
 
     @property
     def models(self) -> dict[Kind, str]:
