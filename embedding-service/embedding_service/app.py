@@ -1,7 +1,6 @@
 """From settings to a running app."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 
 from fastapi import FastAPI
 
@@ -15,11 +14,8 @@ from onecard.encoder import open_encoder, ready
 def create_app(settings: EmbeddingSettings) -> FastAPI:
     """The app; its lifespan loads the model."""
 
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        with open_encoder("embedding", settings.embedding_model, settings, SentenceEncoder) as encoder:
-            app.state.service = encoder
-            yield
+    def lifespan(app: FastAPI) -> AbstractAsyncContextManager[None]:
+        return open_encoder(app, "embedding", settings.embedding_model, settings, SentenceEncoder)
 
     return base.create_app(
         title="Onecard embedding", settings=settings, lifespan=lifespan, routes=routes(), ready=ready

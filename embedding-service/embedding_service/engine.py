@@ -1,16 +1,20 @@
 """The sentence encoder on its device. The only file of this service that imports torch."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from sentence_transformers import SentenceTransformer
+from torch.nn.functional import normalize
 
-from onecard.batching.batcher import TokenIds
+from onecard.batching.queue import Batch, TokenIds
 from onecard.gpu.device import Device
-from onecard.gpu.tensors import pad
+from onecard.gpu.tensors import Leaving, RowTensors, device_errors, first_position
 from onecard.models import ModelFolder
+
+Vector = npt.NDArray[np.float32]
 
 
 class SentenceEncoder:
@@ -24,19 +28,44 @@ class SentenceEncoder:
             trust_remote_code=False,
             model_kwargs={"dtype": device.dtype, "attn_implementation": "sdpa", "use_safetensors": True},
         ).eval()
+        self._encoder = self._model[0].auto_model
+        self._poolers = [self._model[place] for place in range(1, len(self._model))]
         self._device = device
         self._pad_id: int = self._model.tokenizer.pad_token_id or 0
+        self._first_position = first_position(self._encoder.config)
         self.window: int = self._model.max_seq_length
         """Most tokens of one text."""
 
     @torch.inference_mode()
-    def run(self, batch: Sequence[TokenIds]) -> list[npt.NDArray[np.float32]]:
+    def launch(self, batch: Batch) -> Leaving[Vector]:
         """Unit vector of each text, float32 of shape (size,).
 
         The model's own modules pool (the token vectors' mean, for Korean SBERT); the vectors are normalised
         in FP32, since dot products of unnormalised ones rank worse.
         """
-        ids, mask = pad(batch, self._pad_id, self._device.name)
-        vectors = self._model({"input_ids": ids, "attention_mask": mask})["sentence_embedding"]
-        unit: npt.NDArray[np.float32] = torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()
-        return list(unit)
+        with device_errors():
+            rows = RowTensors.of(batch, pad_id=self._pad_id, device=self._device.name)
+            states = self._encoder(
+                input_ids=rows.ids, position_ids=rows.positions + self._first_position, attention_mask=rows.mask
+            ).last_hidden_state
+            tokens, mask = rows.texts(states)
+            features: dict[str, Any] = {"token_embeddings": tokens, "attention_mask": mask}
+            for pool in self._poolers:
+                features = pool(features)
+            return Leaving(normalize(features["sentence_embedding"].float(), dim=-1), _vectors)
+
+    @torch.inference_mode()
+    def alone(self, text: TokenIds) -> Vector:
+        """What sentence-transformers makes of one text."""
+        ids = torch.tensor([list(text)], device=self._device.name)
+        vector = self._model({"input_ids": ids, "attention_mask": torch.ones_like(ids)})["sentence_embedding"]
+        return _vectors(normalize(vector.float(), dim=-1))[0]
+
+    def agree(self, one: Vector, other: Vector) -> bool:
+        """Whether two vectors mean the same: their cosine is at least 0.999."""
+        return float(np.dot(one, other)) >= 0.999
+
+
+def _vectors(results: torch.Tensor) -> Sequence[Vector]:
+    vectors: Vector = results.cpu().numpy()
+    return list(vectors)

@@ -9,9 +9,7 @@ from fastapi import APIRouter, Request, Response
 from embedding_service.schemas import EmbeddingRequest, EmbeddingResponse
 from embedding_service.vectors import cut, encode
 from onecard import app as base
-from onecard.edge import state_of
 from onecard.encoder import Inputs, state
-from onecard.leaving import while_connected
 
 
 def as_list(given: str | list[str] | list[int] | list[list[int]]) -> Inputs:
@@ -32,9 +30,7 @@ def routes() -> APIRouter:
         """The vector of each input, of unit length."""
         encoder = state(request)
         encoder.check_model(body.model)
-        timings = state_of(request.scope)["timings"]
-        work = encoder.answer(as_list(body.input), truncate=body.truncate, timings=timings)
-        answered = await while_connected(work, request.receive)
+        answered = await encoder.answer(as_list(body.input), truncate=body.truncate, request=request)
         vectors = cut(np.stack(answered.results), body.dimensions)
         data = [
             {"object": "embedding", "index": index, "embedding": encode(vector, body.encoding_format)}

@@ -1,7 +1,6 @@
 """From settings to a running app."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 
 from fastapi import FastAPI
 
@@ -15,11 +14,8 @@ from sentiment_service.settings import SentimentSettings
 def create_app(settings: SentimentSettings) -> FastAPI:
     """The app; its lifespan loads the model."""
 
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        with open_encoder("sentiment", settings.sentiment_model, settings, Classifier) as encoder:
-            app.state.service = encoder
-            yield
+    def lifespan(app: FastAPI) -> AbstractAsyncContextManager[None]:
+        return open_encoder(app, "sentiment", settings.sentiment_model, settings, Classifier)
 
     return base.create_app(
         title="Onecard sentiment", settings=settings, lifespan=lifespan, routes=routes(), ready=ready

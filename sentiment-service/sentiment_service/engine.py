@@ -1,13 +1,13 @@
 """The classifier on its device. The only file of this service that imports torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from onecard.batching.batcher import TokenIds
+from onecard.batching.queue import Batch, TokenIds
 from onecard.gpu.device import Device
-from onecard.gpu.tensors import pad
+from onecard.gpu.tensors import Leaving, RowTensors, device_errors, first_position
 from onecard.models import ModelFolder
 
 _POSITIVE = frozenset({"positive", "pos", "긍정"})
@@ -43,17 +43,38 @@ class Classifier:
         self._device = device
         self._classes = list(class_indices(model.config.id2label))
         self._pad_id: int = model.config.pad_token_id or 0
-        self.window: int = model.config.max_position_embeddings
+        self._first_position = first_position(model.config)
+        self.window: int = model.config.max_position_embeddings - self._first_position
         """Most tokens of one text."""
 
     @torch.inference_mode()
-    def run(self, batch: Sequence[TokenIds]) -> list[float]:
-        """Probability of the positive class for each text.
+    def launch(self, batch: Batch) -> Leaving[float]:
+        """Probability of the positive class for each text."""
+        with device_errors():
+            rows = RowTensors.of(batch, pad_id=self._pad_id, device=self._device.name)
+            encoder = self._model.base_model
+            states = encoder(
+                input_ids=rows.ids, position_ids=rows.positions + self._first_position, attention_mask=rows.mask
+            ).last_hidden_state
+            firsts = rows.firsts(states)[:, None]  # (N, 1, size): N texts of one token, which is all that heads look at
+            if getattr(encoder, "pooler", None) is not None:
+                firsts = encoder.pooler(firsts)
+            return Leaving(self._positive(self._model.classifier(firsts)), torch.Tensor.tolist)
+
+    @torch.inference_mode()
+    def alone(self, text: TokenIds) -> float:
+        """What the model itself makes of one text."""
+        ids = torch.tensor([list(text)], device=self._device.name)
+        return float(self._positive(self._model(input_ids=ids).logits)[0])
+
+    def agree(self, one: float, other: float) -> bool:
+        """Whether two probabilities mean the same: they are within 0.01."""
+        return abs(one - other) <= 0.01
+
+    def _positive(self, logits: torch.Tensor) -> torch.Tensor:
+        """From (N, classes) to the positive class's probability, (N,).
 
         Classes other than positive and negative, if the model has any, are left out of the softmax, which is
         taken in FP32.
         """
-        ids, mask = pad(batch, self._pad_id, self._device.name)
-        logits = self._model(input_ids=ids, attention_mask=mask).logits
-        probabilities: list[float] = logits[:, self._classes].float().softmax(dim=-1)[:, 0].tolist()
-        return probabilities
+        return logits[:, self._classes].float().softmax(dim=-1)[:, 0]

@@ -5,9 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from onecard import app as base
-from onecard.edge import state_of
 from onecard.encoder import state
-from onecard.leaving import while_connected
 from sentiment_service.schemas import Scores, Sentiment, SentimentRequest, SentimentResponse, Usage
 
 
@@ -29,9 +27,7 @@ def routes() -> APIRouter:
         encoder = state(request)
         encoder.check_model(body.model)
         inputs = [body.input] if isinstance(body.input, str) else body.input
-        timings = state_of(request.scope)["timings"]
-        work = encoder.answer(inputs, truncate=body.truncate, timings=timings)
-        answered = await while_connected(work, request.receive)
+        answered = await encoder.answer(inputs, truncate=body.truncate, request=request)
         data = [to_sentiment(index, positive) for index, positive in enumerate(answered.results)]
         usage = Usage(prompt_tokens=answered.tokens, total_tokens=answered.tokens)
         return SentimentResponse(model=encoder.model.name, data=data, usage=usage)

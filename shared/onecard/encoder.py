@@ -1,41 +1,42 @@
 """What the two encoder services share: inputs → token ids → batches → results. Needs the `encoder` extra."""
 
 import asyncio
+import os
+import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
-from fastapi import Request
+from fastapi import FastAPI, Request
 from transformers.utils.logging import disable_progress_bar
 
 from onecard import logs, model_files
-from onecard.batching.batcher import Batcher, Engine
+from onecard.batching.batcher import Batcher, Bounds, Outcome
+from onecard.batching.budget import Limit
+from onecard.batching.metrics import BatchMetrics
+from onecard.edge import state_of
 from onecard.errors import InvalidRequest, ModelNotFound
 from onecard.gpu.device import Device, choose
-from onecard.health import Part, Readiness
+from onecard.health import Part, Readiness, Status
+from onecard.lanes import Terms, terms
+from onecard.leaving import while_connected
 from onecard.models import Kind, ModelFolder, find
 from onecard.settings import EncoderSettings
 from onecard.texts import TextReader
+from onecard.warm_up import LoadedEngine, Warm, warm_up
 
 Result = TypeVar("Result")
-Result_co = TypeVar("Result_co", covariant=True)
 Inputs = Sequence[str] | Sequence[Sequence[int]]
 """Texts, or token ids that the client made itself."""
 
-log = logs.logger()
-
-
-class LoadedEngine(Engine[Result_co], Protocol[Result_co]):
-    """An engine that knows its model's window."""
-
-    @property
-    def window(self) -> int:
-        """Most tokens of one text, special tokens included."""
-
-
 Loader = Callable[[ModelFolder, Device], LoadedEngine[Result]]
+
+INLINE_CHARACTERS = 2_000
+"""Shorter inputs are tokenised on the event loop, in about 1 ms: a thread would take longer to say that it is done."""
+
+log = logs.logger()
 
 
 @dataclass(frozen=True)
@@ -53,32 +54,40 @@ class Encoder(Generic[Result]):
 
     model: ModelFolder
     device: Device
-    max_inputs: int
+    settings: EncoderSettings
     reader: TextReader
     batcher: Batcher[Result]
 
-    async def answer(self, inputs: Inputs, *, truncate: bool, timings: dict[str, float]) -> Answered[Result]:
-        """Run the model on every input.
-
-        Args:
-            timings: milliseconds of `tokenize` and `inference` are added to it.
+    async def answer(self, inputs: Inputs, *, truncate: bool, request: Request) -> Answered[Result]:
+        """Run the model on every input; give up when the client leaves.
 
         Raises:
             InvalidRequest, InputTooLong: no input, too many, an empty one, one over the window.
+            TooBusy, DeadlineExceeded, InternalError, Unavailable: as `Batcher.submit`.
+            ClientGone: nobody waits for the answer any more.
         """
-        check_inputs(inputs, self.max_inputs)
+        check_inputs(inputs, self.settings.max_inputs)
+        agreed = terms(request.headers, len(inputs), self.settings)
+        self.batcher.check_room(agreed.lane, len(inputs), agreed.timeout_seconds)
         started = time.perf_counter()
-        ids = await asyncio.to_thread(self._read, inputs, truncate)
+        ids = await self._read(inputs, truncate)
         read = time.perf_counter()
-        results = await self.batcher.submit(ids)
+        outcome = await while_connected(self._submit(ids, agreed), request.receive)
+        timings: dict[str, float] = state_of(request.scope)["timings"]
         timings["tokenize"] = (read - started) * 1000
-        timings["inference"] = (time.perf_counter() - read) * 1000
-        return Answered(results, sum(map(len, ids)))
+        timings["queue"] = outcome.queue_seconds * 1000
+        timings["inference"] = outcome.inference_seconds * 1000
+        return Answered(outcome.results, sum(map(len, ids)))
 
-    def _read(self, inputs: Inputs, truncate: bool) -> list[list[int]]:
-        if isinstance(inputs[0], str):
-            return self.reader.read(inputs, truncate=truncate)  # type: ignore[arg-type]
-        return self.reader.check_ids(inputs, truncate=truncate)  # type: ignore[arg-type]
+    async def _submit(self, ids: list[list[int]], agreed: Terms) -> Outcome[Result]:
+        return await self.batcher.submit(ids, lane=agreed.lane, timeout_seconds=agreed.timeout_seconds)
+
+    async def _read(self, inputs: Inputs, truncate: bool) -> list[list[int]]:
+        read: Callable[..., list[list[int]]]
+        read = self.reader.read if isinstance(inputs[0], str) else self.reader.check_ids
+        if sum(map(len, inputs)) <= INLINE_CHARACTERS:
+            return read(inputs, truncate=truncate)
+        return await asyncio.to_thread(read, inputs, truncate=truncate)
 
     def check_model(self, name: str | None) -> None:
         """Accept the model's names.
@@ -117,37 +126,63 @@ def check_inputs(inputs: Inputs, most: int) -> None:
             raise InvalidRequest(f"input[{index}] is empty. Remove it.", param="input")
 
 
-@contextmanager
-def open_encoder(kind: Kind, model: str, settings: EncoderSettings, load: Loader[Result]) -> Iterator[Encoder[Result]]:
-    """Find, load and warm up a model; close its batcher at the end.
+@asynccontextmanager
+async def open_encoder(
+    app: FastAPI, kind: Kind, model: str, settings: EncoderSettings, load: Loader[Result]
+) -> AsyncIterator[None]:
+    """The lifespan of an encoder service: its state is made, put into `app.state.service`, and closed at the end.
 
     Raises:
-        SystemExit: the model is not there or is broken.
+        SystemExit: the model is not there, is broken, or does not fit.
     """
     folder = find(kind, model, settings.model_cache_path)
     if fault := model_files.fault(folder.path):
         raise SystemExit(f"model {folder.name}: {fault}. Remove its folder, and run 'make models' again.")
     device = choose(settings)
+    most = Limit(settings.batch_texts or 32, settings.batch_tokens or 1024)
+    engine, reader, warm = _load(folder, device, most, load)
+    bounds = Bounds(
+        most=warm.most,
+        tokens_per_second=warm.tokens_per_second,
+        queue_tokens=settings.queue_tokens,
+        hang_seconds=settings.batch_hang_seconds,
+    )
+    batcher = Batcher(engine, bounds, BatchMetrics(app.state.registry), on_lost=_end_process)
+    app.state.service = Encoder(folder, device, settings, reader, batcher)
+    try:
+        yield
+    finally:
+        await batcher.close()
+
+
+def _load(
+    folder: ModelFolder, device: Device, most: Limit, load: Loader[Result]
+) -> tuple[LoadedEngine[Result], TextReader, Warm]:
     disable_progress_bar()  # It would write control characters into the JSON log.
     started = time.perf_counter()
     log.info("loading", model=folder.name, device=device.name, precision=device.precision)
     try:
         engine = load(folder, device)
         reader = TextReader.load(folder.path, engine.window)
+        warm = warm_up(engine, reader, most)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         log.exception("model does not load", model=folder.name)
         raise SystemExit(
             f"model {folder.name} does not load ({type(error).__name__}); the log has the place."
         ) from None
-    longest = min(engine.window, settings.batch_tokens)
-    filler = reader.read(["가 " * longest], truncate=True)[0]
-    engine.run([filler] * min(settings.batch_texts, settings.batch_tokens // longest))
-    log.info("ready", model=folder.name, seconds=round(time.perf_counter() - started, 1))
-    batcher = Batcher(engine, max_texts=settings.batch_texts, max_tokens=settings.batch_tokens)
-    try:
-        yield Encoder(folder, device, settings.max_inputs, reader, batcher)
-    finally:
-        batcher.close()
+    log.info(
+        "ready",
+        model=folder.name,
+        seconds=round(time.perf_counter() - started, 1),
+        batch_tokens=warm.most.tokens,
+        tokens_per_second=round(warm.tokens_per_second),
+    )
+    return engine, reader, warm
+
+
+def _end_process() -> None:
+    """Stop serving, so that whoever supervises this process starts it anew."""
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def state(request: Request) -> Encoder[Any]:
@@ -157,5 +192,7 @@ def state(request: Request) -> Encoder[Any]:
 
 
 async def ready(request: Request) -> Readiness:
-    """A service listens only once its model is loaded and warm, so a process that answers is ready."""
-    return Readiness(status="ok", parts={state(request).model.name: Part(status="ok")})
+    """A service listens only once its model is loaded and warm, so it is ready unless it has lost its device."""
+    encoder = state(request)
+    status: Status = "ok" if encoder.batcher.alive else "down"
+    return Readiness(status=status, parts={encoder.model.name: Part(status=status)})

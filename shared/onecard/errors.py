@@ -76,6 +76,12 @@ class UnsupportedMedia(OnecardError):
     status, type, code = 415, "invalid_request_error", "unsupported_media_type"
 
 
+class TooBusy(OnecardError):
+    """More is waiting than can be answered in time."""
+
+    status, type, code = 429, "rate_limit_error", "too_busy"
+
+
 class InternalError(OnecardError):
     """A fault of ours. Its cause is in the log under the request id, never in the answer."""
 

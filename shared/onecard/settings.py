@@ -59,11 +59,26 @@ class EncoderSettings(ModelSettings):
     max_inputs: int = Field(default=2048, ge=1)
     """Most texts in one request."""
 
-    batch_texts: int = Field(default=32, ge=1)
-    """Most texts in one batch on the device."""
+    batch_texts: int | None = Field(default=None, ge=1)
+    """Most texts in one batch on the device; by default what the memory plan says."""
 
-    batch_tokens: int = Field(default=4096, ge=1)
-    """Most padded tokens in one batch on the device."""
+    batch_tokens: int | None = Field(default=None, ge=1)
+    """Most tokens in one batch on the device, padding included; by default what the memory plan says."""
+
+    batch_hang_seconds: float = Field(default=60.0, gt=0)
+    """A batch that takes longer means that the device hangs: the service ends, to be started anew."""
+
+    queue_tokens: int = Field(default=262_144, ge=1)
+    """Most tokens that wait for the device; requests over it are refused with 429."""
+
+    request_timeout_seconds: float = Field(default=30.0, gt=0)
+    """Time limit of an interactive request: answered within it, or refused."""
+
+    bulk_timeout_seconds: float = Field(default=120.0, gt=0)
+    """Time limit of a bulk request."""
+
+    interactive_texts: int = Field(default=16, ge=0)
+    """Requests with more texts go to the bulk lane, unless their x-onecard-lane header says otherwise."""
 
 
 S = TypeVar("S", bound=BaseSettings)

@@ -1,51 +1,211 @@
-"""The async shell round an engine: requests hand in token ids and wait for results."""
+"""The async shell: requests hand in token ids and wait for results."""
 
 import asyncio
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Generic, Protocol, TypeVar
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
-from onecard.batching.policy import pack
+from onecard import logs
+from onecard.batching.admission import Throughput, seconds_too_many
+from onecard.batching.budget import Budget, Limit
+from onecard.batching.engine import Engine, OutOfMemory
+from onecard.batching.metrics import BatchMetrics
+from onecard.batching.queue import BULK_TURN, LANES, Lane, Queue, Ticket, TokenIds
+from onecard.batching.worker import Done, Worker
+from onecard.errors import DeadlineExceeded, InternalError, OnecardError, TooBusy, Unavailable
 
-Result_co = TypeVar("Result_co", covariant=True)
 Result = TypeVar("Result")
 
-TokenIds = Sequence[int]
-"""One text as the model reads it, special tokens included."""
+RESTART_SECONDS = 15
+"""What clients are told to wait when the model is lost: a new process loads it in 5 to 15 s."""
+
+log = logs.logger()
 
 
-class Engine(Protocol[Result_co]):
-    """A loaded model."""
+@dataclass(frozen=True)
+class Bounds:
+    """What a batcher keeps to."""
 
-    def run(self, batch: Sequence[TokenIds]) -> Sequence[Result_co]:
-        """The result of each text, in order. Blocks; called from one thread only."""
+    most: Limit
+    """Largest batch."""
+    tokens_per_second: float
+    """First estimate of the device's throughput, from warming up."""
+    queue_tokens: int
+    """Most tokens that wait; above it a request is refused."""
+    hang_seconds: float
+    """A batch that takes longer is taken for lost, and the device with it."""
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[Result]):
+    """What became of a request."""
+
+    results: list[Result]
+    """In the order of its texts."""
+    queue_seconds: float
+    """From handing in to the first text on the device."""
+    inference_seconds: float
+    """From there to the last result."""
+
+
+@dataclass(eq=False)
+class _Request(Ticket, Generic[Result]):
+    results: dict[int, Result] = field(default_factory=dict)
+    begun: float | None = None
+    answer: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class Batcher(Generic[Result]):
-    """Runs texts through an engine, in batches, on the one thread that owns the model.
+    """Joins the texts of all waiting requests into batches for one engine.
 
-    A request's texts are batched among themselves; batches of different requests take turns on the device.
+    Made, used and closed on one event loop. An engine that hangs or is lost ends the batcher: every request is
+    answered with 503, and `on_lost` is called, once, so that the process can end and be started anew.
     """
 
-    def __init__(self, engine: Engine[Result], *, max_texts: int, max_tokens: int) -> None:
-        self._engine = engine
-        self._max_texts = max_texts
-        self._max_tokens = max_tokens
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
+    def __init__(
+        self, engine: Engine[Result], bounds: Bounds, metrics: BatchMetrics, on_lost: Callable[[], None]
+    ) -> None:
+        self._bounds = bounds
+        self._metrics = metrics
+        self._on_lost = on_lost
+        self._loop = asyncio.get_running_loop()
+        self._queue = Queue()
+        self._throughput = Throughput(bounds.tokens_per_second)
+        self._open: set[_Request[Result]] = set()
+        self._is_lost = False
+        budget = Budget(bounds.most)
+        self._worker = Worker(
+            engine,
+            queue=self._queue,
+            budget=budget,
+            throughput=self._throughput,
+            metrics=metrics,
+            deliver=lambda done: self._call(self._take_in, done),
+            lost=lambda error: self._call(self._lose, error),
+        )
+        metrics.watch(self._queue.tokens, budget.limit.tokens)
+        self._worker.start()
+        self._watching = asyncio.create_task(self._watch())
 
-    async def submit(self, texts: Sequence[TokenIds]) -> list[Result]:
-        """The result of each text, in order.
+    @property
+    def alive(self) -> bool:
+        """Whether batches can be run."""
+        return not self._is_lost
 
-        When the caller is cancelled, batches that have not started are not run.
+    async def submit(self, texts: Sequence[TokenIds], *, lane: Lane, timeout_seconds: float) -> Outcome[Result]:
+        """The result of each text. When the caller is cancelled, what has not begun is not run.
+
+        Raises:
+            TooBusy: too much waits for an answer in time; the error says when to come back.
+            DeadlineExceeded: accepted, and not answered in time.
+            InternalError: the engine failed on a batch with one of the texts.
+            Unavailable: a single text does not fit the device's memory, or the device is lost.
         """
-        lengths = [len(ids) for ids in texts]
-        results: dict[int, Result] = {}
-        for batch in pack(lengths, max_texts=self._max_texts, max_tokens=self._max_tokens):
-            picked = [texts[index] for index in batch]
-            outputs = await asyncio.get_running_loop().run_in_executor(self._worker, self._engine.run, picked)
-            results.update(zip(batch, outputs, strict=True))
-        return [results[index] for index in range(len(texts))]
+        self.check_room(lane, sum(map(len, texts)), timeout_seconds)
+        entered = time.monotonic()
+        request: _Request[Result] = _Request(texts, lane, entered + timeout_seconds)
+        self._open.add(request)
+        with self._worker.lock:
+            self._queue.put(request)
+            self._worker.lock.notify()
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await request.answer
+        except TimeoutError:
+            self._metrics.late(lane)
+            raise DeadlineExceeded(
+                f"No answer within {timeout_seconds:g} s. Send fewer or shorter inputs a request, or try again later."
+            ) from None
+        finally:
+            self._open.discard(request)
+            with self._worker.lock:
+                self._queue.drop(request)
+        ended = time.monotonic()
+        begun = request.begun or ended
+        self._metrics.waited(lane, begun - entered)
+        return Outcome([request.results[index] for index in range(len(texts))], begun - entered, ended - begun)
 
-    def close(self) -> None:
-        """Wait for the running batch and end the thread."""
-        self._worker.shutdown(cancel_futures=True)
+    def check_room(self, lane: Lane, tokens: int, timeout_seconds: float) -> None:
+        """Refuse what could not be answered in time; cheap, so that it can be asked before a text is even read.
+
+        Raises:
+            TooBusy, Unavailable: as in `submit`.
+        """
+        if self._is_lost:
+            raise Unavailable("The model is being restarted. Try again shortly.", retry_after=RESTART_SECONDS)
+        ahead = self._ahead(lane)
+        rate = self._throughput.tokens_per_second
+        over = seconds_too_many(
+            ahead_tokens=ahead, own_tokens=tokens, tokens_per_second=rate, patience_seconds=timeout_seconds
+        )
+        if ahead and ahead + tokens > self._bounds.queue_tokens:
+            over = max(over, min(ahead, ahead + tokens - self._bounds.queue_tokens) / rate)
+        if over:
+            self._metrics.refused(lane)
+            raise TooBusy("Too many texts are waiting. Try again after the time in Retry-After.", retry_after=over)
+
+    def _ahead(self, lane: Lane) -> int:
+        """Tokens that will be computed before those of a new request in this lane."""
+        waiting = {one: self._queue.tokens(one) for one in LANES}
+        if lane == "bulk":
+            return self._worker.running_tokens + sum(waiting.values())
+        bulk_meanwhile = min(waiting["bulk"], waiting["interactive"] // (BULK_TURN - 1))
+        return self._worker.running_tokens + waiting["interactive"] + bulk_meanwhile
+
+    def _call(self, function: Callable[..., None], argument: object) -> None:
+        """Run a function on the event loop, from the worker's thread."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function, argument)
+
+    def _take_in(self, done: Done[Result]) -> None:
+        for place, piece in enumerate(done.batch.pieces):
+            request = piece.ticket
+            assert isinstance(request, _Request)  # noqa: S101  Nothing else is ever put into the queue.
+            request.begun = request.begun or done.started
+            if done.error:
+                _settle(request, _as_answer(done.error))
+                continue
+            request.results[piece.index] = done.results[place]
+            if len(request.results) == len(request.texts):
+                _settle(request, None)
+
+    def _lose(self, error: BaseException) -> None:
+        if self._is_lost:
+            return
+        self._is_lost = True
+        log.critical("model lost", exc_info=error)
+        for request in list(self._open):
+            _settle(
+                request, Unavailable("The model was lost while it computed. Try again.", retry_after=RESTART_SECONDS)
+            )
+        self._on_lost()
+
+    async def _watch(self) -> None:
+        limit = self._bounds.hang_seconds
+        while not self._is_lost:
+            await asyncio.sleep(min(1.0, limit / 4))
+            if self._worker.stuck_seconds() > limit:
+                self._lose(TimeoutError(f"a batch has not ended within {limit:g} s"))
+
+    async def close(self, seconds: float = 5.0) -> None:
+        """Run what has begun to its end, for at most `seconds`, and nothing else."""
+        self._watching.cancel()
+        await asyncio.to_thread(self._worker.stop, seconds)
+
+
+def _settle(request: _Request[Result], error: OnecardError | None) -> None:
+    if request.answer.done():
+        return
+    if error:
+        request.answer.set_exception(error)
+    else:
+        request.answer.set_result(None)
+
+
+def _as_answer(error: Exception) -> OnecardError:
+    if isinstance(error, OutOfMemory):
+        return Unavailable(
+            "One of the texts does not fit the device's memory now. Shorten it, or try again.", retry_after=5
+        )
+    return InternalError("The model failed on this request.")

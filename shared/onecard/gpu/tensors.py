@@ -1,15 +1,138 @@
-"""Token ids as tensors. Imports torch; for engine files only."""
+"""Rows of texts as tensors, and back. Imports torch; for engine files only."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Generic, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from transformers import PretrainedConfig
 
-from onecard.batching.batcher import TokenIds
+from onecard.batching.engine import EngineLost, OutOfMemory
+from onecard.batching.queue import Batch
+
+Result = TypeVar("Result")
+
+_CUDA_ALIGNMENT = 8
+"""SDPA's kernels want a mask's width to be a multiple of 8; torch would copy every mask into one that is."""
+
+_COUNTS_FROM_PADDING = frozenset({"roberta", "xlm-roberta", "camembert"})
 
 
-def pad(batch: Sequence[TokenIds], pad_id: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and attention mask, both int64 of shape (texts, longest text), padded on the right."""
-    longest = max(map(len, batch))
-    ids = torch.tensor([[*text, *[pad_id] * (longest - len(text))] for text in batch])
-    mask = torch.tensor([[1] * len(text) + [0] * (longest - len(text)) for text in batch])
-    return ids.to(device), mask.to(device)
+@dataclass(frozen=True)
+class RowTensors:
+    """A batch as a model reads it. R rows of W tokens, N texts of at most L tokens."""
+
+    ids: torch.Tensor
+    """int64, (R, W)."""
+    positions: torch.Tensor
+    """Place of each token in its own text, int64, (R, W)."""
+    mask: torch.Tensor | None
+    """Which token sees which, bool, (R, 1, W, W); None when every token sees its whole row."""
+    starts: torch.Tensor
+    """Where each text begins, in the rows laid end to end, int64, (N,)."""
+    lengths: torch.Tensor
+    """Tokens of each text, int64, (N,)."""
+
+    @classmethod
+    def of(cls, batch: Batch, *, pad_id: int, device: str) -> "RowTensors":
+        """On `device`. `pad_id` fills what no text covers."""
+        width = batch.rows.width
+        if device.startswith("cuda"):
+            width = -(-width // _CUDA_ALIGNMENT) * _CUDA_ALIGNMENT
+        shape = (len(batch.rows.texts), width)
+        lengths = np.array([len(ids) for ids in batch.texts])
+        order = np.array([index for row in batch.rows.texts for index in row])
+        starts = np.empty_like(lengths)
+        starts[order] = [
+            row * width + before
+            for row, texts in enumerate(batch.rows.texts)
+            for before in accumulate((int(lengths[text]) for text in texts[:-1]), initial=0)
+        ]
+        texts = np.repeat(np.arange(len(lengths)), lengths)
+        places = np.arange(len(texts)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        cells = np.zeros((3, shape[0] * width), dtype=np.int64)
+        cells[0] = pad_id
+        cells[:, starts[texts] + places] = [np.concatenate([np.asarray(ids) for ids in batch.texts]), places, texts + 1]
+        moved = _to(cells.reshape(3, *shape), device)
+        full = len(batch.texts) == shape[0] and int(lengths.min()) == width
+        mask = None if full else (moved[2][:, None, :, None] == moved[2][:, None, None, :])
+        where = _to(np.stack([starts, lengths]), device)
+        return cls(moved[0], moved[1], mask, where[0], where[1])
+
+    def firsts(self, states: torch.Tensor) -> torch.Tensor:
+        """Each text's first token out of `states` (R, W, size): (N, size)."""
+        return states.flatten(0, 1)[self.starts]
+
+    def texts(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Each text on its own out of `states` (R, W, size), as poolers expect it.
+
+        Returns:
+            States (N, L, size), and the int64 mask (N, L) that says what of them is text.
+        """
+        places = torch.arange(int(self.lengths.max()), device=states.device)
+        mask = places < self.lengths[:, None]
+        cells = torch.where(mask, self.starts[:, None] + places, 0)
+        return states.flatten(0, 1)[cells], mask.long()
+
+
+def first_position(config: PretrainedConfig) -> int:
+    """The position that a model gives to a text's first token: 0, as BERT does; RoBERTa counts on from its padding."""
+    return config.pad_token_id + 1 if config.model_type in _COUNTS_FROM_PADDING else 0
+
+
+def _to(array: npt.NDArray[np.int64], device: str) -> torch.Tensor:
+    tensor = torch.from_numpy(array)
+    # From pinned memory the copy does not wait for what the GPU is doing.
+    return tensor.pin_memory().to(device, non_blocking=True) if device.startswith("cuda") else tensor
+
+
+class Leaving(Generic[Result]):
+    """A batch's results on their way from the device: one copy, waited for only when they are asked for."""
+
+    def __init__(self, results: torch.Tensor, unpack: Callable[[torch.Tensor], Sequence[Result]]) -> None:
+        self._unpack = unpack
+        self._event: torch.cuda.Event | None = None
+        self._results = results
+        if results.is_cuda:
+            self._results = torch.empty(results.shape, dtype=results.dtype, pin_memory=True)
+            self._results.copy_(results, non_blocking=True)
+            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._event.record()
+
+    def done(self) -> bool:
+        """Whether the copy has arrived."""
+        return self._event is None or bool(self._event.query())  # type: ignore[no-untyped-call]
+
+    def result(self) -> Sequence[Result]:
+        """The results; waits for them."""
+        with device_errors():
+            if self._event is not None:
+                self._event.synchronize()
+        return self._unpack(self._results)
+
+
+@contextmanager
+def device_errors() -> Iterator[None]:
+    """torch's errors as a batcher knows them.
+
+    Raises:
+        OutOfMemory: the device's memory, or this process's share of it, is full.
+        EngineLost: CUDA reports a fault that stays until the process ends.
+    """
+    full: OutOfMemory | None = None
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        full = OutOfMemory(str(error))
+    except torch.AcceleratorError as error:
+        raise EngineLost(str(error)) from error
+    except RuntimeError as error:
+        if "DefaultCPUAllocator" not in str(error):
+            raise
+        full = OutOfMemory(str(error))
+    if full:  # Raised here, without torch's error as its context: that one keeps the batch's tensors alive.
+        raise full

@@ -1,0 +1,45 @@
+"""Who may wait. Pure.
+
+A request is let in when it can be expected to be answered well within its time: what is accepted is answered, the rest
+is told at once when to come back.
+"""
+
+CAUTION = 2.0
+"""A request is accepted when its expected wait, times this, is within its time limit: the estimate may be wrong by
+as much."""
+_DECAY = 0.9
+"""Weight of the past in the estimate of throughput, for each further batch."""
+
+
+class Throughput:
+    """Tokens a second that the device does when it has enough to do: a weighted mean over the last busy batches."""
+
+    def __init__(self, tokens_per_second: float) -> None:
+        self._tokens = tokens_per_second
+        self._seconds = 1.0
+
+    @property
+    def tokens_per_second(self) -> float:
+        """The estimate, above 0."""
+        return max(1.0, self._tokens / self._seconds)
+
+    def observe(self, tokens: int, seconds: float) -> None:
+        """A batch ran while others waited."""
+        self._tokens = self._tokens * _DECAY + tokens
+        self._seconds = self._seconds * _DECAY + seconds
+
+
+def seconds_too_many(*, ahead_tokens: int, own_tokens: int, tokens_per_second: float, patience_seconds: float) -> float:
+    """By how many seconds a request's expected wait is over what it can afford; 0 means that it is accepted.
+
+    With nothing ahead a request is always accepted: nothing would be gained by its coming back later.
+
+    Args:
+        ahead_tokens: accepted earlier and not answered yet.
+        patience_seconds: the request's time limit.
+    """
+    if ahead_tokens == 0:
+        return 0.0
+    expected = (ahead_tokens + own_tokens) / tokens_per_second
+    over = max(0.0, expected - patience_seconds / CAUTION)
+    return min(over, ahead_tokens / tokens_per_second)

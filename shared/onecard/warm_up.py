@@ -1,0 +1,96 @@
+"""Before a service is ready: its model runs its largest batch, and proves that packed texts get the right answers."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from onecard import logs
+from onecard.batching.budget import Limit
+from onecard.batching.engine import Engine, OutOfMemory
+from onecard.batching.queue import Batch, Piece, Ticket, TokenIds
+from onecard.batching.rows import lay_out
+from onecard.texts import TextReader
+
+Result = TypeVar("Result")
+
+SAMPLES = (
+    "맛있어요",
+    "국물이 진하고 고기도 넉넉해서 다시 가고 싶은 집입니다.",
+    "직원이 불친절했고, 음식은 삼십 분이 지나서야 나왔으며 그나마 다 식어 있었습니다.",
+    "a",
+)
+"""Texts of very different lengths, as reviews are."""
+
+log = logs.logger()
+
+
+class LoadedEngine(Engine[Result], Protocol[Result]):
+    """An engine that can be warmed up."""
+
+    @property
+    def window(self) -> int:
+        """Most tokens of one text, special tokens included."""
+
+    def alone(self, text: TokenIds) -> Result:
+        """What the model's own library makes of one text, without any of our batching."""
+
+    def agree(self, one: Result, other: Result) -> bool:
+        """Whether two results are the same but for rounding."""
+
+
+@dataclass(frozen=True)
+class Warm:
+    """What warming up found."""
+
+    most: Limit
+    """Largest batch that fits."""
+    tokens_per_second: float
+    """At that batch."""
+
+
+def warm_up(engine: LoadedEngine[Result], reader: TextReader, most: Limit) -> Warm:
+    """Check the model's answers, then run the largest batch, halved until it fits, and time it.
+
+    Raises:
+        SystemExit: the model does not take packed rows, or not even one text of its window fits the device.
+    """
+    _check(engine, reader.read(SAMPLES, truncate=True))
+    longest = reader.read(["가 " * engine.window], truncate=True)[0]
+    while True:
+        texts = _fill(longest, most)
+        try:
+            run(engine, texts)
+            started = time.monotonic()
+            run(engine, texts)
+        except OutOfMemory:
+            if len(texts) == 1:
+                raise SystemExit(
+                    f"a text of {len(longest)} tokens does not fit this process's share of the GPU's memory. "
+                    "Stop what else uses the GPU, or choose a smaller model."
+                ) from None
+            most = Limit(most.texts, sum(map(len, texts)) // 2)
+            log.warning("out of memory while warming up", budget_tokens=most.tokens)
+        else:
+            return Warm(most, sum(map(len, texts)) / (time.monotonic() - started))
+
+
+def run(engine: Engine[Result], texts: Sequence[TokenIds]) -> Sequence[Result]:
+    """The results of texts, in one batch."""
+    ticket = Ticket(texts, "interactive", deadline=0)
+    pieces = [Piece(ticket, index) for index in range(len(texts))]
+    return engine.launch(Batch(pieces, lay_out([len(text) for text in texts]))).result()
+
+
+def _check(engine: LoadedEngine[Result], texts: Sequence[TokenIds]) -> None:
+    packed = run(engine, texts)
+    if not all(engine.agree(one, engine.alone(text)) for one, text in zip(packed, texts, strict=True)):
+        raise SystemExit(
+            "this model answers differently when several texts share a row, so it cannot be batched here. "
+            "Models of the BERT and RoBERTa families can."
+        )
+
+
+def _fill(longest: TokenIds, most: Limit) -> list[TokenIds]:
+    """Texts of the model's window, as many as a batch may hold; one at least."""
+    return [longest] * max(1, min(most.texts, most.tokens // len(longest)))

@@ -1,0 +1,58 @@
+"""The token budget, the throughput estimate, and who is let in."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onecard.batching.admission import CAUTION, Throughput, seconds_too_many
+from onecard.batching.budget import RECOVERY_BATCHES, Budget, Limit
+
+
+@given(st.integers(1, 100_000), st.integers(1, 100_000), st.integers(1, 20))
+def test_the_budget_shrinks_under_trouble_and_recovers(most: int, ran: int, times: int) -> None:
+    """Halved at each failure, never below one token; after enough good batches it is what it was."""
+    budget = Budget(Limit(64, most))
+    for _ in range(times):
+        before = budget.limit.tokens
+        budget.ran_out(min(ran, before))
+        assert 1 <= budget.limit.tokens <= max(1, before // 2)
+    for _ in range(RECOVERY_BATCHES * 18):
+        budget.succeeded()
+    assert budget.limit == Limit(64, most)
+
+
+def test_one_bad_batch_delays_recovery() -> None:
+    """Only batches in a row count."""
+    budget = Budget(Limit(64, 1024))
+    budget.ran_out(1024)
+    for _ in range(RECOVERY_BATCHES - 1):
+        budget.succeeded()
+    budget.ran_out(512)
+    budget.succeeded()
+    assert budget.limit.tokens == 256
+
+
+@given(st.floats(1, 1e6), st.lists(st.tuples(st.integers(1, 10_000), st.floats(0.001, 10)), max_size=200))
+def test_throughput_stays_between_what_was_seen(first: float, batches: list[tuple[int, float]]) -> None:
+    """A mean: within the slowest and the fastest batch."""
+    throughput = Throughput(first)
+    for tokens, seconds in batches:
+        throughput.observe(tokens, seconds)
+    seen = [first, *(tokens / seconds for tokens, seconds in batches)]
+    assert min(seen) * 0.999 <= throughput.tokens_per_second <= max(max(seen), 1) * 1.001
+
+
+@given(st.integers(0, 10**6), st.integers(1, 10**6), st.floats(1, 10**6), st.floats(0.1, 1000))
+def test_what_is_refused_would_be_accepted_after_the_wait(ahead: int, own: int, rate: float, patience: float) -> None:
+    """Retry-After is right: once the device has worked for so long, the same request is let in."""
+    over = seconds_too_many(ahead_tokens=ahead, own_tokens=own, tokens_per_second=rate, patience_seconds=patience)
+    left = max(0, ahead - int(over * rate + 1))
+    assert over >= 0
+    assert seconds_too_many(ahead_tokens=left, own_tokens=own, tokens_per_second=rate, patience_seconds=patience) < 1e-6
+    if over == 0 and ahead:
+        assert (ahead + own) / rate * CAUTION <= patience * 1.001
+
+
+@given(st.integers(1, 10**9), st.floats(0.01, 1))
+def test_an_idle_device_refuses_nobody(own: int, patience: float) -> None:
+    """Nothing would be better later."""
+    assert seconds_too_many(ahead_tokens=0, own_tokens=own, tokens_per_second=1, patience_seconds=patience) == 0

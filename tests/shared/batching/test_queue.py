@@ -1,0 +1,147 @@
+"""What runs next: the promises of the queue, against random histories."""
+
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from onecard.batching.budget import Limit
+from onecard.batching.queue import BULK_TURN, FILL_SHARE, LANES, Batch, Lane, Piece, Queue, Ticket
+
+lanes_ = st.sampled_from(LANES)
+lengths_ = st.lists(st.integers(1, 300), min_size=1, max_size=20)
+limits_ = st.builds(Limit, texts=st.integers(1, 32), tokens=st.integers(1, 2048))
+
+
+def ticket(lengths: list[int], lane: Lane = "interactive", deadline: float = 1e9) -> Ticket:
+    return Ticket([[1] * length for length in lengths], lane, deadline)
+
+
+class Histories(RuleBasedStateMachine):
+    """Tickets come, leave, are taken, fail to fit and come back, in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue = Queue()
+        self.tickets: list[Ticket] = []
+        self.ran: Counter[tuple[int, int]] = Counter()
+        self.limit = Limit(1, 1)
+
+    @rule(lengths=lengths_, lane=lanes_)
+    def come(self, lengths: list[int], lane: Lane) -> None:
+        self.tickets.append(ticket(lengths, lane))
+        self.queue.put(self.tickets[-1])
+
+    @precondition(lambda self: self.tickets)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        self.queue.drop(data.draw(st.sampled_from(self.tickets)))
+
+    @rule(limit=limits_)
+    def run(self, limit: Limit) -> None:
+        batch = self.take(limit)
+        if batch:
+            self.ran.update((id(piece.ticket), piece.index) for piece in batch.pieces)
+
+    @rule(limit=limits_)
+    def run_out_of_memory(self, limit: Limit) -> None:
+        batch = self.take(limit)
+        if batch:
+            self.queue.put_back(batch.pieces)
+
+    def take(self, limit: Limit) -> Batch | None:
+        batch = self.queue.take(limit, now=0)
+        if batch is None:
+            return None
+        assert len(batch.pieces) == 1 or (len(batch.pieces) <= limit.texts and batch.rows.area <= limit.tokens)
+        assert not any(piece.ticket.dropped for piece in batch.pieces)
+        for earlier, later in zip(batch.pieces, batch.pieces[1:], strict=False):
+            if earlier.ticket is later.ticket:
+                assert earlier.index < later.index
+        return batch
+
+    @invariant()
+    def nothing_runs_twice(self) -> None:
+        assert all(times == 1 for times in self.ran.values())
+
+    @invariant()
+    def the_counts_are_right(self) -> None:
+        for lane in LANES:
+            waiting = sum(one.waiting_tokens for one in self.tickets if one.lane == lane)
+            assert self.queue.tokens(lane) == waiting
+
+    def teardown(self) -> None:
+        while self.queue:
+            self.run(Limit(32, 2048))
+        wanted = {(id(one), index) for one in self.tickets if not one.dropped for index in range(len(one.texts))}
+        assert wanted <= set(self.ran)
+
+
+Histories.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestHistories = Histories.TestCase
+
+
+@given(st.lists(st.tuples(lengths_, lanes_), min_size=1, max_size=20), limits_)
+def test_among_equals_the_order_of_arrival_is_kept(requests: list[tuple[list[int], Lane]], limit: Limit) -> None:
+    """Within a lane, no text is handed out before one that came earlier."""
+    queue = Queue()
+    tickets = [ticket(lengths, lane) for lengths, lane in requests]
+    for one in tickets:
+        queue.put(one)
+    taken: list[Piece] = []
+    while batch := queue.take(limit, now=0):
+        taken += batch.pieces
+    for lane in LANES:
+        order = [(tickets.index(piece.ticket), piece.index) for piece in taken if piece.ticket.lane == lane]
+        assert order == sorted(order)
+
+
+@given(limits_, st.lists(st.integers(1, 100), min_size=1, max_size=5))
+def test_bulk_cannot_starve(limit: Limit, bulk: list[int]) -> None:
+    """However much interactive work keeps coming, bulk begins at least every fourth batch."""
+    queue = Queue()
+    queue.put(ticket(bulk, "bulk"))
+    since = 0
+    while queue.tokens("bulk"):
+        while queue.tokens("interactive") < 10_000:
+            queue.put(ticket([50] * 40))
+        batch = queue.take(limit, now=0)
+        assert batch
+        since = 0 if any(piece.ticket.lane == "bulk" for piece in batch.pieces) else since + 1
+        assert since < BULK_TURN
+
+
+def test_interactive_goes_first_and_is_not_held_up_by_bulk() -> None:
+    """A batch with an interactive text is filled with bulk to a quarter of the budget only."""
+    queue = Queue()
+    queue.put(ticket([10] * 100, "bulk"))
+    queue.put(ticket([10]))
+    batch = queue.take(Limit(64, 800), now=0)
+    assert batch
+    assert batch.pieces[0].ticket.lane == "interactive"
+    assert batch.tokens <= 800 // FILL_SHARE
+    assert len(batch.pieces) > 1
+
+
+def test_what_came_back_goes_first_and_in_its_order() -> None:
+    """After an out-of-memory error the same texts run in smaller batches, before anything newer."""
+    queue = Queue()
+    first = ticket([100, 100, 100, 100])
+    queue.put(first)
+    batch = queue.take(Limit(64, 400), now=0)
+    assert batch
+    queue.put(ticket([5]))
+    queue.put_back(batch.pieces)
+    halves = [queue.take(Limit(64, 200), now=0) for _ in range(2)]
+    assert [[piece.index for piece in half.pieces] for half in halves if half] == [[0, 1], [2, 3]]
+
+
+def test_nobody_is_waiting_for_what_is_late() -> None:
+    """A ticket past its deadline is passed over."""
+    queue = Queue()
+    queue.put(ticket([5], deadline=1.0))
+    queue.put(ticket([6], deadline=9.0))
+    batch = queue.take(Limit(8, 100), now=2.0)
+    assert batch
+    assert [len(ids) for ids in batch.texts] == [6]
