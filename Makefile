@@ -37,8 +37,8 @@ status: $(STAMP) ## Show the state of every part
 logs: $(STAMP) ## Follow the logs; one part's with part=llm
 	@$(BIN)/onecard logs $(part) -f
 
-plan: $(STAMP) ## Show how a card's memory is shared; another size with GPU_GB=40
-	@$(BIN)/onecard plan --gpu-gb $(or $(GPU_GB),24)
+plan: $(STAMP) ## Show how a card's memory is shared; also with GPU_GB=40 CONTEXT=8192 INT4=1 JSON=1
+	@$(BIN)/onecard plan $(if $(GPU_GB),--gpu-gb $(GPU_GB)) $(if $(CONTEXT),--context $(CONTEXT)) $(if $(filter 1 true,$(INT4)),--int4) $(if $(filter 1 true,$(JSON)),--json)
 
 test: $(STAMP) ## Run all tests, against real servers; a part of them with only=tests/stack
 	@$(BIN)/python -m standins train --out .onecard/models

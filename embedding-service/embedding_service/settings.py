@@ -8,8 +8,5 @@ from onecard.settings import EncoderSettings
 class EmbeddingSettings(EncoderSettings):
     """Environment variables of the embedding service."""
 
-    embedding_model: str = "jhgan/ko-sbert-multitask"
-    """Hub name or folder of a sentence-transformers model."""
-
     embedding_port: int = Field(default=8003, ge=1, le=65535)
     """Port to listen on."""

@@ -16,9 +16,10 @@ def main() -> None:
     facts = preflight.read_model(folder)
     preflight.require_free_port(config.host, config.vllm_port)
     machine = preflight.look_at_machine(config)
+    share = preflight.card_share(config, os.environ) if machine.gpu and config.vllm_enabled else None
     preflight.wait_for_neighbours(config.llm_wait_for, config.llm_wait_seconds)
     if config.vllm_enabled:
-        command = launch.vllm_command(config, folder, facts, machine, os.environ)
+        command = launch.vllm_command(config, folder, facts, machine, os.environ, share)
         os.execve(command.argv[0], command.argv, command.environment)  # noqa: S606 - no shell is meant
     from llm_service.fallback.app import create_app
 

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llm_service.settings import TEMPERATURE, TOP_P, LlmSettings
+from onecard.gpu.card import visible_card
+from onecard.gpu.shares import CardShare
 from onecard.models import ModelFolder
 from onecard.server import KEEP_ALIVE_SECONDS
 
 PLUGIN = "onecard"
 """Name of our entry points in vLLM's groups."""
+PLANNED_BYTES = "ONECARD_LLM_PLANNED_BYTES"
+"""Tells the processes behind the launcher what was planned for them, for their metrics. Not a setting."""
 _SERVER = "vllm.entrypoints.launchers.api_server.entry"
 """vLLM's own entry. The `vllm` command asks for a distribution of that name, which its CPU build is not."""
 _LOG_CONFIG = Path(__file__).parent / "on_vllm" / "logging.json"
@@ -51,9 +55,18 @@ def window(settings: LlmSettings, facts: ModelFacts) -> int:
 
 
 def vllm_command(
-    settings: LlmSettings, folder: ModelFolder, facts: ModelFacts, machine: Machine, environment: Mapping[str, str]
+    settings: LlmSettings,
+    folder: ModelFolder,
+    facts: ModelFacts,
+    machine: Machine,
+    environment: Mapping[str, str],
+    share: CardShare | None = None,
 ) -> Command:
-    """The vLLM server for `settings`, in the environment given."""
+    """The vLLM server for `settings`, in the environment given.
+
+    Args:
+        share: its part of the card; None without a GPU.
+    """
     sampling = json.dumps({"temperature": TEMPERATURE, "top_p": TOP_P})
     options: list[tuple[str, object]] = [
         ("--host", settings.host),
@@ -69,14 +82,15 @@ def vllm_command(
         ("--tool-call-parser", "hermes"),
         ("--middleware", "llm_service.on_vllm.edge.VllmEdge"),
     ]
-    if machine.gpu:
-        options.append(("--gpu-memory-utilization", settings.llm_gpu_share))
+    if share:
+        options.append(("--gpu-memory-utilization", round(share.fraction, 6)))
     flags = ["--enable-auto-tool-choice", "--disable-uvicorn-access-log"]
     if _eager(settings, machine):
         flags.append("--enforce-eager")
     argv = [sys.executable, "-m", _SERVER, *flags, "--served-model-name", *folder.accepted_names]
     argv += [text for name, value in options for text in (name, str(value))]
-    return Command(argv, _environment(settings, machine, environment))
+    planned = {PLANNED_BYTES: str(share.size_bytes)} if share else {}
+    return Command(argv, _environment(settings, machine, environment) | planned)
 
 
 def _dtype(settings: LlmSettings, machine: Machine) -> str:
@@ -116,11 +130,8 @@ def _environment(settings: LlmSettings, machine: Machine, given: Mapping[str, st
 
 
 def _gpu(settings: LlmSettings, given: Mapping[str, str]) -> dict[str, str]:
-    """The one card: `GPU_DEVICE` counts within the cards that are visible already."""
-    visible = [card for card in given.get("CUDA_VISIBLE_DEVICES", "").split(",") if card]
-    if settings.gpu_device < len(visible):
-        return {"CUDA_VISIBLE_DEVICES": visible[settings.gpu_device]}
-    return {"CUDA_VISIBLE_DEVICES": str(settings.gpu_device)}
+    """The one card."""
+    return {"CUDA_VISIBLE_DEVICES": visible_card(settings.gpu_device, given)}
 
 
 def _cpu(settings: LlmSettings, machine: Machine) -> dict[str, str]:

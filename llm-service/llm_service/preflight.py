@@ -4,15 +4,18 @@ import json
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 
 import httpx
 
 from llm_service.launch import PLUGIN, Machine, ModelFacts
 from llm_service.settings import LlmSettings
-from onecard import logs, model_files
-from onecard.gpu import machine
+from onecard import logs, machine, model_files
+from onecard.gpu import card
+from onecard.gpu.costs import GIB
+from onecard.gpu.plan import DoesNotFit
+from onecard.gpu.shares import CardShare, UnknownModel, llm_share, plan_from
 from onecard.models import ModelFolder
 
 log = logs.logger()
@@ -73,6 +76,30 @@ def look_at_machine(settings: LlmSettings) -> Machine:
     return Machine(gpu=gpu, bfloat16=machine.cpu_multiplies_bfloat16(), cpus=cpus)
 
 
+def card_share(settings: LlmSettings, environment: Mapping[str, str]) -> CardShare:
+    """vLLM's part of the card, from the memory plan; `LLM_GPU_SHARE` wins over it.
+
+    Raises:
+        SystemExit: the plan does not fit, or nobody says how large the card is.
+    """
+    found = card.total_bytes(card.visible_card(settings.gpu_device, environment))
+    if found is None and settings.gpu_card_gb is None:
+        raise SystemExit(
+            "the GPU does not say how much memory it has: neither NVML nor nvidia-smi answers. "
+            "Set GPU_CARD_GB to the size on its box."
+        )
+    try:
+        plan = plan_from(settings, found)
+    except (DoesNotFit, UnknownModel) as error:
+        raise SystemExit(f"memory plan: {error}") from None
+    wanted = settings.llm_gpu_share
+    if wanted is not None and wanted > plan.llm.fraction:
+        log.warning("LLM_GPU_SHARE is above the memory plan", share=wanted, planned=plan.llm.fraction)
+    share = llm_share(plan, found, wanted)
+    log.info("share of the card", part="llm", gib=round(share.size_bytes / GIB, 2), fraction=round(share.fraction, 4))
+    return share
+
+
 def _require_plugin() -> None:
     if not metadata.entry_points(group="vllm.endpoint_plugins", name=PLUGIN):
         raise SystemExit("this package's vLLM plug-in is not registered. Install it: pip install -e llm-service.")
@@ -105,7 +132,7 @@ def wait_for_neighbours(urls: Sequence[str], seconds: float) -> None:
                     f"{url} (LLM_WAIT_FOR) was not ready within LLM_WAIT_SECONDS={seconds:g}. Start it first."
                 )
             if not told:
-                log.info("waiting for a neighbour that shares the machine", url=url)
+                log.info("waiting for a neighbour that shares the machine", url=url, at_most_seconds=seconds)
                 told = True
             time.sleep(0.5)
 

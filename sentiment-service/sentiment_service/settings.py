@@ -8,8 +8,5 @@ from onecard.settings import EncoderSettings
 class SentimentSettings(EncoderSettings):
     """Environment variables of the sentiment service."""
 
-    sentiment_model: str = "Dilwolf/Kakao_app-kr_sentiment"
-    """Hub name or folder of a BERT-like sequence classifier whose labels name a positive and a negative class."""
-
     sentiment_port: int = Field(default=8002, ge=1, le=65535)
     """Port to listen on."""

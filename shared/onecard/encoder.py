@@ -18,7 +18,9 @@ from onecard.batching.budget import Limit
 from onecard.batching.metrics import BatchMetrics
 from onecard.edge import state_of
 from onecard.errors import InvalidRequest, ModelNotFound
+from onecard.gpu.claim import claim
 from onecard.gpu.device import Device, choose
+from onecard.gpu.measured import memory_metrics
 from onecard.health import Part, Readiness, Status
 from onecard.lanes import Terms, terms
 from onecard.leaving import while_connected
@@ -83,11 +85,10 @@ class Encoder(Generic[Result]):
         return await self.batcher.submit(ids, lane=agreed.lane, timeout_seconds=agreed.timeout_seconds)
 
     async def _read(self, inputs: Inputs, truncate: bool) -> list[list[int]]:
-        read: Callable[..., list[list[int]]]
-        read = self.reader.read if isinstance(inputs[0], str) else self.reader.check_ids
+        read: Any = self.reader.read if isinstance(inputs[0], str) else self.reader.check_ids
         if sum(map(len, inputs)) <= INLINE_CHARACTERS:
-            return read(inputs, truncate=truncate)
-        return await asyncio.to_thread(read, inputs, truncate=truncate)
+            return list(read(inputs, truncate=truncate))
+        return list(await asyncio.to_thread(read, inputs, truncate=truncate))
 
     def check_model(self, name: str | None) -> None:
         """Accept the model's names.
@@ -139,8 +140,9 @@ async def open_encoder(
     if fault := model_files.fault(folder.path):
         raise SystemExit(f"model {folder.name}: {fault}. Remove its folder, and run 'make models' again.")
     device = choose(settings)
-    most = Limit(settings.batch_texts or 32, settings.batch_tokens or 1024)
-    engine, reader, warm = _load(folder, device, most, load)
+    claimed = claim(kind, settings, device, batch_texts=settings.batch_texts, batch_tokens=settings.batch_tokens)
+    memory_metrics(app.state.registry, claimed, device)
+    engine, reader, warm = _load(folder, device, Limit(claimed.batch_texts, claimed.batch_tokens), load)
     bounds = Bounds(
         most=warm.most,
         tokens_per_second=warm.tokens_per_second,

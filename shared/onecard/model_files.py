@@ -1,9 +1,37 @@
 """Whether the files of a model folder are whole. Looked at before anything is loaded, by whoever starts a model."""
 
 import json
+import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 _TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
+
+
+class StoredTensor(NamedTuple):
+    """One tensor of a safetensors file, as its header describes it."""
+
+    dtype: str
+    """The format's name: `F32`, `BF16`, `I32`, `F8_E4M3`, …"""
+    numbers: int
+    """Elements."""
+    size_bytes: int
+    """In the file."""
+
+
+def stored_tensors(folder: Path) -> Iterator[StoredTensor]:
+    """Every tensor of the model in `folder`. Reads headers, not weights.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError, AttributeError: the weights are not there, or not whole.
+    """
+    for path in _weights(folder):
+        header, _ = _read_header(path)
+        for name, tensor in header.items():
+            if name != "__metadata__":
+                begin, end = tensor["data_offsets"]
+                yield StoredTensor(tensor["dtype"], math.prod(tensor["shape"]), end - begin)
 
 
 def fault(folder: Path) -> str | None:
@@ -30,34 +58,49 @@ def _broken_json(path: Path) -> str | None:
     return None
 
 
-def _broken_weights(folder: Path) -> str | None:
+def _weights(folder: Path) -> list[Path]:
+    """The safetensors files: those that the index names, else all that lie there."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        try:
-            shards = set(json.loads(index.read_bytes())["weight_map"].values())
-        except (OSError, ValueError, KeyError, AttributeError):
-            return f"{index.name} cannot be read"
-        files = [folder / shard for shard in sorted(shards)]
-    else:
-        files = sorted(folder.glob("*.safetensors"))
+        return [folder / shard for shard in sorted(set(json.loads(index.read_bytes())["weight_map"].values()))]
+    return sorted(folder.glob("*.safetensors"))
+
+
+def _broken_weights(folder: Path) -> str | None:
+    try:
+        files = _weights(folder)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "model.safetensors.index.json cannot be read"
     if not files:
         return "there are no safetensors weights"
     return next((complaint for file in files if (complaint := _broken_safetensors(file))), None)
 
 
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """The JSON header of a safetensors file, and where it ends, in bytes from the beginning.
+
+    Such a file is 8 bytes of header length, the header, and exactly the bytes that it promises.
+
+    Raises:
+        OSError: the file is not there.
+        ValueError: it is another kind of file.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > path.stat().st_size:
+            raise ValueError("the header is longer than the file")
+        header: dict[str, Any] = json.loads(file.read(length))
+    return header, 8 + length
+
+
 def _broken_safetensors(path: Path) -> str | None:
-    """A safetensors file is 8 bytes of header length, a JSON header, and exactly the bytes that it promises."""
     try:
         size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if length > size:
-                return f"{path.name} is not a safetensors file"
-            header = json.loads(file.read(length))
+        header, start = _read_header(path)
         ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
     except OSError:
         return f"{path.name} is missing"
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         return f"{path.name} is not a safetensors file"
-    wanted = 8 + length + max(ends, default=0)
+    wanted = start + max(ends, default=0)
     return None if ends and size == wanted else f"{path.name} is cut short or too long: {size} bytes of {wanted}"

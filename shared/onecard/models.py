@@ -61,24 +61,39 @@ def read_manifest(folder: Path) -> Manifest | None:
         return None
 
 
-def find(kind: Kind, model: str, cache: Path) -> ModelFolder:
-    """The folder of `model`, else of the stand-in for its kind.
+def look(kind: Kind, model: str, cache: Path, *, stand_ins: bool = True) -> ModelFolder | None:
+    """The folder of `model`, else of the stand-in for its kind, else None.
 
-    `model` may also be the path of a folder that holds a model in Hugging Face's format.
-
-    Raises:
-        SystemExit: neither is there; the message says what to type.
+    `model` may also be the path of a folder that holds a model in Hugging Face's format; no stand-in takes the place of
+    a folder that was meant.
     """
     own = Path(model).expanduser()
     if own.is_dir() and (own / "config.json").is_file():
         manifest = read_manifest(own)
         name, revision = (manifest.name, manifest.revision) if manifest else (own.name, "local")
         return ModelFolder(own, name, revision, stand_in_for=None)
-    if model.startswith(("/", "./", "../", "~")):
-        raise SystemExit(f"{model} holds no model: it has no config.json. Name a model's folder, or a hub name.")
+    if _is_path(model):
+        return None
     if manifest := read_manifest(path := cache / folder_name(model)):
         return ModelFolder(path, manifest.name, manifest.revision, stand_in_for=None)
     stand_in = cache / folder_name(STAND_INS[kind])
-    if manifest := read_manifest(stand_in):
+    if stand_ins and (manifest := read_manifest(stand_in)):
         return ModelFolder(stand_in, manifest.name, manifest.revision, stand_in_for=model)
+    return None
+
+
+def find(kind: Kind, model: str, cache: Path) -> ModelFolder:
+    """What `look` finds.
+
+    Raises:
+        SystemExit: it finds nothing; the message says what to type.
+    """
+    if found := look(kind, model, cache):
+        return found
+    if _is_path(model):
+        raise SystemExit(f"{model} holds no model: it has no config.json. Name a model's folder, or a hub name.")
     raise SystemExit(f"model {model} is not in MODEL_CACHE_PATH={cache}. Run 'make models' to fetch it.")
+
+
+def _is_path(model: str) -> bool:
+    return model.startswith(("/", "./", "../", "~"))

@@ -1,10 +1,20 @@
 """Settings shared by all services, read from environment variables."""
 
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from onecard.machine import has_nvidia_gpu
+
+GPU_MODEL = "Qwen/Qwen2.5-7B-Instruct"
+CPU_MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
+
+
+def _default_llm(read_before: dict[str, Any]) -> str:
+    """The 7B model where a GPU will run it, else the one that a CPU runs at reading speed."""
+    return GPU_MODEL if read_before.get("use_gpu", True) and has_nvidia_gpu() else CPU_MODEL
 
 
 class ServiceSettings(BaseSettings):
@@ -38,7 +48,11 @@ class ServiceSettings(BaseSettings):
 
 
 class ModelSettings(ServiceSettings):
-    """What every service that runs a model reads."""
+    """What every service that runs a model reads.
+
+    It names all three models, also those of the neighbours: they share one card, and each process works out the whole
+    memory plan to find its own part.
+    """
 
     model_cache_path: Path = Path(".onecard/models")
     """Folder that holds the downloaded (or stand-in) models."""
@@ -51,6 +65,22 @@ class ModelSettings(ServiceSettings):
 
     use_fp16: bool = True
     """Half precision: FP16 on a GPU, bfloat16 on a CPU that has the instructions; FP32 otherwise."""
+
+    gpu_card_gb: float | None = Field(default=None, gt=0)
+    """Size of the card to plan for, in GB as on its box: a process then takes no more of a larger card than it would
+    of that one. Default: the card is asked."""
+
+    llm_model: str = Field(default_factory=_default_llm)
+    """Hub name or folder of the language model. Default: 7B with an NVIDIA GPU, 0.5B without one."""
+
+    sentiment_model: str = "Dilwolf/Kakao_app-kr_sentiment"
+    """Hub name or folder of a BERT-like sequence classifier whose labels name a positive and a negative class."""
+
+    embedding_model: str = "jhgan/ko-sbert-multitask"
+    """Hub name or folder of a sentence-transformers model."""
+
+    max_model_len: int = Field(default=4096, ge=64)
+    """Longest prompt and answer together, in tokens; the model's own window bounds it."""
 
 
 class EncoderSettings(ModelSettings):

@@ -112,18 +112,23 @@ def models(stand_ins: bool) -> None:
 
 
 @main.command()
-@click.option("--gpu-gb", type=click.FloatRange(min=1), default=24.0, show_default=True, help="Size on the card's box.")
-@click.option("--context", type=click.IntRange(min=64), default=4096, show_default=True, help="Longest conversation.")
+@click.option(
+    "--gpu-gb",
+    type=click.FloatRange(min=1),
+    help="Size on the card's box.  [default: GPU_CARD_GB, else this machine's card, else 24]",
+)
+@click.option("--context", type=click.IntRange(min=64), help="Longest conversation.  [default: MAX_MODEL_LEN]")
 @click.option("--int4", is_flag=True, help="INT4 weights: Qwen2.5-7B-Instruct-AWQ.")
 @click.option("--json", "as_json", is_flag=True, help="Print it for a program.")
-def plan(gpu_gb: float, context: int, int4: bool, as_json: bool) -> None:
+def plan(gpu_gb: float | None, context: int | None, int4: bool, as_json: bool) -> None:
     """Show who gets which part of a card, and what fits in it. Needs no GPU."""
     from onecard.gpu.plan import DoesNotFit
+    from onecard.gpu.shares import UnknownModel
     from onecard_stack import planning
 
     try:
-        made = planning.plan_for(gpu_gb, context, int4=int4)
-    except DoesNotFit as refusal:
+        made = planning.plan_for(read(), card_gb=gpu_gb, context_tokens=context, int4=int4)
+    except (DoesNotFit, UnknownModel) as refusal:
         raise SystemExit(f"onecard: {refusal}") from None
     if as_json:
         click.echo(planning.as_json(made))

@@ -1,42 +1,85 @@
 """The memory plan, for a person or for a program."""
 
 import json
+import os
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from onecard.gpu.costs import GIB, QWEN_7B, QWEN_7B_AWQ
-from onecard.gpu.plan import MemoryPlan, PlanRequest, Share, make_plan
+from onecard.gpu import card
+from onecard.gpu.costs import GIB
+from onecard.gpu.plan import CONTEXT_GIB, DRIVER_GIB, MemoryPlan, Share
+from onecard.gpu.shares import plan_from
+from onecard.machine import has_nvidia_gpu
+from onecard.models import Kind
+from onecard.settings import GPU_MODEL
+from onecard_stack.settings import StackSettings
 
+CARD_GB = 24.0
+"""The card that is planned for where there is none, and none is named."""
 CONVERSATIONS = (4096, 300)
 """Lengths, in tokens, of the conversations that are counted: the longest by default, and a usual one."""
 
 
-def plan_for(card_gb: float, context_tokens: int, *, int4: bool) -> MemoryPlan:
-    """The plan for Qwen2.5-7B-Instruct, in FP16 or with INT4 weights, and both Korean encoders.
+@dataclass(frozen=True)
+class Planned:
+    """A plan, and the models that it is for."""
+
+    plan: MemoryPlan
+    models: dict[Kind, str]
+
+
+def plan_for(
+    settings: StackSettings, *, card_gb: float | None = None, context_tokens: int | None = None, int4: bool = False
+) -> Planned:
+    """The plan that the services would follow with `settings`, changed by what is given here.
+
+    The card is `card_gb`, else `GPU_CARD_GB`, else this machine's, else one of 24 GB. The LLM is the one for a GPU
+    unless the settings name another, and stand-ins are not planned for: what is asked is what a card would hold.
 
     Raises:
         DoesNotFit: the card is too small; the message names the nearest settings that fit.
+        UnknownModel: a model is neither here nor known.
     """
-    return make_plan(PlanRequest(card_gb, context_tokens, QWEN_7B_AWQ if int4 else QWEN_7B))
+    changes: dict[str, Any] = {}
+    here = None
+    if card_gb or not settings.gpu_card_gb:
+        here = None if card_gb or not has_nvidia_gpu() else _card_here(settings)
+        changes["gpu_card_gb"] = card_gb or (None if here else CARD_GB)
+    if context_tokens:
+        changes["max_model_len"] = context_tokens
+    if int4:
+        changes["llm_model"] = f"{GPU_MODEL}-AWQ"
+    elif "llm_model" not in settings.model_fields_set:
+        changes["llm_model"] = GPU_MODEL
+    chosen = settings.model_copy(update=changes)
+    return Planned(plan_from(chosen, here, stand_ins=False), chosen.models)
+
+
+def _card_here(settings: StackSettings) -> int | None:
+    return card.total_bytes(card.visible_card(settings.gpu_device, os.environ))
 
 
 def _shares(plan: MemoryPlan) -> dict[str, Share]:
     return {"llm": plan.llm, "sentiment": plan.sentiment, "embedding": plan.embedding}
 
 
-def as_json(plan: MemoryPlan) -> str:
+def as_json(planned: Planned) -> str:
     """All figures; sizes in bytes."""
+    plan = planned.plan
     document: dict[str, Any] = {
         "card_gb": plan.request.card_gb,
         "card_bytes": plan.card_bytes,
         "context_tokens": plan.request.context_tokens,
+        "models": planned.models,
         "shares": {
             name: {"fraction": share.fraction, "bytes": share.size_bytes, "weights_bytes": share.weights_bytes}
             for name, share in _shares(plan).items()
         },
         "free_bytes": plan.free_bytes,
+        "margin_bytes": plan.margin_bytes,
         "kv_tokens": {"least": plan.kv_tokens[0], "most": plan.kv_tokens[1]},
         "conversations": {str(tokens): plan.conversations(tokens) for tokens in CONVERSATIONS},
         "batch": {"texts": plan.batch_texts, "tokens": plan.batch_tokens},
@@ -44,8 +87,9 @@ def as_json(plan: MemoryPlan) -> str:
     return json.dumps(document, indent=2)
 
 
-def show(plan: MemoryPlan, console: Console) -> None:
+def show(planned: Planned, console: Console) -> None:
     """The same as a table."""
+    plan = planned.plan
     table = Table(box=None, pad_edge=False)
     for heading in ("part", "share", "GiB", "weights", "the rest of it"):
         table.add_column(heading, justify="left" if heading in ("part", "the rest of it") else "right")
@@ -56,12 +100,12 @@ def show(plan: MemoryPlan, console: Console) -> None:
         gib, weights = f"{share.size_bytes / GIB:.2f}", f"{share.weights_bytes / GIB:.2f}"
         table.add_row(name, f"{share.fraction:.2f}", gib, weights, use)
     free = plan.free_bytes
-    table.add_row(
-        "(nobody)", f"{free / plan.card_bytes:.2f}", f"{free / GIB:.2f}", "", "driver, 3 CUDA contexts, margin"
-    )
+    outside = f"driver {DRIVER_GIB:.2f}, 3 CUDA contexts {3 * CONTEXT_GIB:.2f}, margin {plan.margin_bytes / GIB:.2f}"
+    table.add_row("(nobody)", f"{free / plan.card_bytes:.2f}", f"{free / GIB:.2f}", "", outside)
     console.print(f"{plan.request.card_gb:g} GB card: {plan.card_bytes / GIB:.2f} GiB usable", highlight=False)
     console.print(table)
     counts = " or ".join(
         f"{plan.conversations(tokens):,} conversations of {tokens:,} tokens" for tokens in CONVERSATIONS
     )
-    console.print(f"At once: {counts}.", highlight=False)
+    console.print(f"At once: {counts}. Longest: {plan.request.context_tokens:,} tokens.", highlight=False)
+    console.print(f"For {', '.join(planned.models.values())}.", highlight=False)

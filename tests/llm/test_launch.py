@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from llm_service.launch import Command, Machine, ModelFacts, vllm_command, window
-from llm_service.settings import CPU_MODEL, GPU_MODEL, LlmSettings
-from onecard.gpu.machine import cpu_multiplies_bfloat16, has_nvidia_gpu
+from llm_service.launch import PLANNED_BYTES, Command, Machine, ModelFacts, vllm_command, window
+from llm_service.settings import LlmSettings
+from onecard.gpu.shares import CardShare
+from onecard.machine import cpu_multiplies_bfloat16, has_nvidia_gpu
 from onecard.models import ModelFolder
+from onecard.settings import CPU_MODEL, GPU_MODEL
 
 FOLDER = ModelFolder(Path("/models/stand-in"), "onecard/standin-qwen2", "r1", stand_in_for="Qwen/Qwen2.5-0.5B-Instruct")
 GPU = Machine(gpu=True, bfloat16=True, cpus=16)
+SHARE = CardShare(0.79999999996, 20_000_000_000)
 LONG_WINDOW = ModelFacts(32768)
 CPU = Machine(gpu=False, bfloat16=True, cpus=2)
 
@@ -27,7 +30,8 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def command(machine: Machine = CPU, facts: ModelFacts = LONG_WINDOW, **changed: object) -> Command:
     """The command with some settings changed."""
     inherited = {"PATH": "/bin", "VLLM_PORT": "8001", "VLLM_ENABLED": "true", "VLLM_API_KEY": "other"}
-    return vllm_command(LlmSettings(**changed), FOLDER, facts, machine, inherited)  # type: ignore[arg-type]
+    share = SHARE if machine.gpu else None
+    return vllm_command(LlmSettings(**changed), FOLDER, facts, machine, inherited, share)  # type: ignore[arg-type]
 
 
 def option(made: Command, name: str) -> str:
@@ -89,11 +93,13 @@ def test_precision_follows_the_machine(machine: Machine, use_fp16: bool, dtype: 
 
 def test_a_gpu_gets_its_share_and_a_cpu_its_threads() -> None:
     """Each machine has only its own options."""
-    gpu, cpu = command(GPU, llm_gpu_share=0.7, gpu_device=1), command(CPU, llm_cpu_kv_gb=2)
-    assert option(gpu, "--gpu-memory-utilization") == "0.7"
+    gpu, cpu = command(GPU, gpu_device=1), command(CPU, llm_cpu_kv_gb=2)
+    assert option(gpu, "--gpu-memory-utilization") == "0.8"
+    assert gpu.environment[PLANNED_BYTES] == "20000000000"
     assert gpu.environment["CUDA_VISIBLE_DEVICES"] == "1"
     assert "VLLM_CPU_KVCACHE_SPACE" not in gpu.environment
     assert "--gpu-memory-utilization" not in cpu.argv
+    assert PLANNED_BYTES not in cpu.environment
     assert cpu.environment["VLLM_CPU_KVCACHE_SPACE"] == "2"
     assert cpu.environment["OMP_NUM_THREADS"] == "2"
     assert command(CPU, llm_cpu_threads=1).environment["OMP_NUM_THREADS"] == "1"

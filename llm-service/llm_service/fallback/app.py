@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
+from prometheus_client import CollectorRegistry
 
 from llm_service.fallback.queue import GenerationQueue
 from llm_service.fallback.routes import routes, state
@@ -14,7 +15,9 @@ from llm_service.fallback.text_model import Params, TextModel, limit_threads
 from llm_service.settings import LlmSettings
 from onecard import app as base
 from onecard import logs
+from onecard.gpu.claim import claim
 from onecard.gpu.device import choose
+from onecard.gpu.measured import memory_metrics
 from onecard.health import Part, Readiness
 from onecard.models import ModelFolder
 
@@ -24,10 +27,11 @@ log = logs.logger()
 def create_app(settings: LlmSettings, folder: ModelFolder, *, window: int) -> FastAPI:
     """The app; its lifespan loads the model."""
 
-    def load() -> TextModel:
+    def load(registry: CollectorRegistry) -> TextModel:
         if settings.llm_cpu_threads:
             limit_threads(settings.llm_cpu_threads)
         device = choose(settings)
+        memory_metrics(registry, claim("llm", settings, device), device)
         model = TextModel(folder, device, window)
         warm = Params(max_tokens=2)
         model.generate([0], warm, model.run(warm, lambda _: None))
@@ -36,7 +40,7 @@ def create_app(settings: LlmSettings, folder: ModelFolder, *, window: int) -> Fa
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        model = await asyncio.to_thread(load)
+        model = await asyncio.to_thread(load, app.state.registry)
         queue = GenerationQueue(model, most_waiting=settings.llm_queue_requests, registry=app.state.registry)
         app.state.service = Service(folder, model, queue, created=int(time.time()))
         yield

@@ -6,6 +6,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from vllm.v1.metrics.prometheus import get_prometheus_registry
 
 from llm_service.on_vllm.answers import OneErrorShape, engine_failed
+from llm_service.on_vllm.memory import memory_metrics
 from llm_service.on_vllm.traffic import Traffic
 from llm_service.settings import LlmSettings
 from onecard import logs
@@ -29,7 +30,9 @@ class VllmEdge:
         if self._edge is None:
             settings = settings_.load(LlmSettings)
             logs.configure("llm", settings.log_level)
-            metrics = HttpMetrics(get_prometheus_registry())
+            registry = get_prometheus_registry()
+            metrics = HttpMetrics(registry)
+            memory_metrics(registry)
             inner = OneErrorShape(Gate(self._app, most=settings.llm_max_seqs + settings.llm_queue_requests))
             self._edge = Edge(inner, settings=settings, metrics=metrics, json_bodies=True, keyed=True)
         await self._edge(scope, receive, send)

@@ -1,1 +1,1 @@
-"""The card: which device and precision a process uses."""
+"""The card: device and precision of a process, the memory plan, and who takes which part of it."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from onecard.gpu.machine import cpu_multiplies_bfloat16
+from onecard.machine import cpu_multiplies_bfloat16
 from onecard.settings import ModelSettings
 
 if TYPE_CHECKING:

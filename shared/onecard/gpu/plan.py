@@ -1,7 +1,7 @@
 """The memory plan: who gets which part of the card. A pure function of the card, the models and the settings.
 
-It is what `onecard plan` shows. The services do not take their shares from it yet: the encoders set no cap, and vLLM's
-share is the setting `LLM_GPU_SHARE`.
+`onecard.gpu.shares` makes it from the settings: for `onecard plan`, which shows it, and for the services, each of which
+takes its own line.
 """
 
 import math
@@ -13,6 +13,9 @@ USABLE_GIB: dict[float, float] = {12: 11.76, 16: 15.70, 24: 23.56, 40: 39.39, 48
 """What CUDA reports as a card's total memory, in GiB, by the size on its box (RTX 3060, 4080, 3090; A100; A6000;
 A100 80GB). Other sizes are taken at `USABLE_SHARE`."""
 USABLE_SHARE = 0.98
+SAME_SIZE = 0.08
+"""Cards of one size on the box differ by up to this part in what CUDA reports: error correction takes some
+(an A10G or an L40S shows 6% less than a 3090 or an A6000)."""
 DRIVER_GIB = 0.63
 """Taken before any process starts: a 3090 shows 22.93 of 23.56 GiB free."""
 CONTEXT_GIB = 0.40
@@ -84,6 +87,11 @@ class MemoryPlan:
         """Outside every share: the driver, three CUDA contexts and the margin."""
         return self.card_bytes - sum(share.size_bytes for share in (self.llm, self.sentiment, self.embedding))
 
+    @property
+    def margin_bytes(self) -> int:
+        """Left to nobody; `MARGIN_GIB` or, by the rounding of the shares, more."""
+        return self.free_bytes - int((DRIVER_GIB + 3 * CONTEXT_GIB) * GIB)
+
     def conversations(self, tokens: int) -> int:
         """How many conversations of `tokens` are sure to fit in the KV cache at once."""
         return self.kv_tokens[0] // tokens
@@ -99,6 +107,15 @@ def batch_texts(card_gb: float) -> int:
 def usable_bytes(card_gb: float) -> int:
     """What CUDA will report as the total memory of a card of this size."""
     return int(USABLE_GIB.get(card_gb, card_gb * USABLE_SHARE) * GIB)
+
+
+def nominal_gb(card_bytes: int) -> float:
+    """Size on the box, in GB, of a card of which CUDA reports `card_bytes`: the usual size near it, else by
+    `USABLE_SHARE`."""
+    gib = card_bytes / GIB
+    nearest = min(USABLE_GIB, key=lambda size: abs(USABLE_GIB[size] - gib))
+    near = abs(USABLE_GIB[nearest] - gib) <= SAME_SIZE * USABLE_GIB[nearest]
+    return nearest if near else round(gib / USABLE_SHARE, 1)
 
 
 def make_plan(request: PlanRequest) -> MemoryPlan:
@@ -151,7 +168,8 @@ def _refusal(request: PlanRequest) -> str:
     for context in (8192, 4096, 2048, 1024):
         if context < request.context_tokens and _divide(replace(request, context_tokens=context)):
             return f"{asked} It fits with MAX_MODEL_LEN={context}."
-    if _divide(replace(request, llm=QWEN_7B_AWQ)):
+    lighter = QWEN_7B_AWQ.weights_bytes < request.llm.weights_bytes
+    if lighter and _divide(replace(request, llm=QWEN_7B_AWQ)):
         return f"{asked} It fits with INT4 weights: LLM_MODEL=Qwen/Qwen2.5-7B-Instruct-AWQ."
     for size in sorted(USABLE_GIB):
         if size > request.card_gb and _divide(replace(request, card_gb=size, usable_bytes=None)):

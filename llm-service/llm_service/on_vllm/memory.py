@@ -1,0 +1,26 @@
+"""Planned against measured memory of vLLM's processes."""
+
+import os
+from collections.abc import Mapping
+
+from prometheus_client import CollectorRegistry
+
+from llm_service.launch import PLANNED_BYTES
+from onecard.gpu.card import NvmlCard, family, visible_card
+from onecard.gpu.measured import Measured, MemoryCollector
+
+
+def memory_metrics(registry: CollectorRegistry, environment: Mapping[str, str] = os.environ) -> None:
+    """Add the gauges to `registry`, if the launcher planned for a card.
+
+    The engine has a process of its own, below this one, so all of them are counted.
+    """
+    planned = environment.get(PLANNED_BYTES)
+    if planned is None:
+        return
+    card = NvmlCard.open(visible_card(0, environment))
+
+    def measure() -> Measured:
+        return Measured(now=card.used_bytes(family(os.getpid())) if card else None)
+
+    registry.register(MemoryCollector("llm", int(planned), measure))

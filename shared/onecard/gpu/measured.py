@@ -1,0 +1,58 @@
+"""Planned against measured memory of a process, as metrics. torch is imported lazily."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+from typing_extensions import override
+
+from onecard.gpu.claim import Claim
+from onecard.gpu.device import Device
+from onecard.models import Kind
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Bytes that a process holds on the card; None where nobody can say."""
+
+    now: int | None = None
+    most: int | None = None
+    """Since the process started."""
+
+
+class MemoryCollector(Collector):
+    """Gauges that are asked for when Prometheus comes. What cannot be measured is left out."""
+
+    def __init__(self, part: Kind, planned_bytes: int, measure: Callable[[], Measured]) -> None:
+        self._part = part
+        self._planned = planned_bytes
+        self._measure = measure
+
+    @override
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """The interface of prometheus_client."""
+        held = self._measure()
+        yield from self._gauge("planned", "Share of the card in the memory plan.", self._planned)
+        yield from self._gauge("measured", "Held on the card: torch's reserve, or vLLM's in all.", held.now)
+        yield from self._gauge("measured_max", "Most held on the card since the start.", held.most)
+
+    def _gauge(self, name: str, meaning: str, value: int | None) -> Iterator[GaugeMetricFamily]:
+        if value is not None:
+            gauge = GaugeMetricFamily(f"onecard_gpu_memory_{name}_bytes", meaning, labels=["part"])
+            gauge.add_metric([self._part], value)
+            yield gauge
+
+
+def memory_metrics(registry: CollectorRegistry, claim: Claim, device: Device) -> None:
+    """Add the gauges of a torch process to `registry`; on the CPU there are none."""
+    if claim.planned_bytes is None:
+        return
+
+    def measure() -> Measured:
+        import torch
+
+        return Measured(torch.cuda.memory_reserved(device.name), torch.cuda.max_memory_reserved(device.name))
+
+    registry.register(MemoryCollector(claim.part, claim.planned_bytes, measure))

@@ -1,0 +1,151 @@
+"""vLLM's part of the card, and the wait for the neighbours."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from typing_extensions import override
+
+from llm_service import preflight
+from llm_service.settings import LlmSettings
+from onecard.gpu import card
+from onecard.gpu.costs import GIB
+from onecard.settings import GPU_MODEL
+from tests.support import free_port
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings come from the test alone."""
+    for name in LlmSettings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def h100(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A card that reports 79.2 GiB."""
+    monkeypatch.setattr(card, "total_bytes", lambda name: int(79.2 * GIB))
+
+
+def settings(**changed: object) -> LlmSettings:
+    """The models for a GPU, with some settings changed."""
+    return LlmSettings.model_validate({"llm_model": GPU_MODEL, "model_cache_path": Path("/nothing"), **changed})
+
+
+@pytest.mark.usefixtures("h100")
+def test_the_share_is_the_plans() -> None:
+    """0.93 of an 80 GB card; of a 24 GB one, its 0.80 in the same bytes."""
+    assert preflight.card_share(settings(), {}).fraction == pytest.approx(0.93)
+    small = preflight.card_share(settings(gpu_card_gb=24), {})
+    assert small.size_bytes == pytest.approx(0.80 * 23.56 * GIB, abs=2)
+    assert small.fraction == pytest.approx(0.80 * 23.56 / 79.2)
+
+
+@pytest.mark.usefixtures("h100")
+def test_a_share_that_is_set_wins_and_too_much_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    """A warning, no refusal: the operator may know better."""
+    assert preflight.card_share(settings(llm_gpu_share=0.5), {}).fraction == pytest.approx(0.5)
+    assert "above the memory plan" not in "".join(capsys.readouterr())
+    assert preflight.card_share(settings(llm_gpu_share=0.97), {}).fraction == pytest.approx(0.97)
+    assert "above the memory plan" in "".join(capsys.readouterr())
+
+
+def test_a_card_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line proposes GPU_CARD_GB, with which the start goes on."""
+    monkeypatch.setattr(card, "total_bytes", lambda name: None)
+    with pytest.raises(SystemExit, match="Set GPU_CARD_GB") as stop:
+        preflight.card_share(settings(), {})
+    assert "\n" not in str(stop.value)
+    assert preflight.card_share(settings(gpu_card_gb=24), {}).fraction == pytest.approx(0.80)
+
+
+@pytest.mark.usefixtures("h100")
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"gpu_card_gb": 12}, "LLM_MODEL=Qwen/Qwen2.5-7B-Instruct-AWQ"),
+        ({"gpu_card_gb": 24, "max_model_len": 100_000}, "MAX_MODEL_LEN=8192"),
+        ({"gpu_card_gb": 200}, "GPU_CARD_GB=200"),
+    ],
+)
+def test_a_plan_that_does_not_fit_is_one_line_with_a_way_out(changed: dict[str, object], says: str) -> None:
+    """Before vLLM is imported and before anybody is waited for."""
+    with pytest.raises(SystemExit, match=says) as stop:
+        preflight.card_share(settings(**changed), {})
+    assert "\n" not in str(stop.value)
+
+
+def test_neighbours_are_waited_for_until_they_are_ready(capsys: pytest.CaptureFixture[str]) -> None:
+    """503 is not ready; 200 is. The wait says for whom, and how long at most."""
+    answers = iter([503, 503, 200])
+
+    class Health(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(next(answers) if self.path == "/health/ready" else 404)
+            self.end_headers()
+
+        @override
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Health) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        preflight.wait_for_neighbours([f"http://127.0.0.1:{server.server_port}"], seconds=20)
+        server.shutdown()
+    assert next(answers, None) is None
+    said = "".join(capsys.readouterr())
+    assert str(server.server_port) in said
+    assert "20" in said
+
+
+def test_the_limit_holds_for_all_neighbours_together() -> None:
+    """Two that never come cost it once, and the line names the limit."""
+    urls = [f"http://127.0.0.1:{free_port()}" for _ in range(2)]
+    started = time.monotonic()
+    with pytest.raises(SystemExit, match="LLM_WAIT_SECONDS=1"):
+        preflight.wait_for_neighbours(urls, seconds=1)
+    assert 1 <= time.monotonic() - started < 10
+
+
+LAUNCH_ON_A_GPU = """
+import os, sys
+from llm_service import __main__, preflight
+from llm_service.launch import Machine
+from onecard.gpu import card
+preflight.look_at_machine = lambda config: Machine(gpu=True, bfloat16=True, cpus=2)
+card.total_bytes = lambda name: None
+os.execve = lambda path, argv, environment: sys.exit(f"becomes {argv}")
+try:
+    __main__.main()
+finally:
+    assert "vllm" not in sys.modules
+"""
+"""The launcher as it is, told that there is a GPU that cannot be asked."""
+
+
+@pytest.mark.parametrize(
+    ("card_gb", "wait_for", "says"),
+    [
+        # 4 GB are full of contexts and vLLM's own needs, even for the stand-ins.
+        ("4", "http://127.0.0.1:9", "memory plan: 4 GB do not hold this plan"),
+        ("", "http://127.0.0.1:9", "Set GPU_CARD_GB"),
+        ("24", "", "'--gpu-memory-utilization', '0.8"),
+    ],
+)
+def test_the_launcher_plans_before_it_waits_and_before_it_loads_vllm(
+    llm_env: dict[str, str], card_gb: str, wait_for: str, says: str
+) -> None:
+    """A refusal is one line and exit code 1, at once; a plan that fits becomes vLLM's flag."""
+    more = {"USE_GPU": "true", "GPU_CARD_GB": card_gb, "LLM_WAIT_FOR": wait_for, "VLLM_PORT": str(free_port())}
+    env = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH") if name in os.environ}
+    command = [sys.executable, "-c", LAUNCH_ON_A_GPU]
+    ended = subprocess.run(command, env={**env, **llm_env, **more}, capture_output=True, text=True, timeout=30)
+    assert ended.returncode == 1
+    said = [line for line in (ended.stdout + ended.stderr).splitlines() if not line.startswith("{")]
+    assert len(said) == 1, said
+    assert says in said[0]

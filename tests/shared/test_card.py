@@ -1,0 +1,126 @@
+"""Asking the driver about a card, with a driver that is faked: NVML's Python package, and `nvidia-smi`."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from onecard.gpu.card import MIB, NvmlCard, family, parse_smi, total_bytes, visible_card
+
+
+class FakeNvml:
+    """One card, by index 0 and by UUID."""
+
+    nvmlMemory_v2 = 2
+
+    class NVMLError(Exception):
+        """As NVML raises it."""
+
+    def __init__(self, *, old: bool = False, dead: bool = False) -> None:
+        self._old, self._dead = old, dead
+        self.running = [SimpleNamespace(pid=10, usedGpuMemory=500), SimpleNamespace(pid=11, usedGpuMemory=None)]
+
+    def nvmlInit(self) -> None:
+        """Fails where no driver runs."""
+        if self._dead:
+            raise self.NVMLError
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:
+        """Only the first card is there."""
+        if index:
+            raise self.NVMLError
+        return "handle"
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
+        """Any UUID."""
+        return f"handle of {uuid}"
+
+    def nvmlDeviceGetMemoryInfo(self, handle: str, version: int | None = None) -> Any:
+        """An old driver knows only the first version, whose total is without the reserve."""
+        if version and self._old:
+            raise self.NVMLError
+        return SimpleNamespace(total=24_576, reserved=316) if version else SimpleNamespace(total=24_268)
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> list[Any]:
+        """Whoever computes there."""
+        return self.running
+
+
+@pytest.mark.parametrize(
+    ("visible", "device", "card"),
+    [(None, 1, "1"), ("", 0, "0"), ("4,6", 1, "6"), ("GPU-a, GPU-b", 1, "GPU-b"), ("4", 1, "1")],
+)
+def test_the_index_counts_within_the_visible_cards(visible: str | None, device: int, card: str) -> None:
+    """A container that sees cards 4 and 6 has 6 as its second."""
+    assert visible_card(device, {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}) == card
+
+
+def test_the_total_is_what_cuda_counts() -> None:
+    """Without the driver's reserve, on new drivers and old ones."""
+    for nvml, total in ((FakeNvml(), 24_260), (FakeNvml(old=True), 24_268)):
+        card = NvmlCard.open("0", nvml)
+        assert card is not None
+        assert card.total_bytes() == total
+    assert NvmlCard.open("GPU-a", FakeNvml()) is not None
+
+
+def test_no_driver_and_no_such_card_are_none() -> None:
+    """The caller goes on with the next source."""
+    assert NvmlCard.open("0", FakeNvml(dead=True)) is None
+    assert NvmlCard.open("3", FakeNvml()) is None
+
+
+def test_memory_of_processes_is_known_or_absent() -> None:
+    """Only our processes count, and no number is made up for those that the driver does not know."""
+    card = NvmlCard.open("0", FakeNvml())
+    assert card is not None
+    assert card.used_bytes({10, 11, 12}) == 500
+    assert card.used_bytes({11}) is None
+    assert card.used_bytes({99}) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "mib"),
+    [("24576, 316\n", 24_260), ("81559\n", 81_559), ("24576, [N/A]\n", 24_576), ("[N/A]\n", None), ("", None)],
+)
+def test_the_line_of_nvidia_smi(line: str, mib: int | None) -> None:
+    """MiB, with or without the reserve."""
+    assert parse_smi(line) == (None if mib is None else mib * MIB)
+
+
+@pytest.mark.parametrize(
+    ("script", "mib"),
+    [
+        ('echo "24576, 316"', 24_260),
+        ('case "$*" in *reserved*) exit 2;; *) echo 24576;; esac', 24_576),
+        ("echo no devices; exit 6", None),
+    ],
+)
+def test_nvidia_smi_is_asked_where_nvml_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, mib: int | None
+) -> None:
+    """An old one does not know the reserve; a dead driver says nothing."""
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text(f"#!/bin/sh\n{script}\n")
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert total_bytes("0") == (None if mib is None else mib * MIB)
+
+
+def test_a_process_and_its_descendants() -> None:
+    """Children of children too, and nobody else."""
+    nested = f"import subprocess; subprocess.run([{sys.executable!r}, '-c', 'print(flush=True); input()'])"
+    with subprocess.Popen([sys.executable, "-c", nested], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        found = family(child.pid)
+        assert child.pid in found
+        assert len(found) == 2
+        assert found < family(os.getpid())
+        assert os.getppid() not in family(os.getpid())
+        child.communicate(b"\n")
