@@ -1,5 +1,8 @@
 """The sentiment service against the plain model."""
 
+import json
+from pathlib import Path
+
 import httpx
 import pytest
 import torch
@@ -10,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from sentiment_service.engine import class_indices
 from tests.support import Server
 
+ROOT = Path(__file__).parent.parent.parent
 TEXTS = [
     "국물이 진하고 정말 맛있어요",
     "직원이 불친절해서 다시는 안 가요",
@@ -27,13 +31,15 @@ def classify(server: Server, texts: list[str] | str) -> dict[str, object]:
 
 
 def test_answers_equal_the_plain_models(sentiment: Server, model_cache: object) -> None:
-    """Same labels, probabilities within 0.01 of transformers in FP32."""
+    """On all sample reviews: same labels, probabilities within 0.01 of transformers in FP32."""
+    lines = (ROOT / "data" / "sample_reviews.jsonl").read_text().splitlines()
+    texts = TEXTS + [json.loads(line)["text"] for line in lines]
     folder = f"{model_cache}/onecard--standin-kakao-sentiment"
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
-    encoded = AutoTokenizer.from_pretrained(folder)(TEXTS, padding=True, truncation=True, return_tensors="pt")
+    encoded = AutoTokenizer.from_pretrained(folder)(texts, padding=True, truncation=True, return_tensors="pt")
     with torch.inference_mode():
         wanted = model(**encoded).logits.softmax(-1)[:, model.config.label2id["positive"]].tolist()
-    data = classify(sentiment, TEXTS)["data"]
+    data = classify(sentiment, texts)["data"]
     assert [one["scores"]["positive"] for one in data] == pytest.approx(wanted, abs=0.01)  # type: ignore[index,attr-defined]
     assert [one["label"] for one in data] == ["positive" if p >= 0.5 else "negative" for p in wanted]  # type: ignore[index,attr-defined]
 

@@ -1,0 +1,130 @@
+"""An encoder in bad weather: memory that runs out, a device that hangs, more work than it can do."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from onecard.batching.budget import RECOVERY_BATCHES
+from tests.support import Server, serving
+
+TEXT = "국물이 진하고 고기도 넉넉해서 다시 가고 싶은 집입니다."
+
+
+@pytest.fixture
+def fault(tmp_path: Path) -> Path:
+    """The file that says what is wrong with the device; empty at first."""
+    file = tmp_path / "fault"
+    file.write_text("")
+    return file
+
+
+@pytest.fixture
+def faulty(fault: Path, encoder_env: dict[str, str]) -> Iterator[Server]:
+    """An embedding service whose device does what the file says."""
+    env = {**encoder_env, "FAULT_FILE": str(fault), "BATCH_HANG_SECONDS": "2", "BATCH_TOKENS": "512"}
+    with serving("tests.faulty_encoder", port_variable="EMBEDDING_PORT", env=env) as server:
+        yield server
+
+
+def embed(server: Server, texts: list[str], **headers: str) -> httpx.Response:
+    return httpx.post(f"{server.url}/v1/embeddings", json={"input": texts}, headers=headers, timeout=60)
+
+
+def metric(server: Server, line: str) -> float:
+    """The value of one sample of /metrics."""
+    text = httpx.get(f"{server.url}/metrics").text
+    return float(next(one for one in text.splitlines() if one.startswith(line + " ")).split()[-1])
+
+
+def test_memory_that_runs_out_costs_no_answer(faulty: Server, fault: Path) -> None:
+    """torch's own error at several sizes: all texts are answered, rightly; the budget shrinks, then recovers."""
+    texts = [f"{TEXT} {number}" for number in range(40)]
+    wanted = embed(faulty, texts).json()["data"]
+    for tokens in (256, 100, 40):
+        fault.write_text(f"out-of-memory {tokens}")
+        answer = embed(faulty, texts)
+        assert answer.status_code == 200, answer.text
+        for one, other in zip(answer.json()["data"], wanted, strict=True):
+            assert one["embedding"] == pytest.approx(other["embedding"], abs=0.02)
+        assert metric(faulty, "onecard_batch_budget_tokens") <= tokens
+    assert metric(faulty, "onecard_batch_out_of_memory_total") >= 3
+    fault.write_text("")
+    for _ in range(RECOVERY_BATCHES * 5):
+        embed(faulty, ["맛"])
+    assert metric(faulty, "onecard_batch_budget_tokens") == 512
+
+
+def test_a_text_that_cannot_fit_is_a_503_and_the_service_lives_on(faulty: Server, fault: Path) -> None:
+    """With Retry-After, and in the one error shape."""
+    fault.write_text("out-of-memory 10")
+    answer = embed(faulty, [TEXT])
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+    assert "does not fit" in answer.json()["error"]["message"]
+    assert int(answer.headers["retry-after"]) >= 1
+    assert "CUDA" not in answer.text
+    assert embed(faulty, ["맛"]).status_code == 200
+
+
+def test_a_device_that_hangs_ends_the_process(faulty: Server, fault: Path) -> None:
+    """Its request is answered with 503, and the process ends by itself, so that it is started anew."""
+    fault.write_text("hang")
+    answer = embed(faulty, [TEXT])
+    assert answer.status_code == 503, answer.text
+    assert int(answer.headers["retry-after"]) >= 1
+    faulty.process.wait(30)
+    assert "model lost" in faulty.log()
+
+
+async def test_more_than_it_can_do(faulty: Server) -> None:
+    """A crowd in a hurry: some are served in time, the others told at once when to come back; nobody waits in vain."""
+    texts = [f"{TEXT} {number}" for number in range(200)]
+    headers = {"x-onecard-timeout-ms": "1000", "x-onecard-lane": "bulk"}
+    async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=200)) as client:
+        asked = (client.post(f"{faulty.url}/v1/embeddings", json={"input": texts}, headers=headers) for _ in range(60))
+        answers = await asyncio.gather(*asked)
+    codes = {answer.status_code for answer in answers}
+    assert 200 in codes
+    assert codes <= {200, 429, 504}
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert refused
+    assert all(1 <= int(answer.headers["retry-after"]) <= 30 for answer in refused)
+    assert {answer.json()["error"]["code"] for answer in refused} == {"too_busy"}
+    assert metric(faulty, 'onecard_queue_refused_total{lane="bulk"}') == len(refused)
+    assert metric(faulty, 'onecard_queue_tokens{lane="bulk"}') == 0
+    assert embed(faulty, ["맛"]).status_code == 200
+
+
+async def test_accepted_requests_are_answered_before_it_stops(faulty: Server) -> None:
+    """SIGTERM in the middle of work: what was accepted is answered, and the process ends."""
+    texts = [f"{TEXT} {number}" for number in range(100)]
+    async with httpx.AsyncClient(timeout=60) as client:
+        asked = [
+            asyncio.create_task(client.post(f"{faulty.url}/v1/embeddings", json={"input": texts})) for _ in range(8)
+        ]
+        while metric(faulty, 'onecard_queue_tokens{lane="bulk"}') == 0:
+            await asyncio.sleep(0.01)
+        faulty.process.terminate()
+        answers = await asyncio.gather(*asked)
+    assert [answer.status_code for answer in answers] == [200] * 8
+    assert all(len(answer.json()["data"]) == 100 for answer in answers)
+    faulty.process.wait(30)
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [("x-onecard-lane", "fast"), ("x-onecard-timeout-ms", "soon"), ("x-onecard-timeout-ms", "-1"),
+     ("x-onecard-timeout-ms", "inf"), ("x-onecard-timeout-ms", "nan")],
+)  # fmt: skip
+def test_terms_that_mean_nothing(embedding: Server, header: str, value: str) -> None:
+    """A clear 400 that names the header."""
+    answer = embed(embedding, [TEXT], **{header: value})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, header)
+
+
+def test_the_answer_says_where_its_time_went(embedding: Server) -> None:
+    """server-timing has the queue, the tokenizer and the model."""
+    timing = embed(embedding, [TEXT]).headers["server-timing"]
+    assert [part.split(";")[0].strip() for part in timing.split(",")] == ["tokenize", "queue", "inference", "total"]

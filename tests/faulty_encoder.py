@@ -1,0 +1,53 @@
+"""The embedding service with a fault built in: `python -m tests.faulty_encoder`.
+
+For faults that cannot be produced from outside. The file that FAULT_FILE names says which: empty for none,
+`out-of-memory N` for every batch of more than N tokens, `hang` for a device that never answers.
+"""
+
+import os
+import time
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from fastapi import FastAPI
+
+from embedding_service.engine import SentenceEncoder
+from embedding_service.routes import routes
+from embedding_service.settings import EmbeddingSettings
+from onecard import app as base
+from onecard import server, settings
+from onecard.encoder import open_encoder, ready
+from onecard.gpu.device import Device
+from onecard.models import ModelFolder
+
+
+class FaultyEncoder(SentenceEncoder):
+    """Raises and hangs where the device would: inside the model."""
+
+    def __init__(self, folder: ModelFolder, device: Device) -> None:
+        super().__init__(folder, device)
+        self._fault = Path(os.environ["FAULT_FILE"])
+        self._encoder.register_forward_pre_hook(self._before, with_kwargs=True)
+
+    def _before(self, _: torch.nn.Module, __: Any, kwargs: dict[str, torch.Tensor]) -> None:
+        fault, _, tokens = self._fault.read_text().partition(" ")
+        if fault == "hang":
+            time.sleep(1000)
+        if fault == "out-of-memory" and kwargs["input_ids"].numel() > int(tokens):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+def create_app(config: EmbeddingSettings) -> FastAPI:
+    """The embedding service's app, on the faulty engine."""
+
+    def lifespan(app: FastAPI) -> AbstractAsyncContextManager[None]:
+        return open_encoder(app, "embedding", config.embedding_model, config, FaultyEncoder)
+
+    return base.create_app(title="faulty", settings=config, lifespan=lifespan, routes=routes(), ready=ready)
+
+
+if __name__ == "__main__":
+    config = settings.load(EmbeddingSettings)
+    server.run(create_app(config), service="embedding", port=config.embedding_port, settings=config)
