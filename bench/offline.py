@@ -21,7 +21,7 @@ from bench.stats import percentile
 from onecard.gpu.machine import cpu_multiplies_bfloat16
 
 BATCH_TEXTS = (8, 16, 32, 64)
-LEAST_TEXTS = 128
+LEAST_TEXTS = 64
 CHECKED_TEXTS = 16
 """Texts whose FP32 vectors are the reference for every contender's answers."""
 

@@ -115,11 +115,12 @@ def as_markdown(document: Mapping[str, Any]) -> str:
     """The report for a person."""
     head, summary = document["machine"], document["medians"]
     keys = list(dict.fromkeys(key for cells in summary.values() for key in cells))
-    machine = f"{head['cpu']}, {head['cores']} cores ({', '.join(head['flags']) or 'no noted instructions'})"
+    flags = ", ".join(head["flags"]) or "none of the instructions that matter"
+    machine = f"{head['cpu']}, {head['cores']} cores ({flags}), {head['memory_gb']} GB, load {head['load_at_start']}"
     versions = f"Python {head['python']}, torch {head['torch']}, transformers {head['transformers']}"
     parts = [
         "# Encoders: one machine, one run, the same BERT-base weights",
-        f"{head['date']} · {machine}, {head['memory_gb']} GB, load {head['load_at_start']} at the start · {versions} · `{head['command'].strip()}`",
+        f"{head['date']} · {machine} · {versions} · `{head['command'].strip()}`",
         "Medians over rounds; `32x1` is 32 clients with one text a request. [What is measured, and what this does not "
         "say](../README.md).",
         "\n".join(f"- **{name}**: {what}" for name, what in document["contenders"].items()),

@@ -15,7 +15,7 @@ from bench import load
 from bench.cells import Cell, Load, Measured, Outcome
 from bench.memory import Watch
 from bench.places import REFERENCE, ROOT
-from bench.servers import Server, ServerFailed
+from bench.servers import Server, ServerFailed, environment
 
 OFFLINE = "offline"
 """The bare model's place among the contenders."""
@@ -125,7 +125,7 @@ def measure(server: Server, cell: Cell, number: int, schedule: Schedule) -> Meas
 def measure_offline(number: int, seconds: float) -> list[dict[str, Any]]:
     """The bare model, in a process of its own."""
     command = [sys.executable, "-m", "bench.offline", str(seconds), f"round {number}"]
-    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    made = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
     if made.returncode:
         raise ServerFailed(f"the offline measurement failed:\n{made.stderr[-2000:]}")
     return [{"round": number, **figures} for figures in json.loads(made.stdout)]

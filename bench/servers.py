@@ -87,6 +87,12 @@ CONTENDERS = {
 DEFAULT = ("onecard", "infinity", "before")
 
 
+def environment() -> dict[str, str]:
+    """What every measured process starts with: no hub, no GPU, no telemetry, and torch's own number of threads."""
+    inherited = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+    return {**inherited, "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
 def free_port() -> int:
     """A TCP port that nobody listens on now."""
     with socket.socket() as probe:
@@ -106,18 +112,11 @@ class Server:
         self._process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        inherited = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
         with self._log.open("wb") as log:
             return subprocess.Popen(
                 self.contender.command(self.port),
                 cwd=ROOT,
-                env={
-                    **inherited,
-                    "HF_HUB_OFFLINE": "1",
-                    "DO_NOT_TRACK": "1",
-                    "CUDA_VISIBLE_DEVICES": "",
-                    **self.contender.environment(self.port),
-                },
+                env={**environment(), **self.contender.environment(self.port)},
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches the runner only, which then stops all in order.

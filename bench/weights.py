@@ -47,13 +47,14 @@ def build(folder: Path = MODEL) -> None:
         return
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    _write_tokenizer(folder)
+    write_tokenizer(folder)
     _write_weights(folder)
     _write_modules(folder)
     (folder / _DONE).write_text(json.dumps(_RECIPE))
 
 
-def _write_tokenizer(folder: Path) -> None:
+def write_tokenizer(folder: Path) -> None:
+    """The tokenizer's files alone; under a second."""
     from tokenizers import BertWordPieceTokenizer
 
     # Stripping accents would decompose every Hangul syllable.
