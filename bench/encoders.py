@@ -76,7 +76,7 @@ def main(
         int, typer.Option(min=0, help="Rounds that visit cells of 1,000 texts in flight and more; they take minutes.")
     ] = 1,
     seconds: Annotated[float, typer.Option(min=0.5, help="Length of one cell.")] = 6.0,
-    limit: Annotated[float, typer.Option(min=1, help="Most seconds of one cell, its last answers included.")] = 300.0,
+    limit: Annotated[float, typer.Option(min=1, help="Most seconds of one cell, its last answers included.")] = 420.0,
     clients: Annotated[str, typer.Option(help="Clients at a time, separated by commas.")] = CLIENTS,
     texts: Annotated[str, typer.Option(help="Texts in a request, separated by commas.")] = TEXTS,
     contenders: Annotated[str, typer.Option(help=f"Of {', '.join(CONTENDERS)}.")] = ",".join(DEFAULT),
@@ -109,7 +109,7 @@ def main(
     except KeyboardInterrupt:
         print("\nInterrupted; every server is stopped.")
         raise typer.Exit(130) from None
-    except (ServerFailed, infinity.InstallFailed) as error:
+    except (ServerFailed, infinity.InstallFailed, subprocess.CalledProcessError) as error:
         print(f"Stopped: {error}")
         raise typer.Exit(1) from None
     print(f"\n{(folder / 'encoders.md').read_text()}\nWritten to {folder}")

@@ -5,6 +5,7 @@ latency: one text at a time, called directly.
 """
 
 import json
+import random
 import sys
 import time
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ from onecard.gpu.machine import cpu_multiplies_bfloat16
 
 BATCH_TEXTS = (8, 16, 32, 64)
 LEAST_TEXTS = 64
+LIMIT = 2.0
+"""Most time of one batch size, in multiples of what was asked for; met only where somebody else uses the machine."""
 CHECKED_TEXTS = 16
 """Texts whose FP32 vectors are the reference for every contender's answers."""
 
@@ -73,13 +76,21 @@ def precisions() -> list[str]:
     return ["float32", "bfloat16"] if cpu_multiplies_bfloat16() else ["float32"]
 
 
-def throughput(model: BareModel, samples: Sequence[str], batch_texts: int) -> float:
-    """Texts per second over all samples, sorted by length."""
+def throughput(model: BareModel, samples: Sequence[str], batch_texts: int, limit_seconds: float = 60) -> float:
+    """Texts per second over all samples, cut into batches by length; or over those that ran until the limit.
+
+    Batches run in random order, so that a run which meets the limit has seen short and long ones.
+    """
     ordered = model.by_length(samples)
-    started = time.perf_counter()
-    for start in range(0, len(ordered), batch_texts):
-        model.encode(ordered[start : start + batch_texts])
-    return len(ordered) / (time.perf_counter() - started)
+    batches = [ordered[start : start + batch_texts] for start in range(0, len(ordered), batch_texts)]
+    random.Random(len(ordered)).shuffle(batches)
+    count, started = 0, time.perf_counter()
+    for batch in batches:
+        model.encode(batch)
+        count += len(batch)
+        if time.perf_counter() - started > limit_seconds:
+            break
+    return count / (time.perf_counter() - started)
 
 
 def direct(model: BareModel, samples: Sequence[str], seconds: float) -> list[float]:
@@ -103,7 +114,7 @@ def measure(precision: str, seconds: float, seed: str) -> Offline:
     rate = throughput(model, texts.make(reviews, 64, seed=f"{seed} rate"), 32)
     count = max(LEAST_TEXTS, int(rate * seconds) // 64 * 64)
     samples = texts.make(reviews, count, seed=f"{seed} offline")
-    rates = {str(size): throughput(model, samples, size) for size in BATCH_TEXTS}
+    rates = {str(size): throughput(model, samples, size, LIMIT * seconds) for size in BATCH_TEXTS}
     took = direct(model, texts.make(reviews, count, seed=f"{seed} {SINGLE.key}"), seconds)
     return Offline(precision, rates, percentile(took, 0.5) or 0.0, percentile(took, 0.95) or 0.0)
 

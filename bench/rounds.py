@@ -67,12 +67,12 @@ def checked_cosine(server: Server, number: int) -> float:
     index = number % len(texts)
     body = load.body([texts[index]], server.contender.model)
     request = Request(server.url, data=body, headers={"content-type": "application/json"})
-    with urlopen(request, timeout=60) as response:
-        answer = json.load(response)
     try:
+        with urlopen(request, timeout=60) as response:
+            answer = json.load(response)
         (item,) = answer["data"]
         return cosine(decode(item["embedding"]), reference[index])
-    except (KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise ServerFailed(f"{server.contender.name}: its answer is no vector: {error!r}") from error
 
 
