@@ -124,8 +124,7 @@ def as_markdown(document: Mapping[str, Any]) -> str:
         "Medians over rounds; `32x1` is 32 clients with one text a request. [What is measured, and what this does not "
         "say](../README.md).",
         "\n".join(f"- **{name}**: {what}" for name, what in document["contenders"].items()),
-        "## Ratios",
-        table(_ratio_rows(document["ratios"], keys)),
+        *(["## Ratios", table(_ratio_rows(document["ratios"], keys))] if OURS in summary else []),
         _direct_line(document),
         "## Throughput, texts a second",
         table([["", *keys], *([name, *_column(cells, keys, "texts_per_second")] for name, cells in summary.items())]),
