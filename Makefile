@@ -1,7 +1,7 @@
 # `make` shows what there is. Everything but `clean` and `down` installs first, if something is new.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install models up demo down status logs plan test lint lock clean
+.PHONY: help install models up demo down status logs plan test lint lock bench-encoders clean
 
 PYTHON ?= python3.11
 FLAVOUR ?= $(if $(wildcard /dev/nvidia[0-9]* /dev/dxg),cuda,cpu)
@@ -10,7 +10,7 @@ STAMP := .venv/installed-$(FLAVOUR)
 
 help: ## Show this list
 	@echo "Onecard: chat, sentiment and embeddings behind one gateway. make <target>:"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## Make .venv and install everything, pinned by constraints.txt
 
@@ -52,6 +52,9 @@ lint: $(STAMP) ## Check style, types and layers
 
 lock: $(STAMP) ## Resolve constraints.txt anew from the pyproject files
 	@tools/lock.sh
+
+bench-encoders: $(STAMP) ## Measure the encoder beside its peers; a short look with options=--quick
+	@$(BIN)/python -m bench.encoders $(options)
 
 clean: down ## Stop everything; remove the environment and all caches, but not the models
 	rm -rf .venv .venvs .onecard/run .onecard/logs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,150 @@
+"""The encoders' part of the memory plan on a real card: `python -m bench.gpu`. Without CUDA it says so and ends.
+
+Random weights of the true sizes. Each precision and model runs in a process of its own, capped as the plan says, so
+that one's memory does not count for another.
+"""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from bench import gpu_worker, machine
+from bench.places import RESULTS, ROOT
+from bench.report import number, table
+from onecard.gpu.costs import GIB, EncoderCost
+from onecard.gpu.plan import LIBRARY_GIB, DoesNotFit, MemoryPlan, PlanRequest, make_plan
+
+PRECISIONS = {"float32": 4, "float16": 2}
+"""Bytes of a number."""
+PARAMETERS = 110.6e6
+HIDDEN, INTERMEDIATE = 768, 3072
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one process does."""
+
+    model: str
+    """`classifier` or `encoder`."""
+    precision: str
+    card_bytes: int
+    """Size of the card that is played, at most the real one's."""
+    share: float
+    """The process's cap, as a fraction of that card."""
+    batch_tokens: int
+    """The plan's largest batch, in padded tokens."""
+
+
+def cost(precision: str) -> EncoderCost:
+    """What the plan takes a BERT-base for in this precision."""
+    return EncoderCost.of(
+        parameters=PARAMETERS, hidden=HIDDEN, intermediate=INTERMEDIATE, bytes_per_number=PRECISIONS[precision]
+    )
+
+
+def plan_for(card_gb: float, precision: str, usable_bytes: int | None) -> MemoryPlan:
+    """The plan with both encoders in this precision.
+
+    Raises:
+        DoesNotFit: the card is too small.
+    """
+    encoder = cost(precision)
+    return make_plan(PlanRequest(card_gb, sentiment=encoder, embedding=encoder, usable_bytes=usable_bytes))
+
+
+def planned_bytes(plan: MemoryPlan) -> int:
+    """What the plan expects of one encoder at its largest batch, before its reserve and its rounding up."""
+    encoder = plan.request.embedding
+    activations = encoder.activation_bytes_per_token * plan.batch_tokens
+    return encoder.weights_bytes + activations + int(LIBRARY_GIB * GIB)
+
+
+def run_job(job: Job) -> dict[str, Any]:
+    """One process's figures.
+
+    Raises:
+        SystemExit: it failed; the message has the end of its output.
+    """
+    command = [sys.executable, "-m", "bench.gpu_worker"]
+    made = subprocess.run(command, input=json.dumps(asdict(job)), cwd=ROOT, capture_output=True, text=True)
+    if made.returncode:
+        raise SystemExit(f"{job.model} in {job.precision} failed:\n{made.stderr[-2000:]}")
+    return {**asdict(job), **json.loads(made.stdout)}
+
+
+def as_markdown(head: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    """The report for a person; sizes in GiB."""
+    memory = [["model, precision", "cap", "planned", "measured peak", "measured/planned", "within the cap"]]
+    for row in rows:
+        measured, cap = row["peak_reserved_bytes"], row["share"] * row["card_bytes"]
+        planned = row["planned_bytes"]
+        sizes = [number(size / GIB, 2) for size in (cap, planned, measured)]
+        name = f"{row['model']}, {row['precision']}"
+        memory.append([name, *sizes, number(measured / planned, 2), "yes" if measured <= cap else "no"])
+    budgets = list(dict.fromkeys(budget for row in rows for budget in row["texts_per_second"]))
+    speed = [["texts/s by padded tokens a batch", *budgets]]
+    speed += [
+        [f"{row['model']}, {row['precision']}", *(number(row["texts_per_second"].get(each), 0) for each in budgets)]
+        for row in rows
+    ]
+    parts = [
+        "# Encoders on a GPU: the plan beside what happens",
+        f"{head['date']} · {head['gpu']}, played as {head['card_gb']:g} GB · torch {head['torch']}",
+        "## Memory, GiB",
+        table(memory),
+        f"## Throughput, texts of {gpu_worker.TOKENS} tokens",
+        table(speed),
+        "## Out of memory",
+        *(_back_off_line(row) for row in rows),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _back_off_line(row: dict[str, Any]) -> str:
+    back_off = row["back_off"]
+    budgets = " → ".join(f"{budget:,}" for budget in back_off["budgets"])
+    return (
+        f"- {row['model']}, {row['precision']}: budget {budgets} tokens; {back_off['texts']} texts answered in "
+        f"{back_off['batches']} batches, {back_off['refused']} refused."
+    )
+
+
+def main(
+    card_gb: Annotated[float, typer.Option(min=1, help="Behave as if the card were this size.")] = 24.0,
+    out: Annotated[Path, typer.Option(help="Folder for gpu.json and gpu.md.")] = RESULTS,
+) -> None:
+    """Set the memory plan of both encoders beside measured peaks, and show the out-of-memory back-off."""
+    if not torch.cuda.is_available():
+        print("No CUDA GPU here: nothing measured.")
+        return
+    properties = torch.cuda.get_device_properties(0)
+    rows: list[dict[str, Any]] = []
+    for precision in PRECISIONS:
+        try:
+            plan = plan_for(card_gb, precision, None)
+        except DoesNotFit as error:
+            print(f"{precision}: left out. {error}")
+            continue
+        if plan.card_bytes > properties.total_memory:
+            print(f"This card has {properties.total_memory / GIB:.1f} GiB: name its size or less with --card-gb.")
+            raise typer.Exit(1)
+        for model in gpu_worker.MODELS:
+            print(f"{model}, {precision}", flush=True)
+            job = Job(model, precision, plan.card_bytes, plan.embedding.fraction, plan.batch_tokens)
+            rows.append({**run_job(job), "planned_bytes": planned_bytes(plan)})
+    head = {**machine.describe(f"python -m bench.gpu --card-gb {card_gb:g}"), "gpu": properties.name}
+    head["card_gb"] = card_gb
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "gpu.json").write_text(json.dumps({"machine": head, "rows": rows}, indent=1) + "\n")
+    (out / "gpu.md").write_text(as_markdown(head, rows))
+    print(f"\n{(out / 'gpu.md').read_text()}\nWritten to {out}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

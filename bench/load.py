@@ -1,0 +1,128 @@
+"""The load generator: `python -m bench.load` reads a `Load` on its standard input and writes an `Outcome`.
+
+A process of its own, and a cheap one, since it shares the cores with the server under test: bodies are bytes before
+the clock starts, and of an answer only status and length are looked at.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+
+import aiohttp
+import uvloop
+
+from bench import texts, weights
+from bench.cells import Cell, Load, Outcome
+from bench.stats import percentile
+
+BODIES_PER_SECOND = 1_000
+"""Requests that are made ready for each second of load; a server that is faster ends the cell early."""
+MOST_BODY_TEXTS = 20_000
+"""Most texts made ready for one cell, beyond one request for each client."""
+LEAST_ANSWER_BYTES = 2_000
+"""A vector of 768 numbers is longer than this in any encoding."""
+PAUSE_AFTER_ERROR_SECONDS = 0.05
+
+
+class Tally:
+    """Answers so far."""
+
+    def __init__(self) -> None:
+        self.latencies_ms: list[float] = []
+        self.errors: dict[str, int] = {}
+        self.last = 0.0
+        """Clock at the last answer."""
+
+    def answered(self, started: float) -> None:
+        """Note a good answer."""
+        self.last = time.perf_counter()
+        self.latencies_ms.append((self.last - started) * 1000)
+
+    def failed(self, why: str) -> None:
+        """Note an error."""
+        self.last = time.perf_counter()
+        self.errors[why] = self.errors.get(why, 0) + 1
+
+
+def bodies(load: Load) -> list[bytes]:
+    """Request bodies, each with texts that occur in no other."""
+    cell = load.cell
+    most = min(int(BODIES_PER_SECOND * load.seconds), MOST_BODY_TEXTS // cell.texts) + cell.clients
+    made = texts.make(weights.reviews(), most * cell.texts, seed=load.seed)
+    rows = (made[start : start + cell.texts] for start in range(0, len(made), cell.texts))
+    return [body(row, load.model) for row in rows]
+
+
+def body(inputs: list[str], model: str) -> bytes:
+    """One request of OpenAI's embeddings API, with the encoding that OpenAI's SDKs ask for."""
+    return json.dumps({"input": inputs, "model": model, "encoding_format": "base64"}, ensure_ascii=False).encode()
+
+
+async def client(session: aiohttp.ClientSession, url: str, supply: Iterator[bytes], end: float, tally: Tally) -> None:
+    """Send one request after the other until time or supply ends."""
+    while time.perf_counter() < end and (data := next(supply, None)) is not None:
+        started = time.perf_counter()
+        try:
+            async with session.post(url, data=data) as response:
+                answer = await response.read()
+        except aiohttp.ClientError as error:
+            tally.failed(type(error).__name__)
+        else:
+            if response.status == 200 and len(answer) >= LEAST_ANSWER_BYTES:
+                tally.answered(started)
+                continue
+            tally.failed(str(response.status) if response.status != 200 else "short answer")
+        await asyncio.sleep(PAUSE_AFTER_ERROR_SECONDS)
+
+
+async def drive(load: Load) -> Outcome:
+    """Run one cell."""
+    made = bodies(load)
+    supply, tally = iter(made), Tally()
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0),
+        timeout=aiohttp.ClientTimeout(total=None),
+        headers={"content-type": "application/json"},
+    )
+    async with session:
+        started = time.perf_counter()
+        end = started + load.seconds
+        clients = [asyncio.create_task(client(session, load.url, supply, end, tally)) for _ in range(load.cell.clients)]
+        done, late = await asyncio.wait(clients, timeout=load.limit_seconds)
+        stopped = time.perf_counter()
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        for task in done:
+            task.result()
+    return summary(load.cell, tally, len(late), (stopped if late else tally.last) - started)
+
+
+def summary(cell: Cell, tally: Tally, unfinished: int, seconds: float) -> Outcome:
+    """The cell's figures. Texts of unfinished requests count for nothing, their time counts."""
+    count = len(tally.latencies_ms)
+    return Outcome(
+        requests=count,
+        texts=count * cell.texts,
+        seconds=seconds,
+        texts_per_second=count * cell.texts / seconds,
+        p50_ms=percentile(tally.latencies_ms, 0.50),
+        p95_ms=percentile(tally.latencies_ms, 0.95),
+        p99_ms=percentile(tally.latencies_ms, 0.99),
+        errors=tally.errors,
+        unfinished=unfinished,
+    )
+
+
+def main() -> None:
+    """One cell, from standard input to standard output."""
+    given = json.load(sys.stdin)
+    load = Load(**{**given, "cell": Cell(**given["cell"])})
+    json.dump(asdict(uvloop.run(drive(load))), sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""What a run was measured on."""
+
+import os
+import platform
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+NOTED_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+"""Processor instructions that decide how fast an encoder runs."""
+
+QUIET_LOAD = 0.3
+"""Load average for each core above which somebody else is using the machine."""
+
+
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, list[str]]:
+    """The processor's name, and which of the noted instructions it has."""
+    fields: dict[str, str] = {}
+    with suppress(OSError):
+        for line in cpuinfo.read_text().splitlines():
+            name, _, value = line.partition(":")
+            fields[name.strip()] = value.strip()
+    flags = fields.get("flags", fields.get("Features", "")).split()
+    return fields.get("model name", platform.machine()), [flag for flag in NOTED_FLAGS if flag in flags]
+
+
+def busy() -> bool:
+    """Whether the machine had other work in the last minute, which would spoil the figures."""
+    return os.getloadavg()[0] > QUIET_LOAD * len(os.sched_getaffinity(0))
+
+
+def describe(command: str) -> dict[str, Any]:
+    """For the head of a results file; nothing in it names the machine or its user."""
+    name, flags = processor()
+    packages = ("torch", "transformers", "sentence-transformers")
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "command": command,
+        "cpu": name,
+        "cores": len(os.sched_getaffinity(0)),
+        "flags": flags,
+        "load_at_start": round(os.getloadavg()[0], 2),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        **{package: version(package) for package in packages},
+    }

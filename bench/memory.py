@@ -1,0 +1,48 @@
+"""Resident memory of a process and its children."""
+
+import threading
+
+import psutil
+
+INTERVAL_SECONDS = 0.25
+
+
+def resident_bytes(pid: int) -> int:
+    """Of the process and all below it; 0 once it is gone."""
+    try:
+        root = psutil.Process(pid)
+        family = [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return 0
+    return sum(map(_resident, family))
+
+
+def _resident(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0
+
+
+class Watch:
+    """The largest resident memory of a process tree while the `with` lasts."""
+
+    def __init__(self, pid: int) -> None:
+        self.peak_bytes = 0
+        self._pid = pid
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def _watch(self) -> None:
+        while True:
+            self.peak_bytes = max(self.peak_bytes, resident_bytes(self._pid))
+            if self._stop.wait(INTERVAL_SECONDS):
+                return
+
+    def __enter__(self) -> "Watch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()

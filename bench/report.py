@@ -1,0 +1,209 @@
+"""From measurements to `encoders.json`, `encoders.md` and `encoders.svg`. Pure but for `write`."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bench import plot
+from bench.cells import SINGLE, Cell, Measured
+from bench.rounds import Results, Schedule
+from bench.stats import median_of, ratio
+
+OURS = "onecard"
+FIGURES = ("texts_per_second", "p50_ms", "p95_ms", "p99_ms")
+
+
+def medians(cells: Sequence[Measured]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Contender → cell → medians over its rounds, with the peak of memory and the sum of troubles."""
+    found: dict[str, dict[str, list[Measured]]] = {}
+    for made in sorted(cells, key=lambda each: each.cell):
+        found.setdefault(made.contender, {}).setdefault(made.cell.key, []).append(made)
+    return {name: {key: _median(each) for key, each in by_cell.items()} for name, by_cell in found.items()}
+
+
+def _median(visits: Sequence[Measured]) -> dict[str, Any]:
+    outcomes = [visit.outcome for visit in visits]
+    return {
+        "rounds": len(visits),
+        **{name: _rounded(median_of([getattr(outcome, name) for outcome in outcomes])) for name in FIGURES},
+        "errors": sum(sum(outcome.errors.values()) for outcome in outcomes),
+        "unfinished": sum(outcome.unfinished for outcome in outcomes),
+        "peak_rss_mb": round(max(visit.peak_rss_mb for visit in visits), 1),
+        "least_cosine_to_fp32": round(min(visit.cosine_to_fp32 for visit in visits), 6),
+    }
+
+
+def offline_medians(visits: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Precision → the bare model's best throughput and the latency of a direct call, medians over rounds."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for visit in visits:
+        found.setdefault(visit["precision"], []).append(visit)
+    return {precision: _offline_median(each) for precision, each in found.items()}
+
+
+def _offline_median(visits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    sizes = visits[0]["texts_per_second"]
+    by_size = {size: _rounded(median_of([visit["texts_per_second"][size] for visit in visits])) for size in sizes}
+    return {
+        "texts_per_second": by_size,
+        "best_texts_per_second": max(rate for rate in by_size.values() if rate is not None),
+        **{name: _rounded(median_of([visit[name] for visit in visits])) for name in ("direct_p50_ms", "direct_p95_ms")},
+    }
+
+
+def ratios(summary: Mapping[str, Any], offline: Mapping[str, Any]) -> dict[str, Any]:
+    """This project's throughput over each other's, cell by cell, and its latency over a direct call's."""
+    ours = summary.get(OURS, {})
+    precision = own_precision(offline)
+    best = offline[precision]["best_texts_per_second"] if precision else None
+    others = {
+        f"onecard/{name}": {key: _rounded(_over(ours, cells, key)) for key in ours}
+        for name, cells in summary.items()
+        if name != OURS
+    }
+    above = {key: _rounded(ratio(figures["texts_per_second"], best)) for key, figures in ours.items()}
+    direct = offline[precision]["direct_p50_ms"] if precision else None
+    single = ours.get(SINGLE.key, {}).get("p50_ms")
+    return {**others, "onecard/offline": above, "single_client_p50/direct_p50": _rounded(ratio(single, direct))}
+
+
+def own_precision(offline: Mapping[str, Any]) -> str | None:
+    """The precision that this project takes here: bfloat16 where it was measured."""
+    return next((name for name in ("bfloat16", "float32") if name in offline), None)
+
+
+def _over(ours: Mapping[str, Any], theirs: Mapping[str, Any], key: str) -> float | None:
+    return ratio(ours[key]["texts_per_second"], theirs.get(key, {}).get("texts_per_second"))
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+def as_json(
+    head: Mapping[str, Any], schedule: Schedule, contenders: Mapping[str, str], results: Results
+) -> dict[str, Any]:
+    """Everything, the single measurements too."""
+    summary, offline = medians(results.cells), offline_medians(results.offline)
+    return {
+        "machine": dict(head),
+        "schedule": {name: value for name, value in asdict(schedule).items() if name != "cells"},
+        "contenders": dict(contenders),
+        "medians": summary,
+        "offline": offline,
+        "ratios": ratios(summary, offline),
+        "cells": [made.as_json() for made in results.cells],
+        "offline_rounds": results.offline,
+    }
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first row is its head, the first column is text, the rest are numbers."""
+    head, *body = rows
+    rule = ["---", *("--:" for _ in head[1:])]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *body))
+
+
+def number(value: float | None, digits: int = 1, unit: str = "") -> str:
+    """A number for a table; – where there is none."""
+    return "–" if value is None else f"{value:,.{digits}f}{unit}"
+
+
+def as_markdown(document: Mapping[str, Any]) -> str:
+    """The report for a person."""
+    head, summary = document["machine"], document["medians"]
+    keys = list(dict.fromkeys(key for cells in summary.values() for key in cells))
+    flags = ", ".join(head["flags"]) or "none of the instructions that matter"
+    machine = f"{head['cpu']}, {head['cores']} cores ({flags}), {head['memory_gb']} GB, load {head['load_at_start']}"
+    versions = f"Python {head['python']}, torch {head['torch']}, transformers {head['transformers']}"
+    parts = [
+        "# Encoders: one machine, one run, the same BERT-base weights",
+        f"{head['date']} · {machine} · {versions} · `{head['command'].strip()}`",
+        "Medians over rounds; `32x1` is 32 clients with one text a request. [What is measured, and what this does not "
+        "say](../README.md).",
+        "\n".join(f"- **{name}**: {what}" for name, what in document["contenders"].items()),
+        *(["## Ratios", table(_ratio_rows(document["ratios"], keys))] if OURS in summary else []),
+        _direct_line(document),
+        "## Throughput, texts a second",
+        table([["", *keys], *([name, *_column(cells, keys, "texts_per_second")] for name, cells in summary.items())]),
+        "![throughput by clients](encoders.svg)",
+        "## All cells",
+        table(_detail_rows(summary)),
+        "## The bare model, offline",
+        table(_offline_rows(document["offline"])),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _column(cells: Mapping[str, Any], keys: Sequence[str], figure: str) -> list[str]:
+    return [number(cells.get(key, {}).get(figure)) for key in keys]
+
+
+def _ratio_rows(found: Mapping[str, Any], keys: Sequence[str]) -> list[list[str]]:
+    lines = [(name, cells) for name, cells in found.items() if isinstance(cells, Mapping)]
+    return [["throughput", *keys], *([name, *(number(cells.get(key), 2) for key in keys)] for name, cells in lines)]
+
+
+def _direct_line(document: Mapping[str, Any]) -> str:
+    over = document["ratios"]["single_client_p50/direct_p50"]
+    precision = own_precision(document["offline"])
+    if over is None or precision is None:
+        return ""
+    direct = document["offline"][precision]["direct_p50_ms"]
+    return f"One client, one text: p50 is **{over:.2f}×** that of a direct call of the model ({direct:.1f} ms)."
+
+
+def _detail_rows(summary: Mapping[str, Any]) -> list[list[str]]:
+    names = ["texts/s", "p50 ms", "p95 ms", "p99 ms", "errors", "unfinished", "peak RSS MB", "cosine", "rounds"]
+    rows = [["contender, cell", *names]]
+    for name, cells in summary.items():
+        for key, cell in cells.items():
+            counts = [str(cell["errors"]), str(cell["unfinished"]), number(cell["peak_rss_mb"], 0)]
+            cosine = number(cell["least_cosine_to_fp32"], 5)
+            rows.append([f"{name} {key}", *(number(cell[f]) for f in FIGURES), *counts, cosine, str(cell["rounds"])])
+    return rows
+
+
+def _offline_rows(offline: Mapping[str, Any]) -> list[list[str]]:
+    sizes = list(dict.fromkeys(size for figures in offline.values() for size in figures["texts_per_second"]))
+    head = ["precision", *(f"batches of {size}" for size in sizes), "direct p50 ms", "direct p95 ms"]
+    rows = [
+        [
+            precision,
+            *(number(figures["texts_per_second"].get(size)) for size in sizes),
+            number(figures["direct_p50_ms"]),
+            number(figures["direct_p95_ms"]),
+        ]
+        for precision, figures in offline.items()
+    ]
+    return [head, *rows]
+
+
+def write(
+    folder: Path, head: Mapping[str, Any], schedule: Schedule, contenders: Mapping[str, str], results: Results
+) -> None:
+    """All three files; what was there is replaced."""
+    folder.mkdir(parents=True, exist_ok=True)
+    document = as_json(head, schedule, contenders, results)
+    (folder / "encoders.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    (folder / "encoders.md").write_text(as_markdown(document))
+    (folder / "encoders.svg").write_text(plot.throughput(series(document), ceiling(document)))
+
+
+def series(document: Mapping[str, Any]) -> dict[int, dict[str, list[tuple[int, float]]]]:
+    """Texts a request → contender → (clients, texts a second)."""
+    found: dict[int, dict[str, list[tuple[int, float]]]] = {}
+    for name, cells in document["medians"].items():
+        for key, figures in cells.items():
+            clients, texts = map(int, key.split("x"))
+            cell = Cell(texts, clients)
+            found.setdefault(cell.texts, {}).setdefault(name, []).append((clients, figures["texts_per_second"]))
+    return found
+
+
+def ceiling(document: Mapping[str, Any]) -> float | None:
+    """The bare model's best, in this project's precision."""
+    precision = own_precision(document["offline"])
+    return document["offline"][precision]["best_texts_per_second"] if precision else None

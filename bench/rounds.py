@@ -1,0 +1,176 @@
+"""The measuring itself: rounds over contenders and cells, one server busy at a time."""
+
+import base64
+import json
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+from urllib.request import Request, urlopen
+
+from bench import load
+from bench.cells import Cell, Load, Measured, Outcome
+from bench.memory import Watch
+from bench.places import REFERENCE, ROOT
+from bench.servers import Server, ServerFailed, environment
+
+OFFLINE = "offline"
+"""The bare model's place among the contenders."""
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How much is measured."""
+
+    rounds: int
+    heavy_rounds: int
+    """Rounds in which heavy cells are visited too."""
+    seconds: float
+    """Length of one cell, without the wait for its last answers."""
+    limit_seconds: float
+    """Most of one cell, with it."""
+    cells: Sequence[Cell]
+
+    def cells_of(self, number: int) -> list[Cell]:
+        """Cells of one round, from 0."""
+        return [cell for cell in self.cells if number < self.heavy_rounds or not cell.heavy]
+
+
+@dataclass
+class Results:
+    """All that was measured so far."""
+
+    cells: list[Measured] = field(default_factory=list)
+    offline: list[dict[str, Any]] = field(default_factory=list)
+    """`Offline` as JSON, with the round."""
+
+
+def rotated(names: Sequence[str], number: int) -> list[str]:
+    """The order in one round: each contender comes first, second, … in turn."""
+    start = number % len(names)
+    return [*names[start:], *names[:start]]
+
+
+def checked_cosine(server: Server, number: int) -> float:
+    """Ask for one of the checked texts and compare the answer with the bare FP32 model's.
+
+    Raises:
+        ServerFailed: the answer is not one vector of the right length.
+    """
+    from bench.offline import checked_texts
+
+    texts, reference = checked_texts(), json.loads(REFERENCE.read_bytes())
+    index = number % len(texts)
+    body = load.body([texts[index]], server.contender.model)
+    request = Request(server.url, data=body, headers={"content-type": "application/json"})
+    try:
+        with urlopen(request, timeout=60) as response:
+            answer = json.load(response)
+        (item,) = answer["data"]
+        return cosine(decode(item["embedding"]), reference[index])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ServerFailed(f"{server.contender.name}: its answer is no vector: {error!r}") from error
+
+
+def decode(encoded: str) -> Sequence[float]:
+    """Little-endian float32 in base64, as numbers."""
+    return memoryview(base64.b64decode(encoded)).cast("f").tolist()
+
+
+def cosine(one: Sequence[float], other: Sequence[float]) -> float:
+    """Of two vectors.
+
+    Raises:
+        ValueError: their lengths differ, or one is zero or not finite.
+    """
+    dot = sum(a * b for a, b in zip(one, other, strict=True))
+    lengths = math.sqrt(sum(a * a for a in one)) * math.sqrt(sum(b * b for b in other))
+    if not lengths or not math.isfinite(dot):
+        raise ValueError("zero or not finite")
+    return dot / lengths
+
+
+def run_load(job: Load) -> Outcome:
+    """One cell, from a process of its own."""
+    command = [sys.executable, "-m", "bench.load"]
+    made = subprocess.run(command, input=json.dumps(asdict(job)), cwd=ROOT, capture_output=True, text=True)
+    if made.returncode:
+        raise ServerFailed(f"the load generator failed:\n{made.stderr[-2000:]}")
+    return Outcome(**json.loads(made.stdout))
+
+
+def warm_up(server: Server) -> None:
+    """A second of mixed load that is not counted."""
+    for cell in (Cell(texts=1, clients=4), Cell(texts=32, clients=1)):
+        run_load(Load(server.url, server.contender.model, cell, 1.0, 60.0, f"warm-up {cell.key}"))
+
+
+def measure(server: Server, cell: Cell, number: int, schedule: Schedule) -> Measured:
+    """One cell of one contender. A server that did not finish in time is restarted."""
+    job = Load(
+        server.url, server.contender.model, cell, schedule.seconds, schedule.limit_seconds, f"round {number} {cell.key}"
+    )
+    with Watch(server.pid) as watch:
+        outcome = run_load(job)
+    if outcome.unfinished:
+        server.restart()
+    cosine_to_fp32 = checked_cosine(server, number + cell.clients + cell.texts)
+    return Measured(server.contender.name, number, cell, outcome, watch.peak_bytes / 1e6, cosine_to_fp32)
+
+
+def measure_offline(number: int, seconds: float) -> list[dict[str, Any]]:
+    """The bare model, in a process of its own."""
+    command = [sys.executable, "-m", "bench.offline", str(seconds), f"round {number}"]
+    made = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
+    if made.returncode:
+        raise ServerFailed(f"the offline measurement failed:\n{made.stderr[-2000:]}")
+    return [{"round": number, **figures} for figures in json.loads(made.stdout)]
+
+
+class Progress:
+    """Says what is done and what remains."""
+
+    def __init__(self, steps: int, say: Say) -> None:
+        self._steps, self._say, self._done = steps, say, 0
+        self._started = time.monotonic()
+
+    def step(self, text: str) -> None:
+        """One step is done."""
+        self._done += 1
+        spent = time.monotonic() - self._started
+        left = spent / self._done * (self._steps - self._done)
+        self._say(f"[{self._done}/{self._steps}, about {left / 60:.0f} min left] {text}")
+
+
+def run(servers: dict[str, Server], schedule: Schedule, *, say: Say, after_round: Callable[[Results], None]) -> Results:
+    """All rounds. `after_round` gets what there is after each, so that an interrupted run leaves whole rounds."""
+    names = [*servers, OFFLINE]
+    results = Results()
+    steps = sum(len(servers) * len(schedule.cells_of(number)) + 1 for number in range(schedule.rounds))
+    progress = Progress(steps, say)
+    for number in range(schedule.rounds):
+        for name in rotated(names, number):
+            if name == OFFLINE:
+                results.offline += measure_offline(number, schedule.seconds)
+                progress.step(f"round {number + 1}: bare model, offline")
+                continue
+            for cell in schedule.cells_of(number):
+                made = measure(servers[name], cell, number, schedule)
+                results.cells.append(made)
+                progress.step(f"round {number + 1}: {name}, {line(made)}")
+        after_round(results)
+    return results
+
+
+def line(made: Measured) -> str:
+    """One cell for the screen."""
+    outcome = made.outcome
+    p50 = "-" if outcome.p50_ms is None else f"{outcome.p50_ms:.0f} ms"
+    troubles = f", errors {outcome.errors}" if outcome.errors else ""
+    troubles += f", {outcome.unfinished} requests unfinished" if outcome.unfinished else ""
+    load_text = f"{made.cell.clients} × {made.cell.texts}"
+    return f"{load_text}: {outcome.texts_per_second:.1f} texts/s, p50 {p50}{troubles}"

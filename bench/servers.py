@@ -1,0 +1,178 @@
+"""The contenders as processes: started, asked whether they are ready, watched, stopped."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from bench import infinity
+from bench.places import LOGS, MODEL, ROOT
+
+READY_SECONDS = 180
+STOP_SECONDS = 20
+KEPT_VARIABLES = ("PATH", "HOME", "LANG", "PYTHONPATH", "TMPDIR", "LD_LIBRARY_PATH")
+"""Of this process's environment; settings of the operator's do not reach a contender."""
+NAME = "bench"
+"""What Infinity is told to call the model."""
+
+
+class ServerFailed(Exception):
+    """A server ended or does not answer; the message has the end of its log."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """How a server is started and called."""
+
+    name: str
+    what: str
+    """One line for the report."""
+    command: Callable[[int], list[str]]
+    """From its port."""
+    health: str
+    """Path that answers 200 once the model is loaded."""
+    path: str = "/v1/embeddings"
+    model: str = NAME
+    """What a request calls the model."""
+    environment: Callable[[int], dict[str, str]] = field(default=lambda port: {})
+
+
+def _infinity(port: int, *more: str) -> list[str]:
+    where = ["--host", "127.0.0.1", "--port", str(port)]
+    what = ["--model-id", str(MODEL), "--served-model-name", NAME, "--engine", "torch", "--device", "cpu"]
+    return [str(infinity.PROGRAM), "v2", *what, *where, *more]
+
+
+CONTENDERS = {
+    contender.name: contender
+    for contender in (
+        Contender(
+            "onecard",
+            "this project's embedding service, default settings",
+            lambda port: [sys.executable, "-m", "embedding_service"],
+            "/health/ready",
+            model=MODEL.name,
+            environment=lambda port: {"EMBEDDING_MODEL": str(MODEL), "EMBEDDING_PORT": str(port)},
+        ),
+        Contender(
+            "infinity",
+            f"Infinity {infinity.version()}, torch engine, default settings (FP32 on a CPU)",
+            _infinity,
+            "/health",
+            "/embeddings",
+        ),
+        Contender(
+            "infinity-bf16",
+            f"Infinity {infinity.version()}, torch engine, --dtype bfloat16",
+            lambda port: _infinity(port, "--dtype", "bfloat16"),
+            "/health",
+            "/embeddings",
+        ),
+        Contender(
+            "before",
+            "sentence-transformers in FP32, called once per request in a plain FastAPI app",
+            lambda port: [sys.executable, "-m", "bench.naive", str(MODEL), str(port)],
+            "/health",
+        ),
+    )
+}
+DEFAULT = ("onecard", "infinity", "before")
+
+
+def environment() -> dict[str, str]:
+    """What every measured process starts with: no hub, no GPU, no telemetry, and torch's own number of threads."""
+    inherited = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+    return {**inherited, "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Server:
+    """A running contender. Use it in a `with`: it is stopped at the end, its whole process group."""
+
+    def __init__(self, contender: Contender) -> None:
+        self.contender = contender
+        self.port = free_port()
+        LOGS.mkdir(parents=True, exist_ok=True)
+        self._log: Path = LOGS / f"{contender.name}.log"
+        self._process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self._log.open("wb") as log:
+            return subprocess.Popen(
+                self.contender.command(self.port),
+                cwd=ROOT,
+                env={**environment(), **self.contender.environment(self.port)},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C reaches the runner only, which then stops all in order.
+            )
+
+    @property
+    def url(self) -> str:
+        """Where embeddings are asked for."""
+        return f"http://127.0.0.1:{self.port}{self.contender.path}"
+
+    @property
+    def pid(self) -> int:
+        """The root of its processes."""
+        return self._process.pid
+
+    def wait_ready(self) -> None:
+        """Wait for its health route.
+
+        Raises:
+            ServerFailed: it ended, or time ran out.
+        """
+        deadline = time.monotonic() + READY_SECONDS
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise ServerFailed(f"{self.contender.name} exited with {self._process.returncode}:\n{self._tail()}")
+            try:
+                with urlopen(f"http://127.0.0.1:{self.port}{self.contender.health}", timeout=5) as answer:
+                    if answer.status == 200:
+                        return
+            except (URLError, OSError):
+                pass
+            time.sleep(0.2)
+        raise ServerFailed(f"{self.contender.name} is not ready after {READY_SECONDS} s:\n{self._tail()}")
+
+    def stop(self) -> None:
+        """SIGTERM, and SIGKILL for its group if it does not end."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(STOP_SECONDS)
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # Whatever it left behind.
+        self._process.wait()
+
+    def restart(self) -> None:
+        """Start afresh, ready; what it still had to do is forgotten."""
+        self.stop()
+        self.port = free_port()
+        self._process = self._start()
+        self.wait_ready()
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _tail(self) -> str:
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])

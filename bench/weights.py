@@ -1,0 +1,106 @@
+"""The model that every contender loads: klue/bert-base's shape, random weights, a Korean WordPiece vocabulary.
+
+Speed does not depend on what the weights say, so none have to be fetched. The folder is written by hand where
+sentence-transformers 3 (which Infinity needs) and 6 (which this project uses) would name their modules differently.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from bench.places import MODEL, SAMPLE_REVIEWS
+from bench.texts import NUMBERED
+
+SEED = 20240501
+SIZE = 768
+"""Components of a vector."""
+WINDOW = 128
+"""Most tokens of one text, as jhgan/ko-sbert-multitask has it."""
+VOCABULARY = 32_000
+"""Rows of the embedding matrix; the tokenizer uses the first few thousand."""
+PIECES = 1_100
+"""Trained pieces. More would make whole words of this small corpus; this many cut a Korean word in about two, as
+klue's vocabulary does. Numbers of one and two digits come on top, as klue's has them."""
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_DONE = "bench.json"
+_RECIPE = {"seed": SEED, "pieces": PIECES, "version": 3}
+
+
+def reviews() -> list[str]:
+    """The texts of the project's sample reviews."""
+    with SAMPLE_REVIEWS.open(encoding="utf-8") as lines:
+        return [json.loads(line)["text"] for line in lines]
+
+
+def ready(folder: Path = MODEL) -> bool:
+    """Whether the folder holds this very model, finished."""
+    try:
+        return bool(json.loads((folder / _DONE).read_bytes()) == _RECIPE)
+    except (OSError, ValueError):
+        return False
+
+
+def build(folder: Path = MODEL) -> None:
+    """Write the model, anew if it is unfinished or of an older recipe. About 10 s and 450 MB."""
+    if ready(folder):
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    write_tokenizer(folder)
+    _write_weights(folder)
+    _write_modules(folder)
+    (folder / _DONE).write_text(json.dumps(_RECIPE))
+
+
+def write_tokenizer(folder: Path) -> None:
+    """The tokenizer's files alone; under a second."""
+    from tokenizers import BertWordPieceTokenizer
+
+    # Stripping accents would decompose every Hangul syllable.
+    options: dict[str, Any] = {"lowercase": False, "strip_accents": False}
+    trained = BertWordPieceTokenizer(**options)
+    numbered = [phrase.format(0) for phrase in NUMBERED]
+    trained.train_from_iterator(
+        [*reviews(), *numbered], vocab_size=PIECES, min_frequency=1, special_tokens=list(SPECIAL), show_progress=False
+    )
+    vocabulary = sorted(trained.get_vocab(), key=trained.get_vocab().__getitem__)
+    digits = [f"{number:0{width}}" for width in (1, 2) for number in range(10**width)]
+    pieces = dict.fromkeys([*vocabulary, *(mark + number for number in digits for mark in ("", "##"))])
+    tokenizer = BertWordPieceTokenizer(vocab={piece: index for index, piece in enumerate(pieces)}, **options)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    tokenizer.save_model(str(folder))
+    settings = {
+        "tokenizer_class": "BertTokenizer",
+        "do_lower_case": False,
+        "strip_accents": False,
+        "model_max_length": WINDOW,
+        **{f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")},
+    }
+    _write_json(folder / "tokenizer_config.json", settings)
+
+
+def _write_weights(folder: Path) -> None:
+    import torch
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(SEED)
+    config = BertConfig(vocab_size=VOCABULARY, hidden_size=SIZE, num_hidden_layers=12, num_attention_heads=12)
+    BertModel(config).eval().save_pretrained(folder)
+
+
+def _write_modules(folder: Path) -> None:
+    modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    entries = [
+        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{name}"}
+        for index, (path, name) in enumerate(modules)
+    ]
+    _write_json(folder / "modules.json", entries)
+    _write_json(folder / "sentence_bert_config.json", {"max_seq_length": WINDOW, "do_lower_case": False})
+    (folder / "1_Pooling").mkdir()
+    pooling = {"word_embedding_dimension": SIZE, "pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
+    _write_json(folder / "1_Pooling" / "config.json", pooling)
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False))

@@ -1,0 +1,135 @@
+"""Figures, tables and the plot of the encoders' benchmark."""
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from bench import plot, report
+from bench.cells import Cell, Measured, Outcome, order_of_cells
+from bench.load import Tally, summary
+from bench.rounds import Results, Schedule, cosine, rotated
+from bench.stats import median_of, percentile, ratio
+
+HEAD = {
+    "date": "2026-01-01", "cpu": "a <fast> one", "cores": 2, "flags": ["avx2"], "memory_gb": 8.0, "load_at_start": 0.1,
+    "python": "3.11", "torch": "2", "transformers": "5", "command": "bench",
+}  # fmt: skip
+
+
+def measured(contender: str, number: int, cell: Cell, rate: float, p50: float | None = 10.0) -> Measured:
+    outcome = Outcome(10, 10, 1.0, rate, p50, 20.0, 30.0, {"503": 1}, 0)
+    return Measured(contender, number, cell, outcome, 100.0 + number, 0.9999)
+
+
+def results() -> Results:
+    cells = [Cell(1, 1), Cell(1, 32)]
+    made = [
+        measured(name, number, cell, rate * (number + 1) * cell.clients, p50=12.0)
+        for name, rate in (("onecard", 40.0), ("infinity", 10.0))
+        for number in range(3)
+        for cell in cells
+    ]
+    offline = [
+        {
+            "round": number, "precision": precision, "texts_per_second": {"8": 50.0, "32": 80.0 + number},
+            "direct_p50_ms": 10.0, "direct_p95_ms": 15.0,
+        }
+        for number in range(3)
+        for precision in ("float32", "bfloat16")
+    ]  # fmt: skip
+    return Results(made, offline)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.5, 50), (0.95, 95), (0.99, 99), (1.0, 100), (0.0, 1)])
+def test_percentile_is_a_sample(share: float, expected: float) -> None:
+    """Of 1 to 100 the percentile is that very number, in any order."""
+    assert percentile([*range(100, 0, -1)], share) == expected
+
+
+def test_nothing_measured_is_no_figure() -> None:
+    """Without samples there is no percentile, no median and no ratio, rather than a zero."""
+    assert percentile([], 0.5) is None
+    assert median_of([None]) is None
+    assert median_of([None, 3.0, 1.0]) == 2.0
+    assert ratio(1.0, None) is None
+    assert ratio(None, 1.0) is None
+    assert ratio(1.0, 0.0) is None
+
+
+def test_ratios_are_of_medians() -> None:
+    """Throughput is divided median by median, latency by the direct call in this project's precision."""
+    document = report.as_json(HEAD, Schedule(3, 1, 6.0, 300.0, []), {}, results())
+    assert document["medians"]["onecard"]["32x1"]["texts_per_second"] == 40 * 2 * 32
+    assert document["medians"]["onecard"]["1x1"]["peak_rss_mb"] == 102
+    assert document["medians"]["onecard"]["1x1"]["errors"] == 3
+    assert document["ratios"]["onecard/infinity"] == {"1x1": 4.0, "32x1": 4.0}
+    assert document["offline"]["bfloat16"]["best_texts_per_second"] == 81
+    assert document["ratios"]["onecard/offline"]["1x1"] == round(80 / 81, 3)
+    assert document["ratios"]["single_client_p50/direct_p50"] == 1.2
+
+
+def test_files_are_well_formed(tmp_path: Path) -> None:
+    """The JSON parses, tables have the same number of columns in every row, and the picture is XML."""
+    report.write(tmp_path, HEAD, Schedule(3, 1, 6.0, 300.0, []), {"onecard": "ours"}, results())
+    assert len(json.loads((tmp_path / "encoders.json").read_text())["cells"]) == 12
+    blocks = (tmp_path / "encoders.md").read_text().split("\n\n")
+    tables = [block.splitlines() for block in blocks if block.startswith("|")]
+    assert len(tables) == 4
+    assert all(len({row.count("|") for row in rows}) == 1 for rows in tables)
+    root = ElementTree.fromstring((tmp_path / "encoders.svg").read_text())
+    lines = root.findall(".//{http://www.w3.org/2000/svg}polyline")
+    assert len(lines) == 2
+
+
+def test_a_part_of_the_contenders_is_a_report_too(tmp_path: Path) -> None:
+    """Without this project, without the offline round, or with a cell that nothing was answered in."""
+    cell = Cell(32, 128)
+    only = Results([measured("before", 0, cell, 0.0, p50=None)])
+    report.write(tmp_path, HEAD, Schedule(1, 1, 6.0, 300.0, [cell]), {}, only)
+    assert "–" in (tmp_path / "encoders.md").read_text()
+    ElementTree.fromstring((tmp_path / "encoders.svg").read_text())
+
+
+def test_plot_escapes_names_and_stays_inside() -> None:
+    """Names are text, not markup, and every point is within the picture."""
+    root = ElementTree.fromstring(plot.throughput({1: {"<a&b>": [(1, 5.0), (8, 79.0)]}}, ceiling=80.0))
+    for circle in root.iter("{http://www.w3.org/2000/svg}circle"):
+        assert 0 < float(circle.attrib["cx"]) < plot.WIDTH
+        assert plot.TOP - 1 < float(circle.attrib["cy"]) < plot.HEIGHT
+
+
+@pytest.mark.parametrize(("value", "end"), [(1, 1), (3, 4), (79, 80), (81, 100), (100, 100), (101, 200)])
+def test_axis_ends_above_the_largest_value(value: float, end: float) -> None:
+    """At a round number."""
+    assert plot.step_above(value) == end
+
+
+def test_every_contender_comes_first_once() -> None:
+    """Over as many rounds as contenders, each place is taken by each."""
+    orders = [rotated(["a", "b", "c"], number) for number in range(3)]
+    assert {tuple(sorted(place)) for place in zip(*orders, strict=True)} == {("a", "b", "c")}
+
+
+def test_heavy_cells_are_visited_in_the_first_rounds_only() -> None:
+    """And light cells in all."""
+    schedule = Schedule(3, 1, 6.0, 300.0, order_of_cells([1, 128], [1, 32]))
+    assert [len(schedule.cells_of(number)) for number in range(3)] == [4, 3, 3]
+
+
+def test_throughput_counts_texts_and_the_whole_time() -> None:
+    """Texts of answered requests over all seconds; unfinished requests count for nothing."""
+    tally = Tally()
+    tally.latencies_ms = [10.0, 20.0, 30.0]
+    outcome = summary(Cell(texts=32, clients=8), tally, unfinished=5, seconds=2.0)
+    assert (outcome.texts, outcome.texts_per_second, outcome.unfinished) == (96, 48.0, 5)
+
+
+def test_cosine() -> None:
+    """1 for the same direction, an error for what is no vector."""
+    assert cosine([1.0, 2.0], [2.0, 4.0]) == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="zero"):
+        cosine([0.0, 0.0], [1.0, 1.0])
+    with pytest.raises(ValueError, match="longer"):
+        cosine([1.0], [1.0, 1.0])
