@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 
 from onecard.batching.queue import Batch, TokenIds
 from onecard.gpu.device import Device
+from onecard.gpu.half import halve_linears, loading_dtype
 from onecard.gpu.tensors import Leaving, RowTensors, device_errors, first_position
 from onecard.models import ModelFolder
 
@@ -26,9 +27,10 @@ class SentenceEncoder:
             device=device.name,
             local_files_only=True,
             trust_remote_code=False,
-            model_kwargs={"dtype": device.dtype, "attn_implementation": "sdpa", "use_safetensors": True},
+            model_kwargs={"dtype": loading_dtype(device), "attn_implementation": "sdpa", "use_safetensors": True},
         ).eval()
         self._encoder = self._model[0].auto_model
+        halve_linears(self._encoder.encoder, device)
         self._poolers = [self._model[place] for place in range(1, len(self._model))]
         self._device = device
         self._pad_id: int = self._model.tokenizer.pad_token_id or 0

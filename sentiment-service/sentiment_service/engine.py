@@ -7,6 +7,7 @@ from transformers import AutoModelForSequenceClassification
 
 from onecard.batching.queue import Batch, TokenIds
 from onecard.gpu.device import Device
+from onecard.gpu.half import halve_linears, loading_dtype
 from onecard.gpu.tensors import Leaving, RowTensors, device_errors, first_position
 from onecard.models import ModelFolder
 
@@ -33,13 +34,14 @@ class Classifier:
     def __init__(self, folder: ModelFolder, device: Device) -> None:
         model = AutoModelForSequenceClassification.from_pretrained(
             folder.path,
-            dtype=device.dtype,
+            dtype=loading_dtype(device),
             attn_implementation="sdpa",
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
         )
         self._model = model.to(device.name).eval()
+        halve_linears(self._model.base_model.encoder, device)
         self._device = device
         self._classes = list(class_indices(model.config.id2label))
         self._pad_id: int = model.config.pad_token_id or 0

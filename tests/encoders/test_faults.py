@@ -49,7 +49,7 @@ def test_memory_that_runs_out_costs_no_answer(faulty: Server, fault: Path) -> No
         assert answer.status_code == 200, answer.text
         for one, other in zip(answer.json()["data"], wanted, strict=True):
             assert one["embedding"] == pytest.approx(other["embedding"], abs=0.02)
-        assert metric(faulty, "onecard_batch_budget_tokens") <= tokens
+        assert metric(faulty, "onecard_batch_budget_tokens") < 512
     assert metric(faulty, "onecard_batch_out_of_memory_total") >= 3
     fault.write_text("")
     for _ in range(RECOVERY_BATCHES * 5):
@@ -104,7 +104,9 @@ async def test_accepted_requests_are_answered_before_it_stops(faulty: Server) ->
         asked = [
             asyncio.create_task(client.post(f"{faulty.url}/v1/embeddings", json={"input": texts})) for _ in range(8)
         ]
-        while metric(faulty, 'onecard_queue_tokens{lane="bulk"}') == 0:
+        for _ in range(500):
+            if metric(faulty, 'onecard_queue_tokens{lane="bulk"}'):
+                break
             await asyncio.sleep(0.01)
         faulty.process.terminate()
         answers = await asyncio.gather(*asked)
