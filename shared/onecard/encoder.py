@@ -16,6 +16,7 @@ from onecard import logs, model_files
 from onecard.batching.batcher import Batcher, Bounds, Outcome
 from onecard.batching.budget import Limit
 from onecard.batching.metrics import BatchMetrics
+from onecard.batching.thread import DeviceThread
 from onecard.edge import state_of
 from onecard.errors import InvalidRequest, ModelNotFound
 from onecard.gpu.claim import claim
@@ -142,14 +143,16 @@ async def open_encoder(
     device = choose(settings)
     claimed = claim(kind, settings, device, batch_texts=settings.batch_texts, batch_tokens=settings.batch_tokens)
     memory_metrics(app.state.registry, claimed, device)
-    engine, reader, warm = _load(folder, device, Limit(claimed.batch_texts, claimed.batch_tokens), load)
+    thread = DeviceThread()
+    most = Limit(claimed.batch_texts, claimed.batch_tokens)
+    engine, reader, warm = await thread.call(lambda: _load(folder, device, most, load))
     bounds = Bounds(
         most=warm.most,
         tokens_per_second=warm.tokens_per_second,
         queue_tokens=settings.queue_tokens,
         hang_seconds=settings.batch_hang_seconds,
     )
-    batcher = Batcher(engine, bounds, BatchMetrics(app.state.registry), on_lost=_end_process)
+    batcher = Batcher(engine, bounds, thread=thread, metrics=BatchMetrics(app.state.registry), on_lost=_end_process)
     app.state.service = Encoder(folder, device, settings, reader, batcher)
     try:
         yield

@@ -12,6 +12,7 @@ from onecard.batching.budget import Budget, Limit
 from onecard.batching.engine import Engine, OutOfMemory
 from onecard.batching.metrics import BatchMetrics
 from onecard.batching.queue import BULK_TURN, LANES, Lane, Queue, Ticket, TokenIds
+from onecard.batching.thread import DeviceThread
 from onecard.batching.worker import Done, Worker
 from onecard.errors import DeadlineExceeded, InternalError, OnecardError, TooBusy, Unavailable
 
@@ -57,15 +58,22 @@ class _Request(Ticket, Generic[Result]):
 
 
 class Batcher(Generic[Result]):
-    """Joins the texts of all waiting requests into batches for one engine.
+    """Joins the texts of all waiting requests into batches for one engine, on the thread that loaded it.
 
     Made, used and closed on one event loop. An engine that hangs or is lost ends the batcher: every request is
     answered with 503, and `on_lost` is called, once, so that the process can end and be started anew.
     """
 
     def __init__(
-        self, engine: Engine[Result], bounds: Bounds, metrics: BatchMetrics, on_lost: Callable[[], None]
+        self,
+        engine: Engine[Result],
+        bounds: Bounds,
+        *,
+        thread: DeviceThread,
+        metrics: BatchMetrics,
+        on_lost: Callable[[], None],
     ) -> None:
+        self._thread = thread
         self._bounds = bounds
         self._metrics = metrics
         self._on_lost = on_lost
@@ -85,7 +93,7 @@ class Batcher(Generic[Result]):
             lost=lambda error: self._call(self._lose, error),
         )
         metrics.watch(self._queue.tokens, budget.limit.tokens)
-        self._worker.start()
+        thread.run(self._worker.run)
         self._watching = asyncio.create_task(self._watch())
 
     @property
@@ -191,7 +199,8 @@ class Batcher(Generic[Result]):
     async def close(self, seconds: float = 5.0) -> None:
         """Run what has begun to its end, for at most `seconds`, and nothing else."""
         self._watching.cancel()
-        await asyncio.to_thread(self._worker.stop, seconds)
+        self._worker.stop()
+        await asyncio.to_thread(self._thread.end, seconds)
 
 
 def _settle(request: _Request[Result], error: OnecardError | None) -> None:

@@ -1,4 +1,4 @@
-"""The thread that owns the model: takes batches from the queue, runs them, hands on what they gave."""
+"""The loop of the device's thread: takes batches from the queue, runs them, hands on what they gave."""
 
 import threading
 import time
@@ -45,7 +45,7 @@ class _Begun(Generic[Result]):
 
 
 class Worker(Generic[Result]):
-    """Runs until `stop`. `lock` guards the queue, the budget and the throughput; notify it after a change."""
+    """Runs batches. `lock` guards the queue, the budget and the throughput; notify it after a change."""
 
     def __init__(
         self,
@@ -71,26 +71,20 @@ class Worker(Generic[Result]):
         self._stopping = False
         self._moved = time.monotonic()
         self._begun: deque[_Begun[Result]] = deque()
-        # A daemon, so that a device that hangs cannot keep the process from ending.
-        self._thread = threading.Thread(target=self._run, name="device", daemon=True)
 
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def stop(self, seconds: float) -> None:
-        """Run no further batch; wait for those begun, for at most `seconds`."""
+    def stop(self) -> None:
+        """Run no further batch, and let `run` return when those begun have ended."""
         with self.lock:
             self._stopping = True
             self.lock.notify()
-        self._thread.join(seconds)
 
     def stuck_seconds(self) -> float:
         """For how long nothing has ended though something is begun; 0 when nothing is."""
         with self.lock:
             return time.monotonic() - self._moved if self.running_tokens else 0.0
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Until `stop`."""
         try:
             while True:
                 batch = self._next()
@@ -100,7 +94,7 @@ class Worker(Generic[Result]):
                     return
                 while self._begun and (batch is None or len(self._begun) == DEPTH or self._begun[0].running.done()):
                     self._end(self._begun.popleft())
-        except BaseException as error:  # Nothing may end this thread in silence: requests would wait for ever.
+        except BaseException as error:  # Nothing may end this loop in silence: requests would wait for ever.
             self._lost(error)
 
     def _next(self) -> Batch | None:

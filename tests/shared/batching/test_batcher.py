@@ -16,6 +16,7 @@ from onecard.batching.budget import RECOVERY_BATCHES, Limit
 from onecard.batching.engine import EngineLost, OutOfMemory
 from onecard.batching.metrics import BatchMetrics
 from onecard.batching.queue import Batch, Lane
+from onecard.batching.thread import DeviceThread
 from onecard.errors import DeadlineExceeded, InternalError, TooBusy, Unavailable
 
 
@@ -68,7 +69,13 @@ async def opened(
     registry = CollectorRegistry()
     lost: list[bool] = []
     bounds = Bounds(Limit(texts, tokens), tokens_per_second=rate, queue_tokens=queue, hang_seconds=hang)
-    batcher: Batcher[int] = Batcher(engine, bounds, BatchMetrics(registry), lambda: lost.append(True))  # type: ignore[arg-type]
+    batcher: Batcher[int] = Batcher(
+        engine,  # type: ignore[arg-type]
+        bounds,
+        thread=DeviceThread(),
+        metrics=BatchMetrics(registry),
+        on_lost=lambda: lost.append(True),
+    )
     try:
         yield Opened(batcher, registry, lost)
     finally:

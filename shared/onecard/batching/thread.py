@@ -1,0 +1,53 @@
+"""The one thread that ever touches the model."""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class DeviceThread:
+    """Runs what it is given, one after another.
+
+    The model is loaded here too, not just run: OpenMP keeps a team of threads for each thread that ever computed, and
+    once there are more of them than cores they stop spinning between operations. Measured on two cores: one text
+    took 30 ms instead of 19 ms after the main thread had loaded the model.
+    """
+
+    def __init__(self) -> None:
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        # A daemon, so that a device that hangs cannot keep the process from ending.
+        self._thread = threading.Thread(target=self._run, name="device", daemon=True)
+        self._thread.start()
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """The result of `function`, run on the thread; what it raises is raised here."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+
+        def run() -> None:
+            try:
+                result = function()
+            except BaseException as error:
+                loop.call_soon_threadsafe(answer.set_exception, error)
+            else:
+                loop.call_soon_threadsafe(answer.set_result, result)
+
+        self._work.put(run)
+        return await answer
+
+    def run(self, function: Callable[[], None]) -> None:
+        """Run `function`, which takes care of its own errors, without waiting for it."""
+        self._work.put(function)
+
+    def end(self, seconds: float) -> None:
+        """Wait until everything has run, for at most `seconds`."""
+        self._work.put(None)
+        self._thread.join(seconds)
+
+    def _run(self) -> None:
+        while function := self._work.get():
+            function()
