@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import torch
-from onecard.gpu.machine import cpu_multiplies_bfloat16
 from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import AutoModel, PreTrainedModel
@@ -20,6 +19,7 @@ from transformers import AutoModel, PreTrainedModel
 from bench import places, texts, weights
 from bench.cells import SINGLE
 from bench.stats import percentile
+from onecard.machine import cpu_multiplies_bfloat16
 
 BATCH_TEXTS = (8, 16, 32, 64)
 LEAST_TEXTS = 64

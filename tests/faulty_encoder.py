@@ -18,7 +18,7 @@ from embedding_service.routes import routes
 from embedding_service.settings import EmbeddingSettings
 from onecard import app as base
 from onecard import server, settings
-from onecard.encoder import open_encoder, ready
+from onecard.encoder import gate, open_encoder, ready
 from onecard.gpu.device import Device
 from onecard.models import ModelFolder
 
@@ -45,7 +45,9 @@ def create_app(config: EmbeddingSettings) -> FastAPI:
     def lifespan(app: FastAPI) -> AbstractAsyncContextManager[None]:
         return open_encoder(app, "embedding", config.embedding_model, config, FaultyEncoder)
 
-    return base.create_app(title="faulty", settings=config, lifespan=lifespan, routes=routes(), ready=ready)
+    return base.create_app(
+        title="faulty", settings=config, lifespan=lifespan, routes=routes(), ready=ready, gate=gate("/v1/embeddings")
+    )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from embedding_service.engine import SentenceEncoder
 from embedding_service.routes import routes
 from embedding_service.settings import EmbeddingSettings
 from onecard import app as base
-from onecard.encoder import open_encoder, ready
+from onecard.encoder import gate, open_encoder, ready
 
 
 def create_app(settings: EmbeddingSettings) -> FastAPI:
@@ -18,5 +18,10 @@ def create_app(settings: EmbeddingSettings) -> FastAPI:
         return open_encoder(app, "embedding", settings.embedding_model, settings, SentenceEncoder)
 
     return base.create_app(
-        title="Onecard embedding", settings=settings, lifespan=lifespan, routes=routes(), ready=ready
+        title="Onecard embedding",
+        settings=settings,
+        lifespan=lifespan,
+        routes=routes(),
+        ready=ready,
+        gate=gate("/v1/embeddings"),
     )

@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from fastapi import FastAPI
 
 from onecard import app as base
-from onecard.encoder import open_encoder, ready
+from onecard.encoder import gate, open_encoder, ready
 from sentiment_service.engine import Classifier
 from sentiment_service.routes import routes
 from sentiment_service.settings import SentimentSettings
@@ -18,5 +18,10 @@ def create_app(settings: SentimentSettings) -> FastAPI:
         return open_encoder(app, "sentiment", settings.sentiment_model, settings, Classifier)
 
     return base.create_app(
-        title="Onecard sentiment", settings=settings, lifespan=lifespan, routes=routes(), ready=ready
+        title="Onecard sentiment",
+        settings=settings,
+        lifespan=lifespan,
+        routes=routes(),
+        ready=ready,
+        gate=gate("/v1/sentiment"),
     )

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 from typing_extensions import override
 
 from onecard import __version__, errors, health, metrics
-from onecard.edge import Edge, state_of
+from onecard.edge import Edge, Gate, state_of
 from onecard.settings import ServiceSettings
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
@@ -88,6 +88,7 @@ def create_app(
     ready: health.Check,
     json_bodies: bool = True,
     keyed: bool = False,
+    gate: Callable[[FastAPI], Gate] | None = None,
 ) -> FastAPI:
     """A FastAPI app with the routes given, health, metrics, the error shape and the edge.
 
@@ -95,6 +96,7 @@ def create_app(
         lifespan: builds the service's state into `app.state.service` and closes it.
         json_bodies: the edge parses and checks bodies; a relay turns it off.
         keyed: `API_KEY` guards the service.
+        gate: refuses requests before they are parsed; made from the app, whose state it may ask.
     """
     app = FastAPI(title=title, version=__version__, lifespan=lifespan)
     app.state.registry = metrics.new_registry()
@@ -108,6 +110,7 @@ def create_app(
         metrics=metrics.HttpMetrics(app.state.registry),
         json_bodies=json_bodies,
         keyed=keyed,
+        gate=gate(app) if gate else None,
     )
     _document_bodies_as_400(app)
     return app

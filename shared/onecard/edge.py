@@ -8,6 +8,7 @@ and the stock vLLM server alike.
 import asyncio
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +44,8 @@ class Exchange:
     started: float = field(default_factory=time.perf_counter)
     status: int = 0
     bytes_out: int = 0
+    at_gate: bool = False
+    """It has not got past the gate."""
 
     @property
     def milliseconds(self) -> float:
@@ -73,13 +76,31 @@ class Exchange:
         await self.forward({"type": "http.response.body", "body": body})
 
 
+@dataclass(frozen=True)
+class Gate:
+    """A question asked before a request is even parsed: can it be served at all?"""
+
+    paths: frozenset[str]
+    """The routes that it guards."""
+    check: Callable[[Scope], None]
+    """Raises the error that a request is refused with."""
+
+
 class Edge:
     """ASGI middleware. `json_bodies` makes it parse and check bodies (the gateway leaves that to the services)."""
 
     def __init__(
-        self, app: ASGIApp, *, settings: ServiceSettings, metrics: HttpMetrics | None, json_bodies: bool, keyed: bool
+        self,
+        app: ASGIApp,
+        *,
+        settings: ServiceSettings,
+        metrics: HttpMetrics | None,
+        json_bodies: bool,
+        keyed: bool,
+        gate: Gate | None = None,
     ) -> None:
         self._app = app
+        self._gate = gate or Gate(frozenset(), lambda scope: None)
         self._metrics = metrics
         self._json_bodies = json_bodies
         self._guard = KeyGuard(settings.api_key if keyed else None)
@@ -116,6 +137,10 @@ class Edge:
             if not body_read:
                 body = await self._read_body(headers, receive)
                 body_read = True
+                if scope["path"] in self._gate.paths:
+                    exchange.at_gate = True
+                    self._gate.check(scope)
+                    exchange.at_gate = False
                 if self._json_bodies and body:
                     wire.require_json_type(headers.get(b"content-type"))
                     scope["state"]["json"] = wire.parse_json(body)
@@ -170,13 +195,16 @@ class Edge:
         return BodyTooLarge(f"The body is over {limit:g} MB. Send fewer or shorter inputs a request.")
 
     def _record(self, scope: Scope, exchange: Exchange) -> None:
-        route = getattr(scope.get("route"), "path", None) or "unmatched"
+        gated = scope["path"] if scope["path"] in self._gate.paths else None
+        route = getattr(scope.get("route"), "path", None) or gated or "unmatched"
         status = exchange.status or _CLIENT_CLOSED
         ms = exchange.milliseconds
         if self._metrics:
             self._metrics.in_flight.dec()
             self._metrics.record(route, scope["method"], status, ms / 1000)
-        level = log.debug if route.startswith("/health") or route == "/metrics" else log.info
+        # Refusals at the gate come by the thousand; the metrics count them, and a line each would cost more than they.
+        quiet = exchange.at_gate or route.startswith("/health") or route == "/metrics"
+        level = log.debug if quiet else log.info
         sizes = {"ms": round(ms, 2), "bytes_out": exchange.bytes_out}
         level("request", route=route, method=scope["method"], status=status, **sizes)
 

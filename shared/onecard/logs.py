@@ -9,6 +9,7 @@ import logging
 import sys
 import traceback
 
+import orjson
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
@@ -16,7 +17,10 @@ from structlog.typing import EventDict, FilteringBoundLogger, Processor, Wrapped
 def _strip_exception(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """Replace `exc_info` by the exception's type and its frames."""
     info = event.pop("exc_info", None)
-    error = info[1] if isinstance(info, tuple) else sys.exc_info()[1] if info else None
+    if isinstance(info, BaseException):
+        error: BaseException | None = info
+    else:
+        error = info[1] if isinstance(info, tuple) else sys.exc_info()[1] if info else None
     if error is not None:
         event["error"] = type(error).__qualname__
         frames = traceback.extract_tb(error.__traceback__)
@@ -52,10 +56,13 @@ def formatter(service: str) -> logging.Formatter:
 
 
 def configure(service: str, level: str = "info") -> None:
-    """Send structlog's and the standard library's records through one JSON renderer."""
+    """Send structlog's and the standard library's records to standard output, in one shape.
+
+    Ours go there directly: by way of the standard library an access line took a third of a refused request's time.
+    """
     structlog.configure(
-        processors=[*_processors(service), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        processors=[*_processors(service), structlog.processors.JSONRenderer(serializer=orjson.dumps)],
+        logger_factory=structlog.BytesLoggerFactory(sys.stdout.buffer),
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         cache_logger_on_first_use=True,
     )

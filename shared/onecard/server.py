@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import gc
 import ipaddress
 import socket
 import sys
@@ -20,6 +21,8 @@ from onecard.settings import ServiceSettings
 
 log = logs.logger()
 
+COLLECT_EVERY = 50_000
+"""New containers after which the youngest are searched for cycles. Python's 700 are those of two or three requests."""
 KEEP_ALIVE_SECONDS = 75
 """How long an idle connection is kept: longer than clients pool theirs, so that they close first."""
 
@@ -126,10 +129,22 @@ def require_key_in_public(settings: ServiceSettings) -> None:
         )
 
 
-class _Startup:
-    """ASGI layer that keeps a refusal to start (a SystemExit from the lifespan) as the one line that it is.
+def _tune_collector() -> None:
+    """Keep Python's cyclic collector out of the way of requests.
 
-    Starlette would send its traceback to the log, and uvicorn would exit without a word about it.
+    What was made before the first request (a million objects where torch is) stays to the end: it is not searched
+    again. With 1,300 requests waiting, an encoder's event loop spent 58 % of its time searching it.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_EVERY, 20, 20)
+
+
+class _Startup:
+    """ASGI layer round the lifespan.
+
+    It keeps a refusal to start (a SystemExit) as the one line that it is: Starlette would send its traceback to the
+    log, and uvicorn would exit without a word about it. After a start it tunes the garbage collector.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -141,13 +156,15 @@ class _Startup:
             await self._app(scope, receive, send)
             return
 
-        async def without_traceback(message: Message) -> None:
+        async def settle(message: Message) -> None:
             if message["type"] == "lifespan.startup.failed" and isinstance(sys.exc_info()[1], SystemExit):
                 message = {"type": message["type"]}
+            elif message["type"] == "lifespan.startup.complete":
+                _tune_collector()
             await send(message)
 
         try:
-            await self._app(scope, receive, without_traceback)
+            await self._app(scope, receive, settle)
         except SystemExit as refusal:
             self.refusal = str(refusal)
 

@@ -104,7 +104,7 @@ class EncoderSettings(ModelSettings):
     request_timeout_seconds: float = Field(default=30.0, gt=0)
     """Time limit of an interactive request: answered within it, or refused."""
 
-    bulk_timeout_seconds: float = Field(default=120.0, gt=0)
+    bulk_timeout_seconds: float = Field(default=300.0, gt=0)
     """Time limit of a bulk request."""
 
     interactive_texts: int = Field(default=16, ge=0)

@@ -4,9 +4,9 @@ A request is let in when it can be expected to be answered well within its time:
 is told at once when to come back.
 """
 
-CAUTION = 2.0
-"""A request is accepted when its expected wait, times this, is within its time limit: the estimate may be wrong by
-as much."""
+CAUTION = 4.0
+"""A request is accepted when its expected wait, times this, is within its time limit: the estimate may be wrong by as
+much, and a long queue serves nobody."""
 _DECAY = 0.9
 """Weight of the past in the estimate of throughput, for each further batch."""
 

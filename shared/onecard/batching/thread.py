@@ -2,11 +2,17 @@
 
 import asyncio
 import queue
+import sys
 import threading
 from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
+
+SWITCH_SECONDS = 0.00005
+"""How long the event loop may go on in Python while this thread waits to. A batch has some 400 operations, after each
+of which the thread needs the interpreter's lock again; Python's 5 ms would make each of them wait for a whole request
+while the loop refuses a crowd."""
 
 
 class DeviceThread:
@@ -18,6 +24,7 @@ class DeviceThread:
     """
 
     def __init__(self) -> None:
+        sys.setswitchinterval(SWITCH_SECONDS)
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         # A daemon, so that a device that hangs cannot keep the process from ending.
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)

@@ -1,5 +1,6 @@
 """Device and precision of a torch process. torch is imported lazily."""
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,9 @@ from onecard.settings import ModelSettings
 
 if TYPE_CHECKING:
     import torch
+
+KEPT_KERNELS = 64
+"""Shapes whose kernels are kept on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -40,5 +44,16 @@ def choose(settings: ModelSettings) -> Device:
         if settings.gpu_device >= torch.cuda.device_count():
             raise SystemExit(f"GPU_DEVICE={settings.gpu_device}, but there are {torch.cuda.device_count()} GPUs here.")
         return Device(f"cuda:{settings.gpu_device}", "float16" if settings.use_fp16 else "float32")
+    _bound_kernel_caches()
     half = settings.use_fp16 and cpu_multiplies_bfloat16()
     return Device("cpu", "bfloat16" if half else "float32")
+
+
+def _bound_kernel_caches() -> None:
+    """Let oneDNN, and torch's layer above it, keep the kernels of a few shapes only.
+
+    Nearly every batch has a shape of its own, and a kernel kept for it costs about 1 MB: by default up to a thousand
+    of them. Making one anew takes no time that could be measured.
+    """
+    for variable in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(variable, str(KEPT_KERNELS))
