@@ -1,7 +1,7 @@
 # `make` shows what there is. Everything but `clean` and `down` installs first, if something is new.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install models up demo down status logs plan test lint lock bench-encoders clean
+.PHONY: help install models up demo down status logs plan test lint lock bench-encoders bench-overload clean
 
 PYTHON ?= python3.11
 FLAVOUR ?= $(if $(wildcard /dev/nvidia[0-9]* /dev/dxg),cuda,cpu)
@@ -55,6 +55,9 @@ lock: $(STAMP) ## Resolve constraints.txt anew from the pyproject files
 
 bench-encoders: $(STAMP) ## Measure the encoder beside its peers; a short look with options=--quick
 	@$(BIN)/python -m bench.encoders $(options)
+
+bench-overload: $(STAMP) ## Flood the encoder with four times what it can do
+	@$(BIN)/python -m bench.overload $(options)
 
 clean: down ## Stop everything; remove the environment and all caches, but not the models
 	rm -rf .venv .venvs .onecard/run .onecard/logs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
