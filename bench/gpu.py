@@ -98,7 +98,7 @@ def as_markdown(head: dict[str, Any], rows: list[dict[str, Any]]) -> str:
         f"{head['date']} · {head['gpu']}, played as {head['card_gb']:g} GB · torch {head['torch']}",
         "## Memory, GiB",
         table(memory),
-        f"## Throughput, texts of {gpu_worker.TOKENS} tokens",
+        "## Throughput, texts of {} to {} tokens".format(*gpu_worker.REVIEW_TOKENS),
         table(speed),
         "## Out of memory",
         *(_back_off_line(row) for row in rows),
@@ -108,10 +108,10 @@ def as_markdown(head: dict[str, Any], rows: list[dict[str, Any]]) -> str:
 
 def _back_off_line(row: dict[str, Any]) -> str:
     back_off = row["back_off"]
-    budgets = " → ".join(f"{budget:,}" for budget in back_off["budgets"])
+    first, last = back_off["budget_tokens"]
     return (
-        f"- {row['model']}, {row['precision']}: budget {budgets} tokens; {back_off['texts']} texts answered in "
-        f"{back_off['batches']} batches, {back_off['refused']} refused."
+        f"- {row['model']}, {row['precision']}: {back_off['answered']} texts answered; {back_off['out_of_memory']} "
+        f"batches ran out of memory, and the budget went from {first:,} to {last:,} tokens."
     )
 
 

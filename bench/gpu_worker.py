@@ -1,51 +1,118 @@
-"""One capped process of `bench.gpu`: reads a job on its standard input, writes its figures to its standard output."""
+"""One capped process of `bench.gpu`: reads a job on its standard input, writes its figures to its standard output.
 
+It runs the services' own engines and their own batcher, on random weights of the true sizes.
+"""
+
+import asyncio
 import json
+import random
 import sys
+import tempfile
 import time
-from dataclasses import asdict
+from collections import deque
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import BertConfig, BertForSequenceClassification, BertModel
+from prometheus_client import CollectorRegistry
+from transformers import BertConfig, BertForSequenceClassification
 
-from bench.backoff import run_all
+from bench import weights
+from embedding_service.engine import SentenceEncoder
+from onecard.batching.batcher import Batcher, Bounds
+from onecard.batching.budget import Limit
+from onecard.batching.engine import Running
+from onecard.batching.metrics import BatchMetrics
+from onecard.batching.queue import Batch, Piece, Ticket, TokenIds
+from onecard.batching.rows import lay_out
+from onecard.batching.thread import DeviceThread
+from onecard.batching.worker import DEPTH
+from onecard.gpu.device import Device
+from onecard.models import ModelFolder
+from onecard.warm_up import LoadedEngine, run
+from sentiment_service.engine import Classifier
 
 MODELS = ("classifier", "encoder")
 WINDOW = 512
 """Longest text; the plan's largest batch is full of such texts."""
-TOKENS = 32
-"""Tokens of each text where throughput is measured."""
+REVIEW_TOKENS = (8, 28)
+"""Shortest and longest text where throughput is measured: 18 on average."""
 SECONDS = 3.0
 """Length of one throughput measurement."""
 BUDGETS = (512, 2_048, 8_192, 32_768, 65_536)
 """Padded tokens in a batch; those over the plan's largest are left out."""
 LONG_TEXTS = 512
-"""Texts of the back-off demonstration, each as long as the window, asked for in one batch."""
+"""Texts of the back-off demonstration, each as long as the window, allowed in one batch."""
 
 
-class Bert:
-    """Random BERT-base weights on the GPU."""
+@dataclass(frozen=True)
+class BackOff:
+    """What became of more than the card holds."""
 
-    def __init__(self, model: str, precision: str) -> None:
-        torch.manual_seed(0)
-        config = BertConfig(vocab_size=32_000, num_labels=2)
-        kind = BertForSequenceClassification if model == "classifier" else BertModel
-        self._model = kind(config).to(getattr(torch, precision)).to("cuda").eval()
+    answered: int
+    """Texts."""
+    out_of_memory: int
+    """Batches that did not fit."""
+    budget_tokens: tuple[int, int]
+    """At first and at the end."""
 
-    @torch.inference_mode()
-    def run(self, texts: int, tokens: int) -> Tensor:
-        """A batch without padding: float32 on the CPU, probabilities (texts, 2) or unit vectors (texts, 768)."""
-        ids = torch.randint(5, 32_000, (texts, tokens), device="cuda")
-        mask = torch.ones_like(ids)
-        outputs = self._model(input_ids=ids, attention_mask=mask)
-        if hasattr(outputs, "logits"):
-            probabilities: Tensor = outputs.logits.float().softmax(-1)
-            return probabilities.cpu()
-        kept = mask.unsqueeze(-1).to(outputs.last_hidden_state.dtype)
-        mean = (outputs.last_hidden_state * kept).sum(1) / kept.sum(1)
-        return torch.nn.functional.normalize(mean.float(), dim=-1).cpu()
+
+def load(model: str, folder: Path, device: Device) -> LoadedEngine[Any]:
+    """A service's engine on random weights, which are written to `folder` first."""
+    if model == "encoder":
+        weights.build(folder)
+        return SentenceEncoder(ModelFolder(folder, model, "random", None), device)
+    torch.manual_seed(weights.SEED)
+    config = BertConfig(vocab_size=weights.VOCABULARY, id2label={0: "negative", 1: "positive"})
+    BertForSequenceClassification(config).save_pretrained(folder)
+    return Classifier(ModelFolder(folder, model, "random", None), device)
+
+
+def texts_of(tokens: int, lengths: tuple[int, int]) -> list[TokenIds]:
+    """Texts of random lengths between both, about so many tokens in all; one at least."""
+    rng = random.Random(0)
+    made: list[TokenIds] = []
+    while not made or sum(map(len, made)) + lengths[1] <= tokens:
+        made.append([rng.randrange(5, 1_000) for _ in range(rng.randint(*lengths))])
+    return made
+
+
+def texts_per_second(engine: LoadedEngine[Any], budget: int, seconds: float = SECONDS) -> float:
+    """Over batches of about `budget` tokens, as many begun at a time as the services begin."""
+    texts = texts_of(budget, REVIEW_TOKENS)
+    ticket = Ticket(texts, "bulk", deadline=0)
+    pieces = [Piece(ticket, index) for index in range(len(texts))]
+    multiple = 8 if torch.cuda.is_available() else 1
+    run(engine, texts, multiple)
+    begun: deque[Running[Any]] = deque()
+    count, started = 0, time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        begun.append(engine.launch(Batch(pieces, lay_out([len(text) for text in texts], multiple=multiple))))
+        if len(begun) == DEPTH:
+            begun.popleft().result()
+            count += len(texts)
+    while begun:
+        begun.popleft().result()
+        count += len(texts)
+    return count / (time.perf_counter() - started)
+
+
+async def back_off(engine: LoadedEngine[Any], texts: list[TokenIds]) -> BackOff:
+    """Hand the batcher a budget that holds all the texts at once, and let it find one that fits."""
+    registry = CollectorRegistry()
+    first = sum(map(len, texts))
+    bounds = Bounds(
+        Limit(len(texts), first), tokens_per_second=1e6, queue_tokens=first, hang_seconds=120, width_multiple=8
+    )
+    batcher: Batcher[Any] = Batcher(
+        engine, bounds, thread=DeviceThread(), metrics=BatchMetrics(registry), on_lost=lambda: None
+    )
+    outcome = await batcher.submit(texts, lane="bulk", timeout_seconds=300)
+    await batcher.close()
+    errors = registry.get_sample_value("onecard_batch_out_of_memory_total") or 0
+    last = registry.get_sample_value("onecard_batch_budget_tokens") or 0
+    return BackOff(len(outcome.results), int(errors), (first, int(last)))
 
 
 def cap(share: float, card_bytes: int) -> None:
@@ -54,34 +121,23 @@ def cap(share: float, card_bytes: int) -> None:
     torch.cuda.set_per_process_memory_fraction(min(1.0, share * card_bytes / total))
 
 
-def texts_per_second(model: Bert, budget: int) -> float:
-    """Over batches of `budget` padded tokens."""
-    texts = max(1, budget // TOKENS)
-    for _ in range(2):
-        model.run(texts, TOKENS)
-    count, started = 0, time.perf_counter()
-    while time.perf_counter() - started < SECONDS:
-        model.run(texts, TOKENS)  # The result is copied to the CPU, so the batch is done when this returns.
-        count += texts
-    return count / (time.perf_counter() - started)
-
-
-def work(job: dict[str, Any]) -> dict[str, Any]:
+def work(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Load, measure the peak at the plan's largest batch, then speed, then provoke a full card."""
     cap(job["share"], job["card_bytes"])
-    model = Bert(job["model"], job["precision"])
+    engine = load(job["model"], folder, Device("cuda:0", job["precision"]))
     loaded = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    model.run(job["batch_tokens"] // WINDOW, WINDOW)
+    run(engine, texts_of(job["batch_tokens"], (WINDOW, WINDOW)))
     peak = {
         "peak_reserved_bytes": torch.cuda.max_memory_reserved(),
         "peak_allocated_bytes": torch.cuda.max_memory_allocated(),
     }
     budgets = [budget for budget in BUDGETS if budget <= job["batch_tokens"]]
-    speed = {str(budget): texts_per_second(model, budget) for budget in budgets}
-    back_off = run_all([WINDOW] * LONG_TEXTS, WINDOW * LONG_TEXTS, model.run, torch.cuda.empty_cache)
-    return {"loaded_bytes": loaded, **peak, "texts_per_second": speed, "back_off": asdict(back_off)}
+    speed = {str(budget): texts_per_second(engine, budget) for budget in budgets}
+    backed_off = asyncio.run(back_off(engine, texts_of(WINDOW * LONG_TEXTS, (WINDOW, WINDOW))))
+    return {"loaded_bytes": loaded, **peak, "texts_per_second": speed, "back_off": asdict(backed_off)}
 
 
 if __name__ == "__main__":
-    json.dump(work(json.load(sys.stdin)), sys.stdout)
+    with tempfile.TemporaryDirectory() as work_folder:
+        json.dump(work(json.load(sys.stdin), Path(work_folder) / "model"), sys.stdout)

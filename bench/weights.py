@@ -49,7 +49,7 @@ def build(folder: Path = MODEL) -> None:
     folder.mkdir(parents=True)
     write_tokenizer(folder)
     _write_weights(folder)
-    _write_modules(folder)
+    write_modules(folder)
     (folder / _DONE).write_text(json.dumps(_RECIPE))
 
 
@@ -89,7 +89,8 @@ def _write_weights(folder: Path) -> None:
     BertModel(config).eval().save_pretrained(folder)
 
 
-def _write_modules(folder: Path) -> None:
+def write_modules(folder: Path) -> None:
+    """What makes a BERT's folder one of sentence-transformers: mean pooling, window 128."""
     modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
     entries = [
         {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{name}"}

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from onecard.batching.queue import Batch, TokenIds
 from onecard.gpu.device import Device
 from onecard.gpu.half import halve_linears, loading_dtype
-from onecard.gpu.tensors import Leaving, RowTensors, device_errors, first_position
+from onecard.gpu.tensors import Leaving, RowTensors, first_position, on_device
 from onecard.models import ModelFolder
 
 Vector = npt.NDArray[np.float32]
@@ -35,9 +35,15 @@ class SentenceEncoder:
         self._device = device
         self._pad_id: int = self._model.tokenizer.pad_token_id or 0
         self._first_position = first_position(self._encoder.config)
-        self.window: int = self._model.max_seq_length
+        positions: int = self._encoder.config.max_position_embeddings - self._first_position
+        self.window: int = min(self._model.max_seq_length or positions, positions)
         """Most tokens of one text."""
+        self.vocabulary: int = self._encoder.config.vocab_size
+        """Token ids are below it."""
+        if getattr(self._model[0], "do_lower_case", False) or self._model.default_prompt_name:
+            raise SystemExit("this model wants its texts changed (lower case, a prompt), which is not done here.")
 
+    @on_device
     @torch.inference_mode()
     def launch(self, batch: Batch) -> Leaving[Vector]:
         """Unit vector of each text, float32 of shape (size,).
@@ -45,16 +51,15 @@ class SentenceEncoder:
         The model's own modules pool (the token vectors' mean, for Korean SBERT); the vectors are normalised
         in FP32, since dot products of unnormalised ones rank worse.
         """
-        with device_errors():
-            rows = RowTensors.of(batch, pad_id=self._pad_id, device=self._device.name)
-            states = self._encoder(
-                input_ids=rows.ids, position_ids=rows.positions + self._first_position, attention_mask=rows.mask
-            ).last_hidden_state
-            tokens, mask = rows.texts(states)
-            features: dict[str, Any] = {"token_embeddings": tokens, "attention_mask": mask}
-            for pool in self._poolers:
-                features = pool(features)
-            return Leaving(normalize(features["sentence_embedding"].float(), dim=-1), _vectors)
+        rows = RowTensors.of(batch, pad_id=self._pad_id, device=self._device.name)
+        states = self._encoder(
+            input_ids=rows.ids, position_ids=rows.positions + self._first_position, attention_mask=rows.mask
+        ).last_hidden_state
+        tokens, mask = rows.texts(states)
+        features: dict[str, Any] = {"token_embeddings": tokens, "attention_mask": mask}
+        for pool in self._poolers:
+            features = pool(features)
+        return Leaving(normalize(features["sentence_embedding"].float(), dim=-1), _vectors)
 
     @torch.inference_mode()
     def alone(self, text: TokenIds) -> Vector:

@@ -14,7 +14,15 @@ from onecard.edge import state_of
 from onecard.errors import BadUpstream, DeadlineExceeded, Unavailable, error_body
 from onecard.leaving import while_connected
 
-FORWARDED = ("accept", "content-type", "traceparent", "tracestate", "x-request-id")
+FORWARDED = (
+    "accept",
+    "content-type",
+    "traceparent",
+    "tracestate",
+    "x-onecard-lane",
+    "x-onecard-timeout-ms",
+    "x-request-id",
+)
 """The client's headers that a service gets. A list of what may pass: everything else stays outside."""
 RETURNED = ("allow", "content-type", "retry-after", "x-cache")
 """The service's headers that the client gets."""

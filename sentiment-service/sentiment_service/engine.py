@@ -8,7 +8,7 @@ from transformers import AutoModelForSequenceClassification
 from onecard.batching.queue import Batch, TokenIds
 from onecard.gpu.device import Device
 from onecard.gpu.half import halve_linears, loading_dtype
-from onecard.gpu.tensors import Leaving, RowTensors, device_errors, first_position
+from onecard.gpu.tensors import Leaving, RowTensors, first_position, on_device
 from onecard.models import ModelFolder
 
 _POSITIVE = frozenset({"positive", "pos", "긍정"})
@@ -48,20 +48,22 @@ class Classifier:
         self._first_position = first_position(model.config)
         self.window: int = model.config.max_position_embeddings - self._first_position
         """Most tokens of one text."""
+        self.vocabulary: int = model.config.vocab_size
+        """Token ids are below it."""
 
+    @on_device
     @torch.inference_mode()
     def launch(self, batch: Batch) -> Leaving[float]:
         """Probability of the positive class for each text."""
-        with device_errors():
-            rows = RowTensors.of(batch, pad_id=self._pad_id, device=self._device.name)
-            encoder = self._model.base_model
-            states = encoder(
-                input_ids=rows.ids, position_ids=rows.positions + self._first_position, attention_mask=rows.mask
-            ).last_hidden_state
-            firsts = rows.firsts(states)[:, None]  # (N, 1, size): N texts of one token, which is all that heads look at
-            if getattr(encoder, "pooler", None) is not None:
-                firsts = encoder.pooler(firsts)
-            return Leaving(self._positive(self._model.classifier(firsts)), torch.Tensor.tolist)
+        rows = RowTensors.of(batch, pad_id=self._pad_id, device=self._device.name)
+        encoder = self._model.base_model
+        states = encoder(
+            input_ids=rows.ids, position_ids=rows.positions + self._first_position, attention_mask=rows.mask
+        ).last_hidden_state
+        firsts = rows.firsts(states)[:, None]  # (N, 1, size): N texts of one token, which is all that heads look at
+        if getattr(encoder, "pooler", None) is not None:
+            firsts = encoder.pooler(firsts)
+        return Leaving(self._positive(self._model.classifier(firsts)), torch.Tensor.tolist)
 
     @torch.inference_mode()
     def alone(self, text: TokenIds) -> float:

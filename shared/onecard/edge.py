@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from onecard import logs, wire
 from onecard.auth import KeyGuard
-from onecard.errors import BodyTooLarge, InternalError, SlowRequest, render
+from onecard.errors import BodyTooLarge, InternalError, SlowRequest, Unavailable, render
 from onecard.leaving import ClientGone
 from onecard.metrics import HttpMetrics
 from onecard.settings import ServiceSettings
@@ -150,6 +150,13 @@ class Edge:
             await exchange.answer(error, close=not body_read)
         except ClientGone:
             exchange.status = _CLIENT_CLOSED
+        except asyncio.CancelledError:
+            # The server stops, and the time to finish what was accepted is over. Nobody else cancels a request.
+            if exchange.status:
+                raise
+            await exchange.answer(
+                Unavailable("The service is stopping. Try again shortly.", retry_after=15), close=True
+            )
         except Exception:
             log.exception("request failed")
             if exchange.status:
@@ -203,7 +210,8 @@ class Edge:
             self._metrics.in_flight.dec()
             self._metrics.record(route, scope["method"], status, ms / 1000)
         # Refusals at the gate come by the thousand; the metrics count them, and a line each would cost more than they.
-        quiet = exchange.at_gate or route.startswith("/health") or route == "/metrics"
+        refused = exchange.at_gate and status in (429, 503)
+        quiet = refused or route.startswith("/health") or route == "/metrics"
         level = log.debug if quiet else log.info
         sizes = {"ms": round(ms, 2), "bytes_out": exchange.bytes_out}
         level("request", route=route, method=scope["method"], status=status, **sizes)

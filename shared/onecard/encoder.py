@@ -15,7 +15,7 @@ from starlette.types import Scope
 from transformers.utils.logging import disable_progress_bar
 
 from onecard import logs, model_files
-from onecard.batching.batcher import Batcher, Bounds, Outcome
+from onecard.batching.batcher import Batcher, Bounds
 from onecard.batching.budget import Limit
 from onecard.batching.metrics import BatchMetrics
 from onecard.batching.thread import DeviceThread
@@ -61,6 +61,8 @@ class Encoder(Generic[Result]):
     device: Device
     settings: EncoderSettings
     reader: TextReader
+    reading: asyncio.Semaphore
+    """Held while a thread tokenises: the tokenizer uses several cores itself, and they are the model's."""
     batcher: Batcher[Result]
 
     async def answer(self, inputs: Inputs, *, truncate: bool, request: Request) -> Answered[Result]:
@@ -73,25 +75,28 @@ class Encoder(Generic[Result]):
         """
         check_inputs(inputs, self.settings.max_inputs)
         agreed = terms(request.headers, len(inputs), self.settings)
-        self.batcher.check_room(agreed.lane, len(inputs), agreed.timeout_seconds)
-        started = time.perf_counter()
-        ids = await self._read(inputs, truncate)
-        read = time.perf_counter()
-        outcome = await while_connected(self._submit(ids, agreed), request.receive)
         timings: dict[str, float] = state_of(request.scope)["timings"]
-        timings["tokenize"] = (read - started) * 1000
+        return await while_connected(self._work(inputs, truncate, agreed, timings), request.receive)
+
+    async def _work(self, inputs: Inputs, truncate: bool, agreed: Terms, timings: dict[str, float]) -> Answered[Result]:
+        started = time.monotonic()
+        ids = await self._read(inputs, truncate, agreed)
+        read = time.monotonic() - started
+        left = max(0.0, agreed.timeout_seconds - read)
+        outcome = await self.batcher.submit(ids, lane=agreed.lane, timeout_seconds=left)
+        timings["tokenize"] = read * 1000
         timings["queue"] = outcome.queue_seconds * 1000
         timings["inference"] = outcome.inference_seconds * 1000
         return Answered(outcome.results, sum(map(len, ids)))
 
-    async def _submit(self, ids: list[list[int]], agreed: Terms) -> Outcome[Result]:
-        return await self.batcher.submit(ids, lane=agreed.lane, timeout_seconds=agreed.timeout_seconds)
-
-    async def _read(self, inputs: Inputs, truncate: bool) -> list[list[int]]:
+    async def _read(self, inputs: Inputs, truncate: bool, agreed: Terms) -> list[list[int]]:
         read: Any = self.reader.read if isinstance(inputs[0], str) else self.reader.check_ids
         if sum(map(len, inputs)) <= INLINE_CHARACTERS:
             return list(read(inputs, truncate=truncate))
-        return list(await asyncio.to_thread(read, inputs, truncate=truncate))
+        async with self.reading:
+            # One that would be refused afterwards is refused now, before it costs the tokenizer's time.
+            self.batcher.check_room(agreed.lane, len(inputs), agreed.timeout_seconds)
+            return list(await asyncio.to_thread(read, inputs, truncate=truncate))
 
     def check_model(self, name: str | None) -> None:
         """Accept the model's names.
@@ -153,9 +158,10 @@ async def open_encoder(
         tokens_per_second=warm.tokens_per_second,
         queue_tokens=settings.queue_tokens,
         hang_seconds=settings.batch_hang_seconds,
+        width_multiple=device.width_multiple,
     )
     batcher = Batcher(engine, bounds, thread=thread, metrics=BatchMetrics(app.state.registry), on_lost=_end_process)
-    app.state.service = Encoder(folder, device, settings, reader, batcher)
+    app.state.service = Encoder(folder, device, settings, reader, asyncio.Semaphore(1), batcher)
     try:
         yield
     finally:
@@ -166,13 +172,14 @@ def _load(
     folder: ModelFolder, device: Device, most: Limit, load: Loader[Result]
 ) -> tuple[LoadedEngine[Result], TextReader, Warm]:
     disable_progress_bar()  # It would write control characters into the JSON log.
+    device.enter()
     started = time.perf_counter()
-    log.info("loading", model=folder.name, device=device.name, precision=device.precision)
+    log.info("loading", model=folder.name, device=device.name, precision=device.precision, attention="sdpa")
     try:
         engine = load(folder, device)
-        reader = TextReader.load(folder.path, engine.window)
-        warm = warm_up(engine, reader, most)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reader = TextReader.load(folder.path, engine.window, engine.vocabulary)
+        warm = warm_up(engine, reader, most, device.width_multiple)
+    except Exception as error:
         log.exception("model does not load", model=folder.name)
         raise SystemExit(
             f"model {folder.name} does not load ({type(error).__name__}); the log has the place."

@@ -99,10 +99,10 @@ class EncoderSettings(ModelSettings):
     """A batch that takes longer means that the device hangs: the service ends, to be started anew."""
 
     queue_tokens: int = Field(default=262_144, ge=1)
-    """Most tokens that wait for the device; requests over it are refused with 429."""
+    """While more tokens wait in a lane, requests for it are refused with 429."""
 
     request_timeout_seconds: float = Field(default=30.0, gt=0)
-    """Time limit of an interactive request: answered within it, or refused."""
+    """Time limit of an interactive request, from the end of its body."""
 
     bulk_timeout_seconds: float = Field(default=300.0, gt=0)
     """Time limit of a bulk request."""

@@ -17,10 +17,12 @@ class TextReader:
     tokenizer: Tokenizer
     window: int
     """Most tokens of one text, special tokens included."""
+    vocabulary: int
+    """Token ids that both the tokenizer and the model know are below it."""
 
     @classmethod
-    def load(cls, folder: Path, window: int) -> "TextReader":
-        """The tokenizer in `folder`.
+    def load(cls, folder: Path, window: int, vocabulary: int) -> "TextReader":
+        """The tokenizer in `folder`, for a model with this window and this many token ids.
 
         Raises:
             SystemExit: the folder holds no tokenizer that the tokenizers library reads.
@@ -31,7 +33,7 @@ class TextReader:
         tokenizer: Tokenizer = loaded.backend_tokenizer
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        return cls(tokenizer, window)
+        return cls(tokenizer, window, min(vocabulary, tokenizer.get_vocab_size()))
 
     def read(self, texts: Sequence[str], *, truncate: bool) -> list[list[int]]:
         """Token ids of each text, at most `window` each, the closing special token kept.
@@ -49,7 +51,7 @@ class TextReader:
             InvalidRequest: an id is outside the vocabulary.
             InputTooLong: as in `read`.
         """
-        size = self.tokenizer.get_vocab_size()
+        size = self.vocabulary
         for index, ids in enumerate(inputs):
             if any(not 0 <= token < size for token in ids):
                 raise InvalidRequest(f"input[{index}] has a token id outside 0..{size - 1}.", param="input")

@@ -32,6 +32,10 @@ class LoadedEngine(Engine[Result], Protocol[Result]):
     def window(self) -> int:
         """Most tokens of one text, special tokens included."""
 
+    @property
+    def vocabulary(self) -> int:
+        """Token ids are below it."""
+
     def alone(self, text: TokenIds) -> Result:
         """What the model's own library makes of one text, without any of our batching."""
 
@@ -49,20 +53,19 @@ class Warm:
     """At that batch."""
 
 
-def warm_up(engine: LoadedEngine[Result], reader: TextReader, most: Limit) -> Warm:
+def warm_up(engine: LoadedEngine[Result], reader: TextReader, most: Limit, width_multiple: int) -> Warm:
     """Check the model's answers, then run the largest batch, halved until it fits, and time it.
 
     Raises:
         SystemExit: the model does not take packed rows, or not even one text of its window fits the device.
     """
-    _check(engine, reader.read(SAMPLES, truncate=True))
+    _check(engine, reader.read(SAMPLES, truncate=True), width_multiple)
     longest = reader.read(["가 " * engine.window], truncate=True)[0]
     while True:
         texts = _fill(longest, most)
         try:
-            run(engine, texts)
-            started = time.monotonic()
-            run(engine, texts)
+            run(engine, texts, width_multiple)
+            seconds = min(_timed(engine, texts, width_multiple) for _ in range(2))
         except OutOfMemory:
             if len(texts) == 1:
                 raise SystemExit(
@@ -72,18 +75,24 @@ def warm_up(engine: LoadedEngine[Result], reader: TextReader, most: Limit) -> Wa
             most = Limit(most.texts, sum(map(len, texts)) // 2)
             log.warning("out of memory while warming up", budget_tokens=most.tokens)
         else:
-            return Warm(most, sum(map(len, texts)) / (time.monotonic() - started))
+            return Warm(most, sum(map(len, texts)) / seconds)
 
 
-def run(engine: Engine[Result], texts: Sequence[TokenIds]) -> Sequence[Result]:
+def _timed(engine: Engine[Result], texts: Sequence[TokenIds], width_multiple: int) -> float:
+    started = time.monotonic()
+    run(engine, texts, width_multiple)
+    return time.monotonic() - started
+
+
+def run(engine: Engine[Result], texts: Sequence[TokenIds], width_multiple: int = 1) -> Sequence[Result]:
     """The results of texts, in one batch."""
     ticket = Ticket(texts, "interactive", deadline=0)
     pieces = [Piece(ticket, index) for index in range(len(texts))]
-    return engine.launch(Batch(pieces, lay_out([len(text) for text in texts]))).result()
+    return engine.launch(Batch(pieces, lay_out([len(text) for text in texts], multiple=width_multiple))).result()
 
 
-def _check(engine: LoadedEngine[Result], texts: Sequence[TokenIds]) -> None:
-    packed = run(engine, texts)
+def _check(engine: LoadedEngine[Result], texts: Sequence[TokenIds], width_multiple: int) -> None:
+    packed = run(engine, texts, width_multiple)
     if not all(engine.agree(one, engine.alone(text)) for one, text in zip(packed, texts, strict=True)):
         raise SystemExit(
             "this model answers differently when several texts share a row, so it cannot be batched here. "
@@ -92,5 +101,9 @@ def _check(engine: LoadedEngine[Result], texts: Sequence[TokenIds]) -> None:
 
 
 def _fill(longest: TokenIds, most: Limit) -> list[TokenIds]:
-    """Texts of the model's window, as many as a batch may hold; one at least."""
-    return [longest] * max(1, min(most.texts, most.tokens // len(longest)))
+    """Texts of the model's window, as many as a batch may hold, one at least.
+
+    The last one is a token shorter: without any difference no mask would be needed, and the mask is part of the cost.
+    """
+    count = max(1, min(most.texts, most.tokens // len(longest)))
+    return [*[longest] * (count - 1), longest[:-1]]

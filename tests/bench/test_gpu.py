@@ -6,46 +6,44 @@ import sys
 import pytest
 import torch
 
-from bench import gpu
-from bench.backoff import run_all
+from bench import gpu, gpu_worker
 from bench.places import ROOT
+from onecard.batching.engine import OutOfMemory, Running
+from onecard.batching.queue import Batch
+from onecard.gpu.device import Device
+from onecard.warm_up import LoadedEngine
 
 
-def card(holds_tokens: int, ran: list[tuple[int, int]]):  # type: ignore[no-untyped-def]
-    """A `run` for a card with room for so many padded tokens."""
-
-    def run(texts: int, tokens: int) -> None:
-        if texts * tokens > holds_tokens:
-            raise torch.OutOfMemoryError
-        ran.append((texts, tokens))
-
-    return run
+@pytest.fixture(scope="module", params=gpu_worker.MODELS)
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LoadedEngine[object]:
+    """Each engine as the benchmark loads it, on the CPU."""
+    return gpu_worker.load(request.param, tmp_path_factory.mktemp("model") / "m", Device("cpu", "float32"))
 
 
-def test_back_off_runs_every_text() -> None:
-    """The budget is halved until a batch fits, and every text is run once."""
-    ran: list[tuple[int, int]] = []
-    outcome = run_all([100] * 64, 6_400, card(1_600, ran), lambda: None)
-    assert outcome.budgets == [6_400, 3_200, 1_600]
-    assert (outcome.texts, outcome.refused) == (64, 0)
-    assert sum(texts for texts, _ in ran) == 64
+def test_speed_is_measured_over_whole_batches(engine: LoadedEngine[object]) -> None:
+    """Also on a device that does one batch at a time."""
+    assert gpu_worker.texts_per_second(engine, 64, seconds=0.2) > 0
 
 
-def test_back_off_refuses_only_what_cannot_fit() -> None:
-    """A text that is too long alone is refused; the others are run."""
-    ran: list[tuple[int, int]] = []
-    outcome = run_all([10, 500, 20], 1_000, card(100, ran), lambda: None)
-    assert (outcome.texts, outcome.refused) == (2, 1)
+async def test_back_off_is_the_services_own(engine: LoadedEngine[object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a card with room for 100 tokens every text is answered, and the report has what it cost."""
+    launch = engine.launch
+
+    def small(batch: Batch) -> Running[object]:
+        if batch.rows.area > 100:
+            raise OutOfMemory
+        return launch(batch)
+
+    monkeypatch.setattr(engine, "launch", small)
+    outcome = await gpu_worker.back_off(engine, gpu_worker.texts_of(320, (20, 20)))
+    assert outcome == gpu_worker.BackOff(answered=16, out_of_memory=2, budget_tokens=(320, 80))
 
 
-def test_back_off_lets_other_errors_through() -> None:
-    """Only a full card is a reason to try again."""
-
-    def broken(texts: int, tokens: int) -> None:
-        raise ValueError("broken")
-
-    with pytest.raises(ValueError, match="broken"):
-        run_all([1], 10, broken, lambda: None)
+@pytest.mark.parametrize("tokens", [1, 100, 5_000])
+def test_texts_fill_what_they_may(tokens: int) -> None:
+    """One at least, and never more than asked for."""
+    made = gpu_worker.texts_of(tokens, (8, 28))
+    assert len(made) == 1 or tokens - 28 < sum(map(len, made)) <= tokens
 
 
 @pytest.mark.parametrize("precision", gpu.PRECISIONS)
@@ -62,11 +60,11 @@ def test_report_names_what_went_over_its_cap() -> None:
     row = {
         "model": "encoder", "precision": "float16", "card_bytes": plan.card_bytes, "share": plan.embedding.fraction,
         "planned_bytes": gpu.planned_bytes(plan), "peak_reserved_bytes": plan.embedding.size_bytes + 2**20,
-        "texts_per_second": {"512": 100.0}, "back_off": {"budgets": [8, 4], "texts": 2, "batches": 1, "refused": 0},
+        "texts_per_second": {"512": 100.0}, "back_off": {"answered": 2, "out_of_memory": 1, "budget_tokens": [8, 4]},
     }  # fmt: skip
     text = gpu.as_markdown({"date": "today", "gpu": "card", "card_gb": 24.0, "torch": "2"}, [row])
     assert "| no |" in text
-    assert "8 → 4 tokens" in text
+    assert "from 8 to 4 tokens" in text
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")

@@ -1,7 +1,9 @@
 """An encoder in bad weather: memory that runs out, a device that hangs, more work than it can do."""
 
 import asyncio
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -113,6 +115,24 @@ async def test_accepted_requests_are_answered_before_it_stops(faulty: Server) ->
     assert [answer.status_code for answer in answers] == [200] * 8
     assert all(len(answer.json()["data"]) == 100 for answer in answers)
     faulty.process.wait(30)
+
+
+def test_what_is_not_done_when_the_time_to_stop_is_over_is_a_503(fault: Path, encoder_env: dict[str, str]) -> None:
+    """In the one error shape and with Retry-After, not a torn connection."""
+    env = {**encoder_env, "FAULT_FILE": str(fault), "DRAIN_SECONDS": "1"}
+    with (
+        serving("tests.faulty_encoder", port_variable="EMBEDDING_PORT", env=env) as server,
+        ThreadPoolExecutor(1) as client,
+    ):
+        fault.write_text("hang")
+        asked = client.submit(embed, server, [TEXT])
+        time.sleep(0.5)
+        server.process.terminate()
+        answer = asked.result(30)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+        assert int(answer.headers["retry-after"]) >= 1
+        server.process.wait(30)
+        assert "Exception in ASGI" not in server.log()
 
 
 @pytest.mark.parametrize(

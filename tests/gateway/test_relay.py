@@ -167,10 +167,12 @@ def test_errors_of_a_service_come_in_the_one_shape_and_tell_no_secrets(
 def test_only_listed_headers_pass(door: httpx.Client, canned: Server) -> None:
     """The client's key, cookies and own headers stay outside; the service's stay inside."""
     headers = {"cookie": "c=1", "x-forwarded-for": "1.2.3.4", "traceparent": "00-a-b-01", "x-request-id": "id-1"}
+    headers |= {"x-onecard-lane": "bulk", "x-onecard-timeout-ms": "900"}
     answer = door.post(PATH, json={"case": "echo"}, headers=headers)
     assert not {"server", "set-cookie", "x-internal"} & set(answer.headers)
     got = seen(canned)["headers"]
     assert (got["traceparent"], got["x-request-id"]) == ("00-a-b-01", "id-1")
+    assert (got["x-onecard-lane"], got["x-onecard-timeout-ms"]) == ("bulk", "900")
     assert not {"cookie", "x-forwarded-for"} & set(got)
 
 

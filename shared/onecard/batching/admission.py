@@ -30,16 +30,22 @@ class Throughput:
 
 
 def seconds_too_many(*, ahead_tokens: int, own_tokens: int, tokens_per_second: float, patience_seconds: float) -> float:
-    """By how many seconds a request's expected wait is over what it can afford; 0 means that it is accepted.
+    """By how many seconds the wait is longer than a request can afford; 0 means that it is accepted.
 
-    With nothing ahead a request is always accepted: nothing would be gained by its coming back later.
+    What is ahead may take a `CAUTION`-th of its time limit, and with its own work all of it. With nothing ahead the
+    answer is 0: what cannot be done even then is not a question of waiting, see `seconds_alone`.
 
     Args:
         ahead_tokens: accepted earlier and not answered yet.
         patience_seconds: the request's time limit.
     """
-    if ahead_tokens == 0:
-        return 0.0
-    expected = (ahead_tokens + own_tokens) / tokens_per_second
-    over = max(0.0, expected - patience_seconds / CAUTION)
-    return min(over, ahead_tokens / tokens_per_second)
+    wait = ahead_tokens / tokens_per_second
+    over = max(
+        wait - patience_seconds / CAUTION, wait + seconds_alone(own_tokens, tokens_per_second) - patience_seconds
+    )
+    return min(max(0.0, over), wait)
+
+
+def seconds_alone(own_tokens: int, tokens_per_second: float) -> float:
+    """How long a request takes on an idle device; one for which that is too long can never be answered in time."""
+    return own_tokens / tokens_per_second

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from onecard import logs
-from onecard.batching.admission import Throughput, seconds_too_many
+from onecard.batching.admission import Throughput, seconds_alone, seconds_too_many
 from onecard.batching.budget import Budget, Limit
 from onecard.batching.engine import Engine, OutOfMemory
 from onecard.batching.metrics import BatchMetrics
@@ -33,9 +33,11 @@ class Bounds:
     tokens_per_second: float
     """First estimate of the device's throughput, from warming up."""
     queue_tokens: int
-    """Most tokens that wait; above it a request is refused."""
+    """While more tokens wait in a lane, requests for it are refused."""
     hang_seconds: float
     """A batch that takes longer is taken for lost, and the device with it."""
+    width_multiple: int = 1
+    """What the width of a batch's rows is a multiple of."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Batcher(Generic[Result]):
         self._metrics = metrics
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
-        self._queue = Queue()
+        self._queue = Queue(bounds.width_multiple)
         self._throughput = Throughput(bounds.tokens_per_second)
         self._open: set[_Request[Result]] = set()
         self._is_lost = False
@@ -106,7 +108,7 @@ class Batcher(Generic[Result]):
 
         Raises:
             TooBusy: too much waits for an answer in time; the error says when to come back.
-            DeadlineExceeded: accepted, and not answered in time.
+            DeadlineExceeded: not answered in time; or not accepted, since it could not be even on an idle device.
             InternalError: the engine failed on a batch with one of the texts.
             Unavailable: a single text does not fit the device's memory, or the device is lost.
         """
@@ -138,18 +140,24 @@ class Batcher(Generic[Result]):
         """Refuse what could not be answered in time; cheap, so that it can be asked before a text is even read.
 
         Raises:
-            TooBusy, Unavailable: as in `submit`.
+            TooBusy, DeadlineExceeded, Unavailable: as in `submit`.
         """
         if self._is_lost:
             raise Unavailable("The model is being restarted. Try again shortly.", retry_after=RESTART_SECONDS)
-        ahead = self._ahead(lane)
-        rate = self._throughput.tokens_per_second
+        with self._worker.lock:
+            ahead = self._ahead(lane)
+            rate = self._throughput.tokens_per_second
+        alone = seconds_alone(tokens, rate)
+        if alone > timeout_seconds:
+            raise DeadlineExceeded(
+                f"These texts need about {alone:.0f} s, and the time limit is {timeout_seconds:g} s. "
+                "Send fewer or shorter inputs a request."
+            )
         over = seconds_too_many(
             ahead_tokens=ahead, own_tokens=tokens, tokens_per_second=rate, patience_seconds=timeout_seconds
         )
-        if ahead and ahead + tokens > self._bounds.queue_tokens:
-            over = max(over, min(ahead, ahead + tokens - self._bounds.queue_tokens) / rate)
-        if over:
+        over = max(over, (self._queue.tokens(lane) - self._bounds.queue_tokens) / rate)
+        if over > 0:
             self._metrics.refused(lane)
             raise TooBusy("Too many texts are waiting. Try again after the time in Retry-After.", retry_after=over)
 

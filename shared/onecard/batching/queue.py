@@ -1,7 +1,7 @@
 """What waits, and what runs next. Pure: no clock, no thread, no I/O."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Literal
@@ -76,17 +76,19 @@ class Batch:
 class Queue:
     """Tickets in two lanes, first come first served within each."""
 
+    width_multiple: int = 1
+    """What the width of a batch's rows is a multiple of."""
     _lanes: dict[Lane, deque[Ticket]] = field(default_factory=lambda: {lane: deque() for lane in LANES})
     _tokens: dict[Lane, int] = field(default_factory=lambda: dict.fromkeys(LANES, 0))
     _returned: deque[Piece] = field(default_factory=deque)
     _since_bulk: int = 0
 
     def tokens(self, lane: Lane) -> int:
-        """Tokens that wait in a lane."""
+        """Tokens that wait in a lane, those that came back included."""
         return self._tokens[lane]
 
     def __bool__(self) -> bool:
-        return bool(self._returned) or any(self._tokens.values())
+        return any(self._tokens.values())
 
     def put(self, ticket: Ticket) -> None:
         """Add a ticket at the end of its lane."""
@@ -95,17 +97,25 @@ class Queue:
 
     def put_back(self, pieces: Sequence[Piece]) -> None:
         """Pieces that were taken and could not be run: they go before everything else, in their order."""
-        self._returned.extendleft(piece for piece in reversed(pieces) if not piece.ticket.dropped)
+        alive = [piece for piece in pieces if not piece.ticket.dropped]
+        self._returned.extendleft(reversed(alive))
+        for piece in alive:
+            self._tokens[piece.ticket.lane] += len(piece.ids)
 
     def drop(self, ticket: Ticket) -> None:
-        """Forget a ticket whose client has gone, or whose batch failed: none of its texts is handed out again."""
+        """Forget a ticket: answered, left by its client, or failed. None of its texts is handed out again."""
         if ticket.dropped:
             return
         self._tokens[ticket.lane] -= ticket.waiting_tokens
         ticket.dropped = True
-        if ticket in self._lanes[ticket.lane]:
+        if ticket.taken < len(ticket.texts):
             self._lanes[ticket.lane].remove(ticket)
-        self._returned = deque(piece for piece in self._returned if piece.ticket is not ticket)
+        self._keep_returned(lambda piece: piece.ticket is not ticket)
+
+    def _keep_returned(self, wanted: Callable[[Piece], bool]) -> None:
+        for piece in self._returned:
+            self._tokens[piece.ticket.lane] -= 0 if wanted(piece) else len(piece.ids)
+        self._returned = deque(filter(wanted, self._returned))
 
     def take(self, limit: Limit, now: float) -> Batch | None:
         """The next batch; None when nothing waits.
@@ -113,10 +123,11 @@ class Queue:
         It is within `limit` unless it is a single text. Tickets past their deadline are passed over; whoever keeps
         the clock drops them.
         """
+        self._keep_returned(lambda piece: piece.ticket.deadline > now)
         pieces = self._fitting(limit, now)
         if not pieces:
             return None
-        batch = _within(pieces, limit)
+        batch = _within(pieces, limit, self.width_multiple)
         if not self._returned:
             bulk_waits = self._tokens["bulk"] > 0 and batch.pieces[0].ticket.lane != "bulk"
             self._since_bulk = self._since_bulk + 1 if bulk_waits else 0
@@ -146,11 +157,11 @@ class Queue:
         )
 
     def _hand_out(self, piece: Piece) -> None:
+        self._tokens[piece.ticket.lane] -= len(piece.ids)
         if self._returned:
             self._returned.popleft()
-            return
-        piece.ticket.taken += 1
-        self._tokens[piece.ticket.lane] -= len(piece.ids)
+        else:
+            piece.ticket.taken += 1
 
 
 def _first(waiting: Iterator[Piece], texts: int, tokens: int, pieces: list[Piece]) -> list[Piece]:
@@ -164,10 +175,10 @@ def _first(waiting: Iterator[Piece], texts: int, tokens: int, pieces: list[Piece
     return pieces
 
 
-def _within(pieces: list[Piece], limit: Limit) -> Batch:
+def _within(pieces: list[Piece], limit: Limit, multiple: int) -> Batch:
     """As many of `pieces`, from the front, as stay within the limit once they lie in rows."""
     while True:
-        rows = lay_out([len(piece.ids) for piece in pieces])
+        rows = lay_out([len(piece.ids) for piece in pieces], multiple=multiple)
         if rows.area <= limit.tokens or len(pieces) == 1:
             return Batch(pieces, rows)
         pieces = pieces[: max(1, min(len(pieces) - 1, len(pieces) * limit.tokens // rows.area))]

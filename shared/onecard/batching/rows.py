@@ -21,7 +21,7 @@ class Rows:
     texts: tuple[tuple[int, ...], ...]
     """Indices of texts, row by row; each index once."""
     width: int
-    """Tokens of the fullest row."""
+    """Tokens of the fullest row, rounded up."""
 
     @property
     def area(self) -> int:
@@ -29,7 +29,7 @@ class Rows:
         return len(self.texts) * self.width
 
 
-def lay_out(lengths: Sequence[int], *, row_tokens: int = ROW_TOKENS) -> Rows:
+def lay_out(lengths: Sequence[int], *, row_tokens: int = ROW_TOKENS, multiple: int = 1) -> Rows:
     """Rows of nearly equal fill.
 
     Longest first, each text goes to the emptiest row (the LPT rule of multiprocessor scheduling). Of three numbers
@@ -38,19 +38,21 @@ def lay_out(lengths: Sequence[int], *, row_tokens: int = ROW_TOKENS) -> Rows:
 
     Args:
         lengths: tokens of each text; at least one text.
+        multiple: the width is rounded up to a multiple of it.
     """
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     aim = max(row_tokens, lengths[order[0]])
     enough = -(-sum(lengths) // aim)
     counts = {min(count, len(lengths)) for count in (enough, enough + 1, len(lengths))}
-    return min((_fill(order, lengths, count) for count in counts), key=lambda rows: (rows.area, rows.width))
+    return min((_fill(order, lengths, count, multiple) for count in counts), key=lambda rows: (rows.area, rows.width))
 
 
-def _fill(order: Sequence[int], lengths: Sequence[int], count: int) -> Rows:
+def _fill(order: Sequence[int], lengths: Sequence[int], count: int, multiple: int) -> Rows:
     rows: list[list[int]] = [[] for _ in range(count)]
     emptiest = [(0, row) for row in range(count)]
     for index in order:
         tokens, row = emptiest[0]
         rows[row].append(index)
         heapq.heapreplace(emptiest, (tokens + lengths[index], row))
-    return Rows(tuple(map(tuple, rows)), max(tokens for tokens, _ in emptiest))
+    fullest = max(tokens for tokens, _ in emptiest)
+    return Rows(tuple(map(tuple, rows)), -(-fullest // multiple) * multiple)

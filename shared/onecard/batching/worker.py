@@ -87,9 +87,9 @@ class Worker(Generic[Result]):
         """Until `stop`."""
         try:
             while True:
-                batch = self._next()
+                batch, busy = self._next()
                 if batch is not None:
-                    self._begin(batch)
+                    self._begin(batch, busy)
                 elif not self._begun:
                     return
                 while self._begun and (batch is None or len(self._begun) == DEPTH or self._begun[0].running.done()):
@@ -97,8 +97,11 @@ class Worker(Generic[Result]):
         except BaseException as error:  # Nothing may end this loop in silence: requests would wait for ever.
             self._lost(error)
 
-    def _next(self) -> Batch | None:
-        """The next batch. None when the device has work already and none more waits, or when stopping."""
+    def _next(self) -> tuple[Batch | None, bool]:
+        """The next batch, and whether more waits behind it.
+
+        None when the device has work already and none more waits, or when stopping.
+        """
         with self.lock:
             while not self._stopping:
                 batch = self._queue.take(self._budget.limit, time.monotonic()) if self._queue else None
@@ -106,13 +109,12 @@ class Worker(Generic[Result]):
                     self._moved = self._moved if self._begun else time.monotonic()
                     self.running_tokens += batch.tokens
                 if batch is not None or self._begun:
-                    return batch
+                    return batch, bool(self._queue)
                 self.lock.wait(_IDLE_SECONDS if self._queue else None)
-            return None
+            return None, False
 
-    def _begin(self, batch: Batch) -> None:
+    def _begin(self, batch: Batch, busy: bool) -> None:
         started = time.monotonic()
-        busy = bool(self._queue)
         try:
             running = self._engine.launch(batch)
         except EngineLost:
@@ -143,9 +145,10 @@ class Worker(Generic[Result]):
         with self.lock:
             self._ended(batch, now)
             self._budget.succeeded()
-            if begun.busy:
+            limit = self._budget.limit
+            if begun.busy or 2 * batch.tokens >= limit.tokens:
                 self._throughput.observe(batch.tokens, seconds)
-        self._metrics.ran(batch, seconds, self._budget.limit.tokens)
+        self._metrics.ran(batch, seconds, limit.tokens)
         self._deliver(Done(batch, results, None, begun.started))
 
     def _ended(self, batch: Batch, now: float) -> None:
@@ -163,8 +166,8 @@ class Worker(Generic[Result]):
             self._finish_with(batch, error, started)
             return
         with self.lock:
-            self._ended(batch, time.monotonic())
             self._queue.put_back(batch.pieces)
+            self._ended(batch, time.monotonic())
 
     def _failed(self, batch: Batch, error: Exception, started: float) -> None:
         log.error("batch failed", texts=len(batch.pieces), tokens=batch.rows.area, exc_info=error)

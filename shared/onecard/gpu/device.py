@@ -31,6 +31,18 @@ class Device:
         dtype: torch.dtype = getattr(torch, self.precision)
         return dtype
 
+    @property
+    def width_multiple(self) -> int:
+        """What the width of a row of tokens is a multiple of: SDPA on a GPU would copy the mask into one that is."""
+        return 8 if self.name.startswith("cuda") else 1
+
+    def enter(self) -> None:
+        """Make it the calling thread's current device, so that nothing lands on another GPU."""
+        if self.name.startswith("cuda"):
+            import torch
+
+            torch.cuda.set_device(self.name)
+
 
 def choose(settings: ModelSettings) -> Device:
     """FP16 on the GPU; on the CPU bfloat16 where the processor multiplies it in hardware, else FP32.

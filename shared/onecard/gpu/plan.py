@@ -27,7 +27,8 @@ ENGINE_GIB = (1.0, 1.8)
 LIBRARY_GIB = 0.10
 """cuBLAS's and cuDNN's workspaces in a torch process, inside its cap."""
 ENCODER_RESERVE = 1.15
-"""Room for the allocator's blocks over what an encoder needs."""
+"""Room for the allocator's blocks over what an encoder needs, and for the mask of a batch's rows: 3 bytes × the rows'
+width a token, 9 % of the activations at a width of 512."""
 ENCODER_WINDOW = 512
 """Longest text that an encoder's largest batch is planned for, in tokens."""
 

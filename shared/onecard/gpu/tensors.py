@@ -1,10 +1,10 @@
 """Rows of texts as tensors, and back. Imports torch; for engine files only."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from itertools import accumulate
-from typing import Generic, TypeVar
+from typing import Generic, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +15,10 @@ from onecard.batching.engine import EngineLost, OutOfMemory
 from onecard.batching.queue import Batch
 
 Result = TypeVar("Result")
+P = ParamSpec("P")
+T = TypeVar("T")
 
-_CUDA_ALIGNMENT = 8
-"""SDPA's kernels want a mask's width to be a multiple of 8; torch would copy every mask into one that is."""
-
+_COUNTS_FROM_ZERO = frozenset({"bert", "electra"})
 _COUNTS_FROM_PADDING = frozenset({"roberta", "xlm-roberta", "camembert"})
 
 
@@ -36,13 +36,13 @@ class RowTensors:
     """Where each text begins, in the rows laid end to end, int64, (N,)."""
     lengths: torch.Tensor
     """Tokens of each text, int64, (N,)."""
+    longest: int
+    """L. Known on the host: asking the device for it would wait for all that it has begun."""
 
     @classmethod
     def of(cls, batch: Batch, *, pad_id: int, device: str) -> "RowTensors":
         """On `device`. `pad_id` fills what no text covers."""
         width = batch.rows.width
-        if device.startswith("cuda"):
-            width = -(-width // _CUDA_ALIGNMENT) * _CUDA_ALIGNMENT
         shape = (len(batch.rows.texts), width)
         lengths = np.array([len(ids) for ids in batch.texts])
         order = np.array([index for row in batch.rows.texts for index in row])
@@ -61,7 +61,7 @@ class RowTensors:
         full = len(batch.texts) == shape[0] and int(lengths.min()) == width
         mask = None if full else (moved[2][:, None, :, None] == moved[2][:, None, None, :])
         where = _to(np.stack([starts, lengths]), device)
-        return cls(moved[0], moved[1], mask, where[0], where[1])
+        return cls(moved[0], moved[1], mask, where[0], where[1], int(lengths.max()))
 
     def firsts(self, states: torch.Tensor) -> torch.Tensor:
         """Each text's first token out of `states` (R, W, size): (N, size)."""
@@ -71,23 +71,63 @@ class RowTensors:
         """Each text on its own out of `states` (R, W, size), as poolers expect it.
 
         Returns:
-            States (N, L, size), and the int64 mask (N, L) that says what of them is text.
+            States (N, L, size), and the int64 mask (N, L) that says what of them is text. N × L is at most the
+            batch's texts × the model's window, which is what the plan's largest batch has in tokens.
         """
-        places = torch.arange(int(self.lengths.max()), device=states.device)
+        places = torch.arange(self.longest, device=states.device)
         mask = places < self.lengths[:, None]
         cells = torch.where(mask, self.starts[:, None] + places, 0)
         return states.flatten(0, 1)[cells], mask.long()
 
 
 def first_position(config: PretrainedConfig) -> int:
-    """The position that a model gives to a text's first token: 0, as BERT does; RoBERTa counts on from its padding."""
-    return config.pad_token_id + 1 if config.model_type in _COUNTS_FROM_PADDING else 0
+    """The position that a model gives to a text's first token: 0, as BERT does; RoBERTa counts on from its padding.
+
+    Raises:
+        SystemExit: neither is known of this kind of model.
+    """
+    if config.model_type in _COUNTS_FROM_PADDING:
+        return int(config.pad_token_id) + 1
+    if config.model_type in _COUNTS_FROM_ZERO:
+        return 0
+    known = ", ".join(sorted(_COUNTS_FROM_ZERO | _COUNTS_FROM_PADDING))
+    raise SystemExit(f"a model of type {config.model_type} cannot be served here; these can: {known}.")
 
 
 def _to(array: npt.NDArray[np.int64], device: str) -> torch.Tensor:
     tensor = torch.from_numpy(array)
     # From pinned memory the copy does not wait for what the GPU is doing.
     return tensor.pin_memory().to(device, non_blocking=True) if device.startswith("cuda") else tensor
+
+
+def on_device(function: Callable[P, T]) -> Callable[P, T]:
+    """Make torch's errors in `function` those that a batcher knows.
+
+    They are raised when torch's own error is gone: it, or a context manager's frame, would keep the failed batch's
+    tensors alive, and the smaller batch that follows would find the card as full as the first.
+
+    Raises:
+        OutOfMemory: the device's memory, or this process's share of it, is full.
+        EngineLost: CUDA reports a fault that stays until the process ends.
+    """
+
+    @wraps(function)
+    def run(*args: P.args, **options: P.kwargs) -> T:
+        try:
+            return function(*args, **options)
+        except torch.OutOfMemoryError as error:
+            full = str(error)
+        except torch.AcceleratorError as error:
+            full = str(error)
+            if "out of memory" not in full:
+                raise EngineLost(full) from error
+        except RuntimeError as error:
+            full = str(error)
+            if "DefaultCPUAllocator" not in full:
+                raise
+        raise OutOfMemory(full)
+
+    return run
 
 
 class Leaving(Generic[Result]):
@@ -100,39 +140,17 @@ class Leaving(Generic[Result]):
         if results.is_cuda:
             self._results = torch.empty(results.shape, dtype=results.dtype, pin_memory=True)
             self._results.copy_(results, non_blocking=True)
-            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._event.record()
+            # The stream is that of the results' device, whichever this thread's current device is.
+            self._event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            self._event.record(torch.cuda.current_stream(results.device))
 
     def done(self) -> bool:
         """Whether the copy has arrived."""
         return self._event is None or bool(self._event.query())  # type: ignore[no-untyped-call]
 
+    @on_device
     def result(self) -> Sequence[Result]:
         """The results; waits for them."""
-        with device_errors():
-            if self._event is not None:
-                self._event.synchronize()
+        if self._event is not None:
+            self._event.synchronize()
         return self._unpack(self._results)
-
-
-@contextmanager
-def device_errors() -> Iterator[None]:
-    """torch's errors as a batcher knows them.
-
-    Raises:
-        OutOfMemory: the device's memory, or this process's share of it, is full.
-        EngineLost: CUDA reports a fault that stays until the process ends.
-    """
-    full: OutOfMemory | None = None
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        full = OutOfMemory(str(error))
-    except torch.AcceleratorError as error:
-        raise EngineLost(str(error)) from error
-    except RuntimeError as error:
-        if "DefaultCPUAllocator" not in str(error):
-            raise
-        full = OutOfMemory(str(error))
-    if full:  # Raised here, without torch's error as its context: that one keeps the batch's tensors alive.
-        raise full

@@ -287,21 +287,30 @@ async def test_a_deadline_is_kept_and_late_work_is_not_done() -> None:
 
 
 async def test_too_much_is_refused_and_told_when_to_come_back() -> None:
-    """By the tokens that wait, and by the time that they will take."""
+    """By the time that what waits will take, and by the tokens that wait."""
     event, wait = gate()
-    async with opened(Engine(wait), rate=100, queue=600) as at:
-        asked = [asyncio.create_task(at.ask([1] * 50, lane="bulk", seconds=20)) for _ in range(10)]
+    async with opened(Engine(wait), rate=100, queue=400) as at:
+        asked = [asyncio.create_task(at.ask([1] * 50, lane="bulk", seconds=60)) for _ in range(10)]
         await asyncio.sleep(0.05)
         with pytest.raises(TooBusy) as by_time:
-            at.batcher.check_room("bulk", 10, timeout_seconds=4)
-        assert by_time.value.headers == {"retry-after": "4"}  # 510 tokens at 100 a second, 2 s are affordable.
+            at.batcher.check_room("bulk", 10, timeout_seconds=8)
+        assert by_time.value.headers == {"retry-after": "3"}  # 500 tokens at 100 a second; 2 s are affordable.
         with pytest.raises(TooBusy) as by_tokens:
-            at.batcher.check_room("bulk", 300, timeout_seconds=600)
-        assert by_tokens.value.headers == {"retry-after": "2"}  # 200 tokens too many.
-        at.batcher.check_room("interactive", 10, timeout_seconds=4)  # It would go before all of them.
+            at.batcher.check_room("bulk", 10, timeout_seconds=600)
+        assert by_tokens.value.headers == {"retry-after": "1"}  # 450 wait, 50 too many.
+        at.batcher.check_room("interactive", 10, timeout_seconds=8)  # It would go before all of them.
         assert at.metric("queue_refused_total", lane="bulk") == 2
         event.set()
         await asyncio.gather(*asked)
+
+
+async def test_what_cannot_be_done_in_time_is_said_at_once() -> None:
+    """A request too large for its time limit gets its 504 before it costs the device anything."""
+    engine = Engine()
+    async with opened(engine, rate=10) as at:
+        with pytest.raises(DeadlineExceeded, match="need about 6 s"):
+            await at.ask([1] * 60, seconds=5)
+    assert engine.ran == []
 
 
 async def test_interactive_overtakes_bulk() -> None:

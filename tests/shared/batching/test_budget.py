@@ -46,13 +46,23 @@ def test_what_is_refused_would_be_accepted_after_the_wait(ahead: int, own: int, 
     """Retry-After is right: once the device has worked for so long, the same request is let in."""
     over = seconds_too_many(ahead_tokens=ahead, own_tokens=own, tokens_per_second=rate, patience_seconds=patience)
     left = max(0, ahead - int(over * rate + 1))
+    later = seconds_too_many(ahead_tokens=left, own_tokens=own, tokens_per_second=rate, patience_seconds=patience)
     assert over >= 0
-    assert seconds_too_many(ahead_tokens=left, own_tokens=own, tokens_per_second=rate, patience_seconds=patience) < 1e-6
+    assert later < 1e-6
     if over == 0 and ahead:
-        assert (ahead + own) / rate * CAUTION <= patience * 1.001
+        assert ahead / rate * CAUTION <= patience * 1.001
+        assert (ahead + own) / rate <= patience * 1.001
+
+
+@given(st.integers(1, 10**6), st.floats(1, 10**6))
+def test_a_large_request_is_not_shut_out_by_small_ones(own: int, rate: float) -> None:
+    """It may use all of its time limit for itself, while little is ahead of it."""
+    patience = own / rate * 1.5
+    ahead = int(rate * patience / CAUTION / 2)
+    assert seconds_too_many(ahead_tokens=ahead, own_tokens=own, tokens_per_second=rate, patience_seconds=patience) == 0
 
 
 @given(st.integers(1, 10**9), st.floats(0.01, 1))
-def test_an_idle_device_refuses_nobody(own: int, patience: float) -> None:
-    """Nothing would be better later."""
+def test_an_idle_device_tells_nobody_to_come_back_later(own: int, patience: float) -> None:
+    """Nothing would be better then."""
     assert seconds_too_many(ahead_tokens=0, own_tokens=own, tokens_per_second=1, patience_seconds=patience) == 0

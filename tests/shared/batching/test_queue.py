@@ -68,7 +68,13 @@ class Histories(RuleBasedStateMachine):
     @invariant()
     def the_counts_are_right(self) -> None:
         for lane in LANES:
-            waiting = sum(one.waiting_tokens for one in self.tickets if one.lane == lane)
+            waiting = sum(
+                len(ids)
+                for one in self.tickets
+                if one.lane == lane and not one.dropped
+                for index, ids in enumerate(one.texts)
+                if (id(one), index) not in self.ran
+            )
             assert self.queue.tokens(lane) == waiting
 
     def teardown(self) -> None:
@@ -95,6 +101,17 @@ def test_among_equals_the_order_of_arrival_is_kept(requests: list[tuple[list[int
     for lane in LANES:
         order = [(tickets.index(piece.ticket), piece.index) for piece in taken if piece.ticket.lane == lane]
         assert order == sorted(order)
+
+
+@given(st.lists(lengths_, min_size=1, max_size=5), limits_, st.sampled_from([1, 8]))
+def test_widths_are_multiples_of_what_the_device_wants(requests: list[list[int]], limit: Limit, multiple: int) -> None:
+    """And the budget counts the width that the device gets."""
+    queue = Queue(multiple)
+    for lengths in requests:
+        queue.put(ticket(lengths))
+    while batch := queue.take(limit, now=0):
+        assert batch.rows.width % multiple == 0
+        assert len(batch.pieces) == 1 or batch.rows.area <= limit.tokens
 
 
 @given(limits_, st.lists(st.integers(1, 100), min_size=1, max_size=5))

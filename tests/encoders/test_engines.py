@@ -1,0 +1,81 @@
+"""The engines on every family of models that they take, tiny and random."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    ElectraConfig,
+    ElectraForSequenceClassification,
+    ElectraModel,
+    PretrainedConfig,
+    PreTrainedModel,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+    RobertaModel,
+)
+
+from bench.weights import write_modules
+from embedding_service.engine import SentenceEncoder
+from onecard.batching.budget import Limit
+from onecard.gpu.device import Device
+from onecard.models import ModelFolder
+from onecard.texts import TextReader
+from onecard.warm_up import run, warm_up
+from sentiment_service.engine import Classifier
+
+SHAPE = {
+    "vocab_size": 32_000, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
+    "max_position_embeddings": 66, "pad_token_id": 0, "id2label": {0: "negative", 1: "positive"},
+}  # fmt: skip
+FAMILIES: dict[str, tuple[PretrainedConfig, type[PreTrainedModel], type[PreTrainedModel]]] = {
+    "bert": (BertConfig(**SHAPE), BertModel, BertForSequenceClassification),
+    "roberta": (RobertaConfig(**SHAPE), RobertaModel, RobertaForSequenceClassification),
+    "electra": (ElectraConfig(**SHAPE, embedding_size=16), ElectraModel, ElectraForSequenceClassification),
+}
+TEXTS = ["맛있어요", "국물이 진하고 고기도 넉넉해요", "직원이 불친절했어요. 음식도 다 식어 있었습니다.", "양"]
+
+
+def write(
+    folder: Path, config: PretrainedConfig, kind: type[PreTrainedModel], tokenizer: Path, *, sentences: bool
+) -> ModelFolder:
+    torch.manual_seed(0)
+    kind(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
+    if sentences:
+        write_modules(folder)
+    return ModelFolder(folder, folder.name, "random", None)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("service", ["embedding", "sentiment"])
+def test_packed_texts_get_what_they_get_alone(
+    service: str, family: str, precision: str, model_cache: Path, tmp_path: Path
+) -> None:
+    """Whatever positions begin with, and whatever stands on top of the encoder."""
+    config, plain, classifier = FAMILIES[family]
+    sentences = service == "embedding"
+    tokenizer = model_cache / "onecard--standin-ko-sbert"
+    folder = write(tmp_path / "m", config, plain if sentences else classifier, tokenizer, sentences=sentences)
+    engine = (SentenceEncoder if sentences else Classifier)(folder, Device("cpu", precision))
+    reader = TextReader.load(folder.path, engine.window, engine.vocabulary)
+    assert warm_up(engine, reader, Limit(8, 200), 1).most == Limit(8, 200)
+    ids = reader.read([*TEXTS, "맛 " * 200], truncate=True)
+    assert max(map(len, ids)) == engine.window == (65 if family == "roberta" else 66)
+    for packed, text in zip(run(engine, ids, 8), ids, strict=True):
+        assert engine.agree(packed, engine.alone(text))
+
+
+def test_another_family_is_refused_by_name(model_cache: Path, tmp_path: Path) -> None:
+    """One line that says which can be served."""
+    config = DistilBertConfig(vocab_size=32_000, dim=32, n_layers=1, n_heads=2, hidden_dim=64)
+    folder = write(tmp_path / "m", config, DistilBertModel, model_cache / "onecard--standin-ko-sbert", sentences=True)
+    with pytest.raises(SystemExit, match=r"distilbert cannot be served here; these can: bert"):
+        SentenceEncoder(folder, Device("cpu", "float32"))
