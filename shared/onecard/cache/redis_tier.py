@@ -1,0 +1,153 @@
+"""The tier in Redis: shared by all processes, never waited for longer than `ANSWER_SECONDS`."""
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from onecard.cache.address import Address
+from onecard.cache.keys import CacheKind
+from onecard.cache.lane import Lane
+from onecard.cache.link import LinkFailure
+from onecard.cache.metrics import CacheMetrics
+from onecard.cache.resp import ServerError, command
+from onecard.cache.values import SEAL_BYTES, seal
+
+MAX_VALUE_BYTES = 1_000_000
+"""Larger values stay out of Redis: they would hold up everything behind them on the connection."""
+
+MAX_QUEUED = 10_000
+MAX_QUEUED_BYTES = 16_000_000
+"""Bounds on what waits to be written, in values and in bytes; more than that is dropped and counted."""
+
+_BATCH_VALUES = 128
+_BATCH_BYTES = 500_000
+_FLUSH_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Write:
+    """A value to be stored."""
+
+    kind: CacheKind
+    key: bytes
+    payload: bytes
+    expires_at: int
+    """Unix seconds."""
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes up while it waits."""
+        return len(self.key) + len(self.payload)
+
+
+class RedisTier:
+    """Sealed values by key. Reads are answered or given up; writes happen in the background."""
+
+    def __init__(self, address: Address, metrics: CacheMetrics, clock: Callable[[], float]) -> None:
+        """Connect in `start`. `clock` gives Unix seconds."""
+        self._metrics = metrics
+        self._clock = clock
+        self._reads = Lane("read", address, metrics)
+        self._writes = Lane("write", address, metrics)
+        self._queue: deque[Write] = deque()
+        self._queued_bytes = 0
+        self._something = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._writer: asyncio.Task[None] | None = None
+
+    @property
+    def faults(self) -> list[str]:
+        """Which of `reads` and `writes` do not work now."""
+        return [f"{lane.operation}s" for lane in (self._reads, self._writes) if not lane.up]
+
+    async def start(self) -> None:
+        """Connect; a Redis that is away is tried again in the background."""
+        await asyncio.gather(self._reads.start(), self._writes.start())
+        self._writer = asyncio.create_task(self._write_on(), name="cache-writer")
+
+    async def close(self) -> None:
+        """Write out what waits, for half a second at most, and disconnect."""
+        if self._writer is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_FLUSH_SECONDS):
+                    await self._idle.wait()
+            self._writer.cancel()
+            await asyncio.wait([self._writer])
+        self._drop_queue()
+        await asyncio.gather(self._reads.close(), self._writes.close())
+
+    async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None] | None:
+        """What lies under each key, as it lies there, in one round trip; None if Redis gives no answer."""
+        try:
+            (answer,) = await self._reads.call(command(b"MGET", *keys), 1)
+        except (LinkFailure, ServerError):
+            return None
+        if not isinstance(answer, list) or len(answer) != len(keys):
+            self._reads.distrust()
+            return None
+        return [value if isinstance(value, bytes) else None for value in answer]
+
+    def set(self, write: Write) -> None:
+        """Queue a value for writing, or drop and count it if Redis is away or cannot keep up. Returns at once."""
+        full = len(self._queue) >= MAX_QUEUED or self._queued_bytes + write.size_bytes > MAX_QUEUED_BYTES
+        if full or not self._writes.up or len(write.payload) > MAX_VALUE_BYTES:
+            self._metrics.dropped(write.kind, "redis")
+            return
+        self._queue.append(write)
+        self._queued_bytes += write.size_bytes
+        self._idle.clear()
+        self._something.set()
+
+    async def _write_on(self) -> None:
+        while True:
+            await self._something.wait()
+            if not self._writes.up:
+                self._drop_queue()
+            batch = self._next_batch()
+            if not batch:
+                self._something.clear()
+                self._idle.set()
+                continue
+            await self._write(batch)
+
+    def _next_batch(self) -> list[Write]:
+        batch: list[Write] = []
+        size = 0
+        while self._queue and len(batch) < _BATCH_VALUES and size < _BATCH_BYTES:
+            write = self._queue.popleft()
+            self._queued_bytes -= write.size_bytes
+            size += write.size_bytes
+            batch.append(write)
+        return batch
+
+    async def _write(self, batch: list[Write]) -> None:
+        now = self._clock()
+        sealed = [seal(write.key, write.payload, write.expires_at) for write in batch]
+        payload = b"".join(
+            command(b"SET", write.key, value, b"PX", b"%d" % max(1, round((write.expires_at - now) * 1000)))
+            for write, value in zip(batch, sealed, strict=True)
+        )
+        try:
+            await self._writes.call(payload, len(batch))
+        except (LinkFailure, ServerError):
+            for kind, values in _by_kind(batch).items():
+                self._metrics.dropped(kind, "redis", len(values))
+            return
+        for kind, values in _by_kind(batch).items():
+            self._metrics.wrote(kind, "redis", len(values), sum(len(write.payload) + SEAL_BYTES for write in values))
+
+    def _drop_queue(self) -> None:
+        for kind, values in _by_kind(self._queue).items():
+            self._metrics.dropped(kind, "redis", len(values))
+        self._queue.clear()
+        self._queued_bytes = 0
+
+
+def _by_kind(writes: Iterable[Write]) -> dict[CacheKind, list[Write]]:
+    sorted_: dict[CacheKind, list[Write]] = defaultdict(list)
+    for write in writes:
+        sorted_[write.kind].append(write)
+    return sorted_
