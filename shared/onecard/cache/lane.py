@@ -18,13 +18,16 @@ from onecard.cache.link import ANSWER_SECONDS, Link, LinkFailure
 from onecard.cache.metrics import CacheMetrics
 from onecard.cache.resp import Reply, ServerError, command
 
-Operation = Literal["read", "write"]
+Operation = Literal["read", "bulk", "write"]
+"""Bulk: reads of many values, on a connection of their own, so that small reads do not queue behind megabytes."""
 
 BEAT_SECONDS = 1.0
 """Between two looks at a Redis that is up, so that a quiet service learns of its loss, too."""
 
+_READ_PROBE = command(b"MGET", b"onecard:probe")
 _PROBES = {
-    "read": command(b"MGET", b"onecard:probe"),
+    "read": _READ_PROBE,
+    "bulk": _READ_PROBE,
     # A write, since a Redis that is full or a replica answers reads as ever.
     "write": command(b"SET", b"onecard:probe", b"", b"PX", b"1000"),
 }
@@ -38,7 +41,7 @@ log = logs.logger()
 
 
 class Lane:
-    """Reads or writes: each has its own connection and its own health."""
+    """Reads, bulk reads or writes: each has its own connection and its own health."""
 
     def __init__(self, operation: Operation, address: Address, metrics: CacheMetrics) -> None:
         self.operation = operation
@@ -50,6 +53,7 @@ class Lane:
         self._link: Link | None = None
         self._sick = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
+        self._behind_at = 0.0
         self._told: bool | None = None
 
     @property
@@ -72,8 +76,8 @@ class Lane:
             await asyncio.wait([self._keeper])
         self._drop_link()
 
-    async def call(self, payload: bytes, replies: int) -> list[Reply]:
-        """Send commands and wait for their `replies` replies, none of them an error.
+    async def call(self, payload: bytes, replies: int, patience: int = 0) -> list[Reply]:
+        """Send commands and wait for their `replies` replies, none of them an error; `patience` as in `Link.request`.
 
         Raises:
             LinkFailure: no answer in time, or the lane is down.
@@ -83,7 +87,7 @@ class Lane:
             raise LinkFailure("closed")
         started = time.perf_counter()
         try:
-            answers = await self._link.request(payload, replies)
+            answers = await self._link.request(payload, replies, patience)
         except LinkFailure as failure:
             self._metrics.failed(self.operation, failure.reason)
             raise
@@ -110,6 +114,11 @@ class Lane:
         self._sick.set()
 
     def _fell_behind(self) -> None:
+        """Count one for each period, however many requests were late in it."""
+        now = time.monotonic()
+        if now - self._behind_at < ANSWER_SECONDS:
+            return
+        self._behind_at = now
         self._breaker.fell_behind()
         if not self._breaker.closed:
             self._tell(False, "slow")

@@ -56,7 +56,8 @@ class Cache:
     async def get_many(self, kind: CacheKind, keys: Sequence[bytes]) -> list[bytes | None]:
         """The payload under each key, or None. One round trip to Redis at most, for what memory lacks.
 
-        Never raises for a fault of Redis, and never waits for it longer than `ANSWER_SECONDS`.
+        Never raises for a fault of Redis, and never waits for it longer than `ANSWER_SECONDS` once it
+        is silent; see `BULK_VALUES` for how long hundreds of values may take.
         """
         started = time.perf_counter()
         found = self._from_memory(kind, keys)
@@ -183,8 +184,9 @@ async def open_cache(settings: CacheSettings, registry: CollectorRegistry) -> As
             memory = MemoryTier(int(settings.cache_memory_mb * 1_000_000), time.time)
             metrics.watch_memory(lambda: memory.size_bytes)
         redis = RedisTier(settings.redis_address(), metrics, time.time)
-        await redis.start()
     try:
+        if redis is not None:
+            await redis.start()
         yield Cache(memory, redis, metrics, time.time)
     finally:
         if redis is not None:

@@ -1,6 +1,8 @@
 """Whatever answers in Redis's place, requests go on and nothing wrong is served."""
 
 import asyncio
+import socket
+import threading
 import time
 from collections.abc import Callable
 
@@ -107,17 +109,39 @@ async def test_a_half_read_answer_never_reaches_the_next_request(figures: Figure
         assert figures(LOOKUPS, outcome="corrupt") == 0
 
 
-async def test_a_trickling_redis_is_given_up(figures: Figures) -> None:
-    """Data that keeps coming is no answer either: each request is bounded, and after a few nobody asks any more."""
+@pytest.mark.parametrize("values", [20, 600])
+async def test_a_trickling_redis_is_given_up(figures: Figures, values: int) -> None:
+    """Data that keeps coming is no answer either: one wait, and then nobody asks any more."""
     async with impostor() as fake, cache_on(fake.port, figures) as cache:
         await eventually(lambda: cache.status() == "ok")
         fake.portion = 1
-        for _ in range(6):
-            _, seconds = await timed_get(cache, [key(number) for number in range(20)])
-            assert seconds < ANSWER_SECONDS + NOISE_SECONDS
+        _, seconds = await timed_get(cache, [key(number) for number in range(values)])
+        assert seconds < ANSWER_SECONDS + NOISE_SECONDS
         assert cache.status() == "degraded"
         fake.portion = 0
         await eventually(lambda: cache.status() == "ok")
+
+
+async def test_a_name_server_that_hangs_holds_up_nothing(figures: Figures, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread waits for it, however often it is tried, and none of those that other work needs."""
+    release = threading.Event()
+    look_ups: list[str] = []
+
+    def hangs(host: str, *_: object, **__: object) -> list[object]:
+        look_ups.append(host)
+        release.wait(20)
+        raise OSError
+
+    monkeypatch.setattr(socket, "getaddrinfo", hangs)
+    try:
+        async with cache_on(6379, figures, redis_host="redis.invalid") as cache:
+            await asyncio.sleep(1.5)
+            _, seconds = await timed_get(cache, [key(1)])
+            assert seconds < NOISE_SECONDS
+            assert len(look_ups) == 3, "one a lane"
+            assert await asyncio.wait_for(asyncio.to_thread(lambda: 1), 5) == 1
+    finally:
+        release.set()
 
 
 async def test_a_host_that_does_not_exist_is_a_redis_that_is_away(figures: Figures) -> None:

@@ -79,18 +79,17 @@ async def test_a_request_is_one_round_trip(redis: Redis, figures: Figures) -> No
             assert other(LOOKUPS, tier="memory", outcome="hit") == 5
 
 
-async def test_two_thousand_vectors_of_a_request_are_stored_and_found(redis: Redis, figures: Figures) -> None:
-    """Megabytes through a socket in both directions, byte for byte."""
+async def test_thousands_of_vectors_are_stored_and_found(redis: Redis, figures: Figures) -> None:
+    """Megabytes through a socket in both directions, byte for byte, for several requests at a time."""
     async with cache_on(redis.port, figures) as cache:
         await eventually(lambda: cache.status() == "ok")
         items = [(key(number), number.to_bytes(4, "little") * 768) for number in range(2048)]
         cache.set_many(KIND, items, 60)
         await stored(figures, 2048)
         wanted = [value for _, value in items]
-        # A machine that stalls may cost one answer; it may not cost a wrong one.
-        await eventually(lambda: cache.status() == "ok")
-        found = await cache.get_many(KIND, [one for one, _ in items])
-        assert found in (wanted, [None] * 2048)
+        crowd = await asyncio.gather(*(cache.get_many(KIND, [one for one, _ in items]) for _ in range(4)))
+        # A machine that stalls may cost an answer; it may not cost a wrong one.
+        assert all(found in (wanted, [None] * 2048) for found in crowd)
 
 
 async def test_values_expire(redis: Redis, figures: Figures) -> None:
@@ -131,23 +130,25 @@ async def test_what_does_not_decode_is_not_served(redis: Redis, figures: Figures
         assert figures(LOOKUPS, outcome="corrupt") == 1
 
 
-async def test_a_frozen_redis_costs_one_wait_and_then_nothing(redis: Redis, figures: Figures) -> None:
+@pytest.mark.parametrize("values", [3, 2048])
+async def test_a_frozen_redis_costs_one_wait_and_then_nothing(redis: Redis, figures: Figures, values: int) -> None:
     """50 ms for those who are asking when it freezes; then at once; then it heals. Nothing is left behind."""
     async with cache_on(redis.port, figures) as cache:
-        keys = await fill(cache, figures)
+        await eventually(lambda: cache.status() == "ok")
+        keys = await fill(cache, figures, values)
         tasks = len(asyncio.all_tasks())
         redis.freeze()
-        crowd = await asyncio.gather(*(timed_get(cache, keys) for _ in range(50)))
+        crowd = await asyncio.gather(*(timed_get(cache, keys) for _ in range(20)))
         assert max(seconds for _, seconds in crowd) < ANSWER_SECONDS + NOISE_SECONDS
-        assert all(found == [None] * 3 for found, _ in crowd)
+        assert all(found == [None] * values for found, _ in crowd)
         assert cache.status() == "degraded"
-        calm = [await timed_get(cache, keys) for _ in range(50)]
+        calm = [await timed_get(cache, keys) for _ in range(20)]
         assert sum(seconds for _, seconds in calm) < ANSWER_SECONDS + NOISE_SECONDS, "nobody waits any more"
         await asyncio.sleep(1)
-        assert len(asyncio.all_tasks()) <= tasks + 1  # The connection attempt under way may be one.
+        assert len(asyncio.all_tasks()) <= tasks + 3  # Attempts to connect, one a lane.
         redis.thaw()
         await works(cache, figures)
-        assert redis.connections() == 2
+        await eventually(lambda: redis.connections() == 3)
 
 
 async def test_a_redis_that_freezes_while_nobody_asks_is_noticed(redis: Redis, figures: Figures) -> None:
@@ -299,7 +300,7 @@ async def test_a_request_that_is_cancelled_disturbs_no_other(redis: Redis, figur
             task.cancel()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         assert outcomes[1::2] == [[b"v%d" % number] for number in range(1, 200, 2)]
-        assert redis.connections() == 2
+        assert redis.connections() == 3
 
 
 async def test_a_busy_event_loop_is_not_taken_for_a_silent_redis(redis: Redis, figures: Figures) -> None:
