@@ -6,6 +6,7 @@ for an answer that does not come, `ANSWER_SECONDS`, for those that are under way
 """
 
 import asyncio
+import ssl
 import time
 from contextlib import suppress
 from typing import Literal
@@ -183,8 +184,10 @@ class Lane:
             link = await dial(self._address, self._resolver, self._tls, lambda: Link(self._trip, self._fell_behind))
         except TimeoutError:
             return "timeout"
+        except ssl.SSLError:
+            return "tls"
         except OSError:
-            return "refused"
+            return "unreachable"
         self._link = link
         greeting, replies = self._greeting()
         try:

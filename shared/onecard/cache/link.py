@@ -20,7 +20,7 @@ have more such periods, one at a time, as long as data flows: see `Link.request`
 _FLOWING_BYTES = 256_000
 """What has to come in within a period for data to count as flowing: 5 MB/s."""
 
-_GRACE_SECONDS = 0.005
+_GRACE_SECONDS = 0.01
 """Last part of the wait. When the event loop itself was held up, its timers run before it looks at the sockets;
 an answer that has arrived meanwhile is read within the grace instead of being taken for a silent server."""
 

@@ -18,50 +18,24 @@ class CacheMetrics:
     """Figures of one cache, in one app's registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._lookups = Counter(
-            "onecard_cache_lookups_total",
-            "Keys looked up, by outcome; error: Redis was not asked or gave no answer.",
-            ["kind", "tier", "outcome"],
-            registry=registry,
-        )
-        self._coalesced = Counter(
-            "onecard_cache_coalesced_total",
-            "Results taken from a computation that another request had begun.",
-            ["kind"],
-            registry=registry,
-        )
-        self._writes = Counter(
-            "onecard_cache_writes_total",
-            "Values handed to a tier, by outcome; dropped: Redis could not keep up, or was away.",
-            ["kind", "tier", "outcome"],
-            registry=registry,
-        )
-        self._bytes = Counter(
-            "onecard_cache_bytes_total",
-            "Bytes of values read and written.",
-            ["kind", "tier", "direction"],
-            registry=registry,
-        )
-        self._seconds = Histogram(
-            "onecard_cache_redis_seconds",
-            "Time of one round trip to Redis that was answered.",
-            ["operation"],
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self._failures = Counter(
-            "onecard_cache_redis_failures_total",
-            "Round trips and connections to Redis that failed, by reason.",
-            ["operation", "reason"],
-            registry=registry,
-        )
-        self._lookup_seconds = Histogram(
-            "onecard_cache_lookup_seconds",
-            "Time to look up all keys of a request, by the furthest tier that was asked.",
-            ["kind", "tier"],
-            buckets=_SECONDS,
-            registry=registry,
-        )
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"onecard_cache_{name}_total", text, labels, registry=registry)
+
+        def histogram(name: str, text: str, *labels: str) -> Histogram:
+            return Histogram(f"onecard_cache_{name}_seconds", text, labels, buckets=_SECONDS, registry=registry)
+
+        lookups = "Keys looked up, by outcome; error: Redis was not asked or gave no answer."
+        self._lookups = counter("lookups", lookups, "kind", "tier", "outcome")
+        coalesced = "Results taken from a computation that another request had begun."
+        self._coalesced = counter("coalesced", coalesced, "kind")
+        writes = "Values handed to a tier, by outcome; dropped: too large, Redis could not keep up, or it was away."
+        self._writes = counter("writes", writes, "kind", "tier", "outcome")
+        self._bytes = counter("bytes", "Bytes of values read and written.", "kind", "tier", "direction")
+        failures = "Round trips and connections to Redis that failed, by reason."
+        self._failures = counter("redis_failures", failures, "operation", "reason")
+        self._seconds = histogram("redis", "Time of one round trip to Redis that was answered.", "operation")
+        looking = "Time to look up all keys of a request, by the furthest tier that was asked."
+        self._lookup_seconds = histogram("lookup", looking, "kind", "tier")
         self._up = Gauge("onecard_cache_redis_up", "Whether Redis can be used.", ["operation"], registry=registry)
         self._memory_bytes = Gauge("onecard_cache_memory_bytes", "Bytes in the memory tier.", registry=registry)
 

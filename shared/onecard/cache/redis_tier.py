@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from onecard import logs
 from onecard.cache.address import Address
 from onecard.cache.keys import CacheKind
 from onecard.cache.lane import Lane
@@ -13,6 +14,8 @@ from onecard.cache.link import LinkFailure
 from onecard.cache.metrics import CacheMetrics
 from onecard.cache.resp import ServerError, command
 from onecard.cache.values import SEAL_BYTES, seal
+
+log = logs.logger()
 
 MAX_VALUE_BYTES = 1_000_000
 """Larger values stay out of Redis: they would hold up everything behind them on the connection."""
@@ -22,8 +25,8 @@ MAX_QUEUED_BYTES = 16_000_000
 """Bounds on what waits to be written, in values and in bytes; more than that is dropped and counted."""
 
 BULK_VALUES = 256
-"""A read of more values is a bulk read. For each full 256 it may wait `ANSWER_SECONDS` longer, while data flows: 0.2 ms
-a value, a fraction of what the model would take to compute it. (2,048 vectors are 6 MB.)"""
+"""A read of so many values or more is a bulk read. For each 256 it may wait `ANSWER_SECONDS` longer, while data flows:
+0.2 ms a value, a fraction of what the model would take to compute it. (2,048 vectors are 6 MB.)"""
 
 _BATCH_VALUES = 128
 _BATCH_BYTES = 250_000
@@ -126,7 +129,11 @@ class RedisTier:
                 self._something.clear()
                 self._idle.set()
                 continue
-            await self._write(batch)
+            try:
+                await self._write(batch)
+            except Exception:
+                log.exception("a batch is not kept")  # A fault of this code; the next batch may do.
+                self._count_dropped(batch)
 
     def _next_batch(self) -> list[Write]:
         batch: list[Write] = []
@@ -148,17 +155,19 @@ class RedisTier:
         try:
             await self._writes.call(payload, len(batch))
         except (LinkFailure, ServerError):
-            for kind, values in _by_kind(batch).items():
-                self._metrics.dropped(kind, "redis", len(values))
+            self._count_dropped(batch)
             return
         for kind, values in _by_kind(batch).items():
             self._metrics.wrote(kind, "redis", len(values), sum(len(write.payload) + SEAL_BYTES for write in values))
 
     def _drop_queue(self) -> None:
-        for kind, values in _by_kind(self._queue).items():
-            self._metrics.dropped(kind, "redis", len(values))
+        self._count_dropped(self._queue)
         self._queue.clear()
         self._queued_bytes = 0
+
+    def _count_dropped(self, writes: Iterable[Write]) -> None:
+        for kind, values in _by_kind(writes).items():
+            self._metrics.dropped(kind, "redis", len(values))
 
 
 def _by_kind(writes: Iterable[Write]) -> dict[CacheKind, list[Write]]:

@@ -14,7 +14,7 @@ from onecard.cache.memory import MemoryTier
 from onecard.cache.metrics import CacheMetrics
 from onecard.cache.redis_tier import RedisTier, Write
 from onecard.cache.settings import CacheSettings
-from onecard.cache.values import Codec, Corrupt, unseal
+from onecard.cache.values import LATEST_EXPIRY, Codec, Corrupt, unseal
 
 Given = TypeVar("Given")
 Found = TypeVar("Found")
@@ -71,7 +71,7 @@ class Cache:
 
     def set_many(self, kind: CacheKind, items: Iterable[tuple[bytes, bytes]], ttl_seconds: int) -> None:
         """Keep payloads for `ttl_seconds`: in memory now, in Redis soon. Returns at once; failing is counted."""
-        expires_at = math.ceil(self._clock() + ttl_seconds)
+        expires_at = min(math.ceil(self._clock() + ttl_seconds), LATEST_EXPIRY)
         stored = dropped = size = 0
         for key, payload in items:
             if self._memory is not None:

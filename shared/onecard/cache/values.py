@@ -24,6 +24,9 @@ _HEADER = struct.Struct("<BII8s")
 _FACTS = struct.Struct("<BII")
 _COUNT = struct.Struct("<I")
 
+LATEST_EXPIRY = 2**32 - 1
+"""In Unix seconds: in 2106."""
+
 SEAL_BYTES = _HEADER.size
 """What sealing adds to a payload."""
 

@@ -260,6 +260,15 @@ async def test_writes_never_hold_up_the_caller(redis: Redis, figures: Figures) -
         await works(cache, figures)
 
 
+async def test_no_time_to_live_is_too_long(redis: Redis, figures: Figures) -> None:
+    """A setting of a thousand years is one of many."""
+    async with cache_on(redis.port, figures) as cache:
+        await eventually(lambda: cache.status() == "ok")
+        cache.set_many(KIND, [(key(0), b"v")], 1000 * 366 * 86400)
+        await stored(figures, 1)
+        assert await cache.get_many(KIND, [key(0)]) == [b"v"]
+
+
 async def test_large_values_stay_out_of_redis(redis: Redis, figures: Figures) -> None:
     """They would hold up what is behind them; memory takes them if they fit."""
     async with cache_on(redis.port, figures, cache_memory_mb=4) as cache:
