@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from onecard import logs
 from onecard.cache.address import Address
+from onecard.cache.channel import Channel
 from onecard.cache.keys import CacheKind
-from onecard.cache.lane import Lane
 from onecard.cache.link import LinkFailure
 from onecard.cache.metrics import CacheMetrics
 from onecard.cache.resp import ServerError, command
@@ -56,10 +56,10 @@ class RedisTier:
         """Connect in `start`. `clock` gives Unix seconds."""
         self._metrics = metrics
         self._clock = clock
-        self._reads = Lane("read", address, metrics)
-        self._bulk = Lane("bulk", address, metrics)
-        self._writes = Lane("write", address, metrics)
-        self._lanes = (self._reads, self._bulk, self._writes)
+        self._reads = Channel("read", address, metrics)
+        self._bulk = Channel("bulk", address, metrics)
+        self._writes = Channel("write", address, metrics)
+        self._channels = (self._reads, self._bulk, self._writes)
         self._queue: deque[Write] = deque()
         self._queued_bytes = 0
         self._something = asyncio.Event()
@@ -71,11 +71,11 @@ class RedisTier:
     def faults(self) -> list[str]:
         """Which of `reads`, `bulk reads` and `writes` do not work now."""
         names = {"read": "reads", "bulk": "bulk reads", "write": "writes"}
-        return [names[lane.operation] for lane in self._lanes if not lane.up]
+        return [names[channel.operation] for channel in self._channels if not channel.up]
 
     async def start(self) -> None:
         """Connect; a Redis that is away is tried again in the background."""
-        await asyncio.gather(*(lane.start() for lane in self._lanes))
+        await asyncio.gather(*(channel.start() for channel in self._channels))
         self._writer = asyncio.create_task(self._write_on(), name="cache-writer")
 
     async def close(self) -> None:
@@ -87,23 +87,23 @@ class RedisTier:
             self._writer.cancel()
             await asyncio.wait([self._writer])
         self._drop_queue()
-        await asyncio.gather(*(lane.close() for lane in self._lanes))
+        await asyncio.gather(*(channel.close() for channel in self._channels))
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None] | None:
         """What lies under each key, as it lies there, in one round trip; None if Redis gives no answer."""
         patience = len(keys) // BULK_VALUES
-        lane = self._bulk if patience else self._reads
+        channel = self._bulk if patience else self._reads
         # A bulk read is several commands, sent together, so that Redis begins to answer before it has found all.
         portions = [keys[at : at + BULK_VALUES] for at in range(0, len(keys), BULK_VALUES)]
         payload = b"".join(command(b"MGET", *portion) for portion in portions)
         try:
-            answers = await lane.call(payload, len(portions), patience)
+            answers = await channel.call(payload, len(portions), patience)
         except (LinkFailure, ServerError):
             return None
         values: list[bytes | None] = []
         for portion, answer in zip(portions, answers, strict=True):
             if not isinstance(answer, list) or len(answer) != len(portion):
-                lane.distrust()
+                channel.distrust()
                 return None
             values += (value if isinstance(value, bytes) else None for value in answer)
         return values

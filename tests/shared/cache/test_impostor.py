@@ -138,7 +138,7 @@ async def test_a_name_server_that_hangs_holds_up_nothing(figures: Figures, monke
             await asyncio.sleep(1.5)
             _, seconds = await timed_get(cache, [key(1)])
             assert seconds < NOISE_SECONDS
-            assert len(look_ups) == 3, "one a lane"
+            assert len(look_ups) == 3, "one a channel"
             assert await asyncio.wait_for(asyncio.to_thread(lambda: 1), 5) == 1
     finally:
         release.set()

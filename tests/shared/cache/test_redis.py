@@ -145,7 +145,7 @@ async def test_a_frozen_redis_costs_one_wait_and_then_nothing(redis: Redis, figu
         calm = [await timed_get(cache, keys) for _ in range(20)]
         assert sum(seconds for _, seconds in calm) < ANSWER_SECONDS + NOISE_SECONDS, "nobody waits any more"
         await asyncio.sleep(1)
-        assert len(asyncio.all_tasks()) <= tasks + 3  # Attempts to connect, one a lane.
+        assert len(asyncio.all_tasks()) <= tasks + 3  # Attempts to connect, one a channel.
         redis.thaw()
         await works(cache, figures)
         await eventually(lambda: redis.connections() == 3)

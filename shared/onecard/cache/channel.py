@@ -1,6 +1,6 @@
 """A link to Redis that mends itself, for one sort of command.
 
-Requests use a lane only while it is up, and never wait for a connection: connecting, introducing oneself and finding
+Requests use a channel only while it is up, and never wait for a connection: connecting, introducing oneself and finding
 out whether Redis is well again is the work of one background task. So what a sick Redis costs a request is the wait
 for an answer that does not come, `ANSWER_SECONDS`, for those that are under way when it falls sick; later ones pass.
 """
@@ -41,7 +41,7 @@ _KNOWN_CODES = frozenset(
 log = logs.logger()
 
 
-class Lane:
+class Channel:
     """Reads, bulk reads or writes: each has its own connection and its own health."""
 
     def __init__(self, operation: Operation, address: Address, metrics: CacheMetrics) -> None:
@@ -81,7 +81,7 @@ class Lane:
         """Send commands and wait for their `replies` replies, none of them an error; `patience` as in `Link.request`.
 
         Raises:
-            LinkFailure: no answer in time, or the lane is down.
+            LinkFailure: no answer in time, or the channel is down.
             ServerError: Redis refuses.
         """
         if self._link is None or not self.up:
