@@ -1,0 +1,98 @@
+"""One computation for requests that are alike and under way at the same time.
+
+`Flights` for whole answers, `TextFlights` in `claims` for texts of a batch, `StreamFlights` in `fanout` for streams.
+All keep one rule: whoever leaves disturbs nobody, and when the last one leaves, the work is cancelled.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Abandoned(Exception):
+    """The computation was cancelled from inside, not by those who wait for it."""
+
+
+class Tasks:
+    """Tasks that run on, whether or not anybody still holds them: asyncio itself does not keep them alive."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+
+    def begin(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        """Run `work`. A failure that nobody stays to hear of is not complained about."""
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: "asyncio.Task[Any]") -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()
+
+
+@dataclass(frozen=True)
+class Joined(Generic[T]):
+    """A result, and whether another request had begun to compute it."""
+
+    result: T
+    coalesced: bool
+
+
+@dataclass(eq=False)
+class _Flight(Generic[T]):
+    task: "asyncio.Task[T]"
+    waiting: int = 0
+
+
+class Flights(Generic[T]):
+    """Computations under way, by key."""
+
+    def __init__(self) -> None:
+        self._flights: dict[Hashable, _Flight[T]] = {}
+        self._tasks = Tasks()
+
+    def __len__(self) -> int:
+        return len(self._flights)
+
+    async def join(self, key: Hashable, compute: Callable[[], Awaitable[T]]) -> Joined[T]:
+        """Wait for the computation of `key`, which `compute` begins if nobody has.
+
+        It runs in a task of its own, under the context of who began it. A result is shared, so nobody may change it.
+
+        Raises:
+            Abandoned: it was cancelled from inside. (A `CancelledError` would look as if the caller were.)
+            Exception: whatever `compute` raises, in everyone who waits.
+        """
+        flight = self._flights.get(key)
+        coalesced = flight is not None
+        if flight is None:
+            flight = self._begin(key, compute)
+        flight.waiting += 1
+        try:
+            await asyncio.wait([flight.task])
+        finally:
+            flight.waiting -= 1
+            if not flight.waiting and not flight.task.done():
+                self._remove(key, flight)  # At once: whoever comes now gets a computation that lives.
+                flight.task.cancel()
+        if flight.task.cancelled():
+            raise Abandoned
+        return Joined(flight.task.result(), coalesced)
+
+    def _begin(self, key: Hashable, compute: Callable[[], Awaitable[T]]) -> _Flight[T]:
+        async def run() -> T:
+            return await compute()
+
+        flight = _Flight(self._tasks.begin(run()))
+        self._flights[key] = flight
+        flight.task.add_done_callback(lambda _: self._remove(key, flight))
+        return flight
+
+    def _remove(self, key: Hashable, flight: _Flight[T]) -> None:
+        if self._flights.get(key) is flight:
+            del self._flights[key]

@@ -1,0 +1,193 @@
+"""The cache as services use it: the process's own memory in front of the shared Redis."""
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Generic, Literal, TypeVar
+
+from prometheus_client import CollectorRegistry
+
+from onecard.cache.keys import CacheKind
+from onecard.cache.memory import MemoryTier
+from onecard.cache.metrics import CacheMetrics
+from onecard.cache.redis_tier import RedisTier, Write
+from onecard.cache.settings import CacheSettings
+from onecard.cache.values import LATEST_EXPIRY, Codec, Corrupt, unseal
+
+Given = TypeVar("Given")
+Found = TypeVar("Found")
+
+_OPENED_AT_ONCE = 256
+"""Values that are checked before other requests get a turn: about 2 ms of vectors."""
+
+
+class Cache:
+    """Payloads by key, in two tiers. What does not open is a miss, whatever it is."""
+
+    def __init__(
+        self,
+        memory: MemoryTier | None,
+        redis: RedisTier | None,
+        metrics: CacheMetrics,
+        clock: Callable[[], float],
+    ) -> None:
+        """Join the tiers; either may be missing. `clock` gives Unix seconds."""
+        self._memory = memory
+        self._redis = redis
+        self.metrics = metrics
+        self._clock = clock
+
+    @property
+    def enabled(self) -> bool:
+        """There is anything to look into."""
+        return self._memory is not None or self._redis is not None
+
+    def status(self) -> Literal["ok", "degraded"]:
+        """`degraded` while Redis does not do all of its work; requests are answered all the same."""
+        return "degraded" if self._redis is not None and self._redis.faults else "ok"
+
+    def detail(self) -> str | None:
+        """What is wrong, for a person; None when nothing is."""
+        faults = self._redis.faults if self._redis is not None else []
+        return f"Redis: no {' and no '.join(faults)}. Repeated requests are computed anew." if faults else None
+
+    async def get_many(self, kind: CacheKind, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The payload under each key, or None. One round trip to Redis at most, for what memory lacks.
+
+        Never raises for a fault of Redis, and never waits for it longer than `ANSWER_SECONDS` once it
+        is silent; see `BULK_VALUES` for how long hundreds of values may take.
+        """
+        started = time.perf_counter()
+        found = self._from_memory(kind, keys)
+        missing = list(dict.fromkeys(key for key in keys if key not in found))
+        asks_redis = bool(missing) and self._redis is not None
+        if asks_redis:
+            found |= await self._from_redis(kind, missing)
+        if self.enabled and keys:
+            self.metrics.lookup_took(kind, "redis" if asks_redis else "memory", time.perf_counter() - started)
+        return [found.get(key) for key in keys]
+
+    def set_many(self, kind: CacheKind, items: Iterable[tuple[bytes, bytes]], ttl_seconds: int) -> None:
+        """Keep payloads for `ttl_seconds`: in memory now, in Redis soon. Returns at once; failing is counted."""
+        expires_at = min(math.ceil(self._clock() + ttl_seconds), LATEST_EXPIRY)
+        stored = dropped = size = 0
+        for key, payload in items:
+            if self._memory is not None:
+                if self._memory.put(key, payload, expires_at):
+                    stored += 1
+                    size += len(payload)
+                else:
+                    dropped += 1
+            if self._redis is not None:
+                self._redis.set(Write(kind, key, payload, expires_at))
+        self.metrics.wrote(kind, "memory", stored, size)
+        self.metrics.dropped(kind, "memory", dropped)
+
+    def forget(self, key: bytes) -> None:
+        """Drop a payload from memory."""
+        if self._memory is not None:
+            self._memory.discard(key)
+
+    def _from_memory(self, kind: CacheKind, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        if self._memory is None:
+            return {}
+        found: dict[bytes, bytes] = {}
+        for key in keys:
+            payload = self._memory.get(key)
+            if payload is not None:
+                found[key] = payload
+        hits = sum(key in found for key in keys)
+        self.metrics.looked_up(kind, "memory", "hit", hits)
+        self.metrics.looked_up(kind, "memory", "miss", len(keys) - hits)
+        self.metrics.read(kind, "memory", sum(map(len, found.values())))
+        return found
+
+    async def _from_redis(self, kind: CacheKind, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        sealed = await self._redis.get_many(keys) if self._redis is not None else None
+        if sealed is None:
+            self.metrics.looked_up(kind, "redis", "error", len(keys))
+            return {}
+        found: dict[bytes, bytes] = {}
+        corrupt = 0
+        for index, (key, value) in enumerate(zip(keys, sealed, strict=True)):
+            if index and index % _OPENED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            if value is None:
+                continue
+            try:
+                payload, expires_at = unseal(key, value)
+            except Corrupt:
+                corrupt += 1
+                continue
+            if self._clock() < expires_at:
+                found[key] = payload
+                # Not over a newer one, which may have been computed while Redis was asked.
+                if self._memory is not None and key not in self._memory:
+                    self._memory.put(key, payload, expires_at)
+        self.metrics.looked_up(kind, "redis", "hit", len(found))
+        self.metrics.looked_up(kind, "redis", "corrupt", corrupt)
+        self.metrics.looked_up(kind, "redis", "miss", len(keys) - len(found) - corrupt)
+        self.metrics.read(kind, "redis", sum(map(len, found.values())))
+        return found
+
+
+class Store(Generic[Given, Found]):
+    """A cache for values of one kind and type."""
+
+    def __init__(self, cache: Cache, kind: CacheKind, codec: Codec[Given, Found], ttl_seconds: int) -> None:
+        """Keep values for `ttl_seconds`, as `codec` writes them."""
+        self._cache = cache
+        self._kind = kind
+        self._codec = codec
+        self._ttl_seconds = ttl_seconds
+
+    async def get_many(self, keys: Sequence[bytes]) -> list[Found | None]:
+        """The value under each key; None for a miss, and for what does not decode."""
+        payloads = await self._cache.get_many(self._kind, keys)
+        return [self._decoded(key, payload) for key, payload in zip(keys, payloads, strict=True)]
+
+    def set_many(self, items: Iterable[tuple[bytes, Given]]) -> None:
+        """Keep values. Returns at once.
+
+        Raises:
+            ValueError, TypeError: a value is not one that the codec takes.
+        """
+        encoded = [(key, self._codec.encode(value)) for key, value in items]
+        self._cache.set_many(self._kind, encoded, self._ttl_seconds)
+
+    def _decoded(self, key: bytes, payload: bytes | None) -> Found | None:
+        if payload is None:
+            return None
+        try:
+            return self._codec.decode(payload)
+        except Corrupt:
+            self._cache.metrics.looked_up(self._kind, "memory", "corrupt")
+            self._cache.forget(key)
+            return None
+
+
+@asynccontextmanager
+async def open_cache(settings: CacheSettings, registry: CollectorRegistry) -> AsyncIterator[Cache]:
+    """The cache that `settings` describe, connected if Redis is there; closed at the end.
+
+    Waits for Redis 1.1 s at most: without it, the cache opens degraded and mends itself.
+
+    Raises:
+        OSError: the certificates that REDIS_URL names cannot be read.
+    """
+    metrics = CacheMetrics(registry)
+    memory = redis = None
+    if settings.cache_enabled:
+        if settings.cache_memory_mb > 0:
+            memory = MemoryTier(int(settings.cache_memory_mb * 1_000_000), time.time)
+            metrics.watch_memory(lambda: memory.size_bytes)
+        redis = RedisTier(settings.redis_address(), metrics, time.time)
+    try:
+        if redis is not None:
+            await redis.start()
+        yield Cache(memory, redis, metrics, time.time)
+    finally:
+        if redis is not None:
+            await redis.close()

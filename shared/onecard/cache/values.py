@@ -1,0 +1,166 @@
+"""How a value lies in Redis, and how it is known to be whole. Pure; nothing here can run code, as pickle would.
+
+Sealed: version (1 byte), expiry (4, Unix seconds), payload length (4), checksum (8), payload; integers little-endian.
+The checksum covers the key too: a value that was written for another key does not open.
+"""
+
+import struct
+import sys
+from array import array
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Any, Protocol, TypeVar
+
+import orjson
+from typing_extensions import Buffer
+
+from onecard.cache.keys import Json
+
+Given_contra = TypeVar("Given_contra", contravariant=True)
+Found_co = TypeVar("Found_co", covariant=True)
+
+_VERSION = 1
+_HEADER = struct.Struct("<BII8s")
+_FACTS = struct.Struct("<BII")
+_COUNT = struct.Struct("<I")
+
+LATEST_EXPIRY = 2**32 - 1
+"""In Unix seconds: in 2106."""
+
+SEAL_BYTES = _HEADER.size
+"""What sealing adds to a payload."""
+
+
+class Corrupt(Exception):
+    """The bytes are not a value that this code wrote under this key."""
+
+
+def seal(key: bytes, payload: bytes, expires_at: int) -> bytes:
+    """The payload with what is needed to know it again. `expires_at` in whole Unix seconds."""
+    facts = _FACTS.pack(_VERSION, expires_at, len(payload))
+    return b"".join((facts, _checksum(key, facts, payload), payload))
+
+
+def unseal(key: bytes, sealed: bytes) -> tuple[bytes, int]:
+    """The payload, and when it expires in Unix seconds.
+
+    Raises:
+        Corrupt: cut, changed, of another version, or of another key.
+    """
+    if len(sealed) < _HEADER.size:
+        raise Corrupt("shorter than a header")
+    version, expires_at, length, checksum = _HEADER.unpack_from(sealed)
+    payload = sealed[_HEADER.size :]
+    if version != _VERSION or length != len(payload):
+        raise Corrupt("another version or length")
+    if checksum != _checksum(key, sealed[: _FACTS.size], payload):
+        raise Corrupt("wrong checksum")
+    return payload, expires_at
+
+
+def _checksum(key: bytes, facts: bytes, payload: bytes) -> bytes:
+    digest = blake2b(facts, digest_size=8)
+    digest.update(_COUNT.pack(len(key)))
+    digest.update(key)
+    digest.update(payload)
+    return digest.digest()
+
+
+class Codec(Protocol[Given_contra, Found_co]):
+    """Turns values of one type into bytes, and bytes into what is read back."""
+
+    def encode(self, value: Given_contra) -> bytes:
+        """The value as bytes."""
+
+    def decode(self, payload: bytes) -> Found_co:
+        """The value that `encode` took.
+
+        Raises:
+            Corrupt: it is not one of this codec's.
+        """
+
+
+class VectorCodec:
+    """Vectors as raw little-endian float32, with their length in front."""
+
+    def __init__(self, dimensions: int) -> None:
+        """Accept vectors of `dimensions` only."""
+        self._dimensions = dimensions
+
+    def encode(self, value: Buffer) -> bytes:
+        """A float32 vector of shape [dimensions]: an `array("f")`, or a NumPy array.
+
+        Raises:
+            ValueError: another shape or type.
+        """
+        view = memoryview(value)
+        if view.format != "f" or view.shape != (self._dimensions,):
+            raise ValueError(f"expected float32 of shape ({self._dimensions},), got {view.format!r} of {view.shape}")
+        return _COUNT.pack(self._dimensions) + _swapped_on_big_endian(array("f", view.tobytes())).tobytes()
+
+    def decode(self, payload: bytes) -> "array[float]":
+        """A float32 array of shape [dimensions]; NumPy and torch read it without a copy.
+
+        Raises:
+            Corrupt: another length.
+        """
+        if len(payload) != _COUNT.size + 4 * self._dimensions or _COUNT.unpack_from(payload)[0] != self._dimensions:
+            raise Corrupt("not a vector of this length")
+        return _swapped_on_big_endian(array("f", payload[_COUNT.size :]))
+
+
+def _swapped_on_big_endian(vector: "array[float]") -> "array[float]":
+    if sys.byteorder == "big":
+        vector.byteswap()
+    return vector
+
+
+class JsonCodec:
+    """Small objects, as JSON."""
+
+    def encode(self, value: Json) -> bytes:
+        """Compact JSON.
+
+        Raises:
+            TypeError: it is not JSON (orjson's error).
+        """
+        return orjson.dumps(value)
+
+    def decode(self, payload: bytes) -> Any:
+        """The object.
+
+        Raises:
+            Corrupt: not JSON.
+        """
+        try:
+            return orjson.loads(payload)
+        except orjson.JSONDecodeError:
+            raise Corrupt("not JSON") from None
+
+
+class ChunksCodec:
+    """A recorded stream: its chunks, with their borders."""
+
+    def encode(self, value: Sequence[bytes]) -> bytes:
+        """Number of chunks, their lengths, and all of them in a row."""
+        return struct.pack(f"<I{len(value)}I", len(value), *map(len, value)) + b"".join(value)
+
+    def decode(self, payload: bytes) -> list[bytes]:
+        """The chunks as they were recorded.
+
+        Raises:
+            Corrupt: the lengths do not add up.
+        """
+        try:
+            (count,) = _COUNT.unpack_from(payload)
+            lengths = struct.unpack_from(f"<{count}I", payload, _COUNT.size)
+        except (struct.error, MemoryError, OverflowError):
+            raise Corrupt("no table of lengths") from None
+        at = _COUNT.size * (1 + count)
+        if at + sum(lengths) != len(payload):
+            raise Corrupt("lengths that do not add up")
+        chunks: list[bytes] = []
+        for length in lengths:
+            chunks.append(payload[at : at + length])
+            at += length
+        return chunks

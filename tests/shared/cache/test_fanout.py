@@ -1,0 +1,267 @@
+"""One stream for all who ask for it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import pytest
+
+from onecard.cache.fanout import StreamFlights, StreamReader, TooSlow
+from onecard.cache.flight import Abandoned
+from tests.shared.cache.test_flight import settle
+
+CHUNKS = [b"data: %d\n\n" % number for number in range(20)]
+
+
+class Upstream:
+    """A stream that sends when told to, and knows whether it was closed."""
+
+    def __init__(self, chunks: list[bytes] = CHUNKS, error: BaseException | None = None) -> None:
+        self.chunks = chunks
+        self.error = error
+        self.opened = 0
+        self.sent = 0
+        self.closed = False
+        self.gate = asyncio.Semaphore(0)
+
+    async def __call__(self) -> AsyncIterator[bytes]:
+        """Open it."""
+        self.opened += 1
+        try:
+            for chunk in self.chunks:
+                await self.gate.acquire()
+                self.sent += 1
+                yield chunk
+            if self.error is not None:
+                raise self.error
+        finally:
+            self.closed = True
+
+    def go(self, chunks: int = 10_000) -> None:
+        """Send so many more."""
+        for _ in range(chunks):
+            self.gate.release()
+
+
+async def read(flights: StreamFlights, upstream: Upstream, got: list[bytes], stop_after: int | None = None) -> None:
+    """Read to the end, or leave after some chunks."""
+    async with flights.join("k", upstream) as reader:
+        async for chunk in reader:
+            got.append(chunk)
+            if len(got) == stop_after:
+                return
+
+
+def crowd(
+    flights: StreamFlights, upstream: Upstream, size: int
+) -> "tuple[list[list[bytes]], list[asyncio.Task[None]]]":
+    """So many readers, and what each gets."""
+    got: list[list[bytes]] = [[] for _ in range(size)]
+    return got, [asyncio.create_task(read(flights, upstream, mine)) for mine in got]
+
+
+async def test_all_get_the_same_chunks_in_order_from_one_upstream() -> None:
+    """Those who come later, too: what was so far, then live."""
+    flights, upstream = StreamFlights(), Upstream()
+    early, first = crowd(flights, upstream, 50)
+    await settle()
+    upstream.go(7)
+    await settle()
+    late, second = crowd(flights, upstream, 50)
+    await settle()
+    assert late[0] == CHUNKS[:7], "the chunks so far come at once"
+    upstream.go()
+    await asyncio.gather(*first, *second)
+    assert upstream.opened == 1
+    assert all(mine == CHUNKS for mine in early + late)
+    assert len(flights) == 0
+
+
+async def test_half_of_them_leaving_changes_nothing_for_the_rest() -> None:
+    """The one who opened the stream among those who leave."""
+    flights, upstream = StreamFlights(), Upstream()
+    got, tasks = crowd(flights, upstream, 100)
+    await settle()
+    upstream.go(10)
+    await settle()
+    for task in tasks[:50]:
+        task.cancel()
+    await settle()
+    upstream.go()
+    await asyncio.gather(*tasks[50:])
+    assert all(mine == CHUNKS for mine in got[50:])
+    assert upstream.opened == 1
+
+
+@pytest.mark.parametrize("chunks_before", [0, 5])
+async def test_all_leaving_closes_the_upstream_at_once(chunks_before: int) -> None:
+    """Also before its first chunk; whoever comes next gets a new one."""
+    flights, upstream = StreamFlights(), Upstream()
+    _, tasks = crowd(flights, upstream, 3)
+    await settle()
+    upstream.go(chunks_before)
+    await settle()
+    for task in tasks:
+        task.cancel()
+    again = Upstream()
+    got, late = crowd(flights, again, 1)
+    await settle()
+    assert upstream.closed
+    assert upstream.sent == chunks_before
+    again.go()
+    await late[0]
+    assert got == [CHUNKS]
+
+
+async def test_an_upstream_error_comes_after_the_chunks_before_it() -> None:
+    """For every reader, a late or slow one too, and nothing is recorded."""
+    error = ConnectionError("broke off")
+    flights, upstream = StreamFlights(), Upstream(error=error)
+    recorded: list[object] = []
+
+    async def reader() -> tuple[list[bytes], BaseException | None]:
+        got: list[bytes] = []
+        async with flights.join("k", upstream, recorded.append) as stream:
+            try:
+                async for chunk in stream:
+                    got.append(chunk)
+                    await asyncio.sleep(0)
+            except ConnectionError as seen:
+                assert stream.recording is None
+                return got, seen
+        return got, None
+
+    tasks = [asyncio.create_task(reader()) for _ in range(20)]
+    await settle()
+    upstream.go()
+    for got, seen in await asyncio.gather(*tasks):
+        assert (got, seen) == (CHUNKS, error)
+    assert recorded == []
+    assert len(flights) == 0
+
+
+async def test_a_source_that_does_not_open_is_an_error_to_all() -> None:
+    """As is one that is cancelled from inside; nobody waits for ever."""
+    for error, seen in ((ValueError("no"), ValueError), (asyncio.CancelledError(), Abandoned)):
+        flights, upstream = StreamFlights(), Upstream([], error)
+        _, tasks = crowd(flights, upstream, 3)
+        outcomes = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 5)
+        assert [type(outcome) for outcome in outcomes] == [seen] * 3
+
+
+async def test_a_whole_stream_is_recorded_once() -> None:
+    """Whoever is left to read it; before its end there is no recording."""
+    flights, upstream = StreamFlights(), Upstream()
+    recorded: list[tuple[bytes, ...]] = []
+    async with flights.join("k", upstream, recorded.append) as first:
+        async with flights.join("k", upstream, recorded.append) as second:
+            assert (first.coalesced, second.coalesced) == (False, True)
+            upstream.go(5)
+            await settle()
+            assert first.recording is None
+            assert recorded == []
+        upstream.go()
+        assert [chunk async for chunk in first] == CHUNKS
+        assert first.recording == tuple(CHUNKS)
+    assert recorded == [tuple(CHUNKS)]
+
+
+async def test_the_recording_is_handed_over_before_the_stream_can_no_longer_be_joined() -> None:
+    """So that a request in between finds one or the other, and no second computation begins."""
+    flights, upstream = StreamFlights(), Upstream()
+    joinable: list[int] = []
+    async with flights.join("k", upstream, lambda _: joinable.append(len(flights))) as stream:
+        upstream.go()
+        assert [chunk async for chunk in stream] == CHUNKS
+    assert joinable == [1]
+
+
+async def test_a_recorder_that_fails_hurts_no_reader() -> None:
+    """They have their stream, and it ends."""
+    flights, upstream = StreamFlights(), Upstream()
+
+    def fails(_: object) -> None:
+        raise ValueError("disk full")
+
+    async with flights.join("k", upstream, fails) as stream:
+        upstream.go()
+        assert [chunk async for chunk in stream] == CHUNKS
+    assert len(flights) == 0
+
+
+LONG = [b"%03d" % number + b"x" * 997 for number in range(200)]
+BOUND = 20_000
+
+
+async def test_a_stream_over_the_bound_is_not_recorded_and_not_joined() -> None:
+    """Those who read it get all of it; whoever comes later opens another."""
+    flights, upstream = StreamFlights(BOUND), Upstream(LONG)
+    recorded: list[object] = []
+    got: list[bytes] = []
+    async with flights.join("k", upstream, recorded.append) as stream:
+        upstream.go()
+        async for chunk in stream:
+            got.append(chunk)
+            if len(got) == 100:
+                assert len(flights) == 0
+    assert got == LONG
+    assert recorded == []
+
+
+async def test_memory_is_bounded_while_the_only_reader_is_slow() -> None:
+    """The source is held back, since nobody is kept waiting by that."""
+    flights, upstream = StreamFlights(BOUND), Upstream(LONG)
+    upstream.go()
+    async with flights.join("k", upstream) as stream:
+        flight = stream._flight
+        for expected in LONG:
+            await settle()
+            assert flight.kept_bytes <= BOUND + 2 * 1064
+            assert await anext(stream) == expected
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+
+
+async def test_a_slow_reader_holds_up_nobody() -> None:
+    """It is cut off when it is half of the bound behind; the others get everything, and memory stays bounded."""
+    flights, upstream = StreamFlights(BOUND), Upstream(LONG)
+    got: list[list[bytes]] = [[], []]
+    async with flights.join("k", upstream) as slow:
+        tasks = [asyncio.create_task(read(flights, upstream, mine)) for mine in got]
+        await settle()
+        assert await_first(slow)
+        for _ in LONG:
+            upstream.go(1)
+            await settle()
+            assert slow._flight.kept_bytes <= BOUND + 2 * 1064
+        await asyncio.gather(*tasks)
+        assert got == [LONG, LONG]
+        with pytest.raises(TooSlow):
+            await anext(slow)
+
+
+def await_first(reader: StreamReader) -> bool:
+    """The reader has not read anything."""
+    return reader.chunks_read == 0
+
+
+async def test_readers_of_one_speed_are_not_cut_off() -> None:
+    """However far ahead the source runs."""
+    flights, upstream = StreamFlights(BOUND), Upstream(LONG)
+    upstream.go()
+    got, tasks = crowd(flights, upstream, 10)
+    await asyncio.gather(*tasks)
+    assert all(mine == LONG for mine in got)
+
+
+async def test_a_reader_that_breaks_off_early_leaves() -> None:
+    """By an exception in its own loop as well."""
+    flights, upstream = StreamFlights(), Upstream()
+    upstream.go(3)
+    with suppress(ZeroDivisionError):
+        async with flights.join("k", upstream) as stream:
+            async for _ in stream:
+                raise ZeroDivisionError
+    await settle()
+    assert upstream.closed
+    assert len(flights) == 0

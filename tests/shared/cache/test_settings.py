@@ -1,0 +1,81 @@
+"""Where Redis is, and what a service may say about its cache."""
+
+import ssl
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onecard.cache.address import Address, parse_url
+from onecard.cache.keys import CacheKind
+from onecard.cache.settings import CacheSettings
+from onecard.settings import load
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("redis://cache", Address("cache", 6379)),
+        ("redis://cache:7000/2", Address("cache", 7000, database=2)),
+        ("redis://:a%2Fb@cache", Address("cache", password="a/b")),
+        ("redis://user:secret@[::1]:7000", Address("::1", 7000, username="user", password="secret")),
+        ("rediss://cache?ssl_cert_reqs=CERT_NONE", Address("cache", tls=True, certificates=ssl.CERT_NONE)),
+        ("rediss://cache?ssl_ca_certs=/ca.pem&x=1", Address("cache", tls=True, ca_file="/ca.pem")),
+        ("unix:///run/redis.sock?db=1", Address("", unix_path="/run/redis.sock", database=1)),
+    ],
+)
+def test_addresses_are_read_as_redis_clients_read_them(url: str, address: Address) -> None:
+    """One REDIS_URL serves the cache, the limits and the queue."""
+    assert parse_url(url) == address
+
+
+@pytest.mark.parametrize(
+    "url", ["cache:6379", "http://cache", "redis://", "redis://h:99999", "redis://h/x", "unix://", "redis://h/٣", ""]
+)
+def test_a_wrong_address_stops_the_start(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one line that names the variable."""
+    with pytest.raises(ValueError, match=r"^(?!.*99999)"):
+        parse_url(url)
+    if url:
+        monkeypatch.setenv("REDIS_URL", url)
+        with pytest.raises(SystemExit, match="REDIS_URL"):
+            load(CacheSettings)
+
+
+@given(st.text(min_size=8, alphabet=st.characters(codec="ascii", categories=("L", "N"))))
+def test_no_message_repeats_a_password(password: str) -> None:
+    """Neither that of a wrong address nor the picture of a right one."""
+    with pytest.raises(ValueError, match="a Redis address") as caught:
+        parse_url(f"redis://:{password}@cache/database")
+    assert password not in str(caught.value)
+    assert password not in repr(parse_url(f"redis://:{password}@cache"))
+
+
+def test_certificates_are_checked_unless_told_otherwise(tmp_path: Path) -> None:
+    """And a missing file of them stops the start."""
+    strict = Address(tls=True).ssl_context()
+    lax = Address(tls=True, certificates=ssl.CERT_NONE).ssl_context()
+    assert strict is not None
+    assert lax is not None
+    assert (strict.verify_mode, strict.check_hostname) == (ssl.CERT_REQUIRED, True)
+    assert (lax.verify_mode, lax.check_hostname) == (ssl.CERT_NONE, False)
+    assert Address().ssl_context() is None
+    with pytest.raises(OSError, match="No such file"):
+        Address(tls=True, ca_file=str(tmp_path / "none.pem")).ssl_context()
+
+
+@pytest.mark.parametrize(
+    ("kind", "seconds"),
+    [("chat", 3600), ("completion", 3600), ("generate", 3600), ("sentiment", 86400), ("embedding", 86400)],
+)
+def test_how_long_values_are_kept(kind: CacheKind, seconds: int) -> None:
+    """An hour for the LLM's answers, a day for the rest."""
+    assert CacheSettings().ttl_seconds(kind) == seconds
+
+
+def test_host_and_port_give_way_to_an_address() -> None:
+    """REDIS_URL wins."""
+    both = CacheSettings.model_validate({"redis_host": "a", "redis_port": 1, "redis_url": "redis://b:2"})
+    assert both.redis_address() == Address("b", 2)
+    assert CacheSettings.model_validate({"redis_host": "a", "redis_port": 1}).redis_address() == Address("a", 1)

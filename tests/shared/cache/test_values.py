@@ -1,0 +1,83 @@
+"""What lies in Redis opens only whole, under its own key."""
+
+import math
+from array import array
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onecard.cache.values import ChunksCodec, Corrupt, JsonCodec, VectorCodec, seal, unseal
+
+expiries = st.integers(0, 2**32 - 1)
+
+
+@given(st.binary(), st.binary(), expiries)
+def test_what_is_sealed_opens(key: bytes, payload: bytes, expires_at: int) -> None:
+    """With its payload and its expiry."""
+    assert unseal(key, seal(key, payload, expires_at)) == (payload, expires_at)
+
+
+@given(st.data(), st.binary(max_size=40), expiries)
+def test_a_value_that_was_changed_anywhere_does_not_open(data: st.DataObject, payload: bytes, expires_at: int) -> None:
+    """One bit, in any byte; cut anywhere; with anything appended."""
+    sealed = seal(b"k", payload, expires_at)
+    at = data.draw(st.integers(0, len(sealed) - 1))
+    flipped = bytearray(sealed)
+    flipped[at] ^= 1 << data.draw(st.integers(0, 7))
+    for wrong in (bytes(flipped), sealed[:at], sealed + b"\0"):
+        with pytest.raises(Corrupt):
+            unseal(b"k", wrong)
+
+
+@given(st.binary(), st.binary(), st.binary())
+def test_a_value_does_not_open_under_another_key(key: bytes, other: bytes, payload: bytes) -> None:
+    """So that answers in a wrong order, or a mixed-up Redis, serve nobody another's value."""
+    if key != other:
+        with pytest.raises(Corrupt):
+            unseal(other, seal(key, payload, 1))
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_decode_or_are_corrupt(junk: bytes) -> None:
+    """Nothing else is ever raised over what lies in Redis."""
+    for decode in (VectorCodec(3).decode, JsonCodec().decode, ChunksCodec().decode, lambda data: unseal(b"k", data)):
+        with suppress(Corrupt):
+            decode(junk)
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False), min_size=4, max_size=4))
+def test_a_vector_comes_back_bit_by_bit(numbers: list[float]) -> None:
+    """From the standard library's arrays and from NumPy's."""
+    codec = VectorCodec(4)
+    vector = array("f", numbers)
+    assert codec.encode(np.asarray(numbers, dtype=np.float32)) == codec.encode(vector)
+    assert codec.decode(codec.encode(vector)).tobytes() == vector.tobytes()
+    assert len(codec.encode(vector)) == 4 + 4 * 4
+
+
+@pytest.mark.parametrize("wrong", [array("d", [1.0] * 4), array("f", [1.0] * 3), np.zeros((2, 2), np.float32)])
+def test_only_float32_of_the_right_shape_is_taken(wrong: object) -> None:
+    """A float64 array or a matrix is a mistake of the caller's, not a value."""
+    with pytest.raises(ValueError, match="expected float32"):
+        VectorCodec(4).encode(wrong)  # type: ignore[arg-type]
+
+
+def test_a_vector_of_another_length_is_corrupt() -> None:
+    """Whoever wrote it."""
+    with pytest.raises(Corrupt):
+        VectorCodec(5).decode(VectorCodec(4).encode(array("f", [0.0] * 4)))
+
+
+@given(st.lists(st.binary(max_size=20)))
+def test_a_recorded_stream_keeps_its_chunks(chunks: list[bytes]) -> None:
+    """Their borders, and the empty ones."""
+    assert ChunksCodec().decode(ChunksCodec().encode(chunks)) == chunks
+
+
+def test_json_comes_back() -> None:
+    """With Korean text and floats as they were."""
+    value = {"label": "긍정", "score": math.pi, "n": None, "l": [1, True]}
+    assert JsonCodec().decode(JsonCodec().encode(value)) == value
