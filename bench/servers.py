@@ -77,6 +77,14 @@ CONTENDERS = {
             "/embeddings",
         ),
         Contender(
+            "infinity-plain",
+            f"Infinity {infinity.version()}, torch engine, --no-bettertransformer: what pip resolves to today, since "
+            "optimum 2 has no BetterTransformer",
+            lambda port: _infinity(port, "--no-bettertransformer"),
+            "/health",
+            "/embeddings",
+        ),
+        Contender(
             "before",
             "sentence-transformers in FP32, called once per request in a plain FastAPI app",
             lambda port: [sys.executable, "-m", "bench.naive", str(MODEL), str(port)],

@@ -30,11 +30,11 @@ class SentenceEncoder:
             model_kwargs={"dtype": loading_dtype(device), "attn_implementation": "sdpa", "use_safetensors": True},
         ).eval()
         self._encoder = self._model[0].auto_model
+        self._first_position = first_position(self._encoder.config)
         halve_linears(self._encoder.encoder, device)
         self._poolers = [self._model[place] for place in range(1, len(self._model))]
         self._device = device
         self._pad_id: int = self._model.tokenizer.pad_token_id or 0
-        self._first_position = first_position(self._encoder.config)
         positions: int = self._encoder.config.max_position_embeddings - self._first_position
         self.window: int = min(self._model.max_seq_length or positions, positions)
         """Most tokens of one text."""

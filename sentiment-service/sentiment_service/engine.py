@@ -40,12 +40,12 @@ class Classifier:
             trust_remote_code=False,
             use_safetensors=True,
         )
+        self._first_position = first_position(model.config)
         self._model = model.to(device.name).eval()
         halve_linears(self._model.base_model.encoder, device)
         self._device = device
         self._classes = list(class_indices(model.config.id2label))
         self._pad_id: int = model.config.pad_token_id or 0
-        self._first_position = first_position(model.config)
         self.window: int = model.config.max_position_embeddings - self._first_position
         """Most tokens of one text."""
         self.vocabulary: int = model.config.vocab_size

@@ -26,7 +26,7 @@ def test_speed_is_measured_over_whole_batches(engine: LoadedEngine[object]) -> N
 
 
 async def test_back_off_is_the_services_own(engine: LoadedEngine[object], monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a card with room for 100 tokens every text is answered, and the report has what it cost."""
+    """On a card with room for 100 tokens, in widths of 8, every text is answered, and the report has what it cost."""
     launch = engine.launch
 
     def small(batch: Batch) -> Running[object]:
@@ -36,7 +36,7 @@ async def test_back_off_is_the_services_own(engine: LoadedEngine[object], monkey
 
     monkeypatch.setattr(engine, "launch", small)
     outcome = await gpu_worker.back_off(engine, gpu_worker.texts_of(320, (20, 20)))
-    assert outcome == gpu_worker.BackOff(answered=16, out_of_memory=2, budget_tokens=(320, 80))
+    assert outcome == gpu_worker.BackOff(answered=16, out_of_memory=2, budget_tokens=(320, 60))
 
 
 @pytest.mark.parametrize("tokens", [1, 100, 5_000])

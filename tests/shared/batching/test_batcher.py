@@ -290,7 +290,9 @@ async def test_too_much_is_refused_and_told_when_to_come_back() -> None:
     """By the time that what waits will take, and by the tokens that wait."""
     event, wait = gate()
     async with opened(Engine(wait), rate=100, queue=400) as at:
-        asked = [asyncio.create_task(at.ask([1] * 50, lane="bulk", seconds=60)) for _ in range(10)]
+        asked = [asyncio.create_task(at.ask([1] * 50, lane="bulk", seconds=60))]
+        await asyncio.sleep(0.05)
+        asked += [asyncio.create_task(at.ask([1] * 50, lane="bulk", seconds=60)) for _ in range(9)]
         await asyncio.sleep(0.05)
         with pytest.raises(TooBusy) as by_time:
             at.batcher.check_room("bulk", 10, timeout_seconds=8)
