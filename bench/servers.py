@@ -78,8 +78,7 @@ CONTENDERS = {
         ),
         Contender(
             "infinity-plain",
-            f"Infinity {infinity.version()}, torch engine, --no-bettertransformer: what pip resolves to today, since "
-            "optimum 2 has no BetterTransformer",
+            f"Infinity {infinity.version()}, torch engine, --no-bettertransformer, as with optimum 2, which has none",
             lambda port: _infinity(port, "--no-bettertransformer"),
             "/health",
             "/embeddings",
