@@ -172,13 +172,18 @@ async def test_a_wrong_number_of_results_is_an_error(results: list[int]) -> None
 async def test_out_of_memory_at_any_size(fits: int) -> None:
     """Batches over `fits` tokens run out: every request is answered, the budget shrinks, and it grows back."""
     largest = [fits]
+    event, wait = gate()
 
     def small_only(batch: Batch) -> None:
+        wait(batch)
         if batch.rows.area > largest[0]:
             raise OutOfMemory
 
     async with opened(Engine(small_only), texts=64) as at:
-        assert await asyncio.gather(*(at.ask([n]) for n in range(200))) == [[n] for n in range(200)]
+        asked = [asyncio.create_task(at.ask([n])) for n in range(200)]
+        await asyncio.sleep(0.1)  # All wait when the device begins, so that batches are as large as they may be.
+        event.set()
+        assert await asyncio.gather(*asked) == [[n] for n in range(200)]
         shrunk = at.metric("batch_budget_tokens")
         assert at.metric("batch_out_of_memory_total") >= 1
         largest[0] = 10_000
