@@ -39,7 +39,8 @@ Inputs = Sequence[str] | Sequence[Sequence[int]]
 Loader = Callable[[ModelFolder, Device], LoadedEngine[Result]]
 
 INLINE_CHARACTERS = 2_000
-"""Shorter inputs are tokenised on the event loop, in about 1 ms: a thread would take longer to say that it is done."""
+"""Shorter inputs are tokenised on the event loop. Measured: 0.01 ms for one review, 1.4 ms for as many as this; the way
+to a thread and back takes 0.1 ms, on an idle loop."""
 
 log = logs.logger()
 
@@ -202,8 +203,8 @@ def _end_process() -> None:
 def gate(path: str) -> Callable[[FastAPI], Gate]:
     """Refuses requests for `path` while too much waits for even one more token of theirs.
 
-    It spares a crowd's requests the parsing: refusing costs a third of what it costs in the route, and so leaves the
-    processor to those who were let in.
+    It leaves the processor to those who were let in: of a request that its route refused, the route and what FastAPI
+    does before it were 59 % of the time.
     """
 
     def of(app: FastAPI) -> Gate:
