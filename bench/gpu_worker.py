@@ -24,8 +24,7 @@ from onecard.batching.batcher import Batcher, Bounds
 from onecard.batching.budget import Limit
 from onecard.batching.engine import Running
 from onecard.batching.metrics import BatchMetrics
-from onecard.batching.queue import Batch, Piece, Ticket, TokenIds
-from onecard.batching.rows import lay_out
+from onecard.batching.queue import Batch, TokenIds
 from onecard.batching.thread import DeviceThread
 from onecard.batching.worker import DEPTH
 from onecard.gpu.device import Device
@@ -81,14 +80,12 @@ def texts_of(tokens: int, lengths: tuple[int, int]) -> list[TokenIds]:
 def texts_per_second(engine: LoadedEngine[Any], budget: int, seconds: float = SECONDS) -> float:
     """Over batches of about `budget` tokens, as many begun at a time as the services begin."""
     texts = texts_of(budget, REVIEW_TOKENS)
-    ticket = Ticket(texts, "bulk", deadline=0)
-    pieces = [Piece(ticket, index) for index in range(len(texts))]
     multiple = 8 if torch.cuda.is_available() else 1
     run(engine, texts, multiple)
     begun: deque[Running[Any]] = deque()
     count, started = 0, time.perf_counter()
     while time.perf_counter() - started < seconds:
-        begun.append(engine.launch(Batch(pieces, lay_out([len(text) for text in texts], multiple=multiple))))
+        begun.append(engine.launch(Batch.of(texts, multiple)))
         if len(begun) == DEPTH:
             begun.popleft().result()
             count += len(texts)

@@ -8,8 +8,7 @@ from typing import Protocol, TypeVar
 from onecard import logs
 from onecard.batching.budget import Limit
 from onecard.batching.engine import Engine, OutOfMemory
-from onecard.batching.queue import Batch, Piece, Ticket, TokenIds
-from onecard.batching.rows import lay_out
+from onecard.batching.queue import Batch, TokenIds
 from onecard.texts import TextReader
 
 Result = TypeVar("Result")
@@ -86,9 +85,7 @@ def _timed(engine: Engine[Result], texts: Sequence[TokenIds], width_multiple: in
 
 def run(engine: Engine[Result], texts: Sequence[TokenIds], width_multiple: int = 1) -> Sequence[Result]:
     """The results of texts, in one batch."""
-    ticket = Ticket(texts, "interactive", deadline=0)
-    pieces = [Piece(ticket, index) for index in range(len(texts))]
-    return engine.launch(Batch(pieces, lay_out([len(text) for text in texts], multiple=width_multiple))).result()
+    return engine.launch(Batch.of(texts, width_multiple)).result()
 
 
 def _check(engine: LoadedEngine[Result], texts: Sequence[TokenIds], width_multiple: int) -> None:

@@ -10,19 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onecard.batching.engine import EngineLost, OutOfMemory
-from onecard.batching.queue import Batch, Piece, Ticket
-from onecard.batching.rows import lay_out
+from onecard.batching.queue import Batch
 from onecard.gpu.tensors import RowTensors, on_device
 
 texts_ = st.lists(st.lists(st.integers(5, 99), min_size=1, max_size=80), min_size=1, max_size=20)
 
 
 def rows_of(texts: list[list[int]], multiple: int) -> RowTensors:
-    ticket = Ticket(texts, "bulk", deadline=0)
-    pieces = [Piece(ticket, index) for index in range(len(texts))]
-    return RowTensors.of(
-        Batch(pieces, lay_out([len(text) for text in texts], multiple=multiple)), pad_id=0, device="cpu"
-    )
+    return RowTensors.of(Batch.of(texts, multiple), pad_id=0, device="cpu")
 
 
 @given(texts_, st.sampled_from([1, 8]))

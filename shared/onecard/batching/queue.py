@@ -61,6 +61,13 @@ class Batch:
     pieces: Sequence[Piece]
     rows: Rows
 
+    @classmethod
+    def of(cls, texts: Sequence[TokenIds], multiple: int = 1) -> "Batch":
+        """Texts that no queue handed out: to warm up, to measure. `multiple` as in `lay_out`."""
+        ticket = Ticket(texts, "interactive", deadline=0)
+        pieces = [Piece(ticket, index) for index in range(len(texts))]
+        return cls(pieces, lay_out([len(text) for text in texts], multiple=multiple))
+
     @property
     def texts(self) -> list[TokenIds]:
         """Token ids of each text."""

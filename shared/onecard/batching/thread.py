@@ -10,9 +10,9 @@ from typing import TypeVar
 T = TypeVar("T")
 
 SWITCH_SECONDS = 0.00005
-"""How long the event loop may go on in Python while this thread waits to. A batch of BERT-base has 450 operations, after
-each of which the thread needs the interpreter's lock again; Python's 5 ms would make each of them wait for a whole
-request while the loop refuses a crowd."""
+"""How long the event loop may go on in Python while this thread waits to. A batch of BERT-base has 450 operations,
+after each of which the thread needs the interpreter's lock again; Python's 5 ms would make each of them wait for a
+whole request while the loop refuses a crowd."""
 
 
 class DeviceThread:
