@@ -4,12 +4,17 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from onecard.models import STAND_INS, folder_name, read_manifest
 from tests.support import KEY, LLM, VLLM_START_SECONDS, Server, free_port, serving
 
 ROOT = Path(__file__).parent.parent
+
+# Hypothesis's deadline for one example is a wall clock's, and two workers share two cores with real servers.
+hypothesis.settings.register_profile("onecard", deadline=None)
+hypothesis.settings.load_profile("onecard")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

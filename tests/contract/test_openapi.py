@@ -34,7 +34,7 @@ def run(server: Server, mode: GenerationMode, check: Callable[[Case], None], exa
         # Without a body there is nothing that could be wrong: any text is a right path parameter.
         if mode is GenerationMode.POSITIVE or list(operation.body):
             generated = given(case=operation.as_strategy(generation_mode=mode))(check)
-            settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))(generated)()
+            settings(max_examples=examples, suppress_health_check=list(HealthCheck))(generated)()
     assert httpx.get(f"{server.url}/health/ready").status_code == 200
 
 

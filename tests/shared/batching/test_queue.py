@@ -84,7 +84,7 @@ class Histories(RuleBasedStateMachine):
         assert wanted <= set(self.ran)
 
 
-Histories.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+Histories.TestCase.settings = settings(max_examples=60, stateful_step_count=30)
 TestHistories = Histories.TestCase
 
 

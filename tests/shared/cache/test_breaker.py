@@ -63,7 +63,7 @@ class AnyHistory(RuleBasedStateMachine):
             self.behind = 0
 
 
-AnyHistory.TestCase.settings = settings(max_examples=100, deadline=None)
+AnyHistory.TestCase.settings = settings(max_examples=100)
 test_any_history = AnyHistory.TestCase
 
 

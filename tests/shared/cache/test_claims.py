@@ -174,7 +174,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(steps)
 def test_any_coming_and_going(requests: list[tuple[list[bytes], bool, int]]) -> None:
     """Whoever stays gets the right results; nothing is computed twice while it is under way; nothing is left over."""

@@ -70,7 +70,7 @@ class AgainstModel(RuleBasedStateMachine):
         assert len(self.tier) == len(self.model)
 
 
-AgainstModel.TestCase.settings = settings(max_examples=100, deadline=None)
+AgainstModel.TestCase.settings = settings(max_examples=100)
 test_against_a_model = AgainstModel.TestCase
 
 
