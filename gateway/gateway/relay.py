@@ -2,41 +2,38 @@
 
 from collections.abc import AsyncIterator, Mapping
 
-import httpx
 import orjson
-from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from starlette.types import Receive, Scope
 
+from gateway.calls import RETRY_AFTER_SECONDS, Call, Reply, send
 from gateway.upstreams import Upstream
-from onecard import logs
 from onecard.edge import state_of
-from onecard.errors import BadUpstream, DeadlineExceeded, Unavailable, error_body
+from onecard.errors import BadUpstream, OnecardError, error_body
 from onecard.leaving import while_connected
 
-FORWARDED = (
-    "accept",
-    "content-type",
-    "traceparent",
-    "tracestate",
-    "x-onecard-lane",
-    "x-onecard-timeout-ms",
-    "x-request-id",
+FORWARDED = frozenset(
+    {
+        b"accept",
+        b"cache-control",
+        b"content-type",
+        b"traceparent",
+        b"tracestate",
+        b"x-onecard-lane",
+        b"x-onecard-timeout-ms",
+        b"x-request-id",
+    }
 )
 """The client's headers that a service gets. A list of what may pass: everything else stays outside."""
-RETURNED = ("allow", "content-type", "retry-after", "x-cache")
-"""The service's headers that the client gets."""
-RETRY_AFTER_SECONDS = 2.0
-"""What a client is told to wait for a service that is away: a supervisor restarts it within seconds."""
-EVENT_STREAM = "text/event-stream"
-NOTHING_ANSWERED = (httpx.ConnectError, httpx.ConnectTimeout)
-"""No connection, or one that ended before the first byte of an answer (httpx-aiohttp reports both as these): most
-often a pooled connection to a service that has restarted since. Repeating is safe: nothing here has side effects."""
-
-log = logs.logger()
 
 
-async def relay(request: Request, upstream: Upstream) -> Response:
+def call_of(scope: Scope) -> Call:
+    """What a request asks a service: the same path and body."""
+    headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"] if name in FORWARDED}
+    return Call(scope["method"], scope["path"], headers, state_of(scope)["body"])
+
+
+async def relay(scope: Scope, receive: Receive, upstream: Upstream) -> Response:
     """Send the request to the same path of `upstream` and answer with what comes back.
 
     Whatever streams is passed on chunk by chunk. When the client leaves, the service's work is cancelled by
@@ -45,84 +42,51 @@ async def relay(request: Request, upstream: Upstream) -> Response:
     Raises:
         Unavailable, BadUpstream, DeadlineExceeded: the service is away, broke off, or is silent for too long.
     """
-    sent = await _send(request, upstream)
-    timings = state_of(request.scope)["timings"]
-    timings.update(_upstream_timings(sent.headers.get("server-timing", "")))
-    headers = {name: sent.headers[name] for name in RETURNED if name in sent.headers}
-    if sent.headers.get("content-type", "").startswith(EVENT_STREAM):
-        return StreamingResponse(_stream(sent, upstream), sent.status_code, headers)
+    reply = await while_connected(send(call_of(scope), upstream), receive)
+    state_of(scope)["timings"].update(reply.timings)
+    if reply.streams:
+        return StreamingResponse(_stream(reply), reply.status, reply.headers)
     try:
-        body = await while_connected(sent.aread(), request.receive)
-    except httpx.HTTPError as error:
-        raise _translate(error, upstream) from None
+        body = await while_connected(reply.read(), receive)
     finally:
-        await sent.aclose()
-    if sent.status_code >= 400:
-        return _error_answer(sent.status_code, headers, body, upstream)
-    return Response(body, sent.status_code, headers)
+        reply.close()
+    if reply.status >= 400:
+        return error_answer(reply, body, upstream)
+    return Response(body, reply.status, reply.headers)
 
 
-async def _send(request: Request, upstream: Upstream) -> httpx.Response:
-    """The service's answer up to its headers; retried while nothing has been answered and nothing was begun."""
-    headers = {name: request.headers[name] for name in FORWARDED if name in request.headers}
-    headers["accept-encoding"] = "identity"
-    if upstream.key:
-        headers["authorization"] = f"Bearer {upstream.key}"
-    outgoing = upstream.client.build_request(
-        request.method, request.url.path, headers=headers, content=await request.body()
-    )
-    retrying = AsyncRetrying(
-        retry=retry_if_exception_type(NOTHING_ANSWERED),
-        stop=stop_after_attempt(3),
-        wait=wait_random_exponential(multiplier=0.05, max=0.3),
-        reraise=True,
-    )
-    try:
-        return await while_connected(retrying(upstream.client.send, outgoing, stream=True), request.receive)
-    except httpx.HTTPError as error:
-        raise _translate(error, upstream) from None
-
-
-async def _stream(sent: httpx.Response, upstream: Upstream) -> AsyncIterator[bytes]:
+async def _stream(reply: Reply) -> AsyncIterator[bytes]:
     """The body as it comes. A service that breaks off leaves an error event, so that no client takes it for the end."""
     try:
-        async for chunk in sent.aiter_raw():
+        async for chunk in reply.chunks():
             yield chunk
-    except httpx.HTTPError as error:
-        translated = _translate(error, upstream)
-        # Chunks are not events: the service may have broken off inside one, which the empty line ends.
-        yield b"\n\ndata: " + error_body(str(translated.detail), translated.type, translated.code) + b"\n\n"
+    except OnecardError as error:
+        yield error_event(error)
     finally:
-        await sent.aclose()
+        reply.close()
 
 
-def _translate(error: httpx.HTTPError, upstream: Upstream) -> BadUpstream | DeadlineExceeded | Unavailable:
-    """What the client is told: which service, and what to do; no address."""
-    log.warning("upstream failed", upstream=upstream.name, error=type(error).__name__)
-    if isinstance(error, NOTHING_ANSWERED):
-        return unavailable(upstream)
-    if isinstance(error, httpx.TimeoutException):
-        return DeadlineExceeded(f"The {upstream.name} service did not answer in time. Ask for less, or try again.")
-    return BadUpstream(f"The {upstream.name} service broke off its answer. Try again.", retry_after=RETRY_AFTER_SECONDS)
+def error_event(error: OnecardError) -> bytes:
+    """An error in the middle of a stream.
+
+    Chunks are not events: the service may have broken off inside one, which the empty line ends.
+    """
+    return b"\n\ndata: " + error_body(str(error.detail), error.type, error.code) + b"\n\n"
 
 
-def unavailable(upstream: Upstream) -> Unavailable:
-    """The answer while a service is away."""
-    message = f"The {upstream.name} service is down or starting. Try again in a few seconds."
-    return Unavailable(message, retry_after=RETRY_AFTER_SECONDS)
-
-
-def _error_answer(status: int, headers: dict[str, str], body: bytes, upstream: Upstream) -> Response:
+def error_answer(reply: Reply, body: bytes, upstream: Upstream) -> Response:
     """A service's error, in the one shape; our own key being refused is our fault and not the client's."""
-    if status == 401:
+    if reply.status == 401:
         raise BadUpstream(f"The {upstream.name} service does not accept the gateway's key. Tell the operator.")
-    if status == 503:
+    headers = dict(reply.headers)
+    if reply.status == 503:
         headers.setdefault("retry-after", str(int(RETRY_AFTER_SECONDS)))
     if not _has_error_shape(body):
-        type_ = "server_error" if status >= 500 else "invalid_request_error"
-        body = error_body(f"The {upstream.name} service answered with status {status}.", type_, f"http_{status}")
+        type_ = "server_error" if reply.status >= 500 else "invalid_request_error"
+        message = f"The {upstream.name} service answered with status {reply.status}."
+        body = error_body(message, type_, f"http_{reply.status}")
         headers["content-type"] = "application/json"
-    return Response(body, status, headers)
+    return Response(body, reply.status, headers)
 
 
 def _has_error_shape(body: bytes) -> bool:
@@ -131,15 +95,3 @@ def _has_error_shape(body: bytes) -> bool:
     except orjson.JSONDecodeError:
         return False
     return isinstance(value, Mapping) and isinstance(value.get("error"), Mapping)
-
-
-def _upstream_timings(header: str) -> dict[str, float]:
-    """A service's `server-timing` as milliseconds by name, its `total` renamed: `total` is the gateway's own."""
-    timings: dict[str, float] = {}
-    for entry in header.split(","):
-        name, _, duration = entry.strip().partition(";dur=")
-        try:
-            timings["upstream" if name == "total" else name] = float(duration)
-        except ValueError:
-            continue
-    return timings

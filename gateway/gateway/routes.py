@@ -1,10 +1,12 @@
 """The public routes."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import Response
+from fastapi.routing import APIRoute
+from starlette.types import Receive, Scope, Send
 
 from gateway import catalog, schemas
 from gateway.relay import relay
@@ -22,11 +24,27 @@ def state(request: Request) -> Upstreams:
     return upstreams
 
 
-def _relay_to(pick: Pick) -> Callable[[Request], Awaitable[Response]]:
-    async def handler(request: Request) -> Response:
-        return await relay(request, pick(state(request)))
+@dataclass(frozen=True)
+class _Relayed:
+    """A relayed path: `serve` answers it, and FastAPI documents it as an endpoint without parameters."""
 
-    return handler
+    pick: Pick
+
+    def __call__(self) -> None:
+        """For the API page only."""
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI interface."""
+        response = await relay(scope, receive, self.pick(scope["app"].state.service))
+        await response(scope, receive, send)
+
+
+class _RelayRoute(APIRoute):
+    """Hands requests to the relay at once; FastAPI takes 0.1 ms to find out that it has nothing to prepare."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, endpoint, **options)
+        self.app = endpoint.serve  # type: ignore[attr-defined]
 
 
 def routes() -> APIRouter:
@@ -43,7 +61,17 @@ def routes() -> APIRouter:
         ("/v1/sentiment", lambda up: up.sentiment, schemas.SENTIMENT, "Label and probabilities of texts."),
     ]
     for path, pick, body, summary in relayed:
-        router.add_api_route(path, _relay_to(pick), methods=["POST"], summary=summary, openapi_extra=body, name=path)
+        router.add_api_route(
+            path,
+            _Relayed(pick),
+            methods=["POST"],
+            summary=summary,
+            description="Relayed to the service that has the model.",
+            response_model=None,
+            openapi_extra=body,
+            name=path,
+            route_class_override=_RelayRoute,
+        )
 
     @router.get("/v1/models")
     async def models(request: Request) -> dict[str, Any]:

@@ -1,15 +1,16 @@
 """The services behind the gateway."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
+import aiohttp
+import orjson
+from yarl import URL
 
 from gateway.settings import GatewaySettings
-from onecard import client
 from onecard.health import Part
 
 CHECK_SECONDS = 2.0
@@ -22,35 +23,41 @@ class Upstream:
 
     name: str
     """What errors and health call it: never its address."""
-    client: httpx.AsyncClient
-    key: str | None
-    """Key that the service asks for, if it asks for one."""
+    http: aiohttp.ClientSession
+    base: str
+    headers: Mapping[str, str]
+    """What every request to it carries: its key, if it asks for one."""
 
-    async def get(self, path: str) -> httpx.Response:
-        """A short `GET`, for the gateway's own use.
+    def url(self, path: str) -> URL:
+        """The address of `path`, which is one of our own routes and needs no quoting."""
+        return URL(self.base + path, encoded=True)
+
+    async def get(self, path: str) -> tuple[int, bytes]:
+        """Status and body of a short `GET`, for the gateway's own use.
 
         Raises:
-            httpx.HTTPError: no answer in `CHECK_SECONDS`.
+            aiohttp.ClientError, TimeoutError: no answer in `CHECK_SECONDS`.
         """
-        headers = {"authorization": f"Bearer {self.key}"} if self.key else {}
-        return await self.client.get(path, headers=headers, timeout=CHECK_SECONDS)
+        limit = aiohttp.ClientTimeout(total=CHECK_SECONDS)
+        async with self.http.get(self.url(path), headers=self.headers, timeout=limit) as answer:
+            return answer.status, await answer.read()
 
     async def check(self) -> Part:
         """Whether the service can work."""
         try:
-            answer = await self.get("/health/ready")
-        except httpx.HTTPError:
+            status, _ = await self.get("/health/ready")
+        except (aiohttp.ClientError, TimeoutError):
             return Part(status="down", detail="does not answer")
-        if answer.status_code != 200:
+        if status != 200:
             return Part(status="down", detail="answers, but is not ready")
         return Part(status="ok")
 
     async def models(self) -> list[dict[str, Any]]:
         """The cards of `GET /v1/models`; none when the service does not answer."""
         try:
-            answer = await self.get("/v1/models")
-            cards: list[dict[str, Any]] = answer.json()["data"]
-        except (httpx.HTTPError, ValueError, KeyError):
+            _, body = await self.get("/v1/models")
+            cards: list[dict[str, Any]] = orjson.loads(body)["data"]
+        except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError):
             return []
         return cards
 
@@ -74,17 +81,20 @@ class Upstreams:
 
 async def connect(settings: GatewaySettings, closing: AsyncExitStack) -> Upstreams:
     """Clients for all services; `closing` closes them."""
-
-    async def upstream(name: str, url: str, *, keyed: bool) -> Upstream:
-        http = client.connect(
-            url, connect_seconds=settings.upstream_connect_seconds, read_seconds=settings.upstream_read_seconds
-        )
-        await closing.enter_async_context(http)
-        key = settings.api_key.get_secret_value() if keyed and settings.api_key else None
-        return Upstream(name, http, key)
-
+    limits = aiohttp.ClientTimeout(
+        total=None, sock_connect=settings.upstream_connect_seconds, sock_read=settings.upstream_read_seconds
+    )
+    http = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0),
+        timeout=limits,
+        auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"user-agent": "onecard", "accept-encoding": "identity"},
+    )
+    await closing.enter_async_context(http)
+    key = {"authorization": f"Bearer {settings.api_key.get_secret_value()}"} if settings.api_key else {}
     return Upstreams(
-        llm=await upstream("llm", settings.llm_url, keyed=True),
-        sentiment=await upstream("sentiment", settings.sentiment_url, keyed=False),
-        embedding=await upstream("embedding", settings.embedding_url, keyed=False),
+        llm=Upstream("llm", http, settings.llm_url, key),
+        sentiment=Upstream("sentiment", http, settings.sentiment_url, {}),
+        embedding=Upstream("embedding", http, settings.embedding_url, {}),
     )

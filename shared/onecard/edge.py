@@ -144,6 +144,7 @@ class Edge:
                 if self._json_bodies and body:
                     wire.require_json_type(headers.get(b"content-type"))
                     scope["state"]["json"] = wire.parse_json(body)
+                scope["state"]["body"] = body
                 receive = _replay(body, receive)
             await self._app(scope, receive, exchange.forward)
         except HTTPException as error:
@@ -228,6 +229,6 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 def state_of(scope: Scope) -> dict[str, Any]:
-    """What the edge left for routes: `request_id`, `timings` and, for JSON bodies, `json`."""
+    """What the edge left for routes: `request_id`, `timings`, the `body` and, where it parses bodies, `json`."""
     state: dict[str, Any] = scope["state"]
     return state
