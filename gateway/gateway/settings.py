@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, HttpUrl, TypeAdapter
 
-from onecard.settings import ServiceSettings
+from onecard.settings import ADDRESSES, ServiceSettings
 
 _HTTP_URL = TypeAdapter(HttpUrl)
 
@@ -12,10 +12,11 @@ _HTTP_URL = TypeAdapter(HttpUrl)
 def _checked(url: str) -> str:
     """The address as it was given, once it is sure to be one: pydantic's own would put a slash at its end."""
     _HTTP_URL.validate_python(url)
-    return url.rstrip("/")
+    return url
 
 
 Url = Annotated[str, AfterValidator(_checked)]
+Urls = Annotated[tuple[Url, ...], *ADDRESSES, Field(min_length=1)]
 
 
 class GatewaySettings(ServiceSettings):
@@ -24,17 +25,25 @@ class GatewaySettings(ServiceSettings):
     gateway_port: int = Field(default=8000, ge=1, le=65535)
     """Port to listen on."""
 
-    llm_url: Url = "http://127.0.0.1:8001"
-    """Address of the LLM service."""
+    llm_url: Urls = ("http://127.0.0.1:8001",)
+    """Addresses of the LLM service's replicas, separated by commas."""
 
-    sentiment_url: Url = "http://127.0.0.1:8002"
-    """Address of the sentiment service."""
+    sentiment_url: Urls = ("http://127.0.0.1:8002",)
+    """Addresses of the sentiment service's replicas."""
 
-    embedding_url: Url = "http://127.0.0.1:8003"
-    """Address of the embedding service."""
+    embedding_url: Urls = ("http://127.0.0.1:8003",)
+    """Addresses of the embedding service's replicas."""
 
     upstream_connect_seconds: float = Field(default=2.0, gt=0)
     """Longest wait for a connection to a service."""
 
+    upstream_first_byte_seconds: float = Field(default=330.0, gt=0)
+    """Longest wait for an answer to begin. Longer than what a service allows itself (BULK_TIMEOUT_SECONDS), so that the
+    service gets to say that it is late."""
+
     upstream_read_seconds: float = Field(default=120.0, gt=0)
-    """Longest silence of a service that is answering."""
+    """Longest silence of a service that has begun its answer."""
+
+    upstream_total_seconds: float = Field(default=900.0, gt=0)
+    """Time limit of a request with all its attempts and the whole of its answer, from the end of its body. Its client's
+    x-onecard-timeout-ms can shorten it."""

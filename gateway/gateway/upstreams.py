@@ -94,7 +94,7 @@ async def connect(settings: GatewaySettings, closing: AsyncExitStack) -> Upstrea
     await closing.enter_async_context(http)
     key = {"authorization": f"Bearer {settings.api_key.get_secret_value()}"} if settings.api_key else {}
     return Upstreams(
-        llm=Upstream("llm", http, settings.llm_url, key),
-        sentiment=Upstream("sentiment", http, settings.sentiment_url, {}),
-        embedding=Upstream("embedding", http, settings.embedding_url, {}),
+        llm=Upstream("llm", http, settings.llm_url[0], key),
+        sentiment=Upstream("sentiment", http, settings.sentiment_url[0], {}),
+        embedding=Upstream("embedding", http, settings.embedding_url[0], {}),
     )

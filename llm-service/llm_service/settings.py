@@ -2,10 +2,9 @@
 
 from typing import Annotated
 
-from pydantic import Field, field_validator
-from pydantic_settings import NoDecode
+from pydantic import Field
 
-from onecard.settings import ModelSettings
+from onecard.settings import ADDRESSES, ModelSettings
 
 TEMPERATURE = 0.3
 TOP_P = 0.95
@@ -30,7 +29,7 @@ class LlmSettings(ModelSettings):
     llm_queue_requests: int = Field(default=256, ge=0)
     """Most requests that wait for their turn; the next one gets 503 and a Retry-After."""
 
-    llm_wait_for: Annotated[tuple[str, ...], NoDecode] = ()
+    llm_wait_for: Annotated[tuple[str, ...], *ADDRESSES] = ()
     """Base URLs, separated by commas, whose /health/ready must be 200 before the engine starts."""
 
     llm_wait_seconds: float = Field(default=600.0, gt=0)
@@ -44,10 +43,3 @@ class LlmSettings(ModelSettings):
 
     llm_cpu_threads: int | None = Field(default=None, ge=1)
     """Threads that compute on a CPU. Default: one for each processor this process may use."""
-
-    @field_validator("llm_wait_for", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        if isinstance(value, str):
-            return tuple(part.strip().rstrip("/") for part in value.split(",") if part.strip())
-        return value

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from onecard.machine import has_nvidia_gpu
 
@@ -15,6 +15,16 @@ CPU_MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
 def _default_llm(read_before: dict[str, Any]) -> str:
     """The 7B model where a GPU will run it, else the one that a CPU runs at reading speed."""
     return GPU_MODEL if read_before.get("use_gpu", True) and has_nvidia_gpu() else CPU_MODEL
+
+
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip().rstrip("/") for part in value.split(",") if part.strip())
+    return value
+
+
+ADDRESSES = (NoDecode, BeforeValidator(_split))
+"""Annotations of a field that takes base URLs separated by commas."""
 
 
 class ServiceSettings(BaseSettings):

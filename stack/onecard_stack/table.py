@@ -142,7 +142,7 @@ def _llm(settings: StackSettings, encoders: Sequence[Process]) -> Process:
 
 def _gateway(settings: StackSettings, models: Sequence[Process]) -> Process:
     own = settings.model_dump(include=settings.model_fields_set)
-    addresses = {f"{part.name.upper()}_URL": own.get(f"{part.name}_url", part.url) for part in models}
+    addresses = {f"{part.name.upper()}_URL": ",".join(own.get(f"{part.name}_url", (part.url,))) for part in models}
     return Process(
         "gateway",
         _python("gateway"),

@@ -41,8 +41,8 @@ def test_addresses_follow_ports_unless_they_are_set() -> None:
     """A port that is moved moves the gateway's address of it; an address that is set wins."""
     follows = table(vllm_port=9001)["gateway"].environment
     assert follows["LLM_URL"] == "http://127.0.0.1:9001"
-    set_by_hand = table(vllm_port=9001, llm_url="http://gpu.example:8001")["gateway"].environment
-    assert set_by_hand["LLM_URL"] == "http://gpu.example:8001"
+    set_by_hand = table(vllm_port=9001, llm_url="http://a.example:8001,http://b.example:8001")["gateway"].environment
+    assert set_by_hand["LLM_URL"] == "http://a.example:8001,http://b.example:8001"
 
 
 @pytest.mark.parametrize(("host", "address"), [("0.0.0.0", "127.0.0.1"), ("127.0.0.2", "127.0.0.2"), ("::1", "[::1]")])
