@@ -1,6 +1,5 @@
 """On which terms a request is served: its lane, and how long its client waits."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast, get_args
@@ -8,11 +7,10 @@ from typing import cast, get_args
 from onecard.batching.queue import Lane
 from onecard.errors import InvalidRequest
 from onecard.settings import EncoderSettings
+from onecard.wire import timeout_seconds
 
 LANE_HEADER = "x-onecard-lane"
 """`interactive` or `bulk`. Without it the number of texts decides."""
-TIMEOUT_HEADER = "x-onecard-timeout-ms"
-"""How long the client goes on waiting, in ms; it can only shorten the service's own limit."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +33,4 @@ def terms(headers: Mapping[str, str], texts: int, settings: EncoderSettings) -> 
     by_size: Lane = "interactive" if texts <= settings.interactive_texts else "bulk"
     lane = cast(Lane, given or by_size)
     most = settings.request_timeout_seconds if lane == "interactive" else settings.bulk_timeout_seconds
-    return Terms(lane, min(most, _seconds(headers.get(TIMEOUT_HEADER), most)))
-
-
-def _seconds(given: str | None, otherwise: float) -> float:
-    if given is None:
-        return otherwise
-    try:
-        milliseconds = float(given)
-    except ValueError:
-        milliseconds = math.nan
-    if not 0 < milliseconds < math.inf:
-        raise InvalidRequest(f"{TIMEOUT_HEADER} is a number of milliseconds above 0.", param=TIMEOUT_HEADER)
-    return milliseconds / 1000
+    return Terms(lane, timeout_seconds(headers, most))

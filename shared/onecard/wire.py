@@ -1,11 +1,16 @@
 """Strict reading of what clients send. Pure functions over bytes."""
 
+import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
-from onecard.errors import InvalidJson, UnsupportedMedia
+from onecard.errors import InvalidJson, InvalidRequest, UnsupportedMedia
+
+TIMEOUT_HEADER = "x-onecard-timeout-ms"
+"""How long the client goes on waiting, in ms; it can only shorten a service's own limit."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 _NUL_ESCAPE = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
@@ -48,3 +53,21 @@ def clean_request_id(value: bytes | None) -> str | None:
         return None
     text = value.decode("latin-1")
     return text if _REQUEST_ID.fullmatch(text) else None
+
+
+def timeout_seconds(headers: Mapping[str, str], most: float) -> float:
+    """How long the client waits by `TIMEOUT_HEADER`, in seconds: at most `most`, which holds without the header.
+
+    Raises:
+        InvalidRequest: the header has a value that means nothing.
+    """
+    given = headers.get(TIMEOUT_HEADER)
+    if given is None:
+        return most
+    try:
+        milliseconds = float(given)
+    except ValueError:
+        milliseconds = math.nan
+    if not 0 < milliseconds < math.inf:
+        raise InvalidRequest(f"{TIMEOUT_HEADER} is a number of milliseconds above 0.", param=TIMEOUT_HEADER)
+    return min(most, milliseconds / 1000)
