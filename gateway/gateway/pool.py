@@ -1,0 +1,116 @@
+"""The replicas of one service, as those who call it see them: each request leases one."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
+from types import TracebackType
+
+from gateway.deadlines import Deadline
+from gateway.replicas import Failure, Reason, Replicas, Ticket, Verdict
+from gateway.retries import Budget, Retries
+from onecard import logs
+
+log = logs.logger()
+
+
+class Lease:
+    """One replica for one attempt, from its first byte out to its last byte in. Closing it, once or more, ends it.
+
+    An attempt that is given up for no fault of the replica (the client has left, its time is over) reports nothing.
+    """
+
+    def __init__(self, pool: "Pool", ticket: Ticket) -> None:
+        self._pool = pool
+        self._ticket = ticket
+        self._open = True
+        self._began = time.monotonic()
+        self.replica = ticket.replica
+        """Its number."""
+        self.address = pool.addresses[ticket.replica]
+        """Where it is, to go no further than the connection: neither into a log nor into an answer."""
+
+    @asynccontextmanager
+    async def first_byte(self, seconds: float) -> AsyncIterator[None]:
+        """A time limit on what runs inside, which is over early when the replica turns out to be frozen and others are
+        not.
+
+        Raises:
+            TimeoutError: the limit is over.
+        """
+        async with asyncio.timeout(seconds) as limit:
+            waits = self._pool.waits[self.replica]
+            waits.add(limit)
+            try:
+                yield
+            finally:
+                waits.discard(limit)
+
+    def answered(self) -> None:
+        """The first byte of an answer is here that says nothing against the replica."""
+        self._pool.replicas.answered(self._ticket, time.monotonic() - self._began)
+        self._pool.tell(self.replica)
+
+    def failed(self, failure: Failure) -> None:
+        """The replica failed. Also for one that breaks off when part of its answer is here."""
+        self._pool.replicas.failed(self._ticket, failure)
+        self._pool.tell(self.replica)
+
+    def close(self) -> None:
+        """The attempt is over."""
+        if self._open:
+            self._open = False
+            self._pool.replicas.give_back(self._ticket)
+
+    def __enter__(self) -> "Lease":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+
+class Pool:
+    """The replicas of one service."""
+
+    def __init__(self, name: str, addresses: Sequence[str]) -> None:
+        """Take the service's name, which is what the log calls it, and a base URL for each replica."""
+        self.name = name
+        self.addresses = tuple(addresses)
+        self.replicas = Replicas(len(self.addresses), time.monotonic)
+        self.budget = Budget(time.monotonic)
+        self.waits: tuple[set[asyncio.Timeout], ...] = tuple(set() for _ in self.addresses)
+        """Time limits of requests whose answers have not begun, by replica."""
+        self.suspected = tuple(asyncio.Event() for _ in self.addresses)
+        """Set when connections to a replica fail: a check then says at once whether it is there."""
+        self._told: list[Reason | None] = [None for _ in self.addresses]
+
+    def lease(self, tried: Collection[int] = ()) -> Lease | None:
+        """A lease of the replica that is the best bet; None when the service is out and cannot be asked just now."""
+        ticket = self.replicas.take(tried)
+        return Lease(self, ticket) if ticket else None
+
+    def retries(self, deadline: Deadline) -> Retries:
+        """The rules for one request's attempts."""
+        return Retries(self.replicas.elsewhere, self.budget, deadline)
+
+    def checked(self, number: int, verdict: Verdict, began: float) -> None:
+        """A readiness check that began at second `began` of the monotonic clock is over."""
+        frozen = self.replicas.checked(number, verdict, began)
+        self.tell(number)
+        if frozen:
+            for limit in self.waits[number]:
+                if not limit.expired():
+                    limit.reschedule(asyncio.get_running_loop().time())
+
+    def tell(self, number: int) -> None:
+        """Say once when the replica leaves service, or comes back, or is out for another reason."""
+        reason = self.replicas.out(number)
+        if reason == self._told[number]:
+            return
+        self._told[number] = reason
+        if reason is None:
+            log.info("replica is back", upstream=self.name, replica=number)
+            return
+        log.warning("replica is out", upstream=self.name, replica=number, reason=reason)
+        if reason == "away":
+            self.suspected[number].set()

@@ -1,0 +1,68 @@
+"""Readiness checks: one task asks each replica again and again, so that requests need not find out."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import aiohttp
+from yarl import URL
+
+from gateway.pool import Pool
+from gateway.replicas import Verdict
+from onecard import logs
+
+CHECK_SECONDS = 2.0
+"""How long a check may take."""
+BETWEEN_SECONDS = 1.0
+"""Between the end of a check and the next one, give or take `SPREAD`."""
+SPREAD = 0.25
+"""Gateways that start together do not go on asking together."""
+
+log = logs.logger()
+
+
+@asynccontextmanager
+async def watching(pool: Pool, http: aiohttp.ClientSession) -> AsyncIterator[None]:
+    """Check every replica of `pool`, from now to the end."""
+    tasks = [
+        asyncio.create_task(_watch(pool, number, http), name=f"watch-{pool.name}-{number}")
+        for number in range(len(pool.addresses))
+    ]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+async def _watch(pool: Pool, number: int, http: aiohttp.ClientSession) -> None:
+    """Ends only by being cancelled."""
+    while True:
+        began = time.monotonic()
+        try:
+            pool.suspected[number].clear()
+            verdict = await _check(http, pool.addresses[number])
+            pool.checked(number, verdict, began)
+        except Exception:
+            # A fault of this code must not leave a replica out for good without a word.
+            log.exception("readiness check", upstream=pool.name, replica=number)
+            verdict = "not ready"
+        if verdict == "silent":
+            continue  # The time it has taken was pause enough, and the next one tells more.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(BETWEEN_SECONDS * random.uniform(1 - SPREAD, 1 + SPREAD)):  # noqa: S311
+                await pool.suspected[number].wait()
+
+
+async def _check(http: aiohttp.ClientSession, address: str) -> Verdict:
+    limit = aiohttp.ClientTimeout(total=CHECK_SECONDS)
+    try:
+        async with http.get(URL(f"{address}/health/ready", encoded=True), timeout=limit) as answer:
+            return "ready" if answer.status == 200 else "not ready"
+    except TimeoutError:
+        return "silent"
+    except aiohttp.ClientError:
+        return "not ready"
