@@ -1,0 +1,26 @@
+"""How long a request may take."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway import deadlines
+from onecard.errors import InvalidRequest
+from onecard.wire import TIMEOUT_HEADER
+
+
+@given(st.floats(1, 1e9), st.floats(0.001, 1e6), st.floats(0, 1e6))
+def test_a_service_is_told_what_is_left(given_ms: float, most: float, passed: float) -> None:
+    """Never more than the client asked for or the gateway allows, never nothing, and less as time passes."""
+    now = 100.0
+    deadline = deadlines.of({TIMEOUT_HEADER: repr(given_ms)}, most, lambda: now)
+    now += passed
+    assert 0 <= deadline.left <= max(0.0, min(given_ms / 1000, most) - passed) + 1e-6
+    assert 1 <= int(deadline.headers()[TIMEOUT_HEADER]) <= max(1, deadline.left * 1000)
+
+
+@pytest.mark.parametrize("value", ["", "soon", "0", "-1", "inf", "nan"])
+def test_a_limit_that_means_nothing_is_refused(value: str) -> None:
+    """The message names the header."""
+    with pytest.raises(InvalidRequest, match=TIMEOUT_HEADER):
+        deadlines.of({TIMEOUT_HEADER: value}, 1.0, lambda: 0.0)

@@ -1,0 +1,295 @@
+"""Which replica gets the next request."""
+
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from gateway.replicas import (
+    FAILURES,
+    LAST_SILENT_CHECKS,
+    LONGEST_PAUSE_SECONDS,
+    MEASURED_SECONDS,
+    REFUSED_SECONDS,
+    SILENT_CHECKS,
+    WINDOW_SECONDS,
+    Failure,
+    Replicas,
+    Ticket,
+    Verdict,
+)
+
+
+class AnyHistory(RuleBasedStateMachine):
+    """Whatever happens to requests and checks, in whatever order."""
+
+    @initialize(count=st.integers(1, 4))
+    def begin(self, count: int) -> None:
+        """Up to four replicas."""
+        self.now = 100.0
+        self.count = count
+        self.replicas = Replicas(count, lambda: self.now)
+        self.tickets: list[Ticket] = []
+        self.trials: list[Ticket] = []
+        """Tickets of replicas that were away or unready then, whose outcome is not known."""
+        self.refused_at = [0.0] * count
+
+    def in_service(self) -> list[int]:
+        return [number for number in range(self.count) if self.replicas.out(number) is None]
+
+    @rule(seconds=st.floats(0, 5))
+    def wait(self, seconds: float) -> None:
+        """Time passes."""
+        self.now += seconds
+
+    @rule(tried=st.sets(st.integers(0, 3)))
+    def take(self, tried: set[int]) -> None:
+        """What is in service is preferred, the least busy first; what is down gets one request at a time."""
+        busy = [self.replicas.in_flight(number) for number in range(self.count)]
+        in_service = self.in_service()
+        best = [n for n in in_service if n not in tried and self.now >= self.refused_at[n] + REFUSED_SECONDS]
+        ticket = self.replicas.take(tried)
+        if ticket is None:
+            assert {trial.replica for trial in self.trials} == set(range(self.count))
+            assert not in_service
+            return
+        reason = self.replicas.out(ticket.replica)
+        if in_service and reason is not None:
+            assert (reason, tried) == ("errors", set())  # A trial that was due.
+        elif best:
+            assert ticket.replica in best
+            assert busy[ticket.replica] == min(busy[number] for number in best)
+        if reason in ("away", "unready"):
+            assert ticket.replica not in {trial.replica for trial in self.trials}
+            self.trials.append(ticket)
+        self.tickets.append(ticket)
+
+    @precondition(lambda self: self.tickets)
+    @rule(data=st.data())
+    def answer(self, data: st.DataObject) -> None:
+        """A good answer puts nothing out."""
+        ticket = data.draw(st.sampled_from(self.tickets))
+        before = self.replicas.out(ticket.replica)
+        self.replicas.answered(ticket, 0.01)
+        assert self.replicas.out(ticket.replica) in (before, None)
+        self.trials = [trial for trial in self.trials if trial is not ticket]
+
+    @precondition(lambda self: self.tickets)
+    @rule(data=st.data(), failure=st.sampled_from(["away", "silent", "error", "refused", "full"]))
+    def fail(self, data: st.DataObject, failure: Failure) -> None:
+        """Only connections that fail can put the last one out."""
+        ticket = data.draw(st.sampled_from(self.tickets))
+        before = self.in_service()
+        self.replicas.failed(ticket, failure)
+        if failure in ("refused", "full"):
+            self.refused_at[ticket.replica] = self.now
+            assert self.in_service() == before
+        elif failure != "away":
+            assert bool(self.in_service()) == bool(before)
+        self.trials = [trial for trial in self.trials if trial is not ticket]
+
+    @precondition(lambda self: self.tickets)
+    @rule(data=st.data())
+    def give_back(self, data: st.DataObject) -> None:
+        """With or without an outcome."""
+        ticket = data.draw(st.sampled_from(self.tickets))
+        self.replicas.give_back(ticket)
+        self.tickets = [one for one in self.tickets if one is not ticket]
+        self.trials = [trial for trial in self.trials if trial is not ticket]
+
+    @rule(data=st.data(), verdict=st.sampled_from(["ready", "not ready", "silent"]))
+    def check(self, data: st.DataObject, verdict: Verdict) -> None:
+        """One that passes ends every absence that checks can judge."""
+        number = data.draw(st.integers(0, self.count - 1))
+        frozen = self.replicas.checked(number, verdict, self.now)
+        reason = self.replicas.out(number)
+        assert verdict != "ready" or reason in (None, "errors")
+        assert verdict != "not ready" or reason == "unready"
+        assert not frozen or (verdict == "silent" and reason == "unready" and self.in_service())
+
+    @invariant()
+    def requests_are_counted(self) -> None:
+        """As many as have tickets, never below 0."""
+        if hasattr(self, "replicas"):
+            for number in range(self.count):
+                held = sum(ticket.replica == number for ticket in self.tickets)
+                assert self.replicas.in_flight(number) == held
+
+
+AnyHistory.TestCase.settings = settings(max_examples=150)
+test_any_history = AnyHistory.TestCase
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def spoil(replicas: Replicas, number: int, failure: Failure, times: int = FAILURES) -> None:
+    """Let requests to one replica fail."""
+    others = set(range(10)) - {number}
+    for _ in range(times):
+        ticket = replicas.take(others)
+        assert ticket is not None
+        assert ticket.replica == number
+        replicas.failed(ticket, failure)
+        replicas.give_back(ticket)
+
+
+def visit(replicas: Replicas, ill: Mapping[int, Failure] = MappingProxyType({}), slow: Collection[int] = ()) -> int:
+    """Which replica the next request goes to, and gets its answer from unless that one is ill."""
+    ticket = replicas.take()
+    assert ticket is not None
+    if ticket.replica in ill:
+        replicas.failed(ticket, ill[ticket.replica])
+    else:
+        replicas.answered(ticket, 1.0 if ticket.replica in slow else 0.01)
+    replicas.give_back(ticket)
+    return ticket.replica
+
+
+def test_requests_take_turns_where_all_are_idle() -> None:
+    """One at a time still uses every replica."""
+    replicas = Replicas(3, Clock())
+    assert [visit(replicas) for _ in range(6)] == [0, 1, 2, 0, 1, 2]
+
+
+def test_failures_put_out_only_within_the_window_and_without_a_success_between() -> None:
+    """One that fails now and then stays."""
+    clock = Clock()
+    replicas = Replicas(2, clock)
+    for _ in range(5):
+        spoil(replicas, 0, "error", FAILURES - 1)
+        clock.now += WINDOW_SECONDS + 1
+    ticket = replicas.take({1})
+    assert ticket is not None
+    spoil(replicas, 0, "error", FAILURES - 1)
+    replicas.answered(ticket, 0.01)
+    spoil(replicas, 0, "error", FAILURES - 1)
+    assert replicas.out(0) is None
+    spoil(replicas, 0, "error", 1)
+    assert replicas.out(0) == "errors"
+
+
+def test_a_trial_that_fails_doubles_the_pause_and_one_that_works_ends_it() -> None:
+    """A replica that stays ill costs one request every half minute."""
+    clock = Clock()
+    replicas = Replicas(2, clock)
+    spoil(replicas, 0, "error")
+    pauses = []
+    for _ in range(7):
+        left_at = clock.now
+        while visit(replicas, ill={0: "error"}) != 0:
+            clock.now += 0.5
+        pauses.append(clock.now - left_at)
+    assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+    clock.now += LONGEST_PAUSE_SECONDS
+    assert visit(replicas) == 0
+    assert replicas.out(0) is None
+
+
+def test_a_request_that_has_failed_once_is_no_trial() -> None:
+    """Its second attempt goes where it is likely to work."""
+    clock = Clock()
+    replicas = Replicas(3, clock)
+    spoil(replicas, 0, "error")
+    clock.now += LONGEST_PAUSE_SECONDS
+    ticket = replicas.take({1})
+    assert ticket is not None
+    assert ticket.replica == 2
+    assert visit(replicas) == 0
+
+
+def test_an_answer_to_an_earlier_request_does_not_end_an_absence() -> None:
+    """It tells how the replica was."""
+    replicas = Replicas(2, Clock())
+    early = replicas.take({1})
+    assert early is not None
+    spoil(replicas, 0, "error")
+    replicas.answered(early, 0.01)
+    assert replicas.out(0) == "errors"
+
+
+def test_a_lost_replica_is_back_with_the_first_check_that_passes() -> None:
+    """A restart is noticed at once."""
+    replicas = Replicas(2, Clock())
+    spoil(replicas, 0, "away")
+    assert replicas.out(0) == "away"
+    replicas.checked(0, "ready", 100.0)
+    assert replicas.out(0) is None
+
+
+def test_checks_that_pass_do_not_bring_back_what_fails_again_at_once() -> None:
+    """A replica whose checks work and whose connections do not is left to trials, unless it is all there is."""
+    replicas = Replicas(2, Clock())
+    spoil(replicas, 0, "away")
+    replicas.checked(0, "ready", 100.0)
+    spoil(replicas, 0, "away")
+    assert replicas.out(0) == "errors"
+    replicas.checked(0, "ready", 100.0)
+    assert replicas.out(0) == "errors"
+
+
+def test_a_service_that_is_down_gets_one_request_at_a_time_and_is_back_with_its_first_answer() -> None:
+    """Its clients learn at once that it is away, and the gateway soon that it is not."""
+    replicas = Replicas(1, Clock())
+    spoil(replicas, 0, "away")
+    trial = replicas.take()
+    assert trial is not None
+    assert replicas.take() is None
+    replicas.answered(trial, 0.01)
+    assert replicas.take() is not None
+
+
+def test_a_frozen_replica_is_found_by_silent_checks_sooner_when_there_are_others() -> None:
+    """The last one gets more time: it may just have too much to do."""
+    pair, single = Replicas(2, Clock()), Replicas(1, Clock())
+    assert [pair.checked(0, "silent", 100.0) for _ in range(SILENT_CHECKS)] == [False] * (SILENT_CHECKS - 1) + [True]
+    assert pair.out(0) == "unready"
+    for _ in range(LAST_SILENT_CHECKS):
+        assert single.out(0) is None
+        assert not single.checked(0, "silent", 100.0)
+    assert single.out(0) == "unready"
+
+
+def test_a_replica_that_answers_requests_is_not_called_frozen() -> None:
+    """Whatever its checks say by saying nothing."""
+    clock = Clock()
+    replicas = Replicas(2, clock)
+    for _ in range(10):
+        began = clock.now
+        clock.now += 2
+        visit(replicas)
+        visit(replicas)
+        replicas.checked(0, "silent", began)
+    assert replicas.out(0) is None
+
+
+def test_a_replica_that_refuses_is_asked_last_for_a_moment() -> None:
+    """It stays in service: its queue is full of work."""
+    clock = Clock()
+    replicas = Replicas(2, clock)
+    assert visit(replicas, ill={0: "refused"}) == 0
+    assert not replicas.elsewhere({1})
+    assert [visit(replicas) for _ in range(3)] == [1, 1, 1]
+    clock.now += REFUSED_SECONDS
+    assert visit(replicas) == 0
+
+
+def test_a_slow_replica_gets_little_also_when_requests_come_one_by_one() -> None:
+    """It is looked at again now and then, and shares the work as soon as it is well."""
+    clock = Clock()
+    replicas = Replicas(2, clock)
+    visits = []
+    for _ in range(100):
+        visits.append(visit(replicas, slow={0}))
+        clock.now += MEASURED_SECONDS / 10
+    assert 5 <= visits.count(0) <= 15
+    clock.now += MEASURED_SECONDS
+    assert [visit(replicas) for _ in range(10)].count(0) == 5
