@@ -21,7 +21,6 @@ from gateway.retries import (
 )
 from onecard.leaving import ClientGone
 
-
 OPEN_END = Deadline(math.inf, lambda: 0.0)
 
 

@@ -1,0 +1,171 @@
+"""A pool of real replicas, of which one is lost in some way while requests come in."""
+
+import asyncio
+import re
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager
+
+import aiohttp
+import pytest
+import structlog.testing
+
+from gateway import retries
+from gateway.deadlines import Deadline
+from gateway.pool import Pool
+from gateway.replicas import Failure
+from gateway.retries import AttemptFailed
+from gateway.watch import watching
+from tests.shared.cache.support import eventually
+from tests.support import Server, free_port, serving
+
+PATH = "/v1/chat/completions"
+FOUND_SECONDS = 30.0
+"""Longest wait for a check to find out; the last replica may miss five of them, of 2 s each."""
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[Server, Server]]:
+    """Two replicas; a test may kill or freeze one."""
+    with ExitStack() as closing:
+        first, second = (
+            closing.enter_context(serving("tests.canned", port_variable="CANNED_PORT", env={})) for _ in range(2)
+        )
+        yield first, second
+        for server in (first, second):
+            if server.process.poll() is None:
+                server.process.send_signal(signal.SIGCONT)
+
+
+Ask = Callable[[str], Awaitable[int]]
+"""Asks the service for an answer, and gives its status."""
+
+
+@asynccontextmanager
+async def watched(*urls: str) -> AsyncIterator[tuple[Pool, Ask]]:
+    """A pool of these replicas, which are being checked, and a caller of it."""
+    pool = Pool("llm", urls)
+    async with aiohttp.ClientSession() as http, watching(pool, http):
+        yield pool, lambda case: call(pool, http, case)
+
+
+async def call(pool: Pool, http: aiohttp.ClientSession, case: str) -> int:
+    deadline = Deadline(time.monotonic() + 60, time.monotonic)
+    rules = pool.retries(deadline)
+
+    async def attempt() -> int:
+        lease = pool.lease(rules.tried)
+        if lease is None:
+            raise AttemptFailed("away")
+        with lease:
+            try:
+                async with lease.first_byte(deadline.left):
+                    answer = await http.post(f"{lease.address}{PATH}", json={"case": case, "seconds": 20})
+            except TimeoutError:
+                failure: Failure | None = "silent"
+            except aiohttp.ClientError:
+                failure = "away"
+            else:
+                failure = retries.failure_of(answer.status)
+                answer.release()
+            if failure is not None:
+                lease.failed(failure)
+                raise AttemptFailed(failure, lease.replica)
+            lease.answered()
+            return answer.status
+
+    return await rules.run(attempt)
+
+
+async def many(ask: Ask, count: int = 40) -> None:
+    """Requests, eight at a time; each one gets its answer."""
+    gate = asyncio.Semaphore(8)
+
+    async def one() -> None:
+        async with gate:
+            assert await ask("echo") == 200
+
+    await asyncio.gather(*(one() for _ in range(count)))
+
+
+async def test_a_killed_replica_costs_no_request_and_is_back_by_itself(pair: tuple[Server, Server]) -> None:
+    """Each change is logged once, by the replica's number and without its address."""
+    first, second = pair
+    with structlog.testing.capture_logs() as logged:
+        async with watched(first.url, second.url) as (pool, ask):
+            await many(ask)
+            first.process.kill()
+            first.process.wait()
+            await many(ask)
+            await eventually(lambda: pool.replicas.out(0) == "unready", FOUND_SECONDS)
+            await many(ask)
+            with serving("tests.canned", port_variable="CANNED_PORT", env={}, port=first.port):
+                await eventually(lambda: pool.replicas.out(0) is None, FOUND_SECONDS)
+                await many(ask)
+    told = [(line["event"], line.get("reason")) for line in logged if line.get("replica") == 0]
+    assert told[-2:] == [("replica is out", "unready"), ("replica is back", None)]
+    assert len(told) == len(set(told))
+    assert str(first.port) not in str(logged)
+
+
+async def test_requests_at_a_frozen_replica_are_answered_by_another(pair: tuple[Server, Server]) -> None:
+    """Those that it had when it froze, too: they do not wait for their own time limit."""
+    first, second = pair
+    async with watched(first.url, second.url) as (pool, ask):
+        first.process.send_signal(signal.SIGSTOP)
+        await many(ask)
+        assert pool.replicas.out(0) == "unready"
+        assert not pool.waits[0]
+        first.process.send_signal(signal.SIGCONT)
+        await eventually(lambda: pool.replicas.out(0) is None, FOUND_SECONDS)
+        await many(ask)
+
+
+async def test_a_replica_that_answers_500_costs_no_request(pair: tuple[Server, Server]) -> None:
+    """Its readiness checks pass all the time."""
+
+    async def fail(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        if length := re.search(rb"content-length: (\d+)", head):
+            await reader.readexactly(int(length[1]))
+        status = b"200 OK" if b"/health/ready" in head else b"500 Internal Server Error"
+        writer.write(b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    port = free_port()
+    async with (
+        await asyncio.start_server(fail, "127.0.0.1", port),
+        watched(f"http://127.0.0.1:{port}", pair[0].url) as (pool, ask),
+    ):
+        await many(ask)
+        assert pool.replicas.out(0) == "errors"
+
+
+async def test_a_service_that_is_down_is_said_to_be_at_once_and_works_when_it_is_back(
+    pair: tuple[Server, Server],
+) -> None:
+    """It has one replica, which is frozen: one client finds out, the others do not have to."""
+    server = pair[0]
+    async with watched(server.url) as (pool, ask):
+        server.process.send_signal(signal.SIGSTOP)
+        await eventually(lambda: pool.replicas.out(0) == "unready", FOUND_SECONDS)
+        trial = asyncio.ensure_future(ask("echo"))
+        await eventually(lambda: pool.replicas.in_flight(0) == 1)
+        with pytest.raises(AttemptFailed):
+            await ask("echo")
+        server.process.send_signal(signal.SIGCONT)
+        assert await trial == 200
+        assert await ask("echo") == 200
+
+
+async def test_leases_that_are_given_up_are_counted_out(pair: tuple[Server, Server]) -> None:
+    """A client that leaves takes its request with it, and says nothing against the replica."""
+    async with watched(pair[0].url) as (pool, ask):
+        waiting = [asyncio.ensure_future(ask("slow")) for _ in range(5)]
+        await eventually(lambda: pool.replicas.in_flight(0) == 5)
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting)
+        assert (pool.replicas.in_flight(0), pool.replicas.out(0)) == (0, None)
