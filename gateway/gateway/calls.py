@@ -1,14 +1,21 @@
 """One request to one service: what is asked, and what comes back. Bytes, no HTTP framework of ours."""
 
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import aiohttp
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from yarl import URL
 
+from gateway import deadlines
+from gateway.deadlines import Deadline
+from gateway.pool import Lease
+from gateway.replicas import Failure
+from gateway.retries import AttemptFailed, failure_of
 from gateway.upstreams import Upstream
 from onecard import logs
-from onecard.errors import BadUpstream, DeadlineExceeded, Unavailable
+from onecard.errors import BadUpstream, DeadlineExceeded, OnecardError, Unavailable
 
 RETURNED = ("allow", "content-type", "retry-after", "x-cache")
 """The service's headers that the client gets."""
@@ -33,9 +40,9 @@ class Call:
 
 
 class Reply:
-    """A service's answer: its head has been read, its body has not."""
+    """A service's answer: its head has been read, its body has not. Closing it gives its replica back."""
 
-    def __init__(self, upstream: Upstream, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, upstream: Upstream, response: aiohttp.ClientResponse, lease: Lease, deadline: Deadline) -> None:
         self.status = response.status
         self.headers = {name: response.headers[name] for name in RETURNED if name in response.headers}
         """Those that the client may get."""
@@ -43,6 +50,8 @@ class Reply:
         """Milliseconds by name."""
         self._upstream = upstream
         self._response = response
+        self._lease = lease
+        self._deadline = deadline
 
     @property
     def streams(self) -> bool:
@@ -55,10 +64,9 @@ class Reply:
         Raises:
             BadUpstream, DeadlineExceeded: the service breaks off, or is silent for too long.
         """
-        try:
-            return await self._response.read()
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise _translate(error, self._upstream, begun=True) from None
+        with self._blaming():
+            async with self._lease.patience(self._silence()):
+                return await self._response.read()
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes.
@@ -66,56 +74,132 @@ class Reply:
         Raises:
             BadUpstream, DeadlineExceeded: as `read`.
         """
-        try:
-            async for chunk in self._response.content.iter_any():
-                yield chunk
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise _translate(error, self._upstream, begun=True) from None
+        content = self._response.content
+        while True:
+            with self._blaming():
+                async with self._lease.patience(self._silence()):
+                    chunk = await content.readany()
+            if not chunk:
+                return
+            yield chunk
 
     def close(self) -> None:
         """Let the connection go: back to its pool after a whole answer, else closed, which cancels the work."""
         self._response.release()
+        self._lease.close()
+
+    def _silence(self) -> float:
+        return min(self._upstream.limits.silence_seconds, self._deadline.left)
+
+    @contextmanager
+    def _blaming(self) -> Iterator[None]:
+        """What goes wrong while an answer comes in is the replica's fault, and told to the client as ours."""
+        try:
+            yield
+        except (aiohttp.ClientError, TimeoutError) as error:
+            if self._deadline.left:
+                self._lease.failed("silent" if isinstance(error, TimeoutError) else "away")
+            _log_failure(error, self._upstream)
+            raise late(self._upstream) if isinstance(error, TimeoutError) else broken_off(self._upstream) from None
+
+
+class _Failed(AttemptFailed):
+    """An attempt that failed, and what the client is told if it was the last."""
+
+    def __init__(self, failure: Failure, replica: int | None, outcome: "OnecardError | Reply") -> None:
+        retry_after = outcome.headers.get("retry-after", "") if isinstance(outcome, Reply) else ""
+        super().__init__(failure, replica, float(retry_after) if retry_after.isdecimal() else None)
+        self.outcome = outcome
 
 
 async def send(call: Call, upstream: Upstream) -> Reply:
-    """The service's answer up to its headers; asked again while nothing has been answered. The caller closes it.
+    """The service's answer up to its headers; asked again, elsewhere if possible, while nothing has been answered.
+
+    The caller closes it. An answer that says that the service failed is one, too, when no replica gave a better one.
 
     Raises:
         Unavailable, BadUpstream, DeadlineExceeded: the service is away, breaks off, or is silent for too long.
+        InvalidRequest: the client's time limit means nothing.
     """
-    try:
+    deadline = deadlines.of(call.headers, upstream.limits.total_seconds, time.monotonic)
+    retries = upstream.pool.retries(deadline)
+    last: Reply | None = None
+
+    async def attempt() -> Reply:
+        nonlocal last
+        if last is not None:
+            last.close()
+        last = None
         try:
-            response = await _attempt(call, upstream)
-        except NOTHING_ANSWERED:
-            response = await _again(call, upstream)
-    except (aiohttp.ClientError, TimeoutError) as error:
-        raise _translate(error, upstream, begun=False) from None
-    return Reply(upstream, response)
+            return await _attempt(call, upstream, retries.tried, deadline)
+        except _Failed as failed:
+            last = failed.outcome if isinstance(failed.outcome, Reply) else None
+            raise
+
+    try:
+        return await retries.run(attempt)
+    except _Failed as failed:
+        if isinstance(failed.outcome, Reply):
+            return failed.outcome
+        raise failed.outcome from None
+    except BaseException:
+        if last is not None:
+            last.close()
+        raise
 
 
-async def _attempt(call: Call, upstream: Upstream) -> aiohttp.ClientResponse:
-    headers = {**call.headers, **upstream.headers}
-    url = upstream.url(call.path)
-    return await upstream.http.request(call.method, url, headers=headers, data=call.body, allow_redirects=False)
+async def _attempt(call: Call, upstream: Upstream, tried: Collection[int], deadline: Deadline) -> Reply:
+    lease = upstream.pool.lease(tried)
+    if lease is None:
+        raise _Failed("away", None, unavailable(upstream))
+    headers = {**call.headers, **upstream.headers, **deadline.headers()}
+    url = URL(lease.address + call.path, encoded=True)
+    try:
+        async with lease.patience(min(upstream.limits.first_byte_seconds, deadline.left)):
+            response = await upstream.http.request(
+                call.method, url, headers=headers, data=call.body, allow_redirects=False
+            )
+    except BaseException as error:
+        failed = _failed_before_answer(error, upstream, lease, deadline)
+        lease.close()
+        raise failed from None
+    reply = Reply(upstream, response, lease, deadline)
+    if failure := failure_of(reply.status):
+        lease.failed(failure)
+        raise _Failed(failure, lease.replica, reply)
+    lease.answered()
+    return reply
 
 
-async def _again(call: Call, upstream: Upstream) -> aiohttp.ClientResponse:
-    retrying = AsyncRetrying(
-        retry=retry_if_exception_type(NOTHING_ANSWERED),
-        stop=stop_after_attempt(2),
-        wait=wait_random_exponential(multiplier=0.05, max=0.3),
-        reraise=True,
-    )
-    return await retrying(_attempt, call, upstream)
+def _failed_before_answer(error: BaseException, upstream: Upstream, lease: Lease, deadline: Deadline) -> BaseException:
+    """What an attempt without an answer comes to; `error` itself if the replica is not to blame."""
+    if isinstance(error, NOTHING_ANSWERED):
+        failure: Failure = "away"
+        outcome: OnecardError = unavailable(upstream)
+    elif isinstance(error, TimeoutError):
+        failure, outcome = "silent", late(upstream)
+    elif isinstance(error, aiohttp.ClientError):
+        failure, outcome = "error", broken_off(upstream)
+    else:
+        return error
+    _log_failure(error, upstream)
+    if failure == "silent" and not deadline.left:
+        return outcome  # The client's own limit: it says nothing of the replica.
+    lease.failed(failure)
+    return _Failed(failure, lease.replica, outcome)
 
 
-def _translate(error: Exception, upstream: Upstream, *, begun: bool) -> BadUpstream | DeadlineExceeded | Unavailable:
-    """What the client is told: which service, and what to do; no address. `begun`: its answer had begun."""
+def _log_failure(error: BaseException, upstream: Upstream) -> None:
     log.warning("upstream failed", upstream=upstream.name, error=type(error).__name__)
-    if isinstance(error, NOTHING_ANSWERED) and not begun:
-        return unavailable(upstream)
-    if isinstance(error, TimeoutError):
-        return DeadlineExceeded(f"The {upstream.name} service did not answer in time. Ask for less, or try again.")
+
+
+def late(upstream: Upstream) -> DeadlineExceeded:
+    """The answer when a service takes too long."""
+    return DeadlineExceeded(f"The {upstream.name} service did not answer in time. Ask for less, or try again.")
+
+
+def broken_off(upstream: Upstream) -> BadUpstream:
+    """The answer when a service does not finish its own."""
     return BadUpstream(f"The {upstream.name} service broke off its answer. Try again.", retry_after=RETRY_AFTER_SECONDS)
 
 

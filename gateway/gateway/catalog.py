@@ -3,10 +3,30 @@
 import asyncio
 from typing import Any
 
+import orjson
+
+from gateway.calls import Call, send
 from gateway.upstreams import Upstream, Upstreams
+from onecard.errors import OnecardError
+from onecard.wire import TIMEOUT_HEADER
+
+_LOOK = Call("GET", "/v1/models", {TIMEOUT_HEADER: "2000"}, b"")
 
 _KEPT = ("id", "object", "created", "owned_by", "max_model_len", "engine", "stand_in_for")
 """Fields of a service's card that leave the house; an engine's own card holds folders, for one."""
+
+
+async def _cards(upstream: Upstream) -> list[dict[str, Any]]:
+    """The cards of one service; none when it does not answer."""
+    try:
+        reply = await send(_LOOK, upstream)
+        try:
+            cards: list[dict[str, Any]] = orjson.loads(await reply.read())["data"]
+        finally:
+            reply.close()
+    except (OnecardError, ValueError, KeyError, TypeError):
+        return []
+    return cards
 
 
 def _card(card: dict[str, Any], upstream: Upstream) -> dict[str, Any]:
@@ -15,5 +35,5 @@ def _card(card: dict[str, Any], upstream: Upstream) -> dict[str, Any]:
 
 async def models(upstreams: Upstreams) -> list[dict[str, Any]]:
     """A card for each model that is served now, and by which service."""
-    lists = await asyncio.gather(*(upstream.models() for upstream in upstreams))
+    lists = await asyncio.gather(*(_cards(upstream) for upstream in upstreams))
     return [_card(card, upstream) for upstream, cards in zip(upstreams, lists, strict=True) for card in cards]

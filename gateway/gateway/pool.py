@@ -31,9 +31,9 @@ class Lease:
         """Where it is, to go no further than the connection: neither into a log nor into an answer."""
 
     @asynccontextmanager
-    async def first_byte(self, seconds: float) -> AsyncIterator[None]:
-        """A time limit on what runs inside, which is over early when the replica turns out to be frozen and others are
-        not.
+    async def patience(self, seconds: float) -> AsyncIterator[None]:
+        """A time limit on one wait for the replica, which is over early when the replica turns out to be frozen and
+        others are not.
 
         Raises:
             TimeoutError: the limit is over.
@@ -79,7 +79,7 @@ class Pool:
         self.replicas = Replicas(len(self.addresses), time.monotonic)
         self.budget = Budget(time.monotonic)
         self.waits: tuple[set[asyncio.Timeout], ...] = tuple(set() for _ in self.addresses)
-        """Time limits of requests whose answers have not begun, by replica."""
+        """Time limits of those who wait for something from a replica, by replica."""
         self.suspected = tuple(asyncio.Event() for _ in self.addresses)
         """Set when connections to a replica fail: a check then says at once whether it is there."""
         self._told: list[Reason | None] = [None for _ in self.addresses]

@@ -1,65 +1,52 @@
 """The services behind the gateway."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any
 
 import aiohttp
-import orjson
-from yarl import URL
 
+from gateway.pool import Pool
 from gateway.settings import GatewaySettings
-from onecard.health import Part
+from gateway.watch import check, watching
+from onecard.health import Part, Status
 
-CHECK_SECONDS = 2.0
-"""How long a readiness check or a look at a service's models may take."""
+
+@dataclass(frozen=True)
+class Limits:
+    """How long a service is waited for, in seconds."""
+
+    first_byte_seconds: float
+    silence_seconds: float
+    """Between two reads of an answer that has begun."""
+    total_seconds: float
+    """From the request to the end of its answer, with all attempts."""
 
 
 @dataclass(frozen=True)
 class Upstream:
-    """One service."""
+    """One service, on one or more replicas."""
 
     name: str
     """What errors and health call it: never its address."""
     http: aiohttp.ClientSession
-    base: str
+    pool: Pool
     headers: Mapping[str, str]
     """What every request to it carries: its key, if it asks for one."""
-
-    def url(self, path: str) -> URL:
-        """The address of `path`, which is one of our own routes and needs no quoting."""
-        return URL(self.base + path, encoded=True)
-
-    async def get(self, path: str) -> tuple[int, bytes]:
-        """Status and body of a short `GET`, for the gateway's own use.
-
-        Raises:
-            aiohttp.ClientError, TimeoutError: no answer in `CHECK_SECONDS`.
-        """
-        limit = aiohttp.ClientTimeout(total=CHECK_SECONDS)
-        async with self.http.get(self.url(path), headers=self.headers, timeout=limit) as answer:
-            return answer.status, await answer.read()
+    limits: Limits
 
     async def check(self) -> Part:
-        """Whether the service can work."""
-        try:
-            status, _ = await self.get("/health/ready")
-        except (aiohttp.ClientError, TimeoutError):
-            return Part(status="down", detail="does not answer")
-        if status != 200:
-            return Part(status="down", detail="answers, but is not ready")
-        return Part(status="ok")
-
-    async def models(self) -> list[dict[str, Any]]:
-        """The cards of `GET /v1/models`; none when the service does not answer."""
-        try:
-            _, body = await self.get("/v1/models")
-            cards: list[dict[str, Any]] = orjson.loads(body)["data"]
-        except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError):
-            return []
-        return cards
+        """Whether the service can work, asked just now."""
+        verdicts = await asyncio.gather(*(check(self.http, address) for address in self.pool.addresses))
+        ready = verdicts.count("ready")
+        if ready == len(verdicts):
+            return Part(status="ok")
+        status: Status = "degraded" if ready else "down"
+        if len(verdicts) > 1:
+            return Part(status=status, detail=f"{ready} of {len(verdicts)} replicas are ready")
+        detail = "does not answer" if "silent" in verdicts else "does not answer, or is not ready"
+        return Part(status=status, detail=detail)
 
 
 @dataclass(frozen=True)
@@ -80,21 +67,28 @@ class Upstreams:
 
 
 async def connect(settings: GatewaySettings, closing: AsyncExitStack) -> Upstreams:
-    """Clients for all services; `closing` closes them."""
-    limits = aiohttp.ClientTimeout(
-        total=None, sock_connect=settings.upstream_connect_seconds, sock_read=settings.upstream_read_seconds
-    )
+    """The services, and tasks that watch them; `closing` ends both."""
     http = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
-        timeout=limits,
+        # Everything else is limited where it is waited for: see `gateway.calls`.
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.upstream_connect_seconds),
         auto_decompress=False,
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"user-agent": "onecard", "accept-encoding": "identity"},
     )
     await closing.enter_async_context(http)
+    limits = Limits(
+        settings.upstream_first_byte_seconds, settings.upstream_read_seconds, settings.upstream_total_seconds
+    )
     key = {"authorization": f"Bearer {settings.api_key.get_secret_value()}"} if settings.api_key else {}
+
+    async def upstream(name: str, addresses: Sequence[str], headers: Mapping[str, str]) -> Upstream:
+        pool = Pool(name, addresses)
+        await closing.enter_async_context(watching(pool, http))
+        return Upstream(name, http, pool, headers, limits)
+
     return Upstreams(
-        llm=Upstream("llm", http, settings.llm_url[0], key),
-        sentiment=Upstream("sentiment", http, settings.sentiment_url[0], {}),
-        embedding=Upstream("embedding", http, settings.embedding_url[0], {}),
+        llm=await upstream("llm", settings.llm_url, key),
+        sentiment=await upstream("sentiment", settings.sentiment_url, {}),
+        embedding=await upstream("embedding", settings.embedding_url, {}),
     )

@@ -44,7 +44,7 @@ async def _watch(pool: Pool, number: int, http: aiohttp.ClientSession) -> None:
         began = time.monotonic()
         try:
             pool.suspected[number].clear()
-            verdict = await _check(http, pool.addresses[number])
+            verdict = await check(http, pool.addresses[number])
             pool.checked(number, verdict, began)
         except Exception:
             # A fault of this code must not leave a replica out for good without a word.
@@ -57,7 +57,8 @@ async def _watch(pool: Pool, number: int, http: aiohttp.ClientSession) -> None:
                 await pool.suspected[number].wait()
 
 
-async def _check(http: aiohttp.ClientSession, address: str) -> Verdict:
+async def check(http: aiohttp.ClientSession, address: str) -> Verdict:
+    """Ask the replica at `address` whether it is ready."""
     limit = aiohttp.ClientTimeout(total=CHECK_SECONDS)
     try:
         async with http.get(URL(f"{address}/health/ready", encoded=True), timeout=limit) as answer:

@@ -3,20 +3,19 @@
 import asyncio
 import re
 import signal
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
 
 import aiohttp
+import orjson
 import pytest
 import structlog.testing
 
-from gateway import retries
-from gateway.deadlines import Deadline
+from gateway.calls import Call, send
 from gateway.pool import Pool
-from gateway.replicas import Failure
-from gateway.retries import AttemptFailed
+from gateway.upstreams import Limits, Upstream
 from gateway.watch import watching
+from onecard.errors import Unavailable
 from tests.shared.cache.support import eventually
 from tests.support import Server, free_port, serving
 
@@ -47,35 +46,16 @@ async def watched(*urls: str) -> AsyncIterator[tuple[Pool, Ask]]:
     """A pool of these replicas, which are being checked, and a caller of it."""
     pool = Pool("llm", urls)
     async with aiohttp.ClientSession() as http, watching(pool, http):
-        yield pool, lambda case: call(pool, http, case)
+        upstream = Upstream("llm", http, pool, {}, Limits(60, 60, 60))
+        yield pool, lambda case: ask_for(case, upstream)
 
 
-async def call(pool: Pool, http: aiohttp.ClientSession, case: str) -> int:
-    deadline = Deadline(time.monotonic() + 60, time.monotonic)
-    rules = pool.retries(deadline)
-
-    async def attempt() -> int:
-        lease = pool.lease(rules.tried)
-        if lease is None:
-            raise AttemptFailed("away")
-        with lease:
-            try:
-                async with lease.first_byte(deadline.left):
-                    answer = await http.post(f"{lease.address}{PATH}", json={"case": case, "seconds": 20})
-            except TimeoutError:
-                failure: Failure | None = "silent"
-            except aiohttp.ClientError:
-                failure = "away"
-            else:
-                failure = retries.failure_of(answer.status)
-                answer.release()
-            if failure is not None:
-                lease.failed(failure)
-                raise AttemptFailed(failure, lease.replica)
-            lease.answered()
-            return answer.status
-
-    return await rules.run(attempt)
+async def ask_for(case: str, upstream: Upstream) -> int:
+    body = orjson.dumps({"case": case, "seconds": 20})
+    reply = await send(Call("POST", PATH, {"content-type": "application/json"}, body), upstream)
+    await reply.read()
+    reply.close()
+    return reply.status
 
 
 async def many(ask: Ask, count: int = 40) -> None:
@@ -153,7 +133,7 @@ async def test_a_service_that_is_down_is_said_to_be_at_once_and_works_when_it_is
         await eventually(lambda: pool.replicas.out(0) == "unready", FOUND_SECONDS)
         trial = asyncio.ensure_future(ask("echo"))
         await eventually(lambda: pool.replicas.in_flight(0) == 1)
-        with pytest.raises(AttemptFailed):
+        with pytest.raises(Unavailable):
             await ask("echo")
         server.process.send_signal(signal.SIGCONT)
         assert await trial == 200

@@ -31,7 +31,7 @@ def door(canned: Server) -> Iterator[httpx.Client]:
         "SENTIMENT_URL": nobody,
         "EMBEDDING_URL": nobody,
         "API_KEY": KEY,
-        "UPSTREAM_READ_SECONDS": "2",
+        "UPSTREAM_FIRST_BYTE_SECONDS": "2",
     }
     with (
         serving("gateway", port_variable="GATEWAY_PORT", env=env) as server,
@@ -147,7 +147,7 @@ def test_a_service_that_dies_before_answering_is_an_error_with_retry_after(door:
 
 
 def test_a_silent_service_is_a_504(door: httpx.Client, canned: Server) -> None:
-    """No hang: the limit is UPSTREAM_READ_SECONDS, and the work is cancelled."""
+    """No hang: the limit is UPSTREAM_FIRST_BYTE_SECONDS, and the work is cancelled."""
     error(door.post(PATH, json={"case": "slow", "seconds": 20}), 504)
     eventually(canned, running=0, cancelled=1)
 
@@ -172,7 +172,8 @@ def test_only_listed_headers_pass(door: httpx.Client, canned: Server) -> None:
     assert not {"server", "set-cookie", "x-internal"} & set(answer.headers)
     got = seen(canned)["headers"]
     assert (got["traceparent"], got["x-request-id"]) == ("00-a-b-01", "id-1")
-    assert (got["x-onecard-lane"], got["x-onecard-timeout-ms"]) == ("bulk", "900")
+    assert got["x-onecard-lane"] == "bulk"
+    assert 0 < int(got["x-onecard-timeout-ms"]) <= 900  # What is left of it.
     assert not {"cookie", "x-forwarded-for"} & set(got)
 
 
