@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from gateway.replicas import (
     FAILURES,
+    FIRST_PAUSE_SECONDS,
     LAST_SILENT_CHECKS,
     LONGEST_PAUSE_SECONDS,
     MEASURED_SECONDS,
@@ -33,7 +34,7 @@ class AnyHistory(RuleBasedStateMachine):
         self.replicas = Replicas(count, lambda: self.now)
         self.tickets: list[Ticket] = []
         self.trials: list[Ticket] = []
-        """Tickets of replicas that were away or unready then, whose outcome is not known."""
+        """The first ticket of each replica that is out, while its outcome is not known."""
         self.refused_at = [0.0] * count
 
     def in_service(self) -> list[int]:
@@ -61,8 +62,9 @@ class AnyHistory(RuleBasedStateMachine):
         elif best:
             assert ticket.replica in best
             assert busy[ticket.replica] == min(busy[number] for number in best)
-        if reason in ("away", "unready"):
-            assert ticket.replica not in {trial.replica for trial in self.trials}
+        tried_now = {trial.replica for trial in self.trials}
+        assert reason not in ("away", "unready") or ticket.replica not in tried_now
+        if reason is not None and ticket.replica not in tried_now:
             self.trials.append(ticket)
         self.tickets.append(ticket)
 
@@ -206,14 +208,29 @@ def test_a_request_that_has_failed_once_is_no_trial() -> None:
     assert visit(replicas) == 0
 
 
-def test_an_answer_to_an_earlier_request_does_not_end_an_absence() -> None:
-    """It tells how the replica was."""
-    replicas = Replicas(2, Clock())
-    early = replicas.take({1})
-    assert early is not None
+def test_one_request_at_a_time_tries_a_replica() -> None:
+    """The others go where they are answered, however many come meanwhile."""
+    clock = Clock()
+    replicas = Replicas(2, clock)
     spoil(replicas, 0, "error")
-    replicas.answered(early, 0.01)
+    clock.now += LONGEST_PAUSE_SECONDS
+    taken = [replicas.take() for _ in range(10)]
+    assert [ticket.replica for ticket in taken if ticket] == [0] + 9 * [1]
+
+
+def test_what_becomes_of_earlier_requests_neither_ends_an_absence_nor_makes_it_longer() -> None:
+    """It tells how the replica was."""
+    clock = Clock()
+    replicas = Replicas(2, clock)
+    early = [ticket for _ in range(10) if (ticket := replicas.take({1}))]
+    spoil(replicas, 0, "error")
+    replicas.answered(early.pop(), 0.01)
     assert replicas.out(0) == "errors"
+    for ticket in early:
+        replicas.failed(ticket, "error")
+        replicas.give_back(ticket)
+    clock.now += FIRST_PAUSE_SECONDS
+    assert visit(replicas) == 0
 
 
 def test_a_lost_replica_is_back_with_the_first_check_that_passes() -> None:
@@ -259,14 +276,15 @@ def test_a_frozen_replica_is_found_by_silent_checks_sooner_when_there_are_others
 
 
 def test_a_replica_that_answers_requests_is_not_called_frozen() -> None:
-    """Whatever its checks say by saying nothing."""
+    """Whatever its checks say by saying nothing: not one that an answer came in during."""
     clock = Clock()
     replicas = Replicas(2, clock)
-    for _ in range(10):
+    for check in range(10):
         began = clock.now
         clock.now += 2
-        visit(replicas)
-        visit(replicas)
+        if check % SILENT_CHECKS:
+            visit(replicas)
+            visit(replicas)
         replicas.checked(0, "silent", began)
     assert replicas.out(0) is None
 
