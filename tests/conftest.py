@@ -8,6 +8,7 @@ import hypothesis
 import pytest
 
 from onecard.models import STAND_INS, folder_name, read_manifest
+from tests.shared.cache.support import Redis, running_redis
 from tests.support import KEY, LLM, VLLM_START_SECONDS, Server, free_port, serving
 
 ROOT = Path(__file__).parent.parent
@@ -38,22 +39,35 @@ def model_cache() -> Path:
 
 
 @pytest.fixture(scope="session")
-def encoder_env(model_cache: Path) -> dict[str, str]:
-    """Environment of an encoder service on the stand-ins."""
-    return {"MODEL_CACHE_PATH": str(model_cache), "OMP_NUM_THREADS": "2"}
+def session_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    """A Redis of this test process's own, which its shared servers keep their cache in."""
+    with running_redis(tmp_path_factory.mktemp("redis")) as redis:
+        yield redis
 
 
 @pytest.fixture(scope="session")
-def sentiment(encoder_env: dict[str, str]) -> Iterator[Server]:
+def encoder_env(model_cache: Path) -> dict[str, str]:
+    """Environment of an encoder service on the stand-ins, which computes everything."""
+    return {"MODEL_CACHE_PATH": str(model_cache), "OMP_NUM_THREADS": "2", "CACHE_ENABLED": "false"}
+
+
+@pytest.fixture(scope="session")
+def caching_env(encoder_env: dict[str, str], session_redis: Redis) -> dict[str, str]:
+    """Environment of an encoder service with a cache, as its users have it."""
+    return {**encoder_env, "CACHE_ENABLED": "true", "REDIS_PORT": str(session_redis.port)}
+
+
+@pytest.fixture(scope="session")
+def sentiment(caching_env: dict[str, str]) -> Iterator[Server]:
     """A running sentiment-service."""
-    with serving("sentiment_service", port_variable="SENTIMENT_PORT", env=encoder_env) as server:
+    with serving("sentiment_service", port_variable="SENTIMENT_PORT", env=caching_env) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def embedding(encoder_env: dict[str, str]) -> Iterator[Server]:
+def embedding(caching_env: dict[str, str]) -> Iterator[Server]:
     """A running embedding-service."""
-    with serving("embedding_service", port_variable="EMBEDDING_PORT", env=encoder_env) as server:
+    with serving("embedding_service", port_variable="EMBEDDING_PORT", env=caching_env) as server:
         yield server
 
 

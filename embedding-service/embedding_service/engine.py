@@ -9,6 +9,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch.nn.functional import normalize
 
+from embedding_service.vectors import VectorCodec
 from onecard.batching.queue import Batch, TokenIds
 from onecard.gpu.device import Device
 from onecard.gpu.half import halve_linears, loading_dtype
@@ -40,6 +41,7 @@ class SentenceEncoder:
         """Most tokens of one text."""
         self.vocabulary: int = self._encoder.config.vocab_size
         """Token ids are below it."""
+        self.codec = VectorCodec(self._model.get_embedding_dimension())
         if getattr(self._model[0], "do_lower_case", False) or self._model.default_prompt_name:
             raise SystemExit("this model wants its texts changed (lower case, a prompt), which is not done here.")
 

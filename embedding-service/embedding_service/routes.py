@@ -9,7 +9,8 @@ from fastapi import APIRouter, Request, Response
 from embedding_service.schemas import EmbeddingRequest, EmbeddingResponse
 from embedding_service.vectors import cut, encode
 from onecard import app as base
-from onecard.encoder import Inputs, state
+from onecard.answers import Inputs
+from onecard.encoder import state
 
 
 def as_list(given: str | list[str] | list[int] | list[list[int]]) -> Inputs:
@@ -39,7 +40,8 @@ def routes() -> APIRouter:
         usage = {"prompt_tokens": answered.tokens, "total_tokens": answered.tokens}
         answer = {"object": "list", "model": encoder.model.name, "data": data, "usage": usage}
         # orjson writes float32 arrays directly; pydantic would visit every number of every vector.
-        return Response(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
+        content = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+        return Response(content, headers={"x-cache": answered.cache}, media_type="application/json")
 
     @router.get("/v1/models")
     async def models(request: Request) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Vectors as clients ask for them. Pure NumPy."""
+"""Vectors as clients ask for them, and as the cache keeps them. Pure NumPy."""
 
 import base64
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from onecard.cache.values import Corrupt
 from onecard.errors import InvalidRequest
 
 Vectors = npt.NDArray[np.float32]
@@ -35,3 +36,31 @@ def encode(vector: Vectors, encoding_format: str) -> Any:
     if encoding_format == "base64":
         return base64.b64encode(vector.astype("<f4", copy=False).tobytes()).decode()
     return np.ascontiguousarray(vector)
+
+
+class VectorCodec:
+    """Vectors as they lie in the cache: little-endian float32, nothing else."""
+
+    def __init__(self, size: int) -> None:
+        """Take vectors of `size` components only."""
+        self._size = size
+
+    def encode(self, value: Vectors) -> bytes:
+        """4 bytes a component.
+
+        Raises:
+            ValueError: another shape, or a component that is not a finite number.
+        """
+        if value.shape != (self._size,) or not np.isfinite(value).all():
+            raise ValueError("not a vector to keep")
+        return value.astype("<f4", copy=False).tobytes()
+
+    def decode(self, payload: bytes) -> Vectors:
+        """A float32 vector of shape (size,), read-only.
+
+        Raises:
+            Corrupt: another length.
+        """
+        if len(payload) != 4 * self._size:
+            raise Corrupt("not a vector of this length")
+        return np.frombuffer(payload, dtype="<f4").astype(np.float32, copy=False)

@@ -14,8 +14,9 @@ from gateway.pool import Lease
 from gateway.replicas import Failure
 from gateway.retries import AttemptFailed, failure_of
 from gateway.upstreams import Upstream
-from onecard import logs
+from onecard import logs, timings
 from onecard.errors import BadUpstream, DeadlineExceeded, OnecardError, Unavailable
+from onecard.timings import Timing
 
 RETURNED = ("allow", "content-type", "retry-after", "x-cache")
 """The service's headers that the client gets."""
@@ -46,8 +47,8 @@ class Reply:
         self.status = response.status
         self.headers = {name: response.headers[name] for name in RETURNED if name in response.headers}
         """Those that the client may get."""
-        self.timings = upstream_timings(response.headers.get("server-timing", ""))
-        """Milliseconds by name."""
+        self.timings = _timings(response.headers.get("server-timing", ""))
+        """What it says of its time, by name."""
         self._upstream = upstream
         self._response = response
         self._lease = lease
@@ -209,13 +210,6 @@ def unavailable(upstream: Upstream) -> Unavailable:
     return Unavailable(message, retry_after=RETRY_AFTER_SECONDS)
 
 
-def upstream_timings(header: str) -> dict[str, float]:
-    """A service's `server-timing` as milliseconds by name, its `total` renamed: `total` is the gateway's own."""
-    timings: dict[str, float] = {}
-    for entry in header.split(","):
-        name, _, duration = entry.strip().partition(";dur=")
-        try:
-            timings["upstream" if name == "total" else name] = float(duration)
-        except ValueError:
-            continue
-    return timings
+def _timings(header: str) -> dict[str, Timing]:
+    """A service's `server-timing` by name, its `total` renamed: `total` is the gateway's own."""
+    return {"upstream" if name == "total" else name: timing for name, timing in timings.read(header).items()}

@@ -10,6 +10,7 @@ from onecard.gpu.device import Device
 from onecard.gpu.half import halve_linears, loading_dtype
 from onecard.gpu.tensors import Leaving, RowTensors, first_position, on_device
 from onecard.models import ModelFolder
+from sentiment_service.probabilities import ProbabilityCodec
 
 _POSITIVE = frozenset({"positive", "pos", "긍정"})
 _NEGATIVE = frozenset({"negative", "neg", "부정"})
@@ -50,6 +51,7 @@ class Classifier:
         """Most tokens of one text."""
         self.vocabulary: int = model.config.vocab_size
         """Token ids are below it."""
+        self.codec = ProbabilityCodec()
 
     @on_device
     @torch.inference_mode()

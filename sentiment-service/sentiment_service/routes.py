@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 
 from onecard import app as base
 from onecard.encoder import state
@@ -22,12 +22,13 @@ def routes() -> APIRouter:
     router = base.router()
 
     @router.post("/v1/sentiment", response_model=SentimentResponse)
-    async def sentiment(body: SentimentRequest, request: Request) -> SentimentResponse:
+    async def sentiment(body: SentimentRequest, request: Request, response: Response) -> SentimentResponse:
         """Label and probabilities of each text."""
         encoder = state(request)
         encoder.check_model(body.model)
         inputs = [body.input] if isinstance(body.input, str) else body.input
         answered = await encoder.answer(inputs, truncate=body.truncate, request=request)
+        response.headers["x-cache"] = answered.cache
         data = [to_sentiment(index, positive) for index, positive in enumerate(answered.results)]
         usage = Usage(prompt_tokens=answered.tokens, total_tokens=answered.tokens)
         return SentimentResponse(model=encoder.model.name, data=data, usage=usage)

@@ -16,12 +16,13 @@ import structlog
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from onecard import logs, wire
+from onecard import logs, timings, wire
 from onecard.auth import KeyGuard
 from onecard.errors import BodyTooLarge, InternalError, SlowRequest, Unavailable, render
 from onecard.leaving import ClientGone
 from onecard.metrics import HttpMetrics
 from onecard.settings import ServiceSettings
+from onecard.timings import Timing
 
 _BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
 _DISCARD_FACTOR = 8
@@ -39,8 +40,8 @@ class Exchange:
 
     send: Send
     request_id: str
-    timings: dict[str, float]
-    """Milliseconds by name, for `server-timing`; routes add to it through `scope["state"]`."""
+    timings: dict[str, Timing]
+    """By name, for `server-timing`; routes add to it through `scope["state"]`."""
     started: float = field(default_factory=time.perf_counter)
     status: int = 0
     bytes_out: int = 0
@@ -56,8 +57,7 @@ class Exchange:
         """Send one ASGI message on, with our headers on the first."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            timings = {**self.timings, "total": self.milliseconds}
-            timing = ", ".join(f"{name};dur={ms:.2f}" for name, ms in timings.items())
+            timing = timings.write({**self.timings, "total": Timing(self.milliseconds)})
             ours = {b"x-request-id": self.request_id.encode(), b"server-timing": timing.encode()}
             kept = [(name, value) for name, value in message.get("headers", ()) if name.lower() not in ours]
             message = {**message, "headers": [*kept, *ours.items()]}
@@ -82,8 +82,8 @@ class Gate:
 
     paths: frozenset[str]
     """The routes that it guards."""
-    check: Callable[[Scope], None]
-    """Raises the error that a request is refused with."""
+    check: Callable[[Scope, bytes], None]
+    """Raises the error that a request with this body is refused with."""
 
 
 class Edge:
@@ -100,7 +100,7 @@ class Edge:
         gate: Gate | None = None,
     ) -> None:
         self._app = app
-        self._gate = gate or Gate(frozenset(), lambda scope: None)
+        self._gate = gate or Gate(frozenset(), lambda scope, body: None)
         self._metrics = metrics
         self._json_bodies = json_bodies
         self._guard = KeyGuard(settings.api_key if keyed else None)
@@ -139,7 +139,7 @@ class Edge:
                 body_read = True
                 if scope["path"] in self._gate.paths:
                     exchange.at_gate = True
-                    self._gate.check(scope)
+                    self._gate.check(scope, body)
                     exchange.at_gate = False
                 if self._json_bodies and body:
                     wire.require_json_type(headers.get(b"content-type"))

@@ -1,13 +1,13 @@
-"""What the two encoder services share: inputs → token ids → batches → results. Needs the `encoder` extra."""
+"""What the two encoder services share: the state of a service, and its life. Needs the `encoder` extra."""
 
-import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from importlib.metadata import version
+from typing import Any, Generic, Literal, TypeVar
 
 from fastapi import FastAPI, Request
 from starlette.datastructures import Headers
@@ -15,43 +15,37 @@ from starlette.types import Scope
 from transformers.utils.logging import disable_progress_bar
 
 from onecard import logs, model_files
+from onecard.answers import Answered, Answers, Inputs, Query, Reading, Shelf
 from onecard.batching.batcher import Batcher, Bounds
 from onecard.batching.budget import Limit
 from onecard.batching.metrics import BatchMetrics
 from onecard.batching.thread import DeviceThread
+from onecard.cache import control
+from onecard.cache.control import CachePolicy
+from onecard.cache.keys import Facts, Keyspace
+from onecard.cache.tiers import Cache, Store, open_cache
+from onecard.cache.values import CountedCodec
 from onecard.edge import Gate, state_of
+from onecard.encoder_settings import EncoderSettings
 from onecard.errors import InvalidRequest, ModelNotFound
 from onecard.gpu.claim import claim
 from onecard.gpu.device import Device, choose
 from onecard.gpu.measured import memory_metrics
-from onecard.health import Part, Readiness, Status
-from onecard.lanes import Terms, terms
+from onecard.health import Part, Readiness, worst
+from onecard.known_bodies import KnownBodies
+from onecard.lanes import terms
 from onecard.leaving import while_connected
-from onecard.models import Kind, ModelFolder, find
-from onecard.settings import EncoderSettings
+from onecard.models import ModelFolder, find
 from onecard.texts import TextReader
+from onecard.timings import Timing
 from onecard.warm_up import LoadedEngine, Warm, warm_up
 
 Result = TypeVar("Result")
-Inputs = Sequence[str] | Sequence[Sequence[int]]
-"""Texts, or token ids that the client made itself."""
 
+EncoderKind = Literal["sentiment", "embedding"]
 Loader = Callable[[ModelFolder, Device], LoadedEngine[Result]]
 
-INLINE_CHARACTERS = 2_000
-"""Shorter inputs are tokenised on the event loop. Measured: 0.01 ms for one review, 1.4 ms for as many as this; the way
-to a thread and back takes 0.1 ms, on an idle loop."""
-
 log = logs.logger()
-
-
-@dataclass(frozen=True)
-class Answered(Generic[Result]):
-    """Results of one request, in the order of its inputs."""
-
-    results: list[Result]
-    tokens: int
-    """Tokens that the model read."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +55,14 @@ class Encoder(Generic[Result]):
     model: ModelFolder
     device: Device
     settings: EncoderSettings
-    reader: TextReader
-    reading: asyncio.Semaphore
-    """Held while a thread tokenises: the tokenizer uses several cores itself, and they are the model's."""
     batcher: Batcher[Result]
+    cache: Cache
+    answers: Answers[Result]
+    known: KnownBodies
+    """What can be answered from the cache, most likely."""
 
     async def answer(self, inputs: Inputs, *, truncate: bool, request: Request) -> Answered[Result]:
-        """Run the model on every input; give up when the client leaves.
+        """The model's result for every input; given up when the client leaves.
 
         Raises:
             InvalidRequest, InputTooLong: no input, too many, an empty one, one over the window.
@@ -76,28 +71,12 @@ class Encoder(Generic[Result]):
         """
         check_inputs(inputs, self.settings.max_inputs)
         agreed = terms(request.headers, len(inputs), self.settings)
-        timings: dict[str, float] = state_of(request.scope)["timings"]
-        return await while_connected(self._work(inputs, truncate, agreed, timings), request.receive)
-
-    async def _work(self, inputs: Inputs, truncate: bool, agreed: Terms, timings: dict[str, float]) -> Answered[Result]:
-        started = time.monotonic()
-        ids = await self._read(inputs, truncate, agreed)
-        read = time.monotonic() - started
-        left = max(0.0, agreed.timeout_seconds - read)
-        outcome = await self.batcher.submit(ids, lane=agreed.lane, timeout_seconds=left)
-        timings["tokenize"] = read * 1000
-        timings["queue"] = outcome.queue_seconds * 1000
-        timings["inference"] = outcome.inference_seconds * 1000
-        return Answered(outcome.results, sum(map(len, ids)))
-
-    async def _read(self, inputs: Inputs, truncate: bool, agreed: Terms) -> list[list[int]]:
-        read: Any = self.reader.read if isinstance(inputs[0], str) else self.reader.check_ids
-        if sum(map(len, inputs)) <= INLINE_CHARACTERS:
-            return list(read(inputs, truncate=truncate))
-        async with self.reading:
-            # One that would be refused afterwards is refused now, before it costs the tokenizer's time.
-            self.batcher.check_room(agreed.lane, len(inputs), agreed.timeout_seconds)
-            return list(await asyncio.to_thread(read, inputs, truncate=truncate))
+        query = Query(inputs, truncate, agreed, _policy(request.headers))
+        timings: dict[str, Timing] = state_of(request.scope)["timings"]
+        answered = await while_connected(self.answers.answer(query, timings), request.receive)
+        if answered.cache != "bypass":
+            self.known.add(await request.body())
+        return answered
 
     def check_model(self, name: str | None) -> None:
         """Accept the model's names.
@@ -138,7 +117,7 @@ def check_inputs(inputs: Inputs, most: int) -> None:
 
 @asynccontextmanager
 async def open_encoder(
-    app: FastAPI, kind: Kind, model: str, settings: EncoderSettings, load: Loader[Result]
+    app: FastAPI, kind: EncoderKind, model: str, settings: EncoderSettings, load: Loader[Result]
 ) -> AsyncIterator[None]:
     """The lifespan of an encoder service: its state is made, put into `app.state.service`, and closed at the end.
 
@@ -161,12 +140,41 @@ async def open_encoder(
         hang_seconds=settings.batch_hang_seconds,
         width_multiple=device.width_multiple,
     )
-    batcher = Batcher(engine, bounds, thread=thread, metrics=BatchMetrics(app.state.registry), on_lost=_end_process)
-    app.state.service = Encoder(folder, device, settings, reader, asyncio.Semaphore(1), batcher)
-    try:
-        yield
-    finally:
-        await batcher.close()
+    async with open_cache(settings, app.state.registry) as cache:
+        batcher = Batcher(engine, bounds, thread=thread, metrics=BatchMetrics(app.state.registry), on_lost=_end_process)
+        shelf = _shelf(cache, settings, kind, folder, device, engine) if cache.enabled else None
+        answering = Answers(Reading(reader, batcher), batcher, shelf)
+        app.state.service = Encoder(folder, device, settings, batcher, cache, answering, KnownBodies())
+        try:
+            yield
+        finally:
+            await batcher.close()
+
+
+def _shelf(
+    cache: Cache,
+    settings: EncoderSettings,
+    kind: EncoderKind,
+    folder: ModelFolder,
+    device: Device,
+    engine: LoadedEngine[Result],
+) -> Shelf[Result]:
+    """Where the results of this very model, in this precision and by these libraries, are kept."""
+    files = model_files.digest(folder.path)
+    facts = {
+        truncate: Facts(
+            tokenizer=files,
+            precision=device.precision,
+            engine=f"torch {version('torch')}",
+            window=engine.window,
+            truncation="right" if truncate else "refuse",
+            details=(("transformers", version("transformers")),),
+        )
+        for truncate in (True, False)
+    }
+    keyspaces = {truncate: Keyspace(kind, folder.name, folder.revision, facts[truncate]) for truncate in facts}
+    store = Store(cache, kind, CountedCodec(engine.codec), settings.ttl_seconds(kind))
+    return Shelf(kind, store, keyspaces, cache.metrics)
 
 
 def _load(
@@ -201,21 +209,28 @@ def _end_process() -> None:
 
 
 def gate(path: str) -> Callable[[FastAPI], Gate]:
-    """Refuses requests for `path` while too much waits for even one more token of theirs.
+    """Refuses requests for `path` while too much waits for even one more token of theirs, unless it knows their body.
 
     It leaves the processor to those who were let in: of a request that its route refused, the route and what FastAPI
-    does before it were 59 % of the time.
+    does before it were 59 % of the time. A body that was answered before costs the device nothing, most likely; when
+    the cache has lost it, the batcher refuses it.
     """
 
     def of(app: FastAPI) -> Gate:
-        def check(scope: Scope) -> None:
+        def check(scope: Scope, body: bytes) -> None:
             encoder: Encoder[Any] = app.state.service
-            least = terms(Headers(scope=scope), 1, encoder.settings)
-            encoder.batcher.check_room(least.lane, 1, least.timeout_seconds)
+            headers = Headers(scope=scope)
+            least = terms(headers, 1, encoder.settings)
+            if body not in encoder.known or not _policy(headers).read:
+                encoder.batcher.check_room(least.lane, 1, least.timeout_seconds)
 
         return Gate(frozenset({path}), check)
 
     return of
+
+
+def _policy(headers: Headers) -> CachePolicy:
+    return control.read(",".join(headers.getlist("cache-control")))
 
 
 def state(request: Request) -> Encoder[Any]:
@@ -225,7 +240,9 @@ def state(request: Request) -> Encoder[Any]:
 
 
 async def ready(request: Request) -> Readiness:
-    """A service listens only once its model is loaded and warm, so it is ready unless it has lost its device."""
+    """A service listens only once its model is loaded and warm, so it is down only when it has lost its device."""
     encoder = state(request)
-    status: Status = "ok" if encoder.batcher.alive else "down"
-    return Readiness(status=status, parts={encoder.model.name: Part(status=status)})
+    parts = {encoder.model.name: Part(status="ok" if encoder.batcher.alive else "down")}
+    if encoder.cache.enabled:
+        parts["cache"] = Part(status=encoder.cache.status(), detail=encoder.cache.detail())
+    return Readiness(status=worst(parts), parts=parts)

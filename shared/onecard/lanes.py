@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import cast, get_args
 
 from onecard.batching.queue import Lane
+from onecard.encoder_settings import EncoderSettings
 from onecard.errors import InvalidRequest
-from onecard.settings import EncoderSettings
 from onecard.wire import timeout_seconds
 
 LANE_HEADER = "x-onecard-lane"

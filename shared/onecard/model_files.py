@@ -1,12 +1,17 @@
-"""Whether the files of a model folder are whole. Looked at before anything is loaded, by whoever starts a model."""
+"""The files of a model folder: whether they are whole, and what tells them from others. No model is loaded here."""
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
 _TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
+
+
+_SMALL_BYTES = 64_000_000
+"""Files up to this size are read for a digest: a tokenizer of 250,000 tokens has 17 MB."""
 
 
 class StoredTensor(NamedTuple):
@@ -48,6 +53,49 @@ def fault(folder: Path) -> str | None:
     if tokenizer.is_file() and (complaint := _broken_json(tokenizer)):
         return complaint
     return _broken_weights(folder)
+
+
+def digest(folder: Path) -> str:
+    """Of whatever decides an answer beside the weights: the names and contents of the folder's small files.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    small = [path for path in _files(folder) if not _is_large(path)]
+    return _digest((path.relative_to(folder).as_posix().encode(), path.read_bytes()) for path in small)
+
+
+def weights_stamp(folder: Path) -> str:
+    """Names, sizes and times of change of the weights: a revision for a folder that nobody has given one.
+
+    Raises:
+        OSError: a file cannot be looked at.
+    """
+    large = [(path.relative_to(folder).as_posix(), path.stat()) for path in _files(folder) if _is_large(path)]
+    return _digest((name.encode(), b"%d %d" % (stat.st_size, stat.st_mtime_ns)) for name, stat in large)
+
+
+def _files(folder: Path) -> list[Path]:
+    """All files, in a fixed order; hidden ones are somebody's notes and no part of the model."""
+    paths = sorted(folder.rglob("*"))
+    return [
+        path
+        for path in paths
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+
+
+def _is_large(path: Path) -> bool:
+    return path.suffix == ".safetensors" or path.stat().st_size > _SMALL_BYTES
+
+
+def _digest(pairs: Iterable[tuple[bytes, bytes]]) -> str:
+    digest = blake2b(digest_size=16)
+    for pair in pairs:
+        for part in pair:
+            digest.update(b"%d:" % len(part))
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def _broken_json(path: Path) -> str | None:

@@ -11,6 +11,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ValidationError
 
+from onecard import model_files
+
 Kind = Literal["llm", "sentiment", "embedding"]
 
 STAND_INS: dict[Kind, str] = {
@@ -39,6 +41,7 @@ class ModelFolder:
     name: str
     """The name that answers carry."""
     revision: str
+    """The manifest's; of a folder without one, a digest that changes with its weights."""
     stand_in_for: str | None
     """The model that the settings ask for, if this is not it."""
 
@@ -70,8 +73,9 @@ def look(kind: Kind, model: str, cache: Path, *, stand_ins: bool = True) -> Mode
     own = Path(model).expanduser()
     if own.is_dir() and (own / "config.json").is_file():
         manifest = read_manifest(own)
-        name, revision = (manifest.name, manifest.revision) if manifest else (own.name, "local")
-        return ModelFolder(own, name, revision, stand_in_for=None)
+        if manifest is None:
+            return ModelFolder(own, own.name, model_files.weights_stamp(own), stand_in_for=None)
+        return ModelFolder(own, manifest.name, manifest.revision, stand_in_for=None)
     if _is_path(model):
         return None
     if manifest := read_manifest(path := cache / folder_name(model)):

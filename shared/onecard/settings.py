@@ -93,34 +93,6 @@ class ModelSettings(ServiceSettings):
     """Longest prompt and answer together, in tokens; the model's own window bounds it."""
 
 
-class EncoderSettings(ModelSettings):
-    """What the two encoder services read."""
-
-    max_inputs: int = Field(default=2048, ge=1)
-    """Most texts in one request."""
-
-    batch_texts: int | None = Field(default=None, ge=1)
-    """Most texts in one batch on the device; by default what the memory plan says."""
-
-    batch_tokens: int | None = Field(default=None, ge=1)
-    """Most tokens in one batch on the device, padding included; by default what the memory plan says."""
-
-    batch_hang_seconds: float = Field(default=60.0, gt=0)
-    """A batch that takes longer means that the device hangs: the service ends, to be started anew."""
-
-    queue_tokens: int = Field(default=262_144, ge=1)
-    """While more tokens wait in a lane, requests for it are refused with 429."""
-
-    request_timeout_seconds: float = Field(default=30.0, gt=0)
-    """Time limit of an interactive request, from the end of its body."""
-
-    bulk_timeout_seconds: float = Field(default=300.0, gt=0)
-    """Time limit of a bulk request."""
-
-    interactive_texts: int = Field(default=16, ge=0)
-    """Requests with more texts go to the bulk lane, unless their x-onecard-lane header says otherwise."""
-
-
 S = TypeVar("S", bound=BaseSettings)
 
 

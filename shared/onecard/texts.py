@@ -35,27 +35,35 @@ class TextReader:
         tokenizer.no_padding()
         return cls(tokenizer, window, min(vocabulary, tokenizer.get_vocab_size()))
 
-    def read(self, texts: Sequence[str], *, truncate: bool) -> list[list[int]]:
+    def read(self, texts: Sequence[str], *, truncate: bool, places: Sequence[int] | None = None) -> list[list[int]]:
         """Token ids of each text, at most `window` each, the closing special token kept.
+
+        Args:
+            places: what an error calls the texts; by default 0, 1, 2 and so on.
 
         Raises:
             InputTooLong: a text is over the window and `truncate` is False.
         """
         encoded = [encoding.ids for encoding in self.tokenizer.encode_batch_fast(list(texts))]
-        return [self._cut(ids, index, truncate) for index, ids in enumerate(encoded)]
+        return self.cut(encoded, truncate=truncate, places=places)
 
-    def check_ids(self, inputs: Sequence[Sequence[int]], *, truncate: bool) -> list[list[int]]:
-        """Ready-made token ids, as an OpenAI client may send them, checked and cut like texts.
+    def check_ids(self, inputs: Sequence[Sequence[int]]) -> None:
+        """Whether the model knows ready-made token ids, as an OpenAI client may send them.
 
         Raises:
             InvalidRequest: an id is outside the vocabulary.
-            InputTooLong: as in `read`.
         """
         size = self.vocabulary
         for index, ids in enumerate(inputs):
-            if any(not 0 <= token < size for token in ids):
+            if min(ids) < 0 or max(ids) >= size:
                 raise InvalidRequest(f"input[{index}] has a token id outside 0..{size - 1}.", param="input")
-        return [self._cut(list(ids), index, truncate) for index, ids in enumerate(inputs)]
+
+    def cut(
+        self, inputs: Sequence[Sequence[int]], *, truncate: bool, places: Sequence[int] | None = None
+    ) -> list[list[int]]:
+        """Token ids, at most `window` each; arguments and errors as in `read`."""
+        named = zip(places or range(len(inputs)), inputs, strict=True)
+        return [self._cut(list(ids), place, truncate) for place, ids in named]
 
     def _cut(self, ids: list[int], index: int, truncate: bool) -> list[int]:
         if len(ids) <= self.window:

@@ -9,6 +9,7 @@ from onecard import logs
 from onecard.batching.budget import Limit
 from onecard.batching.engine import Engine, OutOfMemory
 from onecard.batching.queue import Batch, TokenIds
+from onecard.cache.values import Codec
 from onecard.texts import TextReader
 
 Result = TypeVar("Result")
@@ -34,6 +35,10 @@ class LoadedEngine(Engine[Result], Protocol[Result]):
     @property
     def vocabulary(self) -> int:
         """Token ids are below it."""
+
+    @property
+    def codec(self) -> Codec[Result, Result]:
+        """How the cache keeps one result."""
 
     def alone(self, text: TokenIds) -> Result:
         """What the model's own library makes of one text, without any of our batching."""

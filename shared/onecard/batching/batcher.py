@@ -1,8 +1,10 @@
 """The async shell: requests hand in token ids and wait for results."""
 
 import asyncio
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -41,22 +43,47 @@ class Bounds:
 
 
 @dataclass(frozen=True)
-class Outcome(Generic[Result]):
-    """What became of a request."""
+class Spans:
+    """Where the time of texts went."""
 
-    results: list[Result]
-    """In the order of its texts."""
     queue_seconds: float
     """From handing in to the first text on the device."""
     inference_seconds: float
     """From there to the last result."""
 
 
+@dataclass(frozen=True)
+class Outcome(Generic[Result]):
+    """What became of a request."""
+
+    results: list[Result]
+    """In the order of its texts."""
+    spans: Spans
+
+
+Deliver = Callable[[Sequence[tuple[int, Result]]], None]
+"""Takes results as batches end, with the indices of their texts."""
+
+
 @dataclass(eq=False)
-class _Request(Ticket, Generic[Result]):
-    results: dict[int, Result] = field(default_factory=dict)
+class Job(Ticket, Generic[Result]):
+    """Texts that were accepted. For its batcher to look into."""
+
+    deliver: Deliver[Result] = field(kw_only=True)
+    missing: int = field(init=False)
+    """Texts without a result."""
+    entered: float = field(default_factory=time.monotonic)
     begun: float | None = None
     answer: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def __post_init__(self) -> None:
+        self.missing = len(self.texts)
+
+    def spans(self) -> Spans:
+        """Where its time went until now."""
+        now = time.monotonic()
+        begun = self.begun or now
+        return Spans(begun - self.entered, now - begun)
 
 
 class Batcher(Generic[Result]):
@@ -82,7 +109,7 @@ class Batcher(Generic[Result]):
         self._loop = asyncio.get_running_loop()
         self._queue = Queue(bounds.width_multiple)
         self._throughput = Throughput(bounds.tokens_per_second)
-        self._open: set[_Request[Result]] = set()
+        self._open: set[Job[Result]] = set()
         self._is_lost = False
         budget = Budget(bounds.most)
         self._worker = Worker(
@@ -112,29 +139,77 @@ class Batcher(Generic[Result]):
             InternalError: the engine failed on a batch with one of the texts.
             Unavailable: a single text does not fit the device's memory, or the device is lost.
         """
+        results: dict[int, Result] = {}
+        deadline = time.monotonic() + timeout_seconds
+        job = self.accept(texts, lane=lane, timeout_seconds=timeout_seconds, deadline=deadline, deliver=results.update)
+        async with self.time_limit(lane, timeout_seconds):
+            await self.finish(job)
+        return Outcome([results[index] for index in range(len(texts))], job.spans())
+
+    def accept(
+        self,
+        texts: Sequence[TokenIds],
+        *,
+        lane: Lane,
+        timeout_seconds: float,
+        deliver: Deliver[Result],
+        deadline: float = math.inf,
+    ) -> Job[Result]:
+        """Queue texts, for `finish` to wait for at once.
+
+        Args:
+            timeout_seconds: the time limit by which they are let in or not.
+            deadline: second on `time.monotonic` after which they are not begun; by default they always are.
+
+        Raises:
+            TooBusy, DeadlineExceeded, Unavailable: not let in, as in `submit`.
+        """
         self.check_room(lane, sum(map(len, texts)), timeout_seconds)
-        entered = time.monotonic()
-        request: _Request[Result] = _Request(texts, lane, entered + timeout_seconds)
-        self._open.add(request)
+        job: Job[Result] = Job(texts, lane, deadline, deliver=deliver)
+        self._open.add(job)
         with self._worker.lock:
-            self._queue.put(request)
+            self._queue.put(job)
             self._worker.lock.notify()
+        return job
+
+    async def finish(self, job: Job[Result]) -> None:
+        """Wait until all texts of a job are delivered. When the caller is cancelled, what has not begun is not run.
+
+        Raises:
+            InternalError, Unavailable: as in `submit`.
+        """
         try:
-            async with asyncio.timeout(timeout_seconds):
-                await request.answer
+            await job.answer
+        finally:
+            self._open.discard(job)
+            with self._worker.lock:
+                self._queue.drop(job)
+        self._metrics.waited(job.lane, job.spans().queue_seconds)
+
+    def withdraw(self, job: Job[Result], indices: Collection[int]) -> Collection[int]:
+        """Take texts out of a job; returns those that will not be run, since they have not begun."""
+        with self._worker.lock:
+            withdrawn = self._queue.withdraw(job, indices)
+        job.missing -= len(withdrawn)
+        if not job.missing:
+            _settle(job, None)
+        return withdrawn
+
+    @asynccontextmanager
+    async def time_limit(self, lane: Lane, seconds: float) -> AsyncIterator[None]:
+        """How long a request waits for what is in this block.
+
+        Raises:
+            DeadlineExceeded: longer than that.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                yield
         except TimeoutError:
             self._metrics.late(lane)
             raise DeadlineExceeded(
-                f"No answer within {timeout_seconds:g} s. Send fewer or shorter inputs a request, or try again later."
+                f"No answer within {seconds:g} s. Send fewer or shorter inputs a request, or try again later."
             ) from None
-        finally:
-            self._open.discard(request)
-            with self._worker.lock:
-                self._queue.drop(request)
-        ended = time.monotonic()
-        begun = request.begun or ended
-        self._metrics.waited(lane, begun - entered)
-        return Outcome([request.results[index] for index in range(len(texts))], begun - entered, ended - begun)
 
     def check_room(self, lane: Lane, tokens: int, timeout_seconds: float) -> None:
         """Refuse what could not be answered in time; cheap, so that it can be asked before a text is even read.
@@ -175,26 +250,30 @@ class Batcher(Generic[Result]):
             self._loop.call_soon_threadsafe(function, argument)
 
     def _take_in(self, done: Done[Result]) -> None:
+        found: dict[Job[Result], list[tuple[int, Result]]] = {}
         for place, piece in enumerate(done.batch.pieces):
-            request = piece.ticket
-            assert isinstance(request, _Request)  # noqa: S101  Nothing else is ever put into the queue.
-            request.begun = request.begun or done.started
+            job = piece.ticket
+            assert isinstance(job, Job)  # noqa: S101  Nothing else is ever put into the queue.
+            job.begun = job.begun or done.started
             if done.error:
-                _settle(request, _as_answer(done.error))
+                _settle(job, _as_answer(done.error))
+            else:
+                found.setdefault(job, []).append((piece.index, done.results[place]))
+        for job, results in found.items():
+            if job.answer.done():
                 continue
-            request.results[piece.index] = done.results[place]
-            if len(request.results) == len(request.texts):
-                _settle(request, None)
+            job.deliver(results)
+            job.missing -= len(results)
+            if not job.missing:
+                _settle(job, None)
 
     def _lose(self, error: BaseException) -> None:
         if self._is_lost:
             return
         self._is_lost = True
         log.critical("model lost", exc_info=error)
-        for request in list(self._open):
-            _settle(
-                request, Unavailable("The model was lost while it computed. Try again.", retry_after=RESTART_SECONDS)
-            )
+        for job in list(self._open):
+            _settle(job, Unavailable("The model was lost while it computed. Try again.", retry_after=RESTART_SECONDS))
         self._on_lost()
 
     async def _watch(self) -> None:
@@ -211,13 +290,13 @@ class Batcher(Generic[Result]):
         await asyncio.to_thread(self._thread.end, seconds)
 
 
-def _settle(request: _Request[Result], error: OnecardError | None) -> None:
-    if request.answer.done():
+def _settle(job: Job[Result], error: OnecardError | None) -> None:
+    if job.answer.done():
         return
     if error:
-        request.answer.set_exception(error)
+        job.answer.set_exception(error)
     else:
-        request.answer.set_result(None)
+        job.answer.set_result(None)
 
 
 def _as_answer(error: Exception) -> OnecardError:

@@ -1,7 +1,7 @@
 """What waits, and what runs next. Pure: no clock, no thread, no I/O."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Literal
@@ -32,13 +32,20 @@ class Ticket:
     deadline: float
     """Second on the caller's clock after which nobody waits for the answer."""
     taken: int = 0
-    """How many of `texts` have been handed out; they are handed out in order."""
+    """Texts before this one have been handed out, or passed over; they are handed out in order."""
     dropped: bool = False
+    withdrawn: set[int] = field(default_factory=set)
+    """Indices of texts that are passed over."""
+
+    @property
+    def waiting(self) -> Iterator[int]:
+        """Indices of the texts not handed out yet."""
+        return (index for index in range(self.taken, len(self.texts)) if index not in self.withdrawn)
 
     @property
     def waiting_tokens(self) -> int:
         """Tokens not handed out yet."""
-        return 0 if self.dropped else sum(map(len, self.texts[self.taken :]))
+        return 0 if self.dropped else sum(len(self.texts[index]) for index in self.waiting)
 
 
 @dataclass(frozen=True)
@@ -119,6 +126,13 @@ class Queue:
             self._lanes[ticket.lane].remove(ticket)
         self._keep_returned(lambda piece: piece.ticket is not ticket)
 
+    def withdraw(self, ticket: Ticket, indices: Collection[int]) -> set[int]:
+        """Forget some texts of a ticket; returns which. What has been handed out cannot be called back."""
+        waiting = set() if ticket.dropped else set(indices).intersection(ticket.waiting)
+        self._tokens[ticket.lane] -= sum(len(ticket.texts[index]) for index in waiting)
+        ticket.withdrawn |= waiting
+        return waiting
+
     def _keep_returned(self, wanted: Callable[[Piece], bool]) -> None:
         for piece in self._returned:
             self._tokens[piece.ticket.lane] -= 0 if wanted(piece) else len(piece.ids)
@@ -157,10 +171,7 @@ class Queue:
 
     def _waiting(self, lane: Lane, now: float) -> Iterator[Piece]:
         return (
-            Piece(ticket, index)
-            for ticket in self._lanes[lane]
-            if ticket.deadline > now
-            for index in range(ticket.taken, len(ticket.texts))
+            Piece(ticket, index) for ticket in self._lanes[lane] if ticket.deadline > now for index in ticket.waiting
         )
 
     def _hand_out(self, piece: Piece) -> None:
@@ -168,7 +179,7 @@ class Queue:
         if self._returned:
             self._returned.popleft()
         else:
-            piece.ticket.taken += 1
+            piece.ticket.taken = piece.index + 1
 
 
 def _first(waiting: Iterator[Piece], texts: int, tokens: int, pieces: list[Piece]) -> list[Piece]:

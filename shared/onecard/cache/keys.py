@@ -28,7 +28,7 @@ class Facts:
     """What decides a model's answer besides its weights and its input."""
 
     tokenizer: str
-    """Digest of the tokenizer's files."""
+    """Digest of the tokenizer's files, or of all the files that they are among."""
 
     precision: str
     """Of the weights and of the arithmetic: `fp16`, `bf16`, `fp32`, `int4`."""

@@ -28,7 +28,7 @@ class CacheMetrics:
         self._lookups = counter("lookups", lookups, "kind", "tier", "outcome")
         coalesced = "Results taken from a computation that another request had begun."
         self._coalesced = counter("coalesced", coalesced, "kind")
-        writes = "Values handed to a tier, by outcome; dropped: too large, Redis could not keep up, or it was away."
+        writes = "Values handed to a tier, by outcome; dropped: too large, not a number, or Redis was slow or away."
         self._writes = counter("writes", writes, "kind", "tier", "outcome")
         self._bytes = counter("bytes", "Bytes of values read and written.", "kind", "tier", "direction")
         failures = "Round trips and connections to Redis that failed, by reason."

@@ -149,12 +149,17 @@ class Store(Generic[Given, Found]):
         return [self._decoded(key, payload) for key, payload in zip(keys, payloads, strict=True)]
 
     def set_many(self, items: Iterable[tuple[bytes, Given]]) -> None:
-        """Keep values. Returns at once.
+        """Keep values, but for those that the codec refuses. Returns at once.
 
         Raises:
-            ValueError, TypeError: a value is not one that the codec takes.
+            TypeError: a value is of another type than the codec's.
         """
-        encoded = [(key, self._codec.encode(value)) for key, value in items]
+        encoded: list[tuple[bytes, bytes]] = []
+        for key, value in items:
+            try:
+                encoded.append((key, self._codec.encode(value)))
+            except ValueError:
+                self._cache.metrics.dropped(self._kind, "memory")
         self._cache.set_many(self._kind, encoded, self._ttl_seconds)
 
     def _decoded(self, key: bytes, payload: bytes | None) -> Found | None:

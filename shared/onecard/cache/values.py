@@ -5,17 +5,16 @@ The checksum covers the key too: a value that was written for another key does n
 """
 
 import struct
-import sys
-from array import array
 from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import orjson
-from typing_extensions import Buffer
 
 from onecard.cache.keys import Json
 
+T = TypeVar("T")
 Given_contra = TypeVar("Given_contra", contravariant=True)
 Found_co = TypeVar("Found_co", covariant=True)
 
@@ -70,7 +69,11 @@ class Codec(Protocol[Given_contra, Found_co]):
     """Turns values of one type into bytes, and bytes into what is read back."""
 
     def encode(self, value: Given_contra) -> bytes:
-        """The value as bytes."""
+        """The value as bytes.
+
+        Raises:
+            ValueError, TypeError: it is not one to keep.
+        """
 
     def decode(self, payload: bytes) -> Found_co:
         """The value that `encode` took.
@@ -80,39 +83,39 @@ class Codec(Protocol[Given_contra, Found_co]):
         """
 
 
-class VectorCodec:
-    """Vectors as raw little-endian float32, with their length in front."""
+@dataclass(frozen=True)
+class Counted(Generic[T]):
+    """What a model made of a text."""
 
-    def __init__(self, dimensions: int) -> None:
-        """Accept vectors of `dimensions` only."""
-        self._dimensions = dimensions
+    result: T
+    tokens: int
+    """Tokens that the model read."""
 
-    def encode(self, value: Buffer) -> bytes:
-        """A float32 vector of shape [dimensions]: an `array("f")`, or a NumPy array.
 
-        Raises:
-            ValueError: another shape or type.
-        """
-        view = memoryview(value)
-        if view.format != "f" or view.shape != (self._dimensions,):
-            raise ValueError(f"expected float32 of shape ({self._dimensions},), got {view.format!r} of {view.shape}")
-        return _COUNT.pack(self._dimensions) + _swapped_on_big_endian(array("f", view.tobytes())).tobytes()
+class CountedCodec(Generic[T]):
+    """The number of tokens, and the result as another codec writes it."""
 
-    def decode(self, payload: bytes) -> "array[float]":
-        """A float32 array of shape [dimensions]; NumPy and torch read it without a copy.
+    def __init__(self, results: Codec[T, T]) -> None:
+        """Leave the result itself to `results`."""
+        self._results = results
+
+    def encode(self, value: Counted[T]) -> bytes:
+        """4 bytes of count, and the result.
 
         Raises:
-            Corrupt: another length.
+            ValueError: the result is not one to keep.
         """
-        if len(payload) != _COUNT.size + 4 * self._dimensions or _COUNT.unpack_from(payload)[0] != self._dimensions:
-            raise Corrupt("not a vector of this length")
-        return _swapped_on_big_endian(array("f", payload[_COUNT.size :]))
+        return _COUNT.pack(value.tokens) + self._results.encode(value.result)
 
+    def decode(self, payload: bytes) -> Counted[T]:
+        """The result with its count.
 
-def _swapped_on_big_endian(vector: "array[float]") -> "array[float]":
-    if sys.byteorder == "big":
-        vector.byteswap()
-    return vector
+        Raises:
+            Corrupt: too short, or no result.
+        """
+        if len(payload) < _COUNT.size:
+            raise Corrupt("no count of tokens")
+        return Counted(self._results.decode(payload[_COUNT.size :]), _COUNT.unpack_from(payload)[0])
 
 
 class JsonCodec:

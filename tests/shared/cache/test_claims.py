@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Collection
 
 import pytest
 from hypothesis import given, settings
@@ -18,7 +19,7 @@ class Model:
     def __init__(self, keys: list[bytes]) -> None:
         self.keys = keys
         self.computed: list[bytes] = []
-        self.skipped: list[bytes] = []
+        self.withdrawn: list[bytes] = []
         self.claimed: list[bytes] | None = None
         self.cancelled = False
         self.gate = asyncio.Semaphore(0)
@@ -26,17 +27,21 @@ class Model:
     async def __call__(self, claim: Claim[bytes]) -> None:
         """Compute what is claimed."""
         self.claimed = [self.keys[index] for index in claim.indices]
+        claim.on_unwanted(self._withdraw)
         try:
             for index in claim.indices:
                 await self.gate.acquire()
-                if not claim.wanted(index):
-                    self.skipped.append(self.keys[index])
+                if self.keys[index] in self.withdrawn:
                     continue
                 self.computed.append(self.keys[index])
                 claim.deliver(index, self.keys[index].upper())
         except asyncio.CancelledError:
             self.cancelled = True
             raise
+
+    def _withdraw(self, indices: Collection[int]) -> Collection[int]:
+        self.withdrawn += [self.keys[index] for index in indices]
+        return indices
 
     def go(self, texts: int = 1000) -> None:
         """Let it compute so many more."""
@@ -90,11 +95,11 @@ async def test_the_owner_leaves_and_the_work_goes_on_for_followers() -> None:
     assert not one.cancelled
     one.go()
     assert (await second).results == [b"C"]
-    assert (one.computed, one.skipped) == ([b"c"], [b"a", b"b"])
+    assert (one.computed, one.withdrawn) == ([b"c"], [b"a", b"b"])
 
 
 async def test_a_text_of_an_owner_who_left_can_be_joined_again() -> None:
-    """As long as its computation lives."""
+    """It has been taken out of the work, so that it is computed anew."""
     flights = TextFlights[bytes]()
     one, two, three = Model([b"a", b"b"]), Model([b"b"]), Model([b"a"])
     first = asyncio.create_task(flights.claim_many(one.keys, one))
@@ -109,6 +114,7 @@ async def test_a_text_of_an_owner_who_left_can_be_joined_again() -> None:
     three.go()
     assert (await third).results == [b"A"]
     assert (await second).results == [b"B"]
+    assert (one.computed, three.computed) == ([b"b"], [b"a"])
 
 
 async def test_when_all_have_left_the_work_is_cancelled() -> None:
@@ -124,6 +130,38 @@ async def test_when_all_have_left_the_work_is_cancelled() -> None:
     assert one.cancelled
     two.go()
     assert (await second).results == [b"A"]
+
+
+class Busy(Exception):
+    """A failure of one request's terms."""
+
+
+@pytest.mark.parametrize("leader_leaves", [False, True])
+async def test_the_terms_of_one_request_do_not_fail_another(leader_leaves: bool) -> None:
+    """Who follows a request that is refused computes the rest itself, and keeps what it has begun and been given."""
+    flights = TextFlights[bytes](personal=(Busy,))
+    refused = asyncio.Event()
+
+    async def is_refused(claim: Claim[bytes]) -> None:
+        claim.deliver(0, b"A")
+        await refused.wait()
+        raise Busy
+
+    two = Model([b"a", b"b", b"c"])
+    first = asyncio.create_task(flights.claim_many([b"a", b"b"], is_refused))
+    second = asyncio.create_task(flights.claim_many(two.keys, two))
+    await settle()
+    if leader_leaves:
+        first.cancel()
+        await settle()
+    refused.set()
+    await settle()
+    two.go()
+    assert (await second).results == [b"A", b"B", b"C"]
+    assert (two.computed, (await second).coalesced) == ([b"c", b"b"], 1)
+    with pytest.raises(asyncio.CancelledError if leader_leaves else Busy):
+        await first
+    assert len(flights) == 0
 
 
 async def test_an_exception_reaches_whom_it_concerns() -> None:

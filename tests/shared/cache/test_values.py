@@ -1,15 +1,13 @@
 """What lies in Redis opens only whole, under its own key."""
 
 import math
-from array import array
 from contextlib import suppress
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onecard.cache.values import ChunksCodec, Corrupt, JsonCodec, VectorCodec, seal, unseal
+from onecard.cache.values import ChunksCodec, Corrupt, Counted, CountedCodec, JsonCodec, seal, unseal
 
 expiries = st.integers(0, 2**32 - 1)
 
@@ -43,32 +41,21 @@ def test_a_value_does_not_open_under_another_key(key: bytes, other: bytes, paylo
 @given(st.binary(max_size=200))
 def test_any_bytes_decode_or_are_corrupt(junk: bytes) -> None:
     """Nothing else is ever raised over what lies in Redis."""
-    for decode in (VectorCodec(3).decode, JsonCodec().decode, ChunksCodec().decode, lambda data: unseal(b"k", data)):
+    for decode in (
+        CountedCodec(JsonCodec()).decode,
+        JsonCodec().decode,
+        ChunksCodec().decode,
+        lambda data: unseal(b"k", data),
+    ):
         with suppress(Corrupt):
             decode(junk)
 
 
-@given(st.lists(st.floats(width=32, allow_nan=False), min_size=4, max_size=4))
-def test_a_vector_comes_back_bit_by_bit(numbers: list[float]) -> None:
-    """From the standard library's arrays and from NumPy's."""
-    codec = VectorCodec(4)
-    vector = array("f", numbers)
-    assert codec.encode(np.asarray(numbers, dtype=np.float32)) == codec.encode(vector)
-    assert codec.decode(codec.encode(vector)).tobytes() == vector.tobytes()
-    assert len(codec.encode(vector)) == 4 + 4 * 4
-
-
-@pytest.mark.parametrize("wrong", [array("d", [1.0] * 4), array("f", [1.0] * 3), np.zeros((2, 2), np.float32)])
-def test_only_float32_of_the_right_shape_is_taken(wrong: object) -> None:
-    """A float64 array or a matrix is a mistake of the caller's, not a value."""
-    with pytest.raises(ValueError, match="expected float32"):
-        VectorCodec(4).encode(wrong)  # type: ignore[arg-type]
-
-
-def test_a_vector_of_another_length_is_corrupt() -> None:
-    """Whoever wrote it."""
-    with pytest.raises(Corrupt):
-        VectorCodec(5).decode(VectorCodec(4).encode(array("f", [0.0] * 4)))
+@given(st.integers(0, 2**32 - 1), st.text())
+def test_a_result_comes_back_with_its_count(tokens: int, text: str) -> None:
+    """Whatever writes the result itself."""
+    codec = CountedCodec(JsonCodec())
+    assert codec.decode(codec.encode(Counted(text, tokens))) == Counted(text, tokens)
 
 
 @given(st.lists(st.binary(max_size=20)))
