@@ -1,7 +1,8 @@
 """The embedding service with a fault built in: `python -m tests.faulty_encoder`.
 
 For faults that cannot be produced from outside. The file that FAULT_FILE names says which: empty for none,
-`out-of-memory N` for every batch of more than N tokens, `hang` for a device that never answers.
+`out-of-memory N` for every batch of more than N tokens, `hang` for a device that never answers, `hold` for one that
+answers when the file says something else.
 """
 
 import os
@@ -32,6 +33,8 @@ class FaultyEncoder(SentenceEncoder):
         self._encoder.register_forward_pre_hook(self._before, with_kwargs=True)
 
     def _before(self, _: torch.nn.Module, __: Any, kwargs: dict[str, torch.Tensor]) -> None:
+        while self._fault.read_text() == "hold":
+            time.sleep(0.005)
         fault, _, tokens = self._fault.read_text().partition(" ")
         if fault == "hang":
             time.sleep(1000)

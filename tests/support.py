@@ -96,3 +96,9 @@ def serving(
     finally:
         server.stop()
         server.log_path.unlink(missing_ok=True)
+
+
+def metric(server: Server, line: str) -> float:
+    """The value of one sample of /metrics, named with its labels; 0 before the first one."""
+    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+    return float(next((one for one in lines if one.startswith(line + " ")), "0").split()[-1])

@@ -41,9 +41,9 @@ class SentenceEncoder:
         """Most tokens of one text."""
         self.vocabulary: int = self._encoder.config.vocab_size
         """Token ids are below it."""
-        self.codec = VectorCodec(self._model.get_embedding_dimension())
         if getattr(self._model[0], "do_lower_case", False) or self._model.default_prompt_name:
             raise SystemExit("this model wants its texts changed (lower case, a prompt), which is not done here.")
+        self.codec = VectorCodec(len(self.alone([self._pad_id])))
 
     @on_device
     @torch.inference_mode()

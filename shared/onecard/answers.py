@@ -151,7 +151,9 @@ class Answers(Generic[Result]):
     async def _look_up(self, query: Query, shelf: Shelf[Result], timings: dict[str, Timing]) -> Answered[Result]:
         started = time.monotonic()
         keys = shelf.keys(query)
-        places = {key: place for place, key in reversed(list(enumerate(keys)))}  # Where each text comes first.
+        places: dict[bytes, int] = {}
+        for place, key in enumerate(keys):
+            places.setdefault(key, place)
         found = await shelf.find(list(places)) if query.policy.read else {}
         looked_up = time.monotonic()
         hits = len(found)

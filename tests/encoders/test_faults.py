@@ -11,7 +11,7 @@ import pytest
 
 from onecard import timings
 from onecard.batching.budget import RECOVERY_BATCHES
-from tests.support import Server, serving
+from tests.support import Server, metric, serving
 
 TEXT = "국물이 진하고 고기도 넉넉해서 다시 가고 싶은 집입니다."
 
@@ -34,12 +34,6 @@ def faulty(fault: Path, encoder_env: dict[str, str]) -> Iterator[Server]:
 
 def embed(server: Server, texts: list[str], **headers: str) -> httpx.Response:
     return httpx.post(f"{server.url}/v1/embeddings", json={"input": texts}, headers=headers, timeout=60)
-
-
-def metric(server: Server, line: str) -> float:
-    """The value of one sample of /metrics."""
-    text = httpx.get(f"{server.url}/metrics").text
-    return float(next(one for one in text.splitlines() if one.startswith(line + " ")).split()[-1])
 
 
 def test_memory_that_runs_out_costs_no_answer(faulty: Server, fault: Path) -> None:

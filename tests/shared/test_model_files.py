@@ -1,6 +1,7 @@
 """Damage to a model folder is found, and named."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -55,3 +56,33 @@ def test_each_damage_is_named(model: Path, file: str, content: bytes | None, wor
     else:
         (model / file).write_bytes(content)
     assert word in (model_files.fault(model) or "nothing found")
+
+
+def test_a_digest_changes_with_any_small_file_and_with_none_of_the_weights(model: Path) -> None:
+    """Also with one in a subfolder, and with a name; not with what the hub's library notes for itself."""
+    seen = [model_files.digest(model)]
+    (model / ".cache").mkdir()
+    (model / ".cache" / "x").write_text("2026")
+    (model / "model.safetensors").write_bytes(safetensors(data=b"\1" * 8))
+    assert model_files.digest(model) == seen[0]
+    (model / "1_Pooling").mkdir()
+    for file, content in (("1_Pooling/config.json", "{}"), ("tokenizer.json", "[]"), ("empty", "")):
+        (model / file).write_text(content)
+        seen.append(model_files.digest(model))
+    (model / "empty").rename(model / "other")
+    seen.append(model_files.digest(model))
+    assert len(set(seen)) == len(seen)
+
+
+def test_weights_without_a_revision_are_told_apart(model: Path) -> None:
+    """By their time of change and their size; what lies beside them does not count."""
+    weights = model / "model.safetensors"
+    stamps = [model_files.weights_stamp(model)]
+    (model / "config.json").write_text("{}")
+    assert model_files.weights_stamp(model) == stamps[0]
+    os.utime(weights, (1, 1))
+    stamps.append(model_files.weights_stamp(model))
+    weights.write_bytes(safetensors() + b"\0")
+    os.utime(weights, (1, 1))
+    stamps.append(model_files.weights_stamp(model))
+    assert len(set(stamps)) == 3

@@ -260,12 +260,19 @@ class Batcher(Generic[Result]):
             else:
                 found.setdefault(job, []).append((piece.index, done.results[place]))
         for job, results in found.items():
-            if job.answer.done():
-                continue
+            if not job.answer.done():
+                self._hand_over(job, results)
+
+    def _hand_over(self, job: Job[Result], results: Sequence[tuple[int, Result]]) -> None:
+        try:
             job.deliver(results)
-            job.missing -= len(results)
-            if not job.missing:
-                _settle(job, None)
+        except Exception:  # A fault of the one who asked must not cost the rest of the batch its answers.
+            log.exception("results are not taken")
+            _settle(job, InternalError("The server failed on this request."))
+            return
+        job.missing -= len(results)
+        if not job.missing:
+            _settle(job, None)
 
     def _lose(self, error: BaseException) -> None:
         if self._is_lost:

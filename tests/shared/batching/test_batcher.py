@@ -18,6 +18,7 @@ from onecard.batching.metrics import BatchMetrics
 from onecard.batching.queue import Batch, Lane
 from onecard.batching.thread import DeviceThread
 from onecard.errors import DeadlineExceeded, InternalError, TooBusy, Unavailable
+from tests.shared.cache.support import eventually
 
 
 @dataclass
@@ -273,6 +274,60 @@ async def test_what_a_client_that_left_asked_for_never_runs() -> None:
         event.set()
         assert await asyncio.gather(first, stays) == [[1], [4]]
     assert engine.ran == [[1], [4]]
+
+
+async def test_texts_can_be_withdrawn_until_they_have_begun() -> None:
+    """The rest is delivered as batches end; what was withdrawn never runs."""
+    event, wait = gate()
+    engine = Engine(wait)
+    delivered: list[tuple[int, int]] = []
+    async with opened(engine, texts=2) as at:
+        job = at.batcher.accept([[1], [2], [3], [4], [5]], lane="bulk", timeout_seconds=5, deliver=delivered.extend)
+        finishing = asyncio.create_task(at.batcher.finish(job))
+        await eventually(lambda: at.metric("queue_tokens", lane="bulk") == 3)
+        assert set(at.batcher.withdraw(job, [0, 2, 4])) == {2, 4}
+        assert at.batcher.withdraw(job, [2]) == set()
+        assert at.metric("queue_tokens", lane="bulk") == 1
+        event.set()
+        await finishing
+        assert at.metric("queue_tokens", lane="bulk") == 0
+    assert engine.ran == [[1, 2], [4]]
+    assert delivered == [(0, 1), (1, 2), (3, 4)]
+
+
+async def test_a_job_of_which_all_is_withdrawn_ends() -> None:
+    """Nobody waits for ever."""
+    event, wait = gate()
+    begun = threading.Event()
+    async with opened(Engine(lambda batch: begun.set() or wait(batch))) as at:
+        first = asyncio.create_task(at.ask([1]))
+        await asyncio.to_thread(begun.wait, 20)
+        job = at.batcher.accept([[2], [3]], lane="interactive", timeout_seconds=5, deliver=lambda results: None)
+        at.batcher.withdraw(job, [0, 1])
+        await at.batcher.finish(job)
+        event.set()
+        assert await first == [1]
+
+
+async def test_a_receiver_that_fails_costs_nobody_else_an_answer() -> None:
+    """In the same batch."""
+    event, wait = gate()
+
+    def fails(results: object) -> None:
+        raise KeyError
+
+    begun = threading.Event()
+    async with opened(Engine(lambda batch: begun.set() or wait(batch))) as at:
+        first = asyncio.create_task(at.ask([1]))
+        await asyncio.to_thread(begun.wait, 20)
+        job = at.batcher.accept([[2]], lane="interactive", timeout_seconds=5, deliver=fails)
+        finishing = asyncio.create_task(at.batcher.finish(job))
+        other = asyncio.create_task(at.ask([3]))
+        await asyncio.sleep(0)
+        event.set()
+        assert await asyncio.gather(first, other) == [[1], [3]]
+        with pytest.raises(InternalError):
+            await finishing
 
 
 async def test_a_deadline_is_kept_and_late_work_is_not_done() -> None:
