@@ -21,6 +21,7 @@ from tests.support import Server, metric, serving
 
 REVIEW = "국물이 진하고 고기도 넉넉해서 다시 가고 싶은 집입니다"
 LOOKED_UP = 'onecard_cache_lookups_total{kind="embedding",outcome="miss",tier="redis"}'
+QUEUED = 'onecard_queue_tokens{lane="interactive"}'
 COMPUTED = "onecard_batch_tokens_total"
 _numbers = count()
 
@@ -179,16 +180,17 @@ def test_what_was_answered_is_answered_under_overload(gated: Server, hold: Path)
     hold.write_text("hold")
     try:
         with ThreadPoolExecutor(2) as pool:
-            waiting = [asked(gated, pool, f"{new()} {REVIEW * 10}") for _ in range(2)]  # One runs, and one waits.
-            refused = [
-                embed(gated, new()),
-                *(embed(gated, known, {"cache-control": f"no-{x}"}) for x in ("cache", "store")),
-            ]
-            assert [answer.status_code for answer in refused] == [429] * 3
+            runs = asked(gated, pool, new())
+            wait_for(lambda: metric(gated, QUEUED) == 0)
+            waits = asked(gated, pool, f"{new()} {REVIEW * 10}")
+            wait_for(lambda: metric(gated, QUEUED) > 100)
+            assert embed(gated, new()).status_code == 429
+            for control in ("no-cache", "no-store"):
+                assert embed(gated, known, {"cache-control": control}).status_code == 429
             answer = embed(gated, known)
             assert (answer.status_code, answer.headers["x-cache"], answer.content) == (200, "hit", body)
             hold.write_text("")
-            assert [one.result().status_code for one in waiting] == [200, 200]
+            assert (runs.result().status_code, waits.result().status_code) == (200, 200)
     finally:
         hold.write_text("")
 
@@ -216,7 +218,7 @@ def test_an_error_names_the_place_in_its_own_request(gated: Server) -> None:
         assert (answer.status_code, "input[1]" in answer.json()["error"]["message"]) == (400, True)
 
 
-def test_the_cache_is_a_part_of_readiness(gated: Server, session_redis: Redis) -> None:
+def test_the_cache_is_a_part_of_readiness(gated: Server) -> None:
     """And it is well."""
     assert httpx.get(f"{gated.url}/health/ready").json()["parts"]["cache"] == {"status": "ok", "detail": None}
 

@@ -26,6 +26,7 @@ class Histories(RuleBasedStateMachine):
         self.queue = Queue()
         self.tickets: list[Ticket] = []
         self.ran: Counter[tuple[int, int]] = Counter()
+        self.withdrawn: set[tuple[int, int]] = set()
         self.limit = Limit(1, 1)
 
     @rule(lengths=lengths_, lane=lanes_)
@@ -37,6 +38,15 @@ class Histories(RuleBasedStateMachine):
     @rule(data=st.data())
     def leave(self, data: st.DataObject) -> None:
         self.queue.drop(data.draw(st.sampled_from(self.tickets)))
+
+    @precondition(lambda self: self.tickets)
+    @rule(data=st.data())
+    def withdraw(self, data: st.DataObject) -> None:
+        one = data.draw(st.sampled_from(self.tickets))
+        asked = data.draw(st.sets(st.integers(0, len(one.texts) - 1)))
+        withdrawn = self.queue.withdraw(one, asked)
+        assert withdrawn <= asked
+        self.withdrawn |= {(id(one), index) for index in withdrawn}
 
     @rule(limit=limits_)
     def run(self, limit: Limit) -> None:
@@ -66,6 +76,10 @@ class Histories(RuleBasedStateMachine):
         assert all(times == 1 for times in self.ran.values())
 
     @invariant()
+    def nothing_runs_that_was_withdrawn(self) -> None:
+        assert not self.withdrawn & set(self.ran)
+
+    @invariant()
     def the_counts_are_right(self) -> None:
         for lane in LANES:
             waiting = sum(
@@ -73,7 +87,7 @@ class Histories(RuleBasedStateMachine):
                 for one in self.tickets
                 if one.lane == lane and not one.dropped
                 for index, ids in enumerate(one.texts)
-                if (id(one), index) not in self.ran
+                if (id(one), index) not in self.withdrawn | set(self.ran)
             )
             assert self.queue.tokens(lane) == waiting
 
@@ -81,7 +95,7 @@ class Histories(RuleBasedStateMachine):
         while self.queue:
             self.run(Limit(32, 2048))
         wanted = {(id(one), index) for one in self.tickets if not one.dropped for index in range(len(one.texts))}
-        assert wanted <= set(self.ran)
+        assert wanted <= self.withdrawn | set(self.ran)
 
 
 Histories.TestCase.settings = settings(max_examples=60, stateful_step_count=30)
