@@ -9,29 +9,17 @@ import asyncio
 import ssl
 import time
 from contextlib import suppress
-from typing import Literal
+from typing import Protocol
 
 from onecard import logs
 from onecard.cache.address import Address
 from onecard.cache.breaker import Breaker
 from onecard.cache.dial import CONNECT_SECONDS, Resolver, dial
 from onecard.cache.link import ANSWER_SECONDS, Link, LinkFailure
-from onecard.cache.metrics import CacheMetrics
 from onecard.cache.resp import Reply, ServerError, command
-
-Operation = Literal["read", "bulk", "write"]
-"""Bulk: reads of many values, on a connection of their own, so that small reads do not queue behind megabytes."""
 
 BEAT_SECONDS = 1.0
 """Between two looks at a Redis that is up, so that a quiet service learns of its loss, too."""
-
-_READ_PROBE = command(b"MGET", b"onecard:probe")
-_PROBES = {
-    "read": _READ_PROBE,
-    "bulk": _READ_PROBE,
-    # A write, since a Redis that is full or a replica answers reads as ever.
-    "write": command(b"SET", b"onecard:probe", b"", b"PX", b"1000"),
-}
 
 _KNOWN_CODES = frozenset(
     {"ERR", "OOM", "LOADING", "READONLY", "NOAUTH", "WRONGPASS", "NOPERM", "MISCONF", "MASTERDOWN", "MOVED", "BUSY"}
@@ -41,11 +29,26 @@ _KNOWN_CODES = frozenset(
 log = logs.logger()
 
 
-class Channel:
-    """Reads, bulk reads or writes: each has its own connection and its own health."""
+class ChannelMetrics(Protocol):
+    """What a channel reports, by operation; connecting is the operation `connect`."""
 
-    def __init__(self, operation: Operation, address: Address, metrics: CacheMetrics) -> None:
+    def round_trip(self, operation: str, seconds: float) -> None:
+        """One round trip was answered."""
+
+    def failed(self, operation: str, reason: str) -> None:
+        """One round trip or connection failed."""
+
+    def up(self, operation: str, is_up: bool) -> None:
+        """Redis can be used for it, or can no longer."""
+
+
+class Channel:
+    """One sort of command: each has its own connection and its own health."""
+
+    def __init__(self, operation: str, address: Address, metrics: ChannelMetrics, *, probe: bytes) -> None:
+        """Connect in `start`. `probe` is a harmless command of that sort; its answer says whether Redis is well."""
         self.operation = operation
+        self._probe = probe
         self._address = address
         self._metrics = metrics
         self._tls = address.ssl_context()
@@ -65,7 +68,7 @@ class Channel:
     async def start(self) -> None:
         """Begin to connect; return when it is up, or the first attempt has failed."""
         first = asyncio.Event()
-        self._keeper = asyncio.create_task(self._keep(first), name=f"cache-{self.operation}")
+        self._keeper = asyncio.create_task(self._keep(first), name=f"redis-{self.operation}")
         with suppress(TimeoutError):
             async with asyncio.timeout(CONNECT_SECONDS + 2 * ANSWER_SECONDS):
                 await first.wait()
@@ -146,8 +149,8 @@ class Channel:
                     await self._mend()
                     first.set()
             except Exception:
-                # A fault of this code must not leave the cache down for good without a word.
-                log.exception("cache keeper", operation=self.operation)
+                # A fault of this code must not leave the channel down for good without a word.
+                log.exception("redis keeper", operation=self.operation)
                 self._trip("fault")
                 await asyncio.sleep(BEAT_SECONDS)
 
@@ -158,7 +161,7 @@ class Channel:
                 await self._sick.wait()
         if self.up:
             with suppress(LinkFailure, ServerError):
-                await self.call(_PROBES[self.operation], 1)
+                await self.call(self._probe, 1)
         elif self._breaker.closed:
             self._trip("lost")
 
@@ -199,7 +202,7 @@ class Channel:
 
     def _greeting(self) -> tuple[bytes, int]:
         """Who we are, which database, and a first try of the work itself; and how many replies that makes."""
-        commands = [_PROBES[self.operation]]
+        commands = [self._probe]
         if self._address.database:
             commands.insert(0, command(b"SELECT", b"%d" % self._address.database))
         if self._address.password is not None:

@@ -28,6 +28,10 @@ BULK_VALUES = 256
 """A read of so many values or more is a bulk read. For each 256 it may wait `ANSWER_SECONDS` longer, while data flows:
 0.2 ms a value, a fraction of what the model would take to compute it. (2,048 vectors are 6 MB.)"""
 
+_READ_PROBE = command(b"MGET", b"onecard:probe")
+_WRITE_PROBE = command(b"SET", b"onecard:probe", b"", b"PX", b"1000")
+"""A write, since a Redis that is full or a replica answers reads as ever."""
+
 _BATCH_VALUES = 128
 _BATCH_BYTES = 250_000
 _FLUSH_SECONDS = 0.5
@@ -56,9 +60,10 @@ class RedisTier:
         """Connect in `start`. `clock` gives Unix seconds."""
         self._metrics = metrics
         self._clock = clock
-        self._reads = Channel("read", address, metrics)
-        self._bulk = Channel("bulk", address, metrics)
-        self._writes = Channel("write", address, metrics)
+        self._reads = Channel("read", address, metrics, probe=_READ_PROBE)
+        # On a connection of their own, so that small reads do not queue behind megabytes.
+        self._bulk = Channel("bulk", address, metrics, probe=_READ_PROBE)
+        self._writes = Channel("write", address, metrics, probe=_WRITE_PROBE)
         self._channels = (self._reads, self._bulk, self._writes)
         self._queue: deque[Write] = deque()
         self._queued_bytes = 0

@@ -1,4 +1,4 @@
-"""What a service reads that keeps a cache: a mixin for its settings."""
+"""What a service reads that uses Redis, or keeps a cache in it: mixins for its settings."""
 
 from pydantic import Field, SecretStr, field_validator
 
@@ -7,23 +7,8 @@ from onecard.cache.keys import CacheKind
 from onecard.settings import ServiceSettings
 
 
-class CacheSettings(ServiceSettings):
-    """Where Redis is, how much memory the process gives, and how long values are kept."""
-
-    cache_enabled: bool = True
-    """Keep results and answer repeated requests from them."""
-
-    cache_memory_mb: float = Field(default=64, ge=0, le=65536)
-    """Most memory of one process's own tier of the cache, in MB (10^6 bytes); 0 leaves Redis alone."""
-
-    cache_llm_ttl_seconds: int = Field(default=3_600, ge=1)
-    """How long an answer of the LLM is kept."""
-
-    cache_sentiment_ttl_seconds: int = Field(default=86_400, ge=1)
-    """How long a text's sentiment is kept."""
-
-    cache_embedding_ttl_seconds: int = Field(default=86_400, ge=1)
-    """How long a text's embedding is kept."""
+class RedisSettings(ServiceSettings):
+    """Where Redis is."""
 
     redis_host: str = Field(default="127.0.0.1", min_length=1)
     """Host of Redis."""
@@ -46,6 +31,25 @@ class CacheSettings(ServiceSettings):
         if self.redis_url is not None:
             return parse_url(self.redis_url.get_secret_value())
         return Address(host=self.redis_host, port=self.redis_port)
+
+
+class CacheSettings(RedisSettings):
+    """How much memory the process gives to the cache, and how long values are kept."""
+
+    cache_enabled: bool = True
+    """Keep results and answer repeated requests from them."""
+
+    cache_memory_mb: float = Field(default=64, ge=0, le=65536)
+    """Most memory of one process's own tier of the cache, in MB (10^6 bytes); 0 leaves Redis alone."""
+
+    cache_llm_ttl_seconds: int = Field(default=3_600, ge=1)
+    """How long an answer of the LLM is kept."""
+
+    cache_sentiment_ttl_seconds: int = Field(default=86_400, ge=1)
+    """How long a text's sentiment is kept."""
+
+    cache_embedding_ttl_seconds: int = Field(default=86_400, ge=1)
+    """How long a text's embedding is kept."""
 
     def ttl_seconds(self, kind: CacheKind) -> int:
         """How long a value of `kind` is kept."""
