@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from typing_extensions import override
 
 from onecard import __version__, errors, health, metrics
+from onecard.auth import Guard, KeyGuard
 from onecard.edge import Edge, Gate, state_of
 from onecard.settings import ServiceSettings
 
@@ -38,6 +39,7 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     for status, text in {
         400: "The request is wrong",
         401: "No API key, or a wrong one",
+        403: "The key may not use this model",
         404: "No such path or model",
         405: "The path does not take this method",
         408: "The request came too slowly",
@@ -87,16 +89,18 @@ def create_app(
     routes: APIRouter,
     ready: health.Check,
     json_bodies: bool = True,
-    keyed: bool = False,
+    guard: Guard | None = None,
     gate: Callable[[FastAPI], Gate] | None = None,
+    layer: Callable[[ASGIApp], ASGIApp] | None = None,
 ) -> FastAPI:
     """A FastAPI app with the routes given, health, metrics, the error shape and the edge.
 
     Args:
         lifespan: builds the service's state into `app.state.service` and closes it.
         json_bodies: the edge parses and checks bodies; a relay turns it off.
-        keyed: `API_KEY` guards the service.
+        guard: decides who may call; everybody may by default.
         gate: refuses requests before they are parsed; made from the app, whose state it may ask.
+        layer: wraps the routes, inside the edge.
     """
     app = FastAPI(title=title, version=__version__, lifespan=lifespan)
     app.state.registry = metrics.new_registry()
@@ -104,12 +108,14 @@ def create_app(
     app.include_router(health.router(ready), responses=ERROR_RESPONSES)
     app.add_api_route("/metrics", metrics.endpoint, include_in_schema=False)
     errors.install(app)
+    if layer is not None:
+        app.add_middleware(layer)
     app.add_middleware(
         _edge,
         settings=settings,
         metrics=metrics.HttpMetrics(app.state.registry),
         json_bodies=json_bodies,
-        keyed=keyed,
+        guard=guard or KeyGuard(None),
         gate=gate(app) if gate else None,
     )
     _document_bodies_as_400(app)

@@ -1,6 +1,6 @@
 """The outermost layer of every service, as plain ASGI: whatever comes in meets this first.
 
-It gives a request its id, checks the key, reads the body whole within its limits, answers whatever the app
+It gives a request its id, asks a guard who is calling, reads the body whole within its limits, answers whatever the app
 raises in the one error shape, and writes the access line and the metrics. Being ASGI, it wraps FastAPI apps
 and the stock vLLM server alike.
 """
@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from onecard import logs, timings, wire
-from onecard.auth import KeyGuard
+from onecard.auth import Guard
 from onecard.errors import BodyTooLarge, InternalError, SlowRequest, Unavailable, render
 from onecard.leaving import ClientGone
 from onecard.metrics import HttpMetrics
@@ -96,14 +96,14 @@ class Edge:
         settings: ServiceSettings,
         metrics: HttpMetrics | None,
         json_bodies: bool,
-        keyed: bool,
+        guard: Guard,
         gate: Gate | None = None,
     ) -> None:
         self._app = app
         self._gate = gate or Gate(frozenset(), lambda scope, body: None)
         self._metrics = metrics
         self._json_bodies = json_bodies
-        self._guard = KeyGuard(settings.api_key if keyed else None)
+        self._guard = guard
         self._max_body = int(settings.max_body_mb * 1_000_000)
         self._body_seconds = settings.body_timeout_seconds
 
@@ -123,6 +123,7 @@ class Edge:
                 await self._run(scope, headers, receive, exchange)
             finally:
                 self._record(scope, exchange)
+                structlog.contextvars.unbind_contextvars("caller")
 
     def _enrich(self, scope: Scope, exchange: Exchange) -> Scope:
         """The scope with the request id in its headers, and in its state what routes read and write."""
@@ -133,7 +134,7 @@ class Edge:
     async def _run(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, exchange: Exchange) -> None:
         body_read = scope["method"] not in _BODY_METHODS
         try:
-            self._guard.check(scope["path"], headers.get(b"authorization"))
+            self._identify(scope)
             if not body_read:
                 body = await self._read_body(headers, receive)
                 body_read = True
@@ -163,6 +164,18 @@ class Edge:
             if exchange.status:
                 raise  # Part of an answer is out; the server must break the connection to say that it is cut.
             await exchange.answer(InternalError("The server failed on this request."), close=False)
+
+    def _identify(self, scope: Scope) -> None:
+        """Ask the guard who is calling, for the routes and for every log line of this request.
+
+        Raises:
+            InvalidKey: nobody who may.
+        """
+        given = [value for name, value in scope["headers"] if name == b"authorization"]
+        caller = self._guard.check(scope["path"], given)
+        if caller is not None:
+            scope["state"]["caller"] = caller
+            structlog.contextvars.bind_contextvars(caller=caller.name)
 
     async def _read_body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         """The whole body.
@@ -229,6 +242,8 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 def state_of(scope: Scope) -> dict[str, Any]:
-    """What the edge left for routes: `request_id`, `timings`, the `body` and, where it parses bodies, `json`."""
+    """What the edge left for routes: `request_id`, `timings`, the `body`, `caller` if the guard names one, and `json`
+    where it parses bodies.
+    """
     state: dict[str, Any] = scope["state"]
     return state

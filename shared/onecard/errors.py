@@ -22,9 +22,16 @@ class OnecardError(HTTPException):
     type: ClassVar[str] = "server_error"
     code: ClassVar[str] = "internal_error"
 
-    def __init__(self, message: str, *, param: str | None = None, retry_after: float | None = None) -> None:
-        headers = None if retry_after is None else {"retry-after": str(max(1, math.ceil(retry_after)))}
-        super().__init__(status_code=self.status, detail=message, headers=headers)
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        wait = {} if retry_after is None else {"retry-after": str(max(1, math.ceil(retry_after)))}
+        super().__init__(status_code=self.status, detail=message, headers={**(headers or {}), **wait})
         self.param = param
 
 
@@ -52,6 +59,12 @@ class InvalidKey(OnecardError):
     status, type, code = 401, "authentication_error", "invalid_api_key"
 
 
+class ModelNotAllowed(OnecardError):
+    """The caller's key is not for this model."""
+
+    status, type, code = 403, "permission_error", "model_not_allowed"
+
+
 class ModelNotFound(OnecardError):
     """No such model here."""
 
@@ -74,6 +87,18 @@ class UnsupportedMedia(OnecardError):
     """The body is not declared as JSON."""
 
     status, type, code = 415, "invalid_request_error", "unsupported_media_type"
+
+
+class RateLimited(OnecardError):
+    """The caller has used up its requests or tokens of this minute."""
+
+    status, type, code = 429, "rate_limit_error", "rate_limit_exceeded"
+
+
+class HeadersTooLarge(OnecardError):
+    """The request's line and headers are over the limit."""
+
+    status, type, code = 431, "invalid_request_error", "headers_too_large"
 
 
 class TooBusy(OnecardError):

@@ -16,7 +16,7 @@ from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from onecard import logs
-from onecard.errors import InvalidRequest, SlowRequest, render
+from onecard.errors import HeadersTooLarge, InvalidRequest, OnecardError, SlowRequest, render
 from onecard.settings import ServiceSettings
 
 log = logs.logger()
@@ -25,18 +25,22 @@ COLLECT_EVERY = 50_000
 """New containers after which the youngest are searched for cycles. Python's 700 are those of two or three requests."""
 KEEP_ALIVE_SECONDS = 75
 """How long an idle connection is kept: longer than clients pool theirs, so that they close first."""
+MAX_HEAD_BYTES = 64 * 1024
+"""Most bytes of a request's line and headers that are kept while they are incomplete."""
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 protocol, which by itself waits for ever for a request's headers.
+    """uvicorn's HTTP/1.1 protocol, which by itself waits for ever for a request's headers, and takes any number.
 
-    Answers such a client with 408, and what is not HTTP with 400, both in the one error shape.
+    Answers such clients with 408 and 431, and what is not HTTP with 400, all in the one error shape.
     """
 
     def __init__(self, *args: Any, header_seconds: float, **options: Any) -> None:
         super().__init__(*args, **options)
         self._header_seconds = header_seconds
         self._header_timer: asyncio.TimerHandle | None = None
+        self._head_bytes: int | None = None
+        """Received of a head that is incomplete; None outside of one."""
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -49,8 +53,18 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     @override
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._head_bytes is None:
+            return
+        self._head_bytes += len(data)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse(HeadersTooLarge(f"The request's headers are over {MAX_HEAD_BYTES // 1024} KiB. Send fewer."))
+
+    @override
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._head_bytes = 0
         # The headers of a pipelined request may wait: they come behind an answer that is still being written.
         if self._header_timer is None and not self._answering:
             self._arm()
@@ -58,6 +72,7 @@ class GuardedProtocol(HttpToolsProtocol):
     @override
     def on_headers_complete(self) -> None:
         self._disarm()
+        self._head_bytes = None
         super().on_headers_complete()
 
     @override
@@ -80,7 +95,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._header_timer = None
         self._refuse(SlowRequest(f"The request's headers did not arrive within {self._header_seconds:g} s."))
 
-    def _refuse(self, error: InvalidRequest | SlowRequest) -> None:
+    def _refuse(self, error: OnecardError) -> None:
         if self.transport.is_closing():
             return
         if not self._answering:
@@ -112,17 +127,21 @@ def _bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def require_key_in_public(settings: ServiceSettings) -> None:
+def require_key_in_public(settings: ServiceSettings, *, other_keys: bool = False) -> None:
     """Refuse to open an unguarded server to the world.
 
+    Args:
+        other_keys: something besides `API_KEY` guards it.
+
     Raises:
-        SystemExit: `HOST` is not loopback and there is no `API_KEY`.
+        SystemExit: `HOST` is not loopback, and nothing guards the server.
     """
     try:
         loopback = ipaddress.ip_address(settings.host).is_loopback
     except ValueError:
         loopback = settings.host == "localhost"
-    if not loopback and settings.api_key is None and not settings.allow_no_key:
+    guarded = settings.api_key is not None or other_keys or settings.allow_no_key
+    if not loopback and not guarded:
         raise SystemExit(
             f"HOST={settings.host} is reachable from outside, and there is no API_KEY. "
             "Set API_KEY (16 characters or more), or ALLOW_NO_KEY=true if something else guards this address."

@@ -1,15 +1,18 @@
 """Settings shared by all services, read from environment variables."""
 
+import re
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from onecard.machine import has_nvidia_gpu
 
 GPU_MODEL = "Qwen/Qwen2.5-7B-Instruct"
 CPU_MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
+_HEADER_WORD = re.compile(r"[!-~]{,1024}")
+"""What `Authorization: Bearer …` can carry."""
 
 
 def _default_llm(read_before: dict[str, Any]) -> str:
@@ -55,6 +58,13 @@ class ServiceSettings(BaseSettings):
 
     drain_seconds: int = Field(default=10, ge=0)
     """How long a stopping service waits for the requests it has accepted."""
+
+    @field_validator("api_key")
+    @classmethod
+    def _fits_a_header(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and not _HEADER_WORD.fullmatch(key.get_secret_value()):
+            raise ValueError("a key is ASCII without spaces, 1024 characters at most")
+        return key
 
 
 class ModelSettings(ServiceSettings):

@@ -15,6 +15,7 @@ from llm_service.fallback.text_model import Params, TextModel, limit_threads
 from llm_service.settings import LlmSettings
 from onecard import app as base
 from onecard import logs
+from onecard.auth import KeyGuard
 from onecard.gpu.claim import claim
 from onecard.gpu.device import choose
 from onecard.gpu.measured import memory_metrics
@@ -52,7 +53,7 @@ def create_app(settings: LlmSettings, folder: ModelFolder, *, window: int) -> Fa
         lifespan=lifespan,
         routes=routes(),
         ready=_ready,
-        keyed=True,
+        guard=KeyGuard(settings.api_key),
     )
 
 

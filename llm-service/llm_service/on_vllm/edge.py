@@ -11,7 +11,7 @@ from llm_service.on_vllm.traffic import Traffic
 from llm_service.settings import LlmSettings
 from onecard import logs
 from onecard import settings as settings_
-from onecard.auth import OPEN_PATHS
+from onecard.auth import OPEN_PATHS, KeyGuard
 from onecard.edge import Edge, state_of
 from onecard.errors import InvalidRequest, Unavailable
 from onecard.metrics import HttpMetrics
@@ -34,7 +34,8 @@ class VllmEdge:
             metrics = HttpMetrics(registry)
             memory_metrics(registry)
             inner = OneErrorShape(Gate(self._app, most=settings.llm_max_seqs + settings.llm_queue_requests))
-            self._edge = Edge(inner, settings=settings, metrics=metrics, json_bodies=True, keyed=True)
+            guard = KeyGuard(settings.api_key)
+            self._edge = Edge(inner, settings=settings, metrics=metrics, json_bodies=True, guard=guard)
         await self._edge(scope, receive, send)
 
 
