@@ -8,7 +8,7 @@ from onecard import server, settings
 def main() -> None:
     """Serve until SIGTERM."""
     config = settings.load(GatewaySettings)
-    server.require_key_in_public(config)
+    server.require_key_in_public(config, other_keys=config.api_keys_file is not None)
     server.run(create_app(config), service="gateway", port=config.gateway_port, settings=config)
 
 

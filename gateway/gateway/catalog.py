@@ -16,17 +16,22 @@ _KEPT = ("id", "object", "created", "owned_by", "max_model_len", "engine", "stan
 """Fields of a service's card that leave the house; an engine's own card holds folders, for one."""
 
 
-async def _cards(upstream: Upstream) -> list[dict[str, Any]]:
+async def cards(upstream: Upstream) -> list[dict[str, Any]]:
     """The cards of one service; none when it does not answer."""
     try:
         reply = await send(_LOOK, upstream)
         try:
-            cards: list[dict[str, Any]] = orjson.loads(await reply.read())["data"]
+            found: list[dict[str, Any]] = orjson.loads(await reply.read())["data"]
         finally:
             reply.close()
     except (OnecardError, ValueError, KeyError, TypeError):
         return []
-    return cards
+    return found
+
+
+def names(card: dict[str, Any]) -> set[str]:
+    """The names that the model of a card answers to."""
+    return {card["id"], card.get("stand_in_for") or card["id"]}
 
 
 def _card(card: dict[str, Any], upstream: Upstream) -> dict[str, Any]:
@@ -35,5 +40,5 @@ def _card(card: dict[str, Any], upstream: Upstream) -> dict[str, Any]:
 
 async def models(upstreams: Upstreams) -> list[dict[str, Any]]:
     """A card for each model that is served now, and by which service."""
-    lists = await asyncio.gather(*(_cards(upstream) for upstream in upstreams))
-    return [_card(card, upstream) for upstream, cards in zip(upstreams, lists, strict=True) for card in cards]
+    lists = await asyncio.gather(*(cards(upstream) for upstream in upstreams))
+    return [_card(card, upstream) for upstream, own in zip(upstreams, lists, strict=True) for card in own]

@@ -12,6 +12,7 @@ from gateway import catalog, schemas
 from gateway.relay import relay
 from gateway.upstreams import Upstream, Upstreams
 from onecard.app import ERROR_RESPONSES
+from onecard.edge import state_of
 from onecard.errors import ModelNotFound, Unavailable
 from onecard.health import Readiness, worst
 
@@ -35,7 +36,10 @@ class _Relayed:
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI interface."""
-        response = await relay(scope, receive, self.pick(scope["app"].state.service))
+        app = scope["app"].state
+        upstream = self.pick(app.service)
+        await app.scopes.require(state_of(scope).get("caller"), upstream, state_of(scope)["body"])
+        response = await relay(scope, receive, upstream)
         await response(scope, receive, send)
 
 
@@ -83,7 +87,7 @@ def routes() -> APIRouter:
         """One model's card, under each name that it answers to."""
         upstreams = state(request)
         for card in await catalog.models(upstreams):
-            if model in (card["id"], card.get("stand_in_for")):
+            if model in catalog.names(card):
                 return card
         for name, part in (await upstreams.check()).items():
             if part.status == "down":

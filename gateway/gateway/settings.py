@@ -1,10 +1,14 @@
 """The gateway's own settings."""
 
+import re
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, HttpUrl, TypeAdapter
+from pydantic import AfterValidator, Field, HttpUrl, TypeAdapter, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from onecard.settings import ADDRESSES, ServiceSettings
+from onecard.cache.settings import RedisSettings
+from onecard.settings import ADDRESSES
 
 _HTTP_URL = TypeAdapter(HttpUrl)
 
@@ -19,7 +23,19 @@ Url = Annotated[str, AfterValidator(_checked)]
 Urls = Annotated[tuple[Url, ...], *ADDRESSES, Field(min_length=1)]
 
 
-class GatewaySettings(ServiceSettings):
+_ORIGIN = re.compile(r"\*|https?://[^/\s]+")
+
+
+class KeyFileSettings(BaseSettings):
+    """All that is needed to make or revoke a key, whatever else is set wrongly."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
+
+    api_keys_file: Path | None = None
+    """File of named keys, each with its own models and limits; `onecard keys` writes it."""
+
+
+class GatewaySettings(RedisSettings, KeyFileSettings):
     """Environment variables of the gateway."""
 
     gateway_port: int = Field(default=8000, ge=1, le=65535)
@@ -47,3 +63,19 @@ class GatewaySettings(ServiceSettings):
     upstream_total_seconds: float = Field(default=900.0, gt=0)
     """Time limit of a request with all its attempts and the whole of its answer, from the end of its body. Its client's
     x-onecard-timeout-ms can shorten it."""
+
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    """Requests a minute of each key that has no limit of its own."""
+
+    tokens_per_minute: int | None = Field(default=None, ge=1)
+    """Tokens a minute, of prompts and answers together, of each key that has no limit of its own."""
+
+    cors_origins: Annotated[tuple[str, ...], *ADDRESSES] = ()
+    """Origins, separated by commas, whose pages may call from a browser; * is all of them."""
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(_ORIGIN.fullmatch(origin) for origin in origins):
+            raise ValueError("an origin is written https://host or http://host:port")
+        return origins

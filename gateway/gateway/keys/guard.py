@@ -1,0 +1,52 @@
+"""The gateway's guard: API_KEY, the keys of API_KEYS_FILE, or both."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from gateway.keys.file import WatchedKeys
+from gateway.keys.ring import OWN_NAME, BadKeys, Key, KeyRing, hash_of
+from gateway.settings import GatewaySettings
+from onecard.auth import OPEN_PATHS, bearer
+
+
+class KeysGuard:
+    """Finds the key of a request. Without any key configured, everybody may come in."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        """Read the file.
+
+        Raises:
+            SystemExit: it cannot be used.
+        """
+        self._ring = _source(settings)
+
+    def check(self, path: str, authorization: Sequence[bytes]) -> Key | None:
+        """The caller's key; None where nobody is asked.
+
+        Raises:
+            InvalidKey: the request may not come in.
+        """
+        if self._ring is None or path in OPEN_PATHS:
+            return None
+        return self._ring().find(bearer(authorization), datetime.now(UTC))
+
+
+def _source(settings: GatewaySettings) -> Callable[[], KeyRing] | None:
+    """Where the keys that count come from; None if none are asked for."""
+    own = [] if settings.api_key is None else [_own(settings.api_key.get_secret_value())]
+    if settings.api_keys_file is not None:
+        try:
+            return WatchedKeys(settings.api_keys_file, own).ring
+        except BadKeys as error:
+            raise SystemExit(
+                f"settings: API_KEYS_FILE cannot be used: {error}. Set it right, or make keys with 'onecard keys new'."
+            ) from None
+    if own:
+        ring = KeyRing(own)
+        return lambda: ring
+    return None
+
+
+def _own(key: str) -> Key:
+    """API_KEY as one key among others, without limits of its own."""
+    return Key(name=OWN_NAME, sha256=hash_of(key.encode()))

@@ -1,0 +1,1 @@
+"""How much each key may use in a minute."""

@@ -1,0 +1,61 @@
+"""Which models a key may use."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from gateway import catalog
+from gateway.calls import unavailable
+from gateway.keys.ring import Key
+from gateway.upstreams import Upstream
+from onecard.errors import ModelNotAllowed
+
+KEPT_SECONDS = 10.0
+"""How long a service's models are taken to be the same."""
+
+
+class Scopes:
+    """Knows the names of the models of each service, for keys that may not use all of them."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._cards: dict[str, tuple[float, list[dict[str, Any]]]] = {}
+
+    async def require(self, key: Key | None, upstream: Upstream, body: bytes) -> None:
+        """Let the key use the model that the body names, else the service's first, by any of its names.
+
+        Raises:
+            ModelNotAllowed: that model is none of the key's.
+            Unavailable: the service is away, so that nobody knows what its models are called.
+        """
+        if key is None or key.models is None:
+            return
+        cards = await self._models(upstream)
+        if not cards:
+            raise unavailable(upstream)
+        asked = _asked(body)
+        card = cards[0] if asked is None else next((card for card in cards if asked in catalog.names(card)), None)
+        if card is None or catalog.names(card).isdisjoint(key.models):
+            raise ModelNotAllowed(
+                "This API key is not for this model. Use one that it is for, or ask the operator.", param="model"
+            )
+
+    async def _models(self, upstream: Upstream) -> list[dict[str, Any]]:
+        asked_at, cards = self._cards.get(upstream.name, (0.0, []))
+        now = self._clock()
+        if not cards or now - asked_at > KEPT_SECONDS:
+            cards = await catalog.cards(upstream)
+            self._cards[upstream.name] = (now, cards)
+        return cards
+
+
+def _asked(body: bytes) -> str | None:
+    """The model that a body names. One that is not JSON names none: the service says what is wrong with it."""
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    model = value.get("model") if isinstance(value, dict) else None
+    return model if isinstance(model, str) else None
