@@ -83,6 +83,11 @@ class GuardedProtocol(HttpToolsProtocol):
     def _answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
+    @property
+    def _reading_body(self) -> bool:
+        """The request that is being received is also the one to be answered next, and no answer to it has begun."""
+        return self.cycle is not None and self.cycle.more_body and not self.cycle.response_started
+
     def _arm(self) -> None:
         self._header_timer = self.loop.call_later(self._header_seconds, self._give_up)
 
@@ -98,7 +103,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def _refuse(self, error: OnecardError) -> None:
         if self.transport.is_closing():
             return
-        if not self._answering:
+        if not self._answering or self._reading_body:
             status, headers, body = render(error)
             headers["x-request-id"] = uuid.uuid4().hex
             log.info("request refused", status=status, request_id=headers["x-request-id"])
