@@ -14,12 +14,17 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 app = FastAPI()
-seen: dict[str, Any] = {"headers": {}, "running": 0, "finished": 0, "cancelled": 0}
+seen: dict[str, Any] = {"headers": {}, "requests": 0, "running": 0, "finished": 0, "cancelled": 0}
 
 
 @app.get("/health/ready")
 async def ready() -> dict[str, str]:
     return {"status": "ok"}
+
+
+@app.get("/v1/models")
+async def models() -> dict[str, Any]:
+    return {"object": "list", "data": [{"id": "canned/stand-in", "object": "model", "stand_in_for": "canned/meant"}]}
 
 
 @app.get("/seen")
@@ -67,6 +72,7 @@ async def slowly(request: Request, seconds: float) -> Response:
 @app.post("/v1/chat/completions")
 async def chat(request: Request) -> Response:
     body = await request.json()
+    seen["requests"] += 1
     seen["headers"] = dict(request.headers)
     match body["case"]:
         case "stream" | "stream and die":
