@@ -111,6 +111,17 @@ def models(stand_ins: bool) -> None:
         click.echo(f"ready: {folder.name} in {path}")
 
 
+@main.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@guarded
+def keys(arguments: tuple[str, ...]) -> None:
+    """Make, list and revoke keys of the gateway: `onecard keys new --name app1`; `onecard keys -h` shows more."""
+    from gateway.keys.__main__ import main as run
+
+    read_home()  # It takes .env into the environment.
+    run(arguments, "onecard keys")
+
+
 @main.command()
 @click.option(
     "--gpu-gb",

@@ -22,13 +22,14 @@ FOLLOW_SECONDS = 0.3
 def how_to_call(settings: StackSettings) -> str:
     """What to type to use a running stack."""
     base = settings.gateway_url
-    key = ' -H "Authorization: Bearer $API_KEY"' if settings.api_key else ""
+    keyed = settings.api_key or settings.api_keys_file
+    key = ' -H "Authorization: Bearer $API_KEY"' if keyed else ""
     post = f"curl -s{key} -H 'content-type: application/json' {base}"
     names = {
         kind: find(kind, name, settings.model_cache_path).accepted_names[-1] for kind, name in settings.models.items()
     }
     question = '[{"role": "user", "content": "리뷰를 요약해 주세요: 국물이 진하고 맛있어요."}]'
-    sdk_key = 'os.environ["API_KEY"]' if settings.api_key else '"none"'
+    sdk_key = 'os.environ["API_KEY"]' if keyed else '"none"'
     return f"""
 Onecard is up: {base}
 {_take_key(settings)}

@@ -77,11 +77,11 @@ class StackSettings(GatewaySettings, LlmSettings, SentimentSettings, EmbeddingSe
     hf_token: SecretStr | None = None
     """Key for models that the hub does not give to everybody."""
 
-    @field_validator("model_cache_path")
+    @field_validator("model_cache_path", "api_keys_file")
     @classmethod
-    def _absolute(cls, path: Path) -> Path:
+    def _absolute(cls, path: Path | None) -> Path | None:
         """A part may have another working directory than the command."""
-        return path.expanduser().resolve()
+        return path and path.expanduser().resolve()
 
     @property
     def models(self) -> dict[Kind, str]:

@@ -142,13 +142,14 @@ def _llm(settings: StackSettings, encoders: Sequence[Process]) -> Process:
 
 def _gateway(settings: StackSettings, models: Sequence[Process]) -> Process:
     own = settings.model_dump(include=settings.model_fields_set)
+    keys = {"API_KEYS_FILE": str(settings.api_keys_file)} if settings.api_keys_file else {}
     addresses = {f"{part.name.upper()}_URL": ",".join(own.get(f"{part.name}_url", (part.url,))) for part in models}
     return Process(
         "gateway",
         _python("gateway"),
         settings.gateway_port,
         settings.host,
-        environment={"GATEWAY_PORT": str(settings.gateway_port), **addresses},
+        environment={"GATEWAY_PORT": str(settings.gateway_port), **keys, **addresses},
         order=40,
         stop_seconds=settings.drain_seconds + 5,
     )

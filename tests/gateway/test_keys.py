@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
@@ -20,6 +21,7 @@ from gateway.keys.ring import BadKeys, Key, KeyRing, hash_of, new_key, parse, re
 from onecard import auth
 from onecard.auth import MAX_KEY_BYTES, KeyGuard, bearer
 from onecard.errors import InvalidKey
+from onecard_stack.cli import main as onecard
 from tests.gateway.support import key, secret_of, write_keys
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
@@ -254,6 +256,19 @@ def test_the_command_refuses_in_one_line(tmp_path: Path, arguments: list[str], s
     assert says in str(refused.value)
     assert "\n" not in str(refused.value)
     assert list(read(path)) == [key("a")]
+
+
+def test_onecard_keys_is_the_same_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It finds the file by `.env`, too; options and help are the command's own."""
+    monkeypatch.setenv("API_KEYS_FILE", "")  # Remembered, since the command sets it from `.env`.
+    monkeypatch.delenv("API_KEYS_FILE")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("API_KEYS_FILE=keys.json\n")
+    runner = CliRunner()
+    assert runner.invoke(onecard, ["keys", "new", "--name", "app1", "--rpm", "5"]).exit_code == 0
+    assert [one.requests_per_minute for one in read(tmp_path / "keys.json")] == [5]
+    assert "app1" in runner.invoke(onecard, ["keys", "list"]).output
+    assert "revoke" in runner.invoke(onecard, ["keys", "--help"]).output
 
 
 def test_the_command_needs_a_file(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,14 @@ def test_a_wrong_value_is_one_line_that_names_the_variable(monkeypatch: pytest.M
     assert "short-secret" not in message
 
 
+@pytest.mark.parametrize("key", ["열쇠가 아주 길고 길어서 열여섯 자", "a key with spaces in it", "a" * 1025])
+def test_a_key_that_no_header_can_carry_stops_the_start(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    """Nobody could ever come in with it."""
+    monkeypatch.setenv("API_KEY", key)
+    with pytest.raises(SystemExit, match="API_KEY"):
+        load(ServiceSettings)
+
+
 def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compose files pass empty strings for what nobody set."""
     monkeypatch.setenv("API_KEY", "")

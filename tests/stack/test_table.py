@@ -45,6 +45,13 @@ def test_addresses_follow_ports_unless_they_are_set() -> None:
     assert set_by_hand["LLM_URL"] == "http://a.example:8001,http://b.example:8001"
 
 
+def test_the_file_of_keys_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part may have another working directory; without a file the gateway is told of none."""
+    monkeypatch.chdir(tmp_path)
+    assert table(api_keys_file="keys.json")["gateway"].environment["API_KEYS_FILE"] == str(tmp_path / "keys.json")
+    assert "API_KEYS_FILE" not in table()["gateway"].environment
+
+
 @pytest.mark.parametrize(("host", "address"), [("0.0.0.0", "127.0.0.1"), ("127.0.0.2", "127.0.0.2"), ("::1", "[::1]")])
 def test_parts_reach_each_other_wherever_they_listen(host: str, address: str) -> None:
     """An address to listen on becomes one that can be called."""
