@@ -70,6 +70,12 @@ class GuardedProtocol(HttpToolsProtocol):
             self._arm()
 
     @override
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # uvicorn would put what trails a chunked body among the headers, where no proxy before us has looked at it.
+        if self._head_bytes is not None:
+            super().on_header(name, value)
+
+    @override
     def on_headers_complete(self) -> None:
         self._disarm()
         self._head_bytes = None
