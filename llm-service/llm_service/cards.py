@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from onecard.cache.identity import Identity
 from onecard.errors import ModelNotFound
 from onecard.models import ModelFolder
 
@@ -16,10 +17,11 @@ def check_name(folder: ModelFolder, name: str | None) -> None:
         raise ModelNotFound("No such model here. GET /v1/models lists what is served.", param="model")
 
 
-def model_card(folder: ModelFolder, *, engine: str, window: int, created: int) -> dict[str, Any]:
+def model_card(folder: ModelFolder, identity: Identity, *, engine: str, window: int, created: int) -> dict[str, Any]:
     """The OpenAI model object, with the engine and what the model stands in for.
 
     Args:
+        identity: of the model as it is served.
         engine: `vllm` or `transformers`.
         window: longest prompt and answer together, in tokens.
         created: Unix time at which the engine was ready.
@@ -32,4 +34,6 @@ def model_card(folder: ModelFolder, *, engine: str, window: int, created: int) -
         "max_model_len": window,
         "engine": engine,
         "stand_in_for": folder.stand_in_for,
+        "revision": identity.revision,
+        "fingerprint": identity.fingerprint,
     }

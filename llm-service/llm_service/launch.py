@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from llm_service.settings import TEMPERATURE, TOP_P, LlmSettings
+from llm_service.settings import LlmSettings
 from onecard.gpu.card import visible_card
 from onecard.gpu.shares import CardShare
 from onecard.models import ModelFolder
+from onecard.sampling import TEMPERATURE, TOP_P
 from onecard.server import KEEP_ALIVE_SECONDS
 
 PLUGIN = "onecard"

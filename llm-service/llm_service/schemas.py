@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from llm_service.settings import TEMPERATURE, TOP_P
+from onecard.sampling import TEMPERATURE, TOP_P
 
 StopText = Annotated[str, StringConstraints(min_length=1)]
 

@@ -6,9 +6,6 @@ from pydantic import Field
 
 from onecard.settings import ADDRESSES, ModelSettings
 
-TEMPERATURE = 0.3
-TOP_P = 0.95
-
 
 class LlmSettings(ModelSettings):
     """Environment variables of the LLM service."""

@@ -77,6 +77,12 @@ class SlowRequest(OnecardError):
     status, type, code = 408, "invalid_request_error", "request_timeout"
 
 
+class SlowReader(OnecardError):
+    """The client takes a stream so slowly that the others who read it have got far ahead."""
+
+    status, type, code = 408, "invalid_request_error", "slow_reader"
+
+
 class BodyTooLarge(OnecardError):
     """The body is over the limit."""
 

@@ -53,5 +53,6 @@ def target(request: pytest.FixtureRequest, engine: Target) -> Iterator[Target]:
     if request.param == "direct":
         yield engine
         return
-    with serving("gateway", port_variable="GATEWAY_PORT", env={"LLM_URL": engine.url, "API_KEY": KEY}) as gateway:
+    env = {"LLM_URL": engine.url, "API_KEY": KEY, "CACHE_ENABLED": "false"}
+    with serving("gateway", port_variable="GATEWAY_PORT", env=env) as gateway:
         yield Target(engine.engine, gateway.url, engine.server)

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib import metadata
 
 from fastapi import FastAPI, Request
 from prometheus_client import CollectorRegistry
@@ -12,10 +13,12 @@ from llm_service.fallback.queue import GenerationQueue
 from llm_service.fallback.routes import routes, state
 from llm_service.fallback.service import Service
 from llm_service.fallback.text_model import Params, TextModel, limit_threads
+from llm_service.identity import TellsModel, identify
 from llm_service.settings import LlmSettings
 from onecard import app as base
 from onecard import logs
 from onecard.auth import KeyGuard
+from onecard.cache.identity import Identity
 from onecard.gpu.claim import claim
 from onecard.gpu.device import choose
 from onecard.gpu.measured import memory_metrics
@@ -43,17 +46,31 @@ def create_app(settings: LlmSettings, folder: ModelFolder, *, window: int) -> Fa
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         model = await asyncio.to_thread(load, app.state.registry)
         queue = GenerationQueue(model, most_waiting=settings.llm_queue_requests, registry=app.state.registry)
-        app.state.service = Service(folder, model, queue, created=int(time.time()))
+        identity = await asyncio.to_thread(_identify, folder, model)
+        app.state.service = Service(folder, model, queue, created=int(time.time()), identity=identity)
         yield
         await asyncio.to_thread(queue.close)
 
-    return base.create_app(
+    app = base.create_app(
         title="Onecard LLM (Transformers)",
         settings=settings,
         lifespan=lifespan,
         routes=routes(),
         ready=_ready,
         guard=KeyGuard(settings.api_key),
+    )
+    app.add_middleware(TellsModel, identity=lambda scope: scope["app"].state.service.identity)
+    return app
+
+
+def _identify(folder: ModelFolder, model: TextModel) -> Identity:
+    return identify(
+        folder,
+        engine=", ".join(f"{name} {metadata.version(name)}" for name in ("transformers", "torch")),
+        precision=model.device.precision,
+        device=model.device.name.partition(":")[0],
+        window=model.window,
+        more={},
     )
 
 

@@ -144,7 +144,13 @@ def _tokens(router: APIRouter) -> None:
 
 def _models(router: APIRouter) -> None:
     def card(service: Service) -> dict[str, Any]:
-        return model_card(service.folder, engine="transformers", window=service.model.window, created=service.created)
+        return model_card(
+            service.folder,
+            service.identity,
+            engine="transformers",
+            window=service.model.window,
+            created=service.created,
+        )
 
     @router.get("/v1/models")
     async def list_models(request: Request) -> dict[str, Any]:

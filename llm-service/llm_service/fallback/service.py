@@ -10,6 +10,7 @@ from llm_service.cards import check_name
 from llm_service.fallback.queue import GenerationQueue
 from llm_service.fallback.schemas import Message
 from llm_service.fallback.text_model import Ended, Params, TextModel
+from onecard.cache.identity import Identity
 from onecard.errors import InputTooLong, InvalidRequest
 from onecard.models import ModelFolder
 
@@ -38,6 +39,7 @@ class Service:
     queue: GenerationQueue
     created: int
     """Unix time at which the engine was ready."""
+    identity: Identity
 
     def check_model(self, name: str | None) -> None:
         """Accept the model's names, and none; `ModelNotFound` for any other."""

@@ -11,9 +11,9 @@ from tokenizers.decoders import DecodeStream
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, StoppingCriteriaList
 
 from llm_service.fallback.stops import StopScanner
-from llm_service.settings import TEMPERATURE, TOP_P
 from onecard.gpu.device import Device
 from onecard.models import ModelFolder
+from onecard.sampling import TEMPERATURE, TOP_P
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class TextModel:
         self.tokenizer: Tokenizer = loaded.backend_tokenizer
         self.vocabulary = self.tokenizer.get_vocab_size()
         self.window = window
-        self._device = device.name
+        self.device = device
         self._model = AutoModelForCausalLM.from_pretrained(
             folder.path, dtype=device.dtype, use_safetensors=True, **options
         ).to(device.name)
@@ -124,7 +124,7 @@ class TextModel:
             torch.seed()
         else:
             torch.manual_seed(params.seed)
-        ids = torch.tensor([list(prompt)], device=self._device)
+        ids = torch.tensor([list(prompt)], device=self.device.name)
         out = self._model.generate(
             ids,
             attention_mask=torch.ones_like(ids),

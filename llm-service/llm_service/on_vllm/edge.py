@@ -5,6 +5,7 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 from vllm.v1.metrics.prometheus import get_prometheus_registry
 
+from llm_service.identity import TellsModel
 from llm_service.on_vllm.answers import OneErrorShape, engine_failed
 from llm_service.on_vllm.memory import memory_metrics
 from llm_service.on_vllm.traffic import Traffic
@@ -22,7 +23,7 @@ class VllmEdge:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._edge: Edge | None = None
+        self._edge: ASGIApp | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request through the edge."""
@@ -35,7 +36,8 @@ class VllmEdge:
             memory_metrics(registry)
             inner = OneErrorShape(Gate(self._app, most=settings.llm_max_seqs + settings.llm_queue_requests))
             guard = KeyGuard(settings.api_key)
-            self._edge = Edge(inner, settings=settings, metrics=metrics, json_bodies=True, guard=guard)
+            edge = Edge(inner, settings=settings, metrics=metrics, json_bodies=True, guard=guard)
+            self._edge = TellsModel(edge, lambda scope: getattr(scope["app"].state, "onecard_identity", None))
         await self._edge(scope, receive, send)
 
 

@@ -1,24 +1,30 @@
 """Routes that the stock vLLM server lacks, loaded by it through `vllm.endpoint_plugins`."""
 
+import asyncio
 import functools
 import time
 from argparse import Namespace
+from importlib import metadata
 from typing import Any
 
+import vllm
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import State
 from uvicorn.protocols.http import auto
 from vllm.engine.protocol import EngineClient
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest, CompletionResponse
+from vllm.platforms import current_platform
 
 from llm_service.cards import check_name, model_card
+from llm_service.identity import identify
 from llm_service.on_vllm.traffic import Traffic, drain_before
 from llm_service.schemas import GenerateAnswer, GenerateRequest
 from llm_service.settings import LlmSettings
 from onecard import errors, health, models
 from onecard import settings as settings_
 from onecard.app import ERROR_RESPONSES
+from onecard.cache.identity import Identity
 from onecard.leaving import while_connected
 from onecard.server import GuardedProtocol
 
@@ -56,7 +62,9 @@ class Plugin:
         self._app.middleware_stack = self._app.build_middleware_stack()
         folder = models.find("llm", self._settings.llm_model, self._settings.model_cache_path)
         window = engine_client.model_config.max_model_len
-        state.onecard_card = model_card(folder, engine="vllm", window=window, created=int(time.time()))
+        identity = await asyncio.to_thread(_identify, folder, engine_client, args)
+        state.onecard_card = model_card(folder, identity, engine="vllm", window=window, created=int(time.time()))
+        state.onecard_identity = identity
         state.onecard_folder = folder
         engine_client.shutdown = drain_before(
             engine_client.shutdown,
@@ -64,6 +72,23 @@ class Plugin:
             traffic=state.onecard_traffic,
             seconds=self._settings.drain_seconds,
         )
+
+
+def _identify(folder: models.ModelFolder, engine_client: EngineClient, args: Namespace) -> Identity:
+    model = engine_client.model_config
+    return identify(
+        folder,
+        engine=f"vllm {vllm.__version__}, torch {metadata.version('torch')}",
+        precision=str(model.dtype).removeprefix("torch."),
+        device=current_platform.device_type,
+        window=model.max_model_len,
+        more={
+            "quantization": str(model.quantization),
+            "eager": str(model.enforce_eager),
+            "kv": str(engine_client.vllm_config.cache_config.cache_dtype),
+            "tools": str(args.tool_call_parser),
+        },
+    )
 
 
 async def _ready(request: Request) -> health.Readiness:

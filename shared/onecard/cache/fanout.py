@@ -199,6 +199,9 @@ class StreamFlights:
     def __len__(self) -> int:
         return len(self._flights)
 
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._flights
+
     @asynccontextmanager
     async def join(
         self, key: Hashable, source: Source, on_complete: Complete | None = None

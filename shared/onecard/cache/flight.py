@@ -59,6 +59,9 @@ class Flights(Generic[T]):
     def __len__(self) -> int:
         return len(self._flights)
 
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._flights
+
     async def join(self, key: Hashable, compute: Callable[[], Awaitable[T]]) -> Joined[T]:
         """Wait for the computation of `key`, which `compute` begins if nobody has.
 

@@ -67,13 +67,15 @@ class Keyspace:
     model: str
     revision: str
     """Commit or digest of the weights."""
-    facts: Facts
+    facts: Facts | str
+    """What decides its answers besides, or the fingerprint of that, where another service has told it."""
     prefix: bytes = field(init=False)
 
     def __post_init__(self) -> None:
         # Quoted, so that no name can hold one of the separators and read as two fields.
         model, revision = (quote(part, safe="/") for part in (self.model, self.revision))
-        prefix = f"onecard:{self.kind}:{model}@{revision}:{fingerprint(self.facts)}:"
+        print_ = fingerprint(self.facts) if isinstance(self.facts, Facts) else self.facts
+        prefix = f"onecard:{self.kind}:{model}@{revision}:{print_}:"
         object.__setattr__(self, "prefix", prefix.encode())
 
     def for_texts(self, texts: Iterable[str]) -> list[bytes]:
