@@ -13,7 +13,7 @@ from gateway.limits.limits import open_limits
 from gateway.routes import ready, routes
 from gateway.scopes import Scopes
 from gateway.settings import GatewaySettings
-from gateway.upstreams import connect
+from gateway.state import open_gateway
 from onecard import app as base
 
 READABLE = (
@@ -27,7 +27,7 @@ READABLE = (
 
 
 def create_app(settings: GatewaySettings) -> FastAPI:
-    """The app; its lifespan opens the clients and closes them.
+    """The app; its lifespan opens the clients and the cache, and closes them.
 
     Raises:
         SystemExit: the file of keys cannot be used.
@@ -39,7 +39,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as closing:
-            app.state.service = await connect(settings, closing)
+            app.state.service = await open_gateway(settings, app.state.registry, closing)
             app.state.scopes = Scopes()
             app.state.limits = await closing.enter_async_context(open_limits(defaults, address, app.state.registry))
             yield

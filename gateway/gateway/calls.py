@@ -15,6 +15,7 @@ from gateway.replicas import Failure
 from gateway.retries import AttemptFailed, failure_of
 from gateway.upstreams import Upstream
 from onecard import logs, timings
+from onecard.cache import identity
 from onecard.errors import BadUpstream, DeadlineExceeded, OnecardError, Unavailable
 from onecard.timings import Timing
 
@@ -49,6 +50,9 @@ class Reply:
         """Those that the client may get."""
         self.timings = _timings(response.headers.get("server-timing", ""))
         """What it says of its time, by name."""
+        told = response.headers.get(identity.HEADER)
+        self.model = upstream.pool.served.heard(lease.replica, response.status, told)
+        """Which model has answered, if it says so; not for the client."""
         self._upstream = upstream
         self._response = response
         self._lease = lease

@@ -9,7 +9,9 @@ from types import TracebackType
 from gateway.deadlines import Deadline
 from gateway.replicas import Failure, Reason, Replicas, Ticket, Verdict
 from gateway.retries import Budget, Retries
+from gateway.served import Served
 from onecard import logs
+from onecard.cache.identity import Identity
 
 log = logs.logger()
 
@@ -82,12 +84,18 @@ class Pool:
         """Time limits of those who wait for something from a replica, by replica."""
         self.suspected = tuple(asyncio.Event() for _ in self.addresses)
         """Set when connections to a replica fail: a check then says at once whether it is there."""
+        self.served = Served(len(self.addresses))
         self._told: list[Reason | None] = [None for _ in self.addresses]
 
     def lease(self, tried: Collection[int] = ()) -> Lease | None:
         """A lease of the replica that is the best bet; None when the service is out and cannot be asked just now."""
         ticket = self.replicas.take(tried)
         return Lease(self, ticket) if ticket else None
+
+    @property
+    def model(self) -> Identity | None:
+        """The model that is served now; the last one that was, while the service is away; None if it does not tell."""
+        return self.served.model(lambda number: self.replicas.out(number) is None)
 
     def retries(self, deadline: Deadline) -> Retries:
         """The rules for one request's attempts."""

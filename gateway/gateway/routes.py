@@ -5,24 +5,28 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request
+from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from starlette.types import Receive, Scope, Send
+from typing_extensions import override
 
 from gateway import catalog, schemas
+from gateway.answers.policy import KINDS
 from gateway.relay import relay
+from gateway.state import Gateway
 from gateway.upstreams import Upstream, Upstreams
 from onecard.app import ERROR_RESPONSES
 from onecard.edge import state_of
 from onecard.errors import ModelNotFound, Unavailable
-from onecard.health import Readiness, worst
+from onecard.health import Part, Readiness, worst
 
 Pick = Callable[[Upstreams], Upstream]
 
 
-def state(request: Request) -> Upstreams:
-    """The clients that the lifespan built."""
-    upstreams: Upstreams = request.app.state.service
-    return upstreams
+def state(request: Request) -> Gateway:
+    """What the lifespan built."""
+    gateway: Gateway = request.app.state.service
+    return gateway
 
 
 @dataclass(frozen=True)
@@ -37,10 +41,22 @@ class _Relayed:
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI interface."""
         app = scope["app"].state
-        upstream = self.pick(app.service)
+        upstream = self.pick(app.service.upstreams)
         await app.scopes.require(state_of(scope).get("caller"), upstream, state_of(scope)["body"])
-        response = await relay(scope, receive, upstream)
+        response = await self.respond(scope, receive, app.service)
         await response(scope, receive, send)
+
+    async def respond(self, scope: Scope, receive: Receive, gateway: Gateway) -> Response:
+        """The answer."""
+        return await relay(scope, receive, self.pick(gateway.upstreams))
+
+
+class _Answered(_Relayed):
+    """A path of the LLM whose answers are kept."""
+
+    @override
+    async def respond(self, scope: Scope, receive: Receive, gateway: Gateway) -> Response:
+        return await gateway.answers.answer(scope, receive)
 
 
 class _RelayRoute(APIRoute):
@@ -67,7 +83,7 @@ def routes() -> APIRouter:
     for path, pick, body, summary in relayed:
         router.add_api_route(
             path,
-            _Relayed(pick),
+            _Answered(pick) if path in KINDS else _Relayed(pick),
             methods=["POST"],
             summary=summary,
             description="Relayed to the service that has the model.",
@@ -80,12 +96,12 @@ def routes() -> APIRouter:
     @router.get("/v1/models")
     async def models(request: Request) -> dict[str, Any]:
         """Every model that is served now, with the service and the engine that serve it."""
-        return {"object": "list", "data": await catalog.models(state(request))}
+        return {"object": "list", "data": await catalog.models(state(request).upstreams)}
 
     @router.get("/v1/models/{model:path}")
     async def model(model: str, request: Request) -> dict[str, Any]:
         """One model's card, under each name that it answers to."""
-        upstreams = state(request)
+        upstreams = state(request).upstreams
         for card in await catalog.models(upstreams):
             if model in catalog.names(card):
                 return card
@@ -98,8 +114,11 @@ def routes() -> APIRouter:
 
 
 async def ready(request: Request) -> Readiness:
-    """The gateway is down only when every service is: one that is away leaves the others useful."""
-    parts = await state(request).check()
+    """The gateway is down only when every service is: one that is away leaves the others useful, as does Redis."""
+    gateway = state(request)
+    parts = await gateway.upstreams.check()
+    cache = Part(status=gateway.cache.status(), detail=gateway.cache.detail())
     if all(part.status == "down" for part in parts.values()):
-        return Readiness(status="down", parts=parts)
+        return Readiness(status="down", parts={**parts, "cache": cache})
+    parts["cache"] = cache
     return Readiness(status="ok" if worst(parts) == "ok" else "degraded", parts=parts)

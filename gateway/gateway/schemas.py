@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from onecard.sampling import TEMPERATURE, TOP_P
+
 _TEXT = {"type": "string", "minLength": 1}
 _TEXTS = {"oneOf": [_TEXT, {"type": "array", "items": _TEXT, "minItems": 1, "maxItems": 2048}]}
 _MODEL = {"type": "string", "description": "One of GET /v1/models."}
@@ -26,9 +28,9 @@ DETOKENIZE = _body(["tokens"], model=_MODEL, tokens={"type": "array", "items": {
 GENERATE = _body(
     ["prompt"],
     prompt=_TEXT,
-    temperature={"type": "number", "minimum": 0, "maximum": 2, "default": 0.3},
+    temperature={"type": "number", "minimum": 0, "maximum": 2, "default": TEMPERATURE},
     max_tokens={"type": "integer", "minimum": 1, "default": 150},
-    top_p={"type": "number", "exclusiveMinimum": 0, "maximum": 1, "default": 0.95},
+    top_p={"type": "number", "exclusiveMinimum": 0, "maximum": 1, "default": TOP_P},
 )
 EMBEDDINGS = _body(
     ["input"],

@@ -7,7 +7,8 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, HttpUrl, TypeAdapter, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from onecard.cache.settings import RedisSettings
+from onecard.cache.settings import CacheSettings
+from onecard.sampling import TEMPERATURE
 from onecard.settings import ADDRESSES
 
 _HTTP_URL = TypeAdapter(HttpUrl)
@@ -35,7 +36,7 @@ class KeyFileSettings(BaseSettings):
     """File of named keys, each with its own models and limits; `onecard keys` writes it."""
 
 
-class GatewaySettings(RedisSettings, KeyFileSettings):
+class GatewaySettings(CacheSettings, KeyFileSettings):
     """Environment variables of the gateway."""
 
     gateway_port: int = Field(default=8000, ge=1, le=65535)
@@ -63,6 +64,9 @@ class GatewaySettings(RedisSettings, KeyFileSettings):
     upstream_total_seconds: float = Field(default=900.0, gt=0)
     """Time limit of a request with all its attempts and the whole of its answer, from the end of its body. Its client's
     x-onecard-timeout-ms can shorten it."""
+
+    llm_cache_max_temperature: float = Field(default=TEMPERATURE, ge=0, le=2)
+    """Highest temperature of a request whose answer is kept, and shared with requests that are alike."""
 
     requests_per_minute: int | None = Field(default=None, ge=1)
     """Requests a minute of each key that has no limit of its own."""

@@ -38,7 +38,9 @@ class Upstream:
 
     async def check(self) -> Part:
         """Whether the service can work, asked just now."""
-        verdicts = await asyncio.gather(*(check(self.http, address) for address in self.pool.addresses))
+        verdicts = await asyncio.gather(
+            *(check(self.http, self.pool, number) for number in range(len(self.pool.addresses)))
+        )
         ready = verdicts.count("ready")
         if ready == len(verdicts):
             return Part(status="ok")

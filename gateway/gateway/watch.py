@@ -12,6 +12,7 @@ from yarl import URL
 from gateway.pool import Pool
 from gateway.replicas import Verdict
 from onecard import logs
+from onecard.cache import identity
 
 CHECK_SECONDS = 2.0
 """How long a check may take."""
@@ -44,7 +45,7 @@ async def _watch(pool: Pool, number: int, http: aiohttp.ClientSession) -> None:
         began = time.monotonic()
         try:
             pool.suspected[number].clear()
-            verdict = await check(http, pool.addresses[number])
+            verdict = await check(http, pool, number)
             pool.checked(number, verdict, began)
         except Exception:
             # A fault of this code must not leave a replica out for good without a word.
@@ -57,11 +58,12 @@ async def _watch(pool: Pool, number: int, http: aiohttp.ClientSession) -> None:
                 await pool.suspected[number].wait()
 
 
-async def check(http: aiohttp.ClientSession, address: str) -> Verdict:
-    """Ask the replica at `address` whether it is ready."""
+async def check(http: aiohttp.ClientSession, pool: Pool, number: int) -> Verdict:
+    """Ask a replica whether it is ready, and hear which model it has."""
     limit = aiohttp.ClientTimeout(total=CHECK_SECONDS)
     try:
-        async with http.get(URL(f"{address}/health/ready", encoded=True), timeout=limit) as answer:
+        async with http.get(URL(f"{pool.addresses[number]}/health/ready", encoded=True), timeout=limit) as answer:
+            pool.served.heard(number, answer.status, answer.headers.get(identity.HEADER))
             return "ready" if answer.status == 200 else "not ready"
     except TimeoutError:
         return "silent"

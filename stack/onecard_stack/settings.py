@@ -53,15 +53,6 @@ class StackSettings(GatewaySettings, LlmSettings, SentimentSettings, EmbeddingSe
     The parts' own are included, so that a wrong one shows before anything starts and each default is given once.
     """
 
-    redis_host: str = LOOPBACK
-    """Another host than this machine: that one's Redis is used, and none is started here."""
-
-    redis_port: int = Field(default=6379, ge=1, le=65535)
-    """Port of Redis."""
-
-    redis_url: SecretStr | None = None
-    """A whole Redis address, in place of host and port; none is started here."""
-
     redis_memory_mb: int = Field(default=256, ge=16)
     """Most memory that the Redis started here keeps, in MB; the least used keys go first."""
 

@@ -32,6 +32,7 @@ def door(canned: Server) -> Iterator[httpx.Client]:
         "EMBEDDING_URL": nobody,
         "API_KEY": KEY,
         "UPSTREAM_FIRST_BYTE_SECONDS": "2",
+        "CACHE_ENABLED": "false",
     }
     with (
         serving("gateway", port_variable="GATEWAY_PORT", env=env) as server,
@@ -195,6 +196,7 @@ def test_readiness_tells_the_parts_apart(door: httpx.Client, canned: Server) -> 
         "llm": "ok",
         "sentiment": "down",
         "embedding": "down",
+        "cache": "ok",
     }
     canned.process.kill()
     canned.process.wait()

@@ -1,0 +1,159 @@
+"""Answers of the LLM: from the cache, from a computation that is under way, or from the service."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Literal
+
+from fastapi.responses import Response
+from prometheus_client import CollectorRegistry, Counter
+from starlette.types import Receive, Scope
+
+from gateway.answers import complete, policy
+from gateway.answers.streams import NotStreamed, SharedStream, recorded, source
+from gateway.answers.wanted import Wanted
+from gateway.calls import Reply, send
+from gateway.relay import call_of, error_answer, relay
+from gateway.settings import GatewaySettings
+from gateway.upstreams import Upstream
+from onecard.cache import control
+from onecard.cache.fanout import StreamFlights
+from onecard.cache.flight import Flights
+from onecard.cache.tiers import Cache, Store
+from onecard.cache.values import ChunksCodec
+from onecard.edge import state_of
+from onecard.leaving import while_connected
+from onecard.timings import Timing
+
+XCache = Literal["hit", "miss", "coalesced", "bypass"]
+
+
+class Answers:
+    """Answers the routes of `policy.KINDS`."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        cache: Cache,
+        settings: GatewaySettings,
+        registry: CollectorRegistry,
+    ) -> None:
+        """Keep answers of `upstream` in `cache`, each under the model that gave it."""
+        self._upstream = upstream
+        self._cache = cache
+        self._max_temperature = settings.llm_cache_max_temperature
+        # A kept answer is its content type and its body, an event stream's too.
+        self._stores = {
+            kind: Store(cache, kind, ChunksCodec(), settings.ttl_seconds(kind)) for kind in policy.KINDS.values()
+        }
+        self._flights = Flights[Response]()
+        self._streams = StreamFlights()
+        self._bypassed = Counter(
+            "onecard_answers_bypassed_total",
+            "Requests that were only relayed, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+
+    async def answer(self, scope: Scope, receive: Receive) -> Response:
+        """The answer to a request, as `gateway.relay.relay` gives it, with `x-cache`.
+
+        Raises:
+            Unavailable, BadUpstream, DeadlineExceeded: as `relay`.
+        """
+        wanted = self._wanted(scope)
+        if isinstance(wanted, policy.Bypass):
+            self._bypassed.labels(wanted.reason).inc()
+            response = await relay(scope, receive, self._upstream)
+            response.headers["x-cache"] = "bypass"
+            return response
+        under_way = wanted.flight in (self._streams if wanted.question.streams else self._flights)
+        if wanted.policy.read and not under_way and (kept := await self._kept(wanted, scope)):
+            content_type, body = kept
+            return Response(body, headers={"content-type": content_type.decode(), "x-cache": "hit"})
+        if wanted.question.streams:
+            return await self._stream(wanted, scope, receive)
+        return await self._whole(wanted, scope, receive)
+
+    def _wanted(self, scope: Scope) -> Wanted | policy.Bypass:
+        if not self._cache.enabled:
+            return policy.Bypass("disabled")
+        call = call_of(scope)
+        allowed = control.read(call.headers.get("cache-control"))
+        if not allowed.store:
+            return policy.Bypass("no-store")
+        question = policy.read(call.path, call.headers.get("content-type"), call.body, self._max_temperature)
+        if isinstance(question, policy.Bypass):
+            return question
+        model = self._upstream.pool.model
+        return policy.Bypass("unknown model") if model is None else Wanted(question, call, model, allowed)
+
+    async def _kept(self, wanted: Wanted, scope: Scope) -> list[bytes] | None:
+        started = time.perf_counter()
+        [kept] = await self._stores[wanted.question.kind].get_many([wanted.key])
+        state_of(scope)["timings"]["cache"] = Timing((time.perf_counter() - started) * 1000)
+        return kept
+
+    async def _whole(self, wanted: Wanted, scope: Scope, receive: Receive) -> Response:
+        async def compute() -> Response:
+            reply = await self._ask(wanted, scope)
+            try:
+                body = await reply.read()
+            finally:
+                reply.close()
+            if self._is_of(wanted, reply) and complete.whole(wanted.question.kind, body):
+                self._keep(wanted, [reply.headers.get("content-type", "application/json").encode(), body])
+            return self._shaped(reply, body)
+
+        joined = await while_connected(self._flights.join(wanted.flight, compute), receive)
+        return _copy(joined.result, self._counted(wanted, joined.coalesced))
+
+    async def _stream(self, wanted: Wanted, scope: Scope, receive: Receive) -> Response:
+        kept = False
+
+        async def opened() -> AsyncIterator[bytes]:
+            nonlocal kept
+            reply = await self._ask(wanted, scope)
+            kept = self._is_of(wanted, reply)
+            async for chunk in source(reply, self._shaped):
+                yield chunk
+
+        def on_complete(recording: tuple[bytes, ...]) -> None:
+            if kept and (value := recorded(recording)):
+                self._keep(wanted, value)
+
+        async with AsyncExitStack() as stack:
+            reader = await stack.enter_async_context(self._streams.join(wanted.flight, opened, on_complete))
+            x_cache = self._counted(wanted, reader.coalesced)
+            try:
+                content_type = await while_connected(anext(reader), receive)
+            except NotStreamed as error:
+                return _copy(error.answer, x_cache)
+            return SharedStream(reader, stack.pop_all(), content_type.decode(), x_cache)
+
+    async def _ask(self, wanted: Wanted, scope: Scope) -> Reply:
+        reply = await send(wanted.call, self._upstream)
+        state_of(scope)["timings"].update(reply.timings)
+        return reply
+
+    def _is_of(self, wanted: Wanted, reply: Reply) -> bool:
+        """The answer may be kept: it is a success, and of the model that its key names."""
+        return reply.model == wanted.model and reply.status == 200
+
+    def _shaped(self, reply: Reply, body: bytes) -> Response:
+        if reply.status >= 400:
+            return error_answer(reply, body, self._upstream)
+        return Response(body, reply.status, reply.headers)
+
+    def _keep(self, wanted: Wanted, value: list[bytes]) -> None:
+        self._stores[wanted.question.kind].set_many([(wanted.key, value)])
+
+    def _counted(self, wanted: Wanted, coalesced: bool) -> XCache:
+        if coalesced:
+            self._cache.metrics.coalesced(wanted.question.kind)
+        return "coalesced" if coalesced else "miss"
+
+
+def _copy(shared: Response, x_cache: XCache) -> Response:
+    """One client's copy of an answer that several get."""
+    return Response(bytes(shared.body), shared.status_code, {**shared.headers, "x-cache": x_cache})

@@ -1,0 +1,72 @@
+"""One answer of the LLM that streams: read once, for all who joined it."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+
+from fastapi.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+from typing_extensions import override
+
+from gateway.answers import complete
+from gateway.calls import Reply
+from gateway.relay import error_event
+from onecard.cache.fanout import StreamReader, TooSlow
+from onecard.cache.flight import Abandoned
+from onecard.errors import BadUpstream, OnecardError, SlowReader
+
+
+class NotStreamed(Exception):
+    """The service gave one whole answer, most often an error."""
+
+    def __init__(self, answer: Response) -> None:
+        super().__init__()
+        self.answer = answer
+
+
+async def source(reply: Reply, whole: Callable[[Reply, bytes], Response]) -> AsyncIterator[bytes]:
+    """The answer's content type, then its chunks. Closes `reply`.
+
+    Raises:
+        NotStreamed: with what `whole` makes of the answer.
+        BadUpstream, DeadlineExceeded: the service broke off, or fell silent.
+    """
+    try:
+        if reply.status != 200 or not reply.streams:
+            raise NotStreamed(whole(reply, await reply.read()))
+        yield reply.headers["content-type"].encode()
+        async for chunk in reply.chunks():
+            yield chunk
+    finally:
+        reply.close()
+
+
+def recorded(recording: tuple[bytes, ...]) -> list[bytes] | None:
+    """Content type and body of a stream, if it is complete."""
+    content_type, *chunks = recording
+    body = b"".join(chunks)
+    return [content_type, body] if complete.stream(body) else None
+
+
+class SharedStream(StreamingResponse):
+    """What a client gets of a stream that others may read too; it leaves the stream when the client does."""
+
+    def __init__(self, reader: StreamReader, closing: AsyncExitStack, content_type: str, x_cache: str) -> None:
+        super().__init__(_events(reader), headers={"content-type": content_type, "x-cache": x_cache})
+        self._closing = closing
+
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._closing:
+            await super().__call__(scope, receive, send)
+
+
+async def _events(reader: StreamReader) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in reader:
+            yield chunk
+    except TooSlow:
+        yield error_event(SlowReader("The stream was read too slowly and has gone on. Read faster, or ask again."))
+    except Abandoned:
+        yield error_event(BadUpstream("The answer was broken off. Try again."))
+    except OnecardError as error:
+        yield error_event(error)
