@@ -1,9 +1,11 @@
 """An upstream that answers as it is told: for faults that a real engine cannot be made to produce.
 
-`python -m tests.canned` serves `POST /v1/chat/completions`; the body's `case` says what happens.
+`python -m tests.canned` serves the LLM service's routes; the body's `case` says what happens. `POST /tell` and
+`POST /open` say which model it claims to have, and let answers go on that wait.
 """
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -13,8 +15,13 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
+from llm_service.identity import TellsModel
+from onecard.cache import identity
+
 app = FastAPI()
-seen: dict[str, Any] = {"headers": {}, "requests": 0, "running": 0, "finished": 0, "cancelled": 0}
+app.add_middleware(TellsModel, identity=lambda scope: identity.read(seen["model"]))
+seen: dict[str, Any] = {"headers": {}, "requests": 0, "running": 0, "finished": 0, "cancelled": 0, "model": ""}
+gate = asyncio.Event()
 
 
 @app.get("/health/ready")
@@ -30,6 +37,35 @@ async def models() -> dict[str, Any]:
 @app.get("/seen")
 async def what_was_seen() -> dict[str, Any]:
     return seen
+
+
+@app.post("/tell")
+async def tell(request: Request) -> None:
+    seen["model"] = (await request.body()).decode()
+
+
+@app.post("/open")
+async def open_gate() -> None:
+    gate.set()
+
+
+async def said(body: dict[str, Any], number: int) -> AsyncIterator[bytes]:
+    """The body's `events`, each with the number of the request; after the first, it waits for the gate if told to."""
+    seen["running"] += 1
+    try:
+        for index, event in enumerate(body["events"] * body.get("times", 1)):
+            if index == 1 and body.get("wait"):
+                await gate.wait()
+            text = event if isinstance(event, str) else json.dumps({"id": f"answer-{number}", **event})
+            yield f"data: {text}\n\n".encode()
+        if body.get("die"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        seen["finished"] += 1
+    except asyncio.CancelledError:
+        seen["cancelled"] += 1
+        raise
+    finally:
+        seen["running"] -= 1
 
 
 async def events(count: int, seconds: float, *, die: bool) -> AsyncIterator[bytes]:
@@ -70,11 +106,19 @@ async def slowly(request: Request, seconds: float) -> Response:
 
 
 @app.post("/v1/chat/completions")
-async def chat(request: Request) -> Response:
+@app.post("/v1/completions")
+@app.post("/generate")
+async def answer(request: Request) -> Response:
     body = await request.json()
     seen["requests"] += 1
     seen["headers"] = dict(request.headers)
     match body["case"]:
+        case "say" if "events" in body:
+            return StreamingResponse(said(body, seen["requests"]), media_type="text/event-stream")
+        case "say":
+            if body.get("wait"):
+                await gate.wait()
+            return JSONResponse({"id": f"answer-{seen['requests']}", **body["answer"]}, body.get("status", 200))
         case "stream" | "stream and die":
             stream = events(body.get("count", 5), body.get("seconds", 0.1), die=body["case"] == "stream and die")
             return StreamingResponse(stream, media_type="text/event-stream")

@@ -1,0 +1,217 @@
+"""Which requests are one request, and which answers are whole."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.answers import complete, policy
+from gateway.answers.policy import Bypass, Question
+from onecard.cache.keys import Json, canonical
+
+CHAT = "/v1/chat/completions"
+JSON_TYPE = "application/json"
+
+texts = st.text(max_size=8)
+scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), texts)
+values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3))
+
+MATTERS: dict[str, st.SearchStrategy[Any]] = {
+    "model": texts,
+    "messages": st.lists(st.fixed_dictionaries({"role": texts, "content": texts}), max_size=3),
+    "temperature": st.floats(0, 0.29),
+    "top_p": st.floats(0.01, 0.94),
+    "max_tokens": st.integers(17, 2**70),
+    "n": st.integers(2, 9),
+    "seed": st.integers(0, 2**70),
+    "stop": texts | st.lists(texts, min_size=1, max_size=2),
+    "stream": st.just(True),
+    "stream_options": st.fixed_dictionaries({"include_usage": st.booleans()}),
+    "tools": st.lists(values, min_size=1, max_size=2),
+    "tool_choice": texts,
+    "response_format": st.fixed_dictionaries({"type": texts}),
+    "logprobs": st.just(True),
+    "top_k": st.integers(0, 9),
+    "repetition_penalty": st.floats(1, 2),
+    "cache_salt": texts,
+    "something_new": values,
+}
+"""Fields that an answer depends on, with values that are none of the defaults."""
+
+IGNORED: dict[str, st.SearchStrategy[Any]] = {
+    "user": texts,
+    "metadata": st.dictionaries(texts, texts, max_size=2),
+    "store": st.booleans(),
+    "priority": st.integers(),
+    "request_id": texts,
+    "session_id": texts,
+}
+SAID_ANYWAY: dict[str, st.SearchStrategy[Any]] = {
+    "temperature": st.sampled_from([None, 0.3]),
+    "top_p": st.sampled_from([None, 0.95]),
+    "n": st.just(1),
+    "stream": st.just(False),
+    "frequency_penalty": st.none(),
+    "seed": st.none(),
+}
+"""Fields with the values that they have when they are left out."""
+
+
+def some_of(fields: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries({}, optional=fields)
+
+
+def read(body: object, path: str = CHAT) -> Question | Bypass:
+    return policy.read(path, JSON_TYPE, json.dumps(body).encode(), 0.3)
+
+
+def material(body: object, path: str = CHAT) -> Json:
+    question = read(body, path)
+    assert isinstance(question, Question), question
+    return question.material
+
+
+@given(some_of(MATTERS), st.sampled_from(sorted(MATTERS)), st.data())
+def test_requests_that_differ_in_a_field_that_matters_share_no_key(
+    fields: dict[str, Any], name: str, data: st.DataObject
+) -> None:
+    """Also in fields that the gateway has never heard of."""
+    other = {**fields, name: data.draw(MATTERS[name])}
+    assert (canonical(material(fields)) == canonical(material(other))) == (canonical(fields) == canonical(other))
+
+
+@given(some_of(MATTERS), some_of(IGNORED), some_of(SAID_ANYWAY), st.randoms(), st.sampled_from([None, 1, 4]))
+def test_requests_that_differ_in_nothing_that_matters_share_a_key(
+    fields: dict[str, Any], ignored: dict[str, Any], said_anyway: dict[str, Any], order: Any, indent: int | None
+) -> None:
+    """Order, white space, defaults that are written out, and fields that no answer depends on."""
+    pairs = list({**said_anyway, **fields, **ignored}.items())
+    order.shuffle(pairs)
+    body = json.dumps(dict(pairs), indent=indent, ensure_ascii=indent is None)
+    question = policy.read(CHAT, "application/json; charset=utf-8", body.encode("utf-8", "surrogatepass"), 0.3)
+    assert isinstance(question, Question)
+    assert canonical(question.material) == canonical(material(fields))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (b'{"n": 1, "n": 2}', b'{"n": 2, "n": 1}'),
+        (b'{"seed": 36893488147419103233}', b'{"seed": 36893488147419103234}'),
+        (b'{"seed": 1}', b'{"seed": 1.0}'),
+        (b'{"frequency_penalty": 0}', b"{}"),
+        (b'{"n": 1}', b'{"n": true}'),
+        (b'{"logprobs": false}', b'{"logprobs": 0}'),
+        (b'{"top_p": 1}', b'{"top_p": "1"}'),
+        (b'{"user": "a"}', b'{"user": 5}'),
+        (b'{"stream": false}', b'{"stream": null}'),
+        (b'{"chat_template_kwargs": {"a": null}}', b'{"chat_template_kwargs": {}}'),
+    ],
+)
+def test_odd_bodies_that_a_service_tells_apart_share_no_key(one: bytes, other: bytes) -> None:
+    """The last of several fields counts; long integers keep their digits; a wrong type is not the default."""
+    questions = [policy.read(CHAT, JSON_TYPE, body, 0.3) for body in (one, other)]
+    told = [canonical(q.material) if isinstance(q, Question) else b"" for q in questions]
+    assert told[0] != told[1]
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "body"),
+        (b"[]", "body"),
+        (b'{"temperature": 0.3', "body"),
+        (b"[" * 100_000, "body"),
+        ('{"prompt": "a"}'.encode("utf-16"), "body"),
+        (b'\xef\xbb\xbf{"prompt": "a"}', "body"),
+        (b'{"seed": ' + b"9" * 5_000 + b"}", "body"),
+        (b'{"prompt": "' + b"a" * policy.LARGEST_BODY_BYTES + b'"}', "size"),
+        (b'{"temperature": 0.31}', "temperature"),
+        (b'{"temperature": NaN}', "temperature"),
+        (b'{"temperature": 1e400}', "temperature"),
+        (b'{"temperature": "0"}', "temperature"),
+        (b'{"temperature": false}', "temperature"),
+        (b'{"temperature": [0]}', "temperature"),
+        (b'{"stream": "true"}', "stream"),
+        (b'{"stream": 1}', "stream"),
+        (b'{"kv_transfer_params": {"remote": 1}}', "transfer"),
+    ],
+)
+def test_what_is_only_relayed(body: bytes, reason: str) -> None:
+    """What the gateway cannot read as the service will, and what is too hot."""
+    assert policy.read(CHAT, JSON_TYPE, body, 0.3) == Bypass(reason)
+
+
+def test_a_body_that_is_not_declared_as_json_is_only_relayed() -> None:
+    """The service refuses it, whatever it holds."""
+    assert policy.read(CHAT, "text/plain", b"{}", 0.3) == Bypass("body")
+    assert policy.read(CHAT, None, b"{}", 0.3) == Bypass("body")
+
+
+def test_generate_refuses_fields_that_the_others_ignore() -> None:
+    """A request that the service refuses has a key that no answer gets; and it never streams."""
+    plain = material({"prompt": "a"}, "/generate")
+    assert canonical(plain) == canonical(material({"prompt": "a", "max_tokens": 150, "stop": []}, "/generate"))
+    for wrong in ({"user": "b"}, {"max_tokens": None}, {"stream": False}):
+        assert canonical(plain) != canonical(material({"prompt": "a", **wrong}, "/generate"))
+    question = read({"prompt": "a", "stream": True}, "/generate")
+    assert isinstance(question, Question)
+    assert not question.streams
+
+
+def test_temperature_counts_as_it_takes_effect() -> None:
+    """One that is left out is the service's own."""
+    body = b'{"messages": []}'
+    assert isinstance(policy.read(CHAT, JSON_TYPE, body, 0.3), Question)
+    assert policy.read(CHAT, JSON_TYPE, body, 0.2) == Bypass("temperature")
+    assert isinstance(policy.read(CHAT, JSON_TYPE, b'{"temperature": 0}', 0.0), Question)
+
+
+def chunk(*choices: tuple[int, str | None]) -> bytes:
+    told = [{"index": index, "delta": {}, "finish_reason": reason} for index, reason in choices]
+    return b"data: " + json.dumps({"choices": told}).encode() + b"\n\n"
+
+
+DONE = b"data: [DONE]\n\n"
+
+
+@pytest.mark.parametrize(
+    ("events", "is_whole"),
+    [
+        (chunk((0, None)) + chunk((0, "stop")) + DONE, True),
+        (chunk((0, None), (1, None)) + chunk((1, "length")) + chunk((0, "tool_calls")) + chunk() + DONE, True),
+        (chunk((0, None)) + chunk((0, "stop")), False),
+        (chunk((0, None)) + DONE, False),
+        (chunk((0, None), (1, None)) + chunk((0, "stop")) + DONE, False),
+        (chunk((0, "abort")) + DONE, False),
+        (chunk((0, "stop")) + b'data: {"error": {"message": "no"}}\n\n' + DONE, False),
+        (chunk((0, "stop")) + b'data: {"choi\n\n' + DONE, False),
+        (chunk((0, "stop")) + DONE + chunk((0, "stop")), False),
+        (chunk((0, "stop")) + DONE[:-1], False),
+        (DONE, False),
+        (b"", False),
+    ],
+)
+def test_a_stream_is_whole_when_every_choice_has_ended_and_it_says_so(events: bytes, is_whole: bool) -> None:
+    """Chunks of the network are not events, so only the whole of it is looked at."""
+    assert complete.stream(events) == is_whole
+
+
+@pytest.mark.parametrize(
+    ("body", "is_whole"),
+    [
+        ({"choices": [{"finish_reason": "stop"}, {"finish_reason": "length"}]}, True),
+        ({"choices": [{"finish_reason": "stop"}, {"finish_reason": None}]}, False),
+        ({"choices": [{"finish_reason": "abort"}]}, False),
+        ({"choices": []}, False),
+        ({"choices": [5]}, False),
+        ({"error": {}, "choices": [{"finish_reason": "stop"}]}, False),
+        ([], False),
+    ],
+)
+def test_an_answer_is_whole_when_every_choice_has_ended(body: object, is_whole: bool) -> None:
+    """`abort`, null and an error are no end."""
+    assert complete.whole("chat", json.dumps(body).encode()) == is_whole
+    assert not complete.whole("chat", json.dumps(body).encode()[:-1])

@@ -1,0 +1,71 @@
+"""Answers under way, shared by all who ask for the same."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import httpx
+
+from tests.gateway.answering import CHAT, Scene, crowd, eventually_async, saying, streaming
+
+CROWD = 100
+
+
+async def test_a_crowd_shares_one_stream(own: Scene) -> None:
+    """One request to the service; all get the same bytes, in order, also when half of them leave in the middle."""
+    async with AsyncExitStack() as stack:
+        answers = await crowd(own, streaming(count=20, wait=True), stack, many=CROWD)
+        bodies: list[AsyncIterator[bytes]] = [answer.aiter_raw() for answer in answers]
+        beginnings = await asyncio.gather(*(anext(body) for body in bodies))
+        await asyncio.gather(*(answer.aclose() for answer in answers[: CROWD // 2]))
+        own.open()
+        stayed = list(zip(beginnings, bodies, strict=True))[CROWD // 2 :]
+        wholes = [beginning + b"".join([chunk async for chunk in body]) for beginning, body in stayed]
+    assert sorted(answer.headers["x-cache"] for answer in answers) == ["coalesced"] * (CROWD - 1) + ["miss"]
+    assert len(set(wholes)) == 1
+    assert wholes[0].endswith(b"data: [DONE]\n\n")
+    assert wholes[0].count(b"data: ") == 23
+    assert own.seen("requests") == 1
+    assert own.figure('onecard_cache_coalesced_total{kind="chat"}') == CROWD - 1
+
+
+async def test_when_all_have_left_the_work_is_cancelled(own: Scene) -> None:
+    """Not before, and nothing is kept."""
+    async with AsyncExitStack() as stack:
+        answers = await crowd(own, streaming(wait=True), stack, many=10)
+        await asyncio.gather(*(answer.aclose() for answer in answers[1:]))
+        assert own.seen("cancelled") == 0
+        await answers[0].aclose()
+        await eventually_async(lambda: own.seen("cancelled") == 1)
+    assert own.seen("running") == 0
+
+
+async def test_who_reads_too_slowly_is_cut_off_and_told_so(own: Scene) -> None:
+    """A stream that is too long to be kept whole goes on with those who read it."""
+    big = {"choices": [{"index": 0, "delta": {"content": "x" * 100_000}}]}
+    body = streaming(events=[big, "[DONE]"], times=300, wait=True)
+    async with AsyncExitStack() as stack:
+        slow, quick = await crowd(own, body, stack, many=2)
+        assert {slow.headers["x-cache"], quick.headers["x-cache"]} == {"miss", "coalesced"}
+        own.open()
+        read = [chunk async for chunk in quick.aiter_raw()]
+        missed = b"".join([chunk async for chunk in slow.aiter_raw()])
+    assert b"".join(read).count(b"[DONE]") == 300
+    assert json.loads(missed.rstrip().rpartition(b"data: ")[2])["error"]["code"] == "slow_reader"
+
+
+async def test_a_crowd_shares_one_answer_but_nobody_elses_time_limit(own: Scene) -> None:
+    """Errors are shared by those who wait, and are not kept."""
+    body = saying(status=500, wait=True)
+    async with httpx.AsyncClient(base_url=own.gateway.url, timeout=30) as client:
+        hurried = {"x-onecard-timeout-ms": "60000"}
+        asking = [asyncio.create_task(client.post(CHAT, json=body)) for _ in range(20)]
+        asking.append(asyncio.create_task(client.post(CHAT, json=body, headers=hurried)))
+        asking.append(asyncio.create_task(client.post(CHAT, json=body, headers={"cache-control": "no-cache"})))
+        await eventually_async(lambda: own.seen("requests") == 3)
+        own.open()
+        answers = await asyncio.gather(*asking)
+    assert {answer.status_code for answer in answers} == {500}
+    assert sorted(answer.headers["x-cache"] for answer in answers) == ["coalesced"] * 19 + ["miss"] * 3
+    assert own.post(body).headers["x-cache"] == "miss"
