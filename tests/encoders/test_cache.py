@@ -317,3 +317,12 @@ def test_no_value_outlives_what_made_it(encoder_env: dict[str, str], model_cache
         turned = answers()[0]
         assert turned.headers["x-cache"] == "miss"
         assert turned.json()["data"][0]["label"] != miss.json()["data"][0]["label"]
+
+
+def test_without_a_cache_all_is_computed(encoder_env: dict[str, str]) -> None:
+    """Each time, and each repetition; no part of readiness speaks of it."""
+    with serving("embedding_service", port_variable="EMBEDDING_PORT", env=encoder_env) as server:
+        answers = [embed(server, [REVIEW, REVIEW]) for _ in range(2)]
+        assert [one.headers["x-cache"] for one in answers] == ["bypass", "bypass"]
+        assert metric(server, COMPUTED) == 2 * answers[0].json()["usage"]["prompt_tokens"]
+        assert "cache" not in httpx.get(f"{server.url}/health/ready").json()["parts"]
