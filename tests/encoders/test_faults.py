@@ -27,7 +27,13 @@ def fault(tmp_path: Path) -> Path:
 @pytest.fixture
 def faulty(fault: Path, encoder_env: dict[str, str]) -> Iterator[Server]:
     """An embedding service whose device does what the file says."""
-    env = {**encoder_env, "FAULT_FILE": str(fault), "BATCH_HANG_SECONDS": "2", "BATCH_TOKENS": "512"}
+    env = {
+        **encoder_env,
+        "FAULT_FILE": str(fault),
+        "BATCH_HANG_SECONDS": "2",
+        "BATCH_TOKENS": "512",
+        "DRAIN_SECONDS": "60",
+    }
     with serving("tests.faulty_encoder", port_variable="EMBEDDING_PORT", env=env) as server:
         yield server
 
@@ -109,7 +115,7 @@ async def test_accepted_requests_are_answered_before_it_stops(faulty: Server) ->
         answers = await asyncio.gather(*asked)
     assert [answer.status_code for answer in answers] == [200] * 8
     assert all(len(answer.json()["data"]) == 100 for answer in answers)
-    faulty.process.wait(30)
+    faulty.process.wait(90)
 
 
 def test_what_is_not_done_when_the_time_to_stop_is_over_is_a_503(fault: Path, encoder_env: dict[str, str]) -> None:
