@@ -7,11 +7,8 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from gateway.keys.guard import KeysGuard
-from gateway.limits.admission import Quota
 from gateway.limits.layer import LimitsLayer
-from gateway.limits.limits import open_limits
-from gateway.routes import ready, routes
-from gateway.scopes import Scopes
+from gateway.routes import Shortcut, ready, routes
 from gateway.settings import GatewaySettings
 from gateway.state import open_gateway
 from onecard import app as base
@@ -32,16 +29,11 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     Raises:
         SystemExit: the file of keys cannot be used.
     """
-    defaults = Quota(settings.requests_per_minute, settings.tokens_per_minute)
-    # Nobody is asked to run a Redis for limits that there cannot be.
-    address = None if settings.api_keys_file is None and defaults.is_empty else settings.redis_address()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as closing:
             app.state.service = await open_gateway(settings, app.state.registry, closing)
-            app.state.scopes = Scopes()
-            app.state.limits = await closing.enter_async_context(open_limits(defaults, address, app.state.registry))
             yield
 
     app = base.create_app(
@@ -52,7 +44,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         ready=ready,
         json_bodies=False,
         guard=KeysGuard(settings),
-        layer=LimitsLayer,
+        layer=lambda inner: LimitsLayer(Shortcut(inner)),
     )
     if settings.cors_origins:
         # Outside the edge: a browser asks without a key whether it may send one, and has to read refusals, too.

@@ -10,7 +10,7 @@ from gateway.calls import RETRY_AFTER_SECONDS, Call, Reply, send
 from gateway.upstreams import Upstream
 from onecard.edge import state_of
 from onecard.errors import BadUpstream, OnecardError, error_body
-from onecard.leaving import while_connected
+from onecard.leaving import connected
 
 FORWARDED = frozenset(
     {
@@ -42,14 +42,15 @@ async def relay(scope: Scope, receive: Receive, upstream: Upstream) -> Response:
     Raises:
         Unavailable, BadUpstream, DeadlineExceeded: the service is away, broke off, or is silent for too long.
     """
-    reply = await while_connected(send(call_of(scope), upstream), receive)
-    state_of(scope)["timings"].update(reply.timings)
-    if reply.streams:
-        return StreamingResponse(_stream(reply), reply.status, reply.headers)
-    try:
-        body = await while_connected(reply.read(), receive)
-    finally:
-        reply.close()
+    async with connected(receive):
+        reply = await send(call_of(scope), upstream)
+        state_of(scope)["timings"].update(reply.timings)
+        if reply.streams:
+            return StreamingResponse(_stream(reply), reply.status, reply.headers)
+        try:
+            body = await reply.read()
+        finally:
+            reply.close()
     if reply.status >= 400:
         return error_answer(reply, body, upstream)
     return Response(body, reply.status, reply.headers)

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry
 
 from gateway.answers.serve import Answers
+from gateway.limits.admission import Quota
+from gateway.limits.limits import Limits, open_limits
+from gateway.scopes import Scopes
 from gateway.settings import GatewaySettings
 from gateway.upstreams import Upstreams, connect
 from onecard.cache.tiers import Cache, open_cache
@@ -18,6 +21,8 @@ class Gateway:
     upstreams: Upstreams
     cache: Cache
     answers: Answers
+    scopes: Scopes
+    limits: Limits
 
 
 async def open_gateway(settings: GatewaySettings, registry: CollectorRegistry, closing: AsyncExitStack) -> Gateway:
@@ -28,5 +33,9 @@ async def open_gateway(settings: GatewaySettings, registry: CollectorRegistry, c
     """
     upstreams = await connect(settings, closing)
     cache = await closing.enter_async_context(open_cache(settings, registry))
-
-    return Gateway(upstreams, cache, Answers(upstreams.llm, cache, settings, registry))
+    answers = Answers(upstreams.llm, cache, settings, registry)
+    defaults = Quota(settings.requests_per_minute, settings.tokens_per_minute)
+    # Nobody is asked to run a Redis for limits that there cannot be.
+    address = None if settings.api_keys_file is None and defaults.is_empty else settings.redis_address()
+    limits = await closing.enter_async_context(open_limits(defaults, address, registry))
+    return Gateway(upstreams, cache, answers, Scopes(), limits)

@@ -186,9 +186,15 @@ async def test_redis_decides_as_the_pure_core_does(redis: Redis) -> None:
             words = [word for field, value in fields.items() for word in (field, str(value))]
             redis.command("HSET", f"onecard:limits:{name}:{what}", *words)
         quota = Quota(draw.choice([None, 5, 10]), draw.choice([None, 5, 10]))
-        decision = await use.admit(name, quota)
-        assert decision is not None
-        assert decision == decide(Use(decision.use.now_ms, *before).at(decision.use.now_ms), quota)
+        requests, tokens = draw.randrange(1, 5), draw.choice([0, 3])
+        taken = await use.take(name, quota, requests, tokens)
+        assert taken is not None
+        now = Use(taken.use.now_ms, *before).at(taken.use.now_ms)
+        now = Use(now.now_ms, now.requests, now.tokens.plus(tokens))
+        for place in range(requests):
+            decision = decide(now, quota)
+            assert taken.decision(place) == decision
+            now = decision.use
     await channel.close()
 
 
@@ -199,9 +205,9 @@ async def test_several_gateways_share_one_limit(redis: Redis) -> None:
         assert 20 <= sum(crowds) <= 21
         assert await admitted(two, 1, "b") == 1
     async with limits_on(redis, Figures(), tokens=100) as one, limits_on(redis, Figures(), tokens=100) as two:
-        await one.spent(key("t"), 60)
+        one.spent(key("t"), 60)
         assert (await two.admit(key("t"))).headers["x-ratelimit-remaining-tokens"] == "40"
-        await two.spent(key("t"), 60)
+        two.spent(key("t"), 60)
         with pytest.raises(RateLimited) as refused:
             await one.admit(key("t"))
         assert refused.value.headers is not None
@@ -218,7 +224,7 @@ async def test_a_redis_that_freezes_costs_one_wait_and_keeps_the_limit(redis: Re
         redis.freeze()
         started = time.perf_counter()
         assert await admitted(limits, 10) == 10
-        await limits.spent(key("a"), 10)
+        limits.spent(key("a"), 10)
         assert time.perf_counter() - started < 2 * ANSWER_SECONDS + NOISE_SECONDS
         started = time.perf_counter()
         assert await admitted(limits, 100) == 10

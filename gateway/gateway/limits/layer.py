@@ -13,7 +13,7 @@ from onecard.edge import state_of
 
 
 class LimitsLayer:
-    """Every POST of a known key counts: that is what makes models work. The limits are in `app.state.limits`."""
+    """Every POST of a known key counts: that is what makes models work. The limits are in the app's state."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -24,13 +24,13 @@ class LimitsLayer:
         if key is None or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
-        limits: Limits = scope["app"].state.limits
+        limits: Limits = scope["app"].state.service.limits
         admission = await limits.admit(key)
         counting = _Counting(limits, key, admission, send, state_of(scope)["body"])
         try:
             await self._app(scope, receive, counting.send)
         finally:
-            await counting.settle()
+            counting.settle()
 
 
 class _Counting:
@@ -53,11 +53,11 @@ class _Counting:
             self._meter.answered(message.get("body", b""))
             if not message.get("more_body", False):
                 # Before the last bytes leave: a client's next request finds this one counted.
-                await self.settle()
+                self.settle()
         await self._send(message)
 
-    async def settle(self) -> None:
+    def settle(self) -> None:
         """Count the tokens, once, also those of an answer that was broken off."""
         if self._meter is not None:
             meter, self._meter = self._meter, None
-            await self._limits.spent(self._key, meter.tokens())
+            self._limits.spent(self._key, meter.tokens())

@@ -11,6 +11,7 @@ from gateway.keys.ring import Key
 from gateway.limits.admission import Decision, Quota, Use, decide, headers, refusal
 from gateway.limits.metrics import LimitsMetrics
 from gateway.limits.redis import PROBE, RedisUse
+from gateway.limits.shared import SharedUse
 from gateway.limits.window import Window
 from onecard.cache.address import Address
 from onecard.cache.channel import Channel
@@ -36,7 +37,7 @@ class Limits:
     def __init__(
         self,
         defaults: Quota,
-        shared: RedisUse | None,
+        shared: SharedUse | None,
         metrics: LimitsMetrics,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -69,7 +70,7 @@ class Limits:
             raise refusal(decision, quota)
         return Admission(headers(decision.use, quota), counts_tokens=quota.tokens is not None)
 
-    async def spent(self, key: Key, tokens: int) -> None:
+    def spent(self, key: Key, tokens: int) -> None:
         """Count the tokens of an answered request."""
         if tokens <= 0:
             return
@@ -77,7 +78,7 @@ class Limits:
         use = self._use(key.name)
         self._own[key.name] = replace(use, tokens=use.tokens.plus(tokens))
         if self._shared is not None:
-            await self._shared.spend(key.name, tokens)
+            self._shared.spend(key.name, tokens)
 
     def _quota(self, key: Key) -> Quota:
         """The key's own limits, and the default for what it has none of."""
@@ -103,6 +104,6 @@ async def open_limits(defaults: Quota, address: Address | None, registry: Collec
     channel = Channel("limits", address, metrics, probe=PROBE)
     await channel.start()
     try:
-        yield Limits(defaults, RedisUse(channel), metrics)
+        yield Limits(defaults, SharedUse(RedisUse(channel)), metrics)
     finally:
         await channel.close()

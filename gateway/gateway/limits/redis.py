@@ -1,10 +1,12 @@
 """Use in Redis, where all gateways share it: decided and counted in one step, by Redis's clock."""
 
+from dataclasses import dataclass, replace
+
 from gateway.limits.admission import Decision, Outcome, Quota, Use
 from gateway.limits.window import MINUTE_MS, Window
 from onecard.cache.channel import Channel
 from onecard.cache.link import LinkFailure
-from onecard.cache.resp import Reply, ServerError, command
+from onecard.cache.resp import ServerError, command
 
 _WINDOW = f"""
 local time = redis.call('TIME')
@@ -27,60 +29,74 @@ local function take(key, w, amount)
 end
 """
 
-_ADMIT = f"""{_WINDOW}
+_TAKE = f"""{_WINDOW}
 local requests, tokens = window(KEYS[1]), window(KEYS[2])
 local most_requests, most_tokens = tonumber(ARGV[1]), tonumber(ARGV[2])
-local outcome = 0
-if most_tokens > 0 and used(tokens) >= most_tokens then outcome = 2
-elseif most_requests > 0 and used(requests) + 1 > most_requests then outcome = 1
-else take(KEYS[1], requests, 1) end
-return {{outcome, now, requests.start, requests.current, requests.previous,
+local granted, spent, outcome = tonumber(ARGV[3]), tonumber(ARGV[4]), 0
+if spent > 0 then take(KEYS[2], tokens, spent) end
+if most_tokens > 0 and used(tokens) >= most_tokens then granted, outcome = 0, 2
+elseif most_requests > 0 then
+  local left = math.max(0, math.floor(most_requests - used(requests)))
+  if left < granted then granted, outcome = left, 1 end
+end
+if granted > 0 then take(KEYS[1], requests, granted) end
+return {{outcome, granted, now, requests.start, requests.current, requests.previous,
         tokens.start, tokens.current, tokens.previous}}
-""".encode()
-
-_SPEND = f"""{_WINDOW}
-take(KEYS[1], window(KEYS[1]), tonumber(ARGV[1]))
-return 1
 """.encode()
 
 _OUTCOMES: tuple[Outcome, ...] = ("admitted", "out_of_requests", "out_of_tokens")
 
-PROBE = command(b"EVAL", _SPEND, b"1", b"onecard:limits:probe", b"0")
-"""Does what spending does: a Redis that is full, or a replica, cannot."""
+
+@dataclass(frozen=True)
+class Taken:
+    """What Redis says to several requests of one key."""
+
+    granted: int
+    """The first ones, which may come in."""
+    outcome: Outcome
+    """What became of the others; `admitted` where there are none."""
+    use: Use
+    """After all of them."""
+
+    def decision(self, place: int) -> Decision:
+        """What became of the request at `place`, and the key's use right after it."""
+        if place >= self.granted:
+            return Decision(self.outcome, self.use)
+        return Decision("admitted", replace(self.use, requests=self.use.requests.plus(place + 1 - self.granted)))
+
+
+def _eval(name: str, quota: Quota, requests: int, tokens: int) -> bytes:
+    keys = (f"onecard:limits:{name}:{what}".encode() for what in ("requests", "tokens"))
+    numbers = (quota.requests or 0, quota.tokens or 0, requests, tokens)
+    return command(b"EVAL", _TAKE, b"2", *keys, *(b"%d" % number for number in numbers))
+
+
+PROBE = _eval("probe", Quota(), 1, 0)
+"""Writes, as taking does: a Redis that is full, or a replica, cannot."""
 
 
 class RedisUse:
     """The use of every key. Nothing here waits for a Redis that is away."""
 
-    # The scripts are sent whole with every call (1 KB): Redis keeps them by their hash, but a restarted one has none,
-    # and to it a hash alone is an error.
+    # The script is sent whole with every call (1.5 KB): Redis keeps it by its hash, but a restarted one has none, and
+    # to it a hash alone is an error.
 
     def __init__(self, channel: Channel) -> None:
         """Commands go over `channel`, which somebody else opens and closes; its probe is `PROBE`."""
         self._channel = channel
 
-    async def admit(self, name: str, quota: Quota) -> Decision | None:
-        """Take one request of the key `name`, or refuse it; None if Redis gives no answer."""
-        limits = (quota.requests or 0, quota.tokens or 0)
-        words = (b"2", _key(name, "requests"), _key(name, "tokens"), *(b"%d" % most for most in limits))
-        reply = await self._call(_ADMIT, *words)
-        match reply:
-            case [int(outcome), int(now_ms), *numbers] if outcome in range(3) and len(numbers) == 6:
-                r_start, r_current, r_previous, t_start, t_current, t_previous = (int(str(n)) for n in numbers)
-                requests, tokens = Window(r_start, r_current, r_previous), Window(t_start, t_current, t_previous)
-                return Decision(_OUTCOMES[outcome], Use(now_ms, requests, tokens))
-        return None
+    async def take(self, name: str, quota: Quota, requests: int, tokens: int) -> Taken | None:
+        """Count `tokens` of the key `name`, then let in as many of its `requests` as there is room for.
 
-    async def spend(self, name: str, tokens: int) -> None:
-        """Count tokens of the key `name`; lost if Redis gives no answer."""
-        await self._call(_SPEND, b"1", _key(name, "tokens"), b"%d" % tokens)
-
-    async def _call(self, script: bytes, *words: bytes) -> Reply:
+        None if Redis gives no answer; it may or may not have counted then.
+        """
         try:
-            return (await self._channel.call(command(b"EVAL", script, *words), 1))[0]
+            [reply] = await self._channel.call(_eval(name, quota, requests, tokens), 1)
         except (LinkFailure, ServerError):
             return None
-
-
-def _key(name: str, what: str) -> bytes:
-    return f"onecard:limits:{name}:{what}".encode()
+        match reply:
+            case [int(outcome), int(granted), int(now_ms), *numbers] if outcome in range(3) and len(numbers) == 6:
+                r_start, r_current, r_previous, t_start, t_current, t_previous = (int(str(n)) for n in numbers)
+                use = Use(now_ms, Window(r_start, r_current, r_previous), Window(t_start, t_current, t_previous))
+                return Taken(granted, _OUTCOMES[outcome], use)
+        return None
