@@ -42,11 +42,11 @@ class Lease:
         """
         async with asyncio.timeout(seconds) as limit:
             waits = self._pool.waits[self.replica]
-            waits.add(limit)
+            waits[limit] = time.monotonic()
             try:
                 yield
             finally:
-                waits.discard(limit)
+                del waits[limit]
 
     def answered(self) -> None:
         """The first byte of an answer is here that says nothing against the replica."""
@@ -80,8 +80,8 @@ class Pool:
         self.addresses = tuple(addresses)
         self.replicas = Replicas(len(self.addresses), time.monotonic)
         self.budget = Budget(time.monotonic)
-        self.waits: tuple[set[asyncio.Timeout], ...] = tuple(set() for _ in self.addresses)
-        """Time limits of those who wait for something from a replica, by replica."""
+        self.waits: tuple[dict[asyncio.Timeout, float], ...] = tuple({} for _ in self.addresses)
+        """Time limits of those who wait for something from a replica, by replica, and since when they wait."""
         self.suspected = tuple(asyncio.Event() for _ in self.addresses)
         """Set when connections to a replica fail: a check then says at once whether it is there."""
         self.served = Served(len(self.addresses))
@@ -106,8 +106,9 @@ class Pool:
         frozen = self.replicas.checked(number, verdict, began)
         self.tell(number)
         if frozen:
-            for limit in self.waits[number]:
-                if not limit.expired():
+            for limit, since in self.waits[number].items():
+                # A stream that has flowed while the check was waited for is not cut.
+                if since < began and not limit.expired():
                     limit.reschedule(asyncio.get_running_loop().time())
 
     def tell(self, number: int) -> None:

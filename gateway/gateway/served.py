@@ -18,11 +18,11 @@ class Served:
     def heard(self, number: int, status: int, told: str | None) -> Identity | None:
         """Take note of the header `identity.HEADER` of an answer that has just come; the model it names, if it does.
 
-        A replica that does not name its model has none that answers can be kept of. But a proxy in front of one that is
-        away answers with 502 or 503, and that is no other model.
+        A replica that answers well and does not name its model has none that answers can be kept of. Errors without it
+        may be a proxy's, and are no other model.
         """
         found = identity.read(told)
-        if found is None and status >= 500:
+        if found is None and status >= 400:
             return None
         before, self._models[number] = self._models[number], found
         if before is not None and before != found:

@@ -11,6 +11,7 @@ from gateway.limits.limits import Limits, open_limits
 from gateway.scopes import Scopes
 from gateway.settings import GatewaySettings
 from gateway.upstreams import Upstreams, connect
+from onecard.cache.channel import Alarm
 from onecard.cache.tiers import Cache, open_cache
 
 
@@ -32,10 +33,11 @@ async def open_gateway(settings: GatewaySettings, registry: CollectorRegistry, c
         OSError: the certificates that REDIS_URL names cannot be read.
     """
     upstreams = await connect(settings, closing)
-    cache = await closing.enter_async_context(open_cache(settings, registry))
+    alarm = Alarm()
+    cache = await closing.enter_async_context(open_cache(settings, registry, alarm))
     answers = Answers(upstreams.llm, cache, settings, registry)
     defaults = Quota(settings.requests_per_minute, settings.tokens_per_minute)
     # Nobody is asked to run a Redis for limits that there cannot be.
     address = None if settings.api_keys_file is None and defaults.is_empty else settings.redis_address()
-    limits = await closing.enter_async_context(open_limits(defaults, address, registry))
+    limits = await closing.enter_async_context(open_limits(defaults, address, registry, alarm))
     return Gateway(upstreams, cache, answers, Scopes(), limits)

@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import aiohttp
 
 from gateway.pool import Pool
 from gateway.settings import GatewaySettings
 from gateway.watch import check, watching
+from onecard.cache.flight import Flights
 from onecard.health import Part, Status
 
 
@@ -53,17 +54,24 @@ class Upstream:
 
 @dataclass(frozen=True)
 class Upstreams:
-    """The gateway's state: one client for each service."""
+    """All services."""
 
     llm: Upstream
     sentiment: Upstream
     embedding: Upstream
+    checks: Flights[dict[str, Part]] = field(default_factory=Flights)
 
     def __iter__(self) -> Iterator[Upstream]:
         return iter((self.llm, self.sentiment, self.embedding))
 
     async def check(self) -> dict[str, Part]:
-        """The state of every service, asked at the same time."""
+        """The state of every service, asked at the same time; once for all who want to know it at once.
+
+        Anybody may ask for the gateway's readiness, without a key.
+        """
+        return (await self.checks.join("all", self._check)).result
+
+    async def _check(self) -> dict[str, Part]:
         parts = await asyncio.gather(*(upstream.check() for upstream in self))
         return {upstream.name: part for upstream, part in zip(self, parts, strict=True)}
 

@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 from transformers.utils.logging import disable_progress_bar
 
-from onecard import logs, model_files
+from onecard import __version__, logs, model_files
 from onecard.answers import Answered, Answers, Inputs, Query, Reading, Shelf
 from onecard.batching.batcher import Batcher, Bounds
 from onecard.batching.budget import Limit
@@ -161,6 +161,11 @@ def _shelf(
 ) -> Shelf[Result]:
     """Where the results of this very model, in this precision and by these libraries, are kept."""
     files = model_files.digest(folder.path)
+    details = (
+        ("device", device.name.partition(":")[0]),
+        ("service", __version__),
+        *((library, version(library)) for library in ("tokenizers", "transformers")),
+    )
     facts = {
         truncate: Facts(
             tokenizer=files,
@@ -168,7 +173,7 @@ def _shelf(
             engine=f"torch {version('torch')}",
             window=engine.window,
             truncation="right" if truncate else "refuse",
-            details=(("transformers", version("transformers")),),
+            details=details,
         )
         for truncate in (True, False)
     }

@@ -14,7 +14,7 @@ from gateway.limits.redis import PROBE, RedisUse
 from gateway.limits.shared import SharedUse
 from gateway.limits.window import Window
 from onecard.cache.address import Address
-from onecard.cache.channel import Channel
+from onecard.cache.channel import Alarm, Channel
 
 
 @dataclass(frozen=True)
@@ -95,13 +95,15 @@ class Limits:
 
 
 @asynccontextmanager
-async def open_limits(defaults: Quota, address: Address | None, registry: CollectorRegistry) -> AsyncIterator[Limits]:
-    """Limits whose use is kept at `address`, or in this process alone."""
+async def open_limits(
+    defaults: Quota, address: Address | None, registry: CollectorRegistry, alarm: Alarm | None = None
+) -> AsyncIterator[Limits]:
+    """Limits whose use is kept at `address`, or in this process alone; `alarm` as in `open_cache`."""
     metrics = LimitsMetrics(registry)
     if address is None:
         yield Limits(defaults, None, metrics)
         return
-    channel = Channel("limits", address, metrics, probe=PROBE)
+    channel = Channel("limits", address, metrics, probe=PROBE, alarm=alarm)
     await channel.start()
     try:
         yield Limits(defaults, SharedUse(RedisUse(channel)), metrics)

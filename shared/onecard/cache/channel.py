@@ -42,12 +42,32 @@ class ChannelMetrics(Protocol):
         """Redis can be used for it, or can no longer."""
 
 
+class Alarm:
+    """Tells all channels to one Redis when it falls silent, so that a request that uses several waits once."""
+
+    def __init__(self) -> None:
+        self._channels: list[Channel] = []
+
+    def connect(self, channel: "Channel") -> None:
+        """Tell `channel` too, from now on."""
+        self._channels.append(channel)
+
+    def ring(self) -> None:
+        """Redis is silent. A channel that finds it well after all is up again within 0.1 s."""
+        for channel in self._channels:
+            channel.suspect("silent")
+
+
 class Channel:
     """One sort of command: each has its own connection and its own health."""
 
-    def __init__(self, operation: str, address: Address, metrics: ChannelMetrics, *, probe: bytes) -> None:
+    def __init__(
+        self, operation: str, address: Address, metrics: ChannelMetrics, *, probe: bytes, alarm: Alarm | None = None
+    ) -> None:
         """Connect in `start`. `probe` is a harmless command of that sort; its answer says whether Redis is well."""
         self.operation = operation
+        self._alarm = alarm or Alarm()
+        self._alarm.connect(self)
         self._probe = probe
         self._address = address
         self._metrics = metrics
@@ -105,6 +125,13 @@ class Channel:
         self._metrics.round_trip(self.operation, time.perf_counter() - started)
         return answers
 
+    def suspect(self, reason: str) -> None:
+        """Use this channel no more until Redis has answered it again."""
+        if self._breaker.closed:
+            self._breaker.trip()
+            self._tell(False, reason)
+        self._sick.set()
+
     def distrust(self) -> None:
         """An answer was not one to what was asked: use this connection no more."""
         self._metrics.failed(self.operation, "protocol")
@@ -112,10 +139,9 @@ class Channel:
         self._drop_link()
 
     def _trip(self, reason: str) -> None:
-        if self._breaker.closed:
-            self._breaker.trip()
-            self._tell(False, reason)
-        self._sick.set()
+        self.suspect(reason)
+        if reason == "silent":
+            self._alarm.ring()
 
     def _fell_behind(self) -> None:
         """Count one for each period, however many requests were late in it."""

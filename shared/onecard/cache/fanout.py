@@ -4,12 +4,13 @@ Memory, for each stream: the chunks are kept once, whoever reads them. Up to `ma
 beginning, for late joiners and for the recording. A longer stream is no longer recorded and takes no more joiners;
 from then on, what everybody has read goes. The source is held back when even the fastest reader is half of `max_bytes`
 behind it, and a reader that is half of `max_bytes` behind the fastest is cut off, so that at most `max_bytes` and two
-chunks are kept.
+chunks are kept. Many streams whose readers stall would still be many times `max_bytes`: see `MAX_ALL_BYTES`.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from onecard import logs
@@ -17,6 +18,12 @@ from onecard.cache.flight import Abandoned, Tasks
 
 MAX_STREAM_BYTES = 4_000_000
 """About 16,000 tokens as OpenAI's chunks."""
+MAX_ALL_BYTES = 64_000_000
+"""Of all streams together. Beyond it none is recorded further, and each keeps `CROWDED_BYTES` at most: then the sources
+are held back as if each reader had its stream for itself."""
+CROWDED_BYTES = 128_000
+LAST = b"data: [DONE]\n\n"
+"""After it nothing comes but the end. Who leaves on reading it has had everything."""
 _CHUNK_BYTES = 64
 """Counted for each chunk on top of its bytes: its header and its place in a list."""
 
@@ -31,13 +38,34 @@ class TooSlow(Exception):
     """This reader is too far behind the others. Their stream goes on."""
 
 
+@dataclass
+class Room:
+    """What all streams keep together."""
+
+    max_bytes: int
+    kept_bytes: int = 0
+
+    @property
+    def crowded(self) -> bool:
+        """There is more than there should be."""
+        return self.kept_bytes > self.max_bytes
+
+
 class StreamFlight:
     """A stream, its chunks and its readers."""
 
-    def __init__(self, source: Source, max_bytes: int, on_complete: Complete | None, on_closed: Callable[[], None]):
+    def __init__(
+        self,
+        source: Source,
+        max_bytes: int,
+        on_complete: Complete | None,
+        on_closed: Callable[[], None],
+        room: Room,
+    ):
         """Call `on_complete` with all chunks if the source ends well and was short enough to be recorded; `on_closed`
         when nobody may join any more.
         """
+        self._all = room
         self._source = source
         self._max_bytes = max_bytes
         self._on_complete = on_complete
@@ -46,6 +74,7 @@ class StreamFlight:
         self._dropped = 0
         """Chunks that everybody has read and that are gone."""
         self._bytes = 0
+        self._kept = 0
         self._recorded = True
         self._ended = False
         self._failure: Exception | None = None
@@ -63,7 +92,7 @@ class StreamFlight:
     @property
     def kept_bytes(self) -> int:
         """Size of the chunks that are kept now."""
-        return sum(len(chunk) + _CHUNK_BYTES for chunk in self._chunks)
+        return self._kept
 
     def reader(self, coalesced: bool) -> "StreamReader":
         """One more reader, from the first chunk on."""
@@ -92,9 +121,16 @@ class StreamFlight:
         """One reader less; the last one takes the source along."""
         self._readers.discard(reader)
         self._room.set()
-        if not self._readers and not self._ended and self.task is not None:
+        if self._readers:
+            return
+        if self._ended:
+            self._forget()
+        elif self.task is not None and not self._is_over():
             self._on_closed()
             self.task.cancel()
+
+    def _is_over(self) -> bool:
+        return bool(self._chunks) and self._chunks[-1].endswith(LAST)
 
     async def chunk(self, reader: "StreamReader") -> bytes:
         """The chunk that `reader` has not had yet, waiting for it if need be.
@@ -123,7 +159,10 @@ class StreamFlight:
     def _append(self, chunk: bytes) -> None:
         self._chunks.append(chunk)
         self._bytes += len(chunk) + _CHUNK_BYTES
-        if self._recorded and self._bytes > self._max_bytes:
+        self._keep(len(chunk) + _CHUNK_BYTES)
+        if self._all.crowded:
+            self._max_bytes = min(self._max_bytes, CROWDED_BYTES)
+        if self._recorded and (self._all.crowded or self._bytes > self._max_bytes):
             self._recorded = False
             self._on_closed()
         if not self._recorded:
@@ -138,8 +177,19 @@ class StreamFlight:
 
     def _drop_what_all_have_read(self) -> None:
         read_by_all = min((reader.chunks_read for reader in self._readers), default=self._dropped)
-        del self._chunks[: read_by_all - self._dropped]
+        read = self._chunks[: read_by_all - self._dropped]
+        del self._chunks[: len(read)]
         self._dropped = read_by_all
+        self._keep(-sum(len(chunk) + _CHUNK_BYTES for chunk in read))
+
+    def _keep(self, more_bytes: int) -> None:
+        self._kept += more_bytes
+        self._all.kept_bytes += more_bytes
+
+    def _forget(self) -> None:
+        """Nobody reads any more."""
+        self._chunks.clear()
+        self._keep(-self._kept)
 
     async def _until_there_is_room(self) -> None:
         while not self._recorded and self._ahead() > self._max_bytes // 2:
@@ -162,6 +212,8 @@ class StreamFlight:
         # Only now: whoever came between the two would find neither the stream nor its recording.
         self._on_closed()
         self._tell()
+        if not self._readers:
+            self._forget()
 
     def _tell(self) -> None:
         news, self._news = self._news, asyncio.Event()
@@ -190,9 +242,10 @@ class StreamReader(AsyncIterator[bytes]):
 class StreamFlights:
     """Streams under way, by key."""
 
-    def __init__(self, max_bytes: int = MAX_STREAM_BYTES) -> None:
-        """Keep `max_bytes` of each stream."""
+    def __init__(self, max_bytes: int = MAX_STREAM_BYTES, max_all_bytes: int = MAX_ALL_BYTES) -> None:
+        """Keep `max_bytes` of each stream, and about `max_all_bytes` of all."""
         self._max_bytes = max_bytes
+        self._room = Room(max_all_bytes)
         self._flights: dict[Hashable, StreamFlight] = {}
         self._tasks = Tasks()
 
@@ -226,7 +279,7 @@ class StreamFlights:
             if self._flights.get(key) is flight:
                 del self._flights[key]
 
-        flight = StreamFlight(source, self._max_bytes, on_complete, closed)
+        flight = StreamFlight(source, self._max_bytes, on_complete, closed, self._room)
         self._flights[key] = flight
         flight.task = self._tasks.begin(flight.run())
         return flight

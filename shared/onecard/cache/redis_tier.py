@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from onecard import logs
 from onecard.cache.address import Address
-from onecard.cache.channel import Channel
+from onecard.cache.channel import Alarm, Channel
 from onecard.cache.keys import CacheKind
 from onecard.cache.link import LinkFailure
 from onecard.cache.metrics import CacheMetrics
@@ -56,14 +56,14 @@ class Write:
 class RedisTier:
     """Sealed values by key. Reads are answered or given up; writes happen in the background."""
 
-    def __init__(self, address: Address, metrics: CacheMetrics, clock: Callable[[], float]) -> None:
+    def __init__(self, address: Address, metrics: CacheMetrics, clock: Callable[[], float], alarm: Alarm) -> None:
         """Connect in `start`. `clock` gives Unix seconds."""
         self._metrics = metrics
         self._clock = clock
-        self._reads = Channel("read", address, metrics, probe=_READ_PROBE)
+        self._reads = Channel("read", address, metrics, probe=_READ_PROBE, alarm=alarm)
         # On a connection of their own, so that small reads do not queue behind megabytes.
-        self._bulk = Channel("bulk", address, metrics, probe=_READ_PROBE)
-        self._writes = Channel("write", address, metrics, probe=_WRITE_PROBE)
+        self._bulk = Channel("bulk", address, metrics, probe=_READ_PROBE, alarm=alarm)
+        self._writes = Channel("write", address, metrics, probe=_WRITE_PROBE, alarm=alarm)
         self._channels = (self._reads, self._bulk, self._writes)
         self._queue: deque[Write] = deque()
         self._queued_bytes = 0

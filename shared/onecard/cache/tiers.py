@@ -9,6 +9,7 @@ from typing import Generic, Literal, TypeVar
 
 from prometheus_client import CollectorRegistry
 
+from onecard.cache.channel import Alarm
 from onecard.cache.keys import CacheKind
 from onecard.cache.memory import MemoryTier
 from onecard.cache.metrics import CacheMetrics
@@ -174,8 +175,12 @@ class Store(Generic[Given, Found]):
 
 
 @asynccontextmanager
-async def open_cache(settings: CacheSettings, registry: CollectorRegistry) -> AsyncIterator[Cache]:
+async def open_cache(
+    settings: CacheSettings, registry: CollectorRegistry, alarm: Alarm | None = None
+) -> AsyncIterator[Cache]:
     """The cache that `settings` describe, connected if Redis is there; closed at the end.
+
+    `alarm` is that of the process's other channels to the same Redis, if it has any.
 
     Waits for Redis 1.1 s at most: without it, the cache opens degraded and mends itself.
 
@@ -188,7 +193,7 @@ async def open_cache(settings: CacheSettings, registry: CollectorRegistry) -> As
         if settings.cache_memory_mb > 0:
             memory = MemoryTier(int(settings.cache_memory_mb * 1_000_000), time.time)
             metrics.watch_memory(lambda: memory.size_bytes)
-        redis = RedisTier(settings.redis_address(), metrics, time.time)
+        redis = RedisTier(settings.redis_address(), metrics, time.time, alarm or Alarm())
     try:
         if redis is not None:
             await redis.start()

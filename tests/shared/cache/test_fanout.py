@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 
 import pytest
 
-from onecard.cache.fanout import StreamFlights, StreamReader, TooSlow
+from onecard.cache.fanout import CROWDED_BYTES, LAST, StreamFlights, StreamReader, TooSlow
 from onecard.cache.flight import Abandoned
 from tests.shared.cache.test_flight import settle
 
@@ -265,3 +265,41 @@ async def test_a_reader_that_breaks_off_early_leaves() -> None:
     await settle()
     assert upstream.closed
     assert len(flights) == 0
+
+
+async def test_many_streams_whose_readers_stall_are_held_back_together() -> None:
+    """Each is far below its own bound; together they stay about theirs, and go on when they are read."""
+    chunk = b"x" * 10_000
+    sent = 0
+
+    async def source() -> AsyncIterator[bytes]:
+        nonlocal sent
+        for _ in range(100):
+            sent += 1
+            yield chunk
+
+    flights = StreamFlights(max_all_bytes=500_000)
+    async with AsyncExitStack() as closing:
+        readers = [await closing.enter_async_context(flights.join(number, source)) for number in range(10)]
+        await settle()
+        assert sent * len(chunk) < 500_000 + 10 * (CROWDED_BYTES + 2 * len(chunk))
+        assert [len([chunk async for chunk in reader]) for reader in readers] == [100] * 10
+    assert flights._room.kept_bytes == 0
+
+
+async def test_who_leaves_on_the_last_event_does_not_spoil_the_recording() -> None:
+    """OpenAI's SDK closes the connection on reading [DONE], before the stream's end."""
+    recorded: list[tuple[bytes, ...]] = []
+    end = asyncio.Event()
+
+    async def source() -> AsyncIterator[bytes]:
+        yield LAST
+        await end.wait()
+
+    flights = StreamFlights()
+    async with flights.join("a", source, recorded.append) as reader:
+        assert await anext(reader) == LAST
+    end.set()
+    await settle()
+    assert recorded == [(LAST,)]
+    assert flights._room.kept_bytes == 0
