@@ -1,6 +1,5 @@
 """`python -m bench.encoders`, which is `make bench-encoders`: this project's encoder beside what people use instead."""
 
-import signal
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -9,29 +8,16 @@ from typing import Annotated
 
 import typer
 
-from bench import infinity, machine, report, rounds, weights
+from bench import files, machine, peers, report, rounds, weights
 from bench.cells import order_of_cells
-from bench.places import MODEL, QUICK_RESULTS, REFERENCE, RESULTS, ROOT
+from bench.command import ends_in_order, numbers, say
+from bench.contenders import CONTENDERS, DEFAULT
+from bench.places import MODEL, REFERENCE, ROOT
 from bench.rounds import Results, Schedule
-from bench.servers import CONTENDERS, DEFAULT, Server, ServerFailed
+from bench.servers import Server
 
 CLIENTS = "1,8,32,128"
 TEXTS = "1,32"
-
-
-def numbers(given: str) -> list[int]:
-    """`1,8,32` → [1, 8, 32].
-
-    Raises:
-        typer.BadParameter: that is not what it is.
-    """
-    try:
-        found = [int(part) for part in given.split(",")]
-    except ValueError:
-        found = []
-    if not found or min(found) < 1:
-        raise typer.BadParameter(f"'{given}' is not a list of whole numbers from 1, such as {CLIENTS}")
-    return found
 
 
 def names(given: str) -> list[str]:
@@ -56,7 +42,7 @@ def prepare(contenders: list[str]) -> None:
     if not REFERENCE.is_file():
         subprocess.run([sys.executable, "-m", "bench.offline", "reference"], cwd=ROOT, check=True)
     if any(name.startswith("infinity") for name in contenders):
-        infinity.install()
+        peers.install(peers.INFINITY)
 
 
 def start_all(stack: ExitStack, contenders: list[str]) -> dict[str, Server]:
@@ -92,27 +78,18 @@ def main(
     if quick:
         round_count, heavy_rounds, seconds, clients = 1, 0, min(seconds, 2.0), "1,32" if clients == CLIENTS else clients
     schedule = Schedule(round_count, heavy_rounds, seconds, limit, order_of_cells(numbers(clients), numbers(texts)))
-    folder = out or (QUICK_RESULTS if quick else RESULTS)
+    folder = files.folder_for(out, quick=quick)
     head = machine.describe("python -m bench.encoders " + " ".join(sys.argv[1:]))
 
     def write(results: Results) -> None:
         report.write(folder, head, schedule, {name: CONTENDERS[name].what for name in chosen}, results)
 
-    if machine.busy():
-        print("Something else is using this machine: expect figures that are too low and that vary.", flush=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+    with ends_in_order():
         prepare(chosen)
         with ExitStack() as stack:
             servers = start_all(stack, chosen)
-            rounds.run(servers, schedule, say=lambda text: print(text, flush=True), after_round=write)
-    except KeyboardInterrupt:
-        print("\nInterrupted; every server is stopped.")
-        raise typer.Exit(130) from None
-    except (ServerFailed, infinity.InstallFailed, subprocess.CalledProcessError) as error:
-        print(f"Stopped: {error}")
-        raise typer.Exit(1) from None
-    print(f"\n{(folder / 'encoders.md').read_text()}\nWritten to {folder}")
+            rounds.run(servers, schedule, say=say, after_round=write)
+    files.show(folder, "encoders")
 
 
 if __name__ == "__main__":

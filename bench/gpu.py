@@ -16,7 +16,7 @@ import typer
 
 from bench import gpu_worker, machine
 from bench.places import RESULTS, ROOT
-from bench.report import number, table
+from bench.tables import number, table
 from onecard.gpu.costs import GIB, EncoderCost
 from onecard.gpu.plan import LIBRARY_GIB, DoesNotFit, MemoryPlan, PlanRequest, make_plan
 

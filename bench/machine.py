@@ -2,6 +2,7 @@
 
 import os
 import platform
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -49,3 +50,11 @@ def describe(command: str) -> dict[str, Any]:
         "python": platform.python_version(),
         **{package: version(package) for package in packages},
     }
+
+
+def line(head: Mapping[str, Any]) -> str:
+    """The same in one line of Markdown."""
+    flags = ", ".join(head["flags"]) or "none of the instructions that matter"
+    machine = f"{head['cpu']}, {head['cores']} cores ({flags}), {head['memory_gb']} GB, load {head['load_at_start']}"
+    versions = f"Python {head['python']}, torch {head['torch']}, transformers {head['transformers']}"
+    return f"{head['date']} · {machine} · {versions} · `{head['command'].strip()}`"

@@ -22,9 +22,10 @@ import uvloop
 
 from bench import encoders, machine, memory, texts, weights
 from bench.cells import Cell, Load
+from bench.contenders import CONTENDERS
 from bench.load import body, drive
 from bench.places import MODEL, RESULTS
-from bench.servers import CONTENDERS, Server
+from bench.servers import Server
 from bench.stats import percentile
 
 SAMPLE_SECONDS = 1.0

@@ -1,15 +1,15 @@
 """From measurements to `encoders.json`, `encoders.md` and `encoders.svg`. Pure but for `write`."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench import plot
-from bench.cells import SINGLE, Cell, Measured
+from bench import files, machine, plot
+from bench.cells import SINGLE, Measured
 from bench.rounds import Results, Schedule
 from bench.stats import median_of, ratio
+from bench.tables import number, table
 
 OURS = "onecard"
 FIGURES = ("texts_per_second", "p50_ms", "p95_ms", "p99_ms")
@@ -99,28 +99,13 @@ def as_json(
     }
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first row is its head, the first column is text, the rest are numbers."""
-    head, *body = rows
-    rule = ["---", *("--:" for _ in head[1:])]
-    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *body))
-
-
-def number(value: float | None, digits: int = 1, unit: str = "") -> str:
-    """A number for a table; – where there is none."""
-    return "–" if value is None else f"{value:,.{digits}f}{unit}"
-
-
 def as_markdown(document: Mapping[str, Any]) -> str:
     """The report for a person."""
-    head, summary = document["machine"], document["medians"]
+    summary = document["medians"]
     keys = list(dict.fromkeys(key for cells in summary.values() for key in cells))
-    flags = ", ".join(head["flags"]) or "none of the instructions that matter"
-    machine = f"{head['cpu']}, {head['cores']} cores ({flags}), {head['memory_gb']} GB, load {head['load_at_start']}"
-    versions = f"Python {head['python']}, torch {head['torch']}, transformers {head['transformers']}"
     parts = [
         "# Encoders: one machine, one run, the same BERT-base weights",
-        f"{head['date']} · {machine} · {versions} · `{head['command'].strip()}`",
+        machine.line(document["machine"]),
         "Medians over rounds; `32x1` is 32 clients with one text a request. [What is measured, and what this does not "
         "say](../README.md).",
         "\n".join(f"- **{name}**: {what}" for name, what in document["contenders"].items()),
@@ -185,25 +170,25 @@ def write(
     folder: Path, head: Mapping[str, Any], schedule: Schedule, contenders: Mapping[str, str], results: Results
 ) -> None:
     """All three files; what was there is replaced."""
-    folder.mkdir(parents=True, exist_ok=True)
     document = as_json(head, schedule, contenders, results)
-    (folder / "encoders.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
-    (folder / "encoders.md").write_text(as_markdown(document))
-    (folder / "encoders.svg").write_text(plot.throughput(series(document), ceiling(document)))
+    picture = plot.by_clients(series(document), ceiling=ceiling(document))
+    files.write(folder, "encoders", document, as_markdown(document), picture)
 
 
-def series(document: Mapping[str, Any]) -> dict[int, dict[str, list[tuple[int, float]]]]:
-    """Texts a request → contender → (clients, texts a second)."""
+def series(document: Mapping[str, Any]) -> dict[str, dict[str, list[tuple[int, float]]]]:
+    """Title of a panel → contender → (clients, texts a second)."""
     found: dict[int, dict[str, list[tuple[int, float]]]] = {}
     for name, cells in document["medians"].items():
         for key, figures in cells.items():
             clients, texts = map(int, key.split("x"))
-            cell = Cell(texts, clients)
-            found.setdefault(cell.texts, {}).setdefault(name, []).append((clients, figures["texts_per_second"]))
-    return found
+            found.setdefault(texts, {}).setdefault(name, []).append((clients, figures["texts_per_second"]))
+    return {
+        f"{texts} text{'s' if texts > 1 else ''} a request: texts a second by clients": lines
+        for texts, lines in sorted(found.items())
+    }
 
 
-def ceiling(document: Mapping[str, Any]) -> float | None:
+def ceiling(document: Mapping[str, Any]) -> tuple[str, float] | None:
     """The bare model's best, in this project's precision."""
     precision = own_precision(document["offline"])
-    return document["offline"][precision]["best_texts_per_second"] if precision else None
+    return ("bare model offline", document["offline"][precision]["best_texts_per_second"]) if precision else None

@@ -1,10 +1,9 @@
-"""The contenders as processes: started, asked whether they are ready, watched, stopped."""
+"""Servers as processes: started, asked whether they are ready, watched, stopped."""
 
 import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,15 +12,12 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from bench import infinity
-from bench.places import LOGS, MODEL, ROOT
+from bench.places import LOGS, ROOT
 
 READY_SECONDS = 180
 STOP_SECONDS = 20
 KEPT_VARIABLES = ("PATH", "HOME", "LANG", "PYTHONPATH", "TMPDIR", "LD_LIBRARY_PATH")
 """Of this process's environment; settings of the operator's do not reach a contender."""
-NAME = "bench"
-"""What Infinity is told to call the model."""
 
 
 class ServerFailed(Exception):
@@ -37,65 +33,13 @@ class Contender:
     """One line for the report."""
     command: Callable[[int], list[str]]
     """From its port."""
-    health: str
-    """Path that answers 200 once the model is loaded."""
+    health: str | None
+    """Path that answers 200 once it can work; None: it is ready once it takes connections."""
     path: str = "/v1/embeddings"
-    model: str = NAME
+    """Where it is asked."""
+    model: str = "bench"
     """What a request calls the model."""
     environment: Callable[[int], dict[str, str]] = field(default=lambda port: {})
-
-
-def _infinity(port: int, *more: str) -> list[str]:
-    where = ["--host", "127.0.0.1", "--port", str(port)]
-    what = ["--model-id", str(MODEL), "--served-model-name", NAME, "--engine", "torch", "--device", "cpu"]
-    return [str(infinity.PROGRAM), "v2", *what, *where, *more]
-
-
-CONTENDERS = {
-    contender.name: contender
-    for contender in (
-        Contender(
-            "onecard",
-            "this project's embedding service, default settings but for the cache, which is off",
-            lambda port: [sys.executable, "-m", "embedding_service"],
-            "/health/ready",
-            model=MODEL.name,
-            environment=lambda port: {
-                "EMBEDDING_MODEL": str(MODEL),
-                "EMBEDDING_PORT": str(port),
-                "CACHE_ENABLED": "false",  # The texts are all different; what is measured is computing.
-            },
-        ),
-        Contender(
-            "infinity",
-            f"Infinity {infinity.version()}, torch engine, default settings (FP32 on a CPU)",
-            _infinity,
-            "/health",
-            "/embeddings",
-        ),
-        Contender(
-            "infinity-bf16",
-            f"Infinity {infinity.version()}, torch engine, --dtype bfloat16",
-            lambda port: _infinity(port, "--dtype", "bfloat16"),
-            "/health",
-            "/embeddings",
-        ),
-        Contender(
-            "infinity-plain",
-            f"Infinity {infinity.version()}, torch engine, --no-bettertransformer, as with optimum 2, which has none",
-            lambda port: _infinity(port, "--no-bettertransformer"),
-            "/health",
-            "/embeddings",
-        ),
-        Contender(
-            "before",
-            "sentence-transformers in FP32, called once per request in a plain FastAPI app",
-            lambda port: [sys.executable, "-m", "bench.naive", str(MODEL), str(port)],
-            "/health",
-        ),
-    )
-}
-DEFAULT = ("onecard", "infinity", "before")
 
 
 def environment() -> dict[str, str]:
@@ -135,7 +79,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where embeddings are asked for."""
+        """Where it is asked."""
         return f"http://127.0.0.1:{self.port}{self.contender.path}"
 
     @property
@@ -153,14 +97,18 @@ class Server:
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 raise ServerFailed(f"{self.contender.name} exited with {self._process.returncode}:\n{self._tail()}")
-            try:
-                with urlopen(f"http://127.0.0.1:{self.port}{self.contender.health}", timeout=5) as answer:
-                    if answer.status == 200:
-                        return
-            except (URLError, OSError):
-                pass
+            with suppress(URLError, OSError):
+                if self._answers():
+                    return
             time.sleep(0.2)
         raise ServerFailed(f"{self.contender.name} is not ready after {READY_SECONDS} s:\n{self._tail()}")
+
+    def _answers(self) -> bool:
+        if self.contender.health is None:
+            socket.create_connection(("127.0.0.1", self.port), timeout=5).close()
+            return True
+        with urlopen(f"http://127.0.0.1:{self.port}{self.contender.health}", timeout=5) as answer:
+            return bool(answer.status == 200)
 
     def stop(self) -> None:
         """SIGTERM, and SIGKILL for its group if it does not end."""

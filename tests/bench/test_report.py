@@ -92,9 +92,12 @@ def test_a_part_of_the_contenders_is_a_report_too(tmp_path: Path) -> None:
     ElementTree.fromstring((tmp_path / "encoders.svg").read_text())
 
 
-def test_plot_escapes_names_and_stays_inside() -> None:
+@pytest.mark.parametrize("powers", [False, True])
+def test_plot_escapes_names_and_stays_inside(powers: bool) -> None:
     """Names are text, not markup, and every point is within the picture."""
-    root = ElementTree.fromstring(plot.throughput({1: {"<a&b>": [(1, 5.0), (8, 79.0)]}}, ceiling=80.0))
+    root = ElementTree.fromstring(
+        plot.by_clients({"<t>": {"<a&b>": [(1, 5.0), (8, 79.0)]}}, ceiling=("<c>", 80.0), powers=powers)
+    )
     for circle in root.iter("{http://www.w3.org/2000/svg}circle"):
         assert 0 < float(circle.attrib["cx"]) < plot.WIDTH
         assert plot.TOP - 1 < float(circle.attrib["cy"]) < plot.HEIGHT

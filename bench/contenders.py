@@ -1,0 +1,63 @@
+"""What the encoders' benchmark compares: how each server is started and called."""
+
+import sys
+
+from bench.peers import INFINITY
+from bench.places import MODEL
+from bench.servers import Contender
+
+NAME = "bench"
+"""What Infinity is told to call the model."""
+
+
+def _infinity(port: int, *more: str) -> list[str]:
+    where = ["--host", "127.0.0.1", "--port", str(port)]
+    what = ["--model-id", str(MODEL), "--served-model-name", NAME, "--engine", "torch", "--device", "cpu"]
+    return [INFINITY.program("infinity_emb"), "v2", *what, *where, *more]
+
+
+CONTENDERS = {
+    contender.name: contender
+    for contender in (
+        Contender(
+            "onecard",
+            "this project's embedding service, default settings but for the cache, which is off",
+            lambda port: [sys.executable, "-m", "embedding_service"],
+            "/health/ready",
+            model=MODEL.name,
+            environment=lambda port: {
+                "EMBEDDING_MODEL": str(MODEL),
+                "EMBEDDING_PORT": str(port),
+                "CACHE_ENABLED": "false",  # The texts are all different; what is measured is computing.
+            },
+        ),
+        Contender(
+            "infinity",
+            f"Infinity {INFINITY.version()}, torch engine, default settings (FP32 on a CPU)",
+            _infinity,
+            "/health",
+            "/embeddings",
+        ),
+        Contender(
+            "infinity-bf16",
+            f"Infinity {INFINITY.version()}, torch engine, --dtype bfloat16",
+            lambda port: _infinity(port, "--dtype", "bfloat16"),
+            "/health",
+            "/embeddings",
+        ),
+        Contender(
+            "infinity-plain",
+            f"Infinity {INFINITY.version()}, torch engine, --no-bettertransformer, as with optimum 2, which has none",
+            lambda port: _infinity(port, "--no-bettertransformer"),
+            "/health",
+            "/embeddings",
+        ),
+        Contender(
+            "before",
+            "sentence-transformers in FP32, called once per request in a plain FastAPI app",
+            lambda port: [sys.executable, "-m", "bench.naive", str(MODEL), str(port)],
+            "/health",
+        ),
+    )
+}
+DEFAULT = ("onecard", "infinity", "before")

@@ -1,0 +1,101 @@
+"""The upstream that answers at once, the same to everybody; a request with `"stream": true` gets a paced stream.
+
+`python -m bench.gateway.canned PORT CHUNKS MILLISECONDS`: so many chunks, so far apart. nginx gives the short answers
+where it is installed, since it is faster.
+"""
+
+import asyncio
+import json
+import sys
+
+import httptools
+import uvloop
+
+from bench.gateway.requests import MODEL
+
+USAGE = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
+ANSWER = json.dumps(
+    {
+        "id": "chatcmpl-0",
+        "object": "chat.completion",
+        "created": 0,
+        "model": MODEL,
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "It is good."}, "finish_reason": "stop"}],
+        "usage": USAGE,
+    }
+)
+STREAMED = b'"stream": true'
+JSON_HEAD = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(ANSWER)}\r\n\r\n"
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def events(count: int) -> list[bytes]:
+    """A stream's events: numbered words, the end of the answer, the end of the stream."""
+    words: list[tuple[dict[str, str], str | None]] = [({"content": f"{number} "}, None) for number in range(count - 1)]
+    chunks = [
+        {
+            "id": "chatcmpl-0",
+            "object": "chat.completion.chunk",
+            "created": 0,
+            "model": MODEL,
+            "choices": [{"index": 0, "delta": delta, "finish_reason": reason}],
+        }
+        for delta, reason in [*words, ({}, "stop")]
+    ]
+    return [*(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks), b"data: [DONE]\n\n"]
+
+
+class Upstream(asyncio.Protocol):
+    """One connection."""
+
+    def __init__(self, stream: list[bytes], seconds: float) -> None:
+        self._stream = [b"%x\r\n%s\r\n" % (len(event), event) for event in stream]
+        self._stream[-1] += b"0\r\n\r\n"
+        self._seconds = seconds
+        self._parser = httptools.HttpRequestParser(self)
+        self._streamed = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """asyncio's."""
+        self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """asyncio's."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        """asyncio's."""
+        self._parser.feed_data(data)
+
+    def on_body(self, body: bytes) -> None:
+        """httptools'."""
+        self._streamed = self._streamed or STREAMED in body
+
+    def on_message_complete(self) -> None:
+        """httptools'."""
+        if self._streamed:
+            self._streamed = False
+            self._transport.write(STREAM_HEAD)
+            self._next(0, asyncio.get_running_loop().time())
+        else:
+            self._transport.write((JSON_HEAD + ANSWER).encode())
+
+    def _next(self, number: int, due: float) -> None:
+        """Send one event; the next follows when it is due, or at once where this process is late."""
+        self._transport.write(self._stream[number])
+        if number + 1 < len(self._stream):
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_at(due + self._seconds, self._next, number + 1, due + self._seconds)
+
+
+async def serve(port: int, count: int, seconds: float) -> None:
+    """Until it is stopped."""
+    loop, stream = asyncio.get_running_loop(), events(count)
+    server = await loop.create_server(lambda: Upstream(stream, seconds), "127.0.0.1", port, backlog=4096)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    uvloop.run(serve(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]) / 1000))

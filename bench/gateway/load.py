@@ -1,0 +1,78 @@
+"""Load in a closed loop: wrk where it is installed, else clients of our own; the same for all contenders of a run."""
+
+import itertools
+import json
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvloop
+
+from bench.clients import closed_loop
+from bench.gateway.requests import HEADERS, PATH, body
+from bench.load import Tally
+from bench.servers import ServerFailed
+from bench.stats import percentile
+from bench.wire import request_bytes
+
+SCRIPT = Path(__file__).with_name("wrk.lua")
+_MARK = "figures: "
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One cell: so many clients, each sending its next request when its last is answered."""
+
+    requests: int
+    """Answered with 200."""
+    per_second: float
+    p50_ms: float | None
+    p99_ms: float | None
+    errors: dict[str, int]
+
+
+def generator() -> str:
+    """What makes the load, for the report."""
+    return "wrk, one thread" if shutil.which("wrk") else "this project's own clients (wrk is not installed)"
+
+
+def run(url: str, clients: int, seconds: float) -> Outcome:
+    """Load one server.
+
+    Raises:
+        ServerFailed: wrk fails.
+    """
+    if not shutil.which("wrk"):
+        requests = itertools.repeat(request_bytes(PATH, body(), HEADERS))
+        return summary(*uvloop.run(closed_loop(url, requests, clients=clients, seconds=seconds)))
+    headers = [part for pair in HEADERS.items() for part in pair]
+    options = ["-t", "1", "-c", str(clients), "-d", f"{max(1, round(seconds))}s", "--timeout", "60s"]
+    command = ["wrk", *options, "-s", str(SCRIPT), url, "--", body().decode(), *headers]
+    made = subprocess.run(command, capture_output=True, text=True)
+    if made.returncode:
+        raise ServerFailed(f"wrk failed:\n{made.stderr[-2000:]}")
+    return parse(made.stdout)
+
+
+def summary(tally: Tally, seconds: float) -> Outcome:
+    """The figures of our own clients."""
+    count = len(tally.latencies_ms)
+    p50, p99 = (percentile(tally.latencies_ms, share) for share in (0.5, 0.99))
+    return Outcome(count, count / seconds if seconds > 0 else 0.0, p50, p99, tally.errors)
+
+
+def parse(printed: str) -> Outcome:
+    """wrk's figures; it counts answers of any status, and says apart how many were errors.
+
+    Raises:
+        ServerFailed: there are none.
+    """
+    line = next((line for line in printed.splitlines() if line.startswith(_MARK)), None)
+    if line is None:
+        raise ServerFailed(f"wrk printed no figures:\n{printed[-2000:]}")
+    found = json.loads(line.removeprefix(_MARK))
+    errors = {name: found[name] for name in ("connect", "read", "write", "status", "timeout") if found[name]}
+    good = found["requests"] - found["status"]
+    p50, p99 = (found[name] / 1000 if found["requests"] else None for name in ("p50_us", "p99_us"))
+    return Outcome(good, good / found["microseconds"] * 1e6, p50, p99, errors)

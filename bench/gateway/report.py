@@ -1,0 +1,155 @@
+"""From measurements to `gateway.json`, `gateway.md` and `gateway.svg`. Pure but for `write`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench import files, machine, plot
+from bench.gateway.contenders import OURS
+from bench.gateway.load import Outcome
+from bench.stats import median_of, ratio
+from bench.tables import number, table
+
+FIGURES = ("per_second", "p50_ms", "p99_ms")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One cell of one contender in one round."""
+
+    contender: str
+    round: int
+    clients: int
+    outcome: Outcome
+    peak_rss_mb: float
+    """Resident memory of its processes together, in MB (10^6 bytes), the largest seen in the cell."""
+
+
+@dataclass
+class Results:
+    """All that was measured so far."""
+
+    cells: list[Measured] = field(default_factory=list)
+    streams: dict[str, Any] = field(default_factory=dict)
+
+
+def medians(cells: Sequence[Measured]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Contender → clients → medians over its rounds, the peak of memory, the sum of errors."""
+    found: dict[str, dict[str, list[Measured]]] = {}
+    for made in sorted(cells, key=lambda each: each.clients):
+        found.setdefault(made.contender, {}).setdefault(str(made.clients), []).append(made)
+    return {name: {key: _median(each) for key, each in by_clients.items()} for name, by_clients in found.items()}
+
+
+def _median(visits: Sequence[Measured]) -> dict[str, Any]:
+    return {
+        "rounds": len(visits),
+        **{name: _rounded(median_of([getattr(visit.outcome, name) for visit in visits])) for name in FIGURES},
+        "errors": sum(sum(visit.outcome.errors.values()) for visit in visits),
+        "peak_rss_mb": round(max(visit.peak_rss_mb for visit in visits), 1),
+    }
+
+
+def ratios(summary: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
+    """This gateway's throughput over each other's, by clients."""
+    ours = summary.get(OURS, {})
+    return {
+        f"{OURS}/{name}": {
+            key: _rounded(ratio(ours[key]["per_second"], cells.get(key, {}).get("per_second"))) for key in ours
+        }
+        for name, cells in summary.items()
+        if name != OURS and ours
+    }
+
+
+def added_ms(summary: Mapping[str, Any]) -> dict[str, float | None]:
+    """What each relay adds to the median of one client that calls the upstream directly, in ms."""
+    direct = summary.get("direct", {}).get("1", {}).get("p50_ms")
+    found = {name: cells.get("1", {}).get("p50_ms") for name, cells in summary.items() if name != "direct"}
+    return {name: None if direct is None or p50 is None else round(p50 - direct, 3) for name, p50 in found.items()}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+def as_json(head: Mapping[str, Any], contenders: Mapping[str, str], results: Results) -> dict[str, Any]:
+    """Everything, the single measurements too."""
+    summary = medians(results.cells)
+    return {
+        "machine": dict(head),
+        "contenders": dict(contenders),
+        "medians": summary,
+        "ratios": ratios(summary),
+        "added_p50_ms": added_ms(summary),
+        "streams": results.streams,
+        "cells": [asdict(made) for made in results.cells],
+    }
+
+
+def as_markdown(document: Mapping[str, Any]) -> str:
+    """The report for a person."""
+    summary, head = document["medians"], document["machine"]
+    keys = list(dict.fromkeys(key for cells in summary.values() for key in cells))
+    clients = [f"{key} client{'s' if key != '1' else ''}" for key in keys]
+    parts = [
+        "# The gateway beside other relays: one machine, one run, the same upstream",
+        f"{machine.line(head)} · load: {head['load_generator']}",
+        "Medians over rounds. [What is measured, and what this does not say](../README.md#the-gateway).",
+        "\n".join(f"- **{name}**: {what}" for name, what in document["contenders"].items()),
+        "## Throughput, requests a second",
+        table([["", *clients], *([name, *_column(cells, keys, "per_second", 0)] for name, cells in summary.items())]),
+        *_ratio_part(document["ratios"], keys, clients),
+        "![throughput by clients](gateway.svg)",
+        "## Added to the median of one client",
+        table([["", "ms"], *([name, number(value, 2)] for name, value in document["added_p50_ms"].items())]),
+        "## All cells",
+        table(_detail_rows(summary)),
+        *_stream_part(document["streams"]),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _ratio_part(found: Mapping[str, Any], keys: Sequence[str], clients: Sequence[str]) -> list[str]:
+    rows = [[name, *(number(cells.get(key), 2) for key in keys)] for name, cells in found.items()]
+    return ["## Ratios of throughput", table([["", *clients], *rows])] if rows else []
+
+
+def _column(cells: Mapping[str, Any], keys: Sequence[str], figure: str, digits: int) -> list[str]:
+    return [number(cells.get(key, {}).get(figure), digits) for key in keys]
+
+
+def _detail_rows(summary: Mapping[str, Any]) -> list[list[str]]:
+    rows = [["contender, clients", "requests/s", "p50 ms", "p99 ms", "errors", "peak RSS MB", "rounds"]]
+    for name, cells in summary.items():
+        for key, cell in cells.items():
+            figures = [number(cell["per_second"], 0), number(cell["p50_ms"], 2), number(cell["p99_ms"], 2)]
+            counts = [str(cell["errors"]), number(cell["peak_rss_mb"], 0), str(cell["rounds"])]
+            rows.append([f"{name}, {key}", *figures, *counts])
+    return rows
+
+
+def _stream_part(streams: Mapping[str, Any]) -> list[str]:
+    if not streams:
+        return []
+    rows = [["streams at a time", number(streams["streams"], 0)]]
+    rows.append(["whole and in order", number(streams["whole"], 0)])
+    rows.append(["chunks each, ms apart", f"{streams['chunks']}, {streams['chunk_ms']:g}"])
+    rows.append(["seconds; paced alone it is", f"{streams['seconds']:.1f}; {streams['paced_seconds']:.1f}"])
+    rows.append(["first chunk, p50 and p99, ms", f"{streams['first_p50_ms']:.0f}; {streams['first_p99_ms']:.0f}"])
+    memory = " → ".join(number(streams[f"rss_mb_{when}"], 0) for when in ("before", "peak", "after"))
+    rows.append(["gateway's resident memory before → peak → after, MB", memory])
+    lost = [f"Lost: {streams['errors']}"] if streams["errors"] else []
+    return ["## Streams through this gateway", table([["", ""], *rows]), *lost]
+
+
+def write(folder: Path, head: Mapping[str, Any], contenders: Mapping[str, str], results: Results) -> None:
+    """All three files."""
+    document = as_json(head, contenders, results)
+    title = "requests a second by clients"
+    lines = {
+        name: [(int(key), cell["per_second"]) for key, cell in cells.items()]
+        for name, cells in document["medians"].items()
+    }
+    files.write(folder, "gateway", document, as_markdown(document), plot.by_clients({title: lines}, powers=True))

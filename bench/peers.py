@@ -1,0 +1,91 @@
+"""Peers in environments of their own, beside the project's: theirs and ours need different versions."""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+from bench.places import LOGS, ROOT, WORK
+from tools.install import TORCH_CPU_INDEX
+
+
+class InstallFailed(Exception):
+    """pip said no; the message says where it says why."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Somebody else's server, with pinned versions of all it needs."""
+
+    name: str
+    """Of its requirements file and its folder."""
+    title: str
+    distribution: str
+    """Whose version is the peer's."""
+    cost: str
+    """What installing it takes, for the screen."""
+
+    @property
+    def requirements(self) -> Path:
+        """The file of pins."""
+        return ROOT / "bench" / f"requirements-{self.name}.txt"
+
+    @property
+    def folder(self) -> Path:
+        """Its environment."""
+        return WORK / self.name
+
+    @property
+    def log(self) -> Path:
+        """What pip printed."""
+        return LOGS / f"install-{self.name}.log"
+
+    def program(self, name: str) -> str:
+        """A command of its environment."""
+        return str(self.folder / "bin" / name)
+
+    def pins(self) -> dict[str, str]:
+        """Distribution → version."""
+        lines = self.requirements.read_text().splitlines()
+        return dict(line.split("==") for line in lines if line and not line.startswith("#"))
+
+    def version(self) -> str:
+        """Its own."""
+        return self.pins()[self.distribution]
+
+
+INFINITY = Peer("infinity", "Infinity", "infinity-emb", "2 minutes and 1.5 GB")
+LITELLM = Peer("litellm", "LiteLLM", "litellm", "a minute and 800 MB")
+
+
+def install(peer: Peer) -> None:
+    """Make the peer's environment, unless it is there and of these very pins.
+
+    Raises:
+        InstallFailed: pip fails.
+    """
+    done = peer.folder / "installed"
+    recipe = blake2b(peer.requirements.read_bytes(), digest_size=8).hexdigest()
+    if done.is_file() and done.read_text() == recipe:
+        return
+    where = peer.folder.relative_to(ROOT)
+    print(f"Installing {peer.title} {peer.version()} into {where} (about {peer.cost}, once)", flush=True)
+    subprocess.run([sys.executable, "-m", "venv", "--clear", str(peer.folder)], check=True)
+    pins = peer.pins()
+    if "torch" in pins:
+        torch = f"torch=={pins['torch']}+cpu"
+        if not _pip(peer, [torch]) and not _pip(peer, [torch, "--index-url", TORCH_CPU_INDEX]):
+            raise InstallFailed(f"torch's CPU build cannot be installed; see {peer.log.relative_to(ROOT)}")
+    others = peer.folder / "packages.txt"
+    others.write_text("".join(f"{name}=={pin}\n" for name, pin in pins.items() if name != "torch"))
+    if not _pip(peer, ["-r", str(others)]):
+        raise InstallFailed(f"{peer.title} cannot be installed; see {peer.log.relative_to(ROOT)}")
+    done.write_text(recipe)
+
+
+def _pip(peer: Peer, arguments: list[str]) -> bool:
+    command = [peer.program("python"), "-m", "pip", "install", "--no-deps", "--progress-bar", "off", *arguments]
+    peer.log.parent.mkdir(parents=True, exist_ok=True)
+    with peer.log.open("a") as log:
+        return subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode == 0

