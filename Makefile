@@ -1,7 +1,8 @@
 # `make` shows what there is. Everything but `clean` and `down` installs first, if something is new.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install models up demo down status logs plan test lint lock bench-encoders bench-overload clean
+.PHONY: help install models up demo down status logs plan test lint lock clean \
+	bench-encoders bench-overload bench-gateway bench-llm bench-cache
 
 PYTHON ?= python3.11
 FLAVOUR ?= $(if $(wildcard /dev/nvidia[0-9]* /dev/dxg),cuda,cpu)
@@ -58,6 +59,16 @@ bench-encoders: $(STAMP) ## Measure the encoder beside its peers; a short look w
 
 bench-overload: $(STAMP) ## Flood the encoder with four times what it can do
 	@$(BIN)/python -m bench.overload $(options)
+
+bench-gateway: $(STAMP) ## Measure the gateway beside other relays; options=--quick, or options=--soak for its memory
+	@$(BIN)/python -m bench.gateway $(options)
+
+bench-llm: $(STAMP) ## Measure vLLM directly and through the gateway; a short look with options=--quick
+	@$(BIN)/python -m standins train --out .onecard/models
+	@$(BIN)/python -m bench.llm $(options)
+
+bench-cache: $(STAMP) ## Measure what the cache saves; a short look with options=--quick
+	@$(BIN)/python -m bench.cache $(options)
 
 clean: down ## Stop everything; remove the environment and all caches, but not the models
 	rm -rf .venv .venvs .onecard/run .onecard/logs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -70,8 +70,8 @@ def measure_relays(names: list[str], plan: Plan, results: report.Results, head: 
                 for clients in plan.clients:
                     with Watch(servers[name].pid) as watch:
                         outcome = load.run(servers[name].url, clients, plan.seconds)
-                    results.cells.append(report.Measured(name, number, clients, outcome, watch.peak_bytes / 1e6))
-                    progress.step(f"round {number + 1}: {name}, {clients} clients: {outcome.per_second:.0f} requests/s")
+                    results.visits.append(report.visit(name, number, clients, outcome, watch.peak_bytes / 1e6))
+                    progress.step(f"round {number + 1}: {name}, {clients} clients: {load.line(outcome)}")
             report.write(folder, head, {name: server.contender.what for name, server in servers.items()}, results)
 
 

@@ -76,3 +76,10 @@ def parse(printed: str) -> Outcome:
     good = found["requests"] - found["status"]
     p50, p99 = (found[name] / 1000 if found["requests"] else None for name in ("p50_us", "p99_us"))
     return Outcome(good, good / found["microseconds"] * 1e6, p50, p99, errors)
+
+
+def line(outcome: Outcome) -> str:
+    """One cell for the screen."""
+    p50 = "-" if outcome.p50_ms is None else f"{outcome.p50_ms:.2f} ms"
+    troubles = f", errors {outcome.errors}" if outcome.errors else ""
+    return f"{outcome.per_second:.0f} requests/s, p50 {p50}{troubles}"

@@ -8,83 +8,49 @@ from typing import Any
 from bench import files, machine, plot
 from bench.gateway.contenders import OURS
 from bench.gateway.load import Outcome
-from bench.stats import median_of, ratio
 from bench.tables import number, table
-
-FIGURES = ("per_second", "p50_ms", "p99_ms")
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One cell of one contender in one round."""
-
-    contender: str
-    round: int
-    clients: int
-    outcome: Outcome
-    peak_rss_mb: float
-    """Resident memory of its processes together, in MB (10^6 bytes), the largest seen in the cell."""
+from bench.visits import Visit, medians, ratios, rounded
 
 
 @dataclass
 class Results:
     """All that was measured so far."""
 
-    cells: list[Measured] = field(default_factory=list)
+    visits: list[Visit] = field(default_factory=list)
+    """Cells are numbers of clients."""
     streams: dict[str, Any] = field(default_factory=dict)
 
 
-def medians(cells: Sequence[Measured]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Contender → clients → medians over its rounds, the peak of memory, the sum of errors."""
-    found: dict[str, dict[str, list[Measured]]] = {}
-    for made in sorted(cells, key=lambda each: each.clients):
-        found.setdefault(made.contender, {}).setdefault(str(made.clients), []).append(made)
-    return {name: {key: _median(each) for key, each in by_clients.items()} for name, by_clients in found.items()}
-
-
-def _median(visits: Sequence[Measured]) -> dict[str, Any]:
-    return {
-        "rounds": len(visits),
-        **{name: _rounded(median_of([getattr(visit.outcome, name) for visit in visits])) for name in FIGURES},
-        "errors": sum(sum(visit.outcome.errors.values()) for visit in visits),
-        "peak_rss_mb": round(max(visit.peak_rss_mb for visit in visits), 1),
+def visit(contender: str, number: int, clients: int, outcome: Outcome, peak_rss_mb: float) -> Visit:
+    """One cell; `peak_rss_mb` is the largest resident memory of its processes together, in MB (10^6 bytes)."""
+    figures = {
+        "per_second": outcome.per_second,
+        "p50_ms": outcome.p50_ms,
+        "p99_ms": outcome.p99_ms,
+        "errors": sum(outcome.errors.values()),
+        "peak_rss_mb": peak_rss_mb,
     }
-
-
-def ratios(summary: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
-    """This gateway's throughput over each other's, by clients."""
-    ours = summary.get(OURS, {})
-    return {
-        f"{OURS}/{name}": {
-            key: _rounded(ratio(ours[key]["per_second"], cells.get(key, {}).get("per_second"))) for key in ours
-        }
-        for name, cells in summary.items()
-        if name != OURS and ours
-    }
+    return Visit(contender, str(clients), number, figures)
 
 
 def added_ms(summary: Mapping[str, Any]) -> dict[str, float | None]:
     """What each relay adds to the median of one client that calls the upstream directly, in ms."""
     direct = summary.get("direct", {}).get("1", {}).get("p50_ms")
     found = {name: cells.get("1", {}).get("p50_ms") for name, cells in summary.items() if name != "direct"}
-    return {name: None if direct is None or p50 is None else round(p50 - direct, 3) for name, p50 in found.items()}
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)
+    return {name: None if direct is None or p50 is None else rounded(p50 - direct) for name, p50 in found.items()}
 
 
 def as_json(head: Mapping[str, Any], contenders: Mapping[str, str], results: Results) -> dict[str, Any]:
     """Everything, the single measurements too."""
-    summary = medians(results.cells)
+    summary = medians(results.visits, largest=("errors", "peak_rss_mb"))
     return {
         "machine": dict(head),
         "contenders": dict(contenders),
         "medians": summary,
-        "ratios": ratios(summary),
+        "ratios": ratios(summary, OURS, "per_second"),
         "added_p50_ms": added_ms(summary),
         "streams": results.streams,
-        "cells": [asdict(made) for made in results.cells],
+        "visits": [asdict(visit) for visit in results.visits],
     }
 
 
@@ -121,11 +87,11 @@ def _column(cells: Mapping[str, Any], keys: Sequence[str], figure: str, digits: 
 
 
 def _detail_rows(summary: Mapping[str, Any]) -> list[list[str]]:
-    rows = [["contender, clients", "requests/s", "p50 ms", "p99 ms", "errors", "peak RSS MB", "rounds"]]
+    rows = [["contender, clients", "requests/s", "p50 ms", "p99 ms", "errors in a round", "peak RSS MB", "rounds"]]
     for name, cells in summary.items():
         for key, cell in cells.items():
             figures = [number(cell["per_second"], 0), number(cell["p50_ms"], 2), number(cell["p99_ms"], 2)]
-            counts = [str(cell["errors"]), number(cell["peak_rss_mb"], 0), str(cell["rounds"])]
+            counts = [number(cell["errors"], 0), number(cell["peak_rss_mb"], 0), str(cell["rounds"])]
             rows.append([f"{name}, {key}", *figures, *counts])
     return rows
 

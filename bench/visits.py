@@ -1,0 +1,56 @@
+"""Rounds over contenders and cells, put together: medians and ratios. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.stats import median_of, ratio
+
+Summary = Mapping[str, Mapping[str, Mapping[str, Any]]]
+"""Contender → cell → figures."""
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One cell of one contender in one round."""
+
+    contender: str
+    cell: str
+    """Such as the number of clients."""
+    round: int
+    figures: Mapping[str, float | None]
+    """By name, with the unit in it; None where nothing was measured."""
+
+
+def medians(visits: Iterable[Visit], *, largest: Sequence[str] = ()) -> dict[str, dict[str, dict[str, Any]]]:
+    """Contender → cell → the median of each figure over the rounds; of those in `largest`, the largest."""
+    found: dict[str, dict[str, list[Mapping[str, float | None]]]] = {}
+    for visit in visits:
+        found.setdefault(visit.contender, {}).setdefault(visit.cell, []).append(visit.figures)
+    return {name: {cell: _together(rounds, largest) for cell, rounds in cells.items()} for name, cells in found.items()}
+
+
+def _together(rounds: Sequence[Mapping[str, float | None]], largest: Sequence[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {"rounds": len(rounds)}
+    for name in dict.fromkeys(name for figures in rounds for name in figures):
+        values = [figures.get(name) for figures in rounds]
+        there = [value for value in values if value is not None]
+        found[name] = rounded(max(there, default=None) if name in largest else median_of(values))
+    return found
+
+
+def ratios(summary: Summary, ours: str, figure: str) -> dict[str, dict[str, float | None]]:
+    """Our `figure` over each other contender's, by cell."""
+    mine = summary.get(ours, {})
+    return {
+        f"{ours}/{name}": {
+            cell: rounded(ratio(mine[cell].get(figure), cells.get(cell, {}).get(figure))) for cell in mine
+        }
+        for name, cells in summary.items()
+        if name != ours and mine
+    }
+
+
+def rounded(value: float | None) -> float | None:
+    """To three places."""
+    return None if value is None else round(value, 3)
