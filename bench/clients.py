@@ -54,7 +54,7 @@ async def closed_loop(
                     await asyncio.sleep(PAUSE_AFTER_ERROR_SECONDS)
 
     await asyncio.gather(*(one() for _ in range(clients)))
-    return tally, tally.last - started
+    return tally, max(0.0, tally.last - started)
 
 
 async def open_loop(url: str, requests: Iterable[bytes], *, rate: float, note: Note = nothing) -> Tally:

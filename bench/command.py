@@ -3,13 +3,13 @@
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import typer
 
 from bench import machine
 from bench.peers import InstallFailed
-from bench.servers import ServerFailed
+from bench.servers import Contender, Server, ServerFailed
 
 
 def say(text: str) -> None:
@@ -30,6 +30,14 @@ def numbers(given: str) -> list[int]:
     if not found or min(found) < 1:
         raise typer.BadParameter(f"'{given}' is not a list of whole numbers from 1, such as 1,8,32")
     return found
+
+
+def started(stack: ExitStack, contender: Contender) -> Server:
+    """A server that is ready; `stack` stops it."""
+    say(f"Starting {contender.name}: {contender.what}")
+    server = stack.enter_context(Server(contender))
+    server.wait_ready()
+    return server
 
 
 @contextmanager

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from prometheus_client import CollectorRegistry
-from transformers import BertConfig, BertForSequenceClassification
 
 from bench import weights
 from embedding_service.engine import SentenceEncoder
@@ -62,9 +61,7 @@ def load(model: str, folder: Path, device: Device) -> LoadedEngine[Any]:
     if model == "encoder":
         weights.build(folder)
         return SentenceEncoder(ModelFolder(folder, model, "random", None), device)
-    torch.manual_seed(weights.SEED)
-    config = BertConfig(vocab_size=weights.VOCABULARY, id2label={0: "negative", 1: "positive"})
-    BertForSequenceClassification(config).save_pretrained(folder)
+    weights.write_classifier(folder)
     return Classifier(ModelFolder(folder, model, "random", None), device)
 
 

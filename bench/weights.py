@@ -6,10 +6,11 @@ sentence-transformers 3 (which Infinity needs) and 6 (which this project uses) w
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.places import MODEL, SAMPLE_REVIEWS
+from bench.places import CLASSIFIER, MODEL, SAMPLE_REVIEWS
 from bench.texts import NUMBERED
 
 SEED = 20240501
@@ -42,14 +43,22 @@ def ready(folder: Path = MODEL) -> bool:
 
 
 def build(folder: Path = MODEL) -> None:
-    """Write the model, anew if it is unfinished or of an older recipe. About 10 s and 450 MB."""
-    if ready(folder):
-        return
+    """Write the sentence encoder, anew if it is unfinished or of an older recipe. About 10 s and 450 MB."""
+    if not ready(folder):
+        _build(folder, _write_weights, write_modules)
+
+
+def build_classifier(folder: Path = CLASSIFIER) -> None:
+    """Write a sentiment classifier on the same network; as `build`."""
+    if not ready(folder):
+        _build(folder, write_classifier)
+
+
+def _build(folder: Path, *writers: Callable[[Path], None]) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    write_tokenizer(folder)
-    _write_weights(folder)
-    write_modules(folder)
+    for write in (write_tokenizer, *writers):
+        write(folder)
     (folder / _DONE).write_text(json.dumps(_RECIPE))
 
 
@@ -87,6 +96,16 @@ def _write_weights(folder: Path) -> None:
     torch.manual_seed(SEED)
     config = BertConfig(vocab_size=VOCABULARY, hidden_size=SIZE, num_hidden_layers=12, num_attention_heads=12)
     BertModel(config).eval().save_pretrained(folder)
+
+
+def write_classifier(folder: Path) -> None:
+    """The classifier's weights and labels, without a tokenizer."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(SEED)
+    config = BertConfig(vocab_size=VOCABULARY, id2label={0: "negative", 1: "positive"})
+    BertForSequenceClassification(config).save_pretrained(folder)
 
 
 def write_modules(folder: Path) -> None:

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from bench import files, machine, peers
-from bench.command import ends_in_order, numbers, say
+from bench.command import ends_in_order, numbers, say, started
 from bench.gateway import contenders, load, report, soak, streams
 from bench.memory import Watch
 from bench.redis import redis
 from bench.rounds import Progress, rotated
-from bench.servers import Contender, Server
+from bench.servers import Contender
 
 CLIENTS = "1,16,64,256"
 QUICK_CLIENTS = "1,64"
@@ -45,14 +45,6 @@ def names_of(given: str) -> list[str]:
         if name not in contenders.RELAYS:
             raise typer.BadParameter(f"no relay '{name}'; there are {', '.join(contenders.RELAYS)}")
     return found
-
-
-def started(stack: ExitStack, contender: Contender) -> Server:
-    """A server that is ready; `stack` stops it."""
-    say(f"Starting {contender.name}: {contender.what}")
-    server = stack.enter_context(Server(contender))
-    server.wait_ready()
-    return server
 
 
 def measure_relays(names: list[str], plan: Plan, results: report.Results, head: dict[str, Any], folder: Path) -> None:

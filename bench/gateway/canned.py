@@ -25,8 +25,10 @@ ANSWER = json.dumps(
     }
 )
 STREAMED = b'"stream": true'
-JSON_HEAD = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(ANSWER)}\r\n\r\n"
-STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+_OK = f"HTTP/1.1 200 OK\r\nx-onecard-model: {MODEL}@canned:{'0' * 16}\r\n"
+"""With the name of a model: the gateway keeps no answer of one that it does not know."""
+JSON_HEAD = f"{_OK}content-type: application/json\r\ncontent-length: {len(ANSWER)}\r\n\r\n"
+STREAM_HEAD = f"{_OK}content-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n".encode()
 
 
 def events(count: int) -> list[bytes]:

@@ -1,0 +1,77 @@
+"""`python -m bench.cache`, which is `make bench-cache`: what the cache saves."""
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvloop
+
+from bench import files, machine, weights
+from bench.cache import measure, report, services
+from bench.cache.workload import KINDS, zipf
+from bench.command import ends_in_order, say
+from bench.places import MODEL, ROOT
+from bench.rounds import Progress
+from bench.visits import Visit
+
+DISTINCT = 10_000
+"""Texts of the workload."""
+REQUESTS = 200_000
+EXPONENT = 1.0
+BLOCK, QUICK_BLOCK = 1_000, 200
+
+
+def prepare() -> None:
+    """Both models, whatever is missing."""
+    say(f"Models are in {MODEL.parent.relative_to(ROOT)}; the first time they are made (20 s)")
+    weights.build()
+    weights.build_classifier()
+
+
+def measure_latencies(stack: services.Stack, rounds: int, seconds: float, results: report.Results) -> None:
+    """Every kind of request, as hits and as misses, in rounds."""
+    progress = Progress(rounds * len(KINDS) * 2, say)
+    ways = {"hit": measure.hits, "miss": measure.misses}
+    for number in range(rounds):
+        for kind in KINDS:
+            for name in sorted(ways, reverse=number % 2 == 1):
+                seed = f"round {number} {kind} {name}"
+                figures = uvloop.run(ways[name](stack.gateway.url, kind, seconds, seed))
+                results.visits.append(Visit(name, kind, number, figures))
+                p50, p99 = figures["p50_ms"] or 0, figures["p99_ms"] or 0
+                progress.step(f"round {number + 1}: {kind}, {name}: p50 {p50:.2f} ms, p99 {p99:.2f} ms")
+
+
+def main(
+    round_count: Annotated[int, typer.Option("--rounds", min=1, max=5, help="Visits to each cell.")] = 3,
+    seconds: Annotated[float, typer.Option(min=1, max=10, help="Length of one measurement.")] = 5.0,
+    workload_seconds: Annotated[float, typer.Option(min=1, max=600, help="Length of the workload.")] = 180.0,
+    out: Annotated[Path | None, typer.Option(help="Folder for results; bench/results unless --quick.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A look only: one round, 2 s, 20 s of the workload.")] = False,
+) -> None:
+    """Measure the cache on this machine, through the gateway, and write cache.json, .md and .svg.
+
+    The whole takes about ten minutes; nothing else should run meanwhile. Ctrl-C stops all servers.
+    """
+    if quick:
+        round_count, seconds, workload_seconds = 1, min(seconds, 2.0), min(workload_seconds, 20.0)
+    folder, results = files.folder_for(out, quick=quick), report.Results()
+    head = machine.describe("python -m bench.cache " + " ".join(sys.argv[1:]))
+    draws = zipf(REQUESTS, DISTINCT, EXPONENT, seed="zipf")
+    size = QUICK_BLOCK if quick else BLOCK
+    with ends_in_order():
+        prepare()
+        with ExitStack() as stack:
+            cached = services.start(stack, cached=True)
+            measure_latencies(cached, round_count, seconds, results)
+            uncached = services.start(stack, cached=False)
+            going = measure.workload(cached, uncached, draws, size=size, seconds=workload_seconds, say=say)
+            results.blocks, results.draws = uvloop.run(going), draws
+        report.write(folder, head, results)
+    files.show(folder, "cache")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,115 @@
+"""Hits beside misses, at a rate and in a closed loop; and the same workload with the cache and without it."""
+
+import itertools
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from bench import texts, weights
+from bench.cache.services import Stack
+from bench.cache.workload import request
+from bench.clients import closed_loop, open_loop
+from bench.load import Tally
+from bench.stats import percentile, ratio
+from bench.wire import Answer
+
+HIT_RATE = 100.0
+"""Requests a second."""
+MISS_RATES = {"embedding": 20.0, "sentiment": 20.0, "chat": 100.0, "stream": 100.0}
+"""The same for misses; BERT-base on a small CPU does not keep up with more. The canned LLM does."""
+KNOWN = 100
+"""Texts that hits are about."""
+CLIENTS = 32
+MOST_PER_SECOND = {"embedding": 200, "sentiment": 200, "chat": 4_000, "stream": 4_000}
+"""Requests that are made ready for each second of misses in a closed loop; who is faster ends it early."""
+
+Figures = dict[str, float | None]
+
+
+def supply(kind: str, count: int, seed: str) -> list[bytes]:
+    """Requests about new texts."""
+    return [request(kind, text) for text in texts.make(weights.reviews(), count, seed=seed)]
+
+
+class Seen:
+    """Counts what the cache said of each answer."""
+
+    def __init__(self) -> None:
+        self.states: Counter[str] = Counter()
+
+    def __call__(self, answer: Answer) -> None:
+        """Note one."""
+        self.states[answer.headers.get("x-cache", "none")] += 1
+
+    def share(self, state: str) -> float | None:
+        """Of all answers."""
+        return self.states[state] / self.states.total() if self.states else None
+
+
+def figures_of(tally: Tally, seen: Seen, state: str) -> Figures:
+    """Latencies, and the share that was what it should be."""
+    return {
+        "p50_ms": percentile(tally.latencies_ms, 0.5),
+        "p99_ms": percentile(tally.latencies_ms, 0.99),
+        "share_as_meant": seen.share(state),
+        "errors": sum(tally.errors.values()),
+    }
+
+
+async def loops(url: str, one: Iterator[bytes], many: Iterator[bytes], seconds: float) -> Figures:
+    """A closed loop of one client, then one of many."""
+    single, _ = await closed_loop(url, one, clients=1, seconds=seconds / 2)
+    tally, took = await closed_loop(url, many, clients=CLIENTS, seconds=seconds / 2)
+    return {"single_p50_ms": percentile(single.latencies_ms, 0.5), "per_second": ratio(len(tally.latencies_ms), took)}
+
+
+async def hits(url: str, kind: str, seconds: float, seed: str) -> Figures:
+    """Known texts: requests at a rate, then closed loops."""
+    known = supply(kind, KNOWN, "known")
+    await closed_loop(url, iter(known), clients=4, seconds=600)
+    seen, again = Seen(), itertools.cycle(known)
+    tally = await open_loop(url, itertools.islice(again, int(HIT_RATE * seconds)), rate=HIT_RATE, note=seen)
+    return {**figures_of(tally, seen, "hit"), **await loops(url, again, again, seconds)}
+
+
+async def misses(url: str, kind: str, seconds: float, seed: str) -> Figures:
+    """New texts, in the same three ways."""
+    seen, rate, most = Seen(), MISS_RATES[kind], int(MOST_PER_SECOND[kind] * seconds / 2)
+    tally = await open_loop(url, supply(kind, int(rate * seconds), seed), rate=rate, note=seen)
+    one, many = (iter(supply(kind, most, f"{seed}, {way}")) for way in ("one", "many"))
+    return {**figures_of(tally, seen, "miss"), **await loops(url, one, many, seconds)}
+
+
+async def block(stack: Stack, requests: Iterator[bytes]) -> dict[str, Any]:
+    """One block of the workload: seconds it took, texts that the model read for it, answers by `x-cache`."""
+    before, seen = stack.computed(), Seen()
+    tally, took = await closed_loop(stack.gateway.url, requests, clients=CLIENTS, seconds=600, note=seen)
+    return {
+        "requests": len(tally.latencies_ms),
+        "seconds": round(took, 3),
+        "computed": stack.computed() - before,
+        "p50_ms": percentile(tally.latencies_ms, 0.5),
+        "p99_ms": percentile(tally.latencies_ms, 0.99),
+        "x_cache": dict(seen.states),
+        "errors": tally.errors,
+    }
+
+
+async def workload(
+    cached: Stack, uncached: Stack, draws: list[int], *, size: int, seconds: float, say: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """Blocks of `size` requests, each sent to both, in turns, until `seconds` are over or all are sent."""
+    reviews = texts.make(weights.reviews(), max(draws) + 1, seed="zipf")
+    end, done = time.monotonic() + seconds, []
+    for number, start in enumerate(range(0, len(draws), size)):
+        if time.monotonic() > end:
+            break
+        pair = {"cached": cached, "uncached": uncached}
+        made: dict[str, Any] = {}
+        for name in sorted(pair, reverse=number % 2 == 1):
+            requests = (request("embedding", reviews[draw]) for draw in draws[start : start + size])
+            made[name] = await block(pair[name], requests)
+        done.append(made)
+        say(f"{start + size:,} requests: " + ", ".join(f"{name} {made[name]['seconds']:.1f} s" for name in pair))
+    return done

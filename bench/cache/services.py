@@ -1,0 +1,82 @@
+"""The services: both encoders with BERT-base's weights, an LLM that answers at once, the gateway, Redis."""
+
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from urllib.request import urlopen
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from bench.command import started
+from bench.gateway.contenders import canned
+from bench.places import CLASSIFIER, MODEL
+from bench.redis import redis
+from bench.servers import Contender, Server
+
+STREAM_CHUNKS = 32
+"""Of the canned LLM; they come at once."""
+COMPUTED = "onecard_batch_texts_sum"
+"""An encoder's counter of texts that its model has read."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A gateway and what is behind it."""
+
+    gateway: Server
+    embedding: Server
+    sentiment: Server
+
+    def computed(self) -> float:
+        """Texts that the encoders' models have read so far."""
+        return sum(metric(server, COMPUTED) for server in (self.embedding, self.sentiment))
+
+
+def metric(server: Server, name: str) -> float:
+    """The sum of one of a server's own metrics over its labels."""
+    with urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=30) as answer:
+        families = text_string_to_metric_families(answer.read().decode())
+    return sum(sample.value for family in families for sample in family.samples if sample.name == name)
+
+
+def encoder(kind: str, name: str, settings: dict[str, str]) -> Contender:
+    """`embedding` or `sentiment`."""
+    return Contender(
+        f"{name}-{kind}",
+        f"the {kind} service on BERT-base's shape, {name}",
+        lambda port: [sys.executable, "-m", f"{kind}_service"],
+        "/health/ready",
+        environment=lambda port: {
+            "EMBEDDING_MODEL": str(MODEL),
+            "SENTIMENT_MODEL": str(CLASSIFIER),
+            f"{kind.upper()}_PORT": str(port),
+            **settings,
+        },
+    )
+
+
+def gateway(name: str, urls: dict[str, str], settings: dict[str, str]) -> Contender:
+    """In front of all three."""
+    return Contender(
+        f"{name}-gateway",
+        f"the gateway, {name}",
+        lambda port: [sys.executable, "-m", "gateway"],
+        "/health/ready",
+        path="",
+        environment=lambda port: {**urls, "GATEWAY_PORT": str(port), **settings},
+    )
+
+
+def start(stack: ExitStack, *, cached: bool) -> Stack:
+    """All of them, with a Redis of their own if `cached`; `stack` stops them."""
+    name = "cached" if cached else "uncached"
+    settings = {"CACHE_ENABLED": str(cached).lower()}
+    if cached:
+        settings["REDIS_PORT"] = str(started(stack, redis()).port)
+    llm = started(stack, Contender(f"{name}-llm", "a canned LLM", canned(STREAM_CHUNKS, 0), None))
+    embedding, sentiment = (started(stack, encoder(kind, name, settings)) for kind in ("embedding", "sentiment"))
+    urls = {
+        f"{kind}_URL": f"http://127.0.0.1:{server.port}"
+        for kind, server in (("LLM", llm), ("EMBEDDING", embedding), ("SENTIMENT", sentiment))
+    }
+    return Stack(started(stack, gateway(name, urls, settings)), embedding, sentiment)

@@ -1,0 +1,95 @@
+"""`python -m bench.llm`, which is `make bench-llm`: vLLM directly and through the gateway."""
+
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvloop
+
+from bench import files, machine
+from bench.command import ends_in_order, numbers, say, started
+from bench.llm import contenders, measure, report
+from bench.rounds import Progress, rotated
+from bench.servers import Server
+from bench.visits import Visit
+
+CLIENTS = "1,8,32"
+QUICK_CLIENTS = "1,8"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured."""
+
+    rounds: int
+    seconds: float
+    """Length of one cell."""
+    clients: list[int]
+    pairs: int
+    """Streams of each contender in one round."""
+
+    def clients_of(self, name: str) -> list[int]:
+        """One request at a time is what «before» is."""
+        return [1] if name == contenders.BEFORE else self.clients
+
+
+def start_all(stack: ExitStack, models: Path) -> dict[str, Server]:
+    """The three servers, warm; `stack` stops them."""
+    vllm = started(stack, contenders.vllm(models))
+    gateway = started(stack, contenders.gateway(vllm.port))
+    before = started(stack, contenders.before(models))
+    servers = {server.contender.name: server for server in (vllm, gateway, before)}
+    for name, server in servers.items():
+        uvloop.run(measure.throughput(server, 4, 2.0, f"warm-up {name}"))
+    return servers
+
+
+def measure_all(servers: dict[str, Server], plan: Plan, results: report.Results) -> None:
+    """One round after the other; the contenders take turns in being first."""
+    cells = sum(len(plan.clients_of(name)) for name in servers)
+    progress = Progress(plan.rounds * (cells + 1), say)
+    for number in range(plan.rounds):
+        for name in rotated([*servers], number):
+            for clients in plan.clients_of(name):
+                # The same prompts for nobody: vLLM keeps the beginnings of those that it has seen.
+                seed = f"round {number} {name} {clients}"
+                figures = uvloop.run(measure.throughput(servers[name], clients, plan.seconds, seed))
+                results.visits.append(Visit(name, str(clients), number, figures))
+                progress.step(f"round {number + 1}: {name}, {clients} clients: {figures[report.RATE]:.0f} tokens/s")
+        pair = [servers[contenders.DIRECT], servers[contenders.OURS]]
+        results.first_tokens.append(uvloop.run(measure.first_tokens(pair, plan.pairs, f"first tokens {number}")))
+        progress.step(f"round {number + 1}: first tokens")
+
+
+def main(
+    round_count: Annotated[int, typer.Option("--rounds", min=1, max=5, help="Visits to each cell.")] = 3,
+    seconds: Annotated[float, typer.Option(min=1, max=20, help="Length of one cell.")] = 12.0,
+    clients: Annotated[str, typer.Option(help="Clients at a time, separated by commas.")] = CLIENTS,
+    pairs: Annotated[int, typer.Option(min=1, max=200, help="Streams in a round, of each.")] = 60,
+    models: Annotated[Path, typer.Option(help="Folder with the stand-in.")] = contenders.MODELS,
+    out: Annotated[Path | None, typer.Option(help="Folder for results; bench/results unless --quick.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A look only: one round, 3 s, 1 and 8 clients.")] = False,
+) -> None:
+    """Measure the LLM service on this machine's CPU with the stand-in model, and write llm.json, .md and .svg.
+
+    The whole takes about ten minutes, the engines' start included; nothing else should run meanwhile. Ctrl-C stops
+    all servers.
+    """
+    if quick:
+        round_count, seconds, pairs = 1, 3.0, 10
+        clients = QUICK_CLIENTS if clients == CLIENTS else clients
+    plan = Plan(round_count, seconds, numbers(clients), pairs)
+    folder, results = files.folder_for(out, quick=quick), report.Results()
+    head = machine.describe("python -m bench.llm " + " ".join(sys.argv[1:]))
+    with ends_in_order(), ExitStack() as stack:
+        servers = start_all(stack, models.resolve())
+        measure_all(servers, plan, results)
+        report.write(folder, head, {name: server.contender.what for name, server in servers.items()}, results)
+    files.show(folder, "llm")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,70 @@
+"""Throughput in a closed loop, and the time to the first token; every prompt is new."""
+
+import json
+import random
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from bench import texts, weights
+from bench.clients import ask, closed_loop, reason
+from bench.llm.contenders import KEY, MODEL, PATH
+from bench.servers import Server, ServerFailed
+from bench.stats import percentile
+from bench.wire import Answer, Client, json_request
+
+HEADERS = {"authorization": f"Bearer {KEY}"}
+QUESTION = "리뷰를 요약해 overall_summary, positive_summary, negative_summary를 JSON으로 답하세요."
+REVIEWS, TOKENS = 4, 64
+"""Reviews in a prompt, most tokens of an answer."""
+PROMPTS_PER_SECOND = 100
+"""Requests that are made ready for each second of a cell; an engine that is faster ends it early."""
+
+
+def prompts(count: int, seed: str, **more: Any) -> Iterator[bytes]:
+    """Requests for a summary of a few reviews each, greedily; asked like this, the stand-in fills its limit."""
+    reviews = iter(texts.make(weights.reviews(), count * REVIEWS, seed=seed))
+    for _ in range(count):
+        listed = "".join(f"\n- {review}" for review in islice(reviews, REVIEWS))
+        messages = [{"role": "user", "content": QUESTION + listed}]
+        body = {"model": MODEL, "messages": messages, "max_tokens": TOKENS, "temperature": 0, **more}
+        yield json_request(PATH, body, HEADERS)
+
+
+async def throughput(server: Server, clients: int, seconds: float, seed: str) -> dict[str, float | None]:
+    """One cell: answers and tokens a second, latencies in ms."""
+    tokens = 0
+
+    def count(answer: Answer) -> None:
+        nonlocal tokens
+        tokens += json.loads(answer.body)["usage"]["completion_tokens"]
+
+    requests = prompts(int(PROMPTS_PER_SECOND * seconds) + clients, seed)
+    tally, took = await closed_loop(server.url, requests, clients=clients, seconds=seconds, note=count)
+    return {
+        "requests_per_second": len(tally.latencies_ms) / took,
+        "tokens_per_second": tokens / took,
+        "p50_ms": percentile(tally.latencies_ms, 0.5),
+        "p99_ms": percentile(tally.latencies_ms, 0.99),
+        "errors": sum(tally.errors.values()),
+    }
+
+
+async def first_tokens(servers: list[Server], pairs: int, seed: str) -> dict[str, list[float]]:
+    """Milliseconds to the first chunk of a stream, by contender, one client; who is asked first is drawn each time.
+
+    Raises:
+        ServerFailed: an answer is an error or no stream.
+    """
+    found: dict[str, list[float]] = {server.contender.name: [] for server in servers}
+    requests, order = prompts(pairs * len(servers), seed, stream=True), random.Random(seed)
+    clients = {server.contender.name: Client(server.url) for server in servers}
+    for _ in range(pairs):
+        for name in order.sample(list(clients), len(clients)):
+            answer = await ask(clients[name], next(requests))
+            if not isinstance(answer, Answer) or answer.status != 200:
+                raise ServerFailed(f"{name}: no stream: {reason(answer)}")
+            found[name].append(answer.first_seconds * 1000)
+    for client in clients.values():
+        client.close()
+    return found

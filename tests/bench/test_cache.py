@@ -1,0 +1,86 @@
+"""The cache's benchmark: its workload and its report."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.cache import report
+from bench.cache.report import Results
+from bench.cache.workload import KINDS, repeated, request, zipf
+from bench.visits import Visit
+from tests.bench.test_report import HEAD
+
+
+@given(count=st.integers(1, 200), distinct=st.integers(1, 50), exponent=st.floats(0, 3), seed=st.text())
+def test_draws_are_in_range_and_repeatable(count: int, distinct: int, exponent: float, seed: str) -> None:
+    """Every draw is one of the texts, and the seed decides them all."""
+    draws = zipf(count, distinct, exponent, seed=seed)
+    assert len(draws) == count
+    assert set(draws) <= set(range(distinct))
+    assert draws == zipf(count, distinct, exponent, seed=seed)
+
+
+def test_the_first_is_drawn_as_often_as_zipf_says() -> None:
+    """With exponent 1 over 1,000, n is drawn 1/n times as often as the first, which gets 1 of 7.49 draws."""
+    counts = Counter(zipf(100_000, 1_000, 1.0, seed="often"))
+    assert counts[0] == pytest.approx(100_000 / 7.4855, rel=0.05)
+    assert counts[9] == pytest.approx(counts[0] / 10, rel=0.15)
+
+
+def test_what_is_repeated_can_be_saved() -> None:
+    """Of five draws of two things, three are repetitions."""
+    assert repeated([1, 1, 2, 1, 2]) == 0.6
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_requests_are_for_their_route(kind: str) -> None:
+    """A whole HTTP request with its text; two texts give two requests."""
+    head, _, body = request(kind, "맛있어요").partition(b"\r\n\r\n")
+    assert f"content-length: {len(body)}".encode() in head
+    assert "맛있어요" in body.decode()
+    assert json.loads(body).get("stream", False) is (kind == "stream")
+    assert request(kind, "a") != request(kind, "b")
+
+
+def block(requests: int, seconds: float, computed: float, **states: int) -> dict[str, Any]:
+    figures = {"requests": requests, "seconds": seconds, "computed": computed, "p50_ms": 1.0, "p99_ms": 2.0}
+    return {**figures, "x_cache": states, "errors": {}}
+
+
+def results() -> Results:
+    figures: dict[str, float | None] = {
+        "p50_ms": 1.0, "p99_ms": 2.0, "share_as_meant": 1.0, "errors": 0, "single_p50_ms": 0.5, "per_second": 2000.0,
+    }  # fmt: skip
+    slow = {**figures, "single_p50_ms": 15.0, "per_second": 50.0}
+    visits = [Visit("hit", "embedding", number, figures) for number in range(3)]
+    visits += [Visit("miss", "embedding", number, slow) for number in range(3)]
+    cached = [block(100, 1.0, 60, hit=40, miss=60), block(100, 0.5, 20, hit=75, miss=20, coalesced=5)]
+    uncached = [block(100, 2.0, 100, bypass=100), block(100, 2.0, 100, bypass=100)]
+    pairs = [{"cached": one, "uncached": other} for one, other in zip(cached, uncached, strict=True)]
+    return Results(visits, pairs, [0, 0, 1, 0])
+
+
+def test_what_the_cache_saves() -> None:
+    """Model calls by the encoders' own counters; time and throughput over all blocks."""
+    document = report.as_json(HEAD, results())
+    assert document["hit_over_miss"] == {"embedding": {"latency": 30.0, "throughput": 40.0}}
+    found = document["workload"]
+    assert (found["model_calls_saved"], found["time_saved"]) == (0.6, 0.625)
+    assert found["times_the_throughput"] == round(4 / 1.5, 3)
+    assert found["x_cache"] == {"hit": 115, "miss": 80, "coalesced": 5}
+    assert found["whole_workload_repeated"] == 0.5
+
+
+def test_files_are_well_formed(tmp_path: Path) -> None:
+    """Also without the workload."""
+    for some in (results(), Results(results().visits)):
+        report.write(tmp_path, HEAD, some)
+        assert json.loads((tmp_path / "cache.json").read_text())["medians"]
+        blocks = (tmp_path / "cache.md").read_text().split("\n\n")
+        tables = [block.splitlines() for block in blocks if block.startswith("|")]
+        assert all(len({row.count("|") for row in rows}) == 1 for rows in tables)
