@@ -1,5 +1,6 @@
 """What the benchmarks' commands have in common."""
 
+import resource
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -38,6 +39,12 @@ def started(stack: ExitStack, contender: Contender) -> Server:
     server = stack.enter_context(Server(contender))
     server.wait_ready()
     return server
+
+
+def allow_connections() -> None:
+    """As many open files as the system lets this process and its servers have: a thousand streams are two thousand."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from bench import files, machine, peers
-from bench.command import ends_in_order, numbers, say, started
+from bench.command import allow_connections, ends_in_order, numbers, say, started
 from bench.gateway import contenders, load, report, soak, streams
 from bench.memory import Watch
 from bench.redis import redis
@@ -116,6 +116,7 @@ def main(
     plan = Plan(round_count, seconds, numbers(clients), stream_count, 50 if quick else 200, 20.0)
     head["load_generator"] = load.generator()
     names, results = names_of(relays), report.Results()
+    allow_connections()
     with ends_in_order():
         if "litellm" in names:
             peers.install(peers.LITELLM)

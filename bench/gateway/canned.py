@@ -12,6 +12,7 @@ import httptools
 import uvloop
 
 from bench.gateway.requests import MODEL
+from onecard.cache.identity import HEADER, Identity
 
 USAGE = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
 ANSWER = json.dumps(
@@ -25,7 +26,7 @@ ANSWER = json.dumps(
     }
 )
 STREAMED = b'"stream": true'
-_OK = f"HTTP/1.1 200 OK\r\nx-onecard-model: {MODEL}@canned:{'0' * 16}\r\n"
+_OK = f"HTTP/1.1 200 OK\r\n{HEADER}: {Identity(MODEL, 'canned', '0' * 16).told()}\r\n"
 """With the name of a model: the gateway keeps no answer of one that it does not know."""
 JSON_HEAD = f"{_OK}content-type: application/json\r\ncontent-length: {len(ANSWER)}\r\n\r\n"
 STREAM_HEAD = f"{_OK}content-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n".encode()

@@ -9,11 +9,12 @@ from bench.gateway.requests import KEY, MODEL, PATH
 from bench.peers import LITELLM
 from bench.places import WORK
 from bench.servers import Contender
+from gateway.keys.ring import Key, hash_of, render
 
 OURS = "onecard"
 RELAYS = ("nginx", "bare", "litellm", OURS)
-NO_LIMIT = "1000000000"
-"""Requests and tokens a minute: counted for every request, and never reached."""
+MOST = 10**9
+"""Requests and tokens a minute of the key: counted for every request, and never reached."""
 
 
 def upstream() -> Contender:
@@ -84,17 +85,25 @@ def ours(upstream_port: int, redis_port: int) -> Contender:
     """This project's gateway."""
     url = f"http://127.0.0.1:{upstream_port}"
     services = {"LLM_URL": url, "SENTIMENT_URL": url, "EMBEDDING_URL": url}
-    limits = {"REQUESTS_PER_MINUTE": NO_LIMIT, "TOKENS_PER_MINUTE": NO_LIMIT, "REDIS_PORT": str(redis_port)}
+    key = Key(name="bench", sha256=hash_of(KEY.encode()), requests_per_minute=MOST, tokens_per_minute=MOST)
+    keys = WORK / "keys.json"
+
+    def command(port: int) -> list[str]:
+        keys.parent.mkdir(parents=True, exist_ok=True)
+        keys.touch(mode=0o600)
+        keys.write_bytes(render([key]))
+        return [sys.executable, "-m", "gateway"]
+
     return Contender(
         OURS,
-        "this project's gateway, one worker; a key, limits, metrics and logs on, the cache off",
-        lambda port: [sys.executable, "-m", "gateway"],
+        "this project's gateway, one worker; a key from a file, its limits, metrics and logs on, the cache off",
+        command,
         "/health/ready",
         PATH,
         environment=lambda port: {
             **services,
-            **limits,
-            "API_KEY": KEY,
+            "API_KEYS_FILE": str(keys),
+            "REDIS_PORT": str(redis_port),
             "CACHE_ENABLED": "false",
             "GATEWAY_PORT": str(port),
         },
