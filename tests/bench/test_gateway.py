@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from bench.clients import closed_loop, open_loop
-from bench.gateway import load, report, soak
+from bench.gateway import contenders, load, nginx, report, soak
 from bench.gateway.canned import events
 from bench.gateway.load import Outcome
 from bench.gateway.report import Results
@@ -77,6 +77,24 @@ def test_wrk_is_told_what_to_send(upstream: Server) -> None:
     outcome = load.run(upstream.url, 2, 1)
     assert outcome.requests > 0
     assert outcome.errors == {}
+
+
+def test_without_wrk_our_own_clients_make_the_load(upstream: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same figures, and the report says who made them."""
+    monkeypatch.setattr(load.shutil, "which", lambda program: None)
+    outcome = load.run(upstream.url, 2, 0.2)
+    assert outcome.requests > 0
+    assert outcome.p50_ms is not None
+    assert (outcome.errors, "own clients" in load.generator()) == ({}, True)
+
+
+def test_without_nginx_the_rest_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The upstream is our own then, and answers the same."""
+    monkeypatch.setattr(nginx, "program", lambda: None)
+    assert [each.name for each in contenders.relays(["nginx", "bare", "onecard"], 1, 2)] == ["bare", "onecard"]
+    with Server(contenders.upstream()) as server:
+        server.wait_ready()
+        assert load.run(server.url, 1, 1).errors == {}
 
 
 def test_ratios_and_what_is_added() -> None:
