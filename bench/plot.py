@@ -11,7 +11,7 @@ WIDTH, HEIGHT = 440, 320
 """One panel, in pixels."""
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 64, 48
 """Its margins."""
-COLOURS = ("#0b6e4f", "#c8553d", "#4a6fa5", "#8f6ba8", "#7a7a7a")
+COLOURS = ("#0b6e4f", "#c8553d", "#4a6fa5", "#8f6ba8", "#7a7a7a", "#d4a017")
 
 
 def by_clients(

@@ -40,7 +40,7 @@ def _together(rounds: Sequence[Mapping[str, float | None]], largest: Sequence[st
 
 
 def ratios(summary: Summary, ours: str, figure: str) -> dict[str, dict[str, float | None]]:
-    """Our `figure` over each other contender's, by cell."""
+    """The `figure` of contender `ours` over each other's, by cell."""
     mine = summary.get(ours, {})
     return {
         f"{ours}/{name}": {

@@ -12,7 +12,9 @@ from bench.servers import Contender
 from gateway.keys.ring import Key, hash_of, render
 
 OURS = "onecard"
-RELAYS = ("nginx", "bare", "litellm", OURS)
+UNLIMITED = "no-limits"
+RELAYS = ("nginx", "bare", "litellm", UNLIMITED, OURS)
+_COMMAND = [sys.executable, "-m", "gateway"]
 MOST = 10**9
 """Requests and tokens a minute of the key: counted for every request, and never reached."""
 
@@ -82,9 +84,7 @@ def litellm(upstream_port: int) -> Contender:
 
 
 def ours(upstream_port: int, redis_port: int) -> Contender:
-    """This project's gateway."""
-    url = f"http://127.0.0.1:{upstream_port}"
-    services = {"LLM_URL": url, "SENTIMENT_URL": url, "EMBEDDING_URL": url}
+    """This project's gateway with a key of a file, which has limits."""
     key = Key(name="bench", sha256=hash_of(KEY.encode()), requests_per_minute=MOST, tokens_per_minute=MOST)
     keys = WORK / "keys.json"
 
@@ -92,7 +92,7 @@ def ours(upstream_port: int, redis_port: int) -> Contender:
         keys.parent.mkdir(parents=True, exist_ok=True)
         keys.touch(mode=0o600)
         keys.write_bytes(render([key]))
-        return [sys.executable, "-m", "gateway"]
+        return _COMMAND
 
     return Contender(
         OURS,
@@ -101,13 +101,29 @@ def ours(upstream_port: int, redis_port: int) -> Contender:
         "/health/ready",
         PATH,
         environment=lambda port: {
-            **services,
+            **_settings(port, upstream_port),
             "API_KEYS_FILE": str(keys),
             "REDIS_PORT": str(redis_port),
-            "CACHE_ENABLED": "false",
-            "GATEWAY_PORT": str(port),
         },
     )
+
+
+def without_limits(upstream_port: int) -> Contender:
+    """This project's gateway with one key for all, which has none."""
+    return Contender(
+        UNLIMITED,
+        "the same with API_KEY alone: no limits, and nothing asked of Redis",
+        lambda port: _COMMAND,
+        "/health/ready",
+        PATH,
+        environment=lambda port: {**_settings(port, upstream_port), "API_KEY": KEY},
+    )
+
+
+def _settings(port: int, upstream_port: int) -> dict[str, str]:
+    url = f"http://127.0.0.1:{upstream_port}"
+    services = {"LLM_URL": url, "SENTIMENT_URL": url, "EMBEDDING_URL": url}
+    return {**services, "CACHE_ENABLED": "false", "GATEWAY_PORT": str(port)}
 
 
 def relays(names: list[str], upstream_port: int, redis_port: int) -> list[Contender]:
@@ -116,6 +132,7 @@ def relays(names: list[str], upstream_port: int, redis_port: int) -> list[Conten
         "nginx": lambda: relay_by_nginx(upstream_port),
         "bare": lambda: bare(upstream_port),
         "litellm": lambda: litellm(upstream_port),
+        UNLIMITED: lambda: without_limits(upstream_port),
         OURS: lambda: ours(upstream_port, redis_port),
     }
     return [made[name]() for name in names if name in made and (name != "nginx" or nginx.program())]

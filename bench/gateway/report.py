@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import files, machine, plot
-from bench.gateway.contenders import OURS
+from bench.gateway.contenders import OURS, UNLIMITED
 from bench.gateway.load import Outcome
 from bench.tables import number, table
 from bench.visits import Visit, medians, ratios, rounded
@@ -43,11 +43,12 @@ def added_ms(summary: Mapping[str, Any]) -> dict[str, float | None]:
 def as_json(head: Mapping[str, Any], contenders: Mapping[str, str], results: Results) -> dict[str, Any]:
     """Everything, the single measurements too."""
     summary = medians(results.visits, largest=("errors", "peak_rss_mb"))
+    others = {name: cells for name, cells in summary.items() if name != OURS}
     return {
         "machine": dict(head),
         "contenders": dict(contenders),
         "medians": summary,
-        "ratios": ratios(summary, OURS, "per_second"),
+        "ratios": {**ratios(summary, OURS, "per_second"), **ratios(others, UNLIMITED, "per_second")},
         "added_p50_ms": added_ms(summary),
         "streams": results.streams,
         "visits": [asdict(visit) for visit in results.visits],
