@@ -13,7 +13,7 @@ from bench.cache import measure, report, services
 from bench.cache.workload import KINDS, zipf
 from bench.command import ends_in_order, say
 from bench.places import MODEL, ROOT
-from bench.rounds import Progress
+from bench.rounds import Progress, rotated
 from bench.visits import Visit
 
 DISTINCT = 10_000
@@ -33,12 +33,13 @@ def prepare() -> None:
 def measure_latencies(stack: services.Stack, rounds: int, seconds: float, results: report.Results) -> None:
     """Every kind of request, as hits and as misses, in rounds."""
     progress = Progress(rounds * len(KINDS) * 2, say)
-    ways = {"hit": measure.hits, "miss": measure.misses}
     for number in range(rounds):
         for kind in KINDS:
-            for name in sorted(ways, reverse=number % 2 == 1):
-                seed = f"round {number} {kind} {name}"
-                figures = uvloop.run(ways[name](stack.gateway.url, kind, seconds, seed))
+            for name in rotated(("hit", "miss"), number):
+                if name == "hit":
+                    figures = uvloop.run(measure.hits(stack.gateway.url, kind, seconds))
+                else:
+                    figures = uvloop.run(measure.misses(stack.gateway.url, kind, seconds, f"round {number} {kind}"))
                 results.visits.append(Visit(name, kind, number, figures))
                 p50, p99 = figures["p50_ms"] or 0, figures["p99_ms"] or 0
                 progress.step(f"round {number + 1}: {kind}, {name}: p50 {p50:.2f} ms, p99 {p99:.2f} ms")

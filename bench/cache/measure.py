@@ -11,6 +11,7 @@ from bench.cache.services import Stack
 from bench.cache.workload import request
 from bench.clients import closed_loop, open_loop
 from bench.load import Tally
+from bench.rounds import rotated
 from bench.stats import percentile, ratio
 from bench.wire import Answer
 
@@ -64,7 +65,7 @@ async def loops(url: str, one: Iterator[bytes], many: Iterator[bytes], seconds: 
     return {"single_p50_ms": percentile(single.latencies_ms, 0.5), "per_second": ratio(len(tally.latencies_ms), took)}
 
 
-async def hits(url: str, kind: str, seconds: float, seed: str) -> Figures:
+async def hits(url: str, kind: str, seconds: float) -> Figures:
     """Known texts: requests at a rate, then closed loops."""
     known = supply(kind, KNOWN, "known")
     await closed_loop(url, iter(known), clients=4, seconds=600)
@@ -107,7 +108,7 @@ async def workload(
             break
         pair = {"cached": cached, "uncached": uncached}
         made: dict[str, Any] = {}
-        for name in sorted(pair, reverse=number % 2 == 1):
+        for name in rotated([*pair], number):
             requests = (request("embedding", reviews[draw]) for draw in draws[start : start + size])
             made[name] = await block(pair[name], requests)
         done.append(made)
