@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help install models up demo down status logs plan test lint lock clean \
-	bench-encoders bench-overload bench-gateway bench-llm bench-cache
+	bench-encoders bench-overload bench-gateway bench-llm bench-cache bench-redis-faults bench-churn
 
 PYTHON ?= python3.11
 FLAVOUR ?= $(if $(wildcard /dev/nvidia[0-9]* /dev/dxg),cuda,cpu)
@@ -11,7 +11,7 @@ STAMP := .venv/installed-$(FLAVOUR)
 
 help: ## Show this list
 	@echo "Onecard: chat, sentiment and embeddings behind one gateway. make <target>:"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## Make .venv and install everything, pinned by constraints.txt
 
@@ -69,6 +69,13 @@ bench-llm: $(STAMP) ## Measure vLLM directly and through the gateway; a short lo
 
 bench-cache: $(STAMP) ## Measure what the cache saves; a short look with options=--quick
 	@$(BIN)/python -m bench.cache $(options)
+
+bench-redis-faults: $(STAMP) ## Make Redis ill under load, in five ways; a short look with options=--quick
+	@$(BIN)/python -m standins train --out .onecard/models --only sentiment
+	@$(BIN)/python -m bench.redis_faults $(options)
+
+bench-churn: $(STAMP) ## Ten minutes of puts and gets on the cache's memory; less with options="--seconds 60"
+	@$(BIN)/python -m bench.churn $(options)
 
 clean: down ## Stop everything; remove the environment and all caches, but not the models
 	rm -rf .venv .venvs .onecard/run .onecard/logs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

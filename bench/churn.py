@@ -1,0 +1,161 @@
+"""`python -m bench.churn`, which is `make bench-churn`: the cache's tier in memory under random puts and gets.
+
+Values have the sizes of vectors, sentiments and chats; there are far more of them than fit, and some expire. What
+should hold: the counted bytes never pass the bound, and the process does not grow once the tier is full.
+"""
+
+import asyncio
+import json
+import math
+import os
+import random
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from prometheus_client import CollectorRegistry
+
+from bench import machine, memory
+from bench.places import QUICK_RESULTS, RESULTS
+from bench.report import number, table
+from onecard.cache.keys import CacheKind, Keyspace
+from onecard.cache.memory import MemoryTier
+from onecard.cache.metrics import CacheMetrics
+from onecard.cache.settings import CacheSettings
+from onecard.cache.tiers import Cache
+
+FULL_SECONDS = 600.0
+BUSY = 0.3
+"""Share of one core that the churn takes."""
+TURN_SECONDS = 0.02
+"""Of work between two pauses."""
+SAMPLE_SECONDS = 1.0
+SETTLED_SECONDS = 60.0
+"""By then the tier is full, and what the process holds is compared with what it holds at the end."""
+DISTINCT = 60_000
+"""Keys of each kind: about 700 MB of values."""
+PUTS = 0.5
+"""Share of puts; the rest are gets."""
+TTL_SECONDS = (1, 30, 3_600)
+VECTOR_BYTES = 3_072
+SENTIMENT_BYTES = 20
+CHAT_BYTES = (200, 50_000)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One look at the process."""
+
+    second: float
+    counted_bytes: int
+    resident_bytes: int
+
+
+def operations(seed: str) -> Iterator[tuple[CacheKind, bytes, bytes | None, int]]:
+    """For ever: kind, key, the value to put or None to get, and its seconds to live. Low keys come more often."""
+    rng = random.Random(seed)
+    kinds: tuple[CacheKind, ...] = ("embedding", "sentiment", "chat")
+    prefixes = {kind: Keyspace(kind, "bench/model", "r1", "0" * 16).prefix for kind in kinds}
+    while True:
+        kind = rng.choice(kinds)
+        key = prefixes[kind] + b"%032x" % int(DISTINCT * rng.random() ** 2)
+        value = rng.randbytes(size_of(kind, rng.random())) if rng.random() < PUTS else None
+        yield kind, key, value, rng.choice(TTL_SECONDS)
+
+
+def size_of(kind: CacheKind, share: float) -> int:
+    """Bytes of a value; `share` (0 to 1) is where it lies among chats, small ones being more frequent."""
+    if kind == "embedding":
+        return VECTOR_BYTES
+    if kind == "sentiment":
+        return SENTIMENT_BYTES
+    least, most = CHAT_BYTES
+    return round(least * math.pow(most / least, share))
+
+
+async def churn(bound: int, seconds: float) -> dict[str, Any]:
+    """Put and get for so long; the samples, and the most that was ever counted."""
+    tier = MemoryTier(bound, time.time)
+    cache = Cache(tier, None, CacheMetrics(CollectorRegistry()), time.time)
+    done = peak = 0
+    samples: list[Sample] = []
+    supply, started = operations("churn"), time.monotonic()
+    while (now := time.monotonic() - started) < seconds:
+        turn_ends = time.perf_counter() + TURN_SECONDS
+        while time.perf_counter() < turn_ends:
+            kind, key, value, ttl = next(supply)
+            if value is None:
+                await cache.get_many(kind, [key])
+            else:
+                cache.set_many(kind, [(key, value)], ttl)
+                peak = max(peak, tier.size_bytes)
+            done += 1
+        if now >= len(samples) * SAMPLE_SECONDS:
+            samples.append(Sample(round(now, 2), tier.size_bytes, memory.resident_bytes(os.getpid())))
+        await asyncio.sleep(TURN_SECONDS * (1 / BUSY - 1))
+    counted = {"bound_bytes": bound, "peak_counted_bytes": peak, "held": peak <= bound, "operations": done}
+    return {**counted, **summary(samples), "samples": [asdict(one) for one in samples]}
+
+
+def summary(samples: list[Sample]) -> dict[str, Any]:
+    """Resident bytes at the beginning, once settled (or half-way through a shorter run), and at the end."""
+    settled_at = min(SETTLED_SECONDS, samples[-1].second / 2)
+    settled = next(one for one in samples if one.second >= settled_at)
+    return {
+        "seconds": samples[-1].second,
+        "resident_bytes_start": samples[0].resident_bytes,
+        "settled_second": settled.second,
+        "resident_bytes_settled": settled.resident_bytes,
+        "resident_bytes_end": samples[-1].resident_bytes,
+        "resident_bytes_peak": max(one.resident_bytes for one in samples),
+    }
+
+
+def as_markdown(document: Mapping[str, Any]) -> str:
+    """The report for a person."""
+    head, made = document["machine"], document["churn"]
+    sizes = {
+        "bound": made["bound_bytes"],
+        "most ever counted": made["peak_counted_bytes"],
+        "resident at the beginning": made["resident_bytes_start"],
+        f"resident after {made['settled_second']:.0f} s": made["resident_bytes_settled"],
+        "resident at the end": made["resident_bytes_end"],
+        "most resident": made["resident_bytes_peak"],
+    }
+    parts = [
+        "# The cache's tier in memory under churn",
+        f"{head['date']} · {head['cpu']}, {head['cores']} cores, load {head['load_at_start']} · "
+        f"Python {head['python']} · `{head['command'].strip()}`",
+        f"{made['operations']:,} puts and gets in {made['seconds']:.0f} s.",
+        table([["", "MB"], *([name, number(size / 1e6, 2)] for name, size in sizes.items())]),
+        "It stayed inside its bound." if made["held"] else "It passed its bound.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def main(
+    seconds: Annotated[float, typer.Option(min=2, max=3_600, help="Length of the churn.")] = FULL_SECONDS,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for results; bench/results unless --seconds is shorter.")
+    ] = None,
+) -> None:
+    """Churn the tier at its default bound and write churn.json and .md; exit 1 if it passed its bound."""
+    head = machine.describe("python -m bench.churn " + " ".join(sys.argv[1:]))
+    bound = int(CacheSettings.model_fields["cache_memory_mb"].default * 1_000_000)
+    print(f"Puts and gets for {seconds:g} s, with {BUSY:.0%} of a core", flush=True)
+    document = {"machine": head, "churn": asyncio.run(churn(bound, seconds))}
+    folder = out or (QUICK_RESULTS if seconds < FULL_SECONDS else RESULTS)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "churn.json").write_text(json.dumps(document, indent=1) + "\n")
+    (folder / "churn.md").write_text(as_markdown(document))
+    print(f"\n{(folder / 'churn.md').read_text()}\nWritten to {folder}")
+    if not document["churn"]["held"]:
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,183 @@
+"""`python -m bench.redis_faults`, which is `make bench-redis-faults`: Redis falls sick under load, in several ways.
+
+What should hold: no request fails for it, p99 rises by no more than 50 ms, readiness says degraded meanwhile, and ok
+within 5 s after Redis is well again.
+"""
+
+import asyncio
+import json
+import signal
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import aiohttp
+import typer
+import uvloop
+
+from bench import machine
+from bench.places import QUICK_RESULTS, RESULTS, ROOT
+from bench.redis_faults import load, report
+from bench.redis_faults.redis import FAULTS, Fault, Redis
+from bench.servers import Contender, Server, ServerFailed
+
+MODELS = ROOT / ".onecard" / "models"
+HEALTHY, FAULT, HEALED = 10.0, 12.0, 10.0
+"""Seconds of the phases."""
+QUICK = 0.2
+"""What a quick run leaves of them."""
+WARM_SECONDS = 5.0
+"""Before the first phase, so that known texts are known and sockets are open."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long, and how much."""
+
+    healthy: float
+    fault: float
+    healed: float
+    rate: float
+    """Requests a second."""
+
+    @property
+    def seconds(self) -> float:
+        """Of all phases together, with time to spare for Redis to start."""
+        return WARM_SECONDS + len(FAULTS) * (self.healthy + self.fault + self.healed + 2)
+
+
+def contender(name: str, what: str, module: str, *arguments: str, **settings: str) -> Contender:
+    """A service of this project; `PORT` in a setting's value is its port."""
+    return Contender(
+        name,
+        what,
+        lambda port: [sys.executable, "-m", module, *(one.replace("PORT", str(port)) for one in arguments)],
+        "/health/ready",
+        path="",
+        environment=lambda port: {key: value.replace("PORT", str(port)) for key, value in settings.items()},
+    )
+
+
+def start_services(stack: ExitStack, redis: Redis, models: Path) -> list[Server]:
+    """The gateway, and the sentiment service behind it. No tier in memory: every look-up asks Redis.
+
+    Raises:
+        ServerFailed: one did not start.
+    """
+    cache = {"REDIS_PORT": str(redis.port), "CACHE_MEMORY_MB": "0"}
+    running: list[Server] = []
+
+    def add(made: Contender) -> Server:
+        print(f"Starting {made.name}: {made.what}", flush=True)
+        server = stack.enter_context(Server(made))
+        server.wait_ready()
+        running.append(server)
+        return server
+
+    llm = add(contender("faults-llm", "a canned LLM service", "bench.redis_faults.llm", "PORT"))
+    name, what = "faults-sentiment", "the sentiment service on the stand-in"
+    settings = {"SENTIMENT_PORT": "PORT", "MODEL_CACHE_PATH": str(models), "OMP_NUM_THREADS": "1", **cache}
+    sentiment = add(contender(name, what, "sentiment_service", **settings))
+    # Nobody asks for embeddings; the address is only one that is ready.
+    urls = {"LLM_URL": llm.url, "EMBEDDING_URL": llm.url, "SENTIMENT_URL": sentiment.url}
+    gateway = add(contender("faults-gateway", "the gateway", "gateway", GATEWAY_PORT="PORT", **urls, **cache))
+    return [gateway, sentiment]
+
+
+async def visit(fault: Fault, redis: Redis, plan: Plan) -> report.Visit:
+    """Healthy, sick, well again; the load goes on all the while. Redis is handled in threads, which hold up nobody."""
+    started = time.perf_counter()
+    await asyncio.sleep(plan.healthy)
+    broken = time.perf_counter()
+    await asyncio.to_thread(fault.begin, redis)
+    healed = None
+    if fault.brief:
+        await asyncio.to_thread(fault.heal, redis)
+        healed = time.perf_counter()
+    await asyncio.sleep(plan.fault)
+    settled = time.perf_counter()
+    if healed is None:
+        await asyncio.to_thread(fault.heal, redis)
+        healed = time.perf_counter()
+    await asyncio.sleep(plan.healed)
+    return report.Visit(fault.name, started, broken, settled, healed, time.perf_counter(), fault.brief)
+
+
+async def measure(services: list[str], redis: Redis, plan: Plan) -> list[dict[str, Any]]:
+    """All faults, one after the other; requests go to the first of `services`, and all of them are watched."""
+    stop, supply = asyncio.Event(), load.requests(int(plan.rate * plan.seconds), "faults")
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0),
+        timeout=aiohttp.ClientTimeout(total=load.LIMIT_SECONDS),
+        headers={"content-type": "application/json"},
+    )
+    async with session:
+        sending = asyncio.create_task(load.send(session, services[0], supply, plan.rate, stop))
+        watching = asyncio.create_task(load.watch(session, services, stop))
+        visits = []
+        try:
+            await asyncio.sleep(WARM_SECONDS)
+            for fault in FAULTS:
+                print(f"{fault.name}: {fault.what}", flush=True)
+                visits.append(await visit(fault, redis, plan))
+        finally:
+            stop.set()
+            asked, looks = await asyncio.gather(sending, watching)
+    return [report.measured(one, asked, looks) for one in visits]
+
+
+def run(models: Path, plan: Plan) -> list[dict[str, Any]]:
+    """The whole run; its servers are stopped at the end.
+
+    Raises:
+        ServerFailed: one did not start.
+        typer.Exit: it was interrupted.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with ExitStack() as stack:
+            redis = stack.enter_context(Redis())
+            services = start_services(stack, redis, models.resolve())
+            return uvloop.run(measure([server.url for server in services], redis, plan))
+    except KeyboardInterrupt:
+        print("\nInterrupted; every server is stopped.")
+        raise typer.Exit(130) from None
+
+
+def main(
+    rate: Annotated[float, typer.Option(min=10, max=500, help="Requests a second.")] = 60.0,
+    models: Annotated[Path, typer.Option(help="Folder with the stand-ins.")] = MODELS,
+    out: Annotated[Path | None, typer.Option(help="Folder for results; bench/results unless --quick.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A look only: phases of 2 s, under a minute.")] = False,
+) -> None:
+    """Make Redis ill under load and write redis-faults.json and .md; exit 1 if a promise did not hold.
+
+    The whole takes three minutes; nothing else should run meanwhile. Ctrl-C stops all servers.
+    """
+    if machine.busy():
+        print("Something else is using this machine: expect figures that are too high and that vary.", flush=True)
+    head = machine.describe("python -m bench.redis_faults " + " ".join(sys.argv[1:]))
+    part = QUICK if quick else 1.0
+    plan = Plan(HEALTHY * part, FAULT * part, HEALED * part, rate)
+    try:
+        results = run(models, plan)
+    except ServerFailed as error:
+        print(f"Stopped: {error}")
+        raise typer.Exit(1) from None
+    broken = report.broken_promises(results)
+    what = {fault.name: fault.what for fault in FAULTS}
+    document = {"machine": head, "rate": rate, "what": what, "faults": results, "broken_promises": broken}
+    folder = out or (QUICK_RESULTS if quick else RESULTS)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "redis-faults.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    (folder / "redis-faults.md").write_text(report.as_markdown(document))
+    print(f"\n{(folder / 'redis-faults.md').read_text()}\nWritten to {folder}")
+    if broken:
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

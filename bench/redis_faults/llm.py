@@ -1,0 +1,55 @@
+"""An LLM service that answers at once: `python -m bench.redis_faults.llm PORT`. What is measured is the cache."""
+
+import json
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from onecard.cache.identity import HEADER, Identity
+
+MODEL = "canned/model"
+PIECES = 16
+"""Chunks of a stream."""
+
+app = FastAPI()
+
+
+@app.get("/health/ready")
+async def ready() -> Response:
+    """Always."""
+    return _told(JSONResponse({"status": "ok"}))
+
+
+@app.post("/v1/chat/completions")
+async def chat(request: Request) -> Response:
+    """The same to everybody, in one piece or as a stream."""
+    if (await request.json()).get("stream"):
+        return _told(StreamingResponse(_events(), media_type="text/event-stream"))
+    message = {"role": "assistant", "content": "It is good."}
+    return _told(JSONResponse(_answer("chat.completion", {"message": message, "finish_reason": "stop"})))
+
+
+async def _events() -> AsyncIterator[bytes]:
+    for number in range(PIECES):
+        finish_reason = "stop" if number == PIECES - 1 else None
+        choice = {"delta": {"content": f"{number} "}, "finish_reason": finish_reason}
+        yield f"data: {json.dumps(_answer('chat.completion.chunk', choice))}\n\n".encode()
+    yield b"data: [DONE]\n\n"
+
+
+def _answer(kind: str, choice: dict[str, Any]) -> dict[str, Any]:
+    return {"id": "canned-0", "object": kind, "created": 0, "model": MODEL, "choices": [{"index": 0, **choice}]}
+
+
+def _told(response: Response) -> Response:
+    """With the name of a model: the gateway keeps no answer of one that it does not know."""
+    response.headers[HEADER] = Identity(MODEL, "canned", "0" * 16).told()
+    return response
+
+
+if __name__ == "__main__":
+    uvicorn.run(app, port=int(sys.argv[1]), log_level="warning")

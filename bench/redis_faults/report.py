@@ -1,0 +1,155 @@
+"""From answers and looks to `redis-faults.json` and `redis-faults.md`. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
+
+from bench.redis_faults.load import Asked, Look
+from bench.report import number, table
+from bench.stats import percentile, ratio
+
+PHASES = ("healthy", "fault", "healed")
+MOST_ADDED_MS = 50.0
+"""Promised: p99 of a phase over that of the healthy one before it."""
+MOST_RECOVERY_SECONDS = 5.0
+"""Promised: from healing until readiness is ok."""
+
+
+@dataclass(frozen=True)
+class Visit:
+    """When one fault was measured, on the clock of the answers."""
+
+    fault: str
+    started: float
+    """Healthy from here."""
+    broken: float
+    """Just before the fault began."""
+    settled: float
+    """The fault's phase ends here: before healing, or a phase later if the fault was brief."""
+    healed: float
+    """Redis could work again."""
+    ended: float
+    brief: bool = False
+    """It was healed at once, so that nobody may have seen it."""
+
+    def phase(self, name: str) -> tuple[float, float]:
+        """Beginning and end of one of `PHASES`."""
+        marks = (self.started, self.broken, self.settled, self.ended)
+        at = PHASES.index(name)
+        return marks[at], marks[at + 1]
+
+
+def figures(asked: Sequence[Asked], begin: float, end: float) -> dict[str, Any]:
+    """Of the requests that ended in that time: who was under way when the fault began counts for the fault."""
+    inside = [one for one in asked if begin <= one.ended < end]
+    latencies = [one.latency_ms for one in inside]
+    return {
+        "requests": len(inside),
+        "failures": sum(one.failure is not None for one in inside),
+        "reasons": sorted({one.failure for one in inside if one.failure is not None}),
+        "hits": ratio(sum(one.hit for one in inside), len(inside)),
+        "p50_ms": percentile(latencies, 0.5),
+        "p99_ms": percentile(latencies, 0.99),
+        "max_ms": max(latencies, default=None),
+    }
+
+
+def seconds_until_said(status: str, services: Sequence[Sequence[Look]], since: float, until: float) -> float | None:
+    """From `since` until every service has said `status`; None if one has not by `until`."""
+    return _last(
+        [next((look.at for look in _within(looks, since, until) if look.status == status), None) for looks in services],
+        since,
+    )
+
+
+def seconds_until_ok(services: Sequence[Sequence[Look]], since: float, until: float) -> float | None:
+    """From `since` until every service says ok and says nothing else again; None if one does not before `until`."""
+    return _last([_steady(_within(looks, since, until)) for looks in services], since)
+
+
+def _within(looks: Sequence[Look], since: float, until: float) -> list[Look]:
+    return [look for look in looks if since <= look.at < until]
+
+
+def _steady(looks: Sequence[Look]) -> float | None:
+    ok = list(takewhile(lambda look: look.status == "ok", reversed(looks)))
+    return ok[-1].at if ok else None
+
+
+def _last(times: Sequence[float | None], since: float) -> float | None:
+    there = [at for at in times if at is not None]
+    return max(there) - since if there and len(there) == len(times) else None
+
+
+def measured(visit: Visit, asked: Sequence[Asked], services: Sequence[Sequence[Look]]) -> dict[str, Any]:
+    """One fault's figures."""
+    phases = {name: figures(asked, *visit.phase(name)) for name in PHASES}
+    for name in PHASES[1:]:
+        phases[name]["p99_added_ms"] = _added(phases[name]["p99_ms"], phases["healthy"]["p99_ms"])
+    return {
+        "fault": visit.fault,
+        "brief": visit.brief,
+        "phases": phases,
+        "seconds_until_degraded": seconds_until_said("degraded", services, visit.broken, visit.settled),
+        "seconds_until_ok": seconds_until_ok(services, visit.healed, visit.ended),
+    }
+
+
+def _added(value: float | None, healthy: float | None) -> float | None:
+    return None if value is None or healthy is None else value - healthy
+
+
+def broken_promises(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What did not hold, in a line each."""
+    found = []
+    for made in results:
+        for name, phase in made["phases"].items():
+            if phase["failures"] or not phase["requests"]:
+                found.append(f"{made['fault']}, {name}: {phase['failures']} of {phase['requests']} requests failed")
+            added = phase.get("p99_added_ms")
+            if added is not None and added > MOST_ADDED_MS:
+                found.append(f"{made['fault']}, {name}: p99 is {added:.0f} ms over the healthy one")
+        if made["seconds_until_degraded"] is None and not made["brief"]:
+            found.append(f"{made['fault']}: readiness did not say degraded")
+        after = made["seconds_until_ok"]
+        if after is None or after > MOST_RECOVERY_SECONDS:
+            found.append(f"{made['fault']}: readiness was not ok {MOST_RECOVERY_SECONDS:g} s after healing")
+    return found
+
+
+def as_markdown(document: Mapping[str, Any]) -> str:
+    """The report for a person."""
+    head, results = document["machine"], document["faults"]
+    lines = [f"- **{name}**: {what}" for name, what in document["what"].items()]
+    promises = document["broken_promises"]
+    verdict = "Every promise held." if not promises else "Not held:\n\n" + "\n".join(f"- {one}" for one in promises)
+    parts = [
+        "# A sick Redis under load",
+        f"{head['date']} · {head['cpu']}, {head['cores']} cores, load {head['load_at_start']} · "
+        f"Python {head['python']} · `{head['command'].strip()}`",
+        f"{document['rate']:g} requests a second, whoever is still waiting. [How](../README.md#a-sick-redis).",
+        "\n".join(lines),
+        table(_phase_rows(results)),
+        "## Readiness",
+        table(_readiness_rows(results)),
+        verdict,
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _phase_rows(results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    rows = [["phase", "requests", "failures", "hits %", "p50 ms", "p99 ms", "max ms", "p99 added ms"]]
+    for made in results:
+        for name, phase in made["phases"].items():
+            hits = None if phase["hits"] is None else phase["hits"] * 100
+            times = [number(phase[figure]) for figure in ("p50_ms", "p99_ms", "max_ms")]
+            counts = [str(phase["requests"]), str(phase["failures"]), number(hits, 0)]
+            rows.append([f"{made['fault']}: {name}", *counts, *times, number(phase.get("p99_added_ms"))])
+    return rows
+
+
+def _readiness_rows(results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    head = ["fault", "seconds until degraded", "seconds from healing until ok"]
+    names = ("seconds_until_degraded", "seconds_until_ok")
+    return [head, *([made["fault"], *(number(made[name], 2) for name in names)] for made in results)]
