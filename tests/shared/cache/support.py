@@ -87,6 +87,50 @@ def running_redis(folder: Path, *options: str) -> Iterator[Redis]:
         redis.kill()
 
 
+@contextmanager
+def killed(redis: Redis) -> Iterator[None]:
+    """Gone; empty when it is back."""
+    redis.kill()
+    try:
+        yield
+    finally:
+        redis.start()
+
+
+@contextmanager
+def frozen(redis: Redis) -> Iterator[None]:
+    """It takes connections and answers nothing."""
+    redis.freeze()
+    try:
+        yield
+    finally:
+        redis.thaw()
+
+
+@contextmanager
+def full(redis: Redis) -> Iterator[None]:
+    """It refuses writes and answers reads."""
+    redis.command("CONFIG", "SET", "maxmemory", "1")
+    try:
+        yield
+    finally:
+        redis.command("CONFIG", "SET", "maxmemory", "0")
+
+
+@contextmanager
+def refusing(redis: Redis) -> Iterator[None]:
+    """It answers every command with an error, over the connections that are open."""
+    redis.command("ACL", "SETUSER", "default", "-@all", "+acl")
+    try:
+        yield
+    finally:
+        redis.command("ACL", "SETUSER", "default", "+@all")
+
+
+AILMENTS = {made.__name__: made for made in (killed, frozen, full, refusing)}
+"""What a Redis can suffer from while a `with` lasts."""
+
+
 class Figures:
     """A registry, read by name."""
 

@@ -1,0 +1,113 @@
+"""Phases, recovery and promises of the benchmark with a sick Redis; sizes of the churn."""
+
+import pytest
+
+from bench import churn
+from bench.redis_faults import load, report
+from bench.redis_faults.load import Asked, Look
+from bench.redis_faults.report import Visit
+
+VISIT = Visit("stopped", started=0.0, broken=10.0, settled=20.0, healed=21.0, ended=30.0)
+HEAD = {"date": "d", "cpu": "c", "cores": 2, "load_at_start": 0.1, "python": "3.11", "command": "bench "}
+
+
+def looks(*changes: tuple[float, str]) -> list[Look]:
+    """One every half second until 30; each status holds from its time on."""
+    times = [step / 2 for step in range(60)]
+    return [Look(at, [status for since, status in changes if since <= at][-1]) for at in times]
+
+
+WELL = looks((0.0, "ok"), (11.0, "degraded"), (22.0, "ok"))
+SLOWER = looks((0.0, "ok"), (12.0, "degraded"), (24.0, "ok"))
+
+
+def answers(*more: Asked, added_ms: float = 0.0) -> list[Asked]:
+    """Ten a second, slower by `added_ms` once Redis is sick; and some more."""
+    steady = [Asked(step / 10, 5.0 + (added_ms if step >= 100 else 0.0), None, hit=step < 100) for step in range(300)]
+    return [*steady, *more]
+
+
+def test_a_request_belongs_to_the_phase_that_it_ended_in() -> None:
+    """One that was under way when the fault began counts for the fault, with what it had to wait."""
+    made = report.measured(VISIT, answers(Asked(10.04, 50.0, None, hit=False)), [WELL])
+    assert [made["phases"][name]["requests"] for name in report.PHASES] == [100, 101, 100]
+    assert made["phases"]["healthy"]["max_ms"] == 5.0
+    assert made["phases"]["fault"]["max_ms"] == 50.0
+    assert made["phases"]["healthy"]["hits"] == 1.0
+    assert "p99_added_ms" not in made["phases"]["healthy"]
+
+
+def test_readiness_counts_when_the_last_service_has_said_it() -> None:
+    """From the beginning of the fault, and from healing."""
+    made = report.measured(VISIT, answers(), [WELL, SLOWER])
+    assert (made["seconds_until_degraded"], made["seconds_until_ok"]) == (2.0, 3.0)
+
+
+def test_a_service_that_is_ok_and_then_not_has_not_recovered_yet() -> None:
+    """It has once it says nothing else until the end; one that never does has no time."""
+    wavering = looks((0.0, "ok"), (11.0, "degraded"), (22.0, "ok"), (23.0, "degraded"), (25.0, "ok"))
+    assert report.seconds_until_ok([wavering, WELL], 21.0, 30.0) == 4.0
+    assert report.seconds_until_ok([looks((0.0, "degraded"))], 21.0, 30.0) is None
+    assert report.seconds_until_ok([[]], 21.0, 30.0) is None
+
+
+def test_promises_that_hold_are_not_reported() -> None:
+    """No failure, p99 within 50 ms, degraded, and ok in time."""
+    assert report.broken_promises([report.measured(VISIT, answers(added_ms=49.0), [WELL])]) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "seen", "said"),
+    [
+        (answers(Asked(15.0, 5.0, "503", hit=False)), WELL, "1 of 101 requests failed"),
+        (answers(added_ms=51.0), WELL, "51 ms over"),
+        (answers(), looks((0.0, "ok")), "did not say degraded"),
+        (answers(), looks((0.0, "ok"), (11.0, "degraded"), (27.0, "ok")), "not ok 5 s after"),
+        ([], WELL, "0 of 0 requests"),
+    ],
+)
+def test_every_broken_promise_is_reported(asked: list[Asked], seen: list[Look], said: str) -> None:
+    """With the fault and the phase."""
+    found = report.broken_promises([report.measured(VISIT, asked, [seen])])
+    assert found
+    assert any(said in line and line.startswith("stopped") for line in found)
+
+
+def test_a_brief_fault_may_pass_unseen() -> None:
+    """Redis was back before anybody looked."""
+    brief = Visit("restarted", 0.0, 10.0, 20.0, 10.1, 30.0, brief=True)
+    made = report.measured(brief, answers(), [looks((0.0, "ok"))])
+    assert made["seconds_until_ok"] == pytest.approx(0.4)
+    assert report.broken_promises([made]) == []
+
+
+def test_the_report_has_every_phase_in_even_columns() -> None:
+    """Figures that are missing are dashes."""
+    results = [report.measured(VISIT, made, [WELL]) for made in (answers(), [])]
+    document = {"machine": HEAD, "rate": 60.0, "what": {"stopped": "killed"}, "faults": results, "broken_promises": []}
+    tables = [block.splitlines() for block in report.as_markdown(document).split("\n\n") if block.startswith("|")]
+    assert [len(rows) for rows in tables] == [2 + 2 * len(report.PHASES), 2 + 2]
+    assert all(len({row.count("|") for row in rows}) == 1 for rows in tables)
+
+
+def test_requests_are_repeated_and_new_in_every_kind() -> None:
+    """About half of them have been asked before, and the same seed makes the same ones."""
+    made = list(load.requests(600, "seed"))
+    assert made == list(load.requests(600, "seed"))
+    assert {one.kind for one in made} == set(load.KINDS)
+    texts = [one.body for one in made]
+    assert 0.2 < 1 - len(set(texts)) / len(texts) < 0.5
+
+
+def test_churned_values_have_the_sizes_of_their_kinds() -> None:
+    """From the smallest chat to the largest."""
+    assert (churn.size_of("embedding", 0.5), churn.size_of("sentiment", 0.5)) == (3072, 20)
+    assert [churn.size_of("chat", share) for share in (0.0, 1.0)] == [200, 50_000]
+
+
+async def test_a_short_churn_stays_inside_a_small_bound() -> None:
+    """What was counted came close to it, and never passed it."""
+    made = await churn.churn(bound=200_000, seconds=1.0)
+    assert made["held"]
+    assert 100_000 < made["peak_counted_bytes"] <= 200_000
+    assert made["samples"]
