@@ -49,15 +49,15 @@ class Plan:
         return WARM_SECONDS + len(FAULTS) * (self.healthy + self.fault + self.healed + 2)
 
 
-def contender(name: str, what: str, module: str, *arguments: str, **settings: str) -> Contender:
-    """A service of this project; `PORT` in a setting's value is its port."""
+def service(name: str, what: str, module: str, port_variable: str, settings: dict[str, str]) -> Contender:
+    """How one process is started: `python -m module`, with its port in `port_variable`."""
     return Contender(
-        name,
+        f"faults-{name}",
         what,
-        lambda port: [sys.executable, "-m", module, *(one.replace("PORT", str(port)) for one in arguments)],
+        lambda port: [sys.executable, "-m", module],
         "/health/ready",
         path="",
-        environment=lambda port: {key: value.replace("PORT", str(port)) for key, value in settings.items()},
+        environment=lambda port: {port_variable: str(port), **settings},
     )
 
 
@@ -67,23 +67,24 @@ def start_services(stack: ExitStack, redis: Redis, models: Path) -> list[Server]
     Raises:
         ServerFailed: one did not start.
     """
-    cache = {"REDIS_PORT": str(redis.port), "CACHE_MEMORY_MB": "0"}
-    running: list[Server] = []
 
-    def add(made: Contender) -> Server:
+    def started(made: Contender) -> Server:
         print(f"Starting {made.name}: {made.what}", flush=True)
         server = stack.enter_context(Server(made))
         server.wait_ready()
-        running.append(server)
         return server
 
-    llm = add(contender("faults-llm", "a canned LLM service", "bench.redis_faults.llm", "PORT"))
-    name, what = "faults-sentiment", "the sentiment service on the stand-in"
-    settings = {"SENTIMENT_PORT": "PORT", "MODEL_CACHE_PATH": str(models), "OMP_NUM_THREADS": "1", **cache}
-    sentiment = add(contender(name, what, "sentiment_service", **settings))
-    # Nobody asks for embeddings; the address is only one that is ready.
+    cache = {"REDIS_PORT": str(redis.port), "CACHE_MEMORY_MB": "0"}
+    on_stand_in = {"MODEL_CACHE_PATH": str(models), "OMP_NUM_THREADS": "1", **cache}
+    llm = started(service("llm", "a canned LLM service", "bench.redis_faults.llm", "CANNED_PORT", {}))
+    sentiment = started(
+        service(
+            "sentiment", "the sentiment service on the stand-in", "sentiment_service", "SENTIMENT_PORT", on_stand_in
+        )
+    )
+    # Nobody asks for embeddings; what stands at that address has only to be ready.
     urls = {"LLM_URL": llm.url, "EMBEDDING_URL": llm.url, "SENTIMENT_URL": sentiment.url}
-    gateway = add(contender("faults-gateway", "the gateway", "gateway", GATEWAY_PORT="PORT", **urls, **cache))
+    gateway = started(service("gateway", "the gateway", "gateway", "GATEWAY_PORT", {**urls, **cache}))
     return [gateway, sentiment]
 
 

@@ -1,7 +1,7 @@
-"""An LLM service that answers at once: `python -m bench.redis_faults.llm PORT`. What is measured is the cache."""
+"""An LLM service that answers at once, on CANNED_PORT: what is measured is the cache."""
 
 import json
-import sys
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -52,4 +52,4 @@ def _told(response: Response) -> Response:
 
 
 if __name__ == "__main__":
-    uvicorn.run(app, port=int(sys.argv[1]), log_level="warning")
+    uvicorn.run(app, port=int(os.environ["CANNED_PORT"]), log_level="warning")

@@ -43,7 +43,7 @@ class Look:
     """What readiness said."""
 
     at: float
-    """Clock when it was asked."""
+    """Clock when it said so."""
     status: str
     """`ok`, `degraded`, `down`, or `silent`."""
 
@@ -114,8 +114,8 @@ async def watch(session: aiohttp.ClientSession, urls: list[str], stop: asyncio.E
     async def one(url: str) -> list[Look]:
         looks: list[Look] = []
         while not stop.is_set():
-            at = time.perf_counter()
-            looks.append(Look(at, await status(session, url)))
+            said = await status(session, url)
+            looks.append(Look(time.perf_counter(), said))
             await asyncio.sleep(LOOK_SECONDS)
         return looks
 

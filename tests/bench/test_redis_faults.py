@@ -1,11 +1,13 @@
 """Phases, recovery and promises of the benchmark with a sick Redis; sizes of the churn."""
 
+import aiohttp
 import pytest
 
 from bench import churn
 from bench.redis_faults import load, report
 from bench.redis_faults.load import Asked, Look
 from bench.redis_faults.report import Visit
+from tests.support import free_port
 
 VISIT = Visit("stopped", started=0.0, broken=10.0, settled=20.0, healed=21.0, ended=30.0)
 HEAD = {"date": "d", "cpu": "c", "cores": 2, "load_at_start": 0.1, "python": "3.11", "command": "bench "}
@@ -97,6 +99,16 @@ def test_requests_are_repeated_and_new_in_every_kind() -> None:
     assert {one.kind for one in made} == set(load.KINDS)
     texts = [one.body for one in made]
     assert 0.2 < 1 - len(set(texts)) / len(texts) < 0.5
+
+
+async def test_no_answer_is_a_failure_and_no_exception() -> None:
+    """The load goes on, and readiness is silent."""
+    nobody = f"http://127.0.0.1:{free_port()}"
+    async with aiohttp.ClientSession() as session:
+        asked = await load.ask(session, nobody, load.request("chat", "text"), due=0.0)
+        assert asked.failure is not None
+        assert not asked.hit
+        assert await load.status(session, nobody) == "silent"
 
 
 def test_churned_values_have_the_sizes_of_their_kinds() -> None:
