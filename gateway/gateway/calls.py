@@ -3,7 +3,7 @@
 import time
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import aiohttp
 from yarl import URL
@@ -13,6 +13,7 @@ from gateway.deadlines import Deadline
 from gateway.pool import Lease
 from gateway.replicas import Failure
 from gateway.retries import AttemptFailed, failure_of
+from gateway.trail import Trail
 from gateway.upstreams import Upstream
 from onecard import logs, timings
 from onecard.cache import identity
@@ -39,6 +40,8 @@ class Call:
     path: str
     headers: Mapping[str, str]
     body: bytes
+    trail: Trail = field(default_factory=Trail)
+    """Of the request that asks."""
 
 
 class Reply:
@@ -71,7 +74,9 @@ class Reply:
         """
         with self._blaming():
             async with self._lease.patience(self._silence()):
-                return await self._response.read()
+                body = await self._response.read()
+        self._lease.ended()
+        return body
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes.
@@ -85,6 +90,7 @@ class Reply:
                 async with self._lease.patience(self._silence()):
                     chunk = await content.readany()
             if not chunk:
+                self._lease.ended()
                 return
             yield chunk
 
@@ -154,10 +160,10 @@ async def send(call: Call, upstream: Upstream) -> Reply:
 
 
 async def _attempt(call: Call, upstream: Upstream, tried: Collection[int], deadline: Deadline) -> Reply:
-    lease = upstream.pool.lease(tried)
+    lease = upstream.pool.lease(tried, call.trail)
     if lease is None:
         raise _Failed("away", None, unavailable(upstream))
-    headers = {**call.headers, **upstream.headers, **deadline.headers()}
+    headers = {**call.headers, **upstream.headers, **deadline.headers(), **lease.headers}
     url = URL(lease.address + call.path, encoded=True)
     try:
         async with lease.patience(min(upstream.limits.first_byte_seconds, deadline.left)):

@@ -2,14 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from types import TracebackType
 
 from gateway.deadlines import Deadline
+from gateway.metrics import UpstreamFigures
 from gateway.replicas import Failure, Reason, Replicas, Ticket, Verdict
 from gateway.retries import Budget, Retries
 from gateway.served import Served
+from gateway.trail import Outcome, Trail
 from onecard import logs
 from onecard.cache.identity import Identity
 
@@ -22,11 +25,17 @@ class Lease:
     An attempt that is given up for no fault of the replica (the client has left, its time is over) reports nothing.
     """
 
-    def __init__(self, pool: "Pool", ticket: Ticket) -> None:
+    def __init__(self, pool: "Pool", ticket: Ticket, trail: Trail) -> None:
         self._pool = pool
         self._ticket = ticket
         self._open = True
         self._began = time.monotonic()
+        self._answered = False
+        self._outcome: Outcome | None = None
+        self._trail = trail
+        self._span = trail.span.attempt(pool.name, ticket.replica) if trail.span else None
+        self.headers: Mapping[str, str] = self._span.headers if self._span else {}
+        """What the service is to be told of the trace."""
         self.replica = ticket.replica
         """Its number."""
         self.address = pool.addresses[ticket.replica]
@@ -50,11 +59,19 @@ class Lease:
 
     def answered(self) -> None:
         """The first byte of an answer is here that says nothing against the replica."""
-        self._pool.replicas.answered(self._ticket, time.monotonic() - self._began)
+        seconds = time.monotonic() - self._began
+        self._answered = True
+        self._pool.figures.head(seconds)
+        self._pool.replicas.answered(self._ticket, seconds)
         self._pool.tell(self.replica)
+
+    def ended(self) -> None:
+        """The last byte of an answer is here."""
+        self._outcome = self._outcome or "ok"
 
     def failed(self, failure: Failure) -> None:
         """The replica failed. Also for one that breaks off when part of its answer is here."""
+        self._outcome = "broken_off" if self._answered and failure != "silent" else failure
         self._pool.replicas.failed(self._ticket, failure)
         self._pool.tell(self.replica)
 
@@ -62,6 +79,11 @@ class Lease:
         """The attempt is over."""
         if self._open:
             self._open = False
+            seconds, outcome = time.monotonic() - self._began, self._outcome or "given_up"
+            self._trail.upstream_seconds += seconds
+            self._pool.figures.ended(outcome, seconds)
+            if self._span is not None:
+                self._span.end(outcome)
             self._pool.replicas.give_back(self._ticket)
 
     def __enter__(self) -> "Lease":
@@ -74,28 +96,41 @@ class Lease:
 class Pool:
     """The replicas of one service."""
 
-    def __init__(self, name: str, addresses: Sequence[str]) -> None:
+    def __init__(self, name: str, addresses: Sequence[str], figures: UpstreamFigures) -> None:
         """Take the service's name, which is what the log calls it, and a base URL for each replica."""
         self.name = name
+        self.figures = figures
         self.addresses = tuple(addresses)
         self.replicas = Replicas(len(self.addresses), time.monotonic)
-        self.budget = Budget(time.monotonic)
+        self.budget = Budget(time.monotonic, figures.retry)
         self.waits: tuple[dict[asyncio.Timeout, float], ...] = tuple({} for _ in self.addresses)
         """Time limits of those who wait for something from a replica, by replica, and since when they wait."""
         self.suspected = tuple(asyncio.Event() for _ in self.addresses)
         """Set when connections to a replica fail: a check then says at once whether it is there."""
         self.served = Served(len(self.addresses))
         self._told: list[Reason | None] = [None for _ in self.addresses]
+        for number in range(len(self.addresses)):
+            figures.show(number, partial(self.replicas.in_flight, number), partial(self._in_service, number))
 
-    def lease(self, tried: Collection[int] = ()) -> Lease | None:
-        """A lease of the replica that is the best bet; None when the service is out and cannot be asked just now."""
+    def lease(self, tried: Collection[int], trail: Trail) -> Lease | None:
+        """A lease of the replica that is the best bet; None when the service is out and cannot be asked just now.
+
+        Args:
+            trail: of the request.
+        """
         ticket = self.replicas.take(tried)
-        return Lease(self, ticket) if ticket else None
+        if ticket is None:
+            self.figures.none_free()
+            return None
+        return Lease(self, ticket, trail)
 
     @property
     def model(self) -> Identity | None:
         """The model that is served now; the last one that was, while the service is away; None if it does not tell."""
-        return self.served.model(lambda number: self.replicas.out(number) is None)
+        return self.served.model(self._in_service)
+
+    def _in_service(self, number: int) -> bool:
+        return self.replicas.out(number) is None
 
     def retries(self, deadline: Deadline) -> Retries:
         """The rules for one request's attempts."""
@@ -120,6 +155,7 @@ class Pool:
         if reason is None:
             log.info("replica is back", upstream=self.name, replica=number)
             return
+        self.figures.ejected(reason)
         log.warning("replica is out", upstream=self.name, replica=number, reason=reason)
         if reason == "away":
             self.suspected[number].set()

@@ -29,13 +29,14 @@ FORWARDED = frozenset(
 
 def call_of(scope: Scope) -> Call:
     """What a request asks a service: the same path and body."""
+    state = state_of(scope)
     headers: dict[str, str] = {}
     for name, value in scope["headers"]:
         if name in FORWARDED:
             field, line = name.decode(), value.decode("latin-1")
             # A field that comes in several lines is one list (RFC 9110, section 5.3).
             headers[field] = f"{headers[field]}, {line}" if field in headers else line
-    return Call(scope["method"], scope["path"], headers, state_of(scope)["body"])
+    return Call(scope["method"], scope["path"], headers, state["body"], state["trail"])
 
 
 async def relay(scope: Scope, receive: Receive, upstream: Upstream) -> Response:

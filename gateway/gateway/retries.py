@@ -58,8 +58,10 @@ class AttemptFailed(Exception):
 class Budget:
     """How many retries a service may still get, whichever requests they belong to."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], told: Callable[[bool], None] = lambda goes_out: None) -> None:
+        """Take `told`, which hears of each retry that is asked for whether it may go out."""
         self._clock = clock
+        self._told = told
         self._tokens = FLOOR
         self._at = clock()
 
@@ -73,10 +75,11 @@ class Budget:
         if self._tokens < FLOOR:
             self._tokens = min(self._tokens + (now - self._at) * FLOOR_PER_SECOND, FLOOR)
         self._at = now
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
+        goes_out = self._tokens >= 1
+        if goes_out:
+            self._tokens -= 1
+        self._told(goes_out)
+        return goes_out
 
 
 class Retries:

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import catalog, schemas
 from gateway.answers.policy import KINDS
+from gateway.recent import Summary
 from gateway.relay import relay
 from gateway.state import Gateway
 from gateway.upstreams import Upstream, Upstreams
@@ -54,12 +55,13 @@ class _Relayed:
         """The ASGI interface."""
         gateway: Gateway = scope["app"].state.service
         upstream = self.pick(gateway.upstreams)
-        await gateway.scopes.require(state_of(scope).get("caller"), upstream, state_of(scope)["body"])
-        if self.path in KINDS:
-            response = await gateway.answers.answer(scope, receive)
-        else:
-            response = await relay(scope, receive, upstream)
-        await response(scope, receive, send)
+        with gateway.observer.begin(scope, upstream, send) as observed:
+            await gateway.scopes.require(state_of(scope).get("caller"), upstream, state_of(scope)["body"])
+            if self.path in KINDS:
+                response = await gateway.answers.answer(scope, receive)
+            else:
+                response = await relay(scope, receive, upstream)
+            await response(scope, receive, observed.send)
 
 
 RELAYED = tuple(
@@ -129,8 +131,25 @@ def routes() -> APIRouter:
     return router
 
 
+class VerboseReadiness(Readiness):
+    """With what the relayed routes did in the last minutes."""
+
+    routes: dict[str, Summary]
+
+
 async def ready(request: Request) -> Readiness:
-    """The gateway is down only when every service is: one that is away leaves the others useful, as does Redis."""
+    """The gateway is down only when every service is: one that is away leaves the others useful, as does Redis.
+
+    With `?verbose` it tells of its routes, too.
+    """
+    readiness = await _readiness(request)
+    if "verbose" not in request.query_params:
+        return readiness
+    routes = {route: figures.recent.summary() for route, figures in state(request).observer.routes.routes.items()}
+    return VerboseReadiness(status=readiness.status, parts=readiness.parts, routes=routes)
+
+
+async def _readiness(request: Request) -> Readiness:
     gateway = state(request)
     parts = await gateway.upstreams.check()
     cache = Part(status=gateway.cache.status(), detail=gateway.cache.detail())

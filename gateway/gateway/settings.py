@@ -74,6 +74,9 @@ class GatewaySettings(CacheSettings, KeyFileSettings):
     tokens_per_minute: int | None = Field(default=None, ge=1)
     """Tokens a minute, of prompts and answers together, of each key that has no limit of its own."""
 
+    otel_exporter_otlp_endpoint: Url | None = None
+    """Base URL of an OpenTelemetry collector that takes OTLP over HTTP; without one no spans are made."""
+
     cors_origins: Annotated[tuple[str, ...], *ADDRESSES] = ()
     """Origins, separated by commas, whose pages may call from a browser; * is all of them."""
 

@@ -6,7 +6,9 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 import aiohttp
+from prometheus_client import CollectorRegistry
 
+from gateway.metrics import UpstreamMetrics
 from gateway.pool import Pool
 from gateway.settings import GatewaySettings
 from gateway.watch import check, watching
@@ -76,7 +78,7 @@ class Upstreams:
         return {upstream.name: part for upstream, part in zip(self, parts, strict=True)}
 
 
-async def connect(settings: GatewaySettings, closing: AsyncExitStack) -> Upstreams:
+async def connect(settings: GatewaySettings, registry: CollectorRegistry, closing: AsyncExitStack) -> Upstreams:
     """The services, and tasks that watch them; `closing` ends both."""
     http = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
@@ -92,8 +94,10 @@ async def connect(settings: GatewaySettings, closing: AsyncExitStack) -> Upstrea
     )
     key = {"authorization": f"Bearer {settings.api_key.get_secret_value()}"} if settings.api_key else {}
 
+    metrics = UpstreamMetrics(registry)
+
     async def upstream(name: str, addresses: Sequence[str], headers: Mapping[str, str]) -> Upstream:
-        pool = Pool(name, addresses)
+        pool = Pool(name, addresses, metrics.of(name))
         await closing.enter_async_context(watching(pool, http))
         return Upstream(name, http, pool, headers, limits)
 

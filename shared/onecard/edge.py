@@ -28,7 +28,7 @@ _BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
 _DISCARD_FACTOR = 8
 """A too large body is read and dropped up to this many times the limit, so that a client that is still
 sending reads our 413 instead of a connection reset."""
-_CLIENT_CLOSED = 499
+CLIENT_CLOSED = 499
 """Status for the log and the metrics when the client left before its answer (nginx's convention)."""
 
 log = logs.logger()
@@ -145,13 +145,13 @@ class Edge:
                 if self._json_bodies and body:
                     wire.require_json_type(headers.get(b"content-type"))
                     scope["state"]["json"] = wire.parse_json(body)
-                scope["state"]["body"] = body
+                scope["state"].update(body=body, received=time.perf_counter())
                 receive = _replay(body, receive)
             await self._app(scope, receive, exchange.forward)
         except HTTPException as error:
             await exchange.answer(error, close=not body_read)
         except ClientGone:
-            exchange.status = _CLIENT_CLOSED
+            exchange.status = CLIENT_CLOSED
         except asyncio.CancelledError:
             # The server stops, and the time to finish what was accepted is over. Nobody else cancels a request.
             if exchange.status:
@@ -218,7 +218,7 @@ class Edge:
     def _record(self, scope: Scope, exchange: Exchange) -> None:
         gated = scope["path"] if scope["path"] in self._gate.paths else None
         route = getattr(scope.get("route"), "path", None) or gated or "unmatched"
-        status = exchange.status or _CLIENT_CLOSED
+        status = exchange.status or CLIENT_CLOSED
         ms = exchange.milliseconds
         if self._metrics:
             self._metrics.in_flight.dec()
@@ -242,8 +242,8 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 def state_of(scope: Scope) -> dict[str, Any]:
-    """What the edge left for routes: `request_id`, `timings`, the `body`, `caller` if the guard names one, and `json`
-    where it parses bodies.
+    """What the edge left for routes: `request_id`, `timings`, the `body` and when it was `received` (a second of
+    `time.perf_counter`), `caller` if the guard names one, and `json` where it parses bodies.
     """
     state: dict[str, Any] = scope["state"]
     return state

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from gateway.limits.admission import Quota, Use, decide, duration, headers
 from gateway.limits.limits import Limits, open_limits
-from gateway.limits.meter import MOST_PARSED_BYTES, Meter
 from gateway.limits.metrics import LimitsMetrics
 from gateway.limits.redis import PROBE, RedisUse
 from gateway.limits.window import MINUTE_MS, Window
+from gateway.meter import MOST_PARSED_BYTES, Meter
 from onecard.cache.address import Address
 from onecard.cache.channel import Channel
 from onecard.cache.link import ANSWER_SECONDS

@@ -10,8 +10,10 @@ import aiohttp
 import orjson
 import pytest
 import structlog.testing
+from prometheus_client import CollectorRegistry
 
 from gateway.calls import Call, send
+from gateway.metrics import UpstreamMetrics
 from gateway.pool import Pool
 from gateway.upstreams import Limits, Upstream
 from gateway.watch import watching
@@ -44,7 +46,7 @@ Ask = Callable[[str], Awaitable[int]]
 @asynccontextmanager
 async def watched(*urls: str) -> AsyncIterator[tuple[Pool, Ask]]:
     """A pool of these replicas, which are being checked, and a caller of it."""
-    pool = Pool("llm", urls)
+    pool = Pool("llm", urls, UpstreamMetrics(CollectorRegistry()).of("llm"))
     async with aiohttp.ClientSession() as http, watching(pool, http):
         upstream = Upstream("llm", http, pool, {}, Limits(60, 60, 60))
         yield pool, lambda case: ask_for(case, upstream)

@@ -4,11 +4,13 @@ Not in the guard, which decides by the headers alone and at once, while this wai
 an answer's headers and its tokens are seen here in one place, wherever the answer comes from.
 """
 
+from typing import Any
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.keys.ring import Key
 from gateway.limits.limits import Admission, Limits
-from gateway.limits.meter import Meter
+from gateway.meter import Meter
 from onecard.edge import state_of
 
 
@@ -26,7 +28,7 @@ class LimitsLayer:
             return
         limits: Limits = scope["app"].state.service.limits
         admission = await limits.admit(key)
-        counting = _Counting(limits, key, admission, send, state_of(scope)["body"])
+        counting = _Counting(limits, key, admission, send, state_of(scope))
         try:
             await self._app(scope, receive, counting.send)
         finally:
@@ -36,28 +38,26 @@ class LimitsLayer:
 class _Counting:
     """One admitted request: headers on its answer, and its tokens."""
 
-    def __init__(self, limits: Limits, key: Key, admission: Admission, send: Send, body: bytes) -> None:
+    def __init__(self, limits: Limits, key: Key, admission: Admission, send: Send, state: dict[str, Any]) -> None:
         self._limits = limits
         self._key = key
         self._headers = [(name.encode(), value.encode()) for name, value in admission.headers.items()]
-        self._meter = Meter(len(body)) if admission.counts_tokens else None
+        self._counts_tokens = admission.counts_tokens
+        self._state = state
         self._send = send
 
     async def send(self, message: Message) -> None:
         """The ASGI interface."""
         if message["type"] == "http.response.start":
             message = {**message, "headers": [*message.get("headers", ()), *self._headers]}
-            if self._meter is not None:
-                self._meter.begins(message["status"], dict(message["headers"]).get(b"content-type", b""))
-        elif message["type"] == "http.response.body" and self._meter is not None:
-            self._meter.answered(message.get("body", b""))
-            if not message.get("more_body", False):
-                # Before the last bytes leave: a client's next request finds this one counted.
-                self.settle()
+        elif message["type"] == "http.response.body" and not message.get("more_body", False):
+            # Before the last bytes leave: a client's next request finds this one counted.
+            self.settle()
         await self._send(message)
 
     def settle(self) -> None:
-        """Count the tokens, once, also those of an answer that was broken off."""
-        if self._meter is not None:
-            meter, self._meter = self._meter, None
+        """Count the tokens, once, also those of an answer that was broken off. Only models' routes have a meter."""
+        meter: Meter | None = self._state.get("meter")
+        if self._counts_tokens and meter is not None:
+            self._counts_tokens = False
             self._limits.spent(self._key, meter.tokens())

@@ -1,13 +1,27 @@
 """How many tokens one answer cost, counted as it passes. Pure."""
 
+import json
+import re
+from dataclasses import dataclass
 from typing import Any
-
-import orjson
 
 BYTES_PER_TOKEN = 4
 """What a token of text takes up, about, in English and in Korean UTF-8 alike."""
 MOST_PARSED_BYTES = 1_000_000
-"""A longer answer, or line of a stream, is not parsed: it would hold up every other request."""
+"""Of a longer answer, or line of a stream, nothing is kept to look into."""
+_MOST_USAGE_BYTES = 4096
+_USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
+"""The field and nothing else: inside of a JSON string, the second quote would have a backslash before it."""
+_DECODER = json.JSONDecoder()
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What an answer says that it cost, in tokens."""
+
+    prompt: int
+    completion: int
+    total: int
 
 
 class Meter:
@@ -24,7 +38,9 @@ class Meter:
         self._status = 0
         self._is_stream = False
         self._events = 0
-        self._total: int | None = None
+        self._found: Usage | None = None
+        self._read = False
+        """Whether a whole answer has been looked into."""
         self._held = bytearray()
         """A stream's incomplete line, or the answer so far."""
         self._too_long = False
@@ -45,14 +61,20 @@ class Meter:
         else:
             self._hold(chunk)
 
+    def usage(self) -> Usage | None:
+        """What a successful answer says, as far as it has come; None if it says nothing."""
+        if not 200 <= self._status < 300:
+            return None
+        if not self._is_stream and not self._read:
+            self._found, self._read = _usage(self._held), True
+        return self._found
+
     def tokens(self) -> int:
         """What it cost, as far as it has been answered."""
         if not 200 <= self._status < 300:
             return 0
-        if not self._is_stream and self._total is None and not self._too_long:
-            self._total = _total(self._held)
-        if self._total is not None:
-            return self._total
+        if usage := self.usage():
+            return usage.total
         asked = -(-self._asked_bytes // BYTES_PER_TOKEN)
         return asked + (self._events if self._is_stream else len(self._held) // BYTES_PER_TOKEN)
 
@@ -70,24 +92,30 @@ class Meter:
         if self._too_long or (line.startswith(b"data:") and not line.startswith(b"data: [DONE]")):
             self._events += 1
         if b'"usage"' in line and line.startswith(b"data:"):
-            found = _total(line.removeprefix(b"data:"))
-            self._total = self._total if found is None else found
+            self._found = _usage(line) or self._found
         self._held.clear()
         self._too_long = False
 
 
-def _total(text: bytes | bytearray) -> int | None:
-    """What `usage` says, at the top or in the `response` of an event of the Responses API; None if it says nothing."""
-    try:
-        answer = orjson.loads(text)
-    except orjson.JSONDecodeError:
+def _usage(text: bytes | bytearray) -> Usage | None:
+    """What the last `usage` says, wherever it is: a whole answer of vectors would take a millisecond to parse."""
+    start = max((found.end() for found in _USAGE.finditer(text)), default=None)
+    if start is None:
         return None
-    for holder in (answer, _field(answer, "response")):
-        total = _field(_field(holder, "usage"), "total_tokens")
-        if isinstance(total, int) and total >= 0:
-            return total
-    return None
+    try:
+        usage, _ = _DECODER.raw_decode(text[start : start + _MOST_USAGE_BYTES].decode(errors="replace"))
+    except json.JSONDecodeError:
+        return None
+    total = _count(usage, "total_tokens")
+    if total is None:
+        return None
+    prompt, completion = (
+        _count(usage, "prompt_tokens", "input_tokens"),
+        _count(usage, "completion_tokens", "output_tokens"),
+    )
+    return Usage(prompt or 0, completion or 0, total)
 
 
-def _field(value: Any, name: str) -> Any:
-    return value.get(name) if isinstance(value, dict) else None
+def _count(usage: dict[str, Any], *names: str) -> int | None:
+    """The first of these fields that is a number of tokens; the Responses API has names of its own for them."""
+    return next((value for name in names if isinstance(value := usage.get(name), int) and value >= 0), None)
