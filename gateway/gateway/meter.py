@@ -109,10 +109,8 @@ def _usage(text: bytes | bytearray) -> Usage | None:
     total = _count(usage, "total_tokens")
     if total is None:
         return None
-    prompt, completion = (
-        _count(usage, "prompt_tokens", "input_tokens"),
-        _count(usage, "completion_tokens", "output_tokens"),
-    )
+    prompt = _count(usage, "prompt_tokens", "input_tokens")
+    completion = _count(usage, "completion_tokens", "output_tokens")
     return Usage(prompt or 0, completion or 0, total)
 
 

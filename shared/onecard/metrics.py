@@ -41,12 +41,20 @@ class HttpMetrics:
             buckets=SECONDS,
             registry=registry,
         )
+        # Children are kept: to look one up takes longer than to count.
+        self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self.in_flight = Gauge("onecard_http_in_flight", "Requests being answered now.", registry=registry)
 
     def record(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count one answered request."""
-        self._requests.labels(route, method if method in _METHODS else "other", str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        method = method if method in _METHODS else "other"
+        children = self._children.get((route, method, status))
+        if children is None:
+            children = self._requests.labels(route, method, str(status)), self._seconds.labels(route)
+            self._children[route, method, status] = children
+        requests, histogram = children
+        requests.inc()
+        histogram.observe(seconds)
 
 
 def endpoint(request: Request) -> Response:
