@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry
 
 from bench import machine, memory
 from bench.places import QUICK_RESULTS, RESULTS
-from bench.report import number, table
+from bench.tables import number, table
 from onecard.cache.keys import CacheKind, Keyspace
 from onecard.cache.memory import MemoryTier
 from onecard.cache.metrics import CacheMetrics

@@ -6,8 +6,8 @@ from itertools import takewhile
 from typing import Any
 
 from bench.redis_faults.load import Asked, Look
-from bench.report import number, table
 from bench.stats import percentile, ratio
+from bench.tables import number, table
 
 PHASES = ("healthy", "fault", "healed")
 MOST_ADDED_MS = 50.0

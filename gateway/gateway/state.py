@@ -10,9 +10,9 @@ from prometheus_client import CollectorRegistry
 from gateway.answers.serve import Answers
 from gateway.limits.admission import Quota
 from gateway.limits.limits import Limits, open_limits
-from gateway.scopes import Scopes
 from gateway.metrics import RouteMetrics
 from gateway.observed import Observer
+from gateway.scopes import Scopes
 from gateway.settings import GatewaySettings
 from gateway.trail import Tracing
 from gateway.upstreams import Upstreams, connect
