@@ -45,7 +45,8 @@ class Call:
 
 
 class Reply:
-    """A service's answer: its head has been read, its body has not. Closing it gives its replica back."""
+    """A service's answer: its head has been read, and its body too if it does not stream, or not. Closing it gives its
+    replica back."""
 
     def __init__(self, upstream: Upstream, response: aiohttp.ClientResponse, lease: Lease, deadline: Deadline) -> None:
         self.status = response.status
@@ -60,6 +61,7 @@ class Reply:
         self._response = response
         self._lease = lease
         self._deadline = deadline
+        self._body: bytes | None = None
 
     @property
     def streams(self) -> bool:
@@ -72,11 +74,12 @@ class Reply:
         Raises:
             BadUpstream, DeadlineExceeded: the service breaks off, or is silent for too long.
         """
-        with self._blaming():
-            async with self._lease.patience(self._silence()):
-                body = await self._response.read()
-        self._lease.ended()
-        return body
+        if self._body is None:
+            with self._blaming():
+                async with self._lease.patience(self._silence()):
+                    self._body = await self._response.read()
+            self._lease.ended()
+        return self._body
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes.
@@ -124,7 +127,8 @@ class _Failed(AttemptFailed):
 
 
 async def send(call: Call, upstream: Upstream) -> Reply:
-    """The service's answer up to its headers; asked again, elsewhere if possible, while nothing has been answered.
+    """The service's answer, a stream up to its headers; asked again, elsewhere if possible, while the client can have
+    had nothing of it.
 
     The caller closes it. An answer that says that the service failed is one, too, when no replica gave a better one.
 
@@ -179,7 +183,22 @@ async def _attempt(call: Call, upstream: Upstream, tried: Collection[int], deadl
         lease.failed(failure)
         raise _Failed(failure, lease.replica, reply)
     lease.answered()
+    if not reply.streams:
+        await _read(reply, lease, deadline)
     return reply
+
+
+async def _read(reply: Reply, lease: Lease, deadline: Deadline) -> None:
+    """Have the whole body, of which the client gets nothing before: an answer that breaks off is a failed attempt."""
+    try:
+        await reply.read()
+    except BaseException as error:
+        reply.close()
+        if isinstance(error, BadUpstream):
+            raise _Failed("away", lease.replica, error) from None
+        if isinstance(error, DeadlineExceeded) and deadline.left:
+            raise _Failed("silent", lease.replica, error) from None
+        raise
 
 
 def _failed_before_answer(error: BaseException, upstream: Upstream, lease: Lease, deadline: Deadline) -> BaseException:
