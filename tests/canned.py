@@ -1,7 +1,8 @@
 """An upstream that answers as it is told: for faults that a real engine cannot be made to produce.
 
 `python -m tests.canned` serves the LLM service's routes; the body's `case` says what happens. `POST /tell` and
-`POST /open` say which model it claims to have, and let answers go on that wait.
+`POST /open` say which model it claims to have, and let answers go on that wait; `POST /ail` says what is wrong with
+the whole service, whatever it is asked.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from onecard.cache import identity
 
 app = FastAPI()
 app.add_middleware(TellsModel, identity=lambda scope: identity.read(seen["model"]))
-seen: dict[str, Any] = {"headers": {}, "requests": 0, "running": 0, "finished": 0, "cancelled": 0, "model": ""}
+seen: dict[str, Any] = {"headers": {}, "requests": 0, "running": 0, "finished": 0, "cancelled": 0, "model": "", "ailment": ""}
 gate = asyncio.Event()
 
 
@@ -42,6 +43,12 @@ async def what_was_seen() -> dict[str, Any]:
 @app.post("/tell")
 async def tell(request: Request) -> None:
     seen["model"] = (await request.body()).decode()
+
+
+@app.post("/ail")
+async def ail(request: Request) -> None:
+    """`500`, or the seconds that every answer takes; nothing: it is well."""
+    seen["ailment"] = (await request.body()).decode()
 
 
 @app.post("/open")
@@ -68,12 +75,12 @@ async def said(body: dict[str, Any], number: int) -> AsyncIterator[bytes]:
         seen["running"] -= 1
 
 
-async def events(count: int, seconds: float, *, die: bool) -> AsyncIterator[bytes]:
+async def events(count: int, seconds: float, *, die: bool, wait: bool) -> AsyncIterator[bytes]:
     seen["running"] += 1
     try:
         for number in range(count):
             yield f"data: {number}\n\n".encode()
-            await asyncio.sleep(seconds)
+            await (gate.wait() if wait else asyncio.sleep(seconds))
         if die:
             os.kill(os.getpid(), signal.SIGKILL)
         yield b"data: [DONE]\n\n"
@@ -81,6 +88,29 @@ async def events(count: int, seconds: float, *, die: bool) -> AsyncIterator[byte
     except asyncio.CancelledError:
         seen["cancelled"] += 1
         raise
+    finally:
+        seen["running"] -= 1
+
+
+async def flood(size: int) -> AsyncIterator[bytes]:
+    """Events without end, as fast as they are taken."""
+    seen["running"] += 1
+    event = b"data: " + b"x" * size + b"\n\n"
+    try:
+        while True:
+            seen["sent"] = seen.get("sent", 0) + len(event)
+            yield event
+    finally:
+        seen["running"] -= 1
+
+
+async def halves() -> AsyncIterator[bytes]:
+    """One answer in two parts, with the gate between them."""
+    seen["running"] += 1
+    try:
+        yield b'{"half": 1,'
+        await gate.wait()
+        yield b'"other": 2}'
     finally:
         seen["running"] -= 1
 
@@ -107,11 +137,15 @@ async def slowly(request: Request, seconds: float) -> Response:
 
 @app.post("/v1/chat/completions")
 @app.post("/v1/completions")
+@app.post("/v1/responses")
 @app.post("/generate")
 async def answer(request: Request) -> Response:
     body = await request.json()
     seen["requests"] += 1
     seen["headers"] = dict(request.headers)
+    if seen["ailment"] == "500":
+        return PlainTextResponse("Traceback: /secret/path 10.0.0.7", 500)
+    await asyncio.sleep(float(seen["ailment"] or 0))
     match body["case"]:
         case "say" if "events" in body:
             return StreamingResponse(said(body, seen["requests"]), media_type="text/event-stream")
@@ -120,8 +154,13 @@ async def answer(request: Request) -> Response:
                 await gate.wait()
             return JSONResponse({"id": f"answer-{seen['requests']}", **body["answer"]}, body.get("status", 200))
         case "stream" | "stream and die":
-            stream = events(body.get("count", 5), body.get("seconds", 0.1), die=body["case"] == "stream and die")
+            die, wait = body["case"] == "stream and die", body.get("wait", False)
+            stream = events(body.get("count", 5), body.get("seconds", 0.1), die=die, wait=wait)
             return StreamingResponse(stream, media_type="text/event-stream")
+        case "flood":
+            return StreamingResponse(flood(body["size"]), media_type="text/event-stream")
+        case "halves":
+            return StreamingResponse(halves(), media_type="application/json", headers={"content-length": "22"})
         case "slow":
             return await slowly(request, body["seconds"])
         case "stream and die inside an event":
