@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator, Mapping
 
 import orjson
 from fastapi.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope
+from starlette.types import Receive, Scope, Send
+from typing_extensions import override
 
 from gateway.calls import RETRY_AFTER_SECONDS, Call, Reply, send
 from gateway.upstreams import Upstream
@@ -52,7 +53,7 @@ async def relay(scope: Scope, receive: Receive, upstream: Upstream) -> Response:
         reply = await send(call_of(scope), upstream)
         state_of(scope)["timings"].update(reply.timings)
         if reply.streams:
-            return StreamingResponse(_stream(reply), reply.status, reply.headers)
+            return _RelayedStream(reply)
         try:
             body = await reply.read()
         finally:
@@ -62,15 +63,32 @@ async def relay(scope: Scope, receive: Receive, upstream: Upstream) -> Response:
     return Response(body, reply.status, reply.headers)
 
 
-async def _stream(reply: Reply) -> AsyncIterator[bytes]:
+class _RelayedStream(StreamingResponse):
+    """A reply's chunks as they come.
+
+    The reply is closed here and not in the generator: one that is never started, since the client has left by then,
+    never comes to its end, and one that is left at a `yield` does so when it is collected.
+    """
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(_events(reply), reply.status, reply.headers)
+        self._reply = reply
+
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._reply.close()
+
+
+async def _events(reply: Reply) -> AsyncIterator[bytes]:
     """The body as it comes. A service that breaks off leaves an error event, so that no client takes it for the end."""
     try:
         async for chunk in reply.chunks():
             yield chunk
     except OnecardError as error:
         yield error_event(error)
-    finally:
-        reply.close()
 
 
 def error_event(error: OnecardError) -> bytes:

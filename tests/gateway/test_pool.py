@@ -11,10 +11,12 @@ import orjson
 import pytest
 import structlog.testing
 from prometheus_client import CollectorRegistry
+from starlette.types import Message
 
 from gateway.calls import Call, send
 from gateway.metrics import UpstreamMetrics
 from gateway.pool import Pool
+from gateway.relay import relay
 from gateway.upstreams import Limits, Upstream
 from gateway.watch import watching
 from onecard.errors import Unavailable
@@ -151,3 +153,25 @@ async def test_leases_that_are_given_up_are_counted_out(pair: tuple[Server, Serv
             task.cancel()
         await asyncio.wait(waiting)
         assert (pool.replicas.in_flight(0), pool.replicas.out(0)) == (0, None)
+
+
+async def test_a_stream_whose_client_has_left_by_then_gives_its_replica_back(pair: tuple[Server, Server]) -> None:
+    """Also when nobody has begun to read it."""
+    body = orjson.dumps({"case": "stream", "count": 100})
+    scope = {"type": "http", "method": "POST", "path": PATH, "headers": [], "state": {"body": body, "timings": {}}}
+
+    async def staying() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def left() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def take_nothing(message: Message) -> None:
+        await staying()
+
+    async with watched(pair[0].url) as (pool, _), aiohttp.ClientSession() as http:
+        response = await relay(scope, staying, Upstream("llm", http, pool, {}, Limits(60, 60, 60)))
+        assert pool.replicas.in_flight(0) == 1
+        await response(scope, left, take_nothing)
+        assert pool.replicas.in_flight(0) == 0

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from typing import Literal
 
 from fastapi.responses import Response
@@ -115,8 +115,9 @@ class Answers:
             nonlocal kept
             reply = await self._ask(wanted, scope)
             kept = self._is_of(wanted, reply)
-            async for chunk in source(reply, self._shaped):
-                yield chunk
+            async with aclosing(source(reply, self._shaped)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
 
         def on_complete(recording: tuple[bytes, ...]) -> None:
             if kept and (value := recorded(recording)):

@@ -1,6 +1,6 @@
 """One answer of the LLM that streams: read once, for all who joined it."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack
 
 from fastapi.responses import Response, StreamingResponse
@@ -23,7 +23,7 @@ class NotStreamed(Exception):
         self.answer = answer
 
 
-async def source(reply: Reply, whole: Callable[[Reply, bytes], Response]) -> AsyncIterator[bytes]:
+async def source(reply: Reply, whole: Callable[[Reply, bytes], Response]) -> AsyncGenerator[bytes]:
     """The answer's content type, then its chunks. Closes `reply`.
 
     Raises:
