@@ -21,7 +21,8 @@ from onecard.cache import identity
 
 app = FastAPI()
 app.add_middleware(TellsModel, identity=lambda scope: identity.read(seen["model"]))
-seen: dict[str, Any] = {"headers": {}, "requests": 0, "running": 0, "finished": 0, "cancelled": 0, "model": "", "ailment": ""}
+seen: dict[str, Any] = {"headers": {}, "requests": 0, "model": "", "ailment": ""}
+seen |= {"running": 0, "finished": 0, "cancelled": 0, "sent": 0}
 gate = asyncio.Event()
 
 
@@ -98,8 +99,9 @@ async def flood(size: int) -> AsyncIterator[bytes]:
     event = b"data: " + b"x" * size + b"\n\n"
     try:
         while True:
-            seen["sent"] = seen.get("sent", 0) + len(event)
+            seen["sent"] += len(event)
             yield event
+            await asyncio.sleep(0)  # To a client that has left, sending never waits.
     finally:
         seen["running"] -= 1
 

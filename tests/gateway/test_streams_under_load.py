@@ -1,0 +1,123 @@
+"""Streams through one gateway: very many, and some that nobody reads."""
+
+import asyncio
+import itertools
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import aiohttp
+import httpx
+import psutil
+import pytest
+
+from tests.gateway.answering import CHAT, Scene, scene
+from tests.gateway.load import soon
+from tests.shared.cache.support import Redis
+
+STREAMS = 1000
+EVENTS = 200
+GROWTH_BYTES = 200_000_000
+"""Most memory that a gateway may come to need for a thousand streams: 200 KB each, two sockets' buffers among them."""
+STALLED_GROWTH_BYTES = 60_000_000
+"""Most for a few endless streams that nobody reads: their buffers hold some megabytes."""
+RELAYED, SHARED = {"temperature": 1.0}, {"temperature": 0.0}
+
+numbers = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def built(redis: Redis) -> Iterator[Scene]:
+    """One for all: no test breaks it."""
+    with scene(redis) as one:
+        yield one
+
+
+def memory(own: Scene) -> int:
+    """Bytes of the gateway that are in RAM."""
+    size: int = psutil.Process(own.gateway.process.pid).memory_info().rss
+    return size
+
+
+def asking(case: str, **more: Any) -> dict[str, Any]:
+    """A request for a stream, unlike all others."""
+    return {"case": case, "nonce": next(numbers), "stream": True, **more}
+
+
+async def test_a_thousand_streams_at_once_come_whole_and_in_order(built: Scene) -> None:
+    """All have begun before any goes on; half are relayed, half are kept on their way."""
+    before = memory(built)
+    most = before
+    done = 0
+
+    async def read(http: aiohttp.ClientSession, body: dict[str, Any]) -> bytes:
+        nonlocal most, done
+        async with http.post(built.gateway.url + CHAT, json=body) as answer:
+            stream = await answer.read()
+        done += 1
+        if done % 50 == 1:
+            most = max(most, memory(built))
+        return stream
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
+        bodies = (asking("stream", count=EVENTS, wait=True, **(RELAYED, SHARED)[n % 2]) for n in range(STREAMS))
+        reading = [asyncio.create_task(read(http, body)) for body in bodies]
+        await soon(lambda: built.seen("running") == STREAMS)
+        built.open()
+        streams = await asyncio.gather(*reading)
+    whole = b"".join(b"data: %d\n\n" % number for number in range(EVENTS)) + b"data: [DONE]\n\n"
+    assert set(streams) == {whole}
+    assert most - before < GROWTH_BYTES
+
+
+@contextmanager
+def unread(own: Scene, path: str, body: dict[str, Any]) -> Iterator[socket.socket]:
+    """A client that has asked, and takes nothing that it does not read itself."""
+    sent = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(sent)}\r\n\r\n"
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(20)
+        connection.connect(("127.0.0.1", own.gateway.port))
+        connection.sendall(head.encode() + sent)
+        yield connection
+
+
+@pytest.mark.parametrize(
+    ("path", "terms"),
+    [(CHAT, RELAYED), (CHAT, SHARED), ("/v1/responses", SHARED)],
+    ids=["relayed", "shared", "responses"],
+)
+async def test_a_client_that_does_not_read_holds_its_stream_back_and_nobody_else(
+    built: Scene, path: str, terms: dict[str, float]
+) -> None:
+    """An endless stream stops where it comes from; the gateway does not grow, others are served, and when the clients
+    leave, the work ends.
+    """
+    before = memory(built)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(unread(built, path, asking("flood", size=10_000, **terms))) for _ in range(4)]
+        for client in clients:
+            assert client.recv(1) == b"H"
+        sent = await held_back(built)
+        for client in clients:
+            assert client.recv(1) == b"T"  # A byte now and then changes nothing.
+        async with httpx.AsyncClient(base_url=built.gateway.url, timeout=30) as other:
+            for _ in range(20):
+                answer = await other.post(CHAT, json=asking("stream", count=3, seconds=0.0, **terms))
+                assert answer.text.endswith("data: [DONE]\n\n")
+        assert built.seen("sent") - sent < 1_000_000
+        assert memory(built) - before < STALLED_GROWTH_BYTES
+    await soon(lambda: built.seen("running") == 0)
+
+
+async def held_back(own: Scene) -> int:
+    """Wait until the service can send no more; the bytes that it has sent."""
+    sent = [-3, -2, -1]
+    while len(set(sent[-3:])) > 1:
+        await asyncio.sleep(0.2)
+        sent.append(own.seen("sent"))
+        assert len(sent) < 200, "the stream is not held back"
+    return sent[-1]
