@@ -95,6 +95,7 @@ async def load(gateway: Server, **body: object) -> AsyncIterator[Load]:
                     told.statuses[answer.status] += 1
             except aiohttp.ClientConnectionError:
                 told.broken += 1
+                await asyncio.sleep(0.05)
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http, asyncio.TaskGroup() as clients:
         for _ in range(CLIENTS):
