@@ -58,9 +58,7 @@ async def relay(scope: Scope, receive: Receive, upstream: Upstream) -> Response:
             body = await reply.read()
         finally:
             reply.close()
-    if reply.status >= 400:
-        return error_answer(reply, body, upstream)
-    return Response(body, reply.status, reply.headers)
+    return whole_answer(reply, body, upstream)
 
 
 class _RelayedStream(StreamingResponse):
@@ -99,14 +97,27 @@ def error_event(error: OnecardError) -> bytes:
     return b"\n\ndata: " + error_body(str(error.detail), error.type, error.code) + b"\n\n"
 
 
-def error_answer(reply: Reply, body: bytes, upstream: Upstream) -> Response:
-    """A service's error, in the one shape; our own key being refused is our fault and not the client's."""
+def whole_answer(reply: Reply, body: bytes, upstream: Upstream) -> Response:
+    """A service's answer that does not stream; an error is put into the one shape.
+
+    Raises:
+        BadUpstream: it is our own key that the service refuses, or our setting that leads to something else.
+    """
+    if reply.status >= 400:
+        return _error_answer(reply, body, upstream)
+    if reply.status >= 300:
+        raise BadUpstream(f"The {upstream.name} service redirects the gateway. Tell the operator to check its address.")
+    return Response(body, reply.status, reply.headers)
+
+
+def _error_answer(reply: Reply, body: bytes, upstream: Upstream) -> Response:
     if reply.status == 401:
         raise BadUpstream(f"The {upstream.name} service does not accept the gateway's key. Tell the operator.")
     headers = dict(reply.headers)
     if reply.status == 503:
         headers.setdefault("retry-after", str(int(RETRY_AFTER_SECONDS)))
-    if not _has_error_shape(body):
+    # What a service says of a fault of its own is for its log: it may be an exception's text, with paths in it.
+    if reply.status == 500 or not _has_error_shape(body):
         type_ = "server_error" if reply.status >= 500 else "invalid_request_error"
         message = f"The {upstream.name} service answered with status {reply.status}."
         body = error_body(message, type_, f"http_{reply.status}")

@@ -13,7 +13,7 @@ from gateway.answers import complete, policy
 from gateway.answers.streams import NotStreamed, SharedStream, recorded, source
 from gateway.answers.wanted import Wanted
 from gateway.calls import Reply, send
-from gateway.relay import call_of, error_answer, relay
+from gateway.relay import call_of, relay, whole_answer
 from gateway.settings import GatewaySettings
 from gateway.upstreams import Upstream
 from onecard.cache import control
@@ -142,9 +142,7 @@ class Answers:
         return reply.model == wanted.model and reply.status == 200
 
     def _shaped(self, reply: Reply, body: bytes) -> Response:
-        if reply.status >= 400:
-            return error_answer(reply, body, self._upstream)
-        return Response(body, reply.status, reply.headers)
+        return whole_answer(reply, body, self._upstream)
 
     def _keep(self, wanted: Wanted, value: list[bytes]) -> None:
         self._stores[wanted.question.kind].set_many([(wanted.key, value)])
