@@ -5,7 +5,6 @@ should hold: the counted bytes never pass the bound, and the process does not gr
 """
 
 import asyncio
-import json
 import math
 import os
 import random
@@ -19,8 +18,7 @@ from typing import Annotated, Any
 import typer
 from prometheus_client import CollectorRegistry
 
-from bench import machine, memory
-from bench.places import QUICK_RESULTS, RESULTS
+from bench import files, machine, memory
 from bench.tables import number, table
 from onecard.cache.keys import CacheKind, Keyspace
 from onecard.cache.memory import MemoryTier
@@ -128,8 +126,7 @@ def as_markdown(document: Mapping[str, Any]) -> str:
     }
     parts = [
         "# The cache's tier in memory under churn",
-        f"{head['date']} · {head['cpu']}, {head['cores']} cores, load {head['load_at_start']} · "
-        f"Python {head['python']} · `{head['command'].strip()}`",
+        machine.line(head),
         f"{made['operations']:,} puts and gets in {made['seconds']:.0f} s.",
         table([["", "MB"], *([name, number(size / 1e6, 2)] for name, size in sizes.items())]),
         "It stayed inside its bound." if made["held"] else "It passed its bound.",
@@ -148,11 +145,9 @@ def main(
     bound = int(CacheSettings.model_fields["cache_memory_mb"].default * 1_000_000)
     print(f"Puts and gets for {seconds:g} s, with {BUSY:.0%} of a core", flush=True)
     document = {"machine": head, "churn": asyncio.run(churn(bound, seconds))}
-    folder = out or (QUICK_RESULTS if seconds < FULL_SECONDS else RESULTS)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "churn.json").write_text(json.dumps(document, indent=1) + "\n")
-    (folder / "churn.md").write_text(as_markdown(document))
-    print(f"\n{(folder / 'churn.md').read_text()}\nWritten to {folder}")
+    folder = files.folder_for(out, quick=seconds < FULL_SECONDS)
+    files.write(folder, "churn", document, as_markdown(document))
+    files.show(folder, "churn")
     if not document["churn"]["held"]:
         raise typer.Exit(1)
 

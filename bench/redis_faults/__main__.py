@@ -5,8 +5,6 @@ within 5 s after Redis is well again.
 """
 
 import asyncio
-import json
-import signal
 import sys
 import time
 from contextlib import ExitStack
@@ -18,11 +16,12 @@ import aiohttp
 import typer
 import uvloop
 
-from bench import machine
-from bench.places import QUICK_RESULTS, RESULTS, ROOT
+from bench import files, machine
+from bench.command import ends_in_order, say, started
+from bench.places import ROOT
 from bench.redis_faults import load, report
 from bench.redis_faults.redis import FAULTS, Fault, Redis
-from bench.servers import Contender, Server, ServerFailed
+from bench.servers import Contender, Server
 
 MODELS = ROOT / ".onecard" / "models"
 HEALTHY, FAULT, HEALED = 10.0, 12.0, 10.0
@@ -67,30 +66,24 @@ def start_services(stack: ExitStack, redis: Redis, models: Path) -> list[Server]
     Raises:
         ServerFailed: one did not start.
     """
-
-    def started(made: Contender) -> Server:
-        print(f"Starting {made.name}: {made.what}", flush=True)
-        server = stack.enter_context(Server(made))
-        server.wait_ready()
-        return server
-
     cache = {"REDIS_PORT": str(redis.port), "CACHE_MEMORY_MB": "0"}
     on_stand_in = {"MODEL_CACHE_PATH": str(models), "OMP_NUM_THREADS": "1", **cache}
-    llm = started(service("llm", "a canned LLM service", "bench.redis_faults.llm", "CANNED_PORT", {}))
+    llm = started(stack, service("llm", "a canned LLM service", "bench.redis_faults.llm", "CANNED_PORT", {}))
     sentiment = started(
+        stack,
         service(
             "sentiment", "the sentiment service on the stand-in", "sentiment_service", "SENTIMENT_PORT", on_stand_in
-        )
+        ),
     )
     # Nobody asks for embeddings; what stands at that address has only to be ready.
     urls = {"LLM_URL": llm.url, "EMBEDDING_URL": llm.url, "SENTIMENT_URL": sentiment.url}
-    gateway = started(service("gateway", "the gateway", "gateway", "GATEWAY_PORT", {**urls, **cache}))
+    gateway = started(stack, service("gateway", "the gateway", "gateway", "GATEWAY_PORT", {**urls, **cache}))
     return [gateway, sentiment]
 
 
 async def visit(fault: Fault, redis: Redis, plan: Plan) -> report.Visit:
     """Healthy, sick, well again; the load goes on all the while. Redis is handled in threads, which hold up nobody."""
-    started = time.perf_counter()
+    began = time.perf_counter()
     await asyncio.sleep(plan.healthy)
     broken = time.perf_counter()
     await asyncio.to_thread(fault.begin, redis)
@@ -104,7 +97,7 @@ async def visit(fault: Fault, redis: Redis, plan: Plan) -> report.Visit:
         await asyncio.to_thread(fault.heal, redis)
         healed = time.perf_counter()
     await asyncio.sleep(plan.healed)
-    return report.Visit(fault.name, started, broken, settled, healed, time.perf_counter(), fault.brief)
+    return report.Visit(fault.name, began, broken, settled, healed, time.perf_counter(), fault.brief)
 
 
 async def measure(services: list[str], redis: Redis, plan: Plan) -> list[dict[str, Any]]:
@@ -122,30 +115,12 @@ async def measure(services: list[str], redis: Redis, plan: Plan) -> list[dict[st
         try:
             await asyncio.sleep(WARM_SECONDS)
             for fault in FAULTS:
-                print(f"{fault.name}: {fault.what}", flush=True)
+                say(f"{fault.name}: {fault.what}")
                 visits.append(await visit(fault, redis, plan))
         finally:
             stop.set()
             asked, looks = await asyncio.gather(sending, watching)
     return [report.measured(one, asked, looks) for one in visits]
-
-
-def run(models: Path, plan: Plan) -> list[dict[str, Any]]:
-    """The whole run; its servers are stopped at the end.
-
-    Raises:
-        ServerFailed: one did not start.
-        typer.Exit: it was interrupted.
-    """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with ExitStack() as stack:
-            redis = stack.enter_context(Redis())
-            services = start_services(stack, redis, models.resolve())
-            return uvloop.run(measure([server.url for server in services], redis, plan))
-    except KeyboardInterrupt:
-        print("\nInterrupted; every server is stopped.")
-        raise typer.Exit(130) from None
 
 
 def main(
@@ -158,24 +133,19 @@ def main(
 
     The whole takes three minutes; nothing else should run meanwhile. Ctrl-C stops all servers.
     """
-    if machine.busy():
-        print("Something else is using this machine: expect figures that are too high and that vary.", flush=True)
     head = machine.describe("python -m bench.redis_faults " + " ".join(sys.argv[1:]))
     part = QUICK if quick else 1.0
     plan = Plan(HEALTHY * part, FAULT * part, HEALED * part, rate)
-    try:
-        results = run(models, plan)
-    except ServerFailed as error:
-        print(f"Stopped: {error}")
-        raise typer.Exit(1) from None
+    with ends_in_order(), ExitStack() as stack:
+        redis = stack.enter_context(Redis())
+        services = start_services(stack, redis, models.resolve())
+        results = uvloop.run(measure([server.url for server in services], redis, plan))
     broken = report.broken_promises(results)
     what = {fault.name: fault.what for fault in FAULTS}
     document = {"machine": head, "rate": rate, "what": what, "faults": results, "broken_promises": broken}
-    folder = out or (QUICK_RESULTS if quick else RESULTS)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "redis-faults.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
-    (folder / "redis-faults.md").write_text(report.as_markdown(document))
-    print(f"\n{(folder / 'redis-faults.md').read_text()}\nWritten to {folder}")
+    folder = files.folder_for(out, quick=quick)
+    files.write(folder, "redis-faults", document, report.as_markdown(document))
+    files.show(folder, "redis-faults")
     if broken:
         raise typer.Exit(1)
 

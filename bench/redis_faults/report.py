@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
+from bench import machine
 from bench.redis_faults.load import Asked, Look
 from bench.stats import percentile, ratio
 from bench.tables import number, table
@@ -126,8 +127,7 @@ def as_markdown(document: Mapping[str, Any]) -> str:
     verdict = "Every promise held." if not promises else "Not held:\n\n" + "\n".join(f"- {one}" for one in promises)
     parts = [
         "# A sick Redis under load",
-        f"{head['date']} · {head['cpu']}, {head['cores']} cores, load {head['load_at_start']} · "
-        f"Python {head['python']} · `{head['command'].strip()}`",
+        machine.line(head),
         f"{document['rate']:g} requests a second, whoever is still waiting. [How](../README.md#a-sick-redis).",
         "\n".join(lines),
         table(_phase_rows(results)),

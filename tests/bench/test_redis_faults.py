@@ -3,14 +3,14 @@
 import aiohttp
 import pytest
 
-from bench import churn
+from bench import churn, machine
 from bench.redis_faults import load, report
 from bench.redis_faults.load import Asked, Look
 from bench.redis_faults.report import Visit
 from tests.support import free_port
 
 VISIT = Visit("stopped", started=0.0, broken=10.0, settled=20.0, healed=21.0, ended=30.0)
-HEAD = {"date": "d", "cpu": "c", "cores": 2, "load_at_start": 0.1, "python": "3.11", "command": "bench "}
+HEAD = machine.describe("bench")
 
 
 def looks(*changes: tuple[float, str]) -> list[Look]:
