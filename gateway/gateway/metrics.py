@@ -7,12 +7,11 @@ from typing import get_args
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from gateway.recent import Recent
-from gateway.replicas import Failure, Reason
+from gateway.replicas import Reason
 from gateway.trail import Outcome
 from onecard.metrics import SECONDS
 
-_FAILURES: tuple[Failure, ...] = get_args(Failure)
-_OUTCOMES: tuple[Outcome, ...] = ("ok", *_FAILURES, "broken_off", "given_up")
+_OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 _CACHE = ("hit", "miss", "partial", "coalesced", "bypass")
 """What `x-cache` says."""
 _OVERHEAD_SECONDS = (0.0001, 0.00025, 0.0005, *SECONDS)

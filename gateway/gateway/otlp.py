@@ -2,20 +2,24 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from typing_extensions import override
 
 from gateway.trail import Outcome
+from onecard import logs
 
 _W3C = TraceContextTextMapPropagator()
 _SEND_SECONDS = 2.0
 """How long a collector is waited for, at the end too: it must not hold up a stop."""
+
+log = logs.logger()
 
 
 class OtlpTracing:
@@ -23,9 +27,9 @@ class OtlpTracing:
 
     def __init__(self, endpoint: str) -> None:
         """Take the collector's base URL."""
-        # Its messages quote the collector's address, and come again with each batch.
+        # Its messages quote the collector's address.
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
-        exporter = OTLPSpanExporter(f"{endpoint}/v1/traces", timeout=_SEND_SECONDS)
+        exporter = _Exporter(f"{endpoint}/v1/traces", timeout=_SEND_SECONDS)
         self._provider = TracerProvider(
             resource=Resource.create({"service.name": "onecard-gateway"}), shutdown_on_exit=False
         )
@@ -46,6 +50,17 @@ class OtlpTracing:
     def close(self) -> None:
         """Send what is left. Blocks for as long as the collector is waited for."""
         self._provider.shutdown()
+
+
+class _Exporter(OTLPSpanExporter):
+    """Tells when spans are lost."""
+
+    @override
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        result = super().export(spans)
+        if result is not SpanExportResult.SUCCESS:
+            log.warning("spans not sent", spans=len(spans))
+        return result
 
 
 class OtlpRequestSpan:

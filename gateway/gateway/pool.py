@@ -71,7 +71,7 @@ class Lease:
 
     def failed(self, failure: Failure) -> None:
         """The replica failed. Also for one that breaks off when part of its answer is here."""
-        self._outcome = "broken_off" if self._answered and failure != "silent" else failure
+        self._outcome = self._outcome or ("broken_off" if self._answered and failure != "silent" else failure)
         self._pool.replicas.failed(self._ticket, failure)
         self._pool.tell(self.replica)
 

@@ -5,7 +5,7 @@ from typing import Literal, Protocol
 
 from gateway.replicas import Failure
 
-Outcome = Failure | Literal["ok", "broken_off", "given_up"]
+Outcome = Literal["ok", Failure, "broken_off", "given_up"]
 """What became of an attempt. Ok: an answer that says nothing against the replica; broken off: one that was not
 finished; given up: the client has left, or its time was over."""
 

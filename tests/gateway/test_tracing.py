@@ -121,6 +121,7 @@ def test_a_collector_that_does_not_answer_holds_up_nobody(canned: Server, listen
         with canned_gateway(canned, {**env, "CACHE_ENABLED": "false"}) as door:
             assert ask(door, "echo").status_code == 200
             assert door.stop() == -signal.SIGTERM
+            assert "spans not sent" in door.log()
             assert address not in door.log()
 
 
