@@ -17,7 +17,7 @@ from gateway.limits.limits import Limits, open_limits
 from gateway.limits.metrics import LimitsMetrics
 from gateway.limits.redis import PROBE, RedisUse
 from gateway.limits.window import MINUTE_MS, Window
-from gateway.meter import MOST_PARSED_BYTES, Meter
+from gateway.meter import MOST_PARSED_BYTES, Meter, Usage
 from onecard.cache.address import Address
 from onecard.cache.channel import Channel
 from onecard.cache.link import ANSWER_SECONDS
@@ -140,6 +140,17 @@ def test_tokens_are_those_of_the_usage_or_an_estimate(
     cuts = sorted(data.draw(st.lists(st.integers(0, len(answer)), max_size=8)))
     chunks = [answer[start:end] for start, end in zip([0, *cuts], [*cuts, len(answer)], strict=True)]
     assert metered(chunks, content_type) == tokens
+
+
+@given(st.text() | st.sampled_from(['"usage": {"total_tokens": 9}', '"usage', '"usage"']), st.booleans())
+def test_no_text_passes_for_usage(text: str, spaced: bool) -> None:
+    """Whatever an answer says in words, before its `usage` and after it."""
+    usage = {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7}
+    answer = {"content": text, "response": {"usage": usage}, "tokens": [text]}
+    meter = Meter(0)
+    meter.begins(200, b"application/json")
+    meter.answered(json.dumps(answer, ensure_ascii=False, separators=None if spaced else (",", ":")).encode())
+    assert meter.usage() == Usage(3, 4, 7)
 
 
 def test_errors_cost_nothing() -> None:
