@@ -8,9 +8,10 @@ from typing import Any
 BYTES_PER_TOKEN = 4
 """What a token of text takes up, about, in English and in Korean UTF-8 alike."""
 MOST_PARSED_BYTES = 1_000_000
-"""Of a longer answer, or line of a stream, nothing is kept to look into."""
+"""Of a longer answer so much of its end is looked into, and nothing of a longer line of a stream."""
 _MOST_USAGE_BYTES = 4096
-_USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
+_NAME = b'"usage"'
+_FIELD = re.compile(_NAME + rb"\s*:\s*(?=\{)")
 """The field and nothing else: inside of a JSON string, the second quote would have a backslash before it."""
 _DECODER = json.JSONDecoder()
 
@@ -29,7 +30,7 @@ class Meter:
 
     They are what the answer's `usage` says. An answer without one is estimated: a token for `BYTES_PER_TOKEN` bytes of
     the request, and one for each event of a stream (engines send one for each token) or for as many bytes of another
-    answer. An answer too long to parse is vectors, whose request says it all. An error costs nothing.
+    answer. A longer answer than is looked into is vectors, whose request says it all. An error costs nothing.
     """
 
     def __init__(self, asked_bytes: int) -> None:
@@ -42,8 +43,11 @@ class Meter:
         self._read = False
         """Whether a whole answer has been looked into."""
         self._held = bytearray()
-        """A stream's incomplete line, or the answer so far."""
+        """A stream's incomplete line, or the end of the answer so far."""
+        self._bytes = 0
+        """Of an answer that is no stream, so far."""
         self._too_long = False
+        """The stream's line is."""
 
     def begins(self, status: int, content_type: bytes) -> None:
         """The answer's first line and type."""
@@ -59,7 +63,9 @@ class Meter:
                 self._line()
             self._hold(rest)
         else:
-            self._hold(chunk)
+            self._bytes += len(chunk)
+            self._held += chunk[-MOST_PARSED_BYTES:]
+            del self._held[:-MOST_PARSED_BYTES]
 
     def usage(self) -> Usage | None:
         """What a successful answer says, as far as it has come; None if it says nothing."""
@@ -76,9 +82,12 @@ class Meter:
         if usage := self.usage():
             return usage.total
         asked = -(-self._asked_bytes // BYTES_PER_TOKEN)
-        return asked + (self._events if self._is_stream else len(self._held) // BYTES_PER_TOKEN)
+        if self._is_stream:
+            return asked + self._events
+        return asked + (self._bytes // BYTES_PER_TOKEN if self._bytes <= MOST_PARSED_BYTES else 0)
 
     def _hold(self, chunk: bytes) -> None:
+        """Add to the line of a stream."""
         if self._too_long:
             return
         self._held += chunk
@@ -99,11 +108,14 @@ class Meter:
 
 def _usage(text: bytes | bytearray) -> Usage | None:
     """What the last `usage` says, wherever it is: a whole answer of vectors would take a millisecond to parse."""
-    start = max((found.end() for found in _USAGE.finditer(text)), default=None)
-    if start is None:
-        return None
+    field, at = None, len(text)
+    while field is None:
+        at = text.rfind(_NAME, 0, at)
+        if at < 0:
+            return None
+        field = _FIELD.match(text, at)
     try:
-        usage, _ = _DECODER.raw_decode(text[start : start + _MOST_USAGE_BYTES].decode(errors="replace"))
+        usage, _ = _DECODER.raw_decode(text[field.end() : field.end() + _MOST_USAGE_BYTES].decode(errors="replace"))
     except json.JSONDecodeError:
         return None
     total = _count(usage, "total_tokens")

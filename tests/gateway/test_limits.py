@@ -128,9 +128,19 @@ RESPONSES = b'event: response.completed\ndata: {"response": {"usage": {"total_to
         (EVENTS + RESPONSES, STREAM, 9),
         (EVENTS + b"data: [DONE]\n\n", STREAM, 10 + 2),
         (b'[{"embedding": "' + b"a" * MOST_PARSED_BYTES + b'"}]', b"application/json", 10),
+        (b'{"data": "' + b"a" * MOST_PARSED_BYTES + b'", "usage": {"total_tokens": 7}}', b"application/json", 7),
         (b"data: " + b"a" * MOST_PARSED_BYTES + b"\n\n" + LAST, STREAM, 7),
     ],
-    ids=["usage", "no usage", "stream with usage", "responses", "stream without", "huge", "huge event"],
+    ids=[
+        "usage",
+        "no usage",
+        "stream with usage",
+        "responses",
+        "stream without",
+        "huge",
+        "huge with usage",
+        "huge event",
+    ],
 )
 @given(data=st.data())
 def test_tokens_are_those_of_the_usage_or_an_estimate(
