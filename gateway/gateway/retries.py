@@ -1,6 +1,6 @@
 """Which failed attempts are repeated, when, and how many in all.
 
-Nothing behind the gateway has side effects, so that whatever has not begun to answer may be asked for again.
+Nothing behind the gateway has side effects, so that whatever the client has had nothing of may be asked for again.
 """
 
 import math

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -104,6 +105,19 @@ async def load(gateway: Server, **body: object) -> AsyncIterator[Load]:
             yield told
         finally:
             told.ending.set()
+
+
+@contextmanager
+def unread(gateway: Server, path: str, body: dict[str, Any]) -> Iterator[socket.socket]:
+    """A client that has asked, and takes nothing that it does not read itself."""
+    sent = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(sent)}\r\n\r\n"
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(20)
+        connection.connect(("127.0.0.1", gateway.port))
+        connection.sendall(head.encode() + sent)
+        yield connection
 
 
 def errors_in(stream: bytes) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import aiohttp
 import pytest
 
-from tests.gateway.load import CLIENTS, Pair, load, soon, two_replicas
+from tests.gateway.load import CLIENTS, Pair, load, soon, two_replicas, unread
 from tests.gateway.support import PATH
 
 WAITING = 10
@@ -85,3 +85,15 @@ async def test_a_service_that_stops_ends_its_streams_and_costs_no_request(pair: 
     assert set(streams) == {b"".join(b"data: %d\n\n" % number for number in range(30)) + b"data: [DONE]\n\n"}
     assert set(clients.statuses) == {200}
     assert not clients.broken
+
+
+async def test_a_client_that_does_not_read_keeps_no_gateway_from_stopping() -> None:
+    """It is given the time that everybody gets."""
+    with (
+        two_replicas(DRAIN_SECONDS="1") as pair,
+        unread(pair.gateway, PATH, {"case": "flood", "size": 10_000, "stream": True}) as client,
+    ):
+        assert client.recv(1)
+        pair.gateway.process.terminate()
+        await soon(lambda: pair.gateway.process.poll() is not None)
+        await soon(lambda: pair.seen(0, "running") + pair.seen(1, "running") == 0)

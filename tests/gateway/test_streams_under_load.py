@@ -2,10 +2,8 @@
 
 import asyncio
 import itertools
-import json
-import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import aiohttp
@@ -14,7 +12,7 @@ import psutil
 import pytest
 
 from tests.gateway.answering import CHAT, Scene, scene
-from tests.gateway.load import soon
+from tests.gateway.load import soon, unread
 from tests.shared.cache.support import Redis
 
 STREAMS = 1000
@@ -72,38 +70,27 @@ async def test_a_thousand_streams_at_once_come_whole_and_in_order(built: Scene) 
     assert most - before < GROWTH_BYTES
 
 
-@contextmanager
-def unread(own: Scene, path: str, body: dict[str, Any]) -> Iterator[socket.socket]:
-    """A client that has asked, and takes nothing that it does not read itself."""
-    sent = json.dumps(body).encode()
-    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(sent)}\r\n\r\n"
-    with socket.socket() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.settimeout(20)
-        connection.connect(("127.0.0.1", own.gateway.port))
-        connection.sendall(head.encode() + sent)
-        yield connection
-
-
 @pytest.mark.parametrize(
-    ("path", "terms"),
-    [(CHAT, RELAYED), (CHAT, SHARED), ("/v1/responses", SHARED)],
+    ("path", "terms", "x_cache"),
+    [(CHAT, RELAYED, b"x-cache: bypass"), (CHAT, SHARED, b"x-cache: miss"), ("/v1/responses", SHARED, b"")],
     ids=["relayed", "shared", "responses"],
 )
 async def test_a_client_that_does_not_read_holds_its_stream_back_and_nobody_else(
-    built: Scene, path: str, terms: dict[str, float]
+    built: Scene, path: str, terms: dict[str, float], x_cache: bytes
 ) -> None:
     """An endless stream stops where it comes from; the gateway does not grow, others are served, and when the clients
     leave, the work ends.
     """
     before = memory(built)
     with ExitStack() as stack:
-        clients = [stack.enter_context(unread(built, path, asking("flood", size=10_000, **terms))) for _ in range(4)]
+        clients = [
+            stack.enter_context(unread(built.gateway, path, asking("flood", size=10_000, **terms))) for _ in range(4)
+        ]
         for client in clients:
-            assert client.recv(1) == b"H"
+            assert x_cache in client.recv(1024)
         sent = await held_back(built)
         for client in clients:
-            assert client.recv(1) == b"T"  # A byte now and then changes nothing.
+            assert client.recv(1)  # A byte now and then changes nothing.
         async with httpx.AsyncClient(base_url=built.gateway.url, timeout=30) as other:
             for _ in range(20):
                 answer = await other.post(CHAT, json=asking("stream", count=3, seconds=0.0, **terms))
