@@ -61,7 +61,20 @@ async def relay(scope: Scope, receive: Receive, upstream: Upstream) -> Response:
     return whole_answer(reply, body, upstream)
 
 
-class _RelayedStream(StreamingResponse):
+class EventStream(StreamingResponse):
+    """Chunks as they come, until the client leaves.
+
+    Starlette's own cancels through anyio, which waits for a moment at which no data has come: from a fast service there
+    is none, and it would be read on and on for nobody.
+    """
+
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with connected(receive):
+            await self.stream_response(send)
+
+
+class _RelayedStream(EventStream):
     """A reply's chunks as they come.
 
     The reply is closed here and not in the generator: one that is never started, since the client has left by then,

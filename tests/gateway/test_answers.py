@@ -115,7 +115,7 @@ def test_a_service_that_breaks_off_leaves_nothing(own: Scene) -> None:
 
 
 def test_a_damaged_value_is_a_miss_and_is_written_over(redis: Redis) -> None:
-    """Whoever can write to Redis cannot put words into an answer."""
+    """Bytes that changed in Redis or on the way from it are not served."""
     with scene(redis, CACHE_MEMORY_MB="0") as own:
         redis.command("FLUSHALL")
         body = saying()

@@ -17,9 +17,11 @@ from gateway.calls import Call, send
 from gateway.metrics import UpstreamMetrics
 from gateway.pool import Pool
 from gateway.relay import relay
+from gateway.trail import Trail
 from gateway.upstreams import Limits, Upstream
 from gateway.watch import watching
 from onecard.errors import Unavailable
+from onecard.leaving import ClientGone
 from tests.shared.cache.support import eventually
 from tests.support import Server, free_port, serving
 
@@ -158,7 +160,8 @@ async def test_leases_that_are_given_up_are_counted_out(pair: tuple[Server, Serv
 async def test_a_stream_whose_client_has_left_by_then_gives_its_replica_back(pair: tuple[Server, Server]) -> None:
     """Also when nobody has begun to read it."""
     body = orjson.dumps({"case": "stream", "count": 100})
-    scope = {"type": "http", "method": "POST", "path": PATH, "headers": [], "state": {"body": body, "timings": {}}}
+    state = {"body": body, "timings": {}, "trail": Trail()}
+    scope = {"type": "http", "method": "POST", "path": PATH, "headers": [], "state": state}
 
     async def staying() -> Message:
         await asyncio.Event().wait()
@@ -173,5 +176,6 @@ async def test_a_stream_whose_client_has_left_by_then_gives_its_replica_back(pai
     async with watched(pair[0].url) as (pool, _), aiohttp.ClientSession() as http:
         response = await relay(scope, staying, Upstream("llm", http, pool, {}, Limits(60, 60, 60)))
         assert pool.replicas.in_flight(0) == 1
-        await response(scope, left, take_nothing)
+        with pytest.raises(ClientGone):
+            await response(scope, left, take_nothing)
         assert pool.replicas.in_flight(0) == 0

@@ -10,17 +10,17 @@ from prometheus_client import CollectorRegistry, Counter
 from starlette.types import Receive, Scope
 
 from gateway.answers import complete, policy
+from gateway.answers.kept import Kept, KeptCodec
 from gateway.answers.streams import NotStreamed, SharedStream, recorded, source
 from gateway.answers.wanted import Wanted
-from gateway.calls import Reply, send
+from gateway.calls import Reply, broken_off, send
 from gateway.relay import call_of, relay, whole_answer
 from gateway.settings import GatewaySettings
 from gateway.upstreams import Upstream
 from onecard.cache import control
 from onecard.cache.fanout import StreamFlights
-from onecard.cache.flight import Flights
+from onecard.cache.flight import Abandoned, Flights
 from onecard.cache.tiers import Cache, Store
-from onecard.cache.values import ChunksCodec
 from onecard.edge import state_of
 from onecard.leaving import while_connected
 from onecard.timings import Timing
@@ -42,9 +42,8 @@ class Answers:
         self._upstream = upstream
         self._cache = cache
         self._max_temperature = settings.llm_cache_max_temperature
-        # A kept answer is its content type and its body, an event stream's too.
         self._stores = {
-            kind: Store(cache, kind, ChunksCodec(), settings.ttl_seconds(kind)) for kind in policy.KINDS.values()
+            kind: Store(cache, kind, KeptCodec(), settings.ttl_seconds(kind)) for kind in policy.KINDS.values()
         }
         self._flights = Flights[Response]()
         self._streams = StreamFlights()
@@ -69,8 +68,7 @@ class Answers:
             return response
         under_way = wanted.flight in (self._streams if wanted.question.streams else self._flights)
         if wanted.policy.read and not under_way and (kept := await self._kept(wanted, scope)):
-            content_type, body = kept
-            return Response(body, headers={"content-type": content_type.decode(), "x-cache": "hit"})
+            return Response(kept.body, headers={"content-type": kept.content_type, "x-cache": "hit"})
         if wanted.question.streams:
             return await self._stream(wanted, scope, receive)
         return await self._whole(wanted, scope, receive)
@@ -88,7 +86,7 @@ class Answers:
         model = self._upstream.pool.model
         return policy.Bypass("unknown model") if model is None else Wanted(question, call, model, allowed)
 
-    async def _kept(self, wanted: Wanted, scope: Scope) -> list[bytes] | None:
+    async def _kept(self, wanted: Wanted, scope: Scope) -> Kept | None:
         started = time.perf_counter()
         [kept] = await self._stores[wanted.question.kind].get_many([wanted.key])
         state_of(scope)["timings"]["cache"] = Timing((time.perf_counter() - started) * 1000)
@@ -102,10 +100,13 @@ class Answers:
             finally:
                 reply.close()
             if self._is_of(wanted, reply) and complete.whole(wanted.question.kind, body):
-                self._keep(wanted, [reply.headers.get("content-type", "application/json").encode(), body])
+                self._keep(wanted, Kept(reply.headers.get("content-type", "application/json"), body))
             return self._shaped(reply, body)
 
-        joined = await while_connected(self._flights.join(wanted.flight, compute), receive)
+        try:
+            joined = await while_connected(self._flights.join(wanted.flight, compute), receive)
+        except Abandoned:
+            raise broken_off(self._upstream) from None
         return _copy(joined.result, self._counted(wanted, joined.coalesced))
 
     async def _stream(self, wanted: Wanted, scope: Scope, receive: Receive) -> Response:
@@ -130,7 +131,9 @@ class Answers:
                 content_type = await while_connected(anext(reader), receive)
             except NotStreamed as error:
                 return _copy(error.answer, x_cache)
-            return SharedStream(reader, stack.pop_all(), content_type.decode(), x_cache)
+            except Abandoned:
+                raise broken_off(self._upstream) from None
+            return SharedStream(reader, stack.pop_all(), content_type.decode("latin-1"), x_cache)
 
     async def _ask(self, wanted: Wanted, scope: Scope) -> Reply:
         reply = await send(wanted.call, self._upstream)
@@ -144,7 +147,7 @@ class Answers:
     def _shaped(self, reply: Reply, body: bytes) -> Response:
         return whole_answer(reply, body, self._upstream)
 
-    def _keep(self, wanted: Wanted, value: list[bytes]) -> None:
+    def _keep(self, wanted: Wanted, value: Kept) -> None:
         self._stores[wanted.question.kind].set_many([(wanted.key, value)])
 
     def _counted(self, wanted: Wanted, coalesced: bool) -> XCache:

@@ -3,13 +3,14 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack
 
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
 from gateway.answers import complete
+from gateway.answers.kept import Kept
 from gateway.calls import Reply
-from gateway.relay import error_event
+from gateway.relay import EventStream, error_event
 from onecard.cache.fanout import StreamReader, TooSlow
 from onecard.cache.flight import Abandoned
 from onecard.errors import BadUpstream, OnecardError, SlowReader
@@ -33,21 +34,21 @@ async def source(reply: Reply, whole: Callable[[Reply, bytes], Response]) -> Asy
     try:
         if reply.status != 200 or not reply.streams:
             raise NotStreamed(whole(reply, await reply.read()))
-        yield reply.headers["content-type"].encode()
+        yield reply.headers["content-type"].encode("latin-1", "replace")
         async for chunk in reply.chunks():
             yield chunk
     finally:
         reply.close()
 
 
-def recorded(recording: tuple[bytes, ...]) -> list[bytes] | None:
-    """Content type and body of a stream, if it is complete."""
+def recorded(recording: tuple[bytes, ...]) -> Kept | None:
+    """A stream that is complete, to be kept."""
     content_type, *chunks = recording
     body = b"".join(chunks)
-    return [content_type, body] if complete.stream(body) else None
+    return Kept(content_type.decode("latin-1"), body) if complete.stream(body) else None
 
 
-class SharedStream(StreamingResponse):
+class SharedStream(EventStream):
     """What a client gets of a stream that others may read too; it leaves the stream when the client does."""
 
     def __init__(self, reader: StreamReader, closing: AsyncExitStack, content_type: str, x_cache: str) -> None:

@@ -9,6 +9,7 @@ from gateway.calls import Call
 from onecard.cache.control import CachePolicy
 from onecard.cache.identity import Identity
 from onecard.cache.keys import Keyspace
+from onecard.wire import TIMEOUT_HEADER
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,9 @@ class Wanted:
     def flight(self) -> Hashable:
         """Equal for requests that may share one computation.
 
-        Nobody gets another's time limit or place in the queue, and who wants a new answer gets one that was begun for
-        somebody who wanted that too.
+        Nobody gets another's place in the queue. Who has a time limit of its own shares with nobody: what is under way
+        has used up a part of its own. Who wants a new answer gets one that was begun for somebody who wanted that too.
         """
         headers = self.call.headers
-        terms = (headers.get("x-onecard-timeout-ms"), headers.get("x-onecard-lane"), self.question.priority)
-        return (self.key, self.policy.read, terms)
+        alone = id(self) if TIMEOUT_HEADER in headers else None
+        return (self.key, self.policy.read, headers.get("x-onecard-lane"), self.question.priority, alone)

@@ -5,14 +5,9 @@ The checksum covers the key too: a value that was written for another key does n
 """
 
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Generic, Protocol, TypeVar
-
-import orjson
-
-from onecard.cache.keys import Json
+from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 Given_contra = TypeVar("Given_contra", contravariant=True)
@@ -116,54 +111,3 @@ class CountedCodec(Generic[T]):
         if len(payload) < _COUNT.size:
             raise Corrupt("no count of tokens")
         return Counted(self._results.decode(payload[_COUNT.size :]), _COUNT.unpack_from(payload)[0])
-
-
-class JsonCodec:
-    """Small objects, as JSON."""
-
-    def encode(self, value: Json) -> bytes:
-        """Compact JSON.
-
-        Raises:
-            TypeError: it is not JSON (orjson's error).
-        """
-        return orjson.dumps(value)
-
-    def decode(self, payload: bytes) -> Any:
-        """The object.
-
-        Raises:
-            Corrupt: not JSON.
-        """
-        try:
-            return orjson.loads(payload)
-        except orjson.JSONDecodeError:
-            raise Corrupt("not JSON") from None
-
-
-class ChunksCodec:
-    """A recorded stream: its chunks, with their borders."""
-
-    def encode(self, value: Sequence[bytes]) -> bytes:
-        """Number of chunks, their lengths, and all of them in a row."""
-        return struct.pack(f"<I{len(value)}I", len(value), *map(len, value)) + b"".join(value)
-
-    def decode(self, payload: bytes) -> list[bytes]:
-        """The chunks as they were recorded.
-
-        Raises:
-            Corrupt: the lengths do not add up.
-        """
-        try:
-            (count,) = _COUNT.unpack_from(payload)
-            lengths = struct.unpack_from(f"<{count}I", payload, _COUNT.size)
-        except (struct.error, MemoryError, OverflowError):
-            raise Corrupt("no table of lengths") from None
-        at = _COUNT.size * (1 + count)
-        if at + sum(lengths) != len(payload):
-            raise Corrupt("lengths that do not add up")
-        chunks: list[bytes] = []
-        for length in lengths:
-            chunks.append(payload[at : at + length])
-            at += length
-        return chunks

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from onecard.cache.settings import CacheSettings
 from onecard.cache.tiers import Cache, open_cache
+from onecard.cache.values import Corrupt
 from onecard_stack.machine import redis_server
 from tests.support import free_port
 
@@ -159,3 +160,16 @@ async def eventually(holds: Callable[[], bool], within: float = RECOVERY_SECONDS
     while not holds():
         assert time.monotonic() < deadline, "did not come true in time"
         await asyncio.sleep(0.02)
+
+
+class TextCodec:
+    """Text as UTF-8."""
+
+    def encode(self, value: str) -> bytes:
+        return value.encode()
+
+    def decode(self, payload: bytes) -> str:
+        try:
+            return payload.decode()
+        except UnicodeDecodeError:
+            raise Corrupt("not UTF-8") from None

@@ -1,13 +1,13 @@
 """What lies in Redis opens only whole, under its own key."""
 
-import math
 from contextlib import suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onecard.cache.values import ChunksCodec, Corrupt, Counted, CountedCodec, JsonCodec, seal, unseal
+from onecard.cache.values import Corrupt, Counted, CountedCodec, seal, unseal
+from tests.shared.cache.support import TextCodec
 
 expiries = st.integers(0, 2**32 - 1)
 
@@ -42,9 +42,7 @@ def test_a_value_does_not_open_under_another_key(key: bytes, other: bytes, paylo
 def test_any_bytes_decode_or_are_corrupt(junk: bytes) -> None:
     """Nothing else is ever raised over what lies in Redis."""
     for decode in (
-        CountedCodec(JsonCodec()).decode,
-        JsonCodec().decode,
-        ChunksCodec().decode,
+        CountedCodec(TextCodec()).decode,
         lambda data: unseal(b"k", data),
     ):
         with suppress(Corrupt):
@@ -54,17 +52,5 @@ def test_any_bytes_decode_or_are_corrupt(junk: bytes) -> None:
 @given(st.integers(0, 2**32 - 1), st.text())
 def test_a_result_comes_back_with_its_count(tokens: int, text: str) -> None:
     """Whatever writes the result itself."""
-    codec = CountedCodec(JsonCodec())
+    codec = CountedCodec(TextCodec())
     assert codec.decode(codec.encode(Counted(text, tokens))) == Counted(text, tokens)
-
-
-@given(st.lists(st.binary(max_size=20)))
-def test_a_recorded_stream_keeps_its_chunks(chunks: list[bytes]) -> None:
-    """Their borders, and the empty ones."""
-    assert ChunksCodec().decode(ChunksCodec().encode(chunks)) == chunks
-
-
-def test_json_comes_back() -> None:
-    """With Korean text and floats as they were."""
-    value = {"label": "긍정", "score": math.pi, "n": None, "l": [1, True]}
-    assert JsonCodec().decode(JsonCodec().encode(value)) == value
