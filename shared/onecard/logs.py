@@ -8,6 +8,8 @@ because a library's message may quote its input.
 import logging
 import sys
 import traceback
+from contextlib import suppress
+from typing import BinaryIO, cast
 
 import orjson
 import structlog
@@ -55,6 +57,23 @@ def formatter(service: str) -> logging.Formatter:
     )
 
 
+class _Output:
+    """A file whose faults cost log lines and nothing else: whoever reads them may have ended, or the disk be full."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def write(self, line: bytes) -> None:
+        """Write a line, or lose it."""
+        with suppress(OSError):
+            self._file.write(line)
+
+    def flush(self) -> None:
+        """Hand on what was written, or lose it."""
+        with suppress(OSError):
+            self._file.flush()
+
+
 def configure(service: str, level: str = "info") -> None:
     """Send structlog's and the standard library's records to standard output, in one shape.
 
@@ -62,7 +81,7 @@ def configure(service: str, level: str = "info") -> None:
     """
     structlog.configure(
         processors=[*_processors(service), structlog.processors.JSONRenderer(serializer=orjson.dumps)],
-        logger_factory=structlog.BytesLoggerFactory(sys.stdout.buffer),
+        logger_factory=structlog.BytesLoggerFactory(cast("BinaryIO", _Output(sys.stdout.buffer))),
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         cache_logger_on_first_use=True,
     )
