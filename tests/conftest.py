@@ -1,6 +1,7 @@
 """Fixtures that several suites share. A server starts once a session, however many tests use it."""
 
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,12 @@ ROOT = Path(__file__).parent.parent
 # Hypothesis's deadline for one example is a wall clock's, and two workers share two cores with real servers.
 hypothesis.settings.register_profile("onecard", deadline=None)
 hypothesis.settings.load_profile("onecard")
+
+
+# A thousand streams are two thousand sockets of a gateway, which inherits this; a shell's 1,024 are too few.
+_soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+if _soft < 10_000:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(10_000, _hard) if _hard > 0 else 10_000, _hard))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
