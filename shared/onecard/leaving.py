@@ -10,7 +10,7 @@ from starlette.types import Receive
 T = TypeVar("T")
 
 _UNWATCHED_SECONDS = 0.02
-"""Answers that take no longer are not worth the task that watches for the client: it costs 20 µs."""
+"""Answers that take no longer are not worth a task that watches for the client."""
 
 
 class ClientGone(Exception):

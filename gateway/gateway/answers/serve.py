@@ -13,7 +13,7 @@ from gateway.answers import complete, policy
 from gateway.answers.kept import Kept, KeptCodec
 from gateway.answers.streams import NotStreamed, SharedStream, recorded, source
 from gateway.answers.wanted import Wanted
-from gateway.calls import Reply, broken_off, send
+from gateway.calls import Call, Reply, broken_off, send
 from gateway.relay import call_of, relay, whole_answer
 from gateway.settings import GatewaySettings
 from gateway.upstreams import Upstream
@@ -60,10 +60,11 @@ class Answers:
         Raises:
             Unavailable, BadUpstream, DeadlineExceeded: as `relay`.
         """
-        wanted = self._wanted(scope)
+        call = call_of(scope)
+        wanted = self._wanted(call)
         if isinstance(wanted, policy.Bypass):
             self._bypassed.labels(wanted.reason).inc()
-            response = await relay(scope, receive, self._upstream)
+            response = await relay(scope, receive, self._upstream, call)
             response.headers["x-cache"] = "bypass"
             return response
         under_way = wanted.flight in (self._streams if wanted.question.streams else self._flights)
@@ -73,10 +74,9 @@ class Answers:
             return await self._stream(wanted, scope, receive)
         return await self._whole(wanted, scope, receive)
 
-    def _wanted(self, scope: Scope) -> Wanted | policy.Bypass:
+    def _wanted(self, call: Call) -> Wanted | policy.Bypass:
         if not self._cache.enabled:
             return policy.Bypass("disabled")
-        call = call_of(scope)
         allowed = control.read(call.headers.get("cache-control"))
         if not allowed.store:
             return policy.Bypass("no-store")

@@ -53,7 +53,7 @@ class Alarm:
         self._channels.append(channel)
 
     def ring(self) -> None:
-        """Redis is silent. A channel that finds it well after all is up again within 0.1 s."""
+        """Redis is silent. A channel that finds it well after all is up again when its first probe has passed."""
         for channel in self._channels:
             channel.suspect("silent")
 
