@@ -1,6 +1,6 @@
 """An upstream that answers as it is told: for faults that a real engine cannot be made to produce.
 
-`python -m tests.canned` serves the LLM service's routes; the body's `case` says what happens. `POST /tell` and
+`python -m tests.canned` serves the services' routes; the body's `case` says what happens. `POST /tell` and
 `POST /open` say which model it claims to have, and let answers go on that wait; `POST /ail` says what is wrong with
 the whole service, whatever it is asked.
 """
@@ -16,8 +16,8 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
-from llm_service.identity import TellsModel
 from onecard.cache import identity
+from onecard.identity_header import TellsModel
 
 app = FastAPI()
 app.add_middleware(TellsModel, identity=lambda scope: identity.read(seen["model"]))
@@ -141,6 +141,8 @@ async def slowly(request: Request, seconds: float) -> Response:
 @app.post("/v1/completions")
 @app.post("/v1/responses")
 @app.post("/generate")
+@app.post("/v1/embeddings")
+@app.post("/v1/sentiment")
 async def answer(request: Request) -> Response:
     body = await request.json()
     seen["requests"] += 1

@@ -8,7 +8,7 @@ from embedding_service.engine import SentenceEncoder
 from embedding_service.routes import routes
 from embedding_service.settings import EmbeddingSettings
 from onecard import app as base
-from onecard.encoder import gate, open_encoder, ready
+from onecard.encoder import gate, open_encoder, ready, tells_model
 
 
 def create_app(settings: EmbeddingSettings) -> FastAPI:
@@ -24,4 +24,5 @@ def create_app(settings: EmbeddingSettings) -> FastAPI:
         routes=routes(),
         ready=ready,
         gate=gate("/v1/embeddings"),
+        layer=tells_model,
     )

@@ -1,6 +1,6 @@
 """One request to one service and back: bytes in, bytes out, nothing buffered that need not be."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import orjson
 from fastapi.responses import Response, StreamingResponse
@@ -40,11 +40,18 @@ def call_of(scope: Scope) -> Call:
     return Call(scope["method"], scope["path"], headers, state["body"], state["trail"])
 
 
-async def relay(scope: Scope, receive: Receive, upstream: Upstream, call: Call | None = None) -> Response:
+async def relay(
+    scope: Scope,
+    receive: Receive,
+    upstream: Upstream,
+    call: Call | None = None,
+    on_whole: Callable[[Reply, bytes], None] | None = None,
+) -> Response:
     """Send the request to the same path of `upstream` and answer with what comes back.
 
     Whatever streams is passed on chunk by chunk. When the client leaves, the service's work is cancelled by
-    closing the connection to it. `call` is what `call_of` makes of the request, where it has been made already.
+    closing the connection to it. `call` is what `call_of` makes of the request, where it has been made already;
+    `on_whole` is given an answer that does not stream, with its body.
 
     Raises:
         Unavailable, BadUpstream, DeadlineExceeded: the service is away, broke off, or is silent for too long.
@@ -58,6 +65,8 @@ async def relay(scope: Scope, receive: Receive, upstream: Upstream, call: Call |
             body = await reply.read()
         finally:
             reply.close()
+    if on_whole is not None:
+        on_whole(reply, body)
     return whole_answer(reply, body, upstream)
 
 

@@ -8,7 +8,6 @@ from fastapi import APIRouter, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import catalog, schemas
-from gateway.answers.policy import KINDS
 from gateway.recent import Summary
 from gateway.relay import relay
 from gateway.state import Gateway
@@ -57,8 +56,8 @@ class _Relayed:
         upstream = self.pick(gateway.upstreams)
         with gateway.observer.begin(scope, upstream, send) as observed:
             await gateway.scopes.require(state_of(scope).get("caller"), upstream, state_of(scope)["body"])
-            if self.path in KINDS:
-                response = await gateway.answers.answer(scope, receive)
+            if answer := gateway.answers.get(self.path):
+                response = await answer(scope, receive)
             else:
                 response = await relay(scope, receive, upstream)
             await response(scope, receive, observed.send)

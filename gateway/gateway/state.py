@@ -2,11 +2,16 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+from fastapi.responses import Response
 from prometheus_client import CollectorRegistry
+from starlette.types import Receive, Scope
 
+from gateway.answers import policy
+from gateway.answers.repeats import Repeats
 from gateway.answers.serve import Answers
 from gateway.limits.admission import Quota
 from gateway.limits.limits import Limits, open_limits
@@ -19,6 +24,8 @@ from gateway.upstreams import Upstreams, connect
 from onecard.cache.channel import Alarm
 from onecard.cache.tiers import Cache, open_cache
 
+Answer = Callable[[Scope, Receive], Awaitable[Response]]
+
 
 @dataclass(frozen=True)
 class Gateway:
@@ -26,7 +33,8 @@ class Gateway:
 
     upstreams: Upstreams
     cache: Cache
-    answers: Answers
+    answers: Mapping[str, Answer]
+    """What answers the paths whose answers are kept; the others are only relayed."""
     scopes: Scopes
     limits: Limits
     observer: Observer
@@ -43,12 +51,22 @@ async def open_gateway(settings: GatewaySettings, registry: CollectorRegistry, c
     upstreams = await connect(settings, registry, closing)
     alarm = Alarm()
     cache = await closing.enter_async_context(open_cache(settings, registry, alarm))
-    answers = Answers(upstreams.llm, cache, settings, registry)
     defaults = Quota(settings.requests_per_minute, settings.tokens_per_minute)
     # Nobody is asked to run a Redis for limits that there cannot be.
     address = None if settings.api_keys_file is None and defaults.is_empty else settings.redis_address()
     limits = await closing.enter_async_context(open_limits(defaults, address, registry, alarm))
-    return Gateway(upstreams, cache, answers, Scopes(), limits, observer)
+    return Gateway(upstreams, cache, _answers(upstreams, cache, settings, registry), Scopes(), limits, observer)
+
+
+def _answers(
+    upstreams: Upstreams, cache: Cache, settings: GatewaySettings, registry: CollectorRegistry
+) -> Mapping[str, Answer]:
+    """By path, what answers from the cache."""
+    llm = Answers(upstreams.llm, cache, settings, registry)
+    embedding = Repeats(upstreams.embedding, "embedding", cache, settings.ttl_seconds("embedding"))
+    sentiment = Repeats(upstreams.sentiment, "sentiment", cache, settings.ttl_seconds("sentiment"))
+    encoders = {"/v1/embeddings": embedding.answer, "/v1/sentiment": sentiment.answer}
+    return {**dict.fromkeys(policy.KINDS, llm.answer), **encoders}
 
 
 def _tracing(settings: GatewaySettings, closing: AsyncExitStack) -> Tracing | None:

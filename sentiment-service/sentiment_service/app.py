@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from fastapi import FastAPI
 
 from onecard import app as base
-from onecard.encoder import gate, open_encoder, ready
+from onecard.encoder import gate, open_encoder, ready, tells_model
 from sentiment_service.engine import Classifier
 from sentiment_service.routes import routes
 from sentiment_service.settings import SentimentSettings
@@ -24,4 +24,5 @@ def create_app(settings: SentimentSettings) -> FastAPI:
         routes=routes(),
         ready=ready,
         gate=gate("/v1/sentiment"),
+        layer=tells_model,
     )

@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -11,7 +11,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from fastapi import FastAPI, Request
 from starlette.datastructures import Headers
-from starlette.types import Scope
+from starlette.types import ASGIApp, Scope
 from transformers.utils.logging import disable_progress_bar
 
 from onecard import __version__, logs, model_files
@@ -22,7 +22,8 @@ from onecard.batching.metrics import BatchMetrics
 from onecard.batching.thread import DeviceThread
 from onecard.cache import control
 from onecard.cache.control import CachePolicy
-from onecard.cache.keys import Facts, Keyspace
+from onecard.cache.identity import Identity
+from onecard.cache.keys import Facts, Keyspace, fingerprint
 from onecard.cache.tiers import Cache, Store, open_cache
 from onecard.cache.values import CountedCodec
 from onecard.edge import Gate, state_of
@@ -32,6 +33,7 @@ from onecard.gpu.claim import claim
 from onecard.gpu.device import Device, choose
 from onecard.gpu.measured import memory_metrics
 from onecard.health import Part, Readiness, worst
+from onecard.identity_header import TellsModel
 from onecard.known_bodies import KnownBodies
 from onecard.lanes import terms
 from onecard.leaving import while_connected
@@ -60,6 +62,8 @@ class Encoder(Generic[Result]):
     answers: Answers[Result]
     known: KnownBodies
     """What can be answered from the cache, most likely."""
+    identity: Identity
+    """Whose answers these are."""
 
     async def answer(self, inputs: Inputs, *, truncate: bool, request: Request) -> Answered[Result]:
         """The model's result for every input; given up when the client leaves.
@@ -142,13 +146,37 @@ async def open_encoder(
     )
     async with open_cache(settings, app.state.registry) as cache:
         batcher = Batcher(engine, bounds, thread=thread, metrics=BatchMetrics(app.state.registry), on_lost=_end_process)
-        shelf = _shelf(cache, settings, kind, folder, device, engine) if cache.enabled else None
+        facts = _facts(folder, device, engine.window)
+        shelf = _shelf(cache, settings, kind, folder, facts, engine) if cache.enabled else None
         answering = Answers(Reading(reader, batcher), batcher, shelf)
-        app.state.service = Encoder(folder, device, settings, batcher, cache, answering, KnownBodies())
+        identity = Identity(folder.name, folder.revision, fingerprint(facts[True]))
+        app.state.service = Encoder(folder, device, settings, batcher, cache, answering, KnownBodies(), identity)
         try:
             yield
         finally:
             await batcher.close()
+
+
+def _facts(folder: ModelFolder, device: Device, window: int) -> dict[bool, Facts]:
+    """What decides a result of this very model, in this precision and by these libraries, where texts over the window
+    are cut and where they are refused."""
+    files = model_files.digest(folder.path)
+    details = (
+        ("device", device.name.partition(":")[0]),
+        ("service", __version__),
+        *((library, version(library)) for library in ("tokenizers", "transformers")),
+    )
+    return {
+        truncate: Facts(
+            tokenizer=files,
+            precision=device.precision,
+            engine=f"torch {version('torch')}",
+            window=window,
+            truncation="right" if truncate else "refuse",
+            details=details,
+        )
+        for truncate in (True, False)
+    }
 
 
 def _shelf(
@@ -156,27 +184,10 @@ def _shelf(
     settings: EncoderSettings,
     kind: EncoderKind,
     folder: ModelFolder,
-    device: Device,
+    facts: Mapping[bool, Facts],
     engine: LoadedEngine[Result],
 ) -> Shelf[Result]:
-    """Where the results of this very model, in this precision and by these libraries, are kept."""
-    files = model_files.digest(folder.path)
-    details = (
-        ("device", device.name.partition(":")[0]),
-        ("service", __version__),
-        *((library, version(library)) for library in ("tokenizers", "transformers")),
-    )
-    facts = {
-        truncate: Facts(
-            tokenizer=files,
-            precision=device.precision,
-            engine=f"torch {version('torch')}",
-            window=engine.window,
-            truncation="right" if truncate else "refuse",
-            details=details,
-        )
-        for truncate in (True, False)
-    }
+    """Where its results are kept."""
     keyspaces = {truncate: Keyspace(kind, folder.name, folder.revision, facts[truncate]) for truncate in facts}
     store = Store(cache, kind, CountedCodec(engine.codec), settings.ttl_seconds(kind))
     return Shelf(kind, store, keyspaces, cache.metrics)
@@ -232,6 +243,11 @@ def gate(path: str) -> Callable[[FastAPI], Gate]:
         return Gate(frozenset({path}), check)
 
     return of
+
+
+def tells_model(app: ASGIApp) -> TellsModel:
+    """The layer round an encoder's routes by which the gateway learns whose answers it may keep."""
+    return TellsModel(app, lambda scope: scope["app"].state.service.identity)
 
 
 def _policy(headers: Headers) -> CachePolicy:

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from onecard import timings
+from onecard.cache.identity import HEADER
 from onecard.machine import cpu_multiplies_bfloat16
 from tests.shared.cache.support import AILMENTS, Redis, running_redis
 from tests.support import Server, metric, serving
@@ -294,7 +295,8 @@ def test_a_sick_redis_fails_no_request(exposed: Server, weather: Redis, ailment:
 
 
 def test_no_value_outlives_what_made_it(encoder_env: dict[str, str], model_cache: Path, tmp_path: Path) -> None:
-    """After a restart in another precision, or with other labels, nothing of before is served."""
+    """After a restart in another precision, or with other labels, nothing of before is served, and the gateway hears
+    of it."""
     folder = tmp_path / "model"
     shutil.copytree(model_cache / "onecard--standin-kakao-sentiment", folder)
     env = {**encoder_env, "CACHE_ENABLED": "true", "SENTIMENT_MODEL": str(folder)}
@@ -317,6 +319,9 @@ def test_no_value_outlives_what_made_it(encoder_env: dict[str, str], model_cache
         turned = answers()[0]
         assert turned.headers["x-cache"] == "miss"
         assert turned.json()["data"][0]["label"] != miss.json()["data"][0]["label"]
+        assert miss.headers[HEADER] == hit.headers[HEADER]
+        assert (again.headers[HEADER] != miss.headers[HEADER]) == cpu_multiplies_bfloat16()
+        assert turned.headers[HEADER] != miss.headers[HEADER]
 
 
 def test_without_a_cache_all_is_computed(encoder_env: dict[str, str]) -> None:

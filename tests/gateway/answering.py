@@ -33,7 +33,8 @@ class Scene:
     def tell(self, model: Identity | None) -> None:
         """Exchange the service's model, and let the gateway's readiness see it."""
         httpx.post(f"{self.canned.url}/tell", content=model.told() if model else "")
-        assert self.client.get("/health/ready").json()["parts"]["llm"]["status"] == "ok"
+        parts = self.client.get("/health/ready").json()["parts"]
+        assert parts["llm"]["status"] == parts["embedding"]["status"] == "ok"
 
     def open(self) -> None:
         """Let the answers that wait go on."""
@@ -51,7 +52,7 @@ class Scene:
 def scene(redis: Redis, **settings: str) -> Iterator[Scene]:
     nobody = f"http://127.0.0.1:{free_port()}"
     with serving("tests.canned", port_variable="CANNED_PORT", env={}) as canned:
-        env = {"LLM_URL": canned.url, "SENTIMENT_URL": nobody, "EMBEDDING_URL": nobody}
+        env = {"LLM_URL": canned.url, "SENTIMENT_URL": nobody, "EMBEDDING_URL": canned.url}
         env |= {"REDIS_PORT": str(redis.port), **settings}
         httpx.post(f"{canned.url}/tell", content=MODEL.told())
         with (

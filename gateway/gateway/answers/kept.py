@@ -1,7 +1,9 @@
-"""An answer as it is kept. Pure."""
+"""An answer as it is kept, and as it is given again. Pure."""
 
 import struct
 from dataclasses import dataclass
+
+from fastapi.responses import Response
 
 from onecard.cache.values import Corrupt
 
@@ -15,6 +17,11 @@ class Kept:
     content_type: str
     """ASCII."""
     body: bytes
+
+
+def hit(kept: Kept) -> Response:
+    """A kept answer for a client."""
+    return Response(kept.body, headers={"content-type": kept.content_type, "x-cache": "hit"})
 
 
 class KeptCodec:

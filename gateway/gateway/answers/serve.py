@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter
 from starlette.types import Receive, Scope
 
 from gateway.answers import complete, policy
-from gateway.answers.kept import Kept, KeptCodec
+from gateway.answers.kept import Kept, KeptCodec, hit
 from gateway.answers.streams import NotStreamed, SharedStream, recorded, source
 from gateway.answers.wanted import Wanted
 from gateway.calls import Call, Reply, broken_off, send
@@ -69,7 +69,7 @@ class Answers:
             return response
         under_way = wanted.flight in (self._streams if wanted.question.streams else self._flights)
         if wanted.policy.read and not under_way and (kept := await self._kept(wanted, scope)):
-            return Response(kept.body, headers={"content-type": kept.content_type, "x-cache": "hit"})
+            return hit(kept)
         if wanted.question.streams:
             return await self._stream(wanted, scope, receive)
         return await self._whole(wanted, scope, receive)

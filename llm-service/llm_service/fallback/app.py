@@ -13,7 +13,7 @@ from llm_service.fallback.queue import GenerationQueue
 from llm_service.fallback.routes import routes, state
 from llm_service.fallback.service import Service
 from llm_service.fallback.text_model import Params, TextModel, limit_threads
-from llm_service.identity import TellsModel, identify
+from llm_service.identity import identify
 from llm_service.settings import LlmSettings
 from onecard import app as base
 from onecard import logs
@@ -23,6 +23,7 @@ from onecard.gpu.claim import claim
 from onecard.gpu.device import choose
 from onecard.gpu.measured import memory_metrics
 from onecard.health import Part, Readiness
+from onecard.identity_header import TellsModel
 from onecard.models import ModelFolder
 
 log = logs.logger()

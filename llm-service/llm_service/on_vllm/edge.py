@@ -5,7 +5,6 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 from vllm.v1.metrics.prometheus import get_prometheus_registry
 
-from llm_service.identity import TellsModel
 from llm_service.on_vllm.answers import OneErrorShape, engine_failed
 from llm_service.on_vllm.memory import memory_metrics
 from llm_service.on_vllm.traffic import Traffic
@@ -15,6 +14,7 @@ from onecard import settings as settings_
 from onecard.auth import OPEN_PATHS, KeyGuard
 from onecard.edge import Edge, state_of
 from onecard.errors import InvalidRequest, Unavailable
+from onecard.identity_header import TellsModel
 from onecard.metrics import HttpMetrics
 
 

@@ -94,6 +94,11 @@ class Keyspace:
         """
         return self._keys([canonical(request)], b"json")[0]
 
+    def for_body(self, content_type: str, body: bytes) -> bytes:
+        """The key of a request as it was sent: one that says the same in other words has another."""
+        data = canonical(content_type) + body
+        return self._keys([data], b"body")[0]
+
     def _keys(self, inputs: Iterable[bytes], domain: bytes) -> list[bytes]:
         prefix = self.prefix
         return [

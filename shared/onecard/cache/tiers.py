@@ -45,6 +45,10 @@ class Cache:
         """There is anything to look into."""
         return self._memory is not None or self._redis is not None
 
+    def in_memory(self) -> "Cache":
+        """This cache without Redis: the same memory, for what is not worth a place in both."""
+        return Cache(self._memory, None, self.metrics, self._clock)
+
     def status(self) -> Literal["ok", "degraded"]:
         """`degraded` while Redis does not do all of its work; requests are answered all the same."""
         return "degraded" if self._redis is not None and self._redis.faults else "ok"

@@ -1,0 +1,71 @@
+"""Answers of an encoder to bodies that come again, byte for byte: given without asking it.
+
+The encoder keeps every text's result, in Redis too, and finds it in whichever request it comes. What is here saves the
+way to it, the reading and the writing of numbers: see decision 13.
+"""
+
+import time
+from typing import Literal
+
+from fastapi.responses import Response
+from starlette.types import Receive, Scope
+
+from gateway.answers.kept import Kept, KeptCodec, hit
+from gateway.calls import Call, Reply
+from gateway.relay import call_of, relay
+from gateway.upstreams import Upstream
+from onecard.cache import control
+from onecard.cache.identity import Identity
+from onecard.cache.keys import Keyspace
+from onecard.cache.tiers import Cache, Store
+from onecard.edge import state_of
+from onecard.timings import Timing
+
+LARGEST_BODY_BYTES = 256_000
+"""Longer bodies are only relayed: few come twice."""
+LARGEST_ANSWER_BYTES = 1_000_000
+"""Larger answers are not kept: each would push many others out."""
+
+
+class Repeats:
+    """Answers one encoder's route."""
+
+    def __init__(
+        self, upstream: Upstream, kind: Literal["embedding", "sentiment"], cache: Cache, ttl_seconds: int
+    ) -> None:
+        """Keep answers of `upstream` for `ttl_seconds` in the memory of `cache`, each under the model that gave it."""
+        self._upstream = upstream
+        self._kind = kind
+        self._enabled = cache.enabled
+        self._store = Store(cache.in_memory(), kind, KeptCodec(), ttl_seconds)
+
+    async def answer(self, scope: Scope, receive: Receive) -> Response:
+        """The answer to a request, as `gateway.relay.relay` gives it; `x-cache` is the encoder's where it was asked.
+
+        Raises:
+            Unavailable, BadUpstream, DeadlineExceeded: as `relay`.
+        """
+        call = call_of(scope)
+        allowed = control.read(call.headers.get("cache-control"))
+        model = self._upstream.pool.model
+        if model is None or not allowed.store or not self._enabled or len(call.body) > LARGEST_BODY_BYTES:
+            return await relay(scope, receive, self._upstream, call)
+        key = self._key(call, model)
+        if allowed.read and (kept := await self._kept(key, scope)):
+            return hit(kept)
+
+        def keep(reply: Reply, body: bytes) -> None:
+            if reply.model == model and reply.status == 200 and len(body) <= LARGEST_ANSWER_BYTES:
+                self._store.set_many([(key, Kept(reply.headers.get("content-type", "application/json"), body))])
+
+        return await relay(scope, receive, self._upstream, call, keep)
+
+    def _key(self, call: Call, model: Identity) -> bytes:
+        space = Keyspace(self._kind, model.model, model.revision, model.fingerprint)
+        return space.for_body(call.headers.get("content-type", ""), call.body)
+
+    async def _kept(self, key: bytes, scope: Scope) -> Kept | None:
+        started = time.perf_counter()
+        [kept] = await self._store.get_many([key])
+        state_of(scope)["timings"]["cache"] = Timing((time.perf_counter() - started) * 1000)
+        return kept
