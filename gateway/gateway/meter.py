@@ -2,14 +2,19 @@
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+
+import orjson
 
 BYTES_PER_TOKEN = 4
 """What a token of text takes up, about, in English and in Korean UTF-8 alike."""
 MOST_PARSED_BYTES = 1_000_000
 """Of a longer answer so much of its end is looked into, and nothing of a longer line of a stream."""
 _MOST_USAGE_BYTES = 4096
+_TEXTS = ("content", "reasoning", "reasoning_content", "text")
+"""Fields of an event of a stream that hold text."""
 _NAME = b'"usage"'
 _FIELD = re.compile(_NAME + rb"\s*:\s*(?=\{)")
 """The field and nothing else: inside of a JSON string, the second quote would have a backslash before it."""
@@ -29,8 +34,8 @@ class Meter:
     """Tokens of the prompt and of the answer together.
 
     They are what the answer's `usage` says. An answer without one is estimated: a token for `BYTES_PER_TOKEN` bytes of
-    the request, and one for each event of a stream (engines send one for each token) or for as many bytes of another
-    answer. A longer answer than is looked into is vectors, whose request says it all. An error costs nothing.
+    the request, and one for as many bytes of the answer, or of the text in a stream's events, each of which counts as
+    one at least. A longer answer than is looked into is vectors, whose request says it all. An error costs nothing.
     """
 
     def __init__(self, asked_bytes: int) -> None:
@@ -38,7 +43,8 @@ class Meter:
         self._asked_bytes = asked_bytes
         self._status = 0
         self._is_stream = False
-        self._events = 0
+        self._streamed = 0
+        """Tokens in a stream's events so far, as estimated."""
         self._found: Usage | None = None
         self._read = False
         """Whether a whole answer has been looked into."""
@@ -83,7 +89,7 @@ class Meter:
             return usage.total
         asked = -(-self._asked_bytes // BYTES_PER_TOKEN)
         if self._is_stream:
-            return asked + self._events
+            return asked + self._streamed
         return asked + (self._bytes // BYTES_PER_TOKEN if self._bytes <= MOST_PARSED_BYTES else 0)
 
     def _hold(self, chunk: bytes) -> None:
@@ -98,8 +104,10 @@ class Meter:
     def _line(self) -> None:
         """A line of a stream is complete."""
         line = bytes(self._held)
-        if self._too_long or (line.startswith(b"data:") and not line.startswith(b"data: [DONE]")):
-            self._events += 1
+        if self._too_long:
+            self._streamed += 1
+        elif line.startswith(b"data:") and not line.startswith(b"data: [DONE]"):
+            self._streamed += max(1, sum(map(len, _texts(line))) // BYTES_PER_TOKEN)
         if b'"usage"' in line and line.startswith(b"data:"):
             self._found = _usage(line) or self._found
         self._held.clear()
@@ -124,6 +132,19 @@ def _usage(text: bytes | bytearray) -> Usage | None:
     prompt = _count(usage, "prompt_tokens", "input_tokens")
     completion = _count(usage, "completion_tokens", "output_tokens")
     return Usage(prompt or 0, completion or 0, total)
+
+
+def _texts(line: bytes) -> Iterator[bytes]:
+    """What an event of a stream adds to the answer: engines may put many tokens into one."""
+    try:
+        event = orjson.loads(line.removeprefix(b"data:"))
+        for choice in event["choices"]:
+            delta = choice.get("delta") or choice
+            calls = (call["function"]["arguments"] for call in delta.get("tool_calls") or ())
+            said = (delta.get(name) for name in _TEXTS)
+            yield from (text.encode() for text in (*said, *calls) if isinstance(text, str))
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError, UnicodeEncodeError):
+        return  # It is no event of chat or of completions.
 
 
 def _count(usage: dict[str, Any], *names: str) -> int | None:

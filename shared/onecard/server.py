@@ -5,9 +5,11 @@ import contextlib
 import functools
 import gc
 import ipaddress
+import resource
 import socket
 import sys
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
@@ -30,15 +32,19 @@ MAX_HEAD_BYTES = 64 * 1024
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 protocol, which by itself waits for ever for a request's headers, and takes any number.
+    """uvicorn's HTTP/1.1 protocol, which by itself waits for ever for a request's headers, takes any number, and waits
+    for ever for a client that does not read.
 
-    Answers such clients with 408 and 431, and what is not HTTP with 400, all in the one error shape.
+    Answers the first two with 408 and 431, and what is not HTTP with 400, all in the one error shape. Who does not read
+    is cut off: until then its answer holds a place at a replica.
     """
 
-    def __init__(self, *args: Any, header_seconds: float, **options: Any) -> None:
+    def __init__(self, *args: Any, header_seconds: float, send_seconds: float, **options: Any) -> None:
         super().__init__(*args, **options)
         self._header_seconds = header_seconds
+        self._send_seconds = send_seconds
         self._header_timer: asyncio.TimerHandle | None = None
+        self._send_timer: asyncio.TimerHandle | None = None
         self._head_bytes: int | None = None
         """Received of a head that is incomplete; None outside of one."""
 
@@ -50,7 +56,18 @@ class GuardedProtocol(HttpToolsProtocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        self._read_on()
         super().connection_lost(exc)
+
+    @override
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._send_timer = self._send_timer or self.loop.call_later(self._send_seconds, self._cut_off)
+
+    @override
+    def resume_writing(self) -> None:
+        self._read_on()
+        super().resume_writing()
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -102,6 +119,15 @@ class GuardedProtocol(HttpToolsProtocol):
             self._header_timer.cancel()
             self._header_timer = None
 
+    def _read_on(self) -> None:
+        if self._send_timer is not None:
+            self._send_timer.cancel()
+            self._send_timer = None
+
+    def _cut_off(self) -> None:
+        log.info("client does not read")
+        self.transport.abort()  # Closing would wait until what is left has been read.
+
     def _give_up(self) -> None:
         self._header_timer = None
         self._refuse(SlowRequest(f"The request's headers did not arrive within {self._header_seconds:g} s."))
@@ -117,6 +143,20 @@ class GuardedProtocol(HttpToolsProtocol):
             head = "\r\n".join([*lines, f"content-length: {len(body)}", "connection: close", "", ""])
             self.transport.write(head.encode() + body)
         self.transport.close()
+
+
+def protocol(settings: ServiceSettings) -> Callable[..., GuardedProtocol]:
+    """The protocol with the time limits of `settings`, for uvicorn's `http`."""
+    return functools.partial(
+        GuardedProtocol, header_seconds=settings.header_timeout_seconds, send_seconds=settings.send_timeout_seconds
+    )
+
+
+def _allow_many_files() -> None:
+    """A connection is an open file, and a relayed one two; shells and supervisors often allow 1,024."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -202,9 +242,10 @@ class _Startup:
 def run(app: ASGIApp, *, service: str, port: int, settings: ServiceSettings) -> None:
     """Serve `app` until SIGTERM or SIGINT, then finish what was accepted, for at most `drain_seconds`."""
     logs.configure(service, settings.log_level)
+    _allow_many_files()
     listener = _bind(settings.host, port)
     options: dict[str, Any] = {
-        "http": functools.partial(GuardedProtocol, header_seconds=settings.header_timeout_seconds),
+        "http": protocol(settings),
         "loop": "uvloop",
         "lifespan": "on",
         "log_config": None,

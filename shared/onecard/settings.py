@@ -56,6 +56,9 @@ class ServiceSettings(BaseSettings):
     header_timeout_seconds: float = Field(default=15.0, gt=0)
     """How long a connection may take to send a request's line and headers."""
 
+    send_timeout_seconds: float = Field(default=120.0, gt=0)
+    """How long a client may leave unread what it is sent, before its connection is closed."""
+
     drain_seconds: int = Field(default=10, ge=0)
     """How long a stopping service waits for the requests it has accepted."""
 

@@ -116,6 +116,8 @@ def metered(chunks: list[bytes], content_type: bytes = b"application/json", stat
 STREAM = b"text/event-stream; charset=utf-8"
 EVENTS = b'data: {"a": 1, "usage": null}\n\ndata: {"a": "\\"usage\\""}\n\n'
 LAST = b'data: {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}}\n\n'
+CALLS = b'[{"function": {"arguments": "{}"}}]'
+MANY = b'data: {"choices": [{"delta": {"content": "0123456789", "tool_calls": ' + CALLS + b"}}]}\n\n"
 RESPONSES = b'event: response.completed\ndata: {"response": {"usage": {"total_tokens": 9}}}\n\n'
 
 
@@ -127,6 +129,8 @@ RESPONSES = b'event: response.completed\ndata: {"response": {"usage": {"total_to
         (EVENTS + LAST + b"data: [DONE]\n\n", STREAM, 7),
         (EVENTS + RESPONSES, STREAM, 9),
         (EVENTS + b"data: [DONE]\n\n", STREAM, 10 + 2),
+        (EVENTS + MANY + b'data: {"choices": [{"text": "012345678"}]}\n\n', STREAM, 10 + 2 + 3 + 2),
+        (b'data: {"choices": [{"delta": {"content": ""}}]}\n\ndata: {"choices": 1}\n\n', STREAM, 10 + 2),
         (b'[{"embedding": "' + b"a" * MOST_PARSED_BYTES + b'"}]', b"application/json", 10),
         (b'{"data": "' + b"a" * MOST_PARSED_BYTES + b'", "usage": {"total_tokens": 7}}', b"application/json", 7),
         (b"data: " + b"a" * MOST_PARSED_BYTES + b"\n\n" + LAST, STREAM, 7),
@@ -137,6 +141,8 @@ RESPONSES = b'event: response.completed\ndata: {"response": {"usage": {"total_to
         "stream with usage",
         "responses",
         "stream without",
+        "many tokens in an event",
+        "odd events",
         "huge",
         "huge with usage",
         "huge event",

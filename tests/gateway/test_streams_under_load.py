@@ -100,6 +100,15 @@ async def test_a_client_that_does_not_read_holds_its_stream_back_and_nobody_else
     await soon(lambda: built.seen("running") == 0)
 
 
+async def test_a_client_that_never_reads_is_cut_off_in_the_end(redis: Redis) -> None:
+    """Its stream would hold a place at a replica for ever."""
+    with scene(redis, SEND_TIMEOUT_SECONDS="1") as own:
+        with unread(own.gateway, CHAT, asking("flood", size=10_000, **RELAYED)):
+            await soon(lambda: own.seen("running") == 1)
+            await soon(lambda: own.seen("running") == 0)
+        assert "client does not read" in own.gateway.log()
+
+
 async def held_back(own: Scene) -> int:
     """Wait until the service can send no more; the bytes that it has sent."""
     sent = [-3, -2, -1]

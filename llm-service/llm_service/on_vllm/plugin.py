@@ -1,7 +1,6 @@
 """Routes that the stock vLLM server lacks, loaded by it through `vllm.endpoint_plugins`."""
 
 import asyncio
-import functools
 import time
 from argparse import Namespace
 from importlib import metadata
@@ -21,12 +20,11 @@ from llm_service.identity import identify
 from llm_service.on_vllm.traffic import Traffic, drain_before
 from llm_service.schemas import GenerateAnswer, GenerateRequest
 from llm_service.settings import LlmSettings
-from onecard import errors, health, models
+from onecard import errors, health, models, server
 from onecard import settings as settings_
 from onecard.app import ERROR_RESPONSES
 from onecard.cache.identity import Identity
 from onecard.leaving import while_connected
-from onecard.server import GuardedProtocol
 
 _CONTROL = frozenset({"/scale_elastic_ep", "/is_scaling_elastic_ep"})
 """Routes that change the server for everybody; a caller's key is not meant for that."""
@@ -50,8 +48,7 @@ class Plugin:
         app.include_router(health.router(_ready), responses=ERROR_RESPONSES)
         self._app = app
         # vLLM lets uvicorn choose its HTTP protocol, and that one waits for ever for a request's headers.
-        guarded = functools.partial(GuardedProtocol, header_seconds=self._settings.header_timeout_seconds)
-        auto.AutoHTTPProtocol = guarded  # type: ignore[assignment]
+        auto.AutoHTTPProtocol = server.protocol(self._settings)  # type: ignore[misc, assignment]
 
     async def init_state(self, engine_client: EngineClient, state: State, args: Namespace) -> None:
         """Called when the engine is ready, after vLLM has set its own error handlers; ours replace two of them."""
