@@ -76,8 +76,11 @@ class Reply:
         """
         if self._body is None:
             with self._blaming():
-                async with self._lease.patience(self._silence()):
+                if self._response.content.is_eof():  # All of it has come with the head, and nothing is waited for.
                     self._body = await self._response.read()
+                else:
+                    async with self._lease.patience(self._silence()):
+                        self._body = await self._response.read()
             self._lease.ended()
         return self._body
 

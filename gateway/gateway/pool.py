@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 
@@ -17,6 +16,26 @@ from onecard import logs
 from onecard.cache.identity import Identity
 
 log = logs.logger()
+
+
+class Patience:
+    """A time limit on one wait for a replica, which is over early when the replica turns out to be frozen and others
+    are not. As a context, it raises TimeoutError when it is over."""
+
+    def __init__(self, waits: dict[asyncio.Timeout, float], seconds: float) -> None:
+        """Wait with all those in `waits`."""
+        self._waits = waits
+        self._limit = asyncio.timeout(seconds)
+
+    async def __aenter__(self) -> None:
+        await self._limit.__aenter__()
+        self._waits[self._limit] = time.monotonic()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        del self._waits[self._limit]
+        await self._limit.__aexit__(kind, error, tb)
 
 
 class Lease:
@@ -41,21 +60,9 @@ class Lease:
         self.address = pool.addresses[ticket.replica]
         """Where it is, to go no further than the connection: neither into a log nor into an answer."""
 
-    @asynccontextmanager
-    async def patience(self, seconds: float) -> AsyncIterator[None]:
-        """A time limit on one wait for the replica, which is over early when the replica turns out to be frozen and
-        others are not.
-
-        Raises:
-            TimeoutError: the limit is over.
-        """
-        async with asyncio.timeout(seconds) as limit:
-            waits = self._pool.waits[self.replica]
-            waits[limit] = time.monotonic()
-            try:
-                yield
-            finally:
-                del waits[limit]
+    def patience(self, seconds: float) -> "Patience":
+        """A time limit on one wait for the replica."""
+        return Patience(self._pool.waits[self.replica], seconds)
 
     def answered(self) -> None:
         """The first byte of an answer is here that says nothing against the replica."""

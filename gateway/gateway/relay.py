@@ -56,7 +56,7 @@ async def relay(
     Raises:
         Unavailable, BadUpstream, DeadlineExceeded: the service is away, broke off, or is silent for too long.
     """
-    async with connected(receive):
+    with connected(receive):
         reply = await send(call or call_of(scope), upstream)
         state_of(scope)["timings"].update(reply.timings)
         if reply.streams:
@@ -79,7 +79,7 @@ class EventStream(StreamingResponse):
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with connected(receive):
+        with connected(receive):
             await self.stream_response(send)
 
 

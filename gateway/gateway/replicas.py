@@ -148,6 +148,8 @@ class Replicas:
         return tier, number in exclude, (replica.in_flight + 1) * self._weight(replica), replica.used
 
     def _weight(self, replica: _Replica) -> float:
+        if len(self._replicas) == 1:
+            return 1.0
         known = self._clock() - MEASURED_SECONDS
         fastest = min((one.seconds for one in self._replicas if one.out is None and one.answered_at > known), default=0)
         slow = replica.answered_at > known and replica.seconds > fastest + FAR_SLOWER_SECONDS

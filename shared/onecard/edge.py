@@ -116,14 +116,15 @@ class Edge:
         request_id = wire.clean_request_id(headers.get(b"x-request-id")) or uuid.uuid4().hex
         exchange = Exchange(send, request_id, timings={})
         scope = self._enrich(scope, exchange)
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            if self._metrics:
-                self._metrics.in_flight.inc()
-            try:
-                await self._run(scope, headers, receive, exchange)
-            finally:
-                self._record(scope, exchange)
-                structlog.contextvars.unbind_contextvars("caller")
+        # A request's context ends with its task; that of a pipelined one begins as a copy of the last one's.
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        if self._metrics:
+            self._metrics.in_flight.inc()
+        try:
+            await self._run(scope, headers, receive, exchange)
+        finally:
+            self._record(scope, exchange)
+            structlog.contextvars.unbind_contextvars("caller")
 
     def _enrich(self, scope: Scope, exchange: Exchange) -> Scope:
         """The scope with the request id in its headers, and in its state what routes read and write."""

@@ -18,6 +18,7 @@ from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from onecard import logs
+from onecard.cork import CorkedTransport
 from onecard.errors import HeadersTooLarge, InvalidRequest, OnecardError, SlowRequest, render
 from onecard.settings import ServiceSettings
 
@@ -51,6 +52,7 @@ class GuardedProtocol(HttpToolsProtocol):
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.transport = CorkedTransport(transport, self.loop)  # type: ignore[assignment]
         self._arm()
 
     @override

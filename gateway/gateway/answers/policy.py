@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from onecard import wire
 from onecard.cache.keys import CacheKind, Json
@@ -96,11 +96,14 @@ class Question:
     """Lower goes first."""
 
 
+Reason = Literal["body", "disabled", "no-store", "size", "stream", "temperature", "transfer", "unknown model"]
+
+
 @dataclass(frozen=True)
 class Bypass:
     """A request that is only relayed."""
 
-    reason: str
+    reason: Reason
 
 
 def read(path: str, content_type: str | None, body: bytes, max_temperature: float) -> Question | Bypass:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
-from typing import Literal
+from typing import Literal, get_args
 
 from fastapi.responses import Response
 from prometheus_client import CollectorRegistry, Counter
@@ -47,12 +47,13 @@ class Answers:
         }
         self._flights = Flights[Response]()
         self._streams = StreamFlights()
-        self._bypassed = Counter(
+        bypassed = Counter(
             "onecard_answers_bypassed_total",
             "Requests that were only relayed, by reason.",
             ["reason"],
             registry=registry,
         )
+        self._bypassed = {reason: bypassed.labels(reason) for reason in get_args(policy.Reason)}
 
     async def answer(self, scope: Scope, receive: Receive) -> Response:
         """The answer to a request, as `gateway.relay.relay` gives it, with `x-cache`.
@@ -63,7 +64,7 @@ class Answers:
         call = call_of(scope)
         wanted = self._wanted(call)
         if isinstance(wanted, policy.Bypass):
-            self._bypassed.labels(wanted.reason).inc()
+            self._bypassed[wanted.reason].inc()
             response = await relay(scope, receive, self._upstream, call)
             response.headers["x-cache"] = "bypass"
             return response

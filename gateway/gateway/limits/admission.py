@@ -1,10 +1,15 @@
 """May a request come in, and what is it told? Pure."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from gateway.limits.window import Window
 from onecard.errors import RateLimited
+
+FAR_REQUESTS = 1_000
+FAR_TOKENS = 1_000_000
+"""A key with at least so much left is far from its limits."""
 
 Outcome = Literal["admitted", "out_of_requests", "out_of_tokens"]
 
@@ -61,6 +66,13 @@ def decide(use: Use, quota: Quota) -> Decision:
     if most_requests is not None and use.requests.used(use.now_ms) + 1 > most_requests:
         return Decision("out_of_requests", use)
     return Decision("admitted", Use(use.now_ms, use.requests.plus(1), use.tokens))
+
+
+def is_far(use: Use, quota: Quota) -> bool:
+    """So much is left that the next requests may come in before they are counted."""
+    requests_left = math.inf if quota.requests is None else quota.requests - use.requests.used(use.now_ms)
+    tokens_left = math.inf if quota.tokens is None else quota.tokens - use.tokens.used(use.now_ms)
+    return requests_left >= FAR_REQUESTS and tokens_left >= FAR_TOKENS
 
 
 def headers(use: Use, quota: Quota) -> dict[str, str]:

@@ -3,18 +3,20 @@
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
 from gateway.keys.ring import Key
-from gateway.limits.admission import Decision, Quota, Use, decide, headers, refusal
+from gateway.limits.admission import Quota, Use, decide, headers, refusal
 from gateway.limits.metrics import LimitsMetrics
 from gateway.limits.redis import PROBE, RedisUse
 from gateway.limits.shared import SharedUse
 from gateway.limits.window import Window
 from onecard.cache.address import Address
 from onecard.cache.channel import Alarm, Channel
+
+_UNUSED = Use(0, Window(), Window())
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,9 @@ class Limits:
         self._shared = shared
         self._metrics = metrics
         self._clock = clock
-        self._own: dict[str, Use] = {}
-        """By key; bounded, since names come from the operator."""
+        self._own: dict[str, tuple[Use, int]] = {}
+        """By key, what it had used when the clock showed so many milliseconds; bounded, since names come from the
+        operator."""
 
     async def admit(self, key: Key) -> Admission:
         """Take one request of the key's, or refuse it.
@@ -62,9 +65,7 @@ class Limits:
         kept_in = "memory" if decision is None else "redis"
         if decision is None:
             decision = decide(self._use(key.name), quota)
-        else:
-            decision = Decision(decision.outcome, decision.use.by_clock(self._now_ms()))
-        self._own[key.name] = decision.use
+        self._own[key.name] = decision.use, self._now_ms()
         self._metrics.decided(key.name, decision.outcome, kept_in)
         if decision.outcome != "admitted":
             raise refusal(decision, quota)
@@ -75,8 +76,8 @@ class Limits:
         if tokens <= 0:
             return
         self._metrics.spent(key.name, tokens)
-        use = self._use(key.name)
-        self._own[key.name] = replace(use, tokens=use.tokens.plus(tokens))
+        use, at_ms = self._own.get(key.name, (_UNUSED, 0))
+        self._own[key.name] = Use(use.now_ms, use.requests, use.tokens.plus(tokens)), at_ms
         if self._shared is not None:
             self._shared.spend(key.name, tokens)
 
@@ -88,7 +89,8 @@ class Limits:
         )
 
     def _use(self, name: str) -> Use:
-        return self._own.get(name, Use(0, Window(), Window())).at(self._now_ms())
+        use, at_ms = self._own.get(name, (_UNUSED, 0))
+        return use.by_clock(at_ms).at(self._now_ms())
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)

@@ -19,11 +19,20 @@ class LimitsMetrics(RedisMetrics):
         self._tokens = Counter(
             "onecard_limits_tokens_total", "Tokens counted against a key's limit.", ["caller"], registry=registry
         )
+        # Children are kept: to look one up takes longer than to count.
+        self._decided: dict[tuple[str, str, str], Counter] = {}
+        self._spent: dict[str, Counter] = {}
 
     def decided(self, caller: str, outcome: str, kept_in: str) -> None:
         """Count one request; `kept_in` is `redis` or `memory`."""
-        self._requests.labels(caller, outcome, kept_in).inc()
+        child = self._decided.get((caller, outcome, kept_in))
+        if child is None:
+            child = self._decided[caller, outcome, kept_in] = self._requests.labels(caller, outcome, kept_in)
+        child.inc()
 
     def spent(self, caller: str, tokens: int) -> None:
         """Count tokens."""
-        self._tokens.labels(caller).inc(tokens)
+        child = self._spent.get(caller)
+        if child is None:
+            child = self._spent[caller] = self._tokens.labels(caller)
+        child.inc(tokens)

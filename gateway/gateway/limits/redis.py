@@ -32,8 +32,9 @@ end
 _TAKE = f"""{_WINDOW}
 local requests, tokens = window(KEYS[1]), window(KEYS[2])
 local most_requests, most_tokens = tonumber(ARGV[1]), tonumber(ARGV[2])
-local granted, spent, outcome = tonumber(ARGV[3]), tonumber(ARGV[4]), 0
+local granted, spent, let_in, outcome = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), 0
 if spent > 0 then take(KEYS[2], tokens, spent) end
+if let_in > 0 then take(KEYS[1], requests, let_in) end
 if most_tokens > 0 and used(tokens) >= most_tokens then granted, outcome = 0, 2
 elseif most_requests > 0 then
   local left = math.max(0, math.floor(most_requests - used(requests)))
@@ -65,13 +66,13 @@ class Taken:
         return Decision("admitted", replace(self.use, requests=self.use.requests.plus(place + 1 - self.granted)))
 
 
-def _eval(name: str, quota: Quota, requests: int, tokens: int) -> bytes:
+def _eval(name: str, quota: Quota, requests: int, tokens: int, let_in: int) -> bytes:
     keys = (f"onecard:limits:{name}:{what}".encode() for what in ("requests", "tokens"))
-    numbers = (quota.requests or 0, quota.tokens or 0, requests, tokens)
+    numbers = (quota.requests or 0, quota.tokens or 0, requests, tokens, let_in)
     return command(b"EVAL", _TAKE, b"2", *keys, *(b"%d" % number for number in numbers))
 
 
-PROBE = _eval("probe", Quota(), 1, 0)
+PROBE = _eval("probe", Quota(), 1, 0, 0)
 """Writes, as taking does: a Redis that is full, or a replica, cannot."""
 
 
@@ -85,13 +86,14 @@ class RedisUse:
         """Commands go over `channel`, which somebody else opens and closes; its probe is `PROBE`."""
         self._channel = channel
 
-    async def take(self, name: str, quota: Quota, requests: int, tokens: int) -> Taken | None:
-        """Count `tokens` of the key `name`, then let in as many of its `requests` as there is room for.
+    async def take(self, name: str, quota: Quota, requests: int, *, tokens: int = 0, let_in: int = 0) -> Taken | None:
+        """Count `tokens` of the key `name` and the requests that were `let_in` already, then let in as many of its
+        `requests` as there is room for.
 
         None if Redis gives no answer; it may or may not have counted then.
         """
         try:
-            [reply] = await self._channel.call(_eval(name, quota, requests, tokens), 1)
+            [reply] = await self._channel.call(_eval(name, quota, requests, tokens, let_in), 1)
         except (LinkFailure, ServerError):
             return None
         match reply:

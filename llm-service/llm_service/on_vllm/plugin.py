@@ -48,7 +48,7 @@ class Plugin:
         app.include_router(health.router(_ready), responses=ERROR_RESPONSES)
         self._app = app
         # vLLM lets uvicorn choose its HTTP protocol, and that one waits for ever for a request's headers.
-        auto.AutoHTTPProtocol = server.protocol(self._settings)  # type: ignore[misc, assignment]
+        auto.AutoHTTPProtocol = server.protocol(self._settings)  # type: ignore[assignment]
 
     async def init_state(self, engine_client: EngineClient, state: State, args: Namespace) -> None:
         """Called when the engine is ready, after vLLM has set its own error handlers; ours replace two of them."""
