@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.limits.admission import Quota, Use, decide, duration, headers
+from gateway.limits.admission import FAR_REQUESTS, FAR_TOKENS, Quota, Use, decide, duration, headers
 from gateway.limits.limits import Limits, open_limits
 from gateway.limits.metrics import LimitsMetrics
 from gateway.limits.redis import PROBE, RedisUse
@@ -213,11 +213,11 @@ async def test_redis_decides_as_the_pure_core_does(redis: Redis) -> None:
             words = [word for field, value in fields.items() for word in (field, str(value))]
             redis.command("HSET", f"onecard:limits:{name}:{what}", *words)
         quota = Quota(draw.choice([None, 5, 10]), draw.choice([None, 5, 10]))
-        requests, tokens = draw.randrange(1, 5), draw.choice([0, 3])
-        taken = await use.take(name, quota, requests, tokens)
+        requests, tokens, let_in = draw.randrange(1, 5), draw.choice([0, 3]), draw.choice([0, 2])
+        taken = await use.take(name, quota, requests, tokens=tokens, let_in=let_in)
         assert taken is not None
         now = Use(taken.use.now_ms, *before).at(taken.use.now_ms)
-        now = Use(now.now_ms, now.requests, now.tokens.plus(tokens))
+        now = Use(now.now_ms, now.requests.plus(let_in), now.tokens.plus(tokens))
         for place in range(requests):
             decision = decide(now, quota)
             assert taken.decision(place) == decision
@@ -241,6 +241,33 @@ async def test_several_gateways_share_one_limit(redis: Redis) -> None:
         assert 60 < int(refused.value.headers["retry-after"]) <= 80
     for name in ("a:requests", "t:tokens"):
         assert 0 < int(redis.command("PTTL", f"onecard:limits:{name}").strip(b":\r\n")) <= 2 * MINUTE_MS
+
+
+async def test_a_key_far_from_its_limits_waits_for_redis_now_and_then(redis: Redis) -> None:
+    """Its requests and tokens are told in a few round trips, and each is counted once."""
+    figures = Figures()
+    most = 2 * FAR_REQUESTS
+    async with limits_on(redis, figures, requests=most, tokens=2 * FAR_TOKENS) as limits:
+        for _ in range(500):
+            await limits.admit(key("far"))
+            limits.spent(key("far"), 3)
+        assert figures("onecard_limits_redis_seconds_count") < 250
+
+        def told(what: str) -> bytes:
+            return redis.command("HGET", f"onecard:limits:far:{what}", "current").split(b"\r\n")[1]
+
+        await eventually(lambda: (told("requests"), told("tokens")) == (b"500", b"1500"))
+        assert (await limits.admit(key("far"))).headers["x-ratelimit-remaining-requests"] == str(most - 501)
+
+
+async def test_a_large_limit_is_as_exact_as_a_small_one(redis: Redis) -> None:
+    """What two gateways let in untold, they do far from the limit only."""
+    most = FAR_REQUESTS + 100
+    async with limits_on(redis, Figures(), requests=most) as one, limits_on(redis, Figures(), requests=most) as two:
+        came_in = 0
+        for _ in range(most // 40):
+            came_in += sum(await asyncio.gather(admitted(one, 25), admitted(two, 25)))
+        assert most <= came_in <= most + 1
 
 
 async def test_a_redis_that_freezes_costs_one_wait_and_keeps_the_limit(redis: Redis) -> None:
