@@ -1,7 +1,7 @@
 """Print what folders' pyproject.toml ask for, our own distributions left out.
 
-`requirements.py` prints that of all folders with all extras; `requirements.py 'gateway[otlp]'` that of one, with what it
-needs of ours.
+`requirements.py` prints that of all folders with all extras; `requirements.py 'gateway[otlp]'` that of one, with what
+those of ours ask for that it needs.
 """
 
 import re
