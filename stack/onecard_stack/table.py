@@ -5,7 +5,7 @@ Whatever starts the parts reads this one table: supervisord here, and any other 
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from onecard_stack.settings import LOOPBACK, StackSettings, reachable_url
@@ -55,9 +55,11 @@ def processes(settings: StackSettings, machine: Machine) -> list[Process]:
     encoders = [_encoder(kind, settings, machine) for kind in ("sentiment", "embedding")]
     models = [*encoders, _llm(settings, encoders)]
     parts = [*models, _gateway(settings, models)]
-    if machine.redis_server is not None and settings.starts_redis:
-        parts.insert(0, _redis(settings, machine.redis_server))
-    return parts
+    if machine.redis_server is None or not settings.starts_redis:
+        return parts
+    # The Redis that is started here has no password: one that is meant for another place must not be sent to it.
+    without = [replace(part, environment=part.environment | {"REDIS_PASSWORD": ""}) for part in parts]
+    return [_redis(settings, machine.redis_server), *without]
 
 
 def _python(module: str, *arguments: str) -> tuple[str, ...]:
