@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from bench.search.vectors import DIMENSIONS, NEAREST, Dataset, Vectors, portions
-from review_service.index_plan import VECTOR_DTYPE, plan
+from review_service.index_plan import plan
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -143,12 +143,11 @@ class LanceDb:
 def _record_batches(vectors: Vectors) -> "pa.RecordBatchReader":
     import pyarrow as pa
 
-    kind = pa.from_numpy_dtype(np.dtype(VECTOR_DTYPE))
-    schema = pa.schema([("id", pa.int64()), ("vector", pa.list_(kind, DIMENSIONS))])
+    schema = pa.schema([("id", pa.int64()), ("vector", pa.list_(pa.float32(), DIMENSIONS))])
 
     def batches() -> "Iterator[pa.RecordBatch]":
         for start, portion in portions(vectors, _IMPORT_ROWS):
-            flat = pa.array(portion.astype(VECTOR_DTYPE).ravel(), kind)
+            flat = pa.array(portion.ravel(), pa.float32())
             ids = pa.array(range(start, start + len(portion)), pa.int64())
             yield pa.record_batch([ids, pa.FixedSizeListArray.from_arrays(flat, DIMENSIONS)], schema=schema)
 
