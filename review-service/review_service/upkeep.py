@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from lancedb.index import FTS, BTree, IvfPq
-from lancedb.table import AsyncTable
 
 from onecard import logs
 from review_service.store import Store
