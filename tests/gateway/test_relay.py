@@ -197,6 +197,7 @@ def test_readiness_tells_the_parts_apart(door: httpx.Client, canned: Server) -> 
         "llm": "ok",
         "sentiment": "down",
         "embedding": "down",
+        "review": "down",
         "cache": "ok",
     }
     canned.process.kill()
