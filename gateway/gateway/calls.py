@@ -27,7 +27,7 @@ RETRY_AFTER_SECONDS = 2.0
 EVENT_STREAM = "text/event-stream"
 NOTHING_ANSWERED = (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError, aiohttp.ConnectionTimeoutError)
 """No connection, or one that ended before the first byte of an answer: most often a pooled connection to a service
-that has restarted since. Repeating is safe: nothing here has side effects."""
+that has restarted since. Repeating is safe: what is done twice is as if it was done once."""
 
 log = logs.logger()
 

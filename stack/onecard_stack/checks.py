@@ -16,6 +16,7 @@ PORT_VARIABLES = {
     "llm": "VLLM_PORT",
     "sentiment": "SENTIMENT_PORT",
     "embedding": "EMBEDDING_PORT",
+    "review": "REVIEW_PORT",
     "redis": "REDIS_PORT",
 }
 FREE_MB = 300

@@ -16,7 +16,7 @@ from onecard_stack.settings import StackSettings, read, read_home
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-PARTS = ("gateway", "llm", "sentiment", "embedding", "redis")
+PARTS = ("gateway", "llm", "sentiment", "embedding", "review", "redis")
 INTERRUPTED = 130
 
 

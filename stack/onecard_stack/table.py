@@ -51,10 +51,12 @@ class Machine:
 
 
 def processes(settings: StackSettings, machine: Machine) -> list[Process]:
-    """The parts, in start order: Redis, encoders, the LLM once they are ready (it measures the card), the gateway."""
+    """The parts, in start order: Redis, encoders, the LLM once they are ready (it measures the card), those that call
+    them."""
     encoders = [_encoder(kind, settings, machine) for kind in ("sentiment", "embedding")]
     models = [*encoders, _llm(settings, encoders)]
-    parts = [*models, _gateway(settings, models)]
+    review = _review(settings, models)
+    parts = [*models, review, _gateway(settings, [*models, review])]
     if machine.redis_server is not None and settings.starts_redis:
         parts.insert(0, _redis(settings, machine.redis_server))
     return parts
@@ -140,16 +142,37 @@ def _llm(settings: StackSettings, encoders: Sequence[Process]) -> Process:
     )
 
 
-def _gateway(settings: StackSettings, models: Sequence[Process]) -> Process:
+def _addresses(settings: StackSettings, parts: Sequence[Process]) -> dict[str, str]:
+    """Where the parts are: at what the settings name, else here."""
     own = settings.model_dump(include=settings.model_fields_set)
+    return {f"{part.name.upper()}_URL": ",".join(own.get(f"{part.name}_url", (part.url,))) for part in parts}
+
+
+def _review(settings: StackSettings, models: Sequence[Process]) -> Process:
+    return Process(
+        "review",
+        _python("review_service"),
+        settings.review_port,
+        # No key guards it, as none guards an encoder.
+        environment={
+            "HOST": LOOPBACK,
+            "REVIEW_PORT": str(settings.review_port),
+            "REVIEW_STORE": settings.review_store,
+            **_addresses(settings, models),
+        },
+        order=35,
+        stop_seconds=settings.drain_seconds + 5,
+    )
+
+
+def _gateway(settings: StackSettings, parts: Sequence[Process]) -> Process:
     keys = {"API_KEYS_FILE": str(settings.api_keys_file)} if settings.api_keys_file else {}
-    addresses = {f"{part.name.upper()}_URL": ",".join(own.get(f"{part.name}_url", (part.url,))) for part in models}
     return Process(
         "gateway",
         _python("gateway"),
         settings.gateway_port,
         settings.host,
-        environment={"GATEWAY_PORT": str(settings.gateway_port), **keys, **addresses},
+        environment={"GATEWAY_PORT": str(settings.gateway_port), **keys, **_addresses(settings, parts)},
         order=40,
         stop_seconds=settings.drain_seconds + 5,
     )

@@ -29,6 +29,7 @@ PORTS = {
     "llm": "VLLM_PORT",
     "sentiment": "SENTIMENT_PORT",
     "embedding": "EMBEDDING_PORT",
+    "review": "REVIEW_PORT",
     "redis": "REDIS_PORT",
 }
 BACK_SECONDS = 150

@@ -21,10 +21,10 @@ def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
-def test_start_order_is_redis_encoders_llm_gateway() -> None:
+def test_start_order_is_redis_encoders_llm_reviews_gateway() -> None:
     """What others need starts first; the LLM, which measures the card, after the encoders; the gateway last."""
     parts = table()
-    assert list(parts) == ["redis", "sentiment", "embedding", "llm", "gateway"]
+    assert list(parts) == ["redis", "sentiment", "embedding", "llm", "review", "gateway"]
     orders = [part.order for part in parts.values()]
     assert orders == sorted(orders)
     assert parts["sentiment"].order < parts["llm"].order < parts["gateway"].order
@@ -60,13 +60,14 @@ def test_parts_reach_each_other_wherever_they_listen(host: str, address: str) ->
 
 
 def test_what_no_key_guards_stays_on_this_machine() -> None:
-    """HOST opens the gateway and the LLM service, which ask for a key; never Redis and the encoders."""
+    """HOST opens the gateway and the LLM service, which ask for a key; never Redis, the encoders and the reviews."""
     parts = table(host="0.0.0.0")
     assert {name: part.host for name, part in parts.items() if part.host != "127.0.0.1"} == {
         "llm": "0.0.0.0",
         "gateway": "0.0.0.0",
     }
     assert parts["sentiment"].environment["HOST"] == parts["embedding"].environment["HOST"] == "127.0.0.1"
+    assert parts["review"].environment["HOST"] == "127.0.0.1"
 
 
 def test_no_redis_of_our_own_where_one_is_named() -> None:
@@ -101,4 +102,4 @@ def test_nothing_is_downloaded_at_run_time() -> None:
 def test_a_part_may_finish_what_it_accepted() -> None:
     """It is killed only after its own time for draining."""
     parts = table(drain_seconds=40)
-    assert all(parts[name].stop_seconds > 40 for name in ("gateway", "llm", "sentiment", "embedding"))
+    assert all(parts[name].stop_seconds > 40 for name in ("gateway", "review", "llm", "sentiment", "embedding"))
