@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from onecard.cache.settings import CacheSettings
 from onecard.sampling import TEMPERATURE
-from onecard.settings import ADDRESSES, ModelAddresses, Url, Urls
+from onecard.settings import ADDRESSES, ModelAddresses, ReviewAddresses, Url
 
 _ORIGIN = re.compile(r"\*|https?://[^/\s]+")
 
@@ -23,14 +23,11 @@ class KeyFileSettings(BaseSettings):
     """File of named keys, each with its own models and limits; `onecard keys` writes it."""
 
 
-class GatewaySettings(ModelAddresses, CacheSettings, KeyFileSettings):
+class GatewaySettings(ModelAddresses, ReviewAddresses, CacheSettings, KeyFileSettings):
     """Environment variables of the gateway."""
 
     gateway_port: int = Field(default=8000, ge=1, le=65535)
     """Port to listen on."""
-
-    review_url: Urls = ("http://127.0.0.1:8004",)
-    """Addresses of the review service's replicas."""
 
     upstream_connect_seconds: float = Field(default=2.0, gt=0)
     """Longest wait for a connection to a service."""

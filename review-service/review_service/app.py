@@ -17,7 +17,7 @@ def create_app(settings: ReviewSettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as closing:
-            app.state.service = await open_service(settings, closing)
+            app.state.service = await open_service(settings, app.state.registry, closing)
             yield
 
     return base.create_app(

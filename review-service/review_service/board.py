@@ -35,11 +35,11 @@ class Board:
         """The latest round; None before the first one."""
         match await self._ask(command(b"HGETALL", _KEY), 1):
             case [list(found)]:
-                pairs = dict(zip(found[::2], found[1::2], strict=True))
-                started = pairs.pop(_STARTED, None)
-                outcomes = {name.decode(): value.decode() for name, value in pairs.items() if _are_bytes(name, value)}
-                known = {name: cast(Outcome, value) for name, value in outcomes.items() if value in get_args(Outcome)}
-                return Round(int(started), known) if isinstance(started, bytes) else None
+                words = [word.decode() for word in found if isinstance(word, bytes)]
+                fields = dict(zip(words[::2], words[1::2], strict=True))
+                started = fields.pop(_STARTED.decode(), None)
+                outcomes = {name: cast(Outcome, word) for name, word in fields.items() if word in get_args(Outcome)}
+                return None if started is None else Round(int(started), outcomes)
         return None
 
     async def _ask(self, payload: bytes, replies: int) -> list[Reply]:

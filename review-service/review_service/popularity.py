@@ -118,6 +118,8 @@ class Traffic:
     """By id."""
     queries: Popularity
     """By the canonical JSON of a search."""
+    channel: Channel
+    """To Redis, for others that want little of it."""
 
     async def tell_on(self) -> None:
         """Tell Redis, again and again, until cancelled."""
@@ -142,7 +144,8 @@ async def open_traffic(
     probe = command(b"SET", b"onecard:probe", b"", b"PX", b"1000")
     channel = Channel("popularity", address, metrics, probe=probe, alarm=alarm)
     await channel.start()
-    traffic = Traffic(*(Popularity(sort, half_life_seconds, channel) for sort in ("restaurants", "queries")))
+    restaurants, queries = (Popularity(sort, half_life_seconds, channel) for sort in ("restaurants", "queries"))
+    traffic = Traffic(restaurants, queries, channel)
     telling = asyncio.create_task(traffic.tell_on(), name="popularity")
     try:
         yield traffic

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from prometheus_client.parser import text_string_to_metric_families
 
 Outcome = Literal["waiting", "current", "computed", "paused", "failed"]
-"""Of an errand: its answer was in the cache; was computed; was left for later, since live traffic waits; was an error."""
+"""Of an errand. current: its answer lay ready. paused: it was left for later, since live traffic waits."""
 State = Literal["none", "running", "paused", "idle"]
 
 ROUND_SECONDS = 900
@@ -44,9 +44,8 @@ class Errand:
 
 def errands(restaurants: Iterable[str], queries: Iterable[str]) -> list[Errand]:
     """All that is to lie ready for these restaurants (ids) and searches (canonical JSON)."""
-    paths = [
-        f"/v1/restaurants/{quote(restaurant, safe='')}/{what}" for restaurant in restaurants for what in _OF_A_RESTAURANT
-    ]
+    folders = [f"/v1/restaurants/{quote(restaurant, safe='')}" for restaurant in restaurants]
+    paths = [f"{folder}/{what}" for folder in folders for what in _OF_A_RESTAURANT]
     return [*map(Errand, paths), *(Errand("/v1/reviews/search", query) for query in queries)]
 
 

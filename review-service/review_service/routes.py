@@ -1,13 +1,15 @@
 """HTTP routes."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Path, Query, Request, Response
 
 from onecard import app as base
 from onecard.edge import state_of
 from onecard.health import Part, Readiness, worst
 from onecard.wire import media_type
+from review_service import asked, precompute_routes
 from review_service.errors import RestaurantNotFound, StoreDamaged
 from review_service.ingest import Parsed, parse_items, parse_lines
 from review_service.ratios import percentages
@@ -21,6 +23,7 @@ from review_service.schemas import (
     SearchRequest,
     SearchResponse,
     Sentiment,
+    Sort,
 )
 from review_service.state import ReviewService
 from review_service.store import Counts
@@ -74,6 +77,12 @@ def _shares(counts: Counts) -> dict[str, Any]:
     }
 
 
+def by_popularity(found: Sequence[Counts], top: Sequence[str]) -> list[Counts]:
+    """Restaurants of these ids first, in this order; then the others, in theirs."""
+    places = {restaurant_id: place for place, restaurant_id in enumerate(top)}
+    return sorted(found, key=lambda counts: places.get(counts.restaurant_id, len(places)))
+
+
 def routes() -> APIRouter:
     """The service's router."""
     router = base.router()
@@ -89,22 +98,35 @@ def routes() -> APIRouter:
         """Remove a review."""
         return Deleted(review_id=review_id, deleted=await state(request).store.delete(review_id))
 
-    @router.post("/v1/reviews/search")
-    async def search(body: SearchRequest, request: Request) -> SearchResponse:
+    @router.post("/v1/reviews/search", response_model=SearchResponse)
+    async def search(body: SearchRequest, request: Request) -> Response:
         """Find reviews by meaning, by words, or by both."""
-        return await state(request).searcher.search(body)
+        return await asked.search(request, state(request), body)
 
     @router.get("/v1/restaurants")
-    async def restaurants(request: Request) -> RestaurantList:
-        """Every restaurant, those with most reviews first."""
-        found = await state(request).store.restaurants()
-        return RestaurantList(data=[Restaurant(**_shares(counts), restaurant_name=counts.name) for counts in found])
+    async def restaurants(
+        request: Request, sort: Sort = "popular", limit: Annotated[int, Query(ge=1, le=1000)] = 100
+    ) -> RestaurantList:
+        """Restaurants: those that are asked for most, then those with most reviews; or by reviews alone."""
+        service = state(request)
+        found = await service.store.restaurants()
+        if sort == "popular":
+            top = await service.traffic.restaurants.top(limit)
+            found = by_popularity(found, [popular.subject for popular in top])
+        shown = found[:limit]
+        return RestaurantList(data=[Restaurant(**_shares(counts), restaurant_name=counts.name) for counts in shown])
 
-    @router.get("/v1/restaurants/{restaurant_id}/sentiment")
-    async def sentiment(restaurant_id: PathId, request: Request) -> Sentiment:
+    @router.get("/v1/restaurants/{restaurant_id}/sentiment", response_model=Sentiment)
+    async def sentiment(restaurant_id: PathId, request: Request) -> Response:
         """How many of a restaurant's reviews are positive."""
-        return Sentiment(**_shares(await _counts(restaurant_id, state(request))))
+        service = state(request)
 
+        async def compute() -> Sentiment:
+            return Sentiment(**_shares(await _counts(restaurant_id, service)))
+
+        return await asked.about_restaurant(request, service, restaurant_id, "sentiment", compute)
+
+    precompute_routes.add_routes(router)
     return router
 
 
@@ -115,4 +137,6 @@ async def ready(request: Request) -> Readiness:
         parts = {"store": Part(status="ok")}
     except StoreDamaged:
         parts = {"store": Part(status="down", detail="cannot be read")}
+    cache = state(request).cache
+    parts["cache"] = Part(status=cache.status(), detail=cache.detail())
     return Readiness(status=worst(parts), parts=parts)

@@ -124,8 +124,32 @@ class Restaurant(Sentiment):
     restaurant_name: str | None
 
 
+Sort = Literal["popular", "reviews"]
+
+
 class RestaurantList(BaseModel):
     """Restaurants, in the order that was asked for."""
 
     object: Literal["list"] = "list"
     data: list[Restaurant]
+
+
+class PrecomputeStatus(BaseModel):
+    """How far the worker is with what it makes ready."""
+
+    object: Literal["precompute.status"] = "precompute.status"
+    state: Literal["none", "running", "paused", "idle"] = Field(
+        description="none: no round yet; paused: answers were left for later, since live traffic waits."
+    )
+    started_at: int | None = Field(description="When the latest round began, in Unix seconds.")
+    waiting: int = Field(description="Answers of that round that are still to be looked at.")
+    current: int = Field(description="That lay ready, and still held.")
+    computed: int
+    paused: int
+    failed: int = Field(description="That could not be computed; the next round tries again.")
+
+
+class PrecomputeStarted(BaseModel):
+    """A round was asked for."""
+
+    object: Literal["precompute.started"] = "precompute.started"

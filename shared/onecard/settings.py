@@ -137,6 +137,13 @@ class ModelAddresses(BaseSettings):
     """Addresses of the embedding service's replicas."""
 
 
+class ReviewAddresses(BaseSettings):
+    """Where the review service is, for those that call it."""
+
+    review_url: Urls = ("http://127.0.0.1:8004",)
+    """Addresses of the review service's replicas, separated by commas."""
+
+
 S = TypeVar("S", bound=BaseSettings)
 
 
