@@ -1,29 +1,30 @@
 """HTTP routes."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Path, Query, Request
 
 from onecard import app as base
 from onecard.edge import state_of
 from onecard.health import Part, Readiness, worst
+from onecard.leaving import while_connected
 from onecard.wire import media_type
-from review_service.errors import RestaurantNotFound, StoreDamaged
+from review_service.errors import StoreDamaged
 from review_service.ingest import Parsed, parse_items, parse_lines
-from review_service.ratios import percentages
 from review_service.schemas import (
     Deleted,
     Id,
     ImportResult,
-    Restaurant,
     RestaurantList,
     Review,
     SearchRequest,
     SearchResponse,
     Sentiment,
+    Sort,
+    Strengths,
+    Summary,
 )
 from review_service.state import ReviewService
-from review_service.store import Counts
 
 NDJSON = "application/x-ndjson"
 _REVIEW = Review.model_json_schema()
@@ -55,25 +56,6 @@ def _parsed(request: Request, most_characters: int) -> Parsed:
     return parse_items(given if isinstance(given, list) else [given], most_characters)
 
 
-async def _counts(restaurant_id: str, service: ReviewService) -> Counts:
-    counts = await service.store.counts(restaurant_id)
-    if not counts.total:
-        raise RestaurantNotFound("No review of this restaurant is stored.", param="restaurant_id")
-    return counts
-
-
-def _shares(counts: Counts) -> dict[str, Any]:
-    positive, negative = percentages([counts.positive, counts.negative])
-    return {
-        "restaurant_id": counts.restaurant_id,
-        "positive_count": counts.positive,
-        "negative_count": counts.negative,
-        "total_count": counts.total,
-        "positive_ratio": positive,
-        "negative_ratio": negative,
-    }
-
-
 def routes() -> APIRouter:
     """The service's router."""
     router = base.router()
@@ -95,15 +77,28 @@ def routes() -> APIRouter:
         return await state(request).searcher.search(body)
 
     @router.get("/v1/restaurants")
-    async def restaurants(request: Request) -> RestaurantList:
-        """Every restaurant, those with most reviews first."""
-        found = await state(request).store.restaurants()
-        return RestaurantList(data=[Restaurant(**_shares(counts), restaurant_name=counts.name) for counts in found])
+    async def restaurants(
+        request: Request,
+        sort: Annotated[Sort, Query(description="popular: those asked for most come first.")] = "popular",
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    ) -> RestaurantList:
+        """Restaurants, in the order that is asked for."""
+        return RestaurantList(data=await state(request).restaurants.by_reviews(limit))
 
     @router.get("/v1/restaurants/{restaurant_id}/sentiment")
     async def sentiment(restaurant_id: PathId, request: Request) -> Sentiment:
         """How many of a restaurant's reviews are positive."""
-        return Sentiment(**_shares(await _counts(restaurant_id, state(request))))
+        return await state(request).restaurants.sentiment(restaurant_id)
+
+    @router.get("/v1/restaurants/{restaurant_id}/summary")
+    async def summary(restaurant_id: PathId, request: Request) -> Summary:
+        """What a restaurant's reviews say, with evidence."""
+        return await while_connected(state(request).insight.summary(restaurant_id), request.receive)
+
+    @router.get("/v1/restaurants/{restaurant_id}/strengths")
+    async def strengths(restaurant_id: PathId, request: Request) -> Strengths:
+        """In what a restaurant is better, and worse, than the others."""
+        return await state(request).restaurants.strengths(restaurant_id)
 
     return router
 

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from review_service.errors import StoreDamaged
 from review_service.ingest import Importer
+from review_service.insight import Insight
 from review_service.models_client import Models, open_models
+from review_service.restaurants import Restaurants
 from review_service.search import Searcher
 from review_service.settings import ReviewSettings
 from review_service.store import Store, open_store
@@ -21,6 +23,8 @@ class ReviewService:
     models: Models
     importer: Importer
     searcher: Searcher
+    restaurants: Restaurants
+    insight: Insight
 
 
 async def open_service(settings: ReviewSettings, closing: AsyncExitStack) -> ReviewService:
@@ -38,6 +42,13 @@ async def open_service(settings: ReviewSettings, closing: AsyncExitStack) -> Rev
         ) from None
     await closing.enter_async_context(tending(store, settings.review_index_rows))
     models = await closing.enter_async_context(open_models(settings))
+    restaurants = Restaurants(store)
     return ReviewService(
-        settings, store, models, Importer(store, models, settings.review_batch), Searcher(store, models)
+        settings=settings,
+        store=store,
+        models=models,
+        importer=Importer(store, models, settings.review_batch),
+        searcher=Searcher(store, models),
+        restaurants=restaurants,
+        insight=Insight(restaurants, models),
     )
