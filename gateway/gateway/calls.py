@@ -20,7 +20,7 @@ from onecard.cache import identity
 from onecard.errors import BadUpstream, DeadlineExceeded, OnecardError, Unavailable
 from onecard.timings import Timing
 
-RETURNED = ("allow", "content-type", "retry-after", "x-cache")
+RETURNED = ("age", "allow", "content-type", "retry-after", "x-cache")
 """The service's headers that the client gets."""
 RETRY_AFTER_SECONDS = 2.0
 """What a client is told to wait for a service that is away: a supervisor restarts it within seconds."""

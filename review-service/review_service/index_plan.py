@@ -9,6 +9,7 @@ The figures come from LanceDB 0.40 on two cores: docs/decisions/0013-vectors-in-
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 LEAST_ROWS = 10_000
 """From here on an index answers sooner than comparing with every vector: that takes 1.5 µs for each."""
@@ -32,7 +33,7 @@ class IndexPlan:
     refine: int
     """For each row asked for, so many candidates are compared by their whole vectors."""
 
-    def training(self) -> dict[str, int]:
+    def training(self) -> dict[str, Any]:
         """Arguments of `lancedb.index.IvfRq`."""
         return {
             "num_partitions": self.partitions,

@@ -1,33 +1,34 @@
 """HTTP routes."""
 
-from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from onecard import app as base
+from onecard.batching.queue import Lane
 from onecard.edge import state_of
 from onecard.health import Part, Readiness, worst
 from onecard.wire import media_type
 from review_service import asked, precompute_routes
-from review_service.errors import RestaurantNotFound, StoreDamaged
+from review_service.errors import StoreDamaged
 from review_service.ingest import Parsed, parse_items, parse_lines
-from review_service.ratios import percentages
 from review_service.schemas import (
     Deleted,
     Id,
     ImportResult,
-    Restaurant,
     RestaurantList,
     Review,
     SearchRequest,
     SearchResponse,
     Sentiment,
     Sort,
+    Strengths,
+    Summary,
 )
 from review_service.state import ReviewService
-from review_service.store import Counts
 
+BULK_PRIORITY = 1
+"""Of what the bulk lane asks the LLM for, as vLLM has it: larger waits for smaller."""
 NDJSON = "application/x-ndjson"
 _REVIEW = Review.model_json_schema()
 _BODY = {
@@ -58,31 +59,6 @@ def _parsed(request: Request, most_characters: int) -> Parsed:
     return parse_items(given if isinstance(given, list) else [given], most_characters)
 
 
-async def _counts(restaurant_id: str, service: ReviewService) -> Counts:
-    counts = await service.store.counts(restaurant_id)
-    if not counts.total:
-        raise RestaurantNotFound("No review of this restaurant is stored.", param="restaurant_id")
-    return counts
-
-
-def _shares(counts: Counts) -> dict[str, Any]:
-    positive, negative = percentages([counts.positive, counts.negative])
-    return {
-        "restaurant_id": counts.restaurant_id,
-        "positive_count": counts.positive,
-        "negative_count": counts.negative,
-        "total_count": counts.total,
-        "positive_ratio": positive,
-        "negative_ratio": negative,
-    }
-
-
-def by_popularity(found: Sequence[Counts], top: Sequence[str]) -> list[Counts]:
-    """Restaurants of these ids first, in this order; then the others, in theirs."""
-    places = {restaurant_id: place for place, restaurant_id in enumerate(top)}
-    return sorted(found, key=lambda counts: places.get(counts.restaurant_id, len(places)))
-
-
 def routes() -> APIRouter:
     """The service's router."""
     router = base.router()
@@ -101,30 +77,47 @@ def routes() -> APIRouter:
     @router.post("/v1/reviews/search", response_model=SearchResponse)
     async def search(body: SearchRequest, request: Request) -> Response:
         """Find reviews by meaning, by words, or by both."""
-        return await asked.search(request, state(request), body)
+        return await asked.search(request, body)
 
     @router.get("/v1/restaurants")
     async def restaurants(
-        request: Request, sort: Sort = "popular", limit: Annotated[int, Query(ge=1, le=1000)] = 100
+        request: Request,
+        sort: Annotated[Sort, Query(description="popular: those asked for most come first.")] = "popular",
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> RestaurantList:
-        """Restaurants: those that are asked for most, then those with most reviews; or by reviews alone."""
+        """Restaurants, in the order that is asked for."""
         service = state(request)
-        found = await service.store.restaurants()
-        if sort == "popular":
-            top = await service.traffic.restaurants.top(limit)
-            found = by_popularity(found, [popular.subject for popular in top])
-        shown = found[:limit]
-        return RestaurantList(data=[Restaurant(**_shares(counts), restaurant_name=counts.name) for counts in shown])
+        top = await service.traffic.restaurants.top(limit) if sort == "popular" else []
+        first = [popular.subject for popular in top]
+        return RestaurantList(data=await service.restaurants.by_reviews(limit, first))
 
     @router.get("/v1/restaurants/{restaurant_id}/sentiment", response_model=Sentiment)
     async def sentiment(restaurant_id: PathId, request: Request) -> Response:
         """How many of a restaurant's reviews are positive."""
-        service = state(request)
 
-        async def compute() -> Sentiment:
-            return Sentiment(**_shares(await _counts(restaurant_id, service)))
+        async def compute(_: Lane) -> Sentiment:
+            return await state(request).restaurants.sentiment(restaurant_id)
 
-        return await asked.about_restaurant(request, service, restaurant_id, "sentiment", compute)
+        return await asked.about_restaurant(request, restaurant_id, "sentiment", compute)
+
+    @router.get("/v1/restaurants/{restaurant_id}/summary", response_model=Summary)
+    async def summary(restaurant_id: PathId, request: Request) -> Response:
+        """What a restaurant's reviews say, with evidence."""
+
+        async def compute(lane: Lane) -> Summary:
+            priority = BULK_PRIORITY if lane == "bulk" else 0
+            return await state(request).insight.summary(restaurant_id, priority=priority)
+
+        return await asked.about_restaurant(request, restaurant_id, "summary", compute)
+
+    @router.get("/v1/restaurants/{restaurant_id}/strengths", response_model=Strengths)
+    async def strengths(restaurant_id: PathId, request: Request) -> Response:
+        """In what a restaurant is better, and worse, than the others."""
+
+        async def compute(_: Lane) -> Strengths:
+            return await state(request).restaurants.strengths(restaurant_id)
+
+        return await asked.about_restaurant(request, restaurant_id, "strengths", compute, compared=True)
 
     precompute_routes.add_routes(router)
     return router

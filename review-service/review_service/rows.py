@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from lancedb.expr import Expr, col, lit
 
+from review_service.aspects import aspects_in
 from review_service.models_client import Opinion
 from review_service.schemas import Label, Review, StoredReview
 
@@ -70,6 +71,7 @@ def schema(size: int, model: str) -> pa.Schema:
         pa.field("created_at", pa.timestamp("us", tz="UTC")),
         pa.field("sentiment", pa.string(), nullable=False),
         pa.field("sentiment_score", pa.float32(), nullable=False),
+        pa.field("aspects", pa.list_(pa.string()), nullable=False),
         pa.field("digest", pa.string(), nullable=False),
         pa.field("vector", pa.list_(pa.float16(), size), nullable=False),
     ]
@@ -88,6 +90,7 @@ def table_of(judged: Sequence[Judged], vectors: npt.NDArray[np.float32], columns
             **one.review.model_dump(),
             "sentiment": one.opinion.label,
             "sentiment_score": one.opinion.score,
+            "aspects": aspects_in(one.review.text),
             "digest": one.digest,
         }
         for one in judged

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 Label = Literal["positive", "negative"]
 Mode = Literal["vector", "keyword", "hybrid"]
+Sort = Literal["popular", "reviews"]
 
 Id = Annotated[str, StringConstraints(pattern=r"^[^\s/\x00-\x1f\x7f]{1,128}$")]
 """One path segment: no spaces, no slash."""
@@ -124,9 +125,6 @@ class Restaurant(Sentiment):
     restaurant_name: str | None
 
 
-Sort = Literal["popular", "reviews"]
-
-
 class RestaurantList(BaseModel):
     """Restaurants, in the order that was asked for."""
 
@@ -153,3 +151,43 @@ class PrecomputeStarted(BaseModel):
     """A round was asked for."""
 
     object: Literal["precompute.started"] = "precompute.started"
+
+
+class Aspect(BaseModel):
+    """One thing in which a restaurant differs from the others."""
+
+    aspect: str
+    label: str = Field(description="Its Korean name.")
+    review_count: int = Field(description="The restaurant's reviews that speak of it.")
+    positive_ratio: int = Field(description="Whole percent of these that are positive.")
+    others_positive_ratio: int = Field(description="The same of the other restaurants' reviews.")
+    z: float = Field(description="The difference in standard errors.")
+
+
+class Strengths(BaseModel):
+    """In what a restaurant is better, and worse, than the others; the clearest first."""
+
+    restaurant_id: str
+    strengths: list[Aspect]
+    weaknesses: list[Aspect]
+
+
+class Evidence(BaseModel):
+    """A place in a review."""
+
+    review_id: str
+    snippet: str = Field(description="Words of that review, as they stand there.")
+
+
+class Summary(BaseModel):
+    """What a restaurant's reviews say."""
+
+    restaurant_id: str
+    overall_summary: str
+    positive_summary: str = Field(description="Empty where no review is positive.")
+    negative_summary: str = Field(description="Empty where no review is negative.")
+    evidence: list[Evidence]
+    source: Literal["llm", "extracted"] = Field(
+        description="extracted: the LLM gave nothing that holds, and these are counts and sentences of the reviews."
+    )
+    review_count: int = Field(description="How many reviews were read for it, the latest of each kind.")

@@ -30,7 +30,7 @@ class ReviewSettings(ModelAddresses, CacheSettings):
     """After so long without visits, what a restaurant or a query has of them counts half."""
 
 
-class WorkerSettings(ReviewSettings, ReviewAddresses):
+class WorkerSettings(ReviewAddresses, ReviewSettings):
     """Environment variables of the worker that precomputes, and of its schedule."""
 
     precompute_seconds: int = Field(default=60, ge=1)

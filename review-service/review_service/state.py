@@ -11,9 +11,11 @@ from onecard.cache.tiers import Cache, open_cache
 from review_service.board import Board
 from review_service.errors import StoreDamaged
 from review_service.ingest import Importer
+from review_service.insight import Insight
 from review_service.models_client import Models, open_models
 from review_service.popularity import Traffic, open_traffic
 from review_service.queue import open_queue
+from review_service.restaurants import Restaurants
 from review_service.search import Searcher
 from review_service.settings import ReviewSettings
 from review_service.shelf import Shelf
@@ -38,6 +40,8 @@ class ReviewService:
     board: Board
     queue: Celery
     """Where the worker takes its tasks from."""
+    restaurants: Restaurants
+    insight: Insight
 
 
 async def open_service(settings: ReviewSettings, registry: CollectorRegistry, closing: AsyncExitStack) -> ReviewService:
@@ -60,6 +64,7 @@ async def open_service(settings: ReviewSettings, registry: CollectorRegistry, cl
     cache = await closing.enter_async_context(open_cache(settings, registry, alarm))
     half_life = settings.popularity_half_life_seconds
     traffic = await closing.enter_async_context(open_traffic(settings.redis_address(), half_life, registry, alarm))
+    restaurants = Restaurants(store)
     return ReviewService(
         settings=settings,
         store=store,
@@ -72,4 +77,6 @@ async def open_service(settings: ReviewSettings, registry: CollectorRegistry, cl
         traffic=traffic,
         board=Board(traffic.channel),
         queue=open_queue(settings),
+        restaurants=restaurants,
+        insight=Insight(restaurants, models),
     )

@@ -117,7 +117,6 @@ async def open_precomputer(settings: WorkerSettings) -> AsyncIterator[Precompute
 def add_tasks(queue: Celery, settings: WorkerSettings) -> None:
     """The tasks, for a worker of this queue."""
 
-    @queue.task(name=PLAN)
     def plan() -> None:
         async def run() -> Sequence[Errand]:
             async with open_precomputer(settings) as work:
@@ -128,10 +127,12 @@ def add_tasks(queue: Celery, settings: WorkerSettings) -> None:
             queue.send_task(REFRESH, [errand.as_json()])
         log.info("round planned", errands=len(planned))
 
-    @queue.task(name=REFRESH)
     def refresh(given: dict[str, str | None]) -> None:
         async def run() -> Outcome:
             async with open_precomputer(settings) as work:
                 return await work.refresh(Errand(path=str(given["path"]), query=given["query"]))
 
         log.info("errand done", outcome=asyncio.run(run()))
+
+    queue.task(plan, name=PLAN)
+    queue.task(refresh, name=REFRESH)

@@ -16,7 +16,7 @@ from onecard_stack.settings import StackSettings, read, read_home
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-PARTS = ("gateway", "llm", "sentiment", "embedding", "review", "redis")
+PARTS = ("gateway", "llm", "sentiment", "embedding", "review", "worker", "schedule", "redis")
 INTERRUPTED = 130
 
 
@@ -145,6 +145,15 @@ def plan(gpu_gb: float | None, context: int | None, int4: bool, as_json: bool) -
         click.echo(planning.as_json(made))
     else:
         planning.show(made, console())
+
+
+@main.command()
+@guarded
+def precompute() -> None:
+    """Have the answers about popular restaurants and frequent searches made ready now; show how far that is."""
+    from onecard_stack.precompute import run
+
+    run(read(), click.echo)
 
 
 @main.command()

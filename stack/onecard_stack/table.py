@@ -18,6 +18,7 @@ class Process:
     name: str
     argv: tuple[str, ...]
     port: int
+    """0: it listens nowhere."""
     host: str = LOOPBACK
     """Address to listen on."""
     environment: dict[str, str] = field(default_factory=dict)
@@ -34,6 +35,8 @@ class Process:
     """The model that the settings name for it."""
     health: str | None = "/health/ready"
     """Path that answers 200 once it can work; None for Redis, which answers PING."""
+    heartbeat: Path | None = None
+    """File that a part without a port touches while it works."""
 
     @property
     def url(self) -> str:
@@ -56,7 +59,8 @@ def processes(settings: StackSettings, machine: Machine) -> list[Process]:
     encoders = [_encoder(kind, settings, machine) for kind in ("sentiment", "embedding")]
     models = [*encoders, _llm(settings, encoders)]
     review = _review(settings, models)
-    parts = [*models, review, _gateway(settings, [*models, review])]
+    precompute = [_precompute(name, settings, [*models, review]) for name in ("worker", "schedule")]
+    parts = [*models, review, *precompute, _gateway(settings, [*models, review])]
     if machine.redis_server is not None and settings.starts_redis:
         parts.insert(0, _redis(settings, machine.redis_server))
     return parts
@@ -74,7 +78,8 @@ def _redis(settings: StackSettings, binary: Path) -> Process:
         *("--save", ""),
         *("--appendonly", "no"),
         *("--maxmemory", f"{settings.redis_memory_mb}mb"),
-        *("--maxmemory-policy", "allkeys-lfu"),
+        # Keys without a time to live are the worker's tasks. All of the cache's have one.
+        *("--maxmemory-policy", "volatile-lfu"),
         # Writes nothing there; Redis overwrites its environment with its title, and is recognised by its folder.
         *("--dir", str(settings.run_folder)),
     )
@@ -162,6 +167,22 @@ def _review(settings: StackSettings, models: Sequence[Process]) -> Process:
         },
         order=35,
         stop_seconds=settings.drain_seconds + 5,
+    )
+
+
+def _precompute(name: str, settings: StackSettings, parts: Sequence[Process]) -> Process:
+    """The worker that makes answers ready, and the schedule that tells it when."""
+    heartbeat = settings.run_folder / f"{name}.heartbeat"
+    return Process(
+        name,
+        _python(f"review_service.{name}"),
+        port=0,
+        environment={"PRECOMPUTE_HEARTBEAT_FILE": str(heartbeat), **_addresses(settings, parts)},
+        order=37,
+        # For the task at hand. One that takes longer is done again after the next start.
+        stop_seconds=settings.drain_seconds + 5,
+        health=None,
+        heartbeat=heartbeat,
     )
 
 
