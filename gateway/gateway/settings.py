@@ -23,7 +23,7 @@ class KeyFileSettings(BaseSettings):
     """File of named keys, each with its own models and limits; `onecard keys` writes it."""
 
 
-class GatewaySettings(ModelAddresses, ReviewAddresses, CacheSettings, KeyFileSettings):
+class GatewaySettings(ReviewAddresses, ModelAddresses, CacheSettings, KeyFileSettings):
     """Environment variables of the gateway."""
 
     gateway_port: int = Field(default=8000, ge=1, le=65535)
