@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from bench.search.vectors import DIMENSIONS, NEAREST, Dataset, Vectors, portions
-from review_service.index_plan import plan
+from review_service.index_plan import LEAST_ROWS, PROBES, REFINE, training
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -116,23 +116,21 @@ class LanceDb:
         rows = _record_batches(data.vectors())
         table = lancedb.connect(self.files(data)).create_table(self._TABLE, rows)
         imported = time.perf_counter()
-        planned = plan(data.rows)
-        if planned is not None:
-            table.create_index("vector", config=IvfRq(distance_type="cosine", **planned.training()))
+        if data.rows >= LEAST_ROWS:
+            table.create_index("vector", config=IvfRq(distance_type="cosine", **training(data.rows)))
         return Built(imported - started, time.perf_counter() - imported)
 
     def open(self, data: Dataset) -> Search:
         """Open the table."""
         import lancedb
 
-        table, planned = lancedb.connect(self.files(data)).open_table(self._TABLE), plan(data.rows)
+        table = lancedb.connect(self.files(data)).open_table(self._TABLE)
 
         def search(query: Vectors) -> Sequence[int]:
             asked: Any = (
                 table.search(query, vector_column_name="vector").distance_type("cosine").select(["id", "_distance"])
             )
-            if planned is not None:
-                asked = asked.nprobes(planned.probes).refine_factor(planned.refine)
+            asked = asked.nprobes(PROBES).refine_factor(REFINE)
             return asked.limit(NEAREST).to_arrow()["id"].to_pylist()  # type: ignore[no-any-return]
 
         return search

@@ -6,9 +6,10 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
-from lancedb.index import FTS, BTree, IvfPq
+from lancedb.index import FTS, BTree, IvfRq
 
 from onecard import logs
+from review_service.index_plan import training
 from review_service.store import Store
 
 QUIET_SECONDS = 2.0
@@ -27,8 +28,6 @@ KEYWORDS = FTS(
     remove_stop_words=False,
     ascii_folding=False,
 )
-NUMBERS_A_CODE = 8
-"""Of a vector; each code is a byte."""
 
 log = logs.logger()
 
@@ -57,11 +56,11 @@ def due(rows: int, behind: Mapping[str, int], index_rows: int) -> Due:
     return Due(create, any(lacking > most for lacking in behind.values()))
 
 
-def _config(column: str, size: int) -> FTS | BTree | IvfPq:
+def _config(column: str, rows: int) -> FTS | BTree | IvfRq:
     if column == "text":
         return KEYWORDS
     if column == "vector":
-        return IvfPq(distance_type="cosine", num_sub_vectors=max(1, size // NUMBERS_A_CODE))
+        return IvfRq(distance_type="cosine", **training(rows))
     return BTree()
 
 
@@ -71,10 +70,10 @@ async def tend(store: Store, index_rows: int) -> None:
     if table is None:
         return
     indexes = {index.columns[0]: index.num_unindexed_rows or 0 for index in await table.list_indices()}
-    todo = due(await table.count_rows(), indexes, index_rows)
-    size = (await table.schema()).field("vector").type.list_size
+    rows = await table.count_rows()
+    todo = due(rows, indexes, index_rows)
     for column in todo.create:
-        await table.create_index(column, config=_config(column, size))
+        await table.create_index(column, config=_config(column, rows))
         log.info("index made", column=column)
     if todo.refresh:
         await table.optimize(cleanup_older_than=OLD_VERSIONS)
