@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from onecard import logs
 from review_service.models_client import BadAnswer, Models
@@ -40,7 +41,7 @@ class Insight:
         negative = await store.reviews_of(Filters(restaurant_id, "negative"), READ)
         reviews = chosen(positive, negative)
         told = await self._written(reviews, priority)
-        source = "extracted" if told is None else "llm"
+        source: Literal["llm", "extracted"] = "extracted" if told is None else "llm"
         told = told or extracted(positive, negative, (sentiment.positive_ratio, sentiment.negative_ratio))
         return Summary(
             restaurant_id=restaurant_id,

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -84,7 +85,7 @@ def tallies(rows: pa.Table) -> dict[str, Tally]:
     return {aspect: Tally(by.get("positive", 0), sum(by.values())) for aspect, by in counted.items()}
 
 
-def _shares(counts: Counts) -> dict[str, str | int]:
+def _shares(counts: Counts) -> dict[str, Any]:
     positive, negative = percentages([counts.positive, counts.negative])
     return {
         "restaurant_id": counts.restaurant_id,

@@ -1,14 +1,21 @@
 """Search: a query's words, its meaning, or both."""
 
+import asyncio
 from dataclasses import dataclass
 
 from onecard import logs
 from onecard.batching.queue import Lane
 from onecard.errors import BadUpstream
+from review_service.fusion import fuse
 from review_service.models_client import BadAnswer, Embedded, Models
 from review_service.rows import Filters
 from review_service.schemas import SearchRequest, SearchResponse, SearchResult
 from review_service.store import Hit, Store
+
+POOL = 50
+"""So many results at least are found by each half of a hybrid search."""
+MEANING, WORDS = 0.8, 0.2
+"""What a rank by vectors and one by words count: of the two, vectors are right more often."""
 
 log = logs.logger()
 
@@ -39,10 +46,21 @@ class Searcher:
         filters = Filters(request.restaurant_id, request.sentiment, request.min_rating, request.since, request.until)
         if request.mode == "keyword":
             return await self.store.matching(request.query, filters, request.top_k)
-        query = await self._embed(request.query, lane)
         if request.mode == "vector":
-            return await self.store.nearest(query.vectors[0], query.model, filters, request.top_k)
-        return await self.store.fused(request.query, query.vectors[0], query.model, filters, request.top_k)
+            return await self._nearest(request.query, filters, request.top_k, lane)
+        most = max(request.top_k, POOL)
+        meaning, words = await asyncio.gather(
+            self._nearest(request.query, filters, most, lane), self.store.matching(request.query, filters, most)
+        )
+        by_id = {hit.review.review_id: hit.review for hit in (*meaning, *words)}
+        rankings = [
+            (weight, [hit.review.review_id for hit in hits]) for weight, hits in ((MEANING, meaning), (WORDS, words))
+        ]
+        return [Hit(score, by_id[review_id]) for review_id, score in fuse(rankings)[: request.top_k]]
+
+    async def _nearest(self, query: str, filters: Filters, limit: int, lane: Lane) -> list[Hit]:
+        embedded = await self._embed(query, lane)
+        return await self.store.nearest(embedded.vectors[0], embedded.model, filters, limit)
 
     async def _embed(self, query: str, lane: Lane) -> Embedded:
         try:

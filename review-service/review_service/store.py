@@ -20,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from lancedb.expr import col, lit
-from lancedb.rerankers import RRFReranker
 from lancedb.table import AsyncTable
 
 from onecard import logs
 from onecard.errors import Unavailable
 from review_service.errors import StoreDamaged
+from review_service.index_plan import PROBES, REFINE
 from review_service.rows import MODEL, SHOWN, Filters, Judged, schema, stored, table_of
 from review_service.schemas import StoredReview
 
@@ -33,11 +33,6 @@ T = TypeVar("T")
 Told = Callable[[Collection[str]], Awaitable[None]]
 
 TABLE = "reviews"
-POOL = 5
-"""Each half of a hybrid search finds so many times the results that are asked for, for their ranks to be fused."""
-PROBES = 40
-REFINE = 20
-"""Of an indexed search: partitions that are looked into, and how many times the results are compared exactly."""
 
 log = logs.logger()
 
@@ -62,7 +57,7 @@ class Hit:
     """A review that was found."""
 
     score: float
-    """Cosine, BM25, or the sum of reciprocal ranks, by the kind of search."""
+    """Cosine or BM25, by the kind of search."""
     review: StoredReview
 
 
@@ -201,22 +196,6 @@ class Store:
             return table.query().nearest_to_text(text, columns="text").select([*SHOWN, "_score"])
 
         return await self._search(search, filters, limit, lambda record: record["_score"])
-
-    async def fused(
-        self, text: str, vector: npt.NDArray[np.float32], model: str, filters: Filters, limit: int
-    ) -> list[Hit]:
-        """The reviews that rank best in both, by reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009).
-
-        Raises:
-            Unavailable, StoreDamaged: as `nearest`.
-        """
-
-        def search(table: AsyncTable) -> Any:
-            both = _probing(table.query().nearest_to(vector)).nearest_to_text(text, columns="text")
-            return both.rerank(RRFReranker()).select(list(SHOWN))
-
-        hits = await self._search(search, filters, limit * POOL, lambda record: record["_relevance_score"], model)
-        return hits[:limit]
 
     async def _search(
         self,

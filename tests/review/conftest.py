@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.conftest import ROOT
-from tests.support import Server, free_port, serving
+from tests.support import Server, serving
 
 
 @pytest.fixture(scope="session")
@@ -19,10 +19,16 @@ def sample() -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def model_urls(sentiment: Server, embedding: Server) -> dict[str, str]:
-    """Where the encoders are; there is no LLM service."""
-    nobody = f"http://127.0.0.1:{free_port()}"
-    return {"SENTIMENT_URL": sentiment.url, "EMBEDDING_URL": embedding.url, "LLM_URL": nobody}
+def llm() -> Iterator[Server]:
+    """An LLM service that writes what it is told."""
+    with serving("tests.review.canned_llm", port_variable="CANNED_PORT", env={}) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def model_urls(sentiment: Server, embedding: Server, llm: Server) -> dict[str, str]:
+    """Where the model services are."""
+    return {"SENTIMENT_URL": sentiment.url, "EMBEDDING_URL": embedding.url, "LLM_URL": llm.url}
 
 
 @pytest.fixture(scope="session")
