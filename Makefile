@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help install models up demo down status logs plan test lint lock clean \
-	bench-encoders bench-overload bench-gateway bench-llm bench-cache bench-redis-faults bench-churn
+	bench-encoders bench-overload bench-gateway bench-llm bench-cache bench-redis-faults bench-churn bench-search
 
 PYTHON ?= python3.11
 FLAVOUR ?= $(if $(wildcard /dev/nvidia[0-9]* /dev/dxg),cuda,cpu)
@@ -76,6 +76,9 @@ bench-redis-faults: $(STAMP) ## Make Redis ill under load, in five ways; a short
 
 bench-churn: $(STAMP) ## Ten minutes of puts and gets on the cache's memory; less with options="--seconds 60"
 	@$(BIN)/python -m bench.churn $(options)
+
+bench-search: $(STAMP) ## Measure vector search beside FAISS and NumPy; a short look with options=--quick
+	@$(BIN)/python -m bench.search $(options)
 
 clean: down ## Stop everything; remove the environment and all caches, but not the models
 	rm -rf .venv .venvs .onecard/run .onecard/logs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

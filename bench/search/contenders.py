@@ -124,13 +124,11 @@ class LanceDb:
         """Open the table."""
         import lancedb
 
-        table = lancedb.connect(self.files(data)).open_table(self._TABLE)
+        table: Any = lancedb.connect(self.files(data)).open_table(self._TABLE)
 
         def search(query: Vectors) -> Sequence[int]:
-            asked: Any = (
-                table.search(query, vector_column_name="vector").distance_type("cosine").select(["id", "_distance"])
-            )
-            asked = asked.nprobes(PROBES).refine_factor(REFINE)
+            asked = table.search(query, vector_column_name="vector").distance_type("cosine")
+            asked = asked.nprobes(PROBES).refine_factor(REFINE).select(["id", "_distance"])
             return asked.limit(NEAREST).to_arrow()["id"].to_pylist()  # type: ignore[no-any-return]
 
         return search

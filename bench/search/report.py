@@ -1,4 +1,4 @@
-"""From measurements to `search.json` and `search.md`. Pure but for `write`."""
+"""From measurements to a `.json` and a `.md` file. Pure but for `write`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -95,7 +95,7 @@ def _rows(rows: int, cells: Mapping[str, Mapping[str, Any]]) -> Sequence[Sequenc
     return made
 
 
-def write(folder: Path, head: Mapping[str, Any], results: Results) -> None:
+def write(folder: Path, name: str, head: Mapping[str, Any], results: Results) -> None:
     """Both files."""
     document = as_json(head, results)
-    files.write(folder, "search", document, as_markdown(document))
+    files.write(folder, name, document, as_markdown(document))
