@@ -26,7 +26,7 @@ models: $(STAMP) ## Fetch the models; where the hub cannot be reached, train sma
 up: $(STAMP) ## Start the whole stack and leave it running
 	@$(BIN)/onecard up
 
-demo: $(STAMP) ## Show it at work: sentiment, similarity, a streamed answer
+demo: $(STAMP) ## Show it at work: sentiment, reviews stored, searched and summarised, a streamed answer
 	@$(BIN)/onecard demo
 
 down: ## Stop everything that 'make up' started

@@ -147,6 +147,20 @@ def plan(gpu_gb: float | None, context: int | None, int4: bool, as_json: bool) -
         planning.show(made, console())
 
 
+@main.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@guarded
+def import_reviews(file: Path) -> None:
+    """Store the reviews of FILE, a JSON object a line, through the gateway. Exit code 0 only if every line is one.
+
+    Run it again after an interruption: what is stored already is passed over.
+    """
+    from onecard_stack.importing import run
+
+    if run(file, read(), console()).wrong:
+        raise SystemExit(1)
+
+
 @main.command()
 @guarded
 def precompute() -> None:

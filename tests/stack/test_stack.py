@@ -118,14 +118,17 @@ def test_the_key_is_nowhere_to_be_read(stack: Place) -> None:
 
 
 def test_the_demonstration_runs_and_leaves_the_stack_up(stack: Place) -> None:
-    """Twelve labels, three neighbours, a streamed answer, each with its time and model; what ran before goes on."""
+    """Labels, an import, a search, a restaurant's ratios and summary, a streamed answer; what ran before goes on."""
     before = main_process(stack, "gateway").pid
     result = stack.run("demo")
     assert result.returncode == 0, result.stderr
     assert len(re.findall(r"^(?:positive|negative) +[01]\.\d{3} ", result.stdout, re.M)) == 12
     assert len(re.findall(r"^0\.\d{3} ", result.stdout, re.M)) == 3
     timed = re.findall(r"^[\d.]+ s · (\S+) \(stand-in for \S+\)$", result.stdout, re.M)
-    assert timed == ["onecard/standin-kakao-sentiment", "onecard/standin-ko-sbert", "onecard/standin-qwen2"]
+    assert timed == ["onecard/standin-kakao-sentiment", "onecard/standin-qwen2"]
+    assert re.search(r"^720 stored, 0 were stored already, 0 wrong$", result.stdout, re.M)
+    assert re.search(r"^(\d+)% positive, (\d+)% negative of 48 reviews$", result.stdout, re.M)
+    assert re.search(r"^source: (llm|extracted)$", result.stdout, re.M)
     assert main_process(stack, "gateway").pid == before
 
 
