@@ -141,11 +141,14 @@ class LanceDb:
 def _record_batches(vectors: Vectors) -> "pa.RecordBatchReader":
     import pyarrow as pa
 
-    schema = pa.schema([("id", pa.int64()), ("vector", pa.list_(pa.float32(), DIMENSIONS))])
+    from review_service.rows import schema as stored
+
+    kind = stored(DIMENSIONS, "bench").field("vector").type
+    schema = pa.schema([("id", pa.int64()), ("vector", kind)])
 
     def batches() -> "Iterator[pa.RecordBatch]":
         for start, portion in portions(vectors, _IMPORT_ROWS):
-            flat = pa.array(portion.ravel(), pa.float32())
+            flat = pa.array(portion.astype(kind.value_type.to_pandas_dtype()).ravel(), kind.value_type)
             ids = pa.array(range(start, start + len(portion)), pa.int64())
             yield pa.record_batch([ids, pa.FixedSizeListArray.from_arrays(flat, DIMENSIONS)], schema=schema)
 

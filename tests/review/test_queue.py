@@ -27,7 +27,9 @@ async def test_a_full_cache_pushes_no_task_out(tmp_path: Path) -> None:
                 cache.set_many("chat", [(b"onecard:%d:%d" % (number, at), VALUE) for at in range(40)], 3600)
                 stored = 40 * (number + 1)
                 await eventually(
-                    lambda stored=stored: figures("onecard_cache_writes_total", tier="redis", outcome="stored") >= stored
+                    lambda stored=stored: (
+                        figures("onecard_cache_writes_total", tier="redis", outcome="stored") >= stored
+                    )
                 )
         queue.send_task(PLAN)
         assert b"evicted_keys:0\r" not in redis.command("INFO", "stats")
