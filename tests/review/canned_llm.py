@@ -1,4 +1,7 @@
-"""An LLM service that writes what it is told: `POST /tell` gives it the texts of its next answers."""
+"""An LLM service that writes what it is told: `POST /tell` gives it the texts of its next answers.
+
+`POST /wait` says how many requests wait for it, by its metrics.
+"""
 
 import os
 from collections import deque
@@ -6,11 +9,12 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 app = FastAPI()
 texts: deque[str] = deque()
 seen: list[Any] = []
+waiting: list[int] = [0]
 
 
 @app.get("/health/ready")
@@ -28,6 +32,16 @@ async def tell(request: Request) -> None:
     texts.clear()
     seen.clear()
     texts.extend(await request.json())
+
+
+@app.post("/wait")
+async def wait(request: Request) -> None:
+    waiting[0] = await request.json()
+
+
+@app.get("/metrics")
+async def metrics() -> PlainTextResponse:
+    return PlainTextResponse(f'vllm:num_requests_waiting{{engine="0"}} {waiting[0]}\n')
 
 
 @app.post("/v1/chat/completions")

@@ -20,8 +20,14 @@ def seen(llm: Server) -> list[dict[str, Any]]:
     return asked
 
 
+def asked(server: Server) -> httpx.Response:
+    """A summary that is written for this request, and not kept for the next."""
+    headers = {"cache-control": "no-store"}
+    return httpx.get(f"{server.url}/v1/restaurants/rest-01/summary", headers=headers, timeout=60)
+
+
 def summary(server: Server) -> dict[str, Any]:
-    answer = httpx.get(f"{server.url}/v1/restaurants/rest-01/summary", timeout=60)
+    answer = asked(server)
     assert answer.status_code == 200, answer.text
     result: dict[str, Any] = answer.json()
     return result
@@ -80,4 +86,4 @@ def test_two_bad_answers_leave_what_the_reviews_say_themselves(
 def test_an_llm_that_is_away_is_told(filled: Server, llm: Server) -> None:
     """It may be back in a moment: 503, and nothing is made up."""
     told(llm, *["500"] * 8)
-    error_of(httpx.get(f"{filled.url}/v1/restaurants/rest-01/summary", timeout=60), 503)
+    error_of(asked(filled), 503)
