@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from onecard import logs
-from onecard.errors import BadUpstream, InvalidJson, InvalidRequest, TooBusy, Unavailable
+from onecard.errors import BadUpstream, DeadlineExceeded, InvalidJson, InvalidRequest, TooBusy, Unavailable
 from onecard.wire import parse_json
 from review_service.models_client import RETRY_AFTER_SECONDS, BadAnswer, Models
 from review_service.rows import Judged, digest_of
@@ -108,8 +108,8 @@ class Importer:
 
         Raises:
             InvalidRequest: there is none.
-            Unavailable, TooBusy: a model service stays away, or full; whole batches are stored, and the message says
-                how many reviews.
+            Unavailable, TooBusy, DeadlineExceeded: a model service stays away, or full, or is late; whole batches are
+                stored, and the message says how many reviews.
             BadUpstream: a model service answers with something else than results.
             StoreDamaged: the table cannot be read or written.
         """
@@ -119,7 +119,7 @@ class Importer:
         for batch in batches(parsed.reviews, self.batch):
             try:
                 written += await self._keep(batch)
-            except (Unavailable, TooBusy) as error:
+            except (Unavailable, TooBusy, DeadlineExceeded) as error:
                 told = f"{error.detail} {done} of {len(parsed.reviews)} reviews are stored; send all of them again."
                 raise type(error)(told, retry_after=RETRY_AFTER_SECONDS) from None
             except BadAnswer as error:

@@ -32,7 +32,7 @@ class Insight:
 
         Raises:
             RestaurantNotFound: it has no review.
-            Unavailable, TooBusy: the LLM service stays away, or full.
+            Unavailable, TooBusy, DeadlineExceeded: the LLM service stays away, or full, or is late.
             StoreDamaged: the table cannot be read.
         """
         sentiment = await self.restaurants.sentiment(restaurant_id)

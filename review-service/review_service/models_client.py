@@ -14,7 +14,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 
 from onecard import logs
 from onecard.batching.queue import Lane
-from onecard.errors import OnecardError, TooBusy, Unavailable
+from onecard.errors import DeadlineExceeded, OnecardError, TooBusy, Unavailable
 from onecard.lanes import LANE_HEADER
 from review_service.schemas import Label
 from review_service.settings import ReviewSettings
@@ -24,8 +24,9 @@ Vectors = npt.NDArray[np.float32]
 ATTEMPTS = 4
 """Most attempts of one request, each at the next replica."""
 CONNECT_SECONDS = 2.0
-READ_SECONDS = 330.0
-"""Longer than what an encoder allows a bulk request, so that it gets to say that it is late."""
+ENCODER_SECONDS: Mapping[Lane, float] = {"interactive": 35.0, "bulk": 330.0}
+"""Longer than what an encoder allows itself, so that it gets to say that it is late."""
+LLM_SECONDS = 120.0
 RETRY_AFTER_SECONDS = 5.0
 
 log = logs.logger()
@@ -63,11 +64,14 @@ class Service:
         self._http = http
         self._turns = count()
 
-    async def post(self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
-        """The answer's JSON; asked again, elsewhere if possible, while the service is away or full.
+    async def post(
+        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str], seconds: float
+    ) -> dict[str, Any]:
+        """The answer's JSON, waited for so long; asked again, elsewhere if possible, while the service is away or full.
 
         Raises:
             Unavailable, TooBusy: it stays away, or full.
+            DeadlineExceeded: it does not answer in time, and would hardly do so if it was asked again.
             BadAnswer: it refuses the request, or answers with something else than JSON.
         """
         again = AsyncRetrying(
@@ -76,12 +80,17 @@ class Service:
             wait=wait_random_exponential(multiplier=0.2, max=2),
             reraise=True,
         )
-        return await again(self._post, path, body, headers)
+        return await again(self._post, path, body, headers, seconds)
 
-    async def _post(self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
+    async def _post(
+        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str], seconds: float
+    ) -> dict[str, Any]:
+        timeout = httpx.Timeout(seconds, connect=CONNECT_SECONDS)
         address = self._addresses[next(self._turns) % len(self._addresses)]
         try:
-            answer = await self._http.post(address + path, json=body, headers=dict(headers))
+            answer = await self._http.post(address + path, json=body, headers=dict(headers), timeout=timeout)
+        except httpx.ReadTimeout:
+            raise DeadlineExceeded(f"The {self._name} service did not answer in time. Try again.") from None
         except httpx.HTTPError as error:
             log.warning("service failed", of=self._name, error=type(error).__name__)
             raise self._away() from None
@@ -119,11 +128,11 @@ class Models:
         """Unit vectors of texts.
 
         Raises:
-            Unavailable, TooBusy: the service stays away, or full.
+            Unavailable, TooBusy, DeadlineExceeded: the service stays away, or full, or is late.
             BadAnswer: its answer is not what was asked for.
         """
         body = {"input": list(texts), "encoding_format": "base64"}
-        answer = await self.embedding.post("/v1/embeddings", body, {LANE_HEADER: lane})
+        answer = await self.embedding.post("/v1/embeddings", body, {LANE_HEADER: lane}, ENCODER_SECONDS[lane])
         try:
             rows = [np.frombuffer(base64.b64decode(item["embedding"]), dtype="<f4") for item in answer["data"]]
             vectors = np.stack(rows).astype(np.float32)
@@ -138,9 +147,10 @@ class Models:
         """Label and score of each text.
 
         Raises:
-            Unavailable, TooBusy, BadAnswer: as `embed`.
+            Unavailable, TooBusy, DeadlineExceeded, BadAnswer: as `embed`.
         """
-        answer = await self.sentiment.post("/v1/sentiment", {"input": list(texts)}, {LANE_HEADER: lane})
+        body = {"input": list(texts)}
+        answer = await self.sentiment.post("/v1/sentiment", body, {LANE_HEADER: lane}, ENCODER_SECONDS[lane])
         try:
             opinions = [Opinion(item["label"], float(item["score"])) for item in answer["data"]]
         except (KeyError, TypeError, ValueError):
@@ -153,10 +163,10 @@ class Models:
         """The LLM's text for a chat request.
 
         Raises:
-            Unavailable, TooBusy: as `embed`.
+            Unavailable, TooBusy, DeadlineExceeded: as `embed`.
             BadAnswer: it refuses the request, or was cut off.
         """
-        answer = await self.llm.post("/v1/chat/completions", body, self.llm_headers)
+        answer = await self.llm.post("/v1/chat/completions", body, self.llm_headers, LLM_SECONDS)
         try:
             choice = answer["choices"][0]
             text = choice["message"]["content"]
@@ -170,9 +180,8 @@ class Models:
 @asynccontextmanager
 async def open_models(settings: ReviewSettings) -> AsyncIterator[Models]:
     """The services at the addresses that the settings name; closed at the end."""
-    timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
     key = {"authorization": f"Bearer {settings.api_key.get_secret_value()}"} if settings.api_key else {}
-    async with httpx.AsyncClient(timeout=timeout, trust_env=False) as http:
+    async with httpx.AsyncClient(trust_env=False) as http:
         yield Models(
             embedding=Service("embedding", settings.embedding_url, http),
             sentiment=Service("sentiment", settings.sentiment_url, http),

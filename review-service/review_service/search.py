@@ -31,7 +31,7 @@ class Searcher:
         """What is found, best first; the query is embedded in `lane`.
 
         Raises:
-            Unavailable, TooBusy: the embedding service stays away, or full.
+            Unavailable, TooBusy, DeadlineExceeded: the embedding service stays away, or full, or is late.
             BadUpstream: it answers with something else than a vector.
             StoreDamaged: the table cannot be read.
         """

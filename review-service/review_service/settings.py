@@ -21,7 +21,7 @@ class ReviewSettings(ModelAddresses, CacheSettings):
     review_batch: int = Field(default=128, ge=1, le=2048)
     """Most reviews that are embedded, classified and stored together."""
 
-    review_characters: int = Field(default=4000, ge=1)
+    review_characters: int = Field(default=4000, ge=1, le=100_000)
     """Longest text of a review."""
 
     review_index_rows: int = Field(default=LEAST_ROWS, ge=1000)

@@ -33,6 +33,7 @@ T = TypeVar("T")
 Told = Callable[[Collection[str]], Awaitable[None]]
 
 TABLE = "reviews"
+_LATEST_FIRST = [("created_at", "descending"), ("review_id", "ascending")]
 
 log = logs.logger()
 
@@ -149,9 +150,11 @@ class Store:
 
     async def reviews_of(self, filters: Filters, most: int) -> list[StoredReview]:
         """Up to `most` reviews that the filters let through, the latest first."""
-        found = await self.read(SHOWN, where=filters.expression())
-        latest = found.sort_by([("created_at", "descending"), ("review_id", "ascending")]).slice(0, most)
-        return [stored(record) for record in latest.to_pylist()]
+        # The texts of a restaurant's reviews may be many megabytes; those of a few are read.
+        dated = await self.read(["review_id", "created_at"], where=filters.expression())
+        latest = dated.sort_by(_LATEST_FIRST).slice(0, most)["review_id"].to_pylist()
+        found = await self.read(SHOWN, where=col("review_id").isin(latest))
+        return [stored(record) for record in found.sort_by(_LATEST_FIRST).to_pylist()]
 
     async def counts(self, restaurant_id: str) -> Counts:
         """Counts of one restaurant; zeros for one that has no review."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from lancedb.index import FTS, BTree, IvfRq
+from lancedb.table import AsyncTable
 
 from onecard import logs
 from review_service.index_plan import training
@@ -14,6 +15,10 @@ from review_service.store import Store
 
 QUIET_SECONDS = 2.0
 """After a write, for others that may follow it; an import writes batch upon batch."""
+AGAIN_SECONDS = 30.0
+"""After work on the indexes that failed."""
+MOST_FILES = 64
+"""Files with few rows that are let be."""
 SHARE = 20
 """Indexes take in new rows once these are more than 1/20 of all: until then they are read one by one."""
 FEWEST = 1000
@@ -75,9 +80,15 @@ async def tend(store: Store, index_rows: int) -> None:
     for column in todo.create:
         await table.create_index(column, config=_config(column, rows))
         log.info("index made", column=column)
-    if todo.refresh:
+    if todo.refresh or await _scattered(table):
         await table.optimize(cleanup_older_than=OLD_VERSIONS)
         log.info("indexes refreshed")
+
+
+async def _scattered(table: AsyncTable) -> bool:
+    """Whether the rows lie in many small files: every write leaves one, and every search opens them all."""
+    stats = await table.stats()
+    return stats["fragment_stats"]["num_small_fragments"] > MOST_FILES
 
 
 async def _watch(store: Store, index_rows: int) -> None:
@@ -87,9 +98,10 @@ async def _watch(store: Store, index_rows: int) -> None:
         store.changed.clear()
         try:
             await tend(store, index_rows)
-        except Exception:
-            # Such as a commit that another process was ahead of: the next write brings us back.
+        except Exception:  # Such as a commit that another process was ahead of.
             log.warning("indexes are left as they are", exc_info=True)
+            await asyncio.sleep(AGAIN_SECONDS)
+            store.changed.set()
 
 
 @asynccontextmanager

@@ -18,7 +18,7 @@ from review_service.models_client import Opinion
 from review_service.rows import Filters, Judged, digest_of
 from review_service.schemas import Review
 from review_service.store import Store, open_store
-from review_service.upkeep import tend
+from review_service.upkeep import MOST_FILES, tend
 
 SIZE = 32
 MODEL = "test/encoder"
@@ -182,6 +182,27 @@ async def test_a_damaged_table_is_told_and_left_alone(folder: Path, lost: str) -
             await store.counts("a")
     assert "/" not in str(told.value.detail)
     assert files(folder) == before
+
+
+async def test_small_files_are_put_together(store: Store, folder: Path) -> None:
+    """Reviews that come one at a time leave a file each; tending the store leaves few, and every review."""
+    for number in range(MOST_FILES + 2):
+        await put(store, [number])
+    await tend(store, 1000)
+    table = await store.table()
+    assert table is not None
+    assert (await table.stats())["fragment_stats"]["num_fragments"] < MOST_FILES
+    assert await rows(store) == MOST_FILES + 2
+
+
+async def test_the_latest_reviews_come_first(store: Store) -> None:
+    """As many as are asked for; those without a date last."""
+    await put(store, [9])
+    for number in range(4):
+        await put(store, [number], created_at=datetime(2024, 1, 1 + number, tzinfo=UTC))
+    latest = await store.reviews_of(Filters(restaurant_id="a"), 5)
+    assert [review.review_id for review in latest] == ["r-3", "r-2", "r-1", "r-0", "r-9"]
+    assert [review.review_id for review in await store.reviews_of(EVERYTHING, 2)] == ["r-3", "r-2"]
 
 
 async def test_vectors_of_another_model_are_refused(store: Store) -> None:
