@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help install models up demo down status logs plan test test-compose wheels lint lock clean \
-	bench-encoders bench-overload bench-gateway bench-llm bench-cache bench-redis-faults bench-churn
+	bench-encoders bench-overload bench-gateway bench-llm bench-cache bench-redis-faults bench-churn bench-search
 
 PYTHON ?= python3.11
 FLAVOUR ?= $(if $(wildcard /dev/nvidia[0-9]* /dev/dxg),cuda,cpu)
@@ -26,7 +26,7 @@ models: $(STAMP) ## Fetch the models; where the hub cannot be reached, train sma
 up: $(STAMP) ## Start the whole stack and leave it running
 	@$(BIN)/onecard up
 
-demo: $(STAMP) ## Show it at work: sentiment, similarity, a streamed answer
+demo: $(STAMP) ## Show it at work: sentiment, reviews stored, searched and summarised, a streamed answer
 	@$(BIN)/onecard demo
 
 down: ## Stop everything that 'make up' started
@@ -82,6 +82,9 @@ bench-redis-faults: $(STAMP) ## Make Redis ill under load, in five ways; a short
 
 bench-churn: $(STAMP) ## Ten minutes of puts and gets on the cache's memory; less with options="--seconds 60"
 	@$(BIN)/python -m bench.churn $(options)
+
+bench-search: $(STAMP) ## Measure vector search beside FAISS and NumPy; a short look with options=--quick
+	@$(BIN)/python -m bench.search $(options)
 
 clean: down ## Stop everything; remove the environment and all caches, but not the models
 	rm -rf .venv .venvs .onecard/run .onecard/logs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

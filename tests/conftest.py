@@ -114,7 +114,7 @@ def transformers(llm_env: dict[str, str]) -> Iterator[Server]:
 def gateway(sentiment: Server, embedding: Server) -> Iterator[Server]:
     """A running gateway in front of both encoders; no LLM service behind it."""
     nobody = f"http://127.0.0.1:{free_port()}"
-    urls = {"SENTIMENT_URL": sentiment.url, "EMBEDDING_URL": embedding.url, "LLM_URL": nobody}
+    urls = {"SENTIMENT_URL": sentiment.url, "EMBEDDING_URL": embedding.url, "LLM_URL": nobody, "REVIEW_URL": nobody}
     env = {**urls, "CACHE_ENABLED": "false"}
     with serving("gateway", port_variable="GATEWAY_PORT", env=env) as server:
         yield server

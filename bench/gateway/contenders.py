@@ -122,7 +122,7 @@ def without_limits(upstream_port: int) -> Contender:
 
 def _settings(port: int, upstream_port: int) -> dict[str, str]:
     url = f"http://127.0.0.1:{upstream_port}"
-    services = {"LLM_URL": url, "SENTIMENT_URL": url, "EMBEDDING_URL": url}
+    services = {"LLM_URL": url, "SENTIMENT_URL": url, "EMBEDDING_URL": url, "REVIEW_URL": url}
     return {**services, "CACHE_ENABLED": "false", "GATEWAY_PORT": str(port)}
 
 

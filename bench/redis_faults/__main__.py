@@ -75,8 +75,8 @@ def start_services(stack: ExitStack, redis: Redis, models: Path) -> list[Server]
             "sentiment", "the sentiment service on the stand-in", "sentiment_service", "SENTIMENT_PORT", on_stand_in
         ),
     )
-    # Nobody asks for embeddings; what stands at that address has only to be ready.
-    urls = {"LLM_URL": llm.url, "EMBEDDING_URL": llm.url, "SENTIMENT_URL": sentiment.url}
+    # Nobody asks for embeddings and reviews; what stands at their addresses has only to be ready.
+    urls = {"LLM_URL": llm.url, "EMBEDDING_URL": llm.url, "REVIEW_URL": llm.url, "SENTIMENT_URL": sentiment.url}
     gateway = started(stack, service("gateway", "the gateway", "gateway", "GATEWAY_PORT", {**urls, **cache}))
     return [gateway, sentiment]
 

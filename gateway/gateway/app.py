@@ -14,6 +14,7 @@ from gateway.state import open_gateway
 from onecard import app as base
 
 READABLE = (
+    "age",
     "retry-after",
     "server-timing",
     "x-cache",

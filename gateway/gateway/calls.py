@@ -20,14 +20,14 @@ from onecard.cache import identity
 from onecard.errors import BadUpstream, DeadlineExceeded, OnecardError, Unavailable
 from onecard.timings import Timing
 
-RETURNED = ("allow", "content-type", "retry-after", "x-cache")
+RETURNED = ("age", "allow", "content-type", "retry-after", "x-cache")
 """The service's headers that the client gets."""
 RETRY_AFTER_SECONDS = 2.0
 """What a client is told to wait for a service that is away: a supervisor restarts it within seconds."""
 EVENT_STREAM = "text/event-stream"
 NOTHING_ANSWERED = (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError, aiohttp.ConnectionTimeoutError)
 """No connection, or one that ended before the first byte of an answer: most often a pooled connection to a service
-that has restarted since. Repeating is safe: nothing here has side effects."""
+that has restarted since. Repeating is safe: what is done twice is as if it was done once."""
 
 log = logs.logger()
 

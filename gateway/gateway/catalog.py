@@ -1,12 +1,13 @@
 """The models of all services in one list."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
 from gateway.calls import Call, send
-from gateway.upstreams import Upstream, Upstreams
+from gateway.upstreams import Upstream
 from onecard.errors import OnecardError
 from onecard.wire import TIMEOUT_HEADER
 
@@ -38,7 +39,7 @@ def _card(card: dict[str, Any], upstream: Upstream) -> dict[str, Any]:
     return {**{name: card[name] for name in _KEPT if name in card}, "service": upstream.name}
 
 
-async def models(upstreams: Upstreams) -> list[dict[str, Any]]:
+async def models(upstreams: Sequence[Upstream]) -> list[dict[str, Any]]:
     """A card for each model that is served now, and by which service."""
     lists = await asyncio.gather(*(cards(upstream) for upstream in upstreams))
     return [_card(card, upstream) for upstream, own in zip(upstreams, lists, strict=True) for card in own]

@@ -23,12 +23,12 @@ class Observer:
         self.routes = routes
         self._tracing = tracing
 
-    def begin(self, scope: Scope, upstream: Upstream, send: Send) -> "Observed":
-        """Look at one request to `upstream`; use it as a context, and answer through its `send`.
+    def begin(self, scope: Scope, route: str, upstream: Upstream, send: Send) -> "Observed":
+        """Look at one request to `upstream` on a route; use it as a context, and answer through its `send`.
 
         It leaves the request's `trail` and its answer's `meter` in the state that routes read.
         """
-        state, route = state_of(scope), scope["path"]
+        state = state_of(scope)
         span = None
         if self._tracing is not None:
             headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}

@@ -1,6 +1,7 @@
 """One request to one service and back: bytes in, bytes out, nothing buffered that need not be."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
+from urllib.parse import parse_qsl, quote, urlencode
 
 import orjson
 from fastapi.responses import Response, StreamingResponse
@@ -29,7 +30,10 @@ FORWARDED = frozenset(
 
 
 def call_of(scope: Scope) -> Call:
-    """What a request asks a service: the same path and body."""
+    """What a request asks a service: the same path and body, and of a GET the same query.
+
+    Path and query are written anew from what was read of them, so that the service reads the same.
+    """
     state = state_of(scope)
     headers: dict[str, str] = {}
     for name, value in scope["headers"]:
@@ -37,7 +41,10 @@ def call_of(scope: Scope) -> Call:
             field, line = name.decode(), value.decode("latin-1")
             # A field that comes in several lines is one list (RFC 9110, section 5.3).
             headers[field] = f"{headers[field]}, {line}" if field in headers else line
-    return Call(scope["method"], scope["path"], headers, state["body"], state["trail"])
+    path = quote(scope["path"])
+    if scope["method"] == "GET" and scope["query_string"]:
+        path += "?" + urlencode(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+    return Call(scope["method"], path, headers, state["body"], state["trail"])
 
 
 async def relay(

@@ -1,6 +1,7 @@
 """Which failed attempts are repeated, when, and how many in all.
 
-Nothing behind the gateway has side effects, so that whatever the client has had nothing of may be asked for again.
+Whatever is behind the gateway, doing it twice is as if it was done once, so that whatever the client has had nothing of
+may be asked for again.
 """
 
 import math

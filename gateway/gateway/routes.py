@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from re import Pattern
 from typing import Any
 
 from fastapi import APIRouter, Request
+from starlette.routing import compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import catalog, schemas
@@ -32,6 +35,10 @@ def _sentiment(upstreams: Upstreams) -> Upstream:
     return upstreams.sentiment
 
 
+def _review(upstreams: Upstreams) -> Upstream:
+    return upstreams.review
+
+
 def state(request: Request) -> Gateway:
     """What the lifespan built."""
     gateway: Gateway = request.app.state.service
@@ -45,7 +52,14 @@ class _Relayed:
     path: str
     pick: Pick
     summary: str
-    body: dict[str, Any]
+    described: dict[str, Any]
+    """Its body and parameters, for the API page."""
+    method: str = "POST"
+
+    @cached_property
+    def pattern(self) -> Pattern[str]:
+        """What its requests' paths are like: `{…}` is any segment."""
+        return compile_path(self.path)[0]
 
     def __call__(self) -> None:
         """For the API page only: see `Shortcut`."""
@@ -54,7 +68,7 @@ class _Relayed:
         """The ASGI interface."""
         gateway: Gateway = scope["app"].state.service
         upstream = self.pick(gateway.upstreams)
-        with gateway.observer.begin(scope, upstream, send) as observed:
+        with gateway.observer.begin(scope, self.path, upstream, send) as observed:
             await gateway.scopes.require(state_of(scope).get("caller"), upstream, state_of(scope)["body"])
             if answer := gateway.answers.get(self.path):
                 response = await answer(scope, receive)
@@ -74,6 +88,24 @@ RELAYED = tuple(
         ("/generate", _llm, schemas.GENERATE, "Completion of a raw prompt, in one short answer."),
         ("/v1/embeddings", _embedding, schemas.EMBEDDINGS, "Unit vectors of texts, as OpenAI's API."),
         ("/v1/sentiment", _sentiment, schemas.SENTIMENT, "Label and probabilities of texts."),
+        ("/v1/reviews", _review, schemas.REVIEWS, "Store reviews: one, a list, or one a line."),
+        ("/v1/reviews/search", _review, schemas.SEARCH, "Find reviews by meaning, by words, or by both."),
+    )
+) + tuple(
+    _Relayed(path, _review, summary, described, method)
+    for method, path, described, summary in (
+        ("DELETE", "/v1/reviews/{review_id}", schemas.path("review_id"), "Remove a review."),
+        ("POST", "/v1/precompute", {}, "Make popular answers ready now."),
+        ("GET", "/v1/precompute/status", {}, "How far the answers are that are made ready."),
+        ("GET", "/v1/restaurants", schemas.RESTAURANTS, "Restaurants, in the order that is asked for."),
+        *(
+            ("GET", f"/v1/restaurants/{{restaurant_id}}/{what}", schemas.path("restaurant_id"), summary)
+            for what, summary in (
+                ("sentiment", "How many of a restaurant's reviews are positive."),
+                ("summary", "What a restaurant's reviews say, with evidence."),
+                ("strengths", "What a restaurant is liked for more than others."),
+            )
+        ),
     )
 )
 
@@ -83,16 +115,23 @@ class Shortcut:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._relayed = {relayed.path: relayed for relayed in RELAYED}
+        self._relayed = {(relayed.method, relayed.path): relayed for relayed in RELAYED if "{" not in relayed.path}
+        self._patterns = [relayed for relayed in RELAYED if "{" in relayed.path]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on; what is raised is answered by the edge."""
-        relayed = self._relayed.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        relayed = self._find(scope["method"], scope["path"]) if scope["type"] == "http" else None
         if relayed is None:
             await self._app(scope, receive, send)
             return
         scope["route"] = relayed
         await relayed.serve(scope, receive, send)
+
+    def _find(self, method: str, path: str) -> _Relayed | None:
+        found = self._relayed.get((method, path))
+        if found is None and method in ("GET", "DELETE"):
+            found = next((one for one in self._patterns if one.method == method and one.pattern.match(path)), None)
+        return found
 
 
 def routes() -> APIRouter:
@@ -102,29 +141,30 @@ def routes() -> APIRouter:
         router.add_api_route(
             relayed.path,
             relayed,
-            methods=["POST"],
+            methods=[relayed.method],
             summary=relayed.summary,
-            description="Relayed to the service that has the model.",
+            description="Relayed to the service that does it.",
             response_model=None,
-            openapi_extra=relayed.body,
+            openapi_extra=relayed.described,
             name=relayed.path,
         )
 
     @router.get("/v1/models")
     async def models(request: Request) -> dict[str, Any]:
         """Every model that is served now, with the service and the engine that serve it."""
-        return {"object": "list", "data": await catalog.models(state(request).upstreams)}
+        return {"object": "list", "data": await catalog.models(state(request).upstreams.with_models)}
 
     @router.get("/v1/models/{model:path}")
     async def model(model: str, request: Request) -> dict[str, Any]:
         """One model's card, under each name that it answers to."""
         upstreams = state(request).upstreams
-        for card in await catalog.models(upstreams):
+        for card in await catalog.models(upstreams.with_models):
             if model in catalog.names(card):
                 return card
-        for name, part in (await upstreams.check()).items():
-            if part.status == "down":
-                raise Unavailable(f"The {name} service is away, and may have that model.", retry_after=2)
+        parts = await upstreams.check()
+        for upstream in upstreams.with_models:
+            if parts[upstream.name].status == "down":
+                raise Unavailable(f"The {upstream.name} service is away, and may have that model.", retry_after=2)
         raise ModelNotFound("No such model here. GET /v1/models lists them.", param="model")
 
     return router

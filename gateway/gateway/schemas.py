@@ -40,3 +40,49 @@ EMBEDDINGS = _body(
     dimensions={"type": "integer", "minimum": 1},
 )
 SENTIMENT = _body(["input"], input=_TEXTS, model=_MODEL, truncate={"type": "boolean", "default": True})
+
+_ID = {"type": "string", "pattern": r"^[^\s/\x00-\x1f\x7f]{1,128}$"}
+_REVIEW = {
+    "type": "object",
+    "required": ["review_id", "restaurant_id", "text"],
+    "properties": {
+        "review_id": _ID,
+        "restaurant_id": _ID,
+        "restaurant_name": {"type": "string", "maxLength": 200},
+        "text": {"type": "string", "minLength": 1, "maxLength": 4000},
+        "rating": {"type": "number", "minimum": 1, "maximum": 5},
+        "created_at": {"type": "string", "format": "date-time"},
+    },
+}
+REVIEWS = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"oneOf": [_REVIEW, {"type": "array", "items": _REVIEW, "minItems": 1}]}},
+            "application/x-ndjson": {"schema": {"type": "string", "description": "A review a line."}},
+        },
+    }
+}
+SEARCH = _body(
+    ["query"],
+    query={"type": "string", "minLength": 1, "maxLength": 1000},
+    top_k={"type": "integer", "minimum": 1, "maximum": 100, "default": 10},
+    mode={"enum": ["vector", "keyword", "hybrid"], "default": "hybrid"},
+    restaurant_id=_ID,
+    sentiment={"enum": ["positive", "negative"]},
+    min_rating={"type": "number", "minimum": 1, "maximum": 5},
+    min_score={"type": "number"},
+    since={"type": "string", "format": "date-time"},
+    until={"type": "string", "format": "date-time"},
+)
+RESTAURANTS = {
+    "parameters": [
+        {"name": "sort", "in": "query", "schema": {"enum": ["popular", "reviews"], "default": "popular"}},
+        {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}},
+    ]
+}
+
+
+def path(name: str) -> dict[str, Any]:
+    """One parameter in the path."""
+    return {"parameters": [{"name": name, "in": "path", "required": True, "schema": _ID}]}

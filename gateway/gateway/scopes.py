@@ -27,11 +27,13 @@ class Scopes:
         """Let the key use the model that the body names, else the service's first, by any of its names.
 
         Raises:
-            ModelNotAllowed: that model is none of the key's.
+            ModelNotAllowed: that model is none of the key's, or the service is not asked by model.
             Unavailable: the service is away, so that nobody knows what its models are called.
         """
         if key is None or key.models is None:
             return
+        if not upstream.has_models:
+            raise ModelNotAllowed("This API key is for models only. Use one without a list of models.")
         cards = await self._models(upstream)
         if not cards:
             raise unavailable(upstream)

@@ -4,25 +4,12 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, HttpUrl, TypeAdapter, field_validator
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from onecard.cache.settings import CacheSettings
 from onecard.sampling import TEMPERATURE
-from onecard.settings import ADDRESSES
-
-_HTTP_URL = TypeAdapter(HttpUrl)
-
-
-def _checked(url: str) -> str:
-    """The address as it was given, once it is sure to be one: pydantic's own would put a slash at its end."""
-    _HTTP_URL.validate_python(url)
-    return url
-
-
-Url = Annotated[str, AfterValidator(_checked)]
-Urls = Annotated[tuple[Url, ...], *ADDRESSES, Field(min_length=1)]
-
+from onecard.settings import ADDRESSES, ModelAddresses, ReviewAddresses, Url
 
 _ORIGIN = re.compile(r"\*|https?://[^/\s]+")
 
@@ -36,20 +23,11 @@ class KeyFileSettings(BaseSettings):
     """File of named keys, each with its own models and limits; `onecard keys` writes it."""
 
 
-class GatewaySettings(CacheSettings, KeyFileSettings):
+class GatewaySettings(ReviewAddresses, ModelAddresses, CacheSettings, KeyFileSettings):
     """Environment variables of the gateway."""
 
     gateway_port: int = Field(default=8000, ge=1, le=65535)
     """Port to listen on."""
-
-    llm_url: Urls = ("http://127.0.0.1:8001",)
-    """Addresses of the LLM service's replicas, separated by commas."""
-
-    sentiment_url: Urls = ("http://127.0.0.1:8002",)
-    """Addresses of the sentiment service's replicas."""
-
-    embedding_url: Urls = ("http://127.0.0.1:8003",)
-    """Addresses of the embedding service's replicas."""
 
     upstream_connect_seconds: float = Field(default=2.0, gt=0)
     """Longest wait for a connection to a service."""

@@ -38,6 +38,8 @@ class Upstream:
     headers: Mapping[str, str]
     """What every request to it carries: its key, if it asks for one."""
     limits: Limits
+    has_models: bool = True
+    """It serves models under names of theirs, and a request of it may name one."""
 
     async def check(self) -> Part:
         """Whether the service can work, asked just now."""
@@ -61,10 +63,16 @@ class Upstreams:
     llm: Upstream
     sentiment: Upstream
     embedding: Upstream
+    review: Upstream
     checks: Flights[dict[str, Part]] = field(default_factory=Flights)
 
     def __iter__(self) -> Iterator[Upstream]:
-        return iter((self.llm, self.sentiment, self.embedding))
+        return iter((self.llm, self.sentiment, self.embedding, self.review))
+
+    @property
+    def with_models(self) -> Sequence[Upstream]:
+        """Those that serve models."""
+        return [upstream for upstream in self if upstream.has_models]
 
     async def check(self) -> dict[str, Part]:
         """The state of every service, asked at the same time; once for all who want to know it at once.
@@ -96,13 +104,16 @@ async def connect(settings: GatewaySettings, registry: CollectorRegistry, closin
 
     metrics = UpstreamMetrics(registry)
 
-    async def upstream(name: str, addresses: Sequence[str], headers: Mapping[str, str]) -> Upstream:
+    async def upstream(
+        name: str, addresses: Sequence[str], headers: Mapping[str, str], *, has_models: bool = True
+    ) -> Upstream:
         pool = Pool(name, addresses, metrics.of(name))
         await closing.enter_async_context(watching(pool, http))
-        return Upstream(name, http, pool, headers, limits)
+        return Upstream(name, http, pool, headers, limits, has_models)
 
     return Upstreams(
         llm=await upstream("llm", settings.llm_url, key),
         sentiment=await upstream("sentiment", settings.sentiment_url, {}),
         embedding=await upstream("embedding", settings.embedding_url, {}),
+        review=await upstream("review", settings.review_url, {}, has_models=False),
     )

@@ -92,6 +92,7 @@ def create_app(
     guard: Guard | None = None,
     gate: Callable[[FastAPI], Gate] | None = None,
     layer: Callable[[ASGIApp], ASGIApp] | None = None,
+    raw_types: frozenset[bytes] = frozenset(),
 ) -> FastAPI:
     """A FastAPI app with the routes given, health, metrics, the error shape and the edge.
 
@@ -101,6 +102,7 @@ def create_app(
         guard: decides who may call; everybody may by default.
         gate: refuses requests before they are parsed; made from the app, whose state it may ask.
         layer: wraps the routes, inside the edge.
+        raw_types: types of bodies that a route reads itself.
     """
     app = FastAPI(title=title, version=__version__, lifespan=lifespan)
     app.state.registry = metrics.new_registry()
@@ -117,6 +119,7 @@ def create_app(
         json_bodies=json_bodies,
         guard=guard or KeyGuard(None),
         gate=gate(app) if gate else None,
+        raw_types=raw_types,
     )
     _document_bodies_as_400(app)
     return app

@@ -87,7 +87,8 @@ class Gate:
 
 
 class Edge:
-    """ASGI middleware. `json_bodies` makes it parse and check bodies (the gateway leaves that to the services)."""
+    """ASGI middleware. `json_bodies` makes it parse and check bodies (the gateway leaves that to the services), but for
+    those of `raw_types`, which a route reads itself."""
 
     def __init__(
         self,
@@ -98,11 +99,13 @@ class Edge:
         json_bodies: bool,
         guard: Guard,
         gate: Gate | None = None,
+        raw_types: frozenset[bytes] = frozenset(),
     ) -> None:
         self._app = app
         self._gate = gate or Gate(frozenset(), lambda scope, body: None)
         self._metrics = metrics
         self._json_bodies = json_bodies
+        self._raw_types = raw_types
         self._guard = guard
         self._max_body = int(settings.max_body_mb * 1_000_000)
         self._body_seconds = settings.body_timeout_seconds
@@ -134,6 +137,7 @@ class Edge:
 
     async def _run(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, exchange: Exchange) -> None:
         body_read = scope["method"] not in _BODY_METHODS
+        scope["state"].update(body=b"", received=time.perf_counter())
         try:
             self._identify(scope)
             if not body_read:
@@ -143,8 +147,9 @@ class Edge:
                     exchange.at_gate = True
                     self._gate.check(scope, body)
                     exchange.at_gate = False
-                if self._json_bodies and body:
-                    wire.require_json_type(headers.get(b"content-type"))
+                content_type = headers.get(b"content-type")
+                if self._json_bodies and body and wire.media_type(content_type) not in self._raw_types:
+                    wire.require_json_type(content_type)
                     scope["state"]["json"] = wire.parse_json(body)
                 scope["state"].update(body=body, received=time.perf_counter())
                 receive = _replay(body, receive)

@@ -21,16 +21,24 @@ class Terms:
     timeout_seconds: float
 
 
+def lane_of(headers: Mapping[str, str], default: Lane) -> Lane:
+    """The lane that a request asks for; `default` if it does not say.
+
+    Raises:
+        InvalidRequest: there is no such lane.
+    """
+    given = headers.get(LANE_HEADER, default)
+    if given not in get_args(Lane):
+        raise InvalidRequest(f"{LANE_HEADER} is 'interactive' or 'bulk'.", param=LANE_HEADER)
+    return cast(Lane, given)
+
+
 def terms(headers: Mapping[str, str], texts: int, settings: EncoderSettings) -> Terms:
     """The terms of a request with so many texts.
 
     Raises:
         InvalidRequest: a header has a value that means nothing.
     """
-    given = headers.get(LANE_HEADER)
-    if given is not None and given not in get_args(Lane):
-        raise InvalidRequest(f"{LANE_HEADER} is 'interactive' or 'bulk'.", param=LANE_HEADER)
-    by_size: Lane = "interactive" if texts <= settings.interactive_texts else "bulk"
-    lane = cast(Lane, given or by_size)
+    lane = lane_of(headers, "interactive" if texts <= settings.interactive_texts else "bulk")
     most = settings.request_timeout_seconds if lane == "interactive" else settings.bulk_timeout_seconds
     return Terms(lane, timeout_seconds(headers, most))

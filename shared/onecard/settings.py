@@ -2,9 +2,18 @@
 
 import re
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    HttpUrl,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from onecard.machine import has_nvidia_gpu
@@ -28,6 +37,18 @@ def _split(value: object) -> object:
 
 ADDRESSES = (NoDecode, BeforeValidator(_split))
 """Annotations of a field that takes base URLs separated by commas."""
+
+_HTTP_URL = TypeAdapter(HttpUrl)
+
+
+def _checked(url: str) -> str:
+    """The address as it was given, once it is sure to be one: pydantic's own would put a slash at its end."""
+    _HTTP_URL.validate_python(url)
+    return url
+
+
+Url = Annotated[str, AfterValidator(_checked)]
+Urls = Annotated[tuple[Url, ...], *ADDRESSES, Field(min_length=1)]
 
 
 class ServiceSettings(BaseSettings):
@@ -104,6 +125,26 @@ class ModelSettings(ServiceSettings):
 
     max_model_len: int = Field(default=4096, ge=64)
     """Longest prompt and answer together, in tokens; the model's own window bounds it."""
+
+
+class ModelAddresses(BaseSettings):
+    """Where the services that have models are, for those that call them."""
+
+    llm_url: Urls = ("http://127.0.0.1:8001",)
+    """Addresses of the LLM service's replicas, separated by commas."""
+
+    sentiment_url: Urls = ("http://127.0.0.1:8002",)
+    """Addresses of the sentiment service's replicas."""
+
+    embedding_url: Urls = ("http://127.0.0.1:8003",)
+    """Addresses of the embedding service's replicas."""
+
+
+class ReviewAddresses(BaseSettings):
+    """Where the review service is, for those that call it."""
+
+    review_url: Urls = ("http://127.0.0.1:8004",)
+    """Addresses of the review service's replicas, separated by commas."""
 
 
 S = TypeVar("S", bound=BaseSettings)

@@ -36,13 +36,18 @@ def parse_json(body: bytes) -> Any:
     return value
 
 
+def media_type(content_type: bytes | None) -> bytes:
+    """The type alone, without parameters, in lower case; empty if there is none."""
+    return (content_type or b"").split(b";", 1)[0].strip().lower()
+
+
 def require_json_type(content_type: bytes | None) -> None:
     """Accept `application/json` and its kin, with any parameters.
 
     Raises:
         UnsupportedMedia: any other type, or none.
     """
-    essence = (content_type or b"").split(b";", 1)[0].strip().lower()
+    essence = media_type(content_type)
     if essence != b"application/json" and not essence.endswith(b"+json"):
         raise UnsupportedMedia("Send the body as JSON, with the header 'content-type: application/json'.")
 

@@ -16,6 +16,7 @@ PORT_VARIABLES = {
     "llm": "VLLM_PORT",
     "sentiment": "SENTIMENT_PORT",
     "embedding": "EMBEDDING_PORT",
+    "review": "REVIEW_PORT",
     "redis": "REDIS_PORT",
 }
 FREE_MB = 300
@@ -34,6 +35,8 @@ def ports(parts: Iterable[Process]) -> None:
     """
     taken: dict[int, str] = {}
     for part in parts:
+        if not part.port:
+            continue
         variable = PORT_VARIABLES[part.name]
         if other := taken.get(part.port):
             raise CheckError(

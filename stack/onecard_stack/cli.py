@@ -16,7 +16,7 @@ from onecard_stack.settings import StackSettings, read, read_home
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-PARTS = ("gateway", "llm", "sentiment", "embedding", "redis")
+PARTS = ("gateway", "llm", "sentiment", "embedding", "review", "worker", "schedule", "redis")
 INTERRUPTED = 130
 
 
@@ -145,6 +145,29 @@ def plan(gpu_gb: float | None, context: int | None, int4: bool, as_json: bool) -
         click.echo(planning.as_json(made))
     else:
         planning.show(made, console())
+
+
+@main.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@guarded
+def import_reviews(file: Path) -> None:
+    """Store the reviews of FILE, a JSON object a line, through the gateway. Exit code 0 only if every line is one.
+
+    Run it again after an interruption: what is stored already is passed over.
+    """
+    from onecard_stack.importing import run
+
+    if run(file, read(), console()).wrong:
+        raise SystemExit(1)
+
+
+@main.command()
+@guarded
+def precompute() -> None:
+    """Have the answers about popular restaurants and frequent searches made ready now; show how far that is."""
+    from onecard_stack.precompute import run
+
+    run(read(), click.echo)
 
 
 @main.command()

@@ -1,4 +1,4 @@
-"""The demonstration: the sample reviews classified, searched and summarised, all through the gateway."""
+"""The demonstration: the sample reviews classified, stored, searched and summarised, all through the gateway."""
 
 import json
 import time
@@ -10,18 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from onecard_stack import importing
 from onecard_stack.errors import StackError
 from onecard_stack.settings import StackSettings
 
 CLASSIFIED = 12
 NEAREST = 3
 SUMMARISED = 6
-BATCH = 64
 QUERY = "주차하기 편한 가게"
 READ_SECONDS = 180.0
 
@@ -35,15 +34,19 @@ class Review:
     text: str
 
 
-def sample_reviews() -> list[Review]:
-    """The reviews that come with the repository.
+def sample_file() -> Path:
+    """Where the reviews lie that come with the repository."""
+    spec = find_spec("standins")
+    places = [Path(folder).parent for folder in (spec.submodule_search_locations or [])] if spec else []
+    return next((place / "sample_reviews.jsonl" for place in places), Path("data/sample_reviews.jsonl"))
+
+
+def read_reviews(path: Path) -> list[Review]:
+    """The reviews of a file.
 
     Raises:
         StackError: they are not there.
     """
-    spec = find_spec("standins")
-    places = [Path(folder).parent for folder in (spec.submodule_search_locations or [])] if spec else []
-    path = next((place / "sample_reviews.jsonl" for place in places), Path("data/sample_reviews.jsonl"))
     try:
         records = [json.loads(line) for line in path.read_text().splitlines()]
     except OSError:
@@ -52,21 +55,25 @@ def sample_reviews() -> list[Review]:
 
 
 def run(settings: StackSettings, console: Console) -> None:
-    """Print the three parts of the demonstration.
+    """Print the parts of the demonstration; the reviews stay stored.
 
     Raises:
         StackError: the gateway answers with an error.
     """
     headers = {"authorization": f"Bearer {settings.api_key.get_secret_value()}"} if settings.api_key else {}
-    reviews = sample_reviews()
+    path = sample_file()
+    reviews = read_reviews(path)
     timeout = httpx.Timeout(READ_SECONDS, connect=5)
     base = settings.gateway_url
     try:
         with httpx.Client(base_url=base, headers=headers, timeout=timeout, trust_env=False) as client:
             show = _Show(client, console)
             show.sentiment(reviews)
-            show.nearest(reviews)
-            show.summary(reviews)
+            importing.run(path, settings, console)
+            show.search()
+            show.restaurant(reviews[0])
+            show.summary(reviews[0])
+            show.stream(reviews)
     except httpx.HTTPError as error:
         raise StackError(f"The gateway broke off ({type(error).__name__}). 'make logs' shows why.") from None
 
@@ -93,29 +100,42 @@ class _Show:
             table.add_row(Text(result["label"], style=colour), f"{result['score']:.3f}", Text(review.text))
         self._console.print(table)
 
-    def nearest(self, reviews: list[Review]) -> None:
-        """The reviews whose vectors have the largest cosine with the query's."""
-        model = ""
-        with self._timed(f"{len(reviews)} reviews and «{QUERY}» embedded, the {NEAREST} nearest found") as done:
-            texts = [QUERY, *(review.text for review in reviews)]
-            vectors: list[list[float]] = []
-            for start in range(0, len(texts), BATCH):
-                answer = self._send("POST", "/v1/embeddings", {"input": texts[start : start + BATCH]})
-                vectors += [item["embedding"] for item in answer["data"]]
-                model = answer["model"]
-            matrix = np.asarray(vectors, dtype=np.float32)  # (1 + reviews, dimensions)
-            matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
-            cosines = matrix[1:] @ matrix[0]
-            best = np.argsort(-cosines)[:NEAREST]
-            done.append(model)
+    def search(self) -> None:
+        """The stored reviews that a hybrid search puts first."""
+        with self._timed(f"«{QUERY}» searched for, by meaning and by words"):
+            answer = self._send("POST", "/v1/reviews/search", {"query": QUERY, "top_k": NEAREST})
         table = Table(box=None, show_header=False, pad_edge=False)
-        for index in best:
-            review = reviews[int(index)]
-            table.add_row(f"{cosines[index]:.3f}", Text(review.restaurant_name, style="bold"), Text(review.text))
+        for hit in answer["data"]:
+            review = hit["review"]
+            name = Text(review["restaurant_name"] or review["restaurant_id"], style="bold")
+            table.add_row(f"{hit['score']:.3f}", name, Text(review["text"]))
         self._console.print(table)
 
-    def summary(self, reviews: list[Review]) -> None:
-        """A summary of one restaurant's reviews, printed as it is written."""
+    def restaurant(self, one: Review) -> None:
+        """How a restaurant's reviews are, and in what it differs from the others."""
+        path = f"/v1/restaurants/{one.restaurant_id}"
+        with self._timed(f"{one.restaurant_name}, by all of its reviews"):
+            shares = self._send("GET", f"{path}/sentiment")
+            told = self._send("GET", f"{path}/strengths")
+        ratios = f"{shares['positive_ratio']}% positive, {shares['negative_ratio']}% negative"
+        self._console.print(f"{ratios} of {shares['total_count']} reviews", highlight=False)
+        for word, aspects in (("better", told["strengths"]), ("worse", told["weaknesses"])):
+            for one_aspect in aspects:
+                figures = f"{one_aspect['positive_ratio']}% positive, elsewhere {one_aspect['others_positive_ratio']}%"
+                self._console.print(f"{word} than others in {one_aspect['label']}: {figures}", highlight=False)
+
+    def summary(self, one: Review) -> None:
+        """What its reviews say, with places in them to look up."""
+        with self._timed(f"{one.restaurant_name} summarised, with evidence"):
+            told = self._send("GET", f"/v1/restaurants/{one.restaurant_id}/summary")
+        for name in ("overall_summary", "positive_summary", "negative_summary"):
+            self._console.print(Text(told[name]))
+        for place in told["evidence"]:
+            self._console.print(Text(f"  {place['review_id']}: «{place['snippet']}»", style="dim"))
+        self._console.print(f"source: {told['source']}", style="dim", highlight=False)
+
+    def stream(self, reviews: list[Review]) -> None:
+        """A summary in free words of one restaurant's reviews, printed as it is written."""
         first = reviews[0]
         texts = [review.text for review in reviews if review.restaurant_id == first.restaurant_id][:SUMMARISED]
         prompt = f"다음은 '{first.restaurant_name}'의 리뷰입니다. 요약해 주세요.\n" + "\n".join(
@@ -164,15 +184,17 @@ class _Show:
 
     @contextmanager
     def _timed(self, title: str) -> Iterator[list[str]]:
-        """Print title, then the block's output, then time and model; the block puts the model into the list."""
+        """Print title, then the block's output, then time and model, if the block puts one into the list."""
         self._console.rule(Text(title, style="bold"), align="left")
         models: list[str] = []
         began = time.monotonic()
         yield models
         seconds = time.monotonic() - began
-        model = models[0]
-        stand_in = f" (stand-in for {self._stood_in[model]})" if model in self._stood_in else ""
-        self._console.print(f"{seconds:.2f} s · {model}{stand_in}", style="cyan", highlight=False)
+        told = f"{seconds:.2f} s"
+        for model in models:
+            stand_in = f" (stand-in for {self._stood_in[model]})" if model in self._stood_in else ""
+            told += f" · {model}{stand_in}"
+        self._console.print(told, style="cyan", highlight=False)
 
 
 def _refused(answer: httpx.Response) -> StackError:

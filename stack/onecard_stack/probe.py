@@ -6,12 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 
 from onecard_stack.table import Process
+from review_service.heartbeat import alive
 
 SECONDS = 2.0
 
 
 def ready(part: Process) -> bool:
     """The part can do its work now."""
+    if part.heartbeat is not None:
+        return alive(part.heartbeat)
     if part.health is None:
         return _pong(part.port)
     try:

@@ -65,7 +65,7 @@ def show_status(settings: StackSettings, console: Console) -> bool:
         running = state is not None and state.pid > 0
         word = "[green]ready[/]" if ready[part.name] else "[yellow]not ready[/]" if running else "[red]stopped[/]"
         pid, age = (str(state.pid), f"{time.time() - state.started:.0f} s") if state and running else ("", "")
-        table.add_row(part.name, word, pid, age, str(part.port))
+        table.add_row(part.name, word, pid, age, str(part.port or ""))
     console.print(table)
     return all(ready.values())
 

@@ -11,6 +11,7 @@ from gateway.settings import GatewaySettings
 from llm_service.settings import LlmSettings
 from onecard.models import Kind
 from onecard.settings import load
+from review_service.settings import WorkerSettings
 from sentiment_service.settings import SentimentSettings
 
 LOOPBACK = "127.0.0.1"
@@ -47,7 +48,7 @@ class Home(BaseSettings):
         return self.onecard_home / "logs"
 
 
-class StackSettings(GatewaySettings, LlmSettings, SentimentSettings, EmbeddingSettings, Home):
+class StackSettings(GatewaySettings, LlmSettings, SentimentSettings, EmbeddingSettings, WorkerSettings, Home):
     """Environment variables of the command `onecard`.
 
     The parts' own are included, so that a wrong one shows before anything starts and each default is given once.
@@ -73,6 +74,12 @@ class StackSettings(GatewaySettings, LlmSettings, SentimentSettings, EmbeddingSe
     def _absolute(cls, path: Path | None) -> Path | None:
         """A part may have another working directory than the command."""
         return path and path.expanduser().resolve()
+
+    @field_validator("review_store")
+    @classmethod
+    def _absolute_store(cls, store: str) -> str:
+        """A folder, from anywhere; the address of a bucket stays as it is."""
+        return store if "://" in store else str(Path(store).expanduser().resolve())
 
     @property
     def models(self) -> dict[Kind, str]:

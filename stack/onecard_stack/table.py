@@ -18,6 +18,7 @@ class Process:
     name: str
     argv: tuple[str, ...]
     port: int
+    """0: it listens nowhere."""
     host: str = LOOPBACK
     """Address to listen on."""
     environment: dict[str, str] = field(default_factory=dict)
@@ -34,6 +35,8 @@ class Process:
     """The model that the settings name for it."""
     health: str | None = "/health/ready"
     """Path that answers 200 once it can work; None for Redis, which answers PING."""
+    heartbeat: Path | None = None
+    """File that a part without a port touches while it works."""
 
     @property
     def url(self) -> str:
@@ -51,10 +54,13 @@ class Machine:
 
 
 def processes(settings: StackSettings, machine: Machine) -> list[Process]:
-    """The parts, in start order: Redis, encoders, the LLM once they are ready (it measures the card), the gateway."""
+    """The parts, in start order: Redis, encoders, the LLM once they are ready (it measures the card), those that call
+    them."""
     encoders = [_encoder(kind, settings, machine) for kind in ("sentiment", "embedding")]
     models = [*encoders, _llm(settings, encoders)]
-    parts = [*models, _gateway(settings, models)]
+    review = _review(settings, models)
+    precompute = [_precompute(name, settings, [*models, review]) for name in ("worker", "schedule")]
+    parts = [*models, review, *precompute, _gateway(settings, [*models, review])]
     if machine.redis_server is None or not settings.starts_redis:
         return parts
     # The Redis that is started here has no password: one that is meant for another place must not be sent to it.
@@ -74,7 +80,8 @@ def _redis(settings: StackSettings, binary: Path) -> Process:
         *("--save", ""),
         *("--appendonly", "no"),
         *("--maxmemory", f"{settings.redis_memory_mb}mb"),
-        *("--maxmemory-policy", "allkeys-lfu"),
+        # Keys without a time to live are the worker's tasks. All of the cache's have one.
+        *("--maxmemory-policy", "volatile-lfu"),
         # Writes nothing there; Redis overwrites its environment with its title, and is recognised by its folder.
         *("--dir", str(settings.run_folder)),
     )
@@ -142,16 +149,53 @@ def _llm(settings: StackSettings, encoders: Sequence[Process]) -> Process:
     )
 
 
-def _gateway(settings: StackSettings, models: Sequence[Process]) -> Process:
+def _addresses(settings: StackSettings, parts: Sequence[Process]) -> dict[str, str]:
+    """Where the parts are: at what the settings name, else here."""
     own = settings.model_dump(include=settings.model_fields_set)
+    return {f"{part.name.upper()}_URL": ",".join(own.get(f"{part.name}_url", (part.url,))) for part in parts}
+
+
+def _review(settings: StackSettings, models: Sequence[Process]) -> Process:
+    return Process(
+        "review",
+        _python("review_service"),
+        settings.review_port,
+        # No key guards it, as none guards an encoder.
+        environment={
+            "HOST": LOOPBACK,
+            "REVIEW_PORT": str(settings.review_port),
+            "REVIEW_STORE": settings.review_store,
+            **_addresses(settings, models),
+        },
+        order=35,
+        stop_seconds=settings.drain_seconds + 5,
+    )
+
+
+def _precompute(name: str, settings: StackSettings, parts: Sequence[Process]) -> Process:
+    """The worker that makes answers ready, and the schedule that tells it when."""
+    heartbeat = settings.run_folder / f"{name}.heartbeat"
+    return Process(
+        name,
+        _python(f"review_service.{name}"),
+        port=0,
+        environment={"PRECOMPUTE_HEARTBEAT_FILE": str(heartbeat), **_addresses(settings, parts)},
+        order=37,
+        # For the task at hand. One that takes longer is done again after the next start.
+        stop_seconds=settings.drain_seconds + 5,
+        health=None,
+        heartbeat=heartbeat,
+    )
+
+
+def _gateway(settings: StackSettings, parts: Sequence[Process]) -> Process:
     keys = {"API_KEYS_FILE": str(settings.api_keys_file)} if settings.api_keys_file else {}
-    addresses = {f"{part.name.upper()}_URL": ",".join(own.get(f"{part.name}_url", (part.url,))) for part in models}
     return Process(
         "gateway",
         _python("gateway"),
         settings.gateway_port,
         settings.host,
-        environment={"GATEWAY_PORT": str(settings.gateway_port), **keys, **addresses},
+        environment={"GATEWAY_PORT": str(settings.gateway_port), **keys, **_addresses(settings, parts)},
         order=40,
         stop_seconds=settings.drain_seconds + 5,
     )

@@ -24,10 +24,24 @@ BOTH_MODES = pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, Generatio
 
 
 @pytest.fixture(scope="module")
-def whole_gateway(sentiment: Server, embedding: Server, transformers: Server, session_redis: Redis) -> Iterator[Server]:
-    """A gateway with a key and a cache, and all three services behind it."""
+def model_urls(sentiment: Server, embedding: Server, transformers: Server) -> dict[str, str]:
+    """Where the model services are, and the key of one of them."""
     urls = {"SENTIMENT_URL": sentiment.url, "EMBEDDING_URL": embedding.url, "LLM_URL": transformers.url}
-    env = {**urls, "API_KEY": KEY, "REDIS_PORT": str(session_redis.port)}
+    return {**urls, "API_KEY": KEY}
+
+
+@pytest.fixture(scope="module")
+def review(model_urls: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A review service with all model services behind it."""
+    env = {**model_urls, "REVIEW_STORE": str(tmp_path_factory.mktemp("reviews"))}
+    with serving("review_service", port_variable="REVIEW_PORT", env=env) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def whole_gateway(model_urls: dict[str, str], review: Server, session_redis: Redis) -> Iterator[Server]:
+    """A gateway with a key and a cache, and all services behind it."""
+    env = {**model_urls, "REVIEW_URL": review.url, "REDIS_PORT": str(session_redis.port)}
     with serving("gateway", port_variable="GATEWAY_PORT", env=env) as server:
         yield server
 
@@ -47,7 +61,7 @@ def run(server: Server, mode: GenerationMode, check: Callable[[Case], None], exa
 
 
 @BOTH_MODES
-@pytest.mark.parametrize("service", ["sentiment", "embedding", "whole_gateway", "transformers"])
+@pytest.mark.parametrize("service", ["sentiment", "embedding", "review", "whole_gateway", "transformers"])
 def test_generated_requests_get_documented_answers(
     service: str, mode: GenerationMode, request: pytest.FixtureRequest
 ) -> None:

@@ -52,7 +52,7 @@ class Scene:
 def scene(redis: Redis, **settings: str) -> Iterator[Scene]:
     nobody = f"http://127.0.0.1:{free_port()}"
     with serving("tests.canned", port_variable="CANNED_PORT", env={}) as canned:
-        env = {"LLM_URL": canned.url, "SENTIMENT_URL": nobody, "EMBEDDING_URL": canned.url}
+        env = {"LLM_URL": canned.url, "SENTIMENT_URL": nobody, "EMBEDDING_URL": canned.url, "REVIEW_URL": nobody}
         env |= {"REDIS_PORT": str(redis.port), **settings}
         httpx.post(f"{canned.url}/tell", content=MODEL.told())
         with (

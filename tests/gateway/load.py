@@ -56,7 +56,12 @@ def two_replicas(**env: str) -> Iterator[Pair]:
         first, second = (
             closing.enter_context(serving("tests.canned", port_variable="CANNED_PORT", env={})) for _ in range(2)
         )
-        addresses = {"LLM_URL": f"{first.url},{second.url}", "SENTIMENT_URL": nobody, "EMBEDDING_URL": nobody}
+        addresses = {
+            "LLM_URL": f"{first.url},{second.url}",
+            "SENTIMENT_URL": nobody,
+            "EMBEDDING_URL": nobody,
+            "REVIEW_URL": nobody,
+        }
         env = {**addresses, "CACHE_ENABLED": "false", **env}
         gateway = closing.enter_context(serving("gateway", port_variable="GATEWAY_PORT", env=env))
         try:

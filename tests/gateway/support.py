@@ -34,7 +34,7 @@ def write_keys(path: Path, keys: Sequence[Key]) -> None:
 def canned_gateway(canned: Server, env: Mapping[str, str]) -> Iterator[Server]:
     """A ready gateway whose LLM service is `canned`; there are no encoders."""
     nobody = f"http://127.0.0.1:{free_port()}"
-    addresses = {"LLM_URL": canned.url, "SENTIMENT_URL": nobody, "EMBEDDING_URL": nobody}
+    addresses = {"LLM_URL": canned.url, "SENTIMENT_URL": nobody, "EMBEDDING_URL": nobody, "REVIEW_URL": nobody}
     with serving("gateway", port_variable="GATEWAY_PORT", env={**addresses, **env}) as server:
         yield server
 

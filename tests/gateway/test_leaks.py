@@ -111,6 +111,7 @@ def door(impostor: Impostor, request: pytest.FixtureRequest) -> Iterator[Server]
         "LLM_URL": f"http://127.0.0.1:{impostor.port}",
         "SENTIMENT_URL": nobody,
         "EMBEDDING_URL": nobody,
+        "REVIEW_URL": nobody,
         "HEADER_TIMEOUT_SECONDS": "2",
         "BODY_TIMEOUT_SECONDS": "2",
         "UPSTREAM_FIRST_BYTE_SECONDS": "0.5",

@@ -100,7 +100,12 @@ async def test_a_replica_that_is_killed_is_ejected_and_its_requests_are_repeated
 @contextmanager
 def pair(first: Server, second: Server) -> Iterator[Server]:
     nobody = f"http://127.0.0.1:{free_port()}"
-    env = {"LLM_URL": f"{first.url},{second.url}", "SENTIMENT_URL": nobody, "EMBEDDING_URL": nobody}
+    env = {
+        "LLM_URL": f"{first.url},{second.url}",
+        "SENTIMENT_URL": nobody,
+        "EMBEDDING_URL": nobody,
+        "REVIEW_URL": nobody,
+    }
     with serving("gateway", port_variable="GATEWAY_PORT", env={**env, "CACHE_ENABLED": "false"}) as door:
         yield door
 

@@ -30,6 +30,7 @@ def door(canned: Server) -> Iterator[httpx.Client]:
         "LLM_URL": canned.url,
         "SENTIMENT_URL": nobody,
         "EMBEDDING_URL": nobody,
+        "REVIEW_URL": nobody,
         "API_KEY": KEY,
         "UPSTREAM_FIRST_BYTE_SECONDS": "2",
         "CACHE_ENABLED": "false",
@@ -196,6 +197,7 @@ def test_readiness_tells_the_parts_apart(door: httpx.Client, canned: Server) -> 
         "llm": "ok",
         "sentiment": "down",
         "embedding": "down",
+        "review": "down",
         "cache": "ok",
     }
     canned.process.kill()

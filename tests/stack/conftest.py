@@ -20,7 +20,7 @@ from onecard_stack.stack import Stack
 from onecard_stack.supervisor import Supervisor
 from tests.support import KEY, free_port
 
-PORTS = ("GATEWAY_PORT", "VLLM_PORT", "SENTIMENT_PORT", "EMBEDDING_PORT", "REDIS_PORT")
+PORTS = ("GATEWAY_PORT", "VLLM_PORT", "SENTIMENT_PORT", "EMBEDDING_PORT", "REVIEW_PORT", "REDIS_PORT")
 INHERITED = ("PATH", "HOME", "LANG", "PYTHONPATH", "TMPDIR")
 UP_SECONDS = 280
 

@@ -29,8 +29,10 @@ PORTS = {
     "llm": "VLLM_PORT",
     "sentiment": "SENTIMENT_PORT",
     "embedding": "EMBEDDING_PORT",
+    "review": "REVIEW_PORT",
     "redis": "REDIS_PORT",
 }
+PARTS = (*PORTS, "worker", "schedule")
 BACK_SECONDS = 150
 
 
@@ -86,45 +88,48 @@ def test_up_says_how_to_call_it(stack: Place) -> None:
 def test_progress_names_parts_and_stand_ins(stack: Place) -> None:
     """A person sees each part become ready, with its model, and that it is a stand-in."""
     printed = (stack.folder / "up.txt").read_text()
-    for part in PORTS:
+    for part in PARTS:
         assert re.search(rf"\d+ s  {part} +ready", printed)
     assert "onecard/standin-ko-sbert (stand-in for jhgan/ko-sbert-multitask)" in printed
 
 
 def test_up_again_changes_nothing(stack: Place) -> None:
     """A running stack is left alone: the same processes go on."""
-    before = {part: main_process(stack, part).pid for part in PORTS}
+    before = {part: main_process(stack, part).pid for part in PARTS}
     assert stack.run("up").returncode == 0
-    assert {part: main_process(stack, part).pid for part in PORTS} == before
+    assert {part: main_process(stack, part).pid for part in PARTS} == before
 
 
 def test_status_and_logs(stack: Place) -> None:
     """Every part is shown as ready, and every part has a log."""
     status = stack.run("status")
     assert status.returncode == 0
-    assert status.stdout.count(" ready ") == len(PORTS)
+    assert status.stdout.count(" ready ") == len(PARTS)
     assert "Application startup complete" in stack.run("logs", "gateway").stdout
-    assert all((stack.logs / f"{part}.log").stat().st_size for part in PORTS)
+    assert all((stack.logs / f"{part}.log").stat().st_size for part in PARTS)
 
 
 def test_the_key_is_nowhere_to_be_read(stack: Place) -> None:
     """Not on a command line, not in a log, not in a file of the run folder."""
     assert not [process for process in stack.processes() if KEY in " ".join(process.cmdline())]
     files = [path for path in (stack.folder / ".onecard").rglob("*") if path.is_file()]
-    assert len(files) > len(PORTS)
+    assert len(files) > len(PARTS)
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
     assert stack.run_folder.stat().st_mode & 0o077 == 0
 
 
 def test_the_demonstration_runs_and_leaves_the_stack_up(stack: Place) -> None:
-    """Twelve labels, three neighbours, a streamed answer, each with its time and model; what ran before goes on."""
+    """Labels, an import, a search, a restaurant's ratios and summary, a streamed answer; what ran before goes on."""
     before = main_process(stack, "gateway").pid
     result = stack.run("demo")
     assert result.returncode == 0, result.stderr
     assert len(re.findall(r"^(?:positive|negative) +[01]\.\d{3} ", result.stdout, re.M)) == 12
     assert len(re.findall(r"^0\.\d{3} ", result.stdout, re.M)) == 3
     timed = re.findall(r"^[\d.]+ s · (\S+) \(stand-in for \S+\)$", result.stdout, re.M)
-    assert timed == ["onecard/standin-kakao-sentiment", "onecard/standin-ko-sbert", "onecard/standin-qwen2"]
+    assert timed == ["onecard/standin-kakao-sentiment", "onecard/standin-qwen2"]
+    assert re.search(r"^720 stored, 0 were stored already, 0 wrong$", result.stdout, re.M)
+    assert re.search(r"^(\d+)% positive, (\d+)% negative of 48 reviews$", result.stdout, re.M)
+    assert re.search(r"^source: (llm|extracted)$", result.stdout, re.M)
     assert main_process(stack, "gateway").pid == before
 
 
@@ -175,14 +180,14 @@ def test_a_killed_gateway_or_redis_comes_back(stack: Place, part: str) -> None:
 @pytest.mark.parametrize("victim", ["supervisord", "keeper"])
 def test_whoever_watches_is_watched_too(stack: Place, victim: str) -> None:
     """A killed supervisord or keeper is back by itself, and no part has even noticed."""
-    before = {part: main_process(stack, part).pid for part in PORTS}
+    before = {part: main_process(stack, part).pid for part in PARTS}
     killed = watchers(stack, victim)
     assert len(killed) == 1
     killed[0].kill()
     assert all(answers(stack, part) for part in CALLS)
     wait_until(lambda: len(watchers(stack, victim)) == 1 and watchers(stack, victim) != killed, 20, f"{victim} is back")
     wait_until(lambda: stack.run("status").returncode == 0, 20, "all is well")
-    assert {part: main_process(stack, part).pid for part in PORTS} == before
+    assert {part: main_process(stack, part).pid for part in PARTS} == before
     assert len(watchers(stack, "supervisord")) == len(watchers(stack, "keeper")) == 1
 
 

@@ -1,9 +1,11 @@
 """The process table: settings in, processes out."""
 
+import os
 from pathlib import Path
 
 import pytest
 
+from onecard_stack.probe import ready
 from onecard_stack.settings import StackSettings
 from onecard_stack.table import Machine, Process, processes
 
@@ -21,10 +23,10 @@ def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
-def test_start_order_is_redis_encoders_llm_gateway() -> None:
+def test_start_order_is_redis_encoders_llm_reviews_gateway() -> None:
     """What others need starts first; the LLM, which measures the card, after the encoders; the gateway last."""
     parts = table()
-    assert list(parts) == ["redis", "sentiment", "embedding", "llm", "gateway"]
+    assert list(parts) == ["redis", "sentiment", "embedding", "llm", "review", "worker", "schedule", "gateway"]
     orders = [part.order for part in parts.values()]
     assert orders == sorted(orders)
     assert parts["sentiment"].order < parts["llm"].order < parts["gateway"].order
@@ -60,13 +62,14 @@ def test_parts_reach_each_other_wherever_they_listen(host: str, address: str) ->
 
 
 def test_what_no_key_guards_stays_on_this_machine() -> None:
-    """HOST opens the gateway and the LLM service, which ask for a key; never Redis and the encoders."""
+    """HOST opens the gateway and the LLM service, which ask for a key; never Redis, the encoders and the reviews."""
     parts = table(host="0.0.0.0")
     assert {name: part.host for name, part in parts.items() if part.host != "127.0.0.1"} == {
         "llm": "0.0.0.0",
         "gateway": "0.0.0.0",
     }
     assert parts["sentiment"].environment["HOST"] == parts["embedding"].environment["HOST"] == "127.0.0.1"
+    assert parts["review"].environment["HOST"] == "127.0.0.1"
 
 
 def test_no_redis_of_our_own_where_one_is_named() -> None:
@@ -85,11 +88,27 @@ def test_a_password_is_for_a_redis_elsewhere() -> None:
 
 
 def test_redis_is_bounded_and_writes_nothing() -> None:
-    """It is a cache: loopback only, a memory limit, no files."""
+    """It is a cache: loopback only, a memory limit, no files. The queue's keys, without a time to live, stay in it."""
     line = " ".join(table(redis_memory_mb=64, redis_port=7000)["redis"].argv)
-    for option in ("--bind 127.0.0.1", "--port 7000", "--maxmemory 64mb", "--maxmemory-policy allkeys-lfu"):
+    for option in ("--bind 127.0.0.1", "--port 7000", "--maxmemory 64mb", "--maxmemory-policy volatile-lfu"):
         assert option in line
     assert "--appendonly no" in line
+
+
+def test_what_listens_nowhere_shows_by_a_heartbeat_that_it_works(tmp_path: Path) -> None:
+    """The worker and the schedule each have a file; it is fresh while they work."""
+    parts = table(onecard_home=tmp_path)
+    silent = [part for part in parts.values() if not part.port]
+    assert [part.name for part in silent] == ["worker", "schedule"]
+    for part in silent:
+        assert part.heartbeat is not None
+        assert part.environment["PRECOMPUTE_HEARTBEAT_FILE"] == str(part.heartbeat)
+        assert not ready(part)
+        part.heartbeat.parent.mkdir(exist_ok=True)
+        part.heartbeat.touch()
+        assert ready(part)
+        os.utime(part.heartbeat, (0, 0))
+        assert not ready(part)
 
 
 def test_no_secret_in_the_table() -> None:
@@ -109,4 +128,4 @@ def test_nothing_is_downloaded_at_run_time() -> None:
 def test_a_part_may_finish_what_it_accepted() -> None:
     """It is killed only after its own time for draining."""
     parts = table(drain_seconds=40)
-    assert all(parts[name].stop_seconds > 40 for name in ("gateway", "llm", "sentiment", "embedding"))
+    assert all(parts[name].stop_seconds > 40 for name in ("gateway", "review", "llm", "sentiment", "embedding"))

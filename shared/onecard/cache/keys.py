@@ -13,7 +13,7 @@ from hashlib import blake2b
 from typing import Literal
 from urllib.parse import quote
 
-CacheKind = Literal["embedding", "sentiment", "chat", "completion", "generate"]
+CacheKind = Literal["embedding", "sentiment", "chat", "completion", "generate", "review"]
 """What a value is an answer to."""
 
 Json = str | int | float | bool | None | Sequence["Json"] | Mapping[str, "Json"]

@@ -1,0 +1,158 @@
+"""What is compared: how each keeps the vectors, and how it is asked. Each runs in a process of its own."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from bench.search.vectors import DIMENSIONS, NEAREST, Dataset, Vectors, portions
+from review_service.index_plan import LEAST_ROWS, PROBES, REFINE, training
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Search = Callable[[Vectors], Sequence[int]]
+"""From a query (`DIMENSIONS`) to the ids of the rows that it calls the nearest."""
+
+HNSW_NEIGHBOURS = 32
+HNSW_BUILD_CANDIDATES = 80
+HNSW_SEARCH_CANDIDATES = 128
+
+_IMPORT_ROWS = 10_000
+"""Rows of one write."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """What building took."""
+
+    import_seconds: float
+    """0 where the vectors' own file is what is read."""
+    index_seconds: float
+    """0 without an index."""
+
+
+class Contender(Protocol):
+    """One way to search."""
+
+    def build(self, data: Dataset) -> Built:
+        """Put the vectors on disk, in the contender's own form."""
+
+    def open(self, data: Dataset) -> Search:
+        """Make ready what `build` has left."""
+
+    def files(self, data: Dataset) -> Path:
+        """A file or a folder with all that `build` has left."""
+
+
+class Scan:
+    """NumPy: the product with all vectors in memory, and the best of it."""
+
+    def build(self, data: Dataset) -> Built:
+        """Nothing: the vectors' own file is what is read."""
+        return Built(0.0, 0.0)
+
+    def open(self, data: Dataset) -> Search:
+        """Read all vectors."""
+        vectors: Vectors = np.load(self.files(data))
+
+        def search(query: Vectors) -> Sequence[int]:
+            scores = vectors @ query
+            best = np.argpartition(-scores, NEAREST)[:NEAREST]
+            return best[np.argsort(-scores[best])].tolist()  # type: ignore[no-any-return]
+
+        return search
+
+    def files(self, data: Dataset) -> Path:
+        """The vectors' own file."""
+        return data.folder / "vectors.npy"
+
+
+class Faiss:
+    """FAISS's HNSW graph over whole vectors in memory."""
+
+    def build(self, data: Dataset) -> Built:
+        """The graph."""
+        import faiss
+
+        vectors: Vectors = np.load(data.folder / "vectors.npy")
+        started = time.perf_counter()
+        index: Any = faiss.IndexHNSWFlat(DIMENSIONS, HNSW_NEIGHBOURS, faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efConstruction = HNSW_BUILD_CANDIDATES
+        index.add(vectors)
+        built = time.perf_counter()
+        faiss.write_index(index, str(self.files(data)))
+        return Built(0.0, built - started)
+
+    def open(self, data: Dataset) -> Search:
+        """Read the graph."""
+        import faiss
+
+        index: Any = faiss.read_index(str(self.files(data)))
+        index.hnsw.efSearch = HNSW_SEARCH_CANDIDATES
+        return lambda query: index.search(query[None], NEAREST)[1][0].tolist()
+
+    def files(self, data: Dataset) -> Path:
+        """The graph, with the vectors."""
+        return data.folder / "hnsw.faiss"
+
+
+class LanceDb:
+    """LanceDB as the review service sets it up."""
+
+    _TABLE = "vectors"
+
+    def build(self, data: Dataset) -> Built:
+        """The table, and the index that the review service plans for so many rows."""
+        import lancedb
+        from lancedb.index import IvfRq
+
+        shutil.rmtree(self.files(data), ignore_errors=True)
+        started = time.perf_counter()
+        rows = _record_batches(data.vectors())
+        table = lancedb.connect(self.files(data)).create_table(self._TABLE, rows)
+        imported = time.perf_counter()
+        if data.rows >= LEAST_ROWS:
+            table.create_index("vector", config=IvfRq(distance_type="cosine", **training(data.rows)))
+        return Built(imported - started, time.perf_counter() - imported)
+
+    def open(self, data: Dataset) -> Search:
+        """Open the table."""
+        import lancedb
+
+        table: Any = lancedb.connect(self.files(data)).open_table(self._TABLE)
+
+        def search(query: Vectors) -> Sequence[int]:
+            asked = table.search(query, vector_column_name="vector").distance_type("cosine")
+            asked = asked.nprobes(PROBES).refine_factor(REFINE).select(["id", "_distance"])
+            return asked.limit(NEAREST).to_arrow()["id"].to_pylist()  # type: ignore[no-any-return]
+
+        return search
+
+    def files(self, data: Dataset) -> Path:
+        """The table with its index."""
+        return data.folder / "lancedb"
+
+
+def _record_batches(vectors: Vectors) -> "pa.RecordBatchReader":
+    import pyarrow as pa
+
+    from review_service.rows import schema as stored
+
+    kind = stored(DIMENSIONS, "bench").field("vector").type
+    schema = pa.schema([("id", pa.int64()), ("vector", kind)])
+
+    def batches() -> "Iterator[pa.RecordBatch]":
+        for start, portion in portions(vectors, _IMPORT_ROWS):
+            flat = pa.array(portion.astype(kind.value_type.to_pandas_dtype()).ravel(), kind.value_type)
+            ids = pa.array(range(start, start + len(portion)), pa.int64())
+            yield pa.record_batch([ids, pa.FixedSizeListArray.from_arrays(flat, DIMENSIONS)], schema=schema)
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+CONTENDERS: dict[str, Contender] = {"lancedb": LanceDb(), "faiss": Faiss(), "numpy": Scan()}

@@ -1,0 +1,27 @@
+"""Steps of contenders, each in a process of its own whose memory is watched."""
+
+import json
+import subprocess
+import sys
+from typing import Any, Literal
+
+from bench.memory import Watch
+from bench.places import ROOT
+from bench.search.vectors import Dataset
+
+Step = Literal["build", "search"]
+
+
+def step(name: Step, contender: str, data: Dataset) -> dict[str, Any]:
+    """The figures of one step, with the most memory that its process had.
+
+    Raises:
+        subprocess.CalledProcessError: it failed; its own words are on standard error.
+    """
+    command = [sys.executable, "-m", "bench.search.alone", name, contender, str(data.folder), str(data.rows)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as process, Watch(process.pid) as watch:
+        said, _ = process.communicate()
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    figures: dict[str, Any] = json.loads(said)
+    return {**figures, f"{name}_peak_mb": watch.peak_bytes / 1e6}

@@ -1,0 +1,30 @@
+"""From settings to a running app."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from fastapi import FastAPI
+
+from onecard import app as base
+from review_service.routes import NDJSON, ready, routes
+from review_service.settings import ReviewSettings
+from review_service.state import open_service
+
+
+def create_app(settings: ReviewSettings) -> FastAPI:
+    """The app; its lifespan opens the store and the clients of the model services, and closes them."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as closing:
+            app.state.service = await open_service(settings, app.state.registry, closing)
+            yield
+
+    return base.create_app(
+        title="Onecard review",
+        settings=settings,
+        lifespan=lifespan,
+        routes=routes(),
+        ready=ready,
+        raw_types=frozenset({NDJSON.encode()}),
+    )

@@ -1,0 +1,49 @@
+"""Where the worker writes how far it is, and the service reads it: one hash in Redis. Done twice, it reads the same."""
+
+from collections.abc import Iterable
+from typing import cast, get_args
+
+from onecard.cache.channel import Channel
+from onecard.cache.link import LinkFailure
+from onecard.cache.resp import Reply, ServerError, command
+from review_service.precompute import Errand, Outcome, Round
+
+_KEY = b"onecard:precompute:round"
+_STARTED = b"started_at"
+_KEEP = command(b"EXPIRE", _KEY, b"86400")
+
+
+class Board:
+    """The latest round. While Redis is away it is empty, and what is written to it is lost."""
+
+    def __init__(self, channel: Channel) -> None:
+        """`channel` is somebody else's to open and close."""
+        self._channel = channel
+
+    async def begin(self, errands: Iterable[Errand], now: float) -> None:
+        """A round begins, and the one before is forgotten."""
+        fields = [_STARTED, b"%d" % now]
+        for errand in errands:
+            fields += (errand.name.encode(), b"waiting")
+        await self._ask(command(b"DEL", _KEY) + command(b"HSET", _KEY, *fields) + _KEEP, 3)
+
+    async def done(self, errand: Errand, outcome: Outcome) -> None:
+        """What has become of one."""
+        await self._ask(command(b"HSET", _KEY, errand.name.encode(), outcome.encode()) + _KEEP, 2)
+
+    async def read(self) -> Round | None:
+        """The latest round; None before the first one."""
+        match await self._ask(command(b"HGETALL", _KEY), 1):
+            case [list(found)]:
+                words = [word.decode() for word in found if isinstance(word, bytes)]
+                fields = dict(zip(words[::2], words[1::2], strict=True))
+                started = fields.pop(_STARTED.decode(), None)
+                outcomes = {name: cast(Outcome, word) for name, word in fields.items() if word in get_args(Outcome)}
+                return None if started is None else Round(int(started), outcomes)
+        return None
+
+    async def _ask(self, payload: bytes, replies: int) -> list[Reply]:
+        try:
+            return await self._channel.call(payload, replies)
+        except (LinkFailure, ServerError):
+            return []

@@ -1,0 +1,163 @@
+"""Reviews in: what was sent becomes rows, batch by batch."""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from onecard import logs
+from onecard.errors import BadUpstream, DeadlineExceeded, InvalidJson, InvalidRequest, TooBusy, Unavailable
+from onecard.wire import parse_json
+from review_service.models_client import RETRY_AFTER_SECONDS, BadAnswer, Models
+from review_service.rows import Judged, digest_of
+from review_service.schemas import ImportResult, LineError, Review, Superseded
+from review_service.store import Store
+
+BATCH_BYTES = 1_000_000
+"""Most bytes of text that go to a service in one request; its own limit is MAX_BODY_MB."""
+
+log = logs.logger()
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """What was sent, line by line."""
+
+    received: int
+    reviews: list[Review]
+    """Of different ids, in the order of their lines."""
+    superseded: list[Superseded]
+    errors: list[LineError]
+
+
+def parse_items(items: Sequence[Any], most_characters: int) -> Parsed:
+    """The reviews of a JSON list."""
+    return _parse(enumerate(items, 1), most_characters)
+
+
+def parse_lines(body: bytes, most_characters: int) -> Parsed:
+    """The reviews of NDJSON: an object a line, empty lines between them."""
+    return _parse(((line, text) for line, text in enumerate(body.split(b"\n"), 1) if text.strip()), most_characters)
+
+
+def _parse(lines: Iterable[tuple[int, Any]], most_characters: int) -> Parsed:
+    received = 0
+    last: dict[str, tuple[int, Review]] = {}
+    superseded: list[Superseded] = []
+    errors: list[LineError] = []
+    for line, given in lines:
+        received += 1
+        try:
+            review = _review(given, most_characters)
+        except _Wrong as wrong:
+            errors.append(LineError(line=line, message=str(wrong)))
+            continue
+        if review.review_id in last:
+            earlier, _ = last.pop(review.review_id)
+            superseded.append(Superseded(line=earlier, review_id=review.review_id, by_line=line))
+        last[review.review_id] = (line, review)
+    return Parsed(received, [review for _, review in last.values()], superseded, errors)
+
+
+class _Wrong(Exception):
+    """A line that is no review, and why: nothing of its text."""
+
+
+def _review(given: Any, most_characters: int) -> Review:
+    try:
+        review = Review.model_validate(parse_json(given) if isinstance(given, bytes) else given)
+    except InvalidJson as error:
+        raise _Wrong(str(error.detail).replace("The body", "The line")) from None
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise _Wrong(f"'{field}': {first['msg']}." if field else f"{first['msg']}.") from None
+    if len(review.text) > most_characters:
+        raise _Wrong(f"'text' has {len(review.text):,} characters; the limit is {most_characters:,}. Shorten it.")
+    return review
+
+
+def batches(reviews: Sequence[Review], most: int, most_bytes: int = BATCH_BYTES) -> Iterator[list[Review]]:
+    """The reviews in runs of at most so many and, but for a single one that is longer, so many bytes of text."""
+    batch: list[Review] = []
+    size = 0
+    for review in reviews:
+        added = len(review.text.encode())
+        if batch and (len(batch) == most or size + added > most_bytes):
+            yield batch
+            batch, size = [], 0
+        batch.append(review)
+        size += added
+    if batch:
+        yield batch
+
+
+@dataclass(frozen=True)
+class Importer:
+    """Embeds, classifies and stores reviews. What is stored already, word for word, costs nothing again."""
+
+    store: Store
+    models: Models
+    batch: int
+    """Most reviews in one commit."""
+
+    async def run(self, parsed: Parsed) -> ImportResult:
+        """Store the good lines.
+
+        Raises:
+            InvalidRequest: there is none.
+            Unavailable, TooBusy, DeadlineExceeded: a model service stays away, or full, or is late; whole batches are
+                stored, and the message says how many reviews.
+            BadUpstream: a model service answers with something else than results.
+            StoreDamaged: the table cannot be read or written.
+        """
+        if not parsed.reviews:
+            raise InvalidRequest(_why(parsed))
+        written = done = 0
+        for batch in batches(parsed.reviews, self.batch):
+            try:
+                written += await self._keep(batch)
+            except (Unavailable, TooBusy, DeadlineExceeded) as error:
+                told = f"{error.detail} {done} of {len(parsed.reviews)} reviews are stored; send all of them again."
+                raise type(error)(told, retry_after=RETRY_AFTER_SECONDS) from None
+            except BadAnswer as error:
+                log.warning("import failed", error=str(error))
+                raise BadUpstream("A model service gave an answer that cannot be used. Tell the operator.") from None
+            done += len(batch)
+        unchanged = len(parsed.reviews) - written
+        log.info("imported", written=written, unchanged=unchanged, errors=len(parsed.errors))
+        return ImportResult(
+            received=parsed.received,
+            written=written,
+            unchanged=unchanged,
+            superseded=parsed.superseded,
+            errors=parsed.errors,
+        )
+
+    async def _keep(self, batch: Sequence[Review]) -> int:
+        """How many of the batch are new, or read otherwise than before; they are stored."""
+        known = await self.store.digests([review.review_id for review in batch])
+        digests = [digest_of(review) for review in batch]
+        fresh = [
+            (review, digest)
+            for review, digest in zip(batch, digests, strict=True)
+            if known.get(review.review_id) != digest
+        ]
+        if fresh:
+            texts = [review.text for review, _ in fresh]
+            embedded, opinions = await asyncio.gather(
+                self.models.embed(texts, "bulk"), self.models.classify(texts, "bulk")
+            )
+            judged = [Judged(*one, opinion) for one, opinion in zip(fresh, opinions, strict=True)]
+            await self.store.upsert(judged, embedded.vectors, embedded.model)
+        return len(fresh)
+
+
+def _why(parsed: Parsed) -> str:
+    if not parsed.errors:
+        return "There is no review. Send one, a list, or one a line."
+    first = parsed.errors[0]
+    others = f" So are {len(parsed.errors) - 1} others." if len(parsed.errors) > 1 else ""
+    return f"Review {first.line} is wrong: {first.message}{others}"

@@ -1,0 +1,157 @@
+"""What is asked for often: restaurants and queries, learned from traffic, in sorted sets that all replicas share.
+
+Nobody waits for it: visits are noted in memory and told to Redis once a second. Redis's clock counts, so that
+replicas agree whatever their own clocks say. While Redis is away nothing is learned, and nothing fails.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry
+
+from onecard.cache.address import Address
+from onecard.cache.channel import Alarm, Channel
+from onecard.cache.link import LinkFailure
+from onecard.cache.metrics import RedisMetrics
+from onecard.cache.resp import Reply, ServerError, command
+from review_service import decay
+
+TELL_SECONDS = 1.0
+"""Between two rounds of telling Redis."""
+MOST_SUBJECTS = 1_000
+"""Kept of each sort, and noted in one round; see `review_service.decay` for what that loses."""
+MOST_SUBJECT_BYTES = 2_000
+"""A longer subject is not learned."""
+_FORGOTTEN_HALF_LIVES = 14
+"""Without a visit for so long, a set is dropped: of a visit 1/16,384 would be left."""
+
+# `review_service.decay.raised`, done where all replicas' visits come together. Lua's numbers are doubles, too;
+# 17 digits give one back as it was.
+_NOTE = b"""
+local time = redis.call('TIME')
+local half_life, most, keep = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
+local now = (time[1] + time[2] / 1e6) / half_life
+local function log2(x) return math.log(x) / math.log(2) end
+for place = 4, #ARGV, 2 do
+  local subject, raised = ARGV[place], now + log2(tonumber(ARGV[place + 1]))
+  local score = redis.call('ZSCORE', KEYS[1], subject)
+  if not score and redis.call('ZCARD', KEYS[1]) >= most then
+    score = redis.call('ZPOPMIN', KEYS[1])[2]
+  end
+  if score then
+    local high, low = math.max(tonumber(score), raised), math.min(tonumber(score), raised)
+    raised = high + log2(1 + 2 ^ (low - high))
+  end
+  redis.call('ZADD', KEYS[1], string.format('%.17g', raised), subject)
+end
+redis.call('EXPIRE', KEYS[1], keep)
+return 'OK'
+"""
+
+
+@dataclass(frozen=True)
+class Popular:
+    """A subject that is asked for often."""
+
+    subject: str
+    visits: float
+    """As they weigh now."""
+
+
+class Popularity:
+    """The visits of one sort of subject."""
+
+    def __init__(self, sort: str, half_life_seconds: int, channel: Channel, most: int = MOST_SUBJECTS) -> None:
+        """Keep `most` subjects of this sort; `channel` is somebody else's to open and close."""
+        # Scores are in half-lives: with another one they mean something else.
+        self._key = f"onecard:popular:{sort}:{half_life_seconds}".encode()
+        self._half_life = half_life_seconds
+        self._most = most
+        self._channel = channel
+        self._noted: Counter[str] = Counter()
+
+    def note(self, subject: str) -> None:
+        """One visit; told to Redis soon. Subjects beyond the bounds are left out."""
+        if len(subject.encode()) <= MOST_SUBJECT_BYTES and (subject in self._noted or len(self._noted) < self._most):
+            self._noted[subject] += 1
+
+    async def tell(self) -> None:
+        """Tell Redis what was noted; lost if it gives no answer."""
+        noted, self._noted = self._noted, Counter()
+        if not noted:
+            return
+        keep = self._half_life * _FORGOTTEN_HALF_LIVES
+        words = [str(number).encode() for number in (self._half_life, self._most, keep)]
+        for subject, visits in noted.items():
+            words += (subject.encode(), b"%d" % visits)
+        await self._ask(command(b"EVAL", _NOTE, b"1", self._key, *words), 1)
+
+    async def top(self, count: int) -> list[Popular]:
+        """The `count` most popular of all replicas' traffic, the most popular first; empty while Redis is away."""
+        ranked = command(b"ZREVRANGE", self._key, b"0", b"%d" % (count - 1), b"WITHSCORES")
+        match await self._ask(command(b"TIME") + ranked, 2):
+            case [[bytes(seconds), _], list(found)]:
+                now, half_life = int(seconds), self._half_life
+                pairs = zip(found[::2], found[1::2], strict=True)
+                return [
+                    Popular(subject.decode(), decay.visits(float(score), now, half_life))
+                    for subject, score in pairs
+                    if isinstance(subject, bytes) and isinstance(score, bytes)
+                ]
+        return []
+
+    async def _ask(self, payload: bytes, replies: int) -> list[Reply]:
+        try:
+            return await self._channel.call(payload, replies)
+        except (LinkFailure, ServerError):
+            return []
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What users of this service ask for, and of all its replicas."""
+
+    restaurants: Popularity
+    """By id."""
+    queries: Popularity
+    """By the canonical JSON of a search."""
+    channel: Channel
+    """To Redis, for others that want little of it."""
+
+    async def tell_on(self) -> None:
+        """Tell Redis, again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(TELL_SECONDS)
+            await self.restaurants.tell()
+            await self.queries.tell()
+
+
+@asynccontextmanager
+async def open_traffic(
+    address: Address, half_life_seconds: int, registry: CollectorRegistry, alarm: Alarm | None = None
+) -> AsyncIterator[Traffic]:
+    """Popularity in the Redis at `address`, which may be away; what was noted last is told at the end.
+
+    `alarm` is that of the process's other channels to the same Redis, if it has any.
+
+    Raises:
+        OSError: the certificates that REDIS_URL names cannot be read.
+    """
+    metrics = RedisMetrics("onecard_popularity", registry)
+    probe = command(b"SET", b"onecard:probe", b"", b"PX", b"1000")
+    channel = Channel("popularity", address, metrics, probe=probe, alarm=alarm)
+    await channel.start()
+    restaurants, queries = (Popularity(sort, half_life_seconds, channel) for sort in ("restaurants", "queries"))
+    traffic = Traffic(restaurants, queries, channel)
+    telling = asyncio.create_task(traffic.tell_on(), name="popularity")
+    try:
+        yield traffic
+    finally:
+        telling.cancel()
+        await asyncio.wait([telling])
+        await traffic.restaurants.tell()
+        await traffic.queries.tell()
+        await channel.close()

@@ -1,0 +1,66 @@
+"""The queue of tasks, in the same Redis as the cache: Celery, set up so that no task is lost and none hurts twice.
+
+A message is taken off the queue when its task is done (late acknowledgement). If the worker is killed before that,
+Redis still has it, and after `VISIBILITY_SECONDS` another worker gets it. Tasks are written to be done twice.
+"""
+
+from celery import Celery, signals
+
+from onecard.cache.address import Address
+from onecard.cache.settings import RedisSettings
+
+PLAN = "onecard.plan"
+REFRESH = "onecard.refresh"
+QUEUE = "precompute"
+PREFIX = "onecard:queue:"
+"""Of all of Celery's keys. None of them has a time to live, so that a Redis that evicts only keys that have one keeps
+them."""
+VISIBILITY_SECONDS = 300
+"""Longer than any task takes: a message that is not done by then counts as lost."""
+_PATIENCE_SECONDS = 5.0
+"""For one answer of Redis, and for connecting. Waiting for messages takes a second each time."""
+
+
+def open_queue(settings: RedisSettings) -> Celery:
+    """The queue; connects when it is used. Tasks are added by who works on them."""
+    queue = Celery("onecard", broker=_broker(settings), set_as_current=False, fixups=[])
+    queue.conf.update(
+        accept_content=["json"],
+        broker_connection_max_retries=None,
+        broker_connection_retry_on_startup=True,
+        broker_transport_options={
+            "global_keyprefix": PREFIX,
+            "visibility_timeout": VISIBILITY_SECONDS,
+            "socket_timeout": _PATIENCE_SECONDS,
+            "socket_connect_timeout": _PATIENCE_SECONDS,
+        },
+        task_acks_late=True,
+        task_default_queue=QUEUE,
+        task_ignore_result=True,
+        task_reject_on_worker_lost=True,
+        task_serializer="json",
+        # One at a time: what waits for its turn waits in Redis, where a killed worker does not take it along.
+        worker_prefetch_multiplier=1,
+        worker_enable_remote_control=False,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+    )
+    return queue
+
+
+def keep_logging() -> None:
+    """Celery leaves this process's logging as it is: it sets up its own unless somebody else says that he does."""
+    signals.setup_logging.connect(_as_it_is, weak=False)
+
+
+def _as_it_is(**_: object) -> None:
+    """Logging is set up."""
+
+
+def _broker(settings: RedisSettings) -> str:
+    if settings.redis_url is not None:
+        url = settings.redis_url.get_secret_value()
+        return url.replace("unix://", "redis+socket://", 1) if url.startswith("unix://") else url
+    address: Address = settings.redis_address()
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"redis://{host}:{address.port}/{address.database}"

@@ -1,0 +1,108 @@
+"""Reviews as rows of the table, and filters on them. Pure."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from lancedb.expr import Expr, col, lit
+
+from review_service.aspects import aspects_in
+from review_service.models_client import Opinion
+from review_service.schemas import Label, Review, StoredReview
+
+MODEL = b"embedding_model"
+"""Which model has made the vectors, in the table's metadata."""
+SHOWN = (*Review.model_fields, "sentiment", "sentiment_score")
+"""Columns of a `StoredReview`."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A review that is ready to be stored."""
+
+    review: Review
+    digest: str
+    """Of what came in: `digest_of(review)`."""
+    opinion: Opinion
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which reviews are looked at; None: all of them."""
+
+    restaurant_id: str | None = None
+    sentiment: Label | None = None
+    min_rating: float | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def expression(self) -> Expr | None:
+        """The same for LanceDB, values quoted by it."""
+        conditions = [
+            None if value is None else condition(lit(value))
+            for value, condition in (
+                (self.restaurant_id, col("restaurant_id").eq),
+                (self.sentiment, col("sentiment").eq),
+                (self.min_rating, col("rating").gte),
+                (self.since, col("created_at").gte),
+                (self.until, col("created_at").lt),
+            )
+        ]
+        joined: Expr | None = None
+        for condition in conditions:
+            if condition is not None:
+                joined = condition if joined is None else joined & condition
+        return joined
+
+
+def schema(size: int, model: str) -> pa.Schema:
+    """Columns of the table, for vectors of `size` numbers. In half precision LanceDB would take ten times as long to
+    index them."""
+    fields = [
+        pa.field("review_id", pa.string(), nullable=False),
+        pa.field("restaurant_id", pa.string(), nullable=False),
+        pa.field("restaurant_name", pa.string()),
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("rating", pa.float32()),
+        pa.field("created_at", pa.timestamp("us", tz="UTC")),
+        pa.field("sentiment", pa.string(), nullable=False),
+        pa.field("sentiment_score", pa.float32(), nullable=False),
+        pa.field("aspects", pa.list_(pa.string()), nullable=False),
+        pa.field("digest", pa.string(), nullable=False),
+        pa.field("vector", pa.list_(pa.float32(), size), nullable=False),
+    ]
+    return pa.schema(fields, metadata={MODEL: model.encode()})
+
+
+def digest_of(review: Review) -> str:
+    """The same for two reviews that are alike, field by field."""
+    return hashlib.blake2b(review.model_dump_json().encode(), digest_size=16).hexdigest()
+
+
+def table_of(judged: Sequence[Judged], vectors: npt.NDArray[np.float32], columns: pa.Schema) -> pa.Table:
+    """The rows of reviews and of their vectors, shape (reviews, size)."""
+    records: list[dict[str, Any]] = [
+        {
+            **one.review.model_dump(),
+            "sentiment": one.opinion.label,
+            "sentiment_score": one.opinion.score,
+            "aspects": aspects_in(one.review.text),
+            "digest": one.digest,
+        }
+        for one in judged
+    ]
+    plain = [
+        pa.array([record[field.name] for record in records], field.type) for field in columns if field.name != "vector"
+    ]
+    flat = pa.array(vectors.reshape(-1))
+    return pa.table([*plain, pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])], schema=columns)
+
+
+def stored(record: dict[str, Any]) -> StoredReview:
+    """A review as it was read from the table."""
+    return StoredReview.model_validate({name: record[name] for name in SHOWN})

@@ -1,0 +1,70 @@
+"""Search: a query's words, its meaning, or both."""
+
+import asyncio
+from dataclasses import dataclass
+
+from onecard import logs
+from onecard.batching.queue import Lane
+from onecard.errors import BadUpstream
+from review_service.fusion import fuse
+from review_service.models_client import BadAnswer, Embedded, Models
+from review_service.rows import Filters
+from review_service.schemas import SearchRequest, SearchResponse, SearchResult
+from review_service.store import Hit, Store
+
+POOL = 50
+"""So many results at least are found by each half of a hybrid search."""
+MEANING, WORDS = 0.8, 0.2
+"""What a rank by vectors and one by words count: of the two, vectors are right more often."""
+
+log = logs.logger()
+
+
+@dataclass(frozen=True)
+class Searcher:
+    """Looks for reviews."""
+
+    store: Store
+    models: Models
+
+    async def search(self, request: SearchRequest, lane: Lane) -> SearchResponse:
+        """What is found, best first; the query is embedded in `lane`.
+
+        Raises:
+            Unavailable, TooBusy, DeadlineExceeded: the embedding service stays away, or full, or is late.
+            BadUpstream: it answers with something else than a vector.
+            StoreDamaged: the table cannot be read.
+        """
+        hits = await self._hits(request, lane)
+        least = request.min_score
+        results = [
+            SearchResult(score=hit.score, review=hit.review) for hit in hits if least is None or hit.score >= least
+        ]
+        return SearchResponse(mode=request.mode, data=results)
+
+    async def _hits(self, request: SearchRequest, lane: Lane) -> list[Hit]:
+        filters = Filters(request.restaurant_id, request.sentiment, request.min_rating, request.since, request.until)
+        if request.mode == "keyword":
+            return await self.store.matching(request.query, filters, request.top_k)
+        if request.mode == "vector":
+            return await self._nearest(request.query, filters, request.top_k, lane)
+        most = max(request.top_k, POOL)
+        meaning, words = await asyncio.gather(
+            self._nearest(request.query, filters, most, lane), self.store.matching(request.query, filters, most)
+        )
+        by_id = {hit.review.review_id: hit.review for hit in (*meaning, *words)}
+        rankings = [
+            (weight, [hit.review.review_id for hit in hits]) for weight, hits in ((MEANING, meaning), (WORDS, words))
+        ]
+        return [Hit(score, by_id[review_id]) for review_id, score in fuse(rankings)[: request.top_k]]
+
+    async def _nearest(self, query: str, filters: Filters, limit: int, lane: Lane) -> list[Hit]:
+        embedded = await self._embed(query, lane)
+        return await self.store.nearest(embedded.vectors[0], embedded.model, filters, limit)
+
+    async def _embed(self, query: str, lane: Lane) -> Embedded:
+        try:
+            return await self.models.embed([query], lane)
+        except BadAnswer as error:
+            log.warning("search failed", error=str(error))
+            raise BadUpstream("The embedding service gave no vector. Tell the operator.") from None

@@ -1,0 +1,297 @@
+"""The reviews on disk: one LanceDB table, written by whole batches.
+
+A batch is one commit, so that a process that is killed leaves all of it or nothing, and readers see it from then on.
+Indexes only make reading quicker: without one, LanceDB reads the rows themselves, as it does for those that an index
+does not have yet.
+
+    async with open_store(settings.review_store) as store:
+        await store.counts("rest-01")
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import lancedb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from lancedb.expr import col, lit
+from lancedb.table import AsyncTable
+
+from onecard import logs
+from onecard.errors import Unavailable
+from review_service.errors import StoreDamaged
+from review_service.index_plan import PROBES, REFINE
+from review_service.rows import MODEL, SHOWN, Filters, Judged, schema, stored, table_of
+from review_service.schemas import StoredReview
+
+T = TypeVar("T")
+Told = Callable[[Collection[str]], Awaitable[None]]
+
+TABLE = "reviews"
+_LATEST_FIRST = [("created_at", "descending"), ("review_id", "ascending")]
+
+log = logs.logger()
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many of a restaurant's reviews are which."""
+
+    restaurant_id: str
+    positive: int
+    negative: int
+    name: str | None = None
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.positive + self.negative
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A review that was found."""
+
+    score: float
+    """Cosine or BM25, by the kind of search."""
+    review: StoredReview
+
+
+class Store:
+    """The table; made by the first batch that is written, which tells how long vectors are.
+
+    `changed` is set by every write, and cleared by who keeps the indexes.
+    """
+
+    def __init__(self, database: lancedb.AsyncConnection, told: Told | None = None) -> None:
+        """Take `told`, which hears after each write which restaurants it was about."""
+        self._database = database
+        self._told = told
+        self._table: AsyncTable | None = None
+        self._writing = asyncio.Lock()
+        self.changed = asyncio.Event()
+
+    async def table(self) -> AsyncTable | None:
+        """The table, if there is one.
+
+        Raises:
+            StoreDamaged: there is, and it cannot be read.
+        """
+        if self._table is None:
+            try:
+                self._table = await self._database.open_table(TABLE)
+            except ValueError:  # There is none, or one whose making was broken off before it held anything.
+                return None
+            except (RuntimeError, OSError) as error:
+                raise _damaged(error) from None
+        return self._table
+
+    async def upsert(self, judged: Sequence[Judged], vectors: npt.NDArray[np.float32], model: str) -> None:
+        """Store reviews, all or none; those of the same ids are replaced.
+
+        Args:
+            judged: of different ids.
+            vectors: shape (reviews, size), of unit length.
+            model: which model has made them.
+
+        Raises:
+            Unavailable: what is stored has vectors of another model.
+            StoreDamaged: the table cannot be written.
+        """
+        async with self._writing:
+            table = await self.table() or await self._make(vectors.shape[1], model)
+            columns = await self._columns(table, model)
+            about = await self._restaurants_of([one.review.review_id for one in judged])
+
+            async def write(table: AsyncTable) -> None:
+                merge = table.merge_insert("review_id").when_matched_update_all().when_not_matched_insert_all()
+                await merge.execute(table_of(judged, vectors, columns))
+
+            await self._run(table, write)
+        await self._tell(about | {one.review.restaurant_id for one in judged})
+
+    async def delete(self, review_id: str) -> bool:
+        """Whether there was such a review; there is none any more.
+
+        Raises:
+            StoreDamaged: the table cannot be written.
+        """
+        async with self._writing:
+            table = await self.table()
+            if table is None:
+                return False
+            about = await self._restaurants_of([review_id])
+            result: Any = await self._run(table, lambda table: table.delete(col("review_id") == lit(review_id)))
+        await self._tell(about)
+        return int(result.num_deleted_rows) > 0
+
+    async def digests(self, review_ids: Sequence[str]) -> dict[str, str]:
+        """The digests of those reviews that are stored, by id."""
+        found = await self.read(["review_id", "digest"], where=col("review_id").isin(review_ids))
+        return dict(zip(found["review_id"].to_pylist(), found["digest"].to_pylist(), strict=True))
+
+    async def read(self, columns: Sequence[str], *, where: Any = None, limit: int | None = None) -> pa.Table:
+        """These columns of all rows, or of those where the expression holds. Empty while there is no table."""
+        table = await self.table()
+        if table is None:
+            return pa.table({name: [] for name in columns})
+
+        async def scan(table: AsyncTable) -> pa.Table:
+            query = table.query().select(list(columns))
+            query = query if where is None else query.where(where)
+            return await (query if limit is None else query.limit(limit)).to_arrow()
+
+        return await self._run(table, scan)
+
+    async def reviews_of(self, filters: Filters, most: int) -> list[StoredReview]:
+        """Up to `most` reviews that the filters let through, the latest first."""
+        # The texts of a restaurant's reviews may be many megabytes; those of a few are read.
+        dated = await self.read(["review_id", "created_at"], where=filters.expression())
+        latest = dated.sort_by(_LATEST_FIRST).slice(0, most)["review_id"].to_pylist()
+        found = await self.read(SHOWN, where=col("review_id").isin(latest))
+        return [stored(record) for record in found.sort_by(_LATEST_FIRST).to_pylist()]
+
+    async def counts(self, restaurant_id: str) -> Counts:
+        """Counts of one restaurant; zeros for one that has no review."""
+        found = await self.read(["sentiment"], where=col("restaurant_id") == lit(restaurant_id))
+        labels = found["sentiment"].to_pylist()
+        return Counts(restaurant_id, labels.count("positive"), labels.count("negative"))
+
+    async def restaurants(self) -> list[Counts]:
+        """Counts of every restaurant, most reviews first."""
+        found = await self.read(["restaurant_id", "restaurant_name", "sentiment"])
+        groups = found.group_by(["restaurant_id", "sentiment"]).aggregate(
+            [("sentiment", "count"), ("restaurant_name", "max")]
+        )
+        by_id: dict[str, Counts] = {}
+        for group in groups.to_pylist():
+            known = by_id.get(group["restaurant_id"], Counts(group["restaurant_id"], 0, 0))
+            name = group["restaurant_name_max"] or known.name
+            by_id[known.restaurant_id] = replace(known, name=name, **{group["sentiment"]: group["sentiment_count"]})
+        return sorted(by_id.values(), key=lambda counts: (-counts.total, counts.restaurant_id))
+
+    async def nearest(self, vector: npt.NDArray[np.float32], model: str, filters: Filters, limit: int) -> list[Hit]:
+        """The reviews of largest cosine with a vector.
+
+        Raises:
+            Unavailable: what is stored has vectors of another model.
+            StoreDamaged: the table cannot be read.
+        """
+
+        def search(table: AsyncTable) -> Any:
+            return _probing(table.query().nearest_to(vector)).select([*SHOWN, "_distance"])
+
+        return await self._search(search, filters, limit, lambda record: 1 - record["_distance"], model)
+
+    async def matching(self, text: str, filters: Filters, limit: int) -> list[Hit]:
+        """The reviews that share most with the words of a text, by BM25 over n-grams.
+
+        Raises:
+            StoreDamaged: the table cannot be read.
+        """
+
+        def search(table: AsyncTable) -> Any:
+            return table.query().nearest_to_text(text, columns="text").select([*SHOWN, "_score"])
+
+        return await self._search(search, filters, limit, lambda record: record["_score"])
+
+    async def _search(
+        self,
+        search: Callable[[AsyncTable], Any],
+        filters: Filters,
+        limit: int,
+        score: Callable[[dict[str, Any]], float],
+        model: str | None = None,
+    ) -> list[Hit]:
+        table = await self.table()
+        if table is None:
+            return []
+        if model is not None:
+            await self._columns(table, model)
+        where = filters.expression()
+
+        async def run(table: AsyncTable) -> list[dict[str, Any]]:
+            query = search(table).limit(limit)
+            records: list[dict[str, Any]] = await (query if where is None else query.where(where)).to_list()
+            return records
+
+        return [Hit(score(record), stored(record)) for record in await self._run(table, run)]
+
+    async def _restaurants_of(self, review_ids: Sequence[str]) -> set[str]:
+        """The restaurants that these reviews, where they are stored, are about; nobody wants to know: none."""
+        if self._told is None:
+            return set()
+        found = await self.read(["restaurant_id"], where=col("review_id").isin(review_ids))
+        return set(found["restaurant_id"].to_pylist())
+
+    async def _tell(self, about: Collection[str]) -> None:
+        self.changed.set()
+        if self._told is not None and about:
+            await self._told(about)
+
+    async def _make(self, size: int, model: str) -> AsyncTable:
+        try:
+            table = await self._database.create_table(TABLE, schema=schema(size, model), exist_ok=True)
+        except (RuntimeError, OSError) as error:
+            raise _damaged(error) from None
+        self._table = table
+        return table
+
+    async def _columns(self, table: AsyncTable, model: str) -> pa.Schema:
+        columns = await table.schema()
+        if (columns.metadata or {}).get(MODEL) != model.encode():
+            raise Unavailable(
+                "The stored reviews were embedded by another model. Set REVIEW_STORE to an empty folder, and import "
+                "them again."
+            )
+        return columns
+
+    async def _run(self, table: AsyncTable, work: Callable[[AsyncTable], Awaitable[T]]) -> T:
+        """What `work` comes to; once more without indexes if one of them may be what is broken."""
+        try:
+            return await work(table)
+        except (RuntimeError, OSError) as error:
+            indexes = [index.name for index in await table.list_indices()]
+            if not indexes:
+                raise _damaged(error) from None
+            log.warning("indexes are made anew", error=type(error).__name__, indexes=len(indexes))
+        try:
+            for index in indexes:
+                await table.drop_index(index)
+            self.changed.set()
+            return await work(table)
+        except (RuntimeError, OSError) as error:
+            raise _damaged(error) from None
+
+
+def _probing(query: Any) -> Any:
+    return query.distance_type("cosine").nprobes(PROBES).refine_factor(REFINE)
+
+
+def _damaged(error: Exception) -> StoreDamaged:
+    """The answer when LanceDB fails; its own words hold paths."""
+    log.error("the store fails", error=type(error).__name__)
+    return StoreDamaged("The stored reviews cannot be read or written. Tell the operator to look at REVIEW_STORE.")
+
+
+@asynccontextmanager
+async def open_store(address: str, told: Told | None = None) -> AsyncIterator[Store]:
+    """The store in a folder or a bucket; closed at the end.
+
+    Args:
+        told: hears after each write which restaurants it was about.
+
+    Raises:
+        StoreDamaged: what is there cannot be read.
+    """
+    # Every read looks for what other processes have written since.
+    database = await lancedb.connect_async(address, read_consistency_interval=timedelta(0))
+    with database:
+        store = Store(database, told)
+        await store.table()
+        yield store

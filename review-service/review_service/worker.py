@@ -1,0 +1,59 @@
+"""Run the worker: `python -m review_service.worker`. It does what the schedule asks for, one task at a time."""
+
+from typing import Any
+
+from celery import Celery, bootsteps
+
+from onecard import logs, settings
+from review_service.heartbeat import BEAT_SECONDS, Heartbeat
+from review_service.queue import keep_logging, open_queue
+from review_service.settings import WorkerSettings
+from review_service.tasks import add_tasks
+
+
+def _beating(heartbeat: Heartbeat) -> type[bootsteps.StartStopStep]:
+    """A step of the worker's that beats once it takes messages, as long as its loop turns."""
+
+    class Beat(bootsteps.StartStopStep):  # type: ignore[misc]
+        requires = ("celery.worker.consumer.tasks:Tasks",)
+
+        def start(self, parent: Any) -> None:
+            self._timer = parent.timer.call_repeatedly(BEAT_SECONDS, heartbeat.beat)
+            heartbeat.beat()
+
+        def stop(self, parent: Any) -> None:
+            self._timer.cancel()
+
+    return Beat
+
+
+def create_worker(config: WorkerSettings) -> Celery:
+    """The queue, with tasks and a heartbeat."""
+    queue = open_queue(config)
+    add_tasks(queue, config)
+    queue.steps["consumer"].add(_beating(Heartbeat(config.precompute_heartbeat_file)))
+    return queue
+
+
+def main() -> None:
+    """Work until SIGTERM; then finish the task at hand."""
+    config = settings.load(WorkerSettings)
+    logs.configure("worker", config.log_level)
+    keep_logging()
+    worker = create_worker(config).Worker(
+        # Tasks wait for answers and compute nothing, so a thread does. The loop turns meanwhile, and a worker that is
+        # killed leaves nothing behind.
+        pool="threads",
+        concurrency=1,
+        loglevel=config.log_level,
+        quiet=True,
+        without_gossip=True,
+        without_heartbeat=True,
+        without_mingle=True,
+    )
+    worker.start()
+    raise SystemExit(worker.exitcode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""An LLM service that writes what it is told: `POST /tell` gives it the texts of its next answers.
+
+`POST /wait` says how many requests wait for it, by its metrics.
+"""
+
+import os
+from collections import deque
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+
+app = FastAPI()
+texts: deque[str] = deque()
+seen: list[Any] = []
+waiting: list[int] = [0]
+
+
+@app.get("/health/ready")
+async def ready() -> dict[str, str]:
+    return {"status": "ok"}
+
+
+@app.get("/seen")
+async def what_was_seen() -> list[Any]:
+    return seen
+
+
+@app.post("/tell")
+async def tell(request: Request) -> None:
+    texts.clear()
+    seen.clear()
+    texts.extend(await request.json())
+
+
+@app.post("/wait")
+async def wait(request: Request) -> None:
+    waiting[0] = await request.json()
+
+
+@app.get("/metrics")
+async def metrics() -> PlainTextResponse:
+    return PlainTextResponse(f'vllm:num_requests_waiting{{engine="0"}} {waiting[0]}\n')
+
+
+@app.post("/v1/chat/completions")
+async def chat(request: Request) -> Response:
+    """The next text; `500` and `cut` are faults."""
+    seen.append(await request.json())
+    text = texts.popleft()
+    if text == "500":
+        return JSONResponse({"error": {"message": "x"}}, 500)
+    choice = {"message": {"content": text}, "finish_reason": "length" if text == "cut" else "stop"}
+    return JSONResponse({"choices": [choice]})
+
+
+if __name__ == "__main__":
+    uvicorn.run(app, port=int(os.environ["CANNED_PORT"]), log_level="warning")

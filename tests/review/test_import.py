@@ -1,0 +1,97 @@
+"""The command `onecard import`, as a person runs it."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onecard_stack.importing import MOST_LINES, batches
+from tests.review.test_service import made, total, wait_for
+from tests.support import Server, free_port, serving
+
+
+@pytest.fixture
+def door(empty: Server) -> Iterator[Server]:
+    """A gateway in front of an empty review service."""
+    nobody = f"http://127.0.0.1:{free_port()}"
+    others = {"LLM_URL": nobody, "SENTIMENT_URL": nobody, "EMBEDDING_URL": nobody, "CACHE_ENABLED": "false"}
+    with serving("gateway", port_variable="GATEWAY_PORT", env={**others, "REVIEW_URL": empty.url}) as server:
+        yield server
+
+
+def start(door: Server, file: Path) -> "subprocess.Popen[str]":
+    """The command, started in the file's folder."""
+    argv = [sys.executable, "-m", "onecard_stack", "import", file.name]
+    env = {"GATEWAY_PORT": str(door.port), "PATH": "", "PYTHONPATH": ":".join(sys.path), "LANG": "C.UTF-8"}
+    return subprocess.Popen(argv, cwd=file.parent, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process: "subprocess.Popen[str]") -> tuple[int, str]:
+    output, _ = process.communicate(timeout=120)
+    return process.returncode, output
+
+
+def write(path: Path, lines: list[Any]) -> Path:
+    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
+    return path
+
+
+def test_a_file_is_imported_and_its_wrong_lines_are_told(door: Server, empty: Server, tmp_path: Path) -> None:
+    """With their numbers in the file, over several requests; a second run stores nothing."""
+    count = MOST_LINES + 20
+    lines = [*(made(number) for number in range(count)), "no review", made(3, text="다시 갈게요")]
+    file = write(tmp_path / "reviews.jsonl", lines)
+    code, output = finish(start(door, file))
+    assert code == 1
+    assert f"line {count + 1}:" in output
+    assert total(empty) == count
+    # The first line of r-3 is not the last one of its id: it is stored, and then replaced.
+    assert f"{count + 1} stored, 0 were stored already" in output
+    code, output = finish(start(door, write(file, lines[4:count])))
+    assert (code, f"0 stored, {count - 4} were stored already" in output) == (0, True), output
+
+
+def test_an_import_that_is_interrupted_goes_on_where_it_was(door: Server, empty: Server, tmp_path: Path) -> None:
+    """Ctrl-C in the middle: what was stored stays, and is passed over by the next run."""
+    count = 6 * MOST_LINES
+    file = write(tmp_path / "reviews.jsonl", [made(number) for number in range(count)])
+    first = start(door, file)
+    wait_for(lambda: total(empty) >= MOST_LINES or first.poll() is not None, "an import that has begun")
+    first.send_signal(signal.SIGINT)
+    code, output = finish(first)
+    assert code == 130, output
+    there = total(empty)
+    code, output = finish(start(door, file))
+    assert code == 0, output
+    assert total(empty) == count
+    assert there >= MOST_LINES
+
+
+def test_a_key_that_is_missing_is_told_at_once(filled: Server, tmp_path: Path) -> None:
+    """No waiting for what waiting does not mend."""
+    env = {"REVIEW_URL": filled.url, "API_KEY": "0123456789abcdef", "CACHE_ENABLED": "false"}
+    with serving("gateway", port_variable="GATEWAY_PORT", env=env) as door:
+        assert httpx.get(f"{door.url}/health/ready").status_code == 200
+        code, output = finish(start(door, write(tmp_path / "reviews.jsonl", [made(1)])))
+    assert code == 1
+    assert "401" in output
+
+
+@given(st.lists(st.binary(max_size=20).map(lambda text: text.replace(b"\n", b"") + b"\n"), max_size=600))
+def test_batches_hold_every_line_once_under_its_number(lines: list[bytes]) -> None:
+    """In order, none too long."""
+    made_batches = list(batches(lines))
+    assert b"".join(batch.body for batch in made_batches) == b"".join(lines)
+    first = 1
+    for batch in made_batches:
+        assert batch.first == first
+        first += batch.body.count(b"\n")
+        assert batch.body.count(b"\n") <= MOST_LINES

@@ -1,0 +1,233 @@
+"""The store on a real LanceDB, in good weather and bad."""
+
+import asyncio
+import json
+import shutil
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from onecard.errors import Unavailable
+from review_service.errors import StoreDamaged
+from review_service.models_client import Opinion
+from review_service.rows import Filters, Judged, digest_of
+from review_service.schemas import Review
+from review_service.store import Store, open_store
+from review_service.upkeep import MOST_FILES, tend
+
+SIZE = 32
+MODEL = "test/encoder"
+EVERYTHING = Filters()
+
+
+def judged(number: int, **fields: Any) -> Judged:
+    """Review `number`; an odd one is negative."""
+    given = {"review_id": f"r-{number}", "restaurant_id": "a", "text": f"주차가 편해요 {number}", **fields}
+    made = Review.model_validate(given)
+    return Judged(made, digest_of(made), Opinion("negative" if number % 2 else "positive", 0.9))
+
+
+def vectors(count: int, seed: int = 0) -> npt.NDArray[np.float32]:
+    """Unit vectors round a few centres, as those of reviews are."""
+    chance = np.random.default_rng(seed)
+    centres = chance.normal(size=(20, SIZE))
+    made = centres[chance.integers(20, size=count)] + chance.normal(scale=0.4, size=(count, SIZE))
+    return np.asarray(made / np.linalg.norm(made, axis=1, keepdims=True), dtype=np.float32)
+
+
+async def put(store: Store, numbers: Sequence[int], **fields: Any) -> None:
+    await store.upsert([judged(number, **fields) for number in numbers], vectors(len(numbers)), MODEL)
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*"))
+
+
+async def rows(store: Store) -> int:
+    return (await store.read(["review_id"])).num_rows
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where the store lies."""
+    return tmp_path / "reviews"
+
+
+@pytest.fixture
+async def store(folder: Path) -> AsyncIterator[Store]:
+    """An empty store."""
+    async with open_store(str(folder)) as opened:
+        yield opened
+
+
+async def test_an_empty_store_answers(store: Store) -> None:
+    """No table is no error: nothing is found, counted or deleted."""
+    assert await store.nearest(vectors(1)[0], MODEL, EVERYTHING, 5) == []
+    assert await store.matching("주차", EVERYTHING, 5) == []
+    assert (await store.counts("a")).total == 0
+    assert await store.restaurants() == []
+    assert not await store.delete("r-1")
+    await tend(store, 1000)
+
+
+async def test_what_is_stored_twice_is_there_once(store: Store) -> None:
+    """The second time replaces the first, also in another process's eyes."""
+    await put(store, range(10))
+    await put(store, range(10), restaurant_id="b")
+    assert await rows(store) == 10
+    assert ((await store.counts("a")).total, (await store.counts("b")).total) == (0, 10)
+
+
+async def test_a_read_sees_the_write_before_it(store: Store, folder: Path) -> None:
+    """With indexes that lag, here and through another connection; a deletion, too."""
+    await put(store, range(10))
+    await tend(store, 1000)
+    async with open_store(str(folder)) as other:
+        await put(store, [77], text="발렛 주차가 됩니다")
+        for reader in (store, other):
+            assert (await reader.matching("발렛", EVERYTHING, 1))[0].review.review_id == "r-77"
+            found = await reader.nearest(vectors(1)[0], MODEL, EVERYTHING, 11)
+            assert "r-77" in [hit.review.review_id for hit in found]
+        assert await store.delete("r-77")
+        assert await other.matching("발렛", EVERYTHING, 1) == []
+
+
+async def test_filters_hold_for_every_search(store: Store) -> None:
+    """Each alone, with a quote in an id; what has no rating or no date is not let through."""
+    when = datetime(2024, 5, 1, tzinfo=UTC)
+    await put(store, [0], restaurant_id="it's", rating=5.0, created_at=when)
+    await put(store, [1, 2])
+    for filters in (
+        Filters(restaurant_id="it's"),
+        Filters(min_rating=4.5),
+        Filters(since=when),
+        Filters(until=datetime(2025, 1, 1, tzinfo=UTC)),
+        Filters(restaurant_id="it's", sentiment="positive", min_rating=5, since=when),
+    ):
+        for hits in (
+            await store.matching("주차가", filters, 9),
+            await store.nearest(vectors(1)[0], MODEL, filters, 9),
+        ):
+            assert [hit.review.review_id for hit in hits] == ["r-0"]
+    assert await store.matching("주차가", Filters(until=when), 9) == []
+    assert await store.matching("주차가", Filters(restaurant_id="x' OR '1'='1"), 9) == []
+
+
+async def test_counts_equal_a_recount(store: Store) -> None:
+    """Of each restaurant, and in the list of all."""
+    await put(store, range(0, 7), restaurant_name="하나")
+    await put(store, range(7, 10), restaurant_id="b")
+    assert [(c.restaurant_id, c.name, c.positive, c.negative) for c in await store.restaurants()] == [
+        ("a", "하나", 4, 3),
+        ("b", None, 1, 2),
+    ]
+    counts = await store.counts("a")
+    assert (counts.positive, counts.negative) == (4, 3)
+
+
+async def test_an_indexed_search_finds_what_an_exact_one_finds(store: Store) -> None:
+    """At least 95 of 100 of the ten nearest, over clustered vectors."""
+    made = vectors(6000)
+    await store.upsert([judged(number) for number in range(6000)], made, MODEL)
+    await tend(store, 1000)
+    table = await store.table()
+    assert table is not None
+    assert "vector" in [index.columns[0] for index in await table.list_indices()]
+    found = 0
+    for query in vectors(50, seed=0)[:50]:
+        exact = {f"r-{place}" for place in np.argsort(-(made @ query))[:10]}
+        found += len(exact & {hit.review.review_id for hit in await store.nearest(query, MODEL, EVERYTHING, 10)})
+    assert found >= 0.95 * 500
+
+
+async def test_indexes_that_are_lost_cost_nothing(store: Store, folder: Path) -> None:
+    """Their files are gone: searches and writes go on at once, and the indexes are made anew."""
+    await put(store, range(2000))
+    await tend(store, 1000)
+    shutil.rmtree(folder / "reviews.lance" / "_indices")
+    async with open_store(str(folder)) as opened:
+        assert len(await opened.matching("주차가", EVERYTHING, 5)) == 5
+        assert len(await opened.nearest(vectors(1)[0], MODEL, EVERYTHING, 5)) == 5
+        await put(opened, [5000])
+        assert await rows(opened) == 2001
+        await tend(opened, 1000)
+        table = await opened.table()
+        assert table is not None
+        assert len(await table.list_indices()) == 4
+
+
+async def test_a_table_whose_making_was_broken_off_is_made_anew(store: Store, folder: Path) -> None:
+    """A folder with data that no commit names: nothing had been promised."""
+    (folder / "reviews.lance" / "data").mkdir(parents=True)
+    (folder / "reviews.lance" / "data" / "half.lance").write_bytes(b"half")
+    await put(store, range(3))
+    assert await rows(store) == 3
+
+
+@pytest.mark.parametrize("lost", ["_versions/*", "data/*"])
+async def test_a_damaged_table_is_told_and_left_alone(folder: Path, lost: str) -> None:
+    """A torn commit or lost rows: one clear error, without a path, and no file is touched."""
+    async with open_store(str(folder)) as store:
+        await put(store, range(3))
+    for file in (folder / "reviews.lance").glob(lost):
+        file.write_bytes(b"")
+    before = files(folder)
+    with pytest.raises(StoreDamaged) as told:
+        async with open_store(str(folder)) as store:
+            await store.counts("a")
+    assert "/" not in str(told.value.detail)
+    assert files(folder) == before
+
+
+async def test_small_files_are_put_together(store: Store, folder: Path) -> None:
+    """Reviews that come one at a time leave a file each; tending the store leaves few, and every review."""
+    for number in range(MOST_FILES + 2):
+        await put(store, [number])
+    await tend(store, 1000)
+    table = await store.table()
+    assert table is not None
+    assert (await table.stats())["fragment_stats"]["num_fragments"] < MOST_FILES
+    assert await rows(store) == MOST_FILES + 2
+
+
+async def test_the_latest_reviews_come_first(store: Store) -> None:
+    """As many as are asked for; those without a date last."""
+    await put(store, [9])
+    for number in range(4):
+        await put(store, [number], created_at=datetime(2024, 1, 1 + number, tzinfo=UTC))
+    latest = await store.reviews_of(Filters(restaurant_id="a"), 5)
+    assert [review.review_id for review in latest] == ["r-3", "r-2", "r-1", "r-0", "r-9"]
+    assert [review.review_id for review in await store.reviews_of(EVERYTHING, 2)] == ["r-3", "r-2"]
+
+
+async def test_vectors_of_another_model_are_refused(store: Store) -> None:
+    """They cannot be compared, neither in the table nor with it."""
+    await put(store, range(3))
+    with pytest.raises(Unavailable, match="another model"):
+        await store.upsert([judged(4)], vectors(1), "other/encoder")
+    with pytest.raises(Unavailable, match="another model"):
+        await store.nearest(vectors(1)[0], "other/encoder", EVERYTHING, 1)
+    assert await rows(store) == 3
+
+
+async def test_writers_and_the_keeper_of_indexes_get_along(folder: Path) -> None:
+    """Two processes' worth of writers and constant tending: every review is there once."""
+    async with open_store(str(folder)) as one, open_store(str(folder)) as other:
+        await put(one, [0])
+
+        async def write(store: Store, first: int) -> None:
+            for number in range(first, first + 300, 30):
+                await put(store, range(number, number + 30))
+
+        async def keep() -> None:
+            for _ in range(5):
+                await tend(one, 1000)
+
+        await asyncio.gather(write(one, 1), write(other, 151), keep())
+        ids = (await one.read(["review_id"]))["review_id"].to_pylist()
+    assert sorted(ids) == sorted({f"r-{number}" for number in [0, *range(1, 451)]}), json.dumps(ids)
