@@ -51,6 +51,19 @@ def ratios(summary: Summary, ours: str, figure: str) -> dict[str, dict[str, floa
     }
 
 
+def paired(visits: Sequence[Visit], ours: str, other: str, figure: str) -> dict[str, float | None]:
+    """The `figure` of contender `ours` over the other's, by cell: the median of the rounds' ratios.
+
+    What else the machine does for longer than a round then changes both.
+    """
+    found: dict[str, list[float]] = {}
+    rounds = {(visit.contender, visit.cell, visit.round): visit.figures.get(figure) for visit in visits}
+    for (contender, cell, number), mine in rounds.items():
+        if contender == ours and (one := ratio(mine, rounds.get((other, cell, number)))) is not None:
+            found.setdefault(cell, []).append(one)
+    return {cell: rounded(median_of(each)) for cell, each in found.items()}
+
+
 def rounded(value: float | None) -> float | None:
     """To three places."""
     return None if value is None else round(value, 3)

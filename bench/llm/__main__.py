@@ -52,8 +52,8 @@ def measure_all(servers: dict[str, Server], plan: Plan, results: report.Results)
     cells = sum(len(plan.clients_of(name)) for name in servers)
     progress = Progress(plan.rounds * (cells + 1), say)
     for number in range(plan.rounds):
-        for name in rotated([*servers], number):
-            for clients in plan.clients_of(name):
+        for clients in plan.clients:
+            for name in rotated([each for each in servers if clients in plan.clients_of(each)], number):
                 # The same prompts for nobody: vLLM keeps the beginnings of those that it has seen.
                 seed = f"round {number} {name} {clients}"
                 figures = uvloop.run(measure.throughput(servers[name], clients, plan.seconds, seed))
@@ -65,10 +65,10 @@ def measure_all(servers: dict[str, Server], plan: Plan, results: report.Results)
 
 
 def main(
-    round_count: Annotated[int, typer.Option("--rounds", min=1, max=5, help="Visits to each cell.")] = 3,
-    seconds: Annotated[float, typer.Option(min=1, max=20, help="Length of one cell.")] = 12.0,
+    round_count: Annotated[int, typer.Option("--rounds", min=1, max=20, help="Visits to each cell.")] = 9,
+    seconds: Annotated[float, typer.Option(min=1, max=20, help="Length of one cell.")] = 4.0,
     clients: Annotated[str, typer.Option(help="Clients at a time, separated by commas.")] = CLIENTS,
-    pairs: Annotated[int, typer.Option(min=1, max=200, help="Streams in a round, of each.")] = 60,
+    pairs: Annotated[int, typer.Option(min=1, max=200, help="Streams in a round, of each.")] = 20,
     models: Annotated[Path, typer.Option(help="Folder with the stand-in.")] = contenders.MODELS,
     out: Annotated[Path | None, typer.Option(help="Folder for results; bench/results unless --quick.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A look only: one round, 3 s, 1 and 8 clients.")] = False,

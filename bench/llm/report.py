@@ -10,7 +10,7 @@ from bench import files, machine, plot
 from bench.llm.contenders import BEFORE, DIRECT, OURS
 from bench.stats import percentile
 from bench.tables import number, table
-from bench.visits import Visit, medians, ratios, rounded
+from bench.visits import Visit, medians, paired, rounded
 
 RATE = "tokens_per_second"
 
@@ -46,7 +46,7 @@ def as_json(head: Mapping[str, Any], contenders: Mapping[str, str], results: Res
         "machine": dict(head),
         "contenders": dict(contenders),
         "medians": summary,
-        "ratios": ratios(summary, OURS, RATE),
+        "ratios": {f"{OURS}/{DIRECT}": paired(results.visits, OURS, DIRECT, RATE)},
         "over_before": over_before(summary),
         "first_token": first_token_figures(results.first_tokens),
         "visits": [asdict(visit) for visit in results.visits],

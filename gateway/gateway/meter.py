@@ -140,9 +140,9 @@ def _texts(line: bytes) -> Iterator[bytes]:
         event = orjson.loads(line.removeprefix(b"data:"))
         for choice in event["choices"]:
             delta = choice.get("delta") or choice
-            calls = (call["function"]["arguments"] for call in delta.get("tool_calls") or ())
-            said = (delta.get(name) for name in _TEXTS)
-            yield from (text.encode() for text in (*said, *calls) if isinstance(text, str))
+            said = [delta.get(name) for name in _TEXTS]
+            said += [call.get("function", {}).get("arguments") for call in delta.get("tool_calls") or ()]
+            yield from (text.encode() for text in said if isinstance(text, str))
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError, UnicodeEncodeError):
         return  # It is no event of chat or of completions.
 

@@ -20,7 +20,11 @@ log = logs.logger()
 
 class Patience:
     """A time limit on one wait for a replica, which is over early when the replica turns out to be frozen and others
-    are not. As a context, it raises TimeoutError when it is over."""
+    are not.
+
+    Raises:
+        TimeoutError: at the end of the context, if the limit is over.
+    """
 
     def __init__(self, waits: dict[asyncio.Timeout, float], seconds: float) -> None:
         """Wait with all those in `waits`."""
@@ -60,7 +64,7 @@ class Lease:
         self.address = pool.addresses[ticket.replica]
         """Where it is, to go no further than the connection: neither into a log nor into an answer."""
 
-    def patience(self, seconds: float) -> "Patience":
+    def patience(self, seconds: float) -> Patience:
         """A time limit on one wait for the replica."""
         return Patience(self._pool.waits[self.replica], seconds)
 

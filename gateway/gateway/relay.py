@@ -12,7 +12,7 @@ from gateway.calls import RETRY_AFTER_SECONDS, Call, Reply, send
 from gateway.upstreams import Upstream
 from onecard.edge import state_of
 from onecard.errors import BadUpstream, OnecardError, error_body
-from onecard.leaving import connected
+from onecard.leaving import Connected
 
 FORWARDED = frozenset(
     {
@@ -63,7 +63,7 @@ async def relay(
     Raises:
         Unavailable, BadUpstream, DeadlineExceeded: the service is away, broke off, or is silent for too long.
     """
-    with connected(receive):
+    with Connected(receive):
         reply = await send(call or call_of(scope), upstream)
         state_of(scope)["timings"].update(reply.timings)
         if reply.streams:
@@ -86,7 +86,7 @@ class EventStream(StreamingResponse):
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with connected(receive):
+        with Connected(receive):
             await self.stream_response(send)
 
 

@@ -1,6 +1,7 @@
 """Writes that leave together."""
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 MOST_HELD_BYTES = 64 * 1024
@@ -8,7 +9,7 @@ MOST_HELD_BYTES = 64 * 1024
 
 
 class CorkedTransport:
-    """A transport whose small writes of one turn of the event loop leave as one.
+    """A transport whose small writes, up to the event loop's next turn, leave as one.
 
     uvicorn writes an answer's head and its body one after the other, and uvloop would send each at once: two system
     calls, and two packets that wake the client up.
@@ -21,17 +22,31 @@ class CorkedTransport:
         self._held_bytes = 0
 
     def __getattr__(self, name: str) -> Any:
-        """Everything else is the transport's own."""
+        """What does not concern writing is the transport's own."""
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Send `data`, at the end of this turn of the loop at the latest."""
+        """Send `data`, in the loop's next turn at the latest."""
         if not self._held:
             self._loop.call_soon(self._let_go)
         self._held.append(data)
         self._held_bytes += len(data)
         if self._held_bytes > MOST_HELD_BYTES:
             self._let_go()
+
+    def writelines(self, lines: Iterable[bytes]) -> None:
+        """Send all of them."""
+        for line in lines:
+            self.write(line)
+
+    def write_eof(self) -> None:
+        """Send what is held, and say that it was the last."""
+        self._let_go()
+        self._transport.write_eof()
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes that have not left."""
+        return self._held_bytes + self._transport.get_write_buffer_size()
 
     def close(self) -> None:
         """Send what is held, and close."""
@@ -41,4 +56,4 @@ class CorkedTransport:
     def _let_go(self) -> None:
         held, self._held, self._held_bytes = self._held, [], 0
         if held and not self._transport.is_closing():
-            self._transport.write(held[0] if len(held) == 1 else b"".join(held))
+            self._transport.writelines(held)

@@ -17,8 +17,12 @@ class ClientGone(Exception):
     """The client disconnected before its answer ended. The edge records it; nobody is left to be answered."""
 
 
-class connected:
-    """Context that cancels what runs in it when the client disconnects, and raises `ClientGone` then."""
+class Connected:
+    """Context that cancels what runs in it when the client disconnects.
+
+    Raises:
+        ClientGone: at its end, if the client did.
+    """
 
     def __init__(self, receive: Receive) -> None:
         """Take the request's ASGI channel, after its body has been read."""
@@ -53,6 +57,6 @@ class connected:
 
 
 async def while_connected(work: Awaitable[T], receive: Receive) -> T:
-    """The result of `work`, which is cancelled when the client disconnects first. See `connected`."""
-    with connected(receive):
+    """The result of `work`, which is cancelled when the client disconnects first. See `Connected`."""
+    with Connected(receive):
         return await work

@@ -28,6 +28,8 @@ COLLECT_EVERY = 50_000
 """New containers after which the youngest are searched for cycles. Python's 700 are those of two or three requests."""
 KEEP_ALIVE_SECONDS = 75
 """How long an idle connection is kept: longer than clients pool theirs, so that they close first."""
+MOST_FILES = 65_536
+"""Files that a service allows itself to have open, if the system lets it."""
 MAX_HEAD_BYTES = 64 * 1024
 """Most bytes of a request's line and headers that are kept while they are incomplete."""
 
@@ -64,12 +66,17 @@ class GuardedProtocol(HttpToolsProtocol):
     @override
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._send_timer = self._send_timer or self.loop.call_later(self._send_seconds, self._cut_off)
+        self._expect_reading()
 
     @override
     def resume_writing(self) -> None:
         self._read_on()
         super().resume_writing()
+
+    @override
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._expect_reading()  # Closing waits until what is left has been read.
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -126,9 +133,18 @@ class GuardedProtocol(HttpToolsProtocol):
             self._send_timer.cancel()
             self._send_timer = None
 
-    def _cut_off(self) -> None:
+    def _expect_reading(self) -> None:
+        left = self.transport.get_write_buffer_size()
+        if left and self._send_timer is None:
+            self._send_timer = self.loop.call_later(self._send_seconds, self._look_at_reading, left)
+
+    def _look_at_reading(self, before: int) -> None:
+        self._send_timer = None
+        if self.transport.get_write_buffer_size() < before:
+            self._expect_reading()  # It reads, if slowly.
+            return
         log.info("client does not read")
-        self.transport.abort()  # Closing would wait until what is left has been read.
+        self.transport.abort()
 
     def _give_up(self) -> None:
         self._header_timer = None
@@ -156,9 +172,10 @@ def protocol(settings: ServiceSettings) -> Callable[..., GuardedProtocol]:
 
 def _allow_many_files() -> None:
     """A connection is an open file, and a relayed one two; shells and supervisors often allow 1,024."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if most == resource.RLIM_INFINITY else min(MOST_FILES, most)
+    if allowed != resource.RLIM_INFINITY and allowed < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -113,12 +113,12 @@ async def load(gateway: Server, **body: object) -> AsyncIterator[Load]:
 
 
 @contextmanager
-def unread(gateway: Server, path: str, body: dict[str, Any]) -> Iterator[socket.socket]:
+def unread(gateway: Server, path: str, body: dict[str, Any], *, buffer_bytes: int = 4096) -> Iterator[socket.socket]:
     """A client that has asked, and takes nothing that it does not read itself."""
     sent = json.dumps(body).encode()
     head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(sent)}\r\n\r\n"
     with socket.socket() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
         connection.settimeout(20)
         connection.connect(("127.0.0.1", gateway.port))
         connection.sendall(head.encode() + sent)

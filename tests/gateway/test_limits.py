@@ -131,6 +131,7 @@ RESPONSES = b'event: response.completed\ndata: {"response": {"usage": {"total_to
         (EVENTS + b"data: [DONE]\n\n", STREAM, 10 + 2),
         (EVENTS + MANY + b'data: {"choices": [{"text": "012345678"}]}\n\n', STREAM, 10 + 2 + 3 + 2),
         (b'data: {"choices": [{"delta": {"content": ""}}]}\n\ndata: {"choices": 1}\n\n', STREAM, 10 + 2),
+        (b'data: {"choices": [{"delta": {"content": "01234567", "tool_calls": [{"id": "a"}]}}]}\n\n', STREAM, 10 + 2),
         (b'[{"embedding": "' + b"a" * MOST_PARSED_BYTES + b'"}]', b"application/json", 10),
         (b'{"data": "' + b"a" * MOST_PARSED_BYTES + b'", "usage": {"total_tokens": 7}}', b"application/json", 7),
         (b"data: " + b"a" * MOST_PARSED_BYTES + b"\n\n" + LAST, STREAM, 7),
@@ -143,6 +144,7 @@ RESPONSES = b'event: response.completed\ndata: {"response": {"usage": {"total_to
         "stream without",
         "many tokens in an event",
         "odd events",
+        "a tool call that begins",
         "huge",
         "huge with usage",
         "huge event",
@@ -258,6 +260,26 @@ async def test_a_key_far_from_its_limits_waits_for_redis_now_and_then(redis: Red
 
         await eventually(lambda: (told("requests"), told("tokens")) == (b"500", b"1500"))
         assert (await limits.admit(key("far"))).headers["x-ratelimit-remaining-requests"] == str(most - 501)
+
+
+async def test_a_gateway_that_stops_tells_what_it_let_in(redis: Redis) -> None:
+    """However short a moment ago that was."""
+    async with limits_on(redis, Figures(), requests=2 * FAR_REQUESTS) as limits:
+        for _ in range(10):
+            await limits.admit(key("last"))
+    assert redis.command("HGET", "onecard:limits:last:requests", "current").split(b"\r\n")[1] == b"10"
+
+
+@pytest.mark.parametrize("seconds", [1, 61, 121])
+async def test_tokens_count_from_when_they_are_known(seconds: int) -> None:
+    """Also those of an answer that took longer than a minute, or two."""
+    now = 1_000_000.0
+    limits = Limits(Quota(tokens=100), None, LimitsMetrics(Figures().registry), lambda: now)
+    await limits.admit(key("long"))
+    now += seconds
+    limits.spent(key("long"), 200)
+    with pytest.raises(RateLimited):
+        await limits.admit(key("long"))
 
 
 async def test_a_large_limit_is_as_exact_as_a_small_one(redis: Redis) -> None:

@@ -109,6 +109,21 @@ async def test_a_client_that_never_reads_is_cut_off_in_the_end(redis: Redis) -> 
         assert "client does not read" in own.gateway.log()
 
 
+async def test_a_client_that_reads_slowly_gets_all(redis: Redis) -> None:
+    """Much longer than the time limit after which one that does not read is cut off."""
+    size = 8_000_000
+    with (
+        scene(redis, SEND_TIMEOUT_SECONDS="0.5", MAX_BODY_MB="16") as own,
+        unread(own.gateway, CHAT, {"case": "echo", "padding": "x" * size}, buffer_bytes=65_536) as client,
+    ):
+        received = 0
+        while received < size:
+            chunk = client.recv(100_000)
+            assert chunk, f"cut off after {received} bytes"
+            received += len(chunk)
+            await asyncio.sleep(0.03)
+
+
 async def held_back(own: Scene) -> int:
     """Wait until the service can send no more; the bytes that it has sent."""
     sent = [-3, -2, -1]

@@ -23,8 +23,9 @@ from onecard.timings import Timing
 
 LARGEST_BODY_BYTES = 256_000
 """Longer bodies are only relayed: few come twice."""
-LARGEST_ANSWER_BYTES = 1_000_000
-"""Larger answers are not kept: each would push many others out."""
+LARGEST_ANSWER_BYTES = 64_000
+"""Larger answers are not kept: what indexes texts in batches comes once, and would push the LLM's answers out. It is
+three vectors of 768 numbers as text, or eleven as base64."""
 
 
 class Repeats:
@@ -36,8 +37,9 @@ class Repeats:
         """Keep answers of `upstream` for `ttl_seconds` in the memory of `cache`, each under the model that gave it."""
         self._upstream = upstream
         self._kind = kind
-        self._enabled = cache.enabled
-        self._store = Store(cache.in_memory(), kind, KeptCodec(), ttl_seconds)
+        memory = cache.in_memory()
+        self._enabled = memory.enabled
+        self._store = Store(memory, kind, KeptCodec(), ttl_seconds)
 
     async def answer(self, scope: Scope, receive: Receive) -> Response:
         """The answer to a request, as `gateway.relay.relay` gives it; `x-cache` is the encoder's where it was asked.

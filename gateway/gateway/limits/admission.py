@@ -8,8 +8,9 @@ from gateway.limits.window import Window
 from onecard.errors import RateLimited
 
 FAR_REQUESTS = 1_000
+"""A key with at least so many requests left is far from that limit."""
 FAR_TOKENS = 1_000_000
-"""A key with at least so much left is far from its limits."""
+"""And with so many tokens from that: what `MOST_UNTOLD` answers of 31,000 tokens cost."""
 
 Outcome = Literal["admitted", "out_of_requests", "out_of_tokens"]
 

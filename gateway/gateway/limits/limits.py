@@ -76,8 +76,9 @@ class Limits:
         if tokens <= 0:
             return
         self._metrics.spent(key.name, tokens)
-        use, at_ms = self._own.get(key.name, (_UNUSED, 0))
-        self._own[key.name] = Use(use.now_ms, use.requests, use.tokens.plus(tokens)), at_ms
+        # Not into the minute of its admission: an answer may take longer than that counts.
+        use = self._use(key.name)
+        self._own[key.name] = Use(use.now_ms, use.requests, use.tokens.plus(tokens)), use.now_ms
         if self._shared is not None:
             self._shared.spend(key.name, tokens)
 
@@ -107,7 +108,9 @@ async def open_limits(
         return
     channel = Channel("limits", address, metrics, probe=PROBE, alarm=alarm)
     await channel.start()
+    shared = SharedUse(RedisUse(channel))
     try:
-        yield Limits(defaults, SharedUse(RedisUse(channel)), metrics)
+        yield Limits(defaults, shared, metrics)
     finally:
+        await shared.close()
         await channel.close()

@@ -19,7 +19,8 @@ KNOWN_SECONDS = 0.1
 TOLD_SECONDS = 0.02
 """What was let in is told after so long at most."""
 MOST_UNTOLD = 32
-"""So many requests are let in before Redis is told: a small part of `FAR_REQUESTS`, for many gateways."""
+"""So many requests of a key are let in by one gateway before Redis is known to have counted them. With 31 gateways that
+is within `FAR_REQUESTS`."""
 
 
 @dataclass(eq=False)
@@ -31,6 +32,8 @@ class _Line:
     """Those who wait for the next trip."""
     let_in: int = 0
     """Requests that did not wait, and are not yet told."""
+    telling: int = 0
+    """Such requests that Redis is being told of."""
     tokens: int = 0
     """Spent and not yet told."""
     use: Use | None = None
@@ -43,8 +46,9 @@ class _Line:
     @property
     def far(self) -> Use | None:
         """The use, if it is known and far from the limits."""
-        known = self.use is not None and time.monotonic() < self.known_until
-        return self.use if known and self.use is not None and is_far(self.use, self.quota) else None
+        if self.use is None or time.monotonic() >= self.known_until:
+            return None
+        return self.use if is_far(self.use, self.quota) else None
 
 
 class SharedUse:
@@ -60,7 +64,7 @@ class SharedUse:
         """Take one request of the key `name`, or refuse it; None if Redis gives no answer."""
         line = self._lines.setdefault(name, _Line(quota))
         line.quota = quota
-        if line.let_in < MOST_UNTOLD and (use := line.far):
+        if line.let_in + line.telling < MOST_UNTOLD and (use := line.far):
             line.let_in += 1
             line.use = Use(use.now_ms, use.requests.plus(1), use.tokens)
             self._set_off_soon(name, line)
@@ -80,6 +84,13 @@ class SharedUse:
             self._set_off_soon(name, line)
         else:
             self._set_off(name, line)
+
+    async def close(self) -> None:
+        """Tell Redis what it has not been told."""
+        for name, line in self._lines.items():
+            if line.timer is not None:
+                self._set_off(name, line)
+        await self._tasks.finish()
 
     def _set_off(self, name: str, line: _Line) -> None:
         if not line.under_way:
@@ -107,13 +118,13 @@ class SharedUse:
         # Who has left meanwhile is not counted.
         aboard = [decided for decided in line.waiting if not decided.done()]
         tokens, let_in = line.tokens, line.let_in
-        line.waiting, line.tokens, line.let_in = [], 0, 0
+        line.waiting, line.tokens, line.let_in, line.telling = [], 0, 0, let_in
         taken = None
         known_until = time.monotonic() + KNOWN_SECONDS
         try:
             taken = await self._redis.take(name, line.quota, len(aboard), tokens=tokens, let_in=let_in)
         finally:
-            line.use, line.known_until = None, known_until
+            line.use, line.known_until, line.telling = None, known_until, 0
             if taken is not None:
                 use = taken.use
                 line.use = Use(use.now_ms, use.requests.plus(line.let_in), use.tokens.plus(line.tokens))
