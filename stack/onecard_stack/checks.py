@@ -34,6 +34,8 @@ def ports(parts: Iterable[Process]) -> None:
     """
     taken: dict[int, str] = {}
     for part in parts:
+        if not part.port:
+            continue
         variable = PORT_VARIABLES[part.name]
         if other := taken.get(part.port):
             raise CheckError(

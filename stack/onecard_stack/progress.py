@@ -67,5 +67,5 @@ class Progress:
             table.add_column(heading, justify="right" if heading in ("seconds", "port") else "left")
         for row in rows.values():
             state = f"[{_COLOURS.get(row.state, 'yellow')}]{row.state}[/]"
-            table.add_row(row.name, state, f"{self._finished.get(row.name, now):.0f}", str(row.port), row.model)
+            table.add_row(row.name, state, f"{self._finished.get(row.name, now):.0f}", str(row.port or ""), row.model)
         return table

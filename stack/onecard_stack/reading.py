@@ -56,7 +56,8 @@ def show_status(settings: StackSettings, console: Console) -> bool:
     if not states:
         console.print("The stack does not run. 'make up' starts it.")
         return False
-    ready = probe.all_ready(parts)
+    answers = probe.all_ready(parts)
+    ready = {name: answer and name in states and states[name].pid > 0 for name, answer in answers.items()}
     table = Table(box=None, pad_edge=False)
     for heading in ("part", "state", "pid", "up", "port"):
         table.add_column(heading)
@@ -65,7 +66,7 @@ def show_status(settings: StackSettings, console: Console) -> bool:
         running = state is not None and state.pid > 0
         word = "[green]ready[/]" if ready[part.name] else "[yellow]not ready[/]" if running else "[red]stopped[/]"
         pid, age = (str(state.pid), f"{time.time() - state.started:.0f} s") if state and running else ("", "")
-        table.add_row(part.name, word, pid, age, str(part.port))
+        table.add_row(part.name, word, pid, age, str(part.port or ""))
     console.print(table)
     return all(ready.values())
 

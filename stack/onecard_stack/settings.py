@@ -11,6 +11,7 @@ from gateway.settings import GatewaySettings
 from llm_service.settings import LlmSettings
 from onecard.models import Kind
 from onecard.settings import load
+from onecard_runpod.settings import IdleSettings
 from sentiment_service.settings import SentimentSettings
 
 LOOPBACK = "127.0.0.1"
@@ -47,7 +48,7 @@ class Home(BaseSettings):
         return self.onecard_home / "logs"
 
 
-class StackSettings(GatewaySettings, LlmSettings, SentimentSettings, EmbeddingSettings, Home):
+class StackSettings(GatewaySettings, LlmSettings, SentimentSettings, EmbeddingSettings, IdleSettings, Home):
     """Environment variables of the command `onecard`.
 
     The parts' own are included, so that a wrong one shows before anything starts and each default is given once.

@@ -18,6 +18,7 @@ class Process:
     name: str
     argv: tuple[str, ...]
     port: int
+    """Port to listen on; 0: it listens nowhere."""
     host: str = LOOPBACK
     """Address to listen on."""
     environment: dict[str, str] = field(default_factory=dict)
@@ -51,12 +52,19 @@ class Machine:
 
 
 def processes(settings: StackSettings, machine: Machine) -> list[Process]:
-    """The parts, in start order: Redis, encoders, the LLM once they are ready (it measures the card), the gateway."""
+    """The parts, in start order: Redis, encoders, the LLM once they are ready (it measures the card), the gateway.
+
+    In a pod that is to stop itself when it is idle, its watchdog comes last.
+    """
     encoders = [_encoder(kind, settings, machine) for kind in ("sentiment", "embedding")]
     models = [*encoders, _llm(settings, encoders)]
     parts = [*models, _gateway(settings, models)]
     if machine.redis_server is not None and settings.starts_redis:
         parts.insert(0, _redis(settings, machine.redis_server))
+    if settings.idle_stop_minutes is not None and settings.runpod_pod_id is not None:
+        # The gateway's address comes first: it knows when all of them can work.
+        watched = [part.url for part in reversed(parts) if part.name in ("gateway", "llm")]
+        parts.append(Process("watchdog", _python("onecard_runpod.watchdog", *watched), port=0, order=50, health=None))
     return parts
 
 
