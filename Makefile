@@ -1,7 +1,7 @@
 # `make` shows what there is. Everything but `clean` and `down` installs first, if something is new.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install models up demo down status logs plan test lint lock clean \
+.PHONY: help install models up demo down status logs plan test test-compose wheels lint lock clean \
 	bench-encoders bench-overload bench-gateway bench-llm bench-cache bench-redis-faults bench-churn
 
 PYTHON ?= python3.11
@@ -44,6 +44,12 @@ plan: $(STAMP) ## Show how a card's memory is shared; also with GPU_GB=40 CONTEX
 test: $(STAMP) ## Run all tests, against real servers; a part of them with only=tests/stack
 	@$(BIN)/python -m standins train --out .onecard/models
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(only)
+
+wheels: $(STAMP) ## Put torch's CPU build into wheels/, for images that are built where PyTorch's index cannot be reached
+	@$(BIN)/python -m pip download --quiet --no-deps --dest wheels "torch==$$(sed -n 's/^torch==//p' constraints.txt)+cpu"
+
+test-compose: $(STAMP) ## Build the images and run the whole stack in containers, on the CPU, with Docker
+	@ONECARD_TEST_COMPOSE=1 $(BIN)/python -m pytest -n 0 --timeout 3600 tests/compose
 
 lint: $(STAMP) ## Check style, types and layers
 	@$(BIN)/ruff check .

@@ -25,6 +25,10 @@ if _soft < 10_000:
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(10_000, _hard) if _hard > 0 else 10_000, _hard))
 
 
+# They take minutes, and a Docker engine: 'make test-compose' asks for them.
+collect_ignore = [] if os.environ.get("ONECARD_TEST_COMPOSE") else ["compose"]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Two workers: what uses vLLM shares one server on one of them; the whole stack and the rest run on the other."""
     for item in items:

@@ -2,8 +2,7 @@
 # Re-make constraints.txt: resolve what every folder asks for, together, for Linux and Python 3.11.
 set -eu
 cd "$(dirname "$0")/.."
-uv=.venvs/lock/bin/uv
-[ -x "$uv" ] || { .venv/bin/python -m venv .venvs/lock && .venvs/lock/bin/python -m pip install -q uv; }
+uv=.venv/bin/uv
 
 # uv does not read pip's configuration: hand over where pip looks for packages.
 setting() { .venv/bin/python -m pip config list | sed -n "s/^\(global\|install\|:env:\)\.$1='\(.*\)'$/\2/p" | sort -u; }

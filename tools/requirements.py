@@ -1,21 +1,48 @@
-"""Print what every folder's pyproject.toml asks for, extras included, our own distributions left out."""
+"""Print what folders' pyproject.toml ask for, our own distributions left out.
 
+`requirements.py` prints that of all folders with all extras; `requirements.py 'gateway[otlp]'` that of one, with what
+those of ours ask for that it needs.
+"""
+
+import re
+import sys
 import tomllib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def requirements() -> list[str]:
-    """Requirement strings of all folders, sorted, each once."""
-    found: set[str] = set()
-    for path in ROOT.glob("*/pyproject.toml"):
-        project = tomllib.loads(path.read_text())["project"]
-        found.update(project.get("dependencies", []))
-        for extra in project.get("optional-dependencies", {}).values():
-            found.update(extra)
-    return sorted(line for line in found if not line.startswith("onecard-"))
+def requirements(wanted: Iterable[str] = ()) -> list[str]:
+    """Requirement strings of the folders wanted (`gateway[otlp]`), or of all; sorted, each once.
+
+    Raises:
+        KeyError: there is no such folder, or no such extra.
+    """
+    found = _projects()
+    if not wanted:
+        wanted = [f"{name}[{','.join(project.get('optional-dependencies', {}))}]" for name, project in found.items()]
+    return sorted({line for one in wanted for line in _asked(one, found)})
+
+
+def _projects() -> dict[str, dict[str, Any]]:
+    """The `[project]` of every folder, by the folder's name."""
+    return {path.parent.name: tomllib.loads(path.read_text())["project"] for path in ROOT.glob("*/pyproject.toml")}
+
+
+def _asked(wanted: str, found: dict[str, dict[str, Any]]) -> Iterator[str]:
+    name, *extras = re.findall(r"[a-z-]+", wanted)
+    project = found[name]
+    lines = [*project.get("dependencies", [])]
+    for extra in extras:
+        lines += project["optional-dependencies"][extra]
+    for line in lines:
+        if line.startswith("onecard-"):
+            yield from _asked(line.removeprefix("onecard-"), found)
+        else:
+            yield line
 
 
 if __name__ == "__main__":
-    print("\n".join(requirements()))
+    print("\n".join(requirements(sys.argv[1:])))

@@ -5,7 +5,7 @@ Whatever starts the parts reads this one table: supervisord here, and any other 
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from onecard_stack.settings import LOOPBACK, StackSettings, reachable_url
@@ -59,13 +59,12 @@ def processes(settings: StackSettings, machine: Machine) -> list[Process]:
     encoders = [_encoder(kind, settings, machine) for kind in ("sentiment", "embedding")]
     models = [*encoders, _llm(settings, encoders)]
     parts = [*models, _gateway(settings, models)]
-    if machine.redis_server is not None and settings.starts_redis:
-        parts.insert(0, _redis(settings, machine.redis_server))
-    if settings.idle_stop_minutes is not None and settings.runpod_pod_id is not None:
-        # The gateway's address comes first: it knows when all of them can work.
-        watched = [part.url for part in reversed(parts) if part.name in ("gateway", "llm")]
-        parts.append(Process("watchdog", _python("onecard_runpod.watchdog", *watched), port=0, order=50, health=None))
-    return parts
+    watchdog = _watchdog(settings, parts)
+    if machine.redis_server is None or not settings.starts_redis:
+        return [*parts, *watchdog]
+    # The Redis that is started here has no password: one that is meant for another place must not be sent to it.
+    without = [replace(part, environment=part.environment | {"REDIS_PASSWORD": ""}) for part in parts]
+    return [_redis(settings, machine.redis_server), *without, *watchdog]
 
 
 def _python(module: str, *arguments: str) -> tuple[str, ...]:
@@ -161,3 +160,12 @@ def _gateway(settings: StackSettings, models: Sequence[Process]) -> Process:
         order=40,
         stop_seconds=settings.drain_seconds + 5,
     )
+
+
+def _watchdog(settings: StackSettings, parts: Sequence[Process]) -> list[Process]:
+    if settings.idle_stop_minutes is None or settings.runpod_pod_id is None:
+        return []
+    urls = {part.name: part.url for part in parts}
+    # The gateway's comes first: it knows when all of them can work.
+    argv = _python("onecard_runpod.watchdog", urls["gateway"], urls["llm"])
+    return [Process("watchdog", argv, port=0, order=50, health=None)]

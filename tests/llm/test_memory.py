@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from llm_service.launch import PLANNED_BYTES
 from llm_service.on_vllm.memory import memory_metrics
-from onecard.gpu.card import NvmlCard
+from onecard.gpu.card import CardUse, NvmlCard
 
 PLANNED, MEASURED = "onecard_gpu_memory_planned_bytes", "onecard_gpu_memory_measured_bytes"
 
@@ -19,6 +19,10 @@ class FakeCard:
         """Of at least the process that asks."""
         assert processes
         return 700
+
+    def use(self) -> CardUse:
+        """Of all processes."""
+        return CardUse(busy=0.5, used_bytes=800, total_bytes=2000)
 
 
 @pytest.mark.parametrize(("card", "measured"), [(FakeCard(), 700), (None, None)])
@@ -38,6 +42,8 @@ def test_planned_beside_what_the_driver_says(
     assert asked == ["6"]
     assert registry.get_sample_value(PLANNED, {"part": "llm"}) == 1000
     assert registry.get_sample_value(MEASURED, {"part": "llm"}) == measured
+    assert registry.get_sample_value("onecard_gpu_busy_ratio") == (0.5 if card else None)
+    assert registry.get_sample_value("onecard_gpu_card_used_bytes") == (800 if card else None)
 
 
 def test_no_gauge_without_a_card() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from onecard.gpu.card import MIB, NvmlCard, family, parse_smi, total_bytes, visible_card
+from onecard.gpu.card import MIB, CardUse, NvmlCard, family, parse_smi, total_bytes, visible_card
 
 
 class FakeNvml:
@@ -43,7 +43,13 @@ class FakeNvml:
         """An old driver knows only the first version, whose total is without the reserve."""
         if version and self._old:
             raise self.NVMLError
-        return SimpleNamespace(total=24_576, reserved=316) if version else SimpleNamespace(total=24_268)
+        return SimpleNamespace(total=24_576, reserved=316) if version else SimpleNamespace(total=24_268, used=9_000)
+
+    def nvmlDeviceGetUtilizationRates(self, handle: str) -> Any:
+        """Percent; a virtual card does not know."""
+        if self._old:
+            raise self.NVMLError
+        return SimpleNamespace(gpu=37)
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> list[Any]:
         """Whoever computes there."""
@@ -81,6 +87,15 @@ def test_memory_of_processes_is_known_or_absent() -> None:
     assert card.used_bytes({10, 11, 12}) == 500
     assert card.used_bytes({11}) is None
     assert card.used_bytes({99}) is None
+
+
+def test_the_use_of_a_card_is_known_or_absent() -> None:
+    """A share of time and bytes, of all processes."""
+    card, silent = NvmlCard.open("0", FakeNvml()), NvmlCard.open("0", FakeNvml(old=True))
+    assert card is not None
+    assert silent is not None
+    assert card.use() == CardUse(busy=0.37, used_bytes=9_000, total_bytes=24_268)
+    assert silent.use() is None
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,14 @@ def test_every_dependency_is_pinned(requirement: str) -> None:
     assert canonical(name[0]) in {pin.partition("==")[0] for pin in pins()}
 
 
+def test_one_folder_asks_for_what_its_image_needs() -> None:
+    """With what those of ours ask for on which it stands, and nothing of the others."""
+    assert "uvicorn" in requirements(["gateway"])
+    assert "opentelemetry-sdk" in set(requirements(["gateway[otlp]"])) - set(requirements(["gateway"]))
+    assert "torch" not in requirements(["gateway[otlp]"])
+    assert {"torch", "transformers"} <= set(requirements(["sentiment-service"]))
+
+
 def test_pins_are_exact_and_unique() -> None:
     """Each version stands there once, in a form that fits the CPU builds and the CUDA builds alike."""
     names = [pin.partition("==")[0] for pin in pins()]

@@ -76,6 +76,14 @@ def test_no_redis_of_our_own_where_one_is_named() -> None:
     assert "redis" not in table(Machine(cores=1, redis_server=None))
 
 
+def test_a_password_is_for_a_redis_elsewhere() -> None:
+    """The one that is started here has none; the same settings serve Docker's, which has."""
+    ours = table(redis_password="secret")
+    assert {part.environment["REDIS_PASSWORD"] for name, part in ours.items() if name != "redis"} == {""}
+    elsewhere = table(redis_password="secret", redis_host="cache.example")
+    assert not any("REDIS_PASSWORD" in part.environment for part in elsewhere.values())
+
+
 def test_redis_is_bounded_and_writes_nothing() -> None:
     """It is a cache: loopback only, a memory limit, no files."""
     line = " ".join(table(redis_memory_mb=64, redis_port=7000)["redis"].argv)

@@ -1,4 +1,4 @@
-"""Planned against measured memory of vLLM's processes."""
+"""Planned against measured memory of vLLM's processes, and the use of the whole card."""
 
 import os
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from llm_service.launch import PLANNED_BYTES
 from onecard.gpu.card import NvmlCard, family, visible_card
-from onecard.gpu.measured import Measured, MemoryCollector
+from onecard.gpu.measured import CardCollector, Measured, MemoryCollector
 
 
 def memory_metrics(registry: CollectorRegistry, environment: Mapping[str, str] = os.environ) -> None:
@@ -24,3 +24,5 @@ def memory_metrics(registry: CollectorRegistry, environment: Mapping[str, str] =
         return Measured(now=card.used_bytes(family(os.getpid())) if card else None)
 
     registry.register(MemoryCollector("llm", int(planned), measure))
+    if card:
+        registry.register(CardCollector(card.use))

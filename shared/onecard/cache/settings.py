@@ -16,8 +16,11 @@ class RedisSettings(ServiceSettings):
     redis_port: int = Field(default=6379, ge=1, le=65535)
     """Port of Redis."""
 
+    redis_password: SecretStr | None = None
+    """Password of the Redis at that host and port."""
+
     redis_url: SecretStr | None = None
-    """A whole Redis address, in place of host and port."""
+    """A whole Redis address, in place of host, port and password."""
 
     @field_validator("redis_url")
     @classmethod
@@ -30,7 +33,8 @@ class RedisSettings(ServiceSettings):
         """Where Redis is."""
         if self.redis_url is not None:
             return parse_url(self.redis_url.get_secret_value())
-        return Address(host=self.redis_host, port=self.redis_port)
+        password = None if self.redis_password is None else self.redis_password.get_secret_value()
+        return Address(host=self.redis_host, port=self.redis_port, password=password)
 
 
 class CacheSettings(RedisSettings):

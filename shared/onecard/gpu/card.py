@@ -3,6 +3,7 @@
 import importlib
 import subprocess
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,16 @@ def total_bytes(card: str) -> int | None:
     """
     nvml = NvmlCard.open(card)
     return (nvml.total_bytes() if nvml else None) or _ask_smi(card)
+
+
+@dataclass(frozen=True)
+class CardUse:
+    """What all processes together, also those of others, do with a card."""
+
+    busy: float
+    """Share of the last moments in which something was computed, 0 to 1."""
+    used_bytes: int
+    total_bytes: int
 
 
 class NvmlCard:
@@ -59,6 +70,15 @@ class NvmlCard:
             return int(self._nvml.nvmlDeviceGetMemoryInfo(self._handle).total)
         except self._nvml.NVMLError:
             return None
+
+    def use(self) -> CardUse | None:
+        """What happens on the card now; None where the driver does not say."""
+        try:
+            memory = self._nvml.nvmlDeviceGetMemoryInfo(self._handle)
+            percent = self._nvml.nvmlDeviceGetUtilizationRates(self._handle).gpu
+        except self._nvml.NVMLError:
+            return None
+        return CardUse(percent / 100, int(memory.used), int(memory.total))
 
     def used_bytes(self, processes: Collection[int]) -> int | None:
         """What these processes hold on the card, their CUDA contexts included.

@@ -1,4 +1,4 @@
-"""Planned against measured memory of a process, as metrics. torch is imported lazily."""
+"""Planned against measured memory of a process, and the use of the whole card, as metrics. torch is imported lazily."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from typing_extensions import override
 
+from onecard.gpu.card import CardUse
 from onecard.gpu.claim import Claim
 from onecard.gpu.device import Device
 from onecard.models import Kind
@@ -43,6 +44,23 @@ class MemoryCollector(Collector):
             gauge = GaugeMetricFamily(f"onecard_gpu_memory_{name}_bytes", meaning, labels=["part"])
             gauge.add_metric([self._part], value)
             yield gauge
+
+
+class CardCollector(Collector):
+    """Gauges of the whole card. One process of those on it shows them."""
+
+    def __init__(self, measure: Callable[[], CardUse | None]) -> None:
+        self._measure = measure
+
+    @override
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """The interface of prometheus_client."""
+        if use := self._measure():
+            busy = "Share of the last moments in which the card computed something."
+            yield GaugeMetricFamily("onecard_gpu_busy_ratio", busy, use.busy)
+            held = "Held on the card by all processes."
+            yield GaugeMetricFamily("onecard_gpu_card_used_bytes", held, use.used_bytes)
+            yield GaugeMetricFamily("onecard_gpu_card_total_bytes", "Memory of the card.", use.total_bytes)
 
 
 def memory_metrics(registry: CollectorRegistry, claim: Claim, device: Device) -> None:

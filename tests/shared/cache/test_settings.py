@@ -75,7 +75,11 @@ def test_how_long_values_are_kept(kind: CacheKind, seconds: int) -> None:
 
 
 def test_host_and_port_give_way_to_an_address() -> None:
-    """REDIS_URL wins."""
-    both = CacheSettings.model_validate({"redis_host": "a", "redis_port": 1, "redis_url": "redis://b:2"})
+    """REDIS_URL wins, whole."""
+    password = {"redis_password": "secret"}
+    both = CacheSettings.model_validate({"redis_host": "a", "redis_port": 1, "redis_url": "redis://b:2"} | password)
     assert both.redis_address() == Address("b", 2)
-    assert CacheSettings.model_validate({"redis_host": "a", "redis_port": 1}).redis_address() == Address("a", 1)
+    apart = CacheSettings.model_validate({"redis_host": "a", "redis_port": 1})
+    assert apart.redis_address() == Address("a", 1)
+    assert CacheSettings.model_validate(password).redis_address().password == "secret"
+    assert "secret" not in repr(CacheSettings.model_validate(password))

@@ -1,0 +1,22 @@
+"""`python -m onecard.probe PORT`: exit code 0 if the service on this machine's PORT is ready; for health checks."""
+
+import http.client
+import sys
+
+SECONDS = 4.0
+
+
+def ready(port: int) -> bool:
+    """`/health/ready` answers 200 within `SECONDS`."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SECONDS)
+    try:
+        connection.request("GET", "/health/ready")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+if __name__ == "__main__":
+    sys.exit(0 if ready(int(sys.argv[1])) else 1)

@@ -1,0 +1,55 @@
+"""One deployment for all tests of this folder. `make test-compose` runs them; other runs do not collect them."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.compose import bases
+from tests.compose.deployment import BUILT, Deployment, deploy
+from tests.compose.engine import Impossible, compose_command, docker, running_engine
+
+FIGURES = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """The project with its images built, nothing started yet; all of it is removed at the end."""
+    with ExitStack() as closing:
+        try:
+            closing.enter_context(running_engine())
+            compose = compose_command()
+            on_local_base = not bases.can_pull()
+            if on_local_base:
+                bases.make_local()
+        except Impossible as reason:
+            pytest.skip(f"the containers are not tested: {reason}")
+        made = deploy(tmp_path_factory.mktemp("deployment"), compose, on_local_base=on_local_base)
+        made.down(volumes=True)
+        closing.callback(made.down, volumes=True)
+        made.build()
+        yield made
+
+
+@pytest.fixture(scope="session")
+def deployment(project: Deployment, request: pytest.FixtureRequest) -> Deployment:
+    """The running stack. ONECARD_TEST_MODELS names a folder of stand-ins; without it they are trained in there."""
+    if models := os.environ.get("ONECARD_TEST_MODELS"):
+        project.give_models(Path(models).resolve())
+    project.up()
+    sizes = [f"{service} {_megabytes(project, service):.0f} MB" for service in (*BUILT, "redis")]
+    times = [f"{name} {seconds:.0f} s" for name, seconds in project.seconds.items()]
+    request.config.stash[FIGURES] = [f"images: {', '.join(sizes)}", f"times: {', '.join(times)}"]
+    return project
+
+
+def _megabytes(project: Deployment, service: str) -> float:
+    return int(docker("image", "inspect", "--format", "{{.Size}}", project.inspect(service)["Image"])) / 1e6
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Sizes and times, for whoever writes them down."""
+    for line in config.stash.get(FIGURES, []):
+        terminalreporter.write_line(line)

@@ -1,0 +1,75 @@
+"""The compose files, as they are written: nothing is started."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic_settings import BaseSettings
+
+from embedding_service.settings import EmbeddingSettings
+from gateway.settings import GatewaySettings
+from llm_service.settings import LlmSettings
+from sentiment_service.settings import SentimentSettings
+
+ROOT = Path(__file__).parents[2]
+SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+FIXED = {"GATEWAY_PORT", "VLLM_PORT", "SENTIMENT_PORT", "EMBEDDING_PORT"}
+"""Inside, each service has its usual port."""
+NOT_FOR_THEM = {"API_KEY", "ALLOW_NO_KEY"}
+"""Who has no key needs none, and who has one must not do without."""
+
+
+@pytest.mark.parametrize(
+    ("service", "settings"),
+    [
+        ("gateway", GatewaySettings),
+        ("llm", LlmSettings),
+        ("sentiment", SentimentSettings),
+        ("embedding", EmbeddingSettings),
+    ],
+)
+def test_a_service_gets_every_variable_that_it_reads(service: str, settings: type[BaseSettings]) -> None:
+    """What stands in .env has the same effect as without Docker."""
+    read = {name.upper() for name in settings.model_fields}
+    assert read - set(SERVICES[service]["environment"]) - FIXED - NOT_FOR_THEM == set()
+
+
+def test_keys_go_only_to_who_needs_them() -> None:
+    """An encoder that is broken into gives no key of the gateway away."""
+    holders = {name for name, service in SERVICES.items() if "API_KEY" in service.get("environment", {})}
+    assert holders == {"gateway", "llm", "prometheus"}
+    assert "HF_TOKEN" in SERVICES["models"]["environment"]
+    assert not [name for name, service in SERVICES.items() if name != "models" and "HF_TOKEN" in service["environment"]]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_is_contained(service: str) -> None:
+    """No capability, a root file system that is read only, bounded logs, an image that is pinned or built here."""
+    found = SERVICES[service]
+    assert found["cap_drop"] == ["ALL"]
+    assert found["read_only"]
+    assert found["security_opt"] == ["no-new-privileges:true"]
+    assert found["logging"]["options"] == {"max-size": "10m", "max-file": "4"}
+    assert "build" in found or ":" in found["image"]
+
+
+def test_one_card_for_the_three_that_run_models() -> None:
+    """And for nobody where the CPU's file is named."""
+    on_card = yaml.safe_load((ROOT / "compose.override.yaml").read_text())["services"]
+    reserved = {name: one["deploy"]["resources"]["reservations"]["devices"] for name, one in on_card.items()}
+    assert set(reserved) == {"sentiment", "embedding", "llm"}
+    assert len({str(devices) for devices in reserved.values()}) == 1
+    assert "deploy" not in (ROOT / "compose.cpu.yaml").read_text()
+
+
+def test_images_that_share_a_layer_are_built_alike() -> None:
+    """The stage of the packages is word for word the same, or torch would be installed, and kept, three times."""
+    files = [ROOT / name / "Dockerfile" for name in ("sentiment-service", "embedding-service", "stack")]
+    stages = [path.read_text().partition("FROM ${BASE} AS packages")[2].partition("FROM")[0] for path in files]
+    assert stages[0] == stages[1] == stages[2]
+
+
+def test_no_file_has_a_top_level_name() -> None:
+    """docker-compose 1.29 refuses it."""
+    assert not [path for path in ROOT.glob("compose*.yaml") if "name" in yaml.safe_load(path.read_text())]
