@@ -97,6 +97,13 @@ def test_the_same_variables(name: str, compose: dict[str, Any], table: dict[str,
         assert fixed[variable] == table[name].environment[variable]
 
 
+def test_what_comes_from_env_is_read(compose: dict[str, Any]) -> None:
+    """A variable that is handed on to a service is one of `.env.example`."""
+    handed_on = {name for one in compose.values() for name, text in one["environment"].items() if text is None}
+    listed = set(re.findall(r"^#([A-Z0-9_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    assert handed_on <= listed
+
+
 def test_a_container_has_as_long_to_end(compose: dict[str, Any], table: dict[str, Process]) -> None:
     """What the table allows for draining, a container gets at least."""
     for name, part in table.items():
