@@ -31,13 +31,13 @@ def read() -> PodSettings:
 
 
 def the_pod(api: Api, settings: PodSettings, given: str | None) -> str:
-    """The id that was given, else RUNPOD_POD_ID, else that of the only pod with our name.
+    """The id that was given, else that of the only pod with our name.
 
     Raises:
         PodError: there is no such pod, or several.
     """
-    if given or settings.runpod_pod_id:
-        return given or settings.runpod_pod_id or ""
+    if given:
+        return given
     found = [str(pod["id"]) for pod in api.pods() if pod["name"] == settings.pod_name]
     if len(found) != 1:
         name = settings.pod_name
@@ -92,6 +92,8 @@ def create(dry_run: bool, ssh: bool) -> None:
         if dry_run:
             click.echo(json.dumps(request.without_secrets(bodies[0][1]), indent=2, ensure_ascii=False))
             return
+        if any(pod["name"] == settings.pod_name for pod in api.pods()):
+            raise PodError(f"There is a pod named '{settings.pod_name}' already. For another one, set POD_NAME.")
         pod, card = first_accepted(api, bodies)
     click.echo(created(str(pod["id"]), card, None if own_key else api_key, environment))
 

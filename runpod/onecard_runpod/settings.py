@@ -27,7 +27,7 @@ class IdleSettings(BaseSettings):
     """A pod that nobody has asked anything for so long stops itself. Default: it runs until somebody stops it."""
 
     runpod_pod_id: str | None = None
-    """The pod that is meant; RunPod sets it inside a pod."""
+    """The pod that this is; RunPod sets it inside a pod."""
 
 
 class ApiSettings(BaseSettings):

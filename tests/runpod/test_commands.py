@@ -38,6 +38,13 @@ def test_a_card_that_is_gone_means_the_next_one(runpod: RunPod, pod_command: Com
     assert "no instances currently available" in done.stderr
 
 
+def test_nobody_pays_for_a_second_pod_by_mistake(runpod: RunPod, pod_command: Command) -> None:
+    """A name is for one pod; the outcome of a request that was lost on its way is seen there, too."""
+    runpod.add_pod("abc", "EXITED")
+    assert "There is a pod named 'onecard' already" in pod_command("create").stderr
+    assert not runpod.bodies(*CREATE)
+
+
 def test_no_card_at_all_says_why(runpod: RunPod, pod_command: Command) -> None:
     """The last reason is told: it may be a rule that every card breaks."""
     runpod.sold_out = {one["id"] for one in runpod.catalog}
@@ -60,7 +67,8 @@ def test_a_network_volume_decides_the_data_center(runpod: RunPod, pod_command: C
 
 def test_the_new_key_is_shown_once_and_sent(runpod: RunPod, pod_command: Command) -> None:
     """The key that the pod gets is the one that is printed; each pod has another."""
-    shown = [re.search(r"API_KEY=(\S{32,})", pod_command("create").stdout) for _ in range(2)]
+    said = [pod_command("create", POD_NAME=name).stdout for name in ("one", "two")]
+    shown = [re.search(r"API_KEY=(\S{32,})", text) for text in said]
     sent = [body["env"]["API_KEY"] for body in runpod.bodies(*CREATE)]
     assert [match and match[1] for match in shown] == sent
     assert len(set(sent)) == 2
