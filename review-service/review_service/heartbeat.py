@@ -1,5 +1,9 @@
-"""A file that a process without a port touches while it works, for whoever watches over it."""
+"""A file that a process without a port touches while it works, for whoever watches over it.
 
+`python -m review_service.heartbeat FILE`: exit code 0 if the process that touches FILE works; for health checks.
+"""
+
+import sys
 import time
 from pathlib import Path
 
@@ -30,3 +34,7 @@ def alive(path: Path) -> bool:
         return time.time() - path.stat().st_mtime < STALE_SECONDS
     except OSError:
         return False
+
+
+if __name__ == "__main__":
+    sys.exit(0 if alive(Path(sys.argv[1])) else 1)

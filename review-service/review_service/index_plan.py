@@ -4,7 +4,7 @@ The index is an inverted file (IVF) over RaBitQ codes, one bit for each dimensio
 again by whole vectors. The store builds it as `lancedb.index.IvfRq(distance_type="cosine", **training(rows))`, and asks
 with `.nprobes(PROBES).refine_factor(REFINE)`.
 
-The figures come from measurements of LanceDB 0.40 on two cores: docs/decisions/0013-vectors-in-ivf-rabitq.md.
+The figures come from measurements of LanceDB 0.40 on two cores: docs/decisions/0016-vectors-in-ivf-rabitq.md.
 """
 
 import math

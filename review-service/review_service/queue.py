@@ -4,6 +4,9 @@ A message is taken off the queue when its task is done (late acknowledgement). I
 Redis still has it, and after `VISIBILITY_SECONDS` another worker gets it. Tasks are written to be done twice.
 """
 
+import ssl
+from urllib.parse import quote, urlencode
+
 from celery import Celery, signals
 
 from onecard.cache.address import Address
@@ -23,7 +26,7 @@ _PATIENCE_SECONDS = 5.0
 
 def open_queue(settings: RedisSettings) -> Celery:
     """The queue; connects when it is used. Tasks are added by who works on them."""
-    queue = Celery("onecard", broker=_broker(settings), set_as_current=False, fixups=[])
+    queue = Celery("onecard", broker=_broker(settings.redis_address()), set_as_current=False, fixups=[])
     queue.conf.update(
         accept_content=["json"],
         broker_connection_max_retries=None,
@@ -57,10 +60,19 @@ def _as_it_is(**_: object) -> None:
     """Logging is set up."""
 
 
-def _broker(settings: RedisSettings) -> str:
-    if settings.redis_url is not None:
-        url = settings.redis_url.get_secret_value()
-        return url.replace("unix://", "redis+socket://", 1) if url.startswith("unix://") else url
-    address: Address = settings.redis_address()
+def _broker(address: Address) -> str:
+    """The cache's Redis, as Celery's connections read it: also its certificate is checked as the cache checks it."""
+    login = ""
+    if address.username or address.password:
+        login = f"{quote(address.username or '', safe='')}:{quote(address.password or '', safe='')}@"
+    if address.unix_path is not None:
+        return f"redis+socket://{login}{quote(address.unix_path)}?virtual_host={address.database}"
     host = f"[{address.host}]" if ":" in address.host else address.host
-    return f"redis://{host}:{address.port}/{address.database}"
+    server = f"{login}{host}:{address.port}/{address.database}"
+    return f"rediss://{server}?{_certificates(address)}" if address.tls else f"redis://{server}"
+
+
+def _certificates(address: Address) -> str:
+    required = address.certificates is ssl.CERT_REQUIRED
+    query = {"ssl_cert_reqs": address.certificates.name, "ssl_check_hostname": str(required).lower()}
+    return urlencode(query | ({"ssl_ca_certs": address.ca_file} if address.ca_file else {}))

@@ -16,7 +16,7 @@ from onecard_stack.settings import StackSettings, read, read_home
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-PARTS = ("gateway", "llm", "sentiment", "embedding", "review", "worker", "schedule", "redis")
+PARTS = ("gateway", "llm", "sentiment", "embedding", "review", "worker", "schedule", "redis", "watchdog")
 INTERRUPTED = 130
 
 
@@ -66,6 +66,22 @@ def up() -> None:
     settings = read()
     Stack(settings, console()).up()
     click.echo(reading.how_to_call(settings))
+
+
+@main.command()
+@guarded
+def run() -> None:
+    """Start everything, print all logs, and stop it at SIGTERM or Ctrl-C: what a container runs."""
+    from onecard_stack.stack import Stack
+
+    settings = read()
+    stack = Stack(settings, console())
+    stack.up()
+    click.echo(reading.how_to_call(settings))
+    try:
+        reading.print_logs(settings.log_folder, [part.name for part in stack.parts], lines=40, follow=True)
+    except KeyboardInterrupt:
+        stack.stop_again("Everything has been stopped.")
 
 
 @main.command()

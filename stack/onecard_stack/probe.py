@@ -12,9 +12,11 @@ SECONDS = 2.0
 
 
 def ready(part: Process) -> bool:
-    """The part can do its work now."""
+    """The part can do its work now; of one that listens nowhere and has no heartbeat, supervisord alone knows."""
     if part.heartbeat is not None:
         return alive(part.heartbeat)
+    if not part.port:
+        return True
     if part.health is None:
         return _pong(part.port)
     try:

@@ -56,7 +56,8 @@ def show_status(settings: StackSettings, console: Console) -> bool:
     if not states:
         console.print("The stack does not run. 'make up' starts it.")
         return False
-    ready = probe.all_ready(parts)
+    answers = probe.all_ready(parts)
+    ready = {name: answer and name in states and states[name].pid > 0 for name, answer in answers.items()}
     table = Table(box=None, pad_edge=False)
     for heading in ("part", "state", "pid", "up", "port"):
         table.add_column(heading)

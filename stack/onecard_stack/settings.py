@@ -11,6 +11,7 @@ from gateway.settings import GatewaySettings
 from llm_service.settings import LlmSettings
 from onecard.models import Kind
 from onecard.settings import load
+from onecard_runpod.settings import IdleSettings
 from review_service.settings import WorkerSettings
 from sentiment_service.settings import SentimentSettings
 
@@ -48,7 +49,9 @@ class Home(BaseSettings):
         return self.onecard_home / "logs"
 
 
-class StackSettings(GatewaySettings, LlmSettings, SentimentSettings, EmbeddingSettings, WorkerSettings, Home):
+class StackSettings(
+    GatewaySettings, LlmSettings, SentimentSettings, EmbeddingSettings, WorkerSettings, IdleSettings, Home
+):
     """Environment variables of the command `onecard`.
 
     The parts' own are included, so that a wrong one shows before anything starts and each default is given once.

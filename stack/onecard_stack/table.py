@@ -18,7 +18,7 @@ class Process:
     name: str
     argv: tuple[str, ...]
     port: int
-    """0: it listens nowhere."""
+    """Port to listen on; 0: it listens nowhere."""
     host: str = LOOPBACK
     """Address to listen on."""
     environment: dict[str, str] = field(default_factory=dict)
@@ -55,17 +55,21 @@ class Machine:
 
 def processes(settings: StackSettings, machine: Machine) -> list[Process]:
     """The parts, in start order: Redis, encoders, the LLM once they are ready (it measures the card), those that call
-    them."""
+    them.
+
+    In a pod that is to stop itself when it is idle, its watchdog comes last.
+    """
     encoders = [_encoder(kind, settings, machine) for kind in ("sentiment", "embedding")]
     models = [*encoders, _llm(settings, encoders)]
     review = _review(settings, models)
     precompute = [_precompute(name, settings, [*models, review]) for name in ("worker", "schedule")]
     parts = [*models, review, *precompute, _gateway(settings, [*models, review])]
+    watchdog = _watchdog(settings, parts)
     if machine.redis_server is None or not settings.starts_redis:
-        return parts
+        return [*parts, *watchdog]
     # The Redis that is started here has no password: one that is meant for another place must not be sent to it.
     without = [replace(part, environment=part.environment | {"REDIS_PASSWORD": ""}) for part in parts]
-    return [_redis(settings, machine.redis_server), *without]
+    return [_redis(settings, machine.redis_server), *without, *watchdog]
 
 
 def _python(module: str, *arguments: str) -> tuple[str, ...]:
@@ -180,7 +184,7 @@ def _precompute(name: str, settings: StackSettings, parts: Sequence[Process]) ->
         _python(f"review_service.{name}"),
         port=0,
         environment={"PRECOMPUTE_HEARTBEAT_FILE": str(heartbeat), **_addresses(settings, parts)},
-        order=37,
+        order=40,
         # For the task at hand. One that takes longer is done again after the next start.
         stop_seconds=settings.drain_seconds + 5,
         health=None,
@@ -199,3 +203,12 @@ def _gateway(settings: StackSettings, parts: Sequence[Process]) -> Process:
         order=40,
         stop_seconds=settings.drain_seconds + 5,
     )
+
+
+def _watchdog(settings: StackSettings, parts: Sequence[Process]) -> list[Process]:
+    if settings.idle_stop_minutes is None or settings.runpod_pod_id is None:
+        return []
+    urls = {part.name: part.url for part in parts}
+    # The gateway's comes first: it knows when all of them can work.
+    argv = _python("onecard_runpod.watchdog", urls["gateway"], urls["llm"])
+    return [Process("watchdog", argv, port=0, order=50, health=None)]

@@ -1,6 +1,11 @@
-"""The queue in the cache's Redis: as the stack starts it, full."""
+"""The queue in the cache's Redis: as the stack starts it, full; behind a password; over TLS."""
 
+import ssl
 from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from redis import Redis as Client
 
 from onecard.cache.settings import RedisSettings
 from onecard_stack.settings import StackSettings
@@ -10,6 +15,8 @@ from tests.shared.cache.support import Figures, cache_on, eventually, running_re
 
 TASKS = 5
 VALUE = b"x" * 50_000
+PASSWORD = "a@b:c/d%41#e?f+g&h;i"
+QUOTED = quote(PASSWORD, safe="")
 
 
 async def test_a_full_cache_pushes_no_task_out(tmp_path: Path) -> None:
@@ -34,3 +41,44 @@ async def test_a_full_cache_pushes_no_task_out(tmp_path: Path) -> None:
         queue.send_task(PLAN)
         assert b"evicted_keys:0\r" not in redis.command("INFO", "stats")
         assert redis.command("LLEN", PREFIX + QUEUE) == b":%d\r\n" % (TASKS + 1)
+
+
+@pytest.mark.parametrize("given", ["parts", "url", "socket"])
+def test_the_queue_is_where_the_cache_is(given: str, tmp_path: Path) -> None:
+    """However the address is given: with any character in the password, in another database, at a socket."""
+    path = tmp_path / "redis.sock"
+    with running_redis(tmp_path, "--requirepass", PASSWORD, "--unixsocket", str(path)) as redis:
+        settings, database = {
+            "parts": (RedisSettings(redis_port=redis.port, redis_password=PASSWORD), 0),
+            "url": (RedisSettings(redis_url=f"redis://:{QUOTED}@127.0.0.1:{redis.port}/3"), 3),
+            "socket": (RedisSettings(redis_url=f"unix://:{QUOTED}@{path}?db=3"), 3),
+        }[given]
+        open_queue(settings).send_task(PLAN)
+        with Client(port=redis.port, password=PASSWORD, db=database) as client:
+            assert client.llen(PREFIX + QUEUE) == 1
+
+
+@pytest.mark.parametrize(
+    ("query", "checked"),
+    [
+        ("", {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True}),
+        ("?ssl_cert_reqs=none", {"ssl_cert_reqs": ssl.CERT_NONE, "ssl_check_hostname": False}),
+        (
+            "?ssl_ca_certs=/etc/own.pem",
+            {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True, "ssl_ca_certs": "/etc/own.pem"},
+        ),
+    ],
+)
+def test_over_tls_the_certificate_is_checked_as_the_cache_checks_it(query: str, checked: dict[str, object]) -> None:
+    """Celery's own default is to check nothing."""
+    queue = open_queue(RedisSettings(redis_url=f"rediss://user:{QUOTED}@cache.example{query}"))
+    connection = queue.connection_for_write()
+    assert (connection.hostname, connection.userid, connection.password) == ("cache.example", "user", PASSWORD)
+    assert connection.ssl == checked
+
+
+def test_no_password_in_what_the_queue_says_of_itself() -> None:
+    """Celery logs the address when it connects, and when it cannot."""
+    queue = open_queue(RedisSettings(redis_password=PASSWORD))
+    assert PASSWORD not in queue.connection_for_write().as_uri()
+    assert QUOTED not in queue.connection_for_write().as_uri()

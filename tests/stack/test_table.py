@@ -129,3 +129,13 @@ def test_a_part_may_finish_what_it_accepted() -> None:
     """It is killed only after its own time for draining."""
     parts = table(drain_seconds=40)
     assert all(parts[name].stop_seconds > 40 for name in ("gateway", "review", "llm", "sentiment", "embedding"))
+
+
+def test_the_watchdog_is_there_where_a_pod_is_to_stop_itself() -> None:
+    """Last, and told where the gateway and the LLM service are; on other machines there is nothing to stop."""
+    pod = {"idle_stop_minutes": 30, "runpod_pod_id": "abc"}
+    watchdog = list(table(**pod, gateway_port=9000).values())[-1]
+    assert (watchdog.name, watchdog.port) == ("watchdog", 0)
+    assert watchdog.argv[-2:] == ("http://127.0.0.1:9000", "http://127.0.0.1:8001")
+    for name in pod:
+        assert "watchdog" not in table(**{name: pod[name]})

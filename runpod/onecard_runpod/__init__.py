@@ -1,0 +1,1 @@
+"""Onecard on RunPod: renting, watching and stopping a pod."""

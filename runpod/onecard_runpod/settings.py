@@ -1,0 +1,93 @@
+"""What the command line and the watchdog read."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from onecard.settings import ADDRESSES, ServiceSettings
+from onecard_runpod.errors import PodError
+
+CARDS_24_GB = (
+    "NVIDIA GeForce RTX 3090",
+    "NVIDIA GeForce RTX 4090",
+    "NVIDIA RTX A5000",
+    "NVIDIA L4",
+    "NVIDIA A30",
+)
+
+
+class IdleSettings(BaseSettings):
+    """When a pod stops itself."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
+
+    idle_stop_minutes: float | None = Field(default=None, gt=0)
+    """A pod that nobody has asked anything for so long stops itself. Default: it runs until somebody stops it."""
+
+    runpod_pod_id: str | None = None
+    """The pod that this is; RunPod sets it inside a pod."""
+
+
+class ApiSettings(BaseSettings):
+    """How RunPod's API is called."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
+
+    runpod_api_key: SecretStr | None = None
+    """Key of RunPod's API; inside a pod RunPod sets one that is good for this pod."""
+
+    runpod_api_key_file: Path | None = None
+    """File that holds the key, in place of the variable."""
+
+    runpod_api_url: str = "https://api.runpod.io"
+    """Address of the API."""
+
+    @property
+    def key(self) -> str:
+        """The key, from wherever it is.
+
+        Raises:
+            PodError: there is none.
+        """
+        if self.runpod_api_key is not None:
+            return self.runpod_api_key.get_secret_value()
+        if self.runpod_api_key_file is None:
+            raise PodError("There is no key: set RUNPOD_API_KEY, or RUNPOD_API_KEY_FILE to a file that holds it.")
+        try:
+            key = self.runpod_api_key_file.expanduser().read_text().strip()
+        except (OSError, ValueError):
+            raise PodError("RUNPOD_API_KEY_FILE cannot be read. Set it to a text file that holds the key.") from None
+        if not key:
+            raise PodError("RUNPOD_API_KEY_FILE is empty. Write the key into it.")
+        return key
+
+
+class PodSettings(ApiSettings, IdleSettings):
+    """What `onecard-pod` reads."""
+
+    pod_name: str = Field(default="onecard", min_length=1)
+    """Name of the pod."""
+
+    pod_image: str | None = None
+    """Image of the pod, made from runpod/Dockerfile, in a registry that RunPod reaches."""
+
+    pod_registry_id: str | None = None
+    """RunPod's id of the registry's credentials, where the image is not public."""
+
+    pod_gpus: Annotated[tuple[str, ...], *ADDRESSES, Field(min_length=1)] = CARDS_24_GB
+    """RunPod's ids of the cards that will do, separated by commas; the cheapest that can be had is taken."""
+
+    pod_volume_id: str | None = None
+    """Network volume for the models. Default: storage on the pod's own host, which is lost with the pod."""
+
+    pod_volume_gb: int = Field(default=50, ge=10)
+    """Size of that storage, in GB."""
+
+    pod_disk_gb: int = Field(default=20, ge=1)
+    """Size of the pod's own disk, in GB; what is on it is lost when the pod stops."""
+
+
+class WatchdogSettings(ApiSettings, IdleSettings, ServiceSettings):
+    """What the watchdog reads."""

@@ -1,0 +1,115 @@
+"""The pod's image as one container, on this machine's network: there the double of RunPod's API is, too."""
+
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from tests.compose.bases import LOCAL, ROOT
+from tests.compose.engine import docker
+from tests.runpod.double import RunPod
+from tests.support import LLM, free_port
+
+IMAGE = "onecard-test-pod"
+VOLUME = "onecard-test-workspace"
+NAME = "onecard-test-pod"
+START_SECONDS = 600
+POD_KEY = "rpa_POD0123456789"
+POD_ID = "abc"
+IDLE_MINUTES = "0.1"
+PORTS = ("GATEWAY_PORT", "VLLM_PORT", "SENTIMENT_PORT", "EMBEDDING_PORT", "REDIS_PORT")
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A running container, and the API that it may call."""
+
+    runpod: RunPod
+    key: str = field(default_factory=lambda: secrets.token_hex(24))
+    ports: dict[str, int] = field(default_factory=lambda: {name: free_port() for name in PORTS})
+
+    def url(self, variable: str = "GATEWAY_PORT") -> str:
+        """The address of the part whose port `variable` is."""
+        return f"http://127.0.0.1:{self.ports[variable]}"
+
+    def execute(self, *argv: str) -> str:
+        """Run a command in the container, as root."""
+        return docker("exec", NAME, *argv)
+
+    def log(self) -> str:
+        """What RunPod would show."""
+        return docker("logs", NAME)
+
+    def sentiment(self) -> httpx.Response:
+        """A request that is computed."""
+        headers = {"authorization": f"Bearer {self.key}", "cache-control": "no-cache"}
+        return httpx.post(f"{self.url()}/v1/sentiment", json={"input": "국물이 진해요"}, headers=headers, timeout=60)
+
+    def ready(self) -> bool:
+        """All parts can work."""
+        try:
+            return httpx.get(f"{self.url()}/health/ready", timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def wait_ready(self) -> None:
+        """Wait until all parts can work."""
+        deadline = time.monotonic() + START_SECONDS
+        while not self.ready():
+            assert docker("inspect", "--format", "{{.State.Running}}", NAME).strip() == "true", self.log()[-4000:]
+            assert time.monotonic() < deadline, self.log()[-4000:]
+            time.sleep(1)
+
+    def start(self) -> None:
+        """Start the container on the volume, with what RunPod sets in a pod."""
+        own = {
+            **{name: str(port) for name, port in self.ports.items()},
+            "API_KEY": self.key,
+            "HF_HUB_OFFLINE": "true",
+            "LLM_MODEL": LLM,
+            "LLM_MAX_SEQS": "16",
+            "IDLE_STOP_MINUTES": IDLE_MINUTES,
+            "RUNPOD_API_URL": self.runpod.url,
+            "RUNPOD_API_KEY": POD_KEY,
+            "RUNPOD_POD_ID": POD_ID,
+        }
+        settings = [argument for name, value in own.items() for argument in ("--env", f"{name}={value}")]
+        place = ("--network", "host", "--shm-size", "1g", "--volume", f"{VOLUME}:/workspace")
+        docker("run", "--detach", "--name", NAME, *place, *settings, IMAGE)
+
+
+def build(*, on_local_base: bool) -> None:
+    """Build the image for a CPU."""
+    base = ("--build-arg", f"BASE={LOCAL}") if on_local_base else ()
+    docker("build", *base, "--file", str(ROOT / "runpod" / "cpu.Dockerfile"), "--tag", IMAGE, str(ROOT))
+
+
+@contextmanager
+def running(runpod: RunPod) -> Iterator[Pod]:
+    """A pod that is ready; it and its volume are removed at the end.
+
+    ONECARD_TEST_MODELS names a folder of stand-ins; without it they are trained in there.
+    """
+    _remove()
+    runpod.keys = {POD_KEY}
+    runpod.add_pod(POD_ID, "RUNNING")
+    pod = Pod(runpod)
+    try:
+        if models := os.environ.get("ONECARD_TEST_MODELS"):
+            mounts = ("--volume", f"{VOLUME}:/workspace", "--volume", f"{Path(models).resolve()}:/given:ro")
+            docker("run", "--rm", "--entrypoint", "cp", *mounts, IMAGE, "-r", "/given", "/workspace/models")
+        pod.start()
+        pod.wait_ready()
+        yield pod
+    finally:
+        _remove()
+
+
+def _remove() -> None:
+    docker("rm", "--force", NAME, check=False)
+    docker("volume", "rm", "--force", VOLUME, check=False)

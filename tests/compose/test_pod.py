@@ -1,0 +1,157 @@
+"""The pod's image: the same suite as the containers, what it opens, what it survives, how it ends."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import openai
+import psutil
+import pytest
+
+from tests.compose import bases
+from tests.compose import pod as pods
+from tests.compose.engine import Impossible, docker, running_engine
+from tests.compose.pod import NAME, POD_ID, POD_KEY, PORTS, Pod
+from tests.compose.test_llm_contract import (  # noqa: F401
+    Deployed,
+    test_a_chat_stream_is_the_answer_in_pieces_then_usage_then_done,
+    test_a_seed_repeats_and_n_gives_choices,
+    test_a_stop_string_ends_the_text_before_it,
+    test_an_unknown_model_is_not_found,
+    test_both_names_of_the_limit_hold,
+    test_chat_answers_under_the_models_own_name,
+    test_completions_take_texts_and_token_ids,
+    test_generate_goes_on_with_a_raw_prompt,
+    test_health_needs_no_key_and_metrics_count_tokens,
+    test_the_key_is_required,
+    test_the_model_list_names_the_stand_in,
+    test_the_request_id_comes_back,
+    test_the_sdk_reads_streams,
+    test_tokenize_and_detokenize_are_inverse,
+)
+from tests.encoders.test_embedding import (  # noqa: F401
+    reviews,
+    test_dimensions_cut_and_renormalise,
+    test_the_sdk_default_is_base64_and_equals_float,
+    test_vectors_have_unit_length,
+)
+from tests.llm.conftest import Target
+from tests.runpod import double
+from tests.support import LLM
+
+RECOVERY_SECONDS = 120
+KILL_SECONDS = 5
+"""After so long RunPod kills what is left."""
+
+
+@pytest.fixture(scope="module")
+def pod() -> Iterator[Pod]:
+    """A running pod."""
+    try:
+        with running_engine():
+            on_local_base = not bases.can_pull()
+            if on_local_base:
+                bases.make_local()
+            pods.build(on_local_base=on_local_base)
+            with double.running() as runpod, pods.running(runpod) as made:
+                yield made
+    except Impossible as reason:
+        pytest.skip(f"the pod's image is not tested: {reason}")
+
+
+@pytest.fixture(scope="module", params=["GATEWAY_PORT", "VLLM_PORT"], ids=["gateway", "direct"])
+def target(pod: Pod, request: pytest.FixtureRequest) -> Target:
+    """vLLM, through the gateway and directly."""
+    engine: Any = SimpleNamespace(url=pod.url("VLLM_PORT"))
+    return Deployed("vllm", pod.url(request.param), engine, pod.key)
+
+
+@pytest.fixture(scope="module")
+def sdk(pod: Pod) -> openai.OpenAI:
+    """The official client, pointed at the gateway."""
+    return openai.OpenAI(base_url=f"{pod.url()}/v1", api_key=pod.key, max_retries=0)
+
+
+def test_only_what_a_key_guards_is_open(pod: Pod) -> None:
+    """The gateway and the LLM service; Redis and the encoders listen on loopback; no sshd without PUBLIC_KEY."""
+    wanted = {port: name for name, port in pod.ports.items()}
+    listening = [one for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
+    addresses = {wanted[one.laddr.port]: one.laddr.ip for one in listening if one.laddr.port in wanted}
+    assert addresses == dict.fromkeys(PORTS, "127.0.0.1") | {"GATEWAY_PORT": "0.0.0.0", "VLLM_PORT": "0.0.0.0"}
+    assert "sshd" not in docker("top", NAME)
+
+
+def test_the_stack_is_not_root(pod: Pod) -> None:
+    """Only the first process is, which waits; and no key stands on a command line."""
+    rows = docker("top", NAME, "-eo", "user,args").splitlines()[1:]
+    assert [row.split()[1] for row in rows if row.split()[0] == "root"] == ["tini"]
+    assert pod.key not in "".join(rows)
+    assert POD_KEY not in "".join(rows)
+
+
+def test_a_killed_process_is_started_again(pod: Pod) -> None:
+    """Each part comes back by itself, and all routes work."""
+    for module in ("sentiment_service", "gateway"):
+        pod.execute(
+            "python3",
+            "-c",
+            f"import os,signal,psutil;[p.kill() for p in psutil.process_iter() if '{module}' in p.cmdline()]",
+        )
+    deadline = time.monotonic() + RECOVERY_SECONDS
+    while not (pod.ready() and pod.sentiment().status_code == 200):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
+def test_the_watchdog_stops_an_idle_pod_and_no_busy_one(pod: Pod) -> None:
+    """With the pod's own key, which is in no log."""
+    assert pod.runpod.came.wait(120)  # it may have been idle before
+    pod.runpod.pods[POD_ID]["status"] = "RUNNING"
+    busy_until = time.monotonic() + 20
+    pod.sentiment().raise_for_status()
+    pod.runpod.came.clear()
+    while time.monotonic() < busy_until:
+        pod.sentiment().raise_for_status()
+        time.sleep(0.5)
+    assert not pod.runpod.came.is_set()
+    assert pod.runpod.came.wait(120)
+    assert pod.runpod.pods[POD_ID]["status"] == "EXITED"
+    assert "stopping an idle pod" in pod.log()
+    assert POD_KEY not in pod.log()
+
+
+def test_it_ends_before_it_is_killed(pod: Pod) -> None:
+    """SIGTERM while a stream is under way: its client gets an end, and the container's exit code is nobody's kill."""
+    body = {"model": LLM, "stream": True, "max_tokens": 1800, "ignore_eos": True}
+    body |= {"messages": [{"role": "user", "content": "리뷰를 요약해 주세요."}]}
+    begun, lines = threading.Event(), list[str]()
+
+    def read() -> None:
+        headers = {"authorization": f"Bearer {pod.key}", "cache-control": "no-cache"}
+        url = f"{pod.url()}/v1/chat/completions"
+        with httpx.stream("POST", url, json=body, headers=headers, timeout=60) as answer:
+            for line in answer.iter_lines():
+                lines.append(line)
+                begun.set()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert begun.wait(60)
+    docker("stop", "--time", str(KILL_SECONDS), NAME)
+    reader.join(60)
+    assert docker("inspect", "--format", "{{.State.ExitCode}}", NAME).strip() == "0", pod.log()[-3000:]
+    said = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
+    assert said[-1] == "[DONE]" or "error" in json.loads(said[-1])
+
+
+def test_the_next_start_finds_the_models(pod: Pod) -> None:
+    """On the volume: nothing is fetched or trained."""
+    docker("rm", NAME)
+    pod.start()
+    pod.wait_ready()
+    assert "training" not in pod.log()
+    assert " MB from the hub" not in pod.log()

@@ -1,0 +1,44 @@
+"""The double, and the command beside it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.runpod.double import ACCOUNT_KEY, RunPod, card, running
+
+INHERITED = ("PATH", "HOME", "LANG", "PYTHONPATH", "TMPDIR")
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def runpod() -> Iterator[RunPod]:
+    """An account without pods, and three cards of 24 GB and one of 80 in the catalog."""
+    with running() as double:
+        double.catalog = [
+            card("NVIDIA A100 80GB PCIe", 1.79, memory=80, EU_RO_1="HIGH"),
+            card("NVIDIA GeForce RTX 4090", 0.69, EU_RO_1="HIGH", US_KS_2="HIGH"),
+            card("NVIDIA L4", 0.39, "MEDIUM", US_KS_2="MEDIUM"),
+            card("NVIDIA RTX A5000", 0.27, "LOW", EU_RO_1="LOW"),
+            card("NVIDIA GeForce RTX 3090", 0.22, "NONE"),
+        ]
+        yield double
+
+
+@pytest.fixture
+def pod_command(runpod: RunPod, tmp_path: Path) -> Command:
+    """Runs `onecard-pod` in an empty folder, against the double."""
+
+    def run(*arguments: str, said: str = "", **variables: str) -> "subprocess.CompletedProcess[str]":
+        inherited = {name: value for name, value in os.environ.items() if name in INHERITED}
+        own = {"RUNPOD_API_URL": runpod.url, "RUNPOD_API_KEY": ACCOUNT_KEY, "POD_IMAGE": "example/onecard-pod:1"}
+        command = [sys.executable, "-m", "onecard_runpod", *arguments]
+        environment = {**inherited, **own, **variables}
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, input=said, capture_output=True, text=True, timeout=60
+        )
+
+    return run

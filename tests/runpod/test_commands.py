@@ -1,0 +1,199 @@
+"""The command `onecard-pod` against a double of RunPod's API."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.runpod.conftest import Command
+from tests.runpod.double import ACCOUNT_KEY, Refusal, RunPod, card
+from tests.support import free_port
+
+CREATE = ("POST", "/v2/pods")
+
+
+def cards_tried(runpod: RunPod) -> list[str]:
+    return [body["gpu"]["id"] for body in runpod.bodies(*CREATE)]
+
+
+def test_create_takes_the_cheapest_card_in_stock(runpod: RunPod, pod_command: Command) -> None:
+    """Not the cheapest of all, which is not in stock, and none that was not asked for."""
+    done = pod_command("create")
+    assert done.returncode == 0, done.stderr
+    assert cards_tried(runpod) == ["NVIDIA RTX A5000"]
+    assert "NVIDIA RTX A5000, $0.27 an hour" in done.stdout
+    assert "https://pod1-8000.proxy.runpod.net" in done.stdout
+    body = runpod.bodies(*CREATE)[0]
+    assert body["ports"] == ["8000/http", "8001/http"]
+    assert body["mounts"] == {"persistent": {"size": 50, "path": "/workspace"}}
+
+
+def test_a_card_that_is_gone_means_the_next_one(runpod: RunPod, pod_command: Command) -> None:
+    """The catalog promises nothing: 400 for want of capacity leads to the next card, cheapest first."""
+    runpod.sold_out = {"NVIDIA RTX A5000", "NVIDIA L4"}
+    done = pod_command("create")
+    assert done.returncode == 0
+    assert cards_tried(runpod) == ["NVIDIA RTX A5000", "NVIDIA L4", "NVIDIA GeForce RTX 4090"]
+    assert "no instances currently available" in done.stderr
+
+
+def test_nobody_pays_for_a_second_pod_by_mistake(runpod: RunPod, pod_command: Command) -> None:
+    """A name is for one pod; the outcome of a request that was lost on its way is seen there, too."""
+    runpod.add_pod("abc", "EXITED")
+    assert "There is a pod named 'onecard' already" in pod_command("create").stderr
+    assert not runpod.bodies(*CREATE)
+
+
+def test_no_card_at_all_says_why(runpod: RunPod, pod_command: Command) -> None:
+    """The last reason is told: it may be a rule that every card breaks."""
+    runpod.sold_out = {one["id"] for one in runpod.catalog}
+    done = pod_command("create")
+    assert done.returncode == 1
+    assert "no instances currently available" in done.stderr.splitlines()[-1]
+    runpod.catalog = [card("NVIDIA L4", 0.39, "NONE")]
+    assert "None of the cards in POD_GPUS is in stock" in pod_command("create").stderr
+
+
+def test_a_network_volume_decides_the_data_center(runpod: RunPod, pod_command: Command) -> None:
+    """Only cards in stock beside it are tried, and the pod is asked for there."""
+    runpod.volumes["vol9"] = {"id": "vol9", "name": "models", "size": 50, "dataCenter": "US-KS-2", "type": "STANDARD"}
+    assert pod_command("create", POD_VOLUME_ID="vol9").returncode == 0
+    body = runpod.bodies(*CREATE)[0]
+    assert body["gpu"]["id"] == "NVIDIA L4"
+    assert body["dataCenterIds"] == ["US-KS-2"]
+    assert body["mounts"] == {"network": [{"volumeId": "vol9", "path": "/workspace"}]}
+
+
+def test_the_new_key_is_shown_once_and_sent(runpod: RunPod, pod_command: Command) -> None:
+    """The key that the pod gets is the one that is printed; each pod has another."""
+    said = [pod_command("create", POD_NAME=name).stdout for name in ("one", "two")]
+    shown = [re.search(r"API_KEY=(\S{32,})", text) for text in said]
+    sent = [body["env"]["API_KEY"] for body in runpod.bodies(*CREATE)]
+    assert [match and match[1] for match in shown] == sent
+    assert len(set(sent)) == 2
+
+
+def test_the_pod_gets_what_env_sets_for_its_parts(runpod: RunPod, pod_command: Command, tmp_path: Path) -> None:
+    """Models and limits travel; keys of the account, folders, ports and addresses of this machine do not."""
+    lines = ["LLM_MODEL=Qwen/x", "IDLE_STOP_MINUTES=30", "API_KEY=my-own-key-0123456789", "HOST=0.0.0.0"]
+    lines += ["GATEWAY_PORT=9000", "RUNPOD_API_KEY=other", "MODEL_CACHE_PATH=/home/me", "REDIS_PASSWORD=x"]
+    (tmp_path / ".env").write_text("\n".join(lines))
+    done = pod_command("create", "--ssh")
+    body = runpod.bodies(*CREATE)[0]
+    assert body["env"] == {"LLM_MODEL": "Qwen/x", "IDLE_STOP_MINUTES": "30", "API_KEY": "my-own-key-0123456789"}
+    assert "my-own-key" not in done.stdout + done.stderr
+    assert "22/tcp" in body["ports"]
+    assert body["startSsh"] is True
+
+
+def test_a_dry_run_rents_nothing_and_hides_keys(runpod: RunPod, pod_command: Command, tmp_path: Path) -> None:
+    """What it prints is the request, but for the secrets in it."""
+    (tmp_path / ".env").write_text("HF_TOKEN=hf_secret\nLLM_MODEL=Qwen/x\n")
+    done = pod_command("create", "--dry-run")
+    shown = json.loads(done.stdout)
+    assert shown["env"] == {"HF_TOKEN": "(hidden)", "LLM_MODEL": "Qwen/x", "API_KEY": "(hidden)"}
+    assert shown["gpu"]["id"] == "NVIDIA RTX A5000"
+    assert not runpod.pods
+    assert not runpod.bodies(*CREATE)
+
+
+def test_more_variables_than_a_pod_takes_are_refused_here(runpod: RunPod, pod_command: Command, tmp_path: Path) -> None:
+    """RunPod takes fifty."""
+    (tmp_path / ".env").write_text("\n".join(f"V{number}=x" for number in range(50)))
+    assert "sets 51 variables, and RunPod takes 50" in pod_command("create").stderr
+    assert not runpod.bodies(*CREATE)
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (401, "does not accept the key"),
+        (402, "balance is too low"),
+        (409, "state does not allow"),
+        (422, "another card will not help"),
+        (500, "may have been created all the same"),
+    ],
+)
+def test_what_no_other_card_can_help_ends_at_once(
+    status: int, message: str, runpod: RunPod, pod_command: Command
+) -> None:
+    """One line that says what to do, one request, no traceback, and never the key."""
+    runpod.create_fails = [Refusal(status, f"told with {ACCOUNT_KEY}", ["body: wrong"])]
+    done = pod_command("create")
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert ACCOUNT_KEY not in done.stderr + done.stdout
+    assert len(cards_tried(runpod)) == 1
+
+
+def test_too_many_requests_wait_as_long_as_they_are_told(runpod: RunPod, pod_command: Command) -> None:
+    """429 did nothing, so that also a creation is asked for again; a server's failure may have done it."""
+    runpod.create_fails = [Refusal(429, "rate limit exceeded", retry_after="0")]
+    assert pod_command("create").returncode == 0
+    assert len(cards_tried(runpod)) == 2
+    runpod.failures = [Refusal(503, "later"), Refusal(429, "rate limit exceeded", retry_after="0")]
+    assert "pod1" in pod_command("status").stdout
+    runpod.failures = [Refusal(429, "rate limit exceeded", retry_after="0") for _ in range(4)]
+    assert "Too many requests. Try again in 0 s." in pod_command("status").stderr
+
+
+def test_nobody_there(pod_command: Command) -> None:
+    """A network that does not answer is one line, too."""
+    done = pod_command("status", RUNPOD_API_URL=f"http://127.0.0.1:{free_port()}")
+    assert (done.returncode, len(done.stderr.strip().splitlines())) == (1, 1)
+    assert "cannot be reached (ConnectError). Check the connection." in done.stderr
+
+
+def test_the_key_from_a_file(runpod: RunPod, pod_command: Command, tmp_path: Path) -> None:
+    """RUNPOD_API_KEY_FILE holds it; without any key the command says which variables to set."""
+    (tmp_path / "key").write_text(f"{ACCOUNT_KEY}\n")
+    assert pod_command("status", RUNPOD_API_KEY="", RUNPOD_API_KEY_FILE="key").returncode == 0
+    assert "set RUNPOD_API_KEY" in pod_command("status", RUNPOD_API_KEY="").stderr
+    assert "cannot be read" in pod_command("status", RUNPOD_API_KEY="", RUNPOD_API_KEY_FILE="none").stderr
+
+
+def test_a_pods_life(runpod: RunPod, pod_command: Command) -> None:
+    """Stopped, started and ended by its name or its id; what its state does not allow is said."""
+    runpod.add_pod("abc", "RUNNING")
+    assert pod_command("stop").returncode == 0
+    assert runpod.pods["abc"]["status"] == "EXITED"
+    assert "cannot stop a pod that is EXITED" in pod_command("stop").stderr
+    assert pod_command("start", "abc").returncode == 0
+    assert runpod.pods["abc"]["status"] == "STARTING"
+    assert pod_command("terminate", said="n\n").returncode == 1
+    assert pod_command("terminate", said="y\n").returncode == 0
+    assert not runpod.pods
+    assert "There is no pod named 'onecard'" in pod_command("stop").stderr
+
+
+def test_of_several_pods_one_has_to_be_named(runpod: RunPod, pod_command: Command) -> None:
+    """Nothing is stopped by mistake."""
+    runpod.add_pod("abc", "RUNNING")
+    runpod.add_pod("def", "RUNNING")
+    assert "Several pods are named 'onecard': abc, def" in pod_command("stop").stderr
+    assert {pod["status"] for pod in runpod.pods.values()} == {"RUNNING"}
+
+
+def test_status_and_cost(runpod: RunPod, pod_command: Command) -> None:
+    """Where the gateway is, what it costs now and did cost, and what other cards would."""
+    runpod.add_pod("abc", "RUNNING")
+    assert "https://abc-8000.proxy.runpod.net" in pod_command("status").stdout
+    shown = pod_command("cost").stdout
+    assert re.search(r"abc +onecard +RUNNING +0\.39 +12\.50", shown)
+    assert re.search(r"NVIDIA RTX A5000 +24 +0\.27 +LOW +EU-RO-1", shown)
+
+
+def test_the_log_goes_on_where_a_connection_broke(runpod: RunPod, pod_command: Command) -> None:
+    """Each line once, in order; when the pod is gone, the command ends."""
+    runpod.log = [(f"2026-11-23T10:00:0{second}Z", f"line {second}") for second in range(5)]
+    done = pod_command("logs", "abc")
+    assert done.stdout.splitlines() == [f"line {second}" for second in range(5)]
+    assert "RunPod does not know it" in done.stderr
+
+
+def test_a_network_volume_is_made(runpod: RunPod, pod_command: Command) -> None:
+    """And the line for .env is printed."""
+    assert "POD_VOLUME_ID=vol1" in pod_command("volume", "EU-RO-1", "--gb", "60").stdout
+    assert runpod.volumes["vol1"]["size"] == 60
