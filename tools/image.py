@@ -83,11 +83,23 @@ def is_folder(wanted: str) -> bool:
     return (ROOT / wanted.partition("[")[0] / "pyproject.toml").is_file()
 
 
-def code(wanted: list[str]) -> None:
-    """Our own folders, with what their pyproject.toml registers, and distributions that only this image needs."""
-    pins = pinned()
-    sources = [f"./{one}" if is_folder(one) else f"{one}=={pins[one]}" for one in wanted]
-    install("--target", CODE, "--no-deps", "--build-constraints", CONSTRAINTS, *sources)
+def code(folders: list[str]) -> None:
+    """Our own folders, with what their pyproject.toml registers, and what they ask for that the packages lack."""
+    sources = [f"./{folder}" for folder in folders]
+    install("--target", CODE, "--no-deps", "--build-constraints", CONSTRAINTS, *sources, *lacking(folders))
+
+
+def lacking(folders: list[str]) -> list[str]:
+    """Distributions, each with its version, that are not in `PACKAGES`."""
+    asked = write(Path("asked.txt"), requirements(folders))
+    look = [UV, "pip", "install", "--dry-run", "--python", PACKAGES, "--constraints", CONSTRAINTS]
+    looking = subprocess.run(
+        [str(word) for word in (*look, "--overrides", WITHOUT, "--requirements", asked)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [line.removeprefix(" + ") for line in looking.stderr.splitlines() if line.startswith(" + ")]
 
 
 def main() -> None:
@@ -98,7 +110,7 @@ def main() -> None:
     step.add_argument("--torch", choices=["none", "cpu", "cuda"], default="none")
     step.add_argument("wanted", nargs="+", metavar="FOLDER[EXTRA] or DISTRIBUTION")
     steps.add_parser("beside").add_argument("wanted", nargs="+", metavar="FOLDER[EXTRA] or DISTRIBUTION")
-    steps.add_parser("code").add_argument("wanted", nargs="+", metavar="FOLDER or DISTRIBUTION")
+    steps.add_parser("code").add_argument("wanted", nargs="+", metavar="FOLDER")
     chosen = parser.parse_args()
     if chosen.step == "packages":
         packages(chosen.torch, chosen.wanted)

@@ -86,7 +86,7 @@ class Deployment:
     def build(self) -> None:
         """Build the images."""
         started = time.monotonic()
-        self.compose("build")
+        self.compose("--profile", "monitoring", "build")
         self.seconds["build"] = time.monotonic() - started
 
     def give_models(self, models: Path) -> None:
@@ -98,7 +98,10 @@ class Deployment:
         """Start everything but Grafana, and wait until all is healthy."""
         started = time.monotonic()
         with _Events(self.events):
-            self.compose("up", "--detach", "gateway", "prometheus")
+            try:
+                self.compose("up", "--detach", "gateway", "prometheus")
+            except AssertionError as error:
+                raise AssertionError(f"{error}\n{self.compose('logs', '--tail', '20')}") from None
             self.wait_healthy()
         self.seconds.setdefault("start", time.monotonic() - started)
 
