@@ -51,9 +51,10 @@ class Pod:
         return httpx.post(f"{self.url()}/v1/sentiment", json={"input": "국물이 진해요"}, headers=headers, timeout=60)
 
     def ready(self) -> bool:
-        """All parts can work."""
+        """All parts can work: the LLM service waits for the encoders, and the gateway is ready without it."""
         try:
-            return httpx.get(f"{self.url()}/health/ready", timeout=5).status_code == 200
+            answers = [httpx.get(f"{self.url(name)}/health/ready", timeout=5) for name in ("GATEWAY_PORT", "VLLM_PORT")]
+            return all(answer.status_code == 200 for answer in answers)
         except httpx.TransportError:
             return False
 
