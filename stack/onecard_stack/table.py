@@ -185,8 +185,8 @@ def _precompute(name: str, settings: StackSettings, parts: Sequence[Process]) ->
         port=0,
         environment={"PRECOMPUTE_HEARTBEAT_FILE": str(heartbeat), **_addresses(settings, parts)},
         order=40,
-        # For the task at hand. One that takes longer is done again after the next start.
-        stop_seconds=settings.drain_seconds + 5,
+        # It stops before the gateway, which others wait for. A task that is broken off is done again.
+        stop_seconds=1,
         health=None,
         heartbeat=heartbeat,
     )

@@ -44,6 +44,9 @@ def busy(deployment: Deployment) -> Deployment:
         deployment.post("/v1/chat/completions", {"model": LLM, "messages": chat, "max_tokens": 8}).raise_for_status()
         for path in ("/v1/sentiment", "/v1/embeddings"):
             deployment.post(path, {"input": [f"{turn}번 국물이 진해요", "직원이 친절해요"]}).raise_for_status()
+        review = {"review_id": "busy", "restaurant_id": "busy", "text": f"{turn}번 국물이 진해요"}
+        deployment.post("/v1/reviews", review).raise_for_status()
+        deployment.post("/v1/reviews/search", {"query": "국물"}).raise_for_status()
         time.sleep(2)
         wanted = [query for query in wanted if not finds(deployment, query)] if turn % 5 == 0 else wanted
     return deployment
@@ -58,7 +61,7 @@ def test_every_part_is_scraped(deployment: Deployment) -> None:
         if set(health.values()) == {"up"} or time.monotonic() > deadline:
             break
         time.sleep(2)
-    assert health == dict.fromkeys(("gateway", "llm", "sentiment", "embedding", "prometheus"), "up")
+    assert health == dict.fromkeys(("gateway", "llm", "sentiment", "embedding", "review", "prometheus"), "up")
 
 
 @pytest.mark.parametrize("query", QUERIES)
