@@ -1,6 +1,6 @@
 """`python -m onecard_runpod.watchdog URL…`: stops the pod once its parts at those addresses have nothing to do.
 
-The first address is the gateway's: until it has been ready once, the pod still starts.
+Until all of them have been ready once, the pod still starts.
 """
 
 import signal
@@ -72,9 +72,9 @@ class Parts:
         self._http = httpx.Client(headers=headers, timeout=READ_SECONDS, trust_env=False)
 
     def ready(self) -> bool:
-        """The gateway can work, and so all that is behind it."""
+        """All parts can work."""
         try:
-            return self._http.get(f"{self._urls[0]}/health/ready").is_success
+            return all(self._http.get(f"{url}/health/ready").is_success for url in self._urls)
         except httpx.HTTPError:
             return False
 

@@ -209,6 +209,6 @@ def _watchdog(settings: StackSettings, parts: Sequence[Process]) -> list[Process
     if settings.idle_stop_minutes is None or settings.runpod_pod_id is None:
         return []
     urls = {part.name: part.url for part in parts}
-    # The gateway's comes first: it knows when all of them can work.
+    # Callers reach both; the LLM service is ready after the encoders.
     argv = _python("onecard_runpod.watchdog", urls["gateway"], urls["llm"])
     return [Process("watchdog", argv, port=0, order=50, health=None)]

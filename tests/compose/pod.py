@@ -57,9 +57,10 @@ class Pod:
         return found
 
     def ready(self) -> bool:
-        """All parts can work."""
+        """All parts can work: the LLM service waits for the encoders, and the gateway is ready without it."""
         try:
-            return httpx.get(f"{self.url()}/health/ready", timeout=5).status_code == 200
+            answers = [httpx.get(f"{self.url(name)}/health/ready", timeout=5) for name in ("GATEWAY_PORT", "VLLM_PORT")]
+            return all(answer.status_code == 200 for answer in answers)
         except httpx.TransportError:
             return False
 

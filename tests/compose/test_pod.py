@@ -77,7 +77,7 @@ def sdk(pod: Pod) -> openai.OpenAI:
 
 
 def test_only_what_a_key_guards_is_open(pod: Pod) -> None:
-    """The gateway and the LLM service; Redis, the encoders and the reviews listen on loopback; no sshd without PUBLIC_KEY."""
+    """The gateway and the LLM service; all others listen on loopback; no sshd without PUBLIC_KEY."""
     wanted = {port: name for name, port in pod.ports.items()}
     listening = [one for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
     addresses = {wanted[one.laddr.port]: one.laddr.ip for one in listening if one.laddr.port in wanted}

@@ -78,6 +78,7 @@ def test_the_pod_gets_what_env_sets_for_its_parts(runpod: RunPod, pod_command: C
     """Models and limits travel; keys of the account, folders, ports and addresses of this machine do not."""
     lines = ["LLM_MODEL=Qwen/x", "IDLE_STOP_MINUTES=30", "API_KEY=my-own-key-0123456789", "HOST=0.0.0.0"]
     lines += ["GATEWAY_PORT=9000", "RUNPOD_API_KEY=other", "MODEL_CACHE_PATH=/home/me", "REDIS_PASSWORD=x"]
+    lines += ["DRAIN_SECONDS=60"]
     (tmp_path / ".env").write_text("\n".join(lines))
     done = pod_command("create", "--ssh")
     body = runpod.bodies(*CREATE)[0]
