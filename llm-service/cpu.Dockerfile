@@ -17,6 +17,8 @@ COPY llm-service llm-service
 RUN /opt/build/bin/python tools/image.py code shared llm-service
 
 FROM ${BASE}
+# vLLM's CPU build is linked with it.
+RUN apt-get update && apt-get install --yes --no-install-recommends libnuma1 && rm -rf /var/lib/apt/lists/*
 RUN useradd --uid 10001 --create-home onecard && install --directory --owner onecard /models
 COPY --from=packages /opt/onecard /opt/onecard
 ENV PATH=/opt/onecard/bin:${PATH} PYTHONPATH=/opt/code PYTHONUNBUFFERED=1
