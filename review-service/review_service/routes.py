@@ -126,7 +126,7 @@ def routes() -> APIRouter:
 async def ready(request: Request) -> Readiness:
     """The service is down only when its store is: the model services have a readiness of their own."""
     try:
-        await state(request).store.table()
+        await state(request).store.check()
         parts = {"store": Part(status="ok")}
     except StoreDamaged:
         parts = {"store": Part(status="down", detail="cannot be read")}

@@ -9,7 +9,7 @@ does not have yet.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -30,7 +30,6 @@ from review_service.rows import MODEL, SHOWN, Filters, Judged, schema, stored, t
 from review_service.schemas import StoredReview
 
 T = TypeVar("T")
-Told = Callable[[Collection[str]], Awaitable[None]]
 
 TABLE = "reviews"
 _LATEST_FIRST = [("created_at", "descending"), ("review_id", "ascending")]
@@ -68,10 +67,8 @@ class Store:
     `changed` is set by every write, and cleared by who keeps the indexes.
     """
 
-    def __init__(self, database: lancedb.AsyncConnection, told: Told | None = None) -> None:
-        """Take `told`, which hears after each write which restaurants it was about."""
+    def __init__(self, database: lancedb.AsyncConnection) -> None:
         self._database = database
-        self._told = told
         self._table: AsyncTable | None = None
         self._writing = asyncio.Lock()
         self.changed = asyncio.Event()
@@ -91,6 +88,16 @@ class Store:
                 raise _damaged(error) from None
         return self._table
 
+    async def check(self) -> None:
+        """Look whether the table is there and can be read.
+
+        Raises:
+            StoreDamaged: it was, or cannot.
+        """
+        table = await self.table()
+        if table is not None:
+            await self._run(table, lambda table: table.count_rows())
+
     async def upsert(self, judged: Sequence[Judged], vectors: npt.NDArray[np.float32], model: str) -> None:
         """Store reviews, all or none; those of the same ids are replaced.
 
@@ -106,14 +113,13 @@ class Store:
         async with self._writing:
             table = await self.table() or await self._make(vectors.shape[1], model)
             columns = await self._columns(table, model)
-            about = await self._restaurants_of([one.review.review_id for one in judged])
 
             async def write(table: AsyncTable) -> None:
                 merge = table.merge_insert("review_id").when_matched_update_all().when_not_matched_insert_all()
                 await merge.execute(table_of(judged, vectors, columns))
 
             await self._run(table, write)
-        await self._tell(about | {one.review.restaurant_id for one in judged})
+        self.changed.set()
 
     async def delete(self, review_id: str) -> bool:
         """Whether there was such a review; there is none any more.
@@ -125,9 +131,8 @@ class Store:
             table = await self.table()
             if table is None:
                 return False
-            about = await self._restaurants_of([review_id])
             result: Any = await self._run(table, lambda table: table.delete(col("review_id") == lit(review_id)))
-        await self._tell(about)
+        self.changed.set()
         return int(result.num_deleted_rows) > 0
 
     async def digests(self, review_ids: Sequence[str]) -> dict[str, str]:
@@ -222,18 +227,6 @@ class Store:
 
         return [Hit(score(record), stored(record)) for record in await self._run(table, run)]
 
-    async def _restaurants_of(self, review_ids: Sequence[str]) -> set[str]:
-        """The restaurants that these reviews, where they are stored, are about; nobody wants to know: none."""
-        if self._told is None:
-            return set()
-        found = await self.read(["restaurant_id"], where=col("review_id").isin(review_ids))
-        return set(found["restaurant_id"].to_pylist())
-
-    async def _tell(self, about: Collection[str]) -> None:
-        self.changed.set()
-        if self._told is not None and about:
-            await self._told(about)
-
     async def _make(self, size: int, model: str) -> AsyncTable:
         try:
             table = await self._database.create_table(TABLE, schema=schema(size, model), exist_ok=True)
@@ -243,7 +236,7 @@ class Store:
         return table
 
     async def _columns(self, table: AsyncTable, model: str) -> pa.Schema:
-        columns = await table.schema()
+        columns = await self._run(table, lambda table: table.schema())
         if (columns.metadata or {}).get(MODEL) != model.encode():
             raise Unavailable(
                 "The stored reviews were embedded by another model. Set REVIEW_STORE to an empty folder, and import "
@@ -252,21 +245,29 @@ class Store:
         return columns
 
     async def _run(self, table: AsyncTable, work: Callable[[AsyncTable], Awaitable[T]]) -> T:
-        """What `work` comes to; once more without indexes if one of them may be what is broken."""
+        """What `work` comes to: again if it fails, as a commit does that another writer was ahead of; once more
+        without indexes, if one of them is what is broken.
+
+        Raises:
+            StoreDamaged: it fails all the same.
+        """
+        for last in (False, True):
+            try:
+                return await work(table)
+            except (RuntimeError, OSError) as error:
+                log.warning("the store fails", error=type(error).__name__, again=not last)
         try:
-            return await work(table)
-        except (RuntimeError, OSError) as error:
-            indexes = [index.name for index in await table.list_indices()]
-            if not indexes:
-                raise _damaged(error) from None
-            log.warning("indexes are made anew", error=type(error).__name__, indexes=len(indexes))
-        try:
-            for index in indexes:
-                await table.drop_index(index)
-            self.changed.set()
+            await self._drop_indexes(table)
             return await work(table)
         except (RuntimeError, OSError) as error:
             raise _damaged(error) from None
+
+    async def _drop_indexes(self, table: AsyncTable) -> None:
+        """They are made anew in the background."""
+        for index in await table.list_indices():
+            await table.drop_index(index.name)
+            log.warning("an index is made anew", index=index.name)
+            self.changed.set()
 
 
 def _probing(query: Any) -> Any:
@@ -280,11 +281,8 @@ def _damaged(error: Exception) -> StoreDamaged:
 
 
 @asynccontextmanager
-async def open_store(address: str, told: Told | None = None) -> AsyncIterator[Store]:
+async def open_store(address: str) -> AsyncIterator[Store]:
     """The store in a folder or a bucket; closed at the end.
-
-    Args:
-        told: hears after each write which restaurants it was about.
 
     Raises:
         StoreDamaged: what is there cannot be read.
@@ -292,6 +290,6 @@ async def open_store(address: str, told: Told | None = None) -> AsyncIterator[St
     # Every read looks for what other processes have written since.
     database = await lancedb.connect_async(address, read_consistency_interval=timedelta(0))
     with database:
-        store = Store(database, told)
+        store = Store(database)
         await store.table()
         yield store

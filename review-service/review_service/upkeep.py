@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from lancedb.index import FTS, BTree, IvfRq
 from lancedb.table import AsyncTable
@@ -87,8 +88,8 @@ async def tend(store: Store, index_rows: int) -> None:
 
 async def _scattered(table: AsyncTable) -> bool:
     """Whether the rows lie in many small files: every write leaves one, and every search opens them all."""
-    stats = await table.stats()
-    return stats["fragment_stats"]["num_small_fragments"] > MOST_FILES
+    stats: Any = await table.stats()
+    return int(stats["fragment_stats"]["num_small_fragments"]) > MOST_FILES
 
 
 async def _watch(store: Store, index_rows: int) -> None:

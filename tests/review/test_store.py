@@ -184,6 +184,16 @@ async def test_a_damaged_table_is_told_and_left_alone(folder: Path, lost: str) -
     assert files(folder) == before
 
 
+async def test_a_folder_that_goes_away_is_told(store: Store, folder: Path) -> None:
+    """Under a running service: by readiness, by reads and by writes."""
+    await put(store, range(3))
+    await tend(store, 1000)
+    shutil.rmtree(folder)
+    for asked in (store.check(), store.counts("a"), put(store, [9])):
+        with pytest.raises(StoreDamaged):
+            await asked
+
+
 async def test_small_files_are_put_together(store: Store, folder: Path) -> None:
     """Reviews that come one at a time leave a file each; tending the store leaves few, and every review."""
     for number in range(MOST_FILES + 2):
