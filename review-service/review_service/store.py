@@ -237,7 +237,7 @@ class Store:
         return table
 
     async def _columns(self, table: AsyncTable, model: str) -> pa.Schema:
-        columns = await table.schema()
+        columns = await self._run(table, lambda table: table.schema())
         if (columns.metadata or {}).get(MODEL) != model.encode():
             raise Unavailable(
                 "The stored reviews were embedded by another model. Set REVIEW_STORE to an empty folder, and import "
