@@ -143,7 +143,7 @@ def _record_batches(vectors: Vectors) -> "pa.RecordBatchReader":
 
     from review_service.rows import schema as stored
 
-    kind = stored(DIMENSIONS, "bench").field("vector").type
+    kind = stored(DIMENSIONS, "bench", "bench").field("vector").type
     schema = pa.schema([("id", pa.int64()), ("vector", kind)])
 
     def batches() -> "Iterator[pa.RecordBatch]":

@@ -17,6 +17,8 @@ from review_service.schemas import Label, Review, StoredReview
 
 MODEL = b"embedding_model"
 """Which model has made the vectors, in the table's metadata."""
+TABLE_ID = b"table_id"
+"""Also there: tells tables apart, whose versions are numbers that all begin with 1."""
 SHOWN = (*Review.model_fields, "sentiment", "sentiment_score")
 """Columns of a `StoredReview`."""
 
@@ -60,7 +62,7 @@ class Filters:
         return joined
 
 
-def schema(size: int, model: str) -> pa.Schema:
+def schema(size: int, model: str, table_id: str) -> pa.Schema:
     """Columns of the table, for vectors of `size` numbers. In half precision LanceDB would take ten times as long to
     index them."""
     fields = [
@@ -76,7 +78,7 @@ def schema(size: int, model: str) -> pa.Schema:
         pa.field("digest", pa.string(), nullable=False),
         pa.field("vector", pa.list_(pa.float32(), size), nullable=False),
     ]
-    return pa.schema(fields, metadata={MODEL: model.encode()})
+    return pa.schema(fields, metadata={MODEL: model.encode(), TABLE_ID: table_id.encode()})
 
 
 def digest_of(review: Review) -> str:

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import lancedb
 import numpy as np
@@ -229,7 +230,7 @@ class Store:
 
     async def _make(self, size: int, model: str) -> AsyncTable:
         try:
-            table = await self._database.create_table(TABLE, schema=schema(size, model), exist_ok=True)
+            table = await self._database.create_table(TABLE, schema=schema(size, model, uuid4().hex), exist_ok=True)
         except (RuntimeError, OSError) as error:
             raise _damaged(error) from None
         self._table = table

@@ -5,6 +5,7 @@ from hashlib import blake2b
 
 from lancedb.expr import col, lit
 
+from review_service.rows import TABLE_ID
 from review_service.store import Store
 
 MOST = 10_000
@@ -27,7 +28,10 @@ class Versions:
             StoreDamaged: the table cannot be read.
         """
         table = await self._store.table()
-        return "none" if table is None else str(await table.version())
+        if table is None:
+            return "none"
+        made = ((await table.schema()).metadata or {}).get(TABLE_ID, b"").decode()
+        return f"{made}-{await table.version()}"
 
     async def of_restaurant(self, restaurant_id: str) -> str:
         """Of one restaurant's reviews: other restaurants' do not change it.
