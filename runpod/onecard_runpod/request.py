@@ -18,8 +18,8 @@ MAX_VARIABLES = 50
 
 _NOT_FOR_THE_POD = re.compile(
     "(RUNPOD|POD|COMPOSE|GRAFANA|PROMETHEUS)_.*|.*_PORT|(LLM|SENTIMENT|EMBEDDING|REVIEW)_URL"
-    "|HOST|REDIS_(HOST|PASSWORD)|MODEL_CACHE_PATH|HF_HOME|ONECARD_HOME|API_KEYS_FILE|GPU_DEVICE|DRAIN_SECONDS"
-    "|PRECOMPUTE_HEARTBEAT_FILE"
+    "|HOST|REDIS_(HOST|PASSWORD)|MODEL_CACHE_PATH|HF_HOME|ONECARD_HOME|API_KEYS_FILE|PRECOMPUTE_HEARTBEAT_FILE"
+    "|GPU_DEVICE|DRAIN_SECONDS"
 )
 """Variables of the machine that the command runs on: its keys, ports, addresses, folders and cards, and the time that
 it gives its parts to end, which a pod does not have."""

@@ -10,6 +10,10 @@ from pathlib import Path
 
 from onecard_stack.settings import LOOPBACK, StackSettings, reachable_url
 
+_KEEPS_ENVIRONMENT = {"SPT_NOENV": "1"}
+"""vLLM and Celery rename their processes. This keeps the new name from overwriting what /proc shows of the environment,
+by which leftovers are recognised."""
+
 
 @dataclass(frozen=True)
 class Process:
@@ -142,9 +146,7 @@ def _llm(settings: StackSettings, encoders: Sequence[Process]) -> Process:
             "LLM_MODEL": settings.llm_model,
             "VLLM_PORT": str(settings.vllm_port),
             "LLM_WAIT_FOR": neighbours if own is None else ",".join(own),
-            # vLLM renames its processes; this keeps the new name from overwriting what /proc shows of their
-            # environment, by which leftovers are recognised.
-            "SPT_NOENV": "1",
+            **_KEEPS_ENVIRONMENT,
         },
         waits_for=tuple(encoder.name for encoder in encoders) if own is None else (),
         order=30,
@@ -183,10 +185,14 @@ def _precompute(name: str, settings: StackSettings, parts: Sequence[Process]) ->
         name,
         _python(f"review_service.{name}"),
         port=0,
-        environment={"PRECOMPUTE_HEARTBEAT_FILE": str(heartbeat), **_addresses(settings, parts)},
+        environment={
+            "PRECOMPUTE_HEARTBEAT_FILE": str(heartbeat),
+            **_addresses(settings, parts),
+            **_KEEPS_ENVIRONMENT,
+        },
         order=40,
-        # For the task at hand. One that takes longer is done again after the next start.
-        stop_seconds=settings.drain_seconds + 5,
+        # It stops before the gateway, which others wait for. A task that is broken off is done again.
+        stop_seconds=1,
         health=None,
         heartbeat=heartbeat,
     )

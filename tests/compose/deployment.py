@@ -17,8 +17,8 @@ from tests.compose.engine import docker, run
 from tests.support import LLM, free_port
 
 PROJECT = "onecard-test"
-BUILT = ("models", "sentiment", "embedding", "llm", "gateway")
-SERVING = ("redis", "sentiment", "embedding", "llm", "gateway")
+BUILT = ("models", "sentiment", "embedding", "llm", "review", "gateway")
+SERVING = ("redis", "sentiment", "embedding", "llm", "review", "worker", "schedule", "gateway")
 """What has a health check."""
 LONG_RUNNING = (*SERVING, "prometheus")
 START_SECONDS = 600
@@ -99,7 +99,7 @@ class Deployment:
         started = time.monotonic()
         with _Events(self.events):
             try:
-                self.compose("up", "--detach", "gateway", "prometheus")
+                self.compose("up", "--detach", *LONG_RUNNING)
             except AssertionError as error:
                 raise AssertionError(f"{error}\n{self.compose('logs', '--tail', '20')}") from None
             self.wait_healthy()

@@ -22,7 +22,7 @@ START_SECONDS = 600
 POD_KEY = "rpa_POD0123456789"
 POD_ID = "abc"
 IDLE_MINUTES = "0.1"
-PORTS = ("GATEWAY_PORT", "VLLM_PORT", "SENTIMENT_PORT", "EMBEDDING_PORT", "REDIS_PORT")
+PORTS = ("GATEWAY_PORT", "VLLM_PORT", "SENTIMENT_PORT", "EMBEDDING_PORT", "REVIEW_PORT", "REDIS_PORT")
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,12 @@ class Pod:
         """A request that is computed."""
         headers = {"authorization": f"Bearer {self.key}", "cache-control": "no-cache"}
         return httpx.post(f"{self.url()}/v1/sentiment", json={"input": "국물이 진해요"}, headers=headers, timeout=60)
+
+    def restaurants(self) -> list[dict[str, object]]:
+        """Those that have reviews."""
+        headers = {"authorization": f"Bearer {self.key}"}
+        found: list[dict[str, object]] = httpx.get(f"{self.url()}/v1/restaurants", headers=headers).json()["data"]
+        return found
 
     def ready(self) -> bool:
         """All parts can work: the LLM service waits for the encoders, and the gateway is ready without it."""

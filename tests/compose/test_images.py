@@ -12,7 +12,7 @@ COMPILERS = ("gcc", "cc", "g++", "clang", "make", "ld", "rustc", "go")
 
 def image(project: Deployment, service: str) -> str:
     """Name of the service's image."""
-    return f"onecard-{service}" if service == "gateway" else f"onecard-{service}:cpu"
+    return f"onecard-{service}" if service in ("review", "gateway") else f"onecard-{service}:cpu"
 
 
 def test_compose_reads_its_files_without_a_word_of_complaint(project: Deployment) -> None:

@@ -6,6 +6,7 @@ import time
 from typing import Any
 from urllib.parse import quote
 
+import httpx
 import pytest
 
 from tests.compose.bases import ROOT
@@ -37,13 +38,17 @@ def busy(deployment: Deployment) -> Deployment:
     """The stack, while all of its routes are asked, and again what was asked before."""
     deadline = time.monotonic() + SEEN_WITHIN_SECONDS
     wanted = [query for query in QUERIES if NEEDS_A_CARD not in query]
-    turn = 0
+    turn, key = 0, {"authorization": f"Bearer {deployment.key}"}
     while wanted and time.monotonic() < deadline:
         turn += 1
         chat = [{"role": "user", "content": f"{turn}번 손님의 리뷰를 요약해 주세요."}]
         deployment.post("/v1/chat/completions", {"model": LLM, "messages": chat, "max_tokens": 8}).raise_for_status()
         for path in ("/v1/sentiment", "/v1/embeddings"):
             deployment.post(path, {"input": [f"{turn}번 국물이 진해요", "직원이 친절해요"]}).raise_for_status()
+        review = {"review_id": "busy", "restaurant_id": "busy", "text": f"{turn}번 국물이 진해요"}
+        deployment.post("/v1/reviews", review).raise_for_status()
+        look = {"query": "국물"}  # It may come from the cache.
+        httpx.post(f"{deployment.url()}/v1/reviews/search", json=look, headers=key, timeout=60).raise_for_status()
         time.sleep(2)
         wanted = [query for query in wanted if not finds(deployment, query)] if turn % 5 == 0 else wanted
     return deployment
@@ -58,7 +63,7 @@ def test_every_part_is_scraped(deployment: Deployment) -> None:
         if set(health.values()) == {"up"} or time.monotonic() > deadline:
             break
         time.sleep(2)
-    assert health == dict.fromkeys(("gateway", "llm", "sentiment", "embedding", "prometheus"), "up")
+    assert health == dict.fromkeys(("gateway", "llm", "sentiment", "embedding", "review", "prometheus"), "up")
 
 
 @pytest.mark.parametrize("query", QUERIES)

@@ -77,7 +77,7 @@ def sdk(pod: Pod) -> openai.OpenAI:
 
 
 def test_only_what_a_key_guards_is_open(pod: Pod) -> None:
-    """The gateway and the LLM service; Redis and the encoders listen on loopback; no sshd without PUBLIC_KEY."""
+    """The gateway and the LLM service; all others listen on loopback; no sshd without PUBLIC_KEY."""
     wanted = {port: name for name, port in pod.ports.items()}
     listening = [one for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
     addresses = {wanted[one.laddr.port]: one.laddr.ip for one in listening if one.laddr.port in wanted}
@@ -95,7 +95,7 @@ def test_the_stack_is_not_root(pod: Pod) -> None:
 
 def test_a_killed_process_is_started_again(pod: Pod) -> None:
     """Each part comes back by itself, and all routes work."""
-    for module in ("sentiment_service", "gateway"):
+    for module in ("sentiment_service", "review_service", "review_service.worker", "gateway"):
         pod.execute(
             "python3",
             "-c",
@@ -124,6 +124,14 @@ def test_the_watchdog_stops_an_idle_pod_and_no_busy_one(pod: Pod) -> None:
     assert POD_KEY not in pod.log()
 
 
+def test_reviews_are_stored(pod: Pod) -> None:
+    """Through the gateway; the next start looks for it."""
+    review = {"review_id": "kept", "restaurant_id": "kept", "text": "국물이 진해요"}
+    headers = {"authorization": f"Bearer {pod.key}"}
+    httpx.post(f"{pod.url()}/v1/reviews", json=review, headers=headers, timeout=60).raise_for_status()
+    assert [one["restaurant_id"] for one in pod.restaurants()] == ["kept"]
+
+
 def test_it_ends_before_it_is_killed(pod: Pod) -> None:
     """SIGTERM while a stream is under way: its client gets an end, and the container's exit code is nobody's kill."""
     body = {"model": LLM, "stream": True, "max_tokens": 1800, "ignore_eos": True}
@@ -148,10 +156,11 @@ def test_it_ends_before_it_is_killed(pod: Pod) -> None:
     assert said[-1] == "[DONE]" or "error" in json.loads(said[-1])
 
 
-def test_the_next_start_finds_the_models(pod: Pod) -> None:
-    """On the volume: nothing is fetched or trained."""
+def test_the_next_start_finds_models_and_reviews(pod: Pod) -> None:
+    """On the volume: nothing is fetched or trained, and what was stored is found."""
     docker("rm", NAME)
     pod.start()
     pod.wait_ready()
+    assert [one["restaurant_id"] for one in pod.restaurants()] == ["kept"]
     assert "training" not in pod.log()
     assert " MB from the hub" not in pod.log()

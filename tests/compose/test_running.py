@@ -1,6 +1,7 @@
 """The running stack: its order, what each container may do, and who can reach it."""
 
 import json
+import time
 
 import httpx
 import pytest
@@ -15,7 +16,10 @@ try:
 except OSError:
     sys.exit(1)
 """
-PORTS = {"redis": 6379, "sentiment": 8002, "embedding": 8003, "prometheus": 9090}
+PORTS = {"redis": 6379, "sentiment": 8002, "embedding": 8003, "review": 8004, "prometheus": 9090}
+
+ROUND_SECONDS = 180
+"""Longer than PRECOMPUTE_SECONDS."""
 
 
 def healthy(service: str) -> str:
@@ -24,13 +28,16 @@ def healthy(service: str) -> str:
 
 
 def test_each_begins_when_what_it_needs_is_healthy(deployment: Deployment) -> None:
-    """Models and Redis, the encoders, the LLM, the gateway."""
+    """Models and Redis, the encoders, the LLM, the review service, the gateway and the worker."""
     order = [
         ("die models", "start sentiment"),
         (healthy("redis"), "start sentiment"),
         (healthy("sentiment"), "start llm"),
         (healthy("embedding"), "start llm"),
-        (healthy("llm"), "start gateway"),
+        (healthy("llm"), "start review"),
+        (healthy("review"), "start worker"),
+        (healthy("review"), "start schedule"),
+        (healthy("review"), "start gateway"),
         (healthy("gateway"), "start prometheus"),
     ]
     told = deployment.events
@@ -92,12 +99,12 @@ def test_what_no_key_guards_is_reached_from_inside_only(deployment: Deployment, 
 
 
 def test_redis_wants_its_password_and_forgets_what_is_least_used(deployment: Deployment) -> None:
-    """Its memory is bounded."""
+    """Its memory is bounded; of the queue, whose keys have no time to live, nothing goes."""
     without = ("env", "--unset=REDISCLI_AUTH", "redis-cli", "ping")
     assert "NOAUTH" in deployment.execute("redis", *without)
     told = deployment.execute("redis", "redis-cli", "config", "get", "maxmemory*").split()
     assert told[told.index("maxmemory") + 1] == str(256 * 1024**2)
-    assert told[told.index("maxmemory-policy") + 1] == "allkeys-lfu"
+    assert told[told.index("maxmemory-policy") + 1] == "volatile-lfu"
 
 
 def test_the_cache_is_in_use(deployment: Deployment) -> None:
@@ -111,7 +118,16 @@ def test_the_cache_is_in_use(deployment: Deployment) -> None:
     assert int(deployment.execute("redis", "redis-cli", "dbsize").split()[-1]) > 0
 
 
-def test_encoders_cannot_call_out(deployment: Deployment) -> None:
-    """Their network has no way to the world."""
-    for service in ("sentiment", "embedding"):
+def test_who_needs_nothing_of_the_world_cannot_call_out(deployment: Deployment) -> None:
+    """The network of encoders and reviews has no way to it."""
+    for service in ("sentiment", "embedding", "review", "worker", "schedule"):
         assert list(deployment.inspect(service)["NetworkSettings"]["Networks"]) == ["onecard-test_inside"]
+
+
+def test_a_round_of_the_worker_comes_to_its_end(deployment: Deployment) -> None:
+    """Behind Redis' password: the schedule has asked for it, and the worker has done it."""
+    deadline = time.monotonic() + ROUND_SECONDS
+    headers = {"authorization": f"Bearer {deployment.key}"}
+    while (told := httpx.get(f"{deployment.url()}/v1/precompute/status", headers=headers).json())["state"] != "idle":
+        assert time.monotonic() < deadline, told
+        time.sleep(1)

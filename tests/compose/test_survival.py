@@ -12,7 +12,9 @@ BODIES: dict[str, dict[str, object]] = {
     "/v1/chat/completions": {"model": LLM, "messages": ASK, "max_tokens": 4},
     "/v1/sentiment": {"input": "국물이 진해요"},
     "/v1/embeddings": {"input": "국물이 진해요"},
+    "/v1/reviews/search": {"query": "국물이 진해요"},
 }
+REVIEW: dict[str, object] = {"review_id": "kept", "restaurant_id": "달빛국밥", "text": "국물이 진하고 고기도 넉넉해요"}
 RECOVERY_SECONDS = 30
 _LIST = "import os; print(*sorted((f, os.stat(f'/models/{f}').st_mtime_ns) for f in os.listdir('/models')))"
 
@@ -46,10 +48,13 @@ def test_a_killed_gateway_is_started_again(deployment: Deployment) -> None:
     assert_works(deployment)
 
 
-def test_down_and_up_keeps_the_models(deployment: Deployment) -> None:
-    """The second start fetches and trains nothing."""
+def test_down_and_up_keeps_models_and_reviews(deployment: Deployment) -> None:
+    """The second start fetches and trains nothing, and finds what was stored."""
+    deployment.post("/v1/reviews", REVIEW).raise_for_status()
     before = deployment.execute("sentiment", "python3", "-c", _LIST)
     deployment.down()
     deployment.up()
     assert deployment.execute("sentiment", "python3", "-c", _LIST) == before
     assert_works(deployment)
+    found = deployment.post("/v1/reviews/search", {"query": REVIEW["text"], "restaurant_id": "달빛국밥"}).json()["data"]
+    assert [hit["review"]["review_id"] for hit in found] == ["kept"]

@@ -14,7 +14,8 @@ TEXT = "국물이 진하고 고기도 넉넉해요"
 @pytest.fixture(scope="module")
 def review(model_urls: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A review service of this module's own, which one test kills."""
-    env = {**model_urls, "REVIEW_STORE": str(tmp_path_factory.mktemp("reviews"))}
+    store = str(tmp_path_factory.mktemp("reviews"))
+    env = {**model_urls, "REVIEW_STORE": store, "REDIS_PORT": str(free_port())}
     with serving("review_service", port_variable="REVIEW_PORT", env=env) as server:
         yield server
 
@@ -61,6 +62,23 @@ def test_every_route_leads_to_the_service(client: httpx.Client) -> None:
     }
     lines = client.post("/v1/reviews", content=b"{", headers={"content-type": "application/x-ndjson"})
     assert "JSON" in str(error_of(lines, 400)["message"])
+
+
+def test_a_kept_answer_shows_its_age(client: httpx.Client) -> None:
+    """The gateway hands on where an answer comes from; `no-cache` has it computed anew."""
+    put(client, "aged", "달빛국밥")
+    path = "/v1/restaurants/달빛국밥/sentiment"
+    first, second = client.get(path), client.get(path)
+    assert [answer.headers["x-cache"] for answer in (first, second)] == ["miss", "hit"]
+    assert int(second.headers["age"]) >= 0
+    assert second.json() == first.json()
+    assert client.get(path, headers={"cache-control": "no-cache"}).headers["x-cache"] == "miss"
+
+
+def test_precomputing_is_told_of(client: httpx.Client) -> None:
+    """Its status is an answer also where there is no Redis, and no worker; a round cannot be asked for then."""
+    assert client.get("/v1/precompute/status").json()["state"] == "none"
+    error_of(client.post("/v1/precompute"), 503)
 
 
 def test_what_leads_nowhere_is_refused(client: httpx.Client) -> None:

@@ -78,7 +78,7 @@ def test_the_pod_gets_what_env_sets_for_its_parts(runpod: RunPod, pod_command: C
     """Models and limits travel; keys of the account, folders, ports and addresses of this machine do not."""
     lines = ["LLM_MODEL=Qwen/x", "IDLE_STOP_MINUTES=30", "API_KEY=my-own-key-0123456789", "HOST=0.0.0.0"]
     lines += ["GATEWAY_PORT=9000", "RUNPOD_API_KEY=other", "MODEL_CACHE_PATH=/home/me", "REDIS_PASSWORD=x"]
-    lines += ["DRAIN_SECONDS=60"]
+    lines += ["DRAIN_SECONDS=60", "REVIEW_URL=http://127.0.0.1:8004", "REVIEW_STORE=/home/me/reviews"]
     (tmp_path / ".env").write_text("\n".join(lines))
     done = pod_command("create", "--ssh")
     body = runpod.bodies(*CREATE)[0]
@@ -86,6 +86,13 @@ def test_the_pod_gets_what_env_sets_for_its_parts(runpod: RunPod, pod_command: C
     assert "my-own-key" not in done.stdout + done.stderr
     assert "22/tcp" in body["ports"]
     assert body["startSsh"] is True
+
+
+def test_reviews_in_a_bucket_are_the_pods_too(runpod: RunPod, pod_command: Command, tmp_path: Path) -> None:
+    """A folder of this machine is not; the pod then has one on its volume."""
+    (tmp_path / ".env").write_text("REVIEW_STORE=s3://reviews/of-all\n")
+    assert pod_command("create").returncode == 0
+    assert runpod.bodies(*CREATE)[0]["env"]["REVIEW_STORE"] == "s3://reviews/of-all"
 
 
 def test_a_dry_run_rents_nothing_and_hides_keys(runpod: RunPod, pod_command: Command, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from gateway.settings import GatewaySettings
 from llm_service.settings import LlmSettings
 from onecard_stack.settings import StackSettings
 from onecard_stack.table import Machine, Process, processes
+from review_service.settings import ReviewSettings, WorkerSettings
 from sentiment_service.settings import SentimentSettings
 
 ROOT = Path(__file__).parents[2]
@@ -22,13 +23,25 @@ SETTINGS = {
     "llm": LlmSettings,
     "sentiment": SentimentSettings,
     "embedding": EmbeddingSettings,
+    "review": ReviewSettings,
+    "worker": WorkerSettings,
+    "schedule": WorkerSettings,
 }
-FIXED_INSIDE = {"GATEWAY_PORT", "VLLM_PORT", "SENTIMENT_PORT", "EMBEDDING_PORT", "ALLOW_NO_KEY", "API_KEY"}
+PORTS = {"GATEWAY_PORT", "VLLM_PORT", "SENTIMENT_PORT", "EMBEDDING_PORT", "REVIEW_PORT"}
+FIXED_INSIDE = {*PORTS, "ALLOW_NO_KEY", "API_KEY"}
 """A container listens on the default ports; encoders have no key, and only they may do without one."""
-ADDRESSES = {"LLM_WAIT_FOR": "llm", "LLM_URL": "gateway", "SENTIMENT_URL": "gateway", "EMBEDDING_URL": "gateway"}
+CALLERS = ("gateway", "review", "worker", "schedule")
+ADDRESSES = {
+    "LLM_WAIT_FOR": ("llm",),
+    "LLM_URL": CALLERS,
+    "SENTIMENT_URL": CALLERS,
+    "EMBEDDING_URL": CALLERS,
+    "REVIEW_URL": ("gateway", "worker", "schedule"),
+}
 """Variables with other parts' addresses, and who reads them."""
-DIFFERS = {"HOST", "MODEL_CACHE_PATH", "LLM_MODEL", "REDIS_PASSWORD", *ADDRESSES}
-"""A container has its own address, volume and Redis; which LLM is served depends on whether there is a GPU."""
+PLACES = {"HOST", "MODEL_CACHE_PATH", "REVIEW_STORE", "PRECOMPUTE_HEARTBEAT_FILE"}
+DIFFERS = {*PLACES, "LLM_MODEL", "REDIS_PASSWORD", *ADDRESSES}
+"""A container has its own address, volumes, files and Redis; which LLM is served depends on whether there is a GPU."""
 
 
 @pytest.fixture(scope="module")
@@ -79,11 +92,26 @@ def test_the_same_order(compose: dict[str, Any], table: dict[str, Process]) -> N
 
 def test_the_same_addresses(compose: dict[str, Any], table: dict[str, Process]) -> None:
     """Who calls whom: a container's name here is a port of this machine there."""
-    for variable, name in ADDRESSES.items():
+    for variable, name in ((variable, name) for variable, names in ADDRESSES.items() for name in names):
         inside = value(compose[name]["environment"][variable])
         for part in table.values():
             inside = inside.replace(f"http://{part.name}:", "http://127.0.0.1:")
         assert inside == table[name].environment[variable]
+
+
+def test_the_same_commands(compose: dict[str, Any], table: dict[str, Process]) -> None:
+    """What a container runs, by itself or from its image, is what the table runs."""
+    for name in SETTINGS:
+        command = compose[name].get("command") or image_command(compose[name]["build"]["dockerfile"])
+        assert command[1:] == list(table[name].argv[1:])
+
+
+def image_command(dockerfile: str) -> list[str]:
+    """What a container of the image runs where nothing else is said."""
+    found = re.search(r"^CMD (\[.*\])$", (ROOT / dockerfile).read_text(), re.MULTILINE)
+    assert found
+    command: list[str] = yaml.safe_load(found[1])
+    return command
 
 
 @pytest.mark.parametrize("name", sorted(SETTINGS))

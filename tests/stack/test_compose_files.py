@@ -10,11 +10,12 @@ from pydantic_settings import BaseSettings
 from embedding_service.settings import EmbeddingSettings
 from gateway.settings import GatewaySettings
 from llm_service.settings import LlmSettings
+from review_service.settings import ReviewSettings, WorkerSettings
 from sentiment_service.settings import SentimentSettings
 
 ROOT = Path(__file__).parents[2]
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
-FIXED = {"GATEWAY_PORT", "VLLM_PORT", "SENTIMENT_PORT", "EMBEDDING_PORT"}
+FIXED = {"GATEWAY_PORT", "VLLM_PORT", "SENTIMENT_PORT", "EMBEDDING_PORT", "REVIEW_PORT"}
 """Inside, each service has its usual port."""
 NOT_FOR_THEM = {"API_KEY", "ALLOW_NO_KEY"}
 """Who has no key needs none, and who has one must not do without."""
@@ -27,6 +28,9 @@ NOT_FOR_THEM = {"API_KEY", "ALLOW_NO_KEY"}
         ("llm", LlmSettings),
         ("sentiment", SentimentSettings),
         ("embedding", EmbeddingSettings),
+        ("review", ReviewSettings),
+        ("worker", WorkerSettings),
+        ("schedule", WorkerSettings),
     ],
 )
 def test_a_service_gets_every_variable_that_it_reads(service: str, settings: type[BaseSettings]) -> None:
@@ -38,7 +42,7 @@ def test_a_service_gets_every_variable_that_it_reads(service: str, settings: typ
 def test_keys_go_only_to_who_needs_them() -> None:
     """An encoder that is broken into gives no key of the gateway away."""
     holders = {name for name, service in SERVICES.items() if "API_KEY" in service.get("environment", {})}
-    assert holders == {"gateway", "llm", "prometheus"}
+    assert holders == {"gateway", "llm", "review", "worker", "schedule", "prometheus"}
     assert "HF_TOKEN" in SERVICES["models"]["environment"]
     assert not [name for name, service in SERVICES.items() if name != "models" and "HF_TOKEN" in service["environment"]]
 
@@ -51,7 +55,8 @@ def test_a_service_is_contained(service: str) -> None:
     assert found["read_only"]
     assert found["security_opt"] == ["no-new-privileges:true"]
     assert found["logging"]["options"] == {"max-size": "10m", "max-file": "4"}
-    assert "build" in found or ":" in found["image"]
+    built = {one["image"] for one in SERVICES.values() if "build" in one}
+    assert found["image"] in built or ":" in found["image"]
 
 
 def test_one_card_for_the_three_that_run_models() -> None:
