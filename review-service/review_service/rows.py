@@ -63,7 +63,7 @@ class Filters:
 
 
 def schema(size: int, model: str, table_id: str) -> pa.Schema:
-    """Columns of the table, for vectors of `size` numbers. In half precision LanceDB would take ten times as long to
+    """Columns of the table, for vectors of `size` numbers. In half precision LanceDB would take much longer to
     index them."""
     fields = [
         pa.field("review_id", pa.string(), nullable=False),
