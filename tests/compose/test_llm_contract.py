@@ -33,9 +33,7 @@ COMPUTED = {"cache-control": "no-cache"}
 
 @dataclass(frozen=True)
 class Deployed(Target):
-    """The engine in its container, with the key of the deployment."""
-
-    key: str = ""
+    """The engine in its container, which computes every answer anew."""
 
     def sdk(self, key: str | None = None) -> openai.OpenAI:
         """The official client, without its retries."""

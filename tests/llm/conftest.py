@@ -22,19 +22,20 @@ class Target:
     url: str
     server: Server
     """The engine's own process."""
+    key: str = KEY
 
-    def sdk(self, key: str = KEY) -> openai.OpenAI:
+    def sdk(self, key: str | None = None) -> openai.OpenAI:
         """The official client, without its retries."""
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=60)
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key or self.key, max_retries=0, timeout=60)
 
     def http(self) -> httpx.Client:
         """A plain client that sends the key."""
-        return httpx.Client(base_url=self.url, headers={"authorization": f"Bearer {KEY}"}, timeout=60)
+        return httpx.Client(base_url=self.url, headers={"authorization": f"Bearer {self.key}"}, timeout=60)
 
     def metric(self, vllm_name: str, transformers_name: str, *, without: str = "") -> float:
         """The sum of one of the engine's own metrics over its labels, except where one of them is `without`."""
         name = vllm_name if self.engine == "vllm" else transformers_name
-        text = httpx.get(f"{self.server.url}/metrics", headers={"authorization": f"Bearer {KEY}"}).text
+        text = httpx.get(f"{self.server.url}/metrics", headers={"authorization": f"Bearer {self.key}"}).text
         samples = [s for family in text_string_to_metric_families(text) for s in family.samples if s.name == name]
         assert samples, name
         return sum(sample.value for sample in samples if without not in sample.labels.values())
