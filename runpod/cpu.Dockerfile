@@ -43,14 +43,9 @@ COPY runpod/image/sshd.conf /etc/ssh/sshd_config.d/onecard.conf
 COPY runpod/image/onecard runpod/image/start /usr/local/bin/
 # RunPod kills a container about 5 s after SIGTERM.
 ENV PATH=/opt/onecard/bin:${PATH} PYTHONPATH=/opt/code PYTHONUNBUFFERED=1 \
-<<<<<<< HEAD
-    HOST=0.0.0.0 GATEWAY_PORT=8000 VLLM_PORT=8001 DRAIN_SECONDS=2 \
+    HOST=0.0.0.0 GATEWAY_PORT=8000 VLLM_PORT=8001 DRAIN_SECONDS=1 \
     MODEL_CACHE_PATH=/workspace/models HF_HOME=/workspace/huggingface REVIEW_STORE=/workspace/reviews \
     ONECARD_HOME=/var/lib/onecard
-=======
-    HOST=0.0.0.0 GATEWAY_PORT=8000 VLLM_PORT=8001 DRAIN_SECONDS=1 \
-    MODEL_CACHE_PATH=/workspace/models HF_HOME=/workspace/huggingface ONECARD_HOME=/var/lib/onecard
->>>>>>> h6b
 WORKDIR /workspace
 EXPOSE 8000 8001
 HEALTHCHECK --interval=5s --timeout=5s --start-period=900s --retries=6 CMD ["python3", "-m", "onecard.probe", "8000"]
