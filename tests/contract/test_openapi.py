@@ -24,24 +24,24 @@ BOTH_MODES = pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, Generatio
 
 
 @pytest.fixture(scope="module")
-def model_urls(sentiment: Server, embedding: Server, transformers: Server) -> dict[str, str]:
-    """Where the model services are, and the key of one of them."""
+def neighbours(sentiment: Server, embedding: Server, transformers: Server, session_redis: Redis) -> dict[str, str]:
+    """Where the model services and Redis are, and the key of one of them."""
     urls = {"SENTIMENT_URL": sentiment.url, "EMBEDDING_URL": embedding.url, "LLM_URL": transformers.url}
-    return {**urls, "API_KEY": KEY}
+    return {**urls, "API_KEY": KEY, "REDIS_PORT": str(session_redis.port)}
 
 
 @pytest.fixture(scope="module")
-def review(model_urls: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def review(neighbours: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A review service with all model services behind it."""
-    env = {**model_urls, "REVIEW_STORE": str(tmp_path_factory.mktemp("reviews"))}
+    env = {**neighbours, "REVIEW_STORE": str(tmp_path_factory.mktemp("reviews"))}
     with serving("review_service", port_variable="REVIEW_PORT", env=env) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def whole_gateway(model_urls: dict[str, str], review: Server, session_redis: Redis) -> Iterator[Server]:
+def whole_gateway(neighbours: dict[str, str], review: Server) -> Iterator[Server]:
     """A gateway with a key and a cache, and all services behind it."""
-    env = {**model_urls, "REVIEW_URL": review.url, "REDIS_PORT": str(session_redis.port)}
+    env = {**neighbours, "REVIEW_URL": review.url}
     with serving("gateway", port_variable="GATEWAY_PORT", env=env) as server:
         yield server
 
