@@ -95,7 +95,7 @@ RELAYED = tuple(
     _Relayed(path, _review, summary, described, method)
     for method, path, described, summary in (
         ("DELETE", "/v1/reviews/{review_id}", schemas.path("review_id"), "Remove a review."),
-        ("POST", "/v1/precompute", {}, "Make popular answers ready now."),
+        ("POST", "/v1/precompute", schemas.PRECOMPUTE, "Make popular answers ready now."),
         ("GET", "/v1/precompute/status", {}, "How far the answers are that are made ready."),
         ("GET", "/v1/restaurants", schemas.RESTAURANTS, "Restaurants, in the order that is asked for."),
         *(

@@ -75,6 +75,7 @@ SEARCH = _body(
     since={"type": "string", "format": "date-time"},
     until={"type": "string", "format": "date-time"},
 )
+PRECOMPUTE = {"responses": {"202": {"description": "A round has begun, or is under way."}}}
 RESTAURANTS = {
     "parameters": [
         {"name": "sort", "in": "query", "schema": {"enum": ["popular", "reviews"], "default": "popular"}},
