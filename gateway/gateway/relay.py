@@ -41,7 +41,8 @@ def call_of(scope: Scope) -> Call:
             field, line = name.decode(), value.decode("latin-1")
             # A field that comes in several lines is one list (RFC 9110, section 5.3).
             headers[field] = f"{headers[field]}, {line}" if field in headers else line
-    path = quote(scope["path"])
+    # What takes a POST has no ids in its path.
+    path = scope["path"] if scope["method"] == "POST" else quote(scope["path"])
     if scope["method"] == "GET" and scope["query_string"]:
         path += "?" + urlencode(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
     return Call(scope["method"], path, headers, state["body"], state["trail"])

@@ -137,10 +137,11 @@ class Edge:
 
     async def _run(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, exchange: Exchange) -> None:
         body_read = scope["method"] not in _BODY_METHODS
-        scope["state"].update(body=b"", received=time.perf_counter())
         try:
             self._identify(scope)
-            if not body_read:
+            if body_read:
+                scope["state"].update(body=b"", received=time.perf_counter())
+            else:
                 body = await self._read_body(headers, receive)
                 body_read = True
                 if scope["path"] in self._gate.paths:

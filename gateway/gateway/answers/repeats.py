@@ -4,13 +4,12 @@ The encoder keeps every text's result, in Redis too, and finds it in whichever r
 way to it, the reading and the writing of numbers: see decision 13.
 """
 
-import time
 from typing import Literal
 
 from fastapi.responses import Response
 from starlette.types import Receive, Scope
 
-from gateway.answers.kept import Kept, KeptCodec, hit
+from gateway.answers.kept import Kept, KeptCodec, find, hit
 from gateway.calls import Call, Reply
 from gateway.relay import call_of, relay
 from gateway.upstreams import Upstream
@@ -19,7 +18,6 @@ from onecard.cache.identity import Identity
 from onecard.cache.keys import Keyspace
 from onecard.cache.tiers import Cache, Store
 from onecard.edge import state_of
-from onecard.timings import Timing
 
 LARGEST_BODY_BYTES = 256_000
 """Longer bodies are only relayed: few come twice."""
@@ -53,7 +51,7 @@ class Repeats:
         if model is None or not allowed.store or not self._enabled or len(call.body) > LARGEST_BODY_BYTES:
             return await relay(scope, receive, self._upstream, call)
         key = self._key(call, model)
-        if allowed.read and (kept := await self._kept(key, scope)):
+        if allowed.read and (kept := await find(self._store, key, state_of(scope)["timings"])):
             return hit(kept)
 
         def keep(reply: Reply, body: bytes) -> None:
@@ -65,9 +63,3 @@ class Repeats:
     def _key(self, call: Call, model: Identity) -> bytes:
         space = Keyspace(self._kind, model.model, model.revision, model.fingerprint)
         return space.for_body(call.headers.get("content-type", ""), call.body)
-
-    async def _kept(self, key: bytes, scope: Scope) -> Kept | None:
-        started = time.perf_counter()
-        [kept] = await self._store.get_many([key])
-        state_of(scope)["timings"]["cache"] = Timing((time.perf_counter() - started) * 1000)
-        return kept

@@ -1,6 +1,5 @@
 """Answers of the LLM: from the cache, from a computation that is under way, or from the service."""
 
-import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
 from typing import Literal, get_args
@@ -10,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter
 from starlette.types import Receive, Scope
 
 from gateway.answers import complete, policy
-from gateway.answers.kept import Kept, KeptCodec, hit
+from gateway.answers.kept import Kept, KeptCodec, find, hit
 from gateway.answers.streams import NotStreamed, SharedStream, recorded, source
 from gateway.answers.wanted import Wanted
 from gateway.calls import Call, Reply, broken_off, send
@@ -23,7 +22,6 @@ from onecard.cache.flight import Abandoned, Flights
 from onecard.cache.tiers import Cache, Store
 from onecard.edge import state_of
 from onecard.leaving import while_connected
-from onecard.timings import Timing
 
 XCache = Literal["hit", "miss", "coalesced", "bypass"]
 
@@ -69,8 +67,10 @@ class Answers:
             response.headers["x-cache"] = "bypass"
             return response
         under_way = wanted.flight in (self._streams if wanted.question.streams else self._flights)
-        if wanted.policy.read and not under_way and (kept := await self._kept(wanted, scope)):
-            return hit(kept)
+        if wanted.policy.read and not under_way:
+            store, timings = self._stores[wanted.question.kind], state_of(scope)["timings"]
+            if kept := await find(store, wanted.key, timings):
+                return hit(kept)
         if wanted.question.streams:
             return await self._stream(wanted, scope, receive)
         return await self._whole(wanted, scope, receive)
@@ -86,12 +86,6 @@ class Answers:
             return question
         model = self._upstream.pool.model
         return policy.Bypass("unknown model") if model is None else Wanted(question, call, model, allowed)
-
-    async def _kept(self, wanted: Wanted, scope: Scope) -> Kept | None:
-        started = time.perf_counter()
-        [kept] = await self._stores[wanted.question.kind].get_many([wanted.key])
-        state_of(scope)["timings"]["cache"] = Timing((time.perf_counter() - started) * 1000)
-        return kept
 
     async def _whole(self, wanted: Wanted, scope: Scope, receive: Receive) -> Response:
         async def compute() -> Response:
