@@ -25,8 +25,8 @@ class Plan:
     """How much is measured."""
 
     rounds: int
-    seconds: float
-    """Length of one cell."""
+    answers: int
+    """Of each client in one cell."""
     clients: list[int]
     pairs: int
     """Streams of each contender in one round."""
@@ -43,7 +43,7 @@ def start_all(stack: ExitStack, models: Path) -> dict[str, Server]:
     before = started(stack, contenders.before(models))
     servers = {server.contender.name: server for server in (vllm, gateway, before)}
     for name, server in servers.items():
-        uvloop.run(measure.throughput(server, 4, 2.0, f"warm-up {name}"))
+        uvloop.run(measure.throughput(server, 4, 4, f"warm-up {name}"))
     return servers
 
 
@@ -56,7 +56,7 @@ def measure_all(servers: dict[str, Server], plan: Plan, results: report.Results)
             for name in rotated([each for each in servers if clients in plan.clients_of(each)], number):
                 # The same prompts for nobody: vLLM keeps the beginnings of those that it has seen.
                 seed = f"round {number} {name} {clients}"
-                figures = uvloop.run(measure.throughput(servers[name], clients, plan.seconds, seed))
+                figures = uvloop.run(measure.throughput(servers[name], clients, plan.answers, seed))
                 results.visits.append(Visit(name, str(clients), number, figures))
                 progress.step(f"round {number + 1}: {name}, {clients} clients: {figures[report.RATE]:.0f} tokens/s")
         pair = [servers[contenders.DIRECT], servers[contenders.OURS]]
@@ -65,13 +65,13 @@ def measure_all(servers: dict[str, Server], plan: Plan, results: report.Results)
 
 
 def main(
-    round_count: Annotated[int, typer.Option("--rounds", min=1, max=20, help="Visits to each cell.")] = 9,
-    seconds: Annotated[float, typer.Option(min=1, max=20, help="Length of one cell.")] = 4.0,
+    round_count: Annotated[int, typer.Option("--rounds", min=1, max=40, help="Visits to each cell.")] = 15,
+    answers: Annotated[int, typer.Option(min=1, max=40, help="Answers of each client in one cell.")] = 8,
     clients: Annotated[str, typer.Option(help="Clients at a time, separated by commas.")] = CLIENTS,
-    pairs: Annotated[int, typer.Option(min=1, max=200, help="Streams in a round, of each.")] = 20,
+    pairs: Annotated[int, typer.Option(min=1, max=200, help="Streams in a round, of each.")] = 10,
     models: Annotated[Path, typer.Option(help="Folder with the stand-in.")] = contenders.MODELS,
     out: Annotated[Path | None, typer.Option(help="Folder for results; bench/results unless --quick.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A look only: one round, 3 s, 1 and 8 clients.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A look only: one short round, 1 and 8 clients.")] = False,
 ) -> None:
     """Measure the LLM service on this machine's CPU with the stand-in model, and write llm.json, .md and .svg.
 
@@ -79,9 +79,9 @@ def main(
     all servers.
     """
     if quick:
-        round_count, seconds, pairs = 1, 3.0, 10
+        round_count, answers, pairs = 1, 4, 10
         clients = QUICK_CLIENTS if clients == CLIENTS else clients
-    plan = Plan(round_count, seconds, numbers(clients), pairs)
+    plan = Plan(round_count, answers, numbers(clients), pairs)
     folder, results = files.folder_for(out, quick=quick), report.Results()
     head = machine.describe("python -m bench.llm " + " ".join(sys.argv[1:]))
     with ends_in_order(), ExitStack() as stack:

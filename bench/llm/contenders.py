@@ -27,6 +27,7 @@ def _engine(name: str, what: str, models: Path, *, vllm: bool) -> Contender:
             "LLM_MODEL": MODEL,
             "API_KEY": KEY,
             "USE_GPU": "false",
+            "LLM_CPU_THREADS": "1",  # A core is left for all that is no model, as on a machine with a GPU.
             "VLLM_ENABLED": str(vllm).lower(),
             "VLLM_PORT": str(port),
         },

@@ -17,8 +17,8 @@ HEADERS = {"authorization": f"Bearer {KEY}"}
 QUESTION = "리뷰를 요약해 overall_summary, positive_summary, negative_summary를 JSON으로 답하세요."
 REVIEWS, TOKENS = 4, 64
 """Reviews in a prompt, most tokens of an answer."""
-PROMPTS_PER_SECOND = 100
-"""Requests that are made ready for each second of a cell; an engine that is faster ends it early."""
+LONGEST_SECONDS = 300.0
+"""Most of one cell."""
 
 
 def prompts(count: int, seed: str, **more: Any) -> Iterator[bytes]:
@@ -31,16 +31,20 @@ def prompts(count: int, seed: str, **more: Any) -> Iterator[bytes]:
         yield json_request(PATH, body, HEADERS)
 
 
-async def throughput(server: Server, clients: int, seconds: float, seed: str) -> dict[str, float | None]:
-    """One cell: answers and tokens a second, latencies in ms."""
+async def throughput(server: Server, clients: int, answers: int, seed: str) -> dict[str, float | None]:
+    """One cell: answers and tokens a second, latencies in ms.
+
+    Its length is a number of `answers` for each client, not a time: requests of many clients end in waves, and an
+    end in the middle of one would count up to a wave more or less.
+    """
     tokens = 0
 
     def count(answer: Answer) -> None:
         nonlocal tokens
         tokens += json.loads(answer.body)["usage"]["completion_tokens"]
 
-    requests = prompts(int(PROMPTS_PER_SECOND * seconds) + clients, seed)
-    tally, took = await closed_loop(server.url, requests, clients=clients, seconds=seconds, note=count)
+    requests = prompts(clients * answers, seed)
+    tally, took = await closed_loop(server.url, requests, clients=clients, seconds=LONGEST_SECONDS, note=count)
     return {
         "requests_per_second": len(tally.latencies_ms) / took,
         "tokens_per_second": tokens / took,
