@@ -1,5 +1,6 @@
 """One request to one service: what is asked, and what comes back. Bytes, no HTTP framework of ours."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,10 +15,11 @@ from gateway.pool import Lease
 from gateway.replicas import Failure
 from gateway.retries import AttemptFailed, failure_of
 from gateway.trail import Trail
+from gateway.turns import Turn
 from gateway.upstreams import Upstream
 from onecard import logs, timings
 from onecard.cache import identity
-from onecard.errors import BadUpstream, DeadlineExceeded, OnecardError, Unavailable
+from onecard.errors import BadUpstream, DeadlineExceeded, OnecardError, TooBusy, Unavailable
 from onecard.timings import Timing
 
 RETURNED = ("age", "allow", "content-type", "retry-after", "x-cache")
@@ -42,6 +44,8 @@ class Call:
     body: bytes
     trail: Trail = field(default_factory=Trail)
     """Of the request that asks."""
+    caller: str = ""
+    """The name of its key, among which the service is shared fairly."""
 
 
 class Reply:
@@ -62,6 +66,11 @@ class Reply:
         self._lease = lease
         self._deadline = deadline
         self._body: bytes | None = None
+        self._turn: Turn | None = None
+
+    def hold(self, turn: Turn) -> None:
+        """Keep the request's turn until this is closed."""
+        self._turn = turn
 
     @property
     def streams(self) -> bool:
@@ -104,6 +113,8 @@ class Reply:
         """Let the connection go: back to its pool after a whole answer, else closed, which cancels the work."""
         self._response.release()
         self._lease.close()
+        if self._turn is not None:
+            self._turn.end()
 
     def _silence(self) -> float:
         return min(self._upstream.limits.silence_seconds, self._deadline.left)
@@ -136,10 +147,32 @@ async def send(call: Call, upstream: Upstream) -> Reply:
     The caller closes it. An answer that says that the service failed is one, too, when no replica gave a better one.
 
     Raises:
+        TooBusy: more requests wait for their turn at the service than may.
         Unavailable, BadUpstream, DeadlineExceeded: the service is away, breaks off, or is silent for too long.
         InvalidRequest: the client's time limit means nothing.
     """
     deadline = deadlines.of(call.headers, upstream.limits.total_seconds, time.monotonic)
+    turn = await _turn(call, upstream, deadline)
+    try:
+        reply = await _tried(call, upstream, deadline)
+    except BaseException:
+        turn.end()
+        raise
+    reply.hold(turn)
+    return reply
+
+
+async def _turn(call: Call, upstream: Upstream, deadline: Deadline) -> Turn:
+    try:
+        return await upstream.turns.take(call.caller, call.trail, deadline.left)
+    except asyncio.QueueFull:
+        raise busy(upstream) from None
+    except TimeoutError:
+        raise late(upstream) from None
+
+
+async def _tried(call: Call, upstream: Upstream, deadline: Deadline) -> Reply:
+    """The service's answer, after as many attempts as are allowed and needed."""
     retries = upstream.pool.retries(deadline)
     last: Reply | None = None
 
@@ -229,6 +262,12 @@ def _log_failure(error: BaseException, upstream: Upstream) -> None:
 def late(upstream: Upstream) -> DeadlineExceeded:
     """The answer when a service takes too long."""
     return DeadlineExceeded(f"The {upstream.name} service did not answer in time. Ask for less, or try again.")
+
+
+def busy(upstream: Upstream) -> TooBusy:
+    """The answer when too many wait for a service."""
+    message = f"Too many requests wait for the {upstream.name} service. Try again in a moment, or send fewer at a time."
+    return TooBusy(message, retry_after=RETRY_AFTER_SECONDS)
 
 
 def broken_off(upstream: Upstream) -> BadUpstream:

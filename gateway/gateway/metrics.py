@@ -39,6 +39,10 @@ class UpstreamMetrics:
         self.unretried = counter("retries_refused", "Attempts that were not repeated, for too many were.")
         self.ejections = counter("ejections", "Times that a replica was taken out of service, by reason.", "reason")
         self.tokens = counter("tokens", "Tokens of prompts (in) and answers (out), where `usage` tells.", "direction")
+        self.wait_seconds = histogram("wait_seconds", "Time that requests waited for their turn, if they had to.")
+        self.crowded_out = counter("crowded_out", "Requests that could not wait for their turn, for too many did.")
+        text = "Requests that wait for their turn now."
+        self.waiting = Gauge("onecard_upstream_waiting", text, ["upstream"], registry=registry)
         self.in_flight = gauge("in_flight", "Attempts at a replica now.")
         self.in_service = gauge("in_service", "Whether a replica is in service.")
 
@@ -59,6 +63,8 @@ class UpstreamFigures:
         self._retries = metrics.retries.labels(upstream)
         self._unretried = metrics.unretried.labels(upstream)
         self._none_free = metrics.none_free.labels(upstream)
+        self._wait_seconds = metrics.wait_seconds.labels(upstream)
+        self._crowded_out = metrics.crowded_out.labels(upstream)
         self._tokens_in = metrics.tokens.labels(upstream, "in")
         self._tokens_out = metrics.tokens.labels(upstream, "out")
         for reason in get_args(Reason):
@@ -69,6 +75,18 @@ class UpstreamFigures:
         labels = (self._upstream, str(replica))
         self._metrics.in_flight.labels(*labels).set_function(in_flight)
         self._metrics.in_service.labels(*labels).set_function(in_service)
+
+    def show_waiting(self, waiting: Callable[[], int]) -> None:
+        """Ask for this whenever somebody reads the metrics."""
+        self._metrics.waiting.labels(self._upstream).set_function(waiting)
+
+    def waited(self, seconds: float) -> None:
+        """A request has got its turn, after so long."""
+        self._wait_seconds.observe(seconds)
+
+    def crowded_out(self) -> None:
+        """A request is refused, for too many wait."""
+        self._crowded_out.inc()
 
     def head(self, seconds: float) -> None:
         """The head of an answer took so long."""

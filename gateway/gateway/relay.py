@@ -9,6 +9,7 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
 from gateway.calls import RETRY_AFTER_SECONDS, Call, Reply, send
+from gateway.keys.ring import Key
 from gateway.upstreams import Upstream
 from onecard.edge import state_of
 from onecard.errors import BadUpstream, OnecardError, error_body
@@ -45,7 +46,8 @@ def call_of(scope: Scope) -> Call:
     path = scope["path"] if scope["method"] == "POST" else quote(scope["path"])
     if scope["method"] == "GET" and scope["query_string"]:
         path += "?" + urlencode(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
-    return Call(scope["method"], path, headers, state["body"], state["trail"])
+    key: Key | None = state.get("caller")
+    return Call(scope["method"], path, headers, state["body"], state["trail"], key.name if key else "")
 
 
 async def relay(
@@ -62,7 +64,8 @@ async def relay(
     `on_whole` is given an answer that does not stream, with its body.
 
     Raises:
-        Unavailable, BadUpstream, DeadlineExceeded: the service is away, broke off, or is silent for too long.
+        TooBusy, Unavailable, BadUpstream, DeadlineExceeded: too many wait for the service, or it is away, broke off, or
+            is silent for too long.
     """
     with Connected(receive):
         reply = await send(call or call_of(scope), upstream)

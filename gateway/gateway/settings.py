@@ -43,6 +43,12 @@ class GatewaySettings(ReviewAddresses, ModelAddresses, CacheSettings, KeyFileSet
     """Time limit of a request with all its attempts and the whole of its answer, from the end of its body. Its client's
     x-onecard-timeout-ms can shorten it."""
 
+    upstream_concurrency: int = Field(default=1024, ge=1)
+    """Requests at each replica of a service at a time, streams for as long as they last; more wait for their turn."""
+
+    upstream_queue: int = Field(default=256, ge=0)
+    """Requests that wait for their turn at a service, of all keys together; more are a 429."""
+
     llm_cache_max_temperature: float = Field(default=TEMPERATURE, ge=0, le=2)
     """Highest temperature of a request whose answer is kept, and shared with requests that are alike."""
 

@@ -44,4 +44,4 @@ class Trail:
     def __init__(self, span: RequestSpan | None = None) -> None:
         self.span = span
         self.upstream_seconds = 0.0
-        """All its attempts together, each from its first byte out to its last byte in."""
+        """All its attempts together, each from its first byte out to its last byte in, and the wait for its turn."""

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from gateway.metrics import UpstreamMetrics
 from gateway.pool import Pool
 from gateway.settings import GatewaySettings
+from gateway.turns import Turns
 from gateway.watch import check, watching
 from onecard.cache.flight import Flights
 from onecard.health import Part, Status
@@ -35,6 +36,7 @@ class Upstream:
     """What errors and health call it: never its address."""
     http: aiohttp.ClientSession
     pool: Pool
+    turns: Turns
     headers: Mapping[str, str]
     """What every request to it carries: its key, if it asks for one."""
     limits: Limits
@@ -107,9 +109,11 @@ async def connect(settings: GatewaySettings, registry: CollectorRegistry, closin
     async def upstream(
         name: str, addresses: Sequence[str], headers: Mapping[str, str], *, has_models: bool = True
     ) -> Upstream:
-        pool = Pool(name, addresses, metrics.of(name))
+        figures = metrics.of(name)
+        pool = Pool(name, addresses, figures)
+        turns = Turns(settings.upstream_concurrency * len(addresses), settings.upstream_queue, figures)
         await closing.enter_async_context(watching(pool, http))
-        return Upstream(name, http, pool, headers, limits, has_models)
+        return Upstream(name, http, pool, turns, headers, limits, has_models)
 
     return Upstreams(
         llm=await upstream("llm", settings.llm_url, key),

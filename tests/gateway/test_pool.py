@@ -18,6 +18,7 @@ from gateway.metrics import UpstreamMetrics
 from gateway.pool import Pool
 from gateway.relay import relay
 from gateway.trail import Trail
+from gateway.turns import Turns
 from gateway.upstreams import Limits, Upstream
 from gateway.watch import watching
 from onecard.errors import Unavailable
@@ -52,7 +53,7 @@ async def watched(*urls: str) -> AsyncIterator[tuple[Pool, Ask]]:
     """A pool of these replicas, which are being checked, and a caller of it."""
     pool = Pool("llm", urls, UpstreamMetrics(CollectorRegistry()).of("llm"))
     async with aiohttp.ClientSession() as http, watching(pool, http):
-        upstream = Upstream("llm", http, pool, {}, Limits(60, 60, 60))
+        upstream = Upstream("llm", http, pool, Turns(100, 100, pool.figures), {}, Limits(60, 60, 60))
         yield pool, lambda case: ask_for(case, upstream)
 
 
@@ -174,8 +175,12 @@ async def test_a_stream_whose_client_has_left_by_then_gives_its_replica_back(pai
         await staying()
 
     async with watched(pair[0].url) as (pool, _), aiohttp.ClientSession() as http:
-        response = await relay(scope, staying, Upstream("llm", http, pool, {}, Limits(60, 60, 60)))
+        turns = Turns(1, 0, pool.figures)
+        response = await relay(scope, staying, Upstream("llm", http, pool, turns, {}, Limits(60, 60, 60)))
+        with pytest.raises(asyncio.QueueFull):
+            await turns.take("", Trail(), 0.0)
         assert pool.replicas.in_flight(0) == 1
         with pytest.raises(ClientGone):
             await response(scope, left, take_nothing)
+        (await turns.take("", Trail(), 0.0)).end()
         assert pool.replicas.in_flight(0) == 0

@@ -1,0 +1,62 @@
+"""Who is next where there is not enough for all: one of each caller in turn, however many requests each has. Pure.
+
+Round robin over callers is Nagle's (RFC 970); that a full queue takes room from the longest line is from McKenney's
+Stochastic Fairness Queueing (1990). So one caller's flood neither delays nor crowds out the few requests of another.
+"""
+
+from collections import deque
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class FairQueue(Generic[T]):
+    """A line for each caller, and a bound on all of them together."""
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._lines: dict[str, deque[T]] = {}
+        """None is empty. The first one's turn comes next."""
+        self._waiting = 0
+
+    def __len__(self) -> int:
+        return self._waiting
+
+    def put(self, caller: str, item: T) -> T | None:
+        """Let `item` wait.
+
+        Returns:
+            What has no room any more: the newest of the longest line, which may be `item` itself. None if all have.
+        """
+        self._lines.setdefault(caller, deque()).append(item)
+        self._waiting += 1
+        if self._waiting <= self._room:
+            return None
+        longest = max(self._lines, key=lambda name: (len(self._lines[name]), name == caller))
+        newest = self._lines[longest][-1]
+        self.remove(longest, newest)
+        return newest
+
+    def take(self) -> T:
+        """The oldest of the caller whose turn it is, who is then last.
+
+        Raises:
+            StopIteration: nobody waits.
+        """
+        caller = next(iter(self._lines))
+        line = self._lines.pop(caller)
+        item = line.popleft()
+        self._waiting -= 1
+        if line:
+            self._lines[caller] = line
+        return item
+
+    def remove(self, caller: str, item: T) -> None:
+        """`item` waits no longer. It need not be there."""
+        line = self._lines.get(caller)
+        if line is None or item not in line:
+            return
+        line.remove(item)
+        self._waiting -= 1
+        if not line:
+            del self._lines[caller]
