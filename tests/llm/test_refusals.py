@@ -46,6 +46,7 @@ BAD: dict[str, tuple[str, bytes, int]] = {
     "a tool that is no tool": (CHAT, chat(tools=[{"type": "function"}]), 400),
     "a tool with nonsense for a schema": (CHAT, chat(tools=[{"type": "function", "function": {"name": 5}}]), 400),
     "an answer format that is none": (CHAT, chat(response_format={"type": "poem"}), 400),
+    "a list for structured outputs": (CHAT, chat(structured_outputs=[None]), 400),
     "prompt over the window": (CHAT, chat(messages=[{"role": "user", "content": "맛있어요 " * 20_000}]), 400),
     "unknown model": (CHAT, chat(model="gpt-4o"), 404),
     "lone surrogate": (CHAT, chat(messages=[{"role": "user", "content": "\ud800"}]), 400),

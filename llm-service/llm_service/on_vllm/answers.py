@@ -1,15 +1,17 @@
 """vLLM's own error answers, put into the shape that all services share."""
 
 import re
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
+from fastapi.dependencies.utils import request_body_to_args
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from onecard import logs
-from onecard.errors import error_body
+from onecard.errors import InvalidRequest, error_body
 
 _CODES = {
     400: "invalid_value",
@@ -43,7 +45,20 @@ class OneErrorShape:
         if scope["type"] != "http" or scope["path"] == _READINESS:
             await self._app(scope, receive, send)
             return
-        await self._app(scope, receive, Rewriter(send, engine_failed=lambda: engine_failed(scope)))
+        try:
+            await self._app(scope, receive, Rewriter(send, engine_failed=lambda: engine_failed(scope)))
+        except Exception as error:
+            if raised_by_the_body(error):
+                message = "A field of the body has a type that it cannot have. GET /openapi.json lists the types."
+                raise InvalidRequest(message) from error
+            raise
+
+
+def raised_by_the_body(error: Exception) -> bool:
+    """The body was being read into its fields: some of vLLM's checks run before those of types, and take a list for a
+    mapping."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code is request_body_to_args.__code__ for frame, _ in frames)
 
 
 def engine_failed(scope: Scope) -> bool:
