@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from gateway.calls import Call, send
+from gateway.calls import Call, look
 from gateway.upstreams import Upstream
 from onecard.errors import OnecardError
 from onecard.wire import TIMEOUT_HEADER
@@ -20,7 +20,7 @@ _KEPT = ("id", "object", "created", "owned_by", "max_model_len", "engine", "stan
 async def cards(upstream: Upstream) -> list[dict[str, Any]]:
     """The cards of one service; none when it does not answer."""
     try:
-        reply = await send(_LOOK, upstream)
+        reply = await look(_LOOK, upstream)
         try:
             found: list[dict[str, Any]] = orjson.loads(await reply.read())["data"]
         finally:

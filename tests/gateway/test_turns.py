@@ -59,6 +59,12 @@ class Callers:
         await eventually(lambda: self.figure("waiting") == waiting)
         return task
 
+    async def models(self) -> list[str]:
+        """What the gateway lists."""
+        headers = {"authorization": f"Bearer {secret_of('few')}"}
+        cards = (await self._client.get(self._door.url + "/v1/models", headers=headers)).json()["data"]
+        return [card["id"] for card in cards]
+
     def figure(self, name: str) -> float:
         """A figure of the LLM service."""
         headers = {"authorization": f"Bearer {secret_of('few')}"}
@@ -74,6 +80,7 @@ async def test_a_flood_of_one_key_neither_delays_nor_crowds_out_another(
     callers, slow = Callers(client, door), {"case": "slow", "seconds": 0.3}
     stream = asyncio.create_task(callers.ask("many", {"case": "stream", "wait": True, "count": 1}))
     await eventually(lambda: httpx.get(canned.url + "/seen").json()["running"] == 1)
+    assert await callers.models() == ["canned/stand-in"]  # The gateway's own question does not wait.
     flood = [await callers.begin("many", slow, number + 1) for number in range(QUEUE)]
     refused = await callers.ask("many", slow)
     assert error_of(refused, 429)["code"] == "too_busy"
