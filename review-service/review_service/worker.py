@@ -1,14 +1,21 @@
 """Run the worker: `python -m review_service.worker`. It does what the schedule asks for, one task at a time."""
 
+import os
 from typing import Any
 
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 from celery import Celery, bootsteps
+from prometheus_client import start_http_server
 
 from onecard import logs, settings
+from onecard.metrics import new_registry
 from review_service.heartbeat import BEAT_SECONDS, Heartbeat
 from review_service.queue import keep_logging, open_queue
 from review_service.settings import WorkerSettings
-from review_service.tasks import add_tasks
+from review_service.tasks import Precomputer, add_tasks, open_precomputer
+
+LAST = 19
+"""Niceness: whatever else wants this machine's processor has it first."""
 
 
 def _beating(heartbeat: Heartbeat) -> type[bootsteps.StartStopStep]:
@@ -27,10 +34,10 @@ def _beating(heartbeat: Heartbeat) -> type[bootsteps.StartStopStep]:
     return Beat
 
 
-def create_worker(config: WorkerSettings) -> Celery:
+def create_worker(config: WorkerSettings, portal: BlockingPortal, work: Precomputer) -> Celery:
     """The queue, with tasks and a heartbeat."""
     queue = open_queue(config)
-    add_tasks(queue, config)
+    add_tasks(queue, portal, work)
     queue.steps["consumer"].add(_beating(Heartbeat(config.precompute_heartbeat_file)))
     return queue
 
@@ -40,18 +47,26 @@ def main() -> None:
     config = settings.load(WorkerSettings)
     logs.configure("worker", config.log_level)
     keep_logging()
-    worker = create_worker(config).Worker(
-        # Tasks wait for answers and compute nothing, so a thread does. The loop turns meanwhile, and a worker that is
-        # killed leaves nothing behind.
-        pool="threads",
-        concurrency=1,
-        loglevel=config.log_level,
-        quiet=True,
-        without_gossip=True,
-        without_heartbeat=True,
-        without_mingle=True,
-    )
-    worker.start()
+    os.nice(LAST)
+    registry = new_registry()
+    if config.precompute_metrics_port is not None:
+        start_http_server(config.precompute_metrics_port, config.host, registry)
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(open_precomputer(config, registry)) as work,
+    ):
+        worker = create_worker(config, portal, work).Worker(
+            # Tasks wait for answers and compute nothing, so a thread does. The loop turns meanwhile, and a worker that
+            # is killed leaves nothing behind.
+            pool="threads",
+            concurrency=1,
+            loglevel=config.log_level,
+            quiet=True,
+            without_gossip=True,
+            without_heartbeat=True,
+            without_mingle=True,
+        )
+        worker.start()
     raise SystemExit(worker.exitcode)
 
 
