@@ -5,6 +5,7 @@ from typing import Any
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from celery import Celery, bootsteps
+from celery.worker.state import reserved_requests
 from prometheus_client import start_http_server
 
 from onecard import logs, settings
@@ -18,6 +19,10 @@ LAST = 19
 """Niceness: whatever else wants this machine's processor has it first."""
 
 
+DEAF_BEATS = 2
+"""So long a worker may have no task, and not be allowed another one."""
+
+
 def _beating(heartbeat: Heartbeat) -> type[bootsteps.StartStopStep]:
     """A step of the worker's that beats once it takes messages, as long as its loop turns."""
 
@@ -25,11 +30,28 @@ def _beating(heartbeat: Heartbeat) -> type[bootsteps.StartStopStep]:
         requires = ("celery.worker.consumer.tasks:Tasks",)
 
         def start(self, parent: Any) -> None:
-            self._timer = parent.timer.call_repeatedly(BEAT_SECONDS, heartbeat.beat)
+            self._messages = parent.task_consumer.channel.qos
+            self._deaf = 0
+            self._timer = parent.timer.call_repeatedly(BEAT_SECONDS, self._beat)
             heartbeat.beat()
 
         def stop(self, parent: Any) -> None:
             self._timer.cancel()
+
+        def _beat(self) -> None:
+            """Beat, and connect anew where Redis went away just when a task was to be taken off the queue.
+
+            Celery gives up on that message, and still counts it as one at hand: with one at a time it would wait for
+            ever.
+
+            Raises:
+                ConnectionError: Celery's consumer takes it for a lost connection, and begins again.
+            """
+            heartbeat.beat()
+            deaf = not reserved_requests and not self._messages.can_consume()
+            self._deaf = self._deaf + 1 if deaf else 0
+            if self._deaf >= DEAF_BEATS:
+                raise ConnectionError("a task that was done was not taken off the queue")
 
     return Beat
 

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx
@@ -31,7 +31,8 @@ def errand_at_hand(
         until(lambda: b"unacked" in redis.command("KEYS", "onecard:queue:unacked"), worker.server)
         yield
     finally:
-        os.kill(service.process.pid, signal.SIGCONT)
+        with suppress(ProcessLookupError):
+            os.kill(service.process.pid, signal.SIGCONT)
 
 
 def all_is_ready(service: Server, restaurant: str) -> bool:
