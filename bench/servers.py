@@ -4,8 +4,9 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,18 @@ class Contender:
     model: str = "bench"
     """What a request calls the model."""
     environment: Callable[[int], dict[str, str]] = field(default=lambda port: {})
+
+
+def module(name: str, what: str, called: str, port_variable: str, settings: Mapping[str, str]) -> Contender:
+    """One of our own services: `python -m called`, with its port in `port_variable`."""
+    return Contender(
+        name,
+        what,
+        lambda port: [sys.executable, "-m", called],
+        "/health/ready",
+        path="",
+        environment=lambda port: {port_variable: str(port), **settings},
+    )
 
 
 def environment() -> dict[str, str]:

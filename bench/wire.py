@@ -40,6 +40,11 @@ def json_request(path: str, value: Any, headers: Mapping[str, str]) -> bytes:
     return request_bytes(path, json.dumps(value, ensure_ascii=False).encode(), headers)
 
 
+def get_request(path: str) -> bytes:
+    """A `GET`, ready to be sent."""
+    return f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n".encode()
+
+
 class Connection(asyncio.Protocol):
     """One keep-alive connection with at most one request under way."""
 

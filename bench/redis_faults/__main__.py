@@ -21,7 +21,7 @@ from bench.command import ends_in_order, say, started
 from bench.places import ROOT
 from bench.redis_faults import load, report
 from bench.redis_faults.redis import FAULTS, Fault, Redis
-from bench.servers import Contender, Server
+from bench.servers import Server, module
 
 MODELS = ROOT / ".onecard" / "models"
 HEALTHY, FAULT, HEALED = 10.0, 12.0, 10.0
@@ -48,18 +48,6 @@ class Plan:
         return WARM_SECONDS + len(FAULTS) * (self.healthy + self.fault + self.healed + 2)
 
 
-def service(name: str, what: str, module: str, port_variable: str, settings: dict[str, str]) -> Contender:
-    """How one process is started: `python -m module`, with its port in `port_variable`."""
-    return Contender(
-        f"faults-{name}",
-        what,
-        lambda port: [sys.executable, "-m", module],
-        "/health/ready",
-        path="",
-        environment=lambda port: {port_variable: str(port), **settings},
-    )
-
-
 def start_services(stack: ExitStack, redis: Redis, models: Path) -> list[Server]:
     """The gateway, and the sentiment service behind it. No tier in memory: every look-up asks Redis.
 
@@ -68,16 +56,12 @@ def start_services(stack: ExitStack, redis: Redis, models: Path) -> list[Server]
     """
     cache = {"REDIS_PORT": str(redis.port), "CACHE_MEMORY_MB": "0"}
     on_stand_in = {"MODEL_CACHE_PATH": str(models), "OMP_NUM_THREADS": "1", **cache}
-    llm = started(stack, service("llm", "a canned LLM service", "bench.redis_faults.llm", "CANNED_PORT", {}))
-    sentiment = started(
-        stack,
-        service(
-            "sentiment", "the sentiment service on the stand-in", "sentiment_service", "SENTIMENT_PORT", on_stand_in
-        ),
-    )
+    llm = started(stack, module("faults-llm", "a canned LLM service", "bench.redis_faults.llm", "CANNED_PORT", {}))
+    what = "the sentiment service on the stand-in"
+    sentiment = started(stack, module("faults-sentiment", what, "sentiment_service", "SENTIMENT_PORT", on_stand_in))
     # Nobody asks for embeddings and reviews; what stands at their addresses has only to be ready.
     urls = {"LLM_URL": llm.url, "EMBEDDING_URL": llm.url, "REVIEW_URL": llm.url, "SENTIMENT_URL": sentiment.url}
-    gateway = started(stack, service("gateway", "the gateway", "gateway", "GATEWAY_PORT", {**urls, **cache}))
+    gateway = started(stack, module("faults-gateway", "the gateway", "gateway", "GATEWAY_PORT", {**urls, **cache}))
     return [gateway, sentiment]
 
 

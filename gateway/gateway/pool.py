@@ -10,10 +10,10 @@ from gateway.deadlines import Deadline
 from gateway.metrics import UpstreamFigures
 from gateway.replicas import Failure, Reason, Replicas, Ticket, Verdict
 from gateway.retries import Budget, Retries
-from gateway.served import Served
 from gateway.trail import Outcome, Trail
 from onecard import logs
 from onecard.cache.identity import Identity
+from onecard.served import Served
 
 log = logs.logger()
 

@@ -18,13 +18,14 @@ Compute = Callable[[Lane], Awaitable[BaseModel]]
 
 
 async def about_restaurant(
-    request: Request, restaurant_id: str, what: str, compute: Compute, *, compared: bool = False
+    request: Request, restaurant_id: str, what: str, compute: Compute, *, compared: bool = False, by: str = ""
 ) -> Response:
     """What `compute` says of a restaurant, or has said while the reviews were the same.
 
     Args:
         what: names the question, apart from the others about a restaurant.
         compared: the answer depends on other restaurants' reviews, too.
+        by: who makes the answer, where that is a model: another one's is not given in its place.
 
     Raises:
         InvalidRequest: the request asks for a lane that there is not.
@@ -34,7 +35,9 @@ async def about_restaurant(
     service: ReviewService = request.app.state.service
     versions = service.versions
     version = await (versions.of_all() if compared else versions.of_restaurant(restaurant_id))
-    return await _answer(request, [what, restaurant_id], version, compute, service.traffic.restaurants, restaurant_id)
+    return await _answer(
+        request, [what, restaurant_id, by], version, compute, service.traffic.restaurants, restaurant_id
+    )
 
 
 async def search(request: Request, given: SearchRequest) -> Response:

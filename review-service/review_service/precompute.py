@@ -12,16 +12,26 @@ from prometheus_client.parser import text_string_to_metric_families
 Outcome = Literal["waiting", "current", "computed", "paused", "failed"]
 """Of an errand. current: its answer lay ready. paused: it was left for later, since live traffic waits."""
 State = Literal["none", "running", "paused", "idle"]
+Users = Literal["none", "served", "wait"]
+"""served: users are there, and answered at once. wait: they ask for more than the models can do."""
 
 ROUND_SECONDS = 900
 """A round that is not through by then has lost errands: the next one does not wait for it."""
 
 _OF_A_RESTAURANT = ("sentiment", "summary", "strengths")
-_WAITING = {
-    "vllm:num_requests_waiting": {},
-    "onecard_queue_tokens": {"lane": "interactive"},
-}
-"""Gauges of the services, with the labels that count, that are above 0 while live traffic waits."""
+REST_TIMES = 24
+"""While users are there the worker rests after each errand so many times as long as it took: of their requests so few
+meet one that their p95 hardly moves."""
+MOST_REST_SECONDS = 2.0
+"""An errand that takes long waits for the LLM, where users go first."""
+
+_LIVE = {"lane": "interactive"}
+_WAITING = ("vllm:num_requests_waiting", "onecard_queue_tokens")
+"""Gauges of the services that are above 0 while requests wait; those of the encoders are by lane."""
+_GENERATING = "vllm:num_requests_running"
+"""Between errands, these are users'."""
+_SERVED = "onecard_queue_seconds_count"
+"""Counter of an encoder's requests, by lane."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +65,40 @@ def canonical(search: Mapping[str, object]) -> str:
     return json.dumps(given, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
-def live_traffic_waits(metrics: Sequence[str]) -> bool:
-    """Whether requests of users wait for a model, by the services' `/metrics`."""
-    return any(
-        sample.value > 0
+@dataclass(frozen=True)
+class Sight:
+    """What the services' metrics say of users, between two errands."""
+
+    waits: bool
+    """Requests of theirs wait for a model."""
+    generating: bool
+    """The LLM writes for them."""
+    served: float
+    """Requests of theirs to the encoders, so far."""
+
+
+def sight(metrics: Sequence[str]) -> Sight:
+    """From the services' `/metrics`."""
+    samples = [
+        sample
         for text in metrics
         for family in text_string_to_metric_families(text)
         for sample in family.samples
-        if sample.name in _WAITING and _WAITING[sample.name].items() <= sample.labels.items()
+        if _LIVE.items() <= sample.labels.items() or "lane" not in sample.labels
+    ]
+    return Sight(
+        waits=any(sample.value > 0 for sample in samples if sample.name in _WAITING),
+        generating=any(sample.value > 0 for sample in samples if sample.name == _GENERATING),
+        served=sum(sample.value for sample in samples if sample.name == _SERVED),
     )
+
+
+def rest_seconds(users: Users, took_seconds: float) -> float:
+    """How long the worker rests after an errand; after one that was left for later, too, so that a queue of a moment
+    does not cost the whole round."""
+    if users == "wait":
+        return MOST_REST_SECONDS
+    return 0.0 if users == "none" else min(MOST_REST_SECONDS, REST_TIMES * took_seconds)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,10 @@ def open_queue(settings: RedisSettings) -> Celery:
             "visibility_timeout": VISIBILITY_SECONDS,
             "socket_timeout": _PATIENCE_SECONDS,
             "socket_connect_timeout": _PATIENCE_SECONDS,
+            # Whoever puts a task on the queue is told at once that Redis is away; the worker goes on by itself.
+            "max_retries": 1,
+            "interval_start": 0,
+            "interval_step": 0,
         },
         task_acks_late=True,
         task_default_queue=QUEUE,

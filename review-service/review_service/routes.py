@@ -108,7 +108,7 @@ def routes() -> APIRouter:
             priority = BULK_PRIORITY if lane == "bulk" else 0
             return await state(request).insight.summary(restaurant_id, priority=priority)
 
-        return await asked.about_restaurant(request, restaurant_id, "summary", compute)
+        return await asked.about_restaurant(request, restaurant_id, "summary", compute, by=state(request).llm.told())
 
     @router.get("/v1/restaurants/{restaurant_id}/strengths", response_model=Strengths)
     async def strengths(restaurant_id: PathId, request: Request) -> Response:

@@ -45,3 +45,6 @@ class WorkerSettings(ReviewAddresses, ReviewSettings):
 
     precompute_heartbeat_file: Path | None = None
     """File that the worker, or the schedule, touches while it works. Default: none."""
+
+    precompute_metrics_port: int | None = Field(default=None, ge=1, le=65535)
+    """Port at which the worker shows its metrics. Default: none."""

@@ -12,6 +12,7 @@ from review_service.board import Board
 from review_service.errors import StoreDamaged
 from review_service.ingest import Importer
 from review_service.insight import Insight
+from review_service.llm_watch import LlmWatch, watching_llm
 from review_service.models_client import Models, open_models
 from review_service.popularity import Traffic, open_traffic
 from review_service.queue import open_queue
@@ -31,6 +32,7 @@ class ReviewService:
     settings: ReviewSettings
     store: Store
     models: Models
+    llm: LlmWatch
     importer: Importer
     searcher: Searcher
     cache: Cache
@@ -60,6 +62,7 @@ async def open_service(settings: ReviewSettings, registry: CollectorRegistry, cl
         ) from None
     await closing.enter_async_context(tending(store, settings.review_index_rows))
     models = await closing.enter_async_context(open_models(settings))
+    llm = await closing.enter_async_context(watching_llm(settings.llm_url))
     alarm = Alarm()
     cache = await closing.enter_async_context(open_cache(settings, registry, alarm))
     half_life = settings.popularity_half_life_seconds
@@ -69,6 +72,7 @@ async def open_service(settings: ReviewSettings, registry: CollectorRegistry, cl
         settings=settings,
         store=store,
         models=models,
+        llm=llm,
         importer=Importer(store, models, settings.review_batch),
         searcher=Searcher(store, models),
         cache=cache,

@@ -4,27 +4,28 @@ computes what is not in its cache, or no longer true, and keeps it. Doing one tw
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import httpx
+from anyio.from_thread import BlockingPortal
 from celery import Celery
 from prometheus_client import CollectorRegistry
 
 from onecard import logs
 from onecard.lanes import LANE_HEADER
 from review_service.board import Board
+from review_service.lookout import Lookout
 from review_service.popularity import Traffic, open_traffic
-from review_service.precompute import Errand, Outcome, errands, live_traffic_waits
+from review_service.precompute import Errand, Outcome, errands, rest_seconds
 from review_service.queue import PLAN, REFRESH, VISIBILITY_SECONDS
 from review_service.settings import WorkerSettings
+from review_service.worker_metrics import WorkerMetrics
 
 log = logs.logger()
 
 _CONNECT_SECONDS = 2.0
-_LOOK_SECONDS = 2.0
-"""For the services' metrics."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Precomputer:
     http: httpx.AsyncClient
     traffic: Traffic
     board: Board
+    lookout: Lookout
+    metrics: WorkerMetrics
 
     async def plan(self) -> list[Errand]:
         """A round's errands; none while the last round is under way."""
@@ -45,12 +48,17 @@ class Precomputer:
         queries = [popular.subject for popular in await self.traffic.queries.top(most)] if most else []
         planned = errands(await self._restaurants(), queries)
         await self.board.begin(planned, time.time())
+        self.metrics.rounds.inc()
         return planned
 
     async def refresh(self, errand: Errand) -> Outcome:
-        """Have one answer made ready."""
-        outcome: Outcome = "paused" if await self._live_traffic_waits() else await self._run(errand)
+        """Have one answer made ready, and rest where users are there."""
+        users, began = await self.lookout.users(), time.monotonic()
+        outcome: Outcome = "paused" if users == "wait" else await self._run(errand)
+        took = time.monotonic() - began
+        self.metrics.errand(outcome, took)
         await self.board.done(errand, outcome)
+        await asyncio.sleep(rest_seconds(users, took))
         return outcome
 
     async def _restaurants(self) -> list[str]:
@@ -81,58 +89,41 @@ class Precomputer:
             return "failed"
         return "current" if answer.headers.get("x-cache") == "hit" else "computed"
 
-    async def _live_traffic_waits(self) -> bool:
-        own = self.settings
-        addresses = (*own.llm_url, *own.embedding_url, *own.sentiment_url)
-        return live_traffic_waits(await asyncio.gather(*map(self._metrics, addresses)))
-
-    async def _metrics(self, address: str) -> str:
-        """A service that does not answer has nobody waiting that precomputing could be in the way of."""
-        key = self.settings.api_key
-        headers = {"authorization": f"Bearer {key.get_secret_value()}"} if key else {}
-        try:
-            answer = await self.http.get(f"{address}/metrics", headers=headers, timeout=_LOOK_SECONDS)
-        except httpx.HTTPError:
-            return ""
-        return answer.text if answer.status_code == httpx.codes.OK else ""
-
     @property
     def _review(self) -> str:
         return self.settings.review_url[0]
 
 
 @asynccontextmanager
-async def open_precomputer(settings: WorkerSettings) -> AsyncIterator[Precomputer]:
-    """The work of one task: its connections live as long as it."""
+async def open_precomputer(settings: WorkerSettings, registry: CollectorRegistry) -> AsyncIterator[Precomputer]:
+    """What the tasks of one process share, its connections above all; its metrics are in `registry`.
+
+    Raises:
+        OSError: the certificates that REDIS_URL names cannot be read.
+    """
     # A task that took longer than its message stays invisible would be done twice at the same time.
     timeout = httpx.Timeout(VISIBILITY_SECONDS / 2, connect=_CONNECT_SECONDS)
     half_life = settings.popularity_half_life_seconds
     async with (
         httpx.AsyncClient(timeout=timeout, trust_env=False) as http,
-        open_traffic(settings.redis_address(), half_life, CollectorRegistry()) as traffic,
+        open_traffic(settings.redis_address(), half_life, registry) as traffic,
     ):
-        yield Precomputer(settings, http, traffic, Board(traffic.channel))
+        board, lookout = Board(traffic.channel), Lookout(settings, http)
+        yield Precomputer(settings, http, traffic, board, lookout, WorkerMetrics(registry))
 
 
-def add_tasks(queue: Celery, settings: WorkerSettings) -> None:
-    """The tasks, for a worker of this queue."""
+def add_tasks(queue: Celery, portal: BlockingPortal, work: Precomputer) -> None:
+    """The tasks, for a worker of this queue; `portal` leads from its threads to the loop that `work` lives on."""
 
     def plan() -> None:
-        async def run() -> Sequence[Errand]:
-            async with open_precomputer(settings) as work:
-                return await work.plan()
-
-        planned = asyncio.run(run())
+        planned = portal.call(work.plan)
         for errand in planned:
             queue.send_task(REFRESH, [errand.as_json()])
         log.info("round planned", errands=len(planned))
 
     def refresh(given: dict[str, str | None]) -> None:
-        async def run() -> Outcome:
-            async with open_precomputer(settings) as work:
-                return await work.refresh(Errand(path=str(given["path"]), query=given["query"]))
-
-        log.info("errand done", outcome=asyncio.run(run()))
+        errand = Errand(path=str(given["path"]), query=given["query"])
+        log.info("errand done", outcome=portal.call(work.refresh, errand))
 
     queue.task(plan, name=PLAN)
     queue.task(refresh, name=REFRESH)

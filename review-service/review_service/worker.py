@@ -1,14 +1,26 @@
 """Run the worker: `python -m review_service.worker`. It does what the schedule asks for, one task at a time."""
 
+import os
 from typing import Any
 
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 from celery import Celery, bootsteps
+from celery.worker.state import reserved_requests
+from prometheus_client import start_http_server
 
 from onecard import logs, settings
+from onecard.metrics import new_registry
 from review_service.heartbeat import BEAT_SECONDS, Heartbeat
 from review_service.queue import keep_logging, open_queue
 from review_service.settings import WorkerSettings
-from review_service.tasks import add_tasks
+from review_service.tasks import Precomputer, add_tasks, open_precomputer
+
+LAST = 19
+"""Niceness: whatever else wants this machine's processor has it first."""
+
+
+DEAF_BEATS = 2
+"""So long a worker may have no task, and not be allowed another one."""
 
 
 def _beating(heartbeat: Heartbeat) -> type[bootsteps.StartStopStep]:
@@ -18,19 +30,36 @@ def _beating(heartbeat: Heartbeat) -> type[bootsteps.StartStopStep]:
         requires = ("celery.worker.consumer.tasks:Tasks",)
 
         def start(self, parent: Any) -> None:
-            self._timer = parent.timer.call_repeatedly(BEAT_SECONDS, heartbeat.beat)
+            self._messages = parent.task_consumer.channel.qos
+            self._deaf = 0
+            self._timer = parent.timer.call_repeatedly(BEAT_SECONDS, self._beat)
             heartbeat.beat()
 
         def stop(self, parent: Any) -> None:
             self._timer.cancel()
 
+        def _beat(self) -> None:
+            """Beat, and connect anew where Redis went away just when a task was to be taken off the queue.
+
+            Celery gives up on that message, and still counts it as one at hand: with one at a time it would wait for
+            ever.
+
+            Raises:
+                ConnectionError: Celery's consumer takes it for a lost connection, and begins again.
+            """
+            heartbeat.beat()
+            deaf = not reserved_requests and not self._messages.can_consume()
+            self._deaf = self._deaf + 1 if deaf else 0
+            if self._deaf >= DEAF_BEATS:
+                raise ConnectionError("a task that was done was not taken off the queue")
+
     return Beat
 
 
-def create_worker(config: WorkerSettings) -> Celery:
+def create_worker(config: WorkerSettings, portal: BlockingPortal, work: Precomputer) -> Celery:
     """The queue, with tasks and a heartbeat."""
     queue = open_queue(config)
-    add_tasks(queue, config)
+    add_tasks(queue, portal, work)
     queue.steps["consumer"].add(_beating(Heartbeat(config.precompute_heartbeat_file)))
     return queue
 
@@ -40,18 +69,26 @@ def main() -> None:
     config = settings.load(WorkerSettings)
     logs.configure("worker", config.log_level)
     keep_logging()
-    worker = create_worker(config).Worker(
-        # Tasks wait for answers and compute nothing, so a thread does. The loop turns meanwhile, and a worker that is
-        # killed leaves nothing behind.
-        pool="threads",
-        concurrency=1,
-        loglevel=config.log_level,
-        quiet=True,
-        without_gossip=True,
-        without_heartbeat=True,
-        without_mingle=True,
-    )
-    worker.start()
+    os.nice(LAST)
+    registry = new_registry()
+    if config.precompute_metrics_port is not None:
+        start_http_server(config.precompute_metrics_port, config.host, registry)
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(open_precomputer(config, registry)) as work,
+    ):
+        worker = create_worker(config, portal, work).Worker(
+            # Tasks wait for answers and compute nothing, so a thread does. The loop turns meanwhile, and a worker that
+            # is killed leaves nothing behind.
+            pool="threads",
+            concurrency=1,
+            loglevel=config.log_level,
+            quiet=True,
+            without_gossip=True,
+            without_heartbeat=True,
+            without_mingle=True,
+        )
+        worker.start()
     raise SystemExit(worker.exitcode)
 
 

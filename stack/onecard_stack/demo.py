@@ -16,6 +16,7 @@ from rich.text import Text
 
 from onecard_stack import importing
 from onecard_stack.errors import StackError
+from onecard_stack.refusal import reason
 from onecard_stack.settings import StackSettings
 
 CLASSIFIED = 12
@@ -198,8 +199,4 @@ class _Show:
 
 
 def _refused(answer: httpx.Response) -> StackError:
-    try:
-        message = answer.json()["error"]["message"]
-    except (ValueError, KeyError, TypeError):
-        message = "no reason given"
-    return StackError(f"The gateway answers {answer.status_code} to {answer.request.url.path}: {message}")
+    return StackError(f"The gateway answers {answer.status_code} to {answer.request.url.path}: {reason(answer)}")

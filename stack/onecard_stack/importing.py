@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay
 
 from onecard_stack.errors import StackError
+from onecard_stack.refusal import reason
 from onecard_stack.settings import StackSettings
 
 MOST_LINES = 256
@@ -117,7 +118,7 @@ def _send(client: httpx.Client, batch: Batch, done: Imported) -> Imported:
         raise StackError(f"{later} Run the same command again: what is stored is passed over.") from None
     if answer.is_success:
         return done.plus(batch, answer.json())
-    message = _message(answer)
+    message = reason(answer)
     if answer.status_code in (400, 413):  # Nothing in this batch is a review; the next one may be.
         last = batch.first + batch.body.rstrip(b"\n").count(b"\n")
         return replace(done, wrong=(*done.wrong, f"lines {batch.first} to {last}: {message}"))
@@ -130,20 +131,13 @@ def _post(client: httpx.Client, batch: Batch) -> httpx.Response:
     except httpx.TransportError:
         raise _Later("The gateway does not answer. 'make up' starts it.", PAUSE_SECONDS) from None
     if answer.status_code in _LATER:
-        raise _Later(_message(answer), float(answer.headers.get("retry-after", PAUSE_SECONDS)))
+        raise _Later(reason(answer), float(answer.headers.get("retry-after", PAUSE_SECONDS)))
     return answer
 
 
 def _pause(state: RetryCallState) -> float:
     failed = state.outcome.exception() if state.outcome else None
     return failed.seconds if isinstance(failed, _Later) else PAUSE_SECONDS
-
-
-def _message(answer: httpx.Response) -> str:
-    try:
-        return str(answer.json()["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return "No reason given."
 
 
 def _tell(done: Imported, console: Console) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 
 from onecard_stack.errors import StackError
+from onecard_stack.refusal import reason
 from onecard_stack.settings import StackSettings
 
 PATIENCE_SECONDS = 30.0
@@ -43,7 +44,8 @@ def _ask(client: httpx.Client, method: str, path: str) -> dict[str, Any]:
         answer = client.request(method, path)
         found: dict[str, Any] = answer.raise_for_status().json()
     except httpx.HTTPStatusError as error:
-        raise StackError(f"The gateway answers {path} with status {error.response.status_code}.") from None
+        refused = error.response
+        raise StackError(f"The gateway answers {refused.status_code} to {path}: {reason(refused)}") from None
     except (httpx.HTTPError, ValueError):
         raise StackError("The gateway does not answer. Start the stack with 'onecard up'.") from None
     return found

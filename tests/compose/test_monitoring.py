@@ -63,7 +63,7 @@ def test_every_part_is_scraped(deployment: Deployment) -> None:
         if set(health.values()) == {"up"} or time.monotonic() > deadline:
             break
         time.sleep(2)
-    assert health == dict.fromkeys(("gateway", "llm", "sentiment", "embedding", "review", "prometheus"), "up")
+    assert health == dict.fromkeys(("gateway", "llm", "sentiment", "embedding", "review", "worker", "prometheus"), "up")
 
 
 @pytest.mark.parametrize("query", QUERIES)
@@ -80,5 +80,5 @@ def test_the_rules_are_loaded_and_nothing_is_wrong(busy: Deployment) -> None:
     rules = [rule for group in ask(busy, "rules")["groups"] for rule in group["rules"]]
     assert {rule["health"] for rule in rules} == {"ok"}
     alerts = {rule["name"]: rule["state"] for rule in rules if rule["type"] == "alerting"}
-    assert len(alerts) >= 10
+    assert len(alerts) >= 12
     assert [name for name, state in alerts.items() if state == "firing"] == []

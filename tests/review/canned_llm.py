@@ -1,6 +1,6 @@
 """An LLM service that writes what it is told: `POST /tell` gives it the texts of its next answers.
 
-`POST /wait` says how many requests wait for it, by its metrics.
+`POST /wait` says how many requests wait for it, by its metrics; `POST /become` which model it has, by a name.
 """
 
 import os
@@ -11,15 +11,18 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
+from onecard.cache.identity import HEADER, Identity
+
 app = FastAPI()
 texts: deque[str] = deque()
 seen: list[Any] = []
 waiting: list[int] = [0]
+names: list[str] = ["canned"]
 
 
 @app.get("/health/ready")
-async def ready() -> dict[str, str]:
-    return {"status": "ok"}
+async def ready() -> Response:
+    return JSONResponse({"status": "ok"}, headers={HEADER: Identity(names[0], "r1", "0" * 16).told()})
 
 
 @app.get("/seen")
@@ -37,6 +40,11 @@ async def tell(request: Request) -> None:
 @app.post("/wait")
 async def wait(request: Request) -> None:
     waiting[0] = await request.json()
+
+
+@app.post("/become")
+async def become(request: Request) -> None:
+    names[0] = await request.json()
 
 
 @app.get("/metrics")

@@ -9,6 +9,8 @@ import httpx
 import pytest
 
 from tests.conftest import ROOT
+from tests.review.working import Process
+from tests.shared.cache.support import Redis, running_redis
 from tests.support import Server, serving
 
 
@@ -48,3 +50,44 @@ def empty(model_urls: dict[str, str], tmp_path: Path) -> Iterator[Server]:
     env = {**model_urls, "REVIEW_STORE": str(tmp_path / "reviews")}
     with serving("review_service", port_variable="REVIEW_PORT", env=env) as server:
         yield server
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[Redis]:
+    """A Redis of the test's own."""
+    with running_redis(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def env(model_urls: dict[str, str], redis: Redis, tmp_path: Path) -> dict[str, str]:
+    """Environment of a service and its worker. Rounds come when they are asked for."""
+    rest = {"REVIEW_STORE": str(tmp_path / "reviews"), "CACHE_MEMORY_MB": "0", "PRECOMPUTE_SECONDS": "3600"}
+    return {**model_urls, **rest, "REDIS_PORT": str(redis.port)}
+
+
+@pytest.fixture
+def service(env: dict[str, str], sample: list[dict[str, Any]], llm: Server) -> Iterator[Server]:
+    """A service with some reviews, and an LLM that always has something to say."""
+    httpx.post(f"{llm.url}/tell", json=["nothing of use"] * 100)
+    with serving("review_service", port_variable="REVIEW_PORT", env=env) as server:
+        some = [review for review in sample if review["restaurant_id"] == sample[0]["restaurant_id"]][:20]
+        assert httpx.post(f"{server.url}/v1/reviews", json=some, timeout=60).status_code == 200
+        yield server
+
+
+@pytest.fixture
+def restaurant(sample: list[dict[str, Any]]) -> str:
+    """The one whose reviews `service` has."""
+    return str(sample[0]["restaurant_id"])
+
+
+@pytest.fixture
+def worker(service: Server, env: dict[str, str], tmp_path: Path) -> Iterator[Process]:
+    """A running worker."""
+    process = Process("worker", service, env, tmp_path)
+    try:
+        process.wait_alive()
+        yield process
+    finally:
+        process.server.stop()

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,29 @@ def test_an_import_that_is_interrupted_goes_on_where_it_was(door: Server, empty:
     assert code == 0, output
     assert total(empty) == count
     assert there >= MOST_LINES
+
+
+def test_an_import_outlives_a_service_that_is_killed(model_urls: dict[str, str], tmp_path: Path) -> None:
+    """It sends again what was not answered, once the service is back: nothing is lost, and nothing is there twice."""
+    count = 6 * MOST_LINES
+    file = write(tmp_path / "reviews.jsonl", [made(number) for number in range(count)])
+    env = {**model_urls, "REVIEW_STORE": str(tmp_path / "reviews")}
+    nobody, port = f"http://127.0.0.1:{free_port()}", free_port()
+    others = {"LLM_URL": nobody, "SENTIMENT_URL": nobody, "EMBEDDING_URL": nobody, "CACHE_ENABLED": "false"}
+    gateway_env = {**others, "REVIEW_URL": f"http://127.0.0.1:{port}"}
+    with ExitStack() as closing:
+        server = closing.enter_context(serving("review_service", port_variable="REVIEW_PORT", env=env, port=port))
+        door = closing.enter_context(serving("gateway", port_variable="GATEWAY_PORT", env=gateway_env))
+        command = start(door, file)
+        wait_for(lambda: total(server) >= MOST_LINES or command.poll() is not None, "an import that has begun")
+        server.process.kill()
+        server.process.wait()
+        assert command.poll() is None
+        server = closing.enter_context(serving("review_service", port_variable="REVIEW_PORT", env=env, port=port))
+        code, output = finish(command)
+        assert (code, total(server)) == (0, count), output
+        code, output = finish(start(door, file))
+        assert (code, f"0 stored, {count} were stored already" in output) == (0, True), output
 
 
 def test_a_key_that_is_missing_is_told_at_once(filled: Server, tmp_path: Path) -> None:

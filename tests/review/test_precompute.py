@@ -1,10 +1,7 @@
-"""Answers that lie ready: which ones, how long they hold, and a worker and a schedule that are stopped and killed."""
+"""Answers that lie ready: which ones, how long they hold, and the worker and the schedule that see to it."""
 
 import json
-import os
-import signal
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +10,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from review_service.heartbeat import alive
-from review_service.precompute import ROUND_SECONDS, Errand, Outcome, Round, canonical, errands, live_traffic_waits
-from tests.shared.cache.support import Redis, running_redis
-from tests.support import Server, serving, start
+from review_service.lookout import FRESH_SECONDS, GONE_SECONDS, Lookout
+from review_service.precompute import (
+    MOST_REST_SECONDS,
+    ROUND_SECONDS,
+    Errand,
+    Outcome,
+    Round,
+    canonical,
+    errands,
+    rest_seconds,
+    sight,
+)
+from review_service.settings import WorkerSettings
+from tests.review.working import Process, run_round, sentiment, status, until
+from tests.support import Server, metric
 
 
 def test_every_popular_restaurant_and_query_is_an_errand() -> None:
@@ -48,9 +56,44 @@ def test_a_search_has_one_name(search: dict[str, Any]) -> None:
         ('onecard_queue_tokens{lane="interactive"} 0.0\nonecard_queue_tokens{lane="bulk"} 900.0\n', False),
     ],
 )
-def test_live_traffic_waits_when_a_service_says_so(text: str, waits: bool) -> None:
-    """What waits in the bulk lane is nobody's live traffic."""
-    assert live_traffic_waits(["", text]) is waits
+def test_users_wait_when_a_service_says_so(text: str, waits: bool) -> None:
+    """What waits in the bulk lane is nobody's."""
+    assert sight(["", text]).waits is waits
+
+
+def test_users_are_seen_by_what_they_were_answered() -> None:
+    """By both encoders, in the interactive lane alone; and by what the LLM writes."""
+    counts = 'onecard_queue_seconds_count{lane="interactive"} 7\nonecard_queue_seconds_count{lane="bulk"} 90\n'
+    seen = sight([counts, counts, 'vllm:num_requests_running{engine="0"} 0\n'])
+    assert (seen.served, seen.generating) == (14, False)
+    assert sight(['vllm:num_requests_running{engine="0"} 1\n']).generating
+
+
+def test_the_worker_rests_while_users_are_there() -> None:
+    """Longer after longer work, within a bound; not at all where nobody is."""
+    assert rest_seconds("none", 5.0) == 0
+    assert 0 < rest_seconds("served", 0.01) < rest_seconds("served", 0.02) < MOST_REST_SECONDS
+    assert rest_seconds("served", 60.0) == rest_seconds("wait", 0.0) == MOST_REST_SECONDS
+
+
+async def test_users_are_there_until_they_have_asked_for_nothing_for_a_while() -> None:
+    """What was counted before the first look says nothing of now; metrics are not asked for at every turn."""
+    now, counted, looks = [1000.0], [7], list[str]()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        looks.append(request.url.path)
+        return httpx.Response(200, text=f'onecard_queue_seconds_count{{lane="interactive"}} {counted[0]}\n')
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
+        lookout = Lookout(WorkerSettings(), http, lambda: now[0])
+        assert await lookout.users() == "none"
+        counted[0], now[0] = 8, now[0] + FRESH_SECONDS + 0.1
+        assert await lookout.users() == "served"
+        seen = len(looks)
+        now[0] += FRESH_SECONDS / 2
+        assert (await lookout.users(), len(looks)) == ("served", seen)
+        now[0] += GONE_SECONDS
+        assert (await lookout.users(), len(looks) > seen) == ("none", True)
 
 
 def test_a_round_that_lost_errands_does_not_hold_up_the_next() -> None:
@@ -64,98 +107,13 @@ def test_a_round_that_lost_errands_does_not_hold_up_the_next() -> None:
     assert not Round(1000, {"a": "computed", "b": "failed"}).under_way(1000)
 
 
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[Redis]:
-    with running_redis(tmp_path) as server:
-        yield server
-
-
-@pytest.fixture
-def env(model_urls: dict[str, str], redis: Redis, tmp_path: Path) -> dict[str, str]:
-    """Environment of a service and its worker. Rounds come when they are asked for."""
-    rest = {"REVIEW_STORE": str(tmp_path / "reviews"), "CACHE_MEMORY_MB": "0", "PRECOMPUTE_SECONDS": "3600"}
-    return {**model_urls, **rest, "REDIS_PORT": str(redis.port)}
-
-
-@pytest.fixture
-def service(env: dict[str, str], sample: list[dict[str, Any]], llm: Server) -> Iterator[Server]:
-    """A service with some reviews, and an LLM that always has something to say."""
-    httpx.post(f"{llm.url}/tell", json=["nothing of use"] * 100)
-    with serving("review_service", port_variable="REVIEW_PORT", env=env) as server:
-        some = [review for review in sample if review["restaurant_id"] == sample[0]["restaurant_id"]][:20]
-        assert httpx.post(f"{server.url}/v1/reviews", json=some, timeout=60).status_code == 200
-        yield server
-
-
-@pytest.fixture
-def restaurant(sample: list[dict[str, Any]]) -> str:
-    return str(sample[0]["restaurant_id"])
-
-
-class Process:
-    """A worker or a schedule."""
-
-    def __init__(self, module: str, service: Server, env: dict[str, str], folder: Path) -> None:
-        self.heartbeat = folder / f"{module}.heartbeat"
-        self._start: Callable[[], Server] = lambda: start(
-            f"review_service.{module}",
-            port_variable="UNUSED_PORT",
-            env={**env, "REVIEW_URL": service.url, "PRECOMPUTE_HEARTBEAT_FILE": str(self.heartbeat)},
-        )
-        self.server = self._start()
-
-    def again(self) -> None:
-        """Another process in its place."""
-        self.server = self._start()
-
-    def wait_alive(self) -> None:
-        """Until it beats."""
-        until(lambda: alive(self.heartbeat), self.server)
-
-
-def until(holds: Callable[[], bool], server: Server, seconds: float = 60) -> None:
-    """Wait; fail with the process's log."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert server.process.poll() is None, server.log()[-3000:]
-        assert time.monotonic() < deadline, server.log()[-3000:]
-        time.sleep(0.1)
-
-
-@pytest.fixture
-def worker(service: Server, env: dict[str, str], tmp_path: Path) -> Iterator[Process]:
-    """A running worker."""
-    process = Process("worker", service, env, tmp_path)
-    try:
-        process.wait_alive()
-        yield process
-    finally:
-        process.server.stop()
-
-
-def status(service: Server) -> dict[str, Any]:
-    found: dict[str, Any] = httpx.get(f"{service.url}/v1/precompute/status").json()
-    return found
-
-
-def run_round(service: Server, worker: Process) -> dict[str, Any]:
-    """Ask for a round; what came of it."""
-    before = status(service)["started_at"]
-    time.sleep(1)  # Rounds are told apart by the second in which they begin.
-    assert httpx.post(f"{service.url}/v1/precompute").status_code == 202
-    until(lambda: status(service)["started_at"] != before and status(service)["state"] != "running", worker.server)
-    return status(service)
-
-
-def sentiment(service: Server, restaurant: str) -> httpx.Response:
-    return httpx.get(f"{service.url}/v1/restaurants/{restaurant}/sentiment")
-
-
 def test_an_answer_is_ready_before_it_is_asked_for(
     service: Server, worker: Process, restaurant: str, sample: list[dict[str, Any]]
 ) -> None:
     """The first user finds it in the cache, with its age; a review that is added makes another one."""
     assert run_round(service, worker)["computed"] >= 1
+    assert metric(worker.server, "onecard_precompute_rounds_total") == 1
+    assert metric(worker.server, 'onecard_precompute_errands_total{outcome="computed"}') >= 1
     ready = sentiment(service, restaurant)
     assert (ready.status_code, ready.headers["x-cache"]) == (200, "hit")
     assert int(ready.headers["age"]) >= 0
@@ -204,50 +162,6 @@ def test_frequent_queries_are_learned_and_kept_ready(service: Server, worker: Pr
     total = lambda found: sum(found[name] for name in ("current", "computed", "paused", "failed"))  # noqa: E731
     assert total(first) == total(again)
     assert again["current"] >= 2
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_worker_that_ends_loses_no_errand(
-    service: Server, worker: Process, restaurant: str, number: signal.Signals, env: dict[str, str], redis: Redis
-) -> None:
-    """Errands that it had not begun wait in Redis for the next worker; the one at hand is done or asked for again."""
-    os.kill(service.process.pid, signal.SIGSTOP)  # So that an errand is at hand for as long as we like.
-    worker_pid = worker.server.process.pid
-    try:
-        queue = open_tasks(env)
-        for errand in errands([restaurant], []):
-            queue(errand)
-        until(lambda: b"unacked" in redis.command("KEYS", "onecard:queue:unacked"), worker.server)
-        os.kill(worker_pid, number)
-    finally:
-        os.kill(service.process.pid, signal.SIGCONT)
-    worker.server.process.wait(30)
-    worker.again()
-    worker.wait_alive()
-    until(lambda: redis.command("LLEN", "onecard:queue:precompute") == b":0\r\n", worker.server)
-    run_round(service, worker)
-    assert sentiment(service, restaurant).headers["x-cache"] == "hit"
-
-
-def open_tasks(env: dict[str, str]) -> Callable[[Errand], None]:
-    """Puts errands on the queue, as a round does."""
-    from onecard.cache.settings import RedisSettings
-    from review_service.queue import REFRESH, open_queue
-
-    queue = open_queue(RedisSettings(redis_port=int(env["REDIS_PORT"])))
-    return lambda errand: queue.send_task(REFRESH, [errand.as_json()])
-
-
-def test_a_killed_redis_is_found_again(service: Server, worker: Process, restaurant: str, redis: Redis) -> None:
-    """It comes back empty; the worker takes the next round as if nothing had been."""
-    run_round(service, worker)
-    redis.kill()
-    assert sentiment(service, restaurant).status_code == 200
-    assert httpx.post(f"{service.url}/v1/precompute", timeout=30).status_code == 503
-    redis.start()
-    until(lambda: httpx.get(f"{service.url}/health/ready").json()["status"] == "ok", service)
-    run_round(service, worker)
-    assert sentiment(service, restaurant).headers["x-cache"] == "hit"
 
 
 def test_the_schedule_asks_by_itself(service: Server, worker: Process, env: dict[str, str], tmp_path: Path) -> None:

@@ -120,7 +120,8 @@ def test_a_review_cannot_leave_its_line() -> None:
     assert [json.loads(one)["review_id"] for one in lines] == ["r-1", "r-2"]
     schema = body["response_format"]["json_schema"]["schema"]
     assert schema["additionalProperties"] is False
-    assert schema["properties"]["evidence"]["items"]["properties"]["review_id"]["enum"] == ["r-1", "r-2"]
+    places = schema["properties"]["evidence"]["items"]["anyOf"]
+    assert [place["properties"]["review_id"]["const"] for place in places] == ["r-1", "r-2"]
 
 
 def written(*evidence: tuple[str, str], **fields: Any) -> str:
@@ -133,6 +134,19 @@ def test_only_evidence_that_is_there_is_kept() -> None:
     """An unknown id and words that the review does not have are dropped."""
     told = checked(written(("r-1", "국물이"), ("r-7", "국물이"), ("r-1", "고기가")), [review(1, "국물이  진해요")])
     assert [(one.review_id, one.snippet) for one in told.evidence] == [("r-1", "국물이")]
+
+
+@given(st.text(min_size=1).filter(str.strip) | st.sampled_from(["맛있어요. 또 갈게요!", '"} HACKED {"', "가" * 300]))
+def test_whatever_may_be_cited_holds(text: str) -> None:
+    """The schema offers a review's own sentences, each once; no answer within it is refused for its evidence."""
+    read = [review(1, text)]
+    asked = request(read, temperature=0.3, priority=0)
+    (place,) = asked["response_format"]["json_schema"]["schema"]["properties"]["evidence"]["items"]["anyOf"]
+    offered = place["properties"]["snippet"]["enum"]
+    assert offered
+    assert len(set(offered)) == len(offered)
+    told = checked(written(*(("r-1", sentence) for sentence in offered)), read)
+    assert [one.snippet for one in told.evidence] == offered
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 
-from tests.review.test_service import error_of
+from tests.review.test_service import error_of, wait_for
 from tests.support import Server
 
 
@@ -81,6 +81,22 @@ def test_two_bad_answers_leave_what_the_reviews_say_themselves(
     for place in answer["evidence"]:
         assert place["snippet"] == " ".join(texts[place["review_id"]].split())
     assert answer["positive_summary"] != answer["negative_summary"]
+
+
+def test_another_llm_writes_summaries_of_its_own(filled: Server, llm: Server) -> None:
+    """One that is kept is that of the model which is served."""
+
+    def state() -> str:
+        return httpx.get(f"{filled.url}/v1/restaurants/rest-02/summary", timeout=60).headers["x-cache"]
+
+    told(llm, *["x"] * 4)
+    assert (state(), state()) == ("miss", "hit")
+    try:
+        httpx.post(f"{llm.url}/become", json="another").raise_for_status()
+        wait_for(lambda: state() == "miss", "a summary by the other model")
+        assert state() == "hit"
+    finally:
+        httpx.post(f"{llm.url}/become", json="canned").raise_for_status()
 
 
 def test_an_llm_that_is_away_is_told(filled: Server, llm: Server) -> None:

@@ -1,7 +1,7 @@
 """Which model a service has, told by its replicas."""
 
-from gateway.served import Served
 from onecard.cache.identity import Identity
+from onecard.served import Served
 
 OLD, NEW = (Identity("a/b", "r1", digit * 16) for digit in "01")
 

@@ -1,0 +1,94 @@
+"""`python -m bench.precompute`, which is `make bench-precompute`: what precomputing costs, and what it gives.
+
+What should hold: the worker changes the live p95 by less than 10 %, and an answer that lies ready comes in under 10 ms
+through the gateway, anew after a review was added.
+"""
+
+import asyncio
+import json
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import typer
+import uvloop
+
+from bench import files, machine
+from bench.clients import closed_loop
+from bench.command import ends_in_order, say
+from bench.places import ROOT, SAMPLE_REVIEWS
+from bench.precompute import measure, report, requests, services
+from bench.rounds import Progress, rotated
+from bench.wire import Client, json_request
+
+MODELS = ROOT / ".onecard" / "models"
+ADDED = 5
+"""Reviews that are added, one by one, each with a round after it."""
+READY_SECONDS = 20.0
+BESIDE_SECONDS = 75.0
+"""Of the live load beside one more: longer than a round takes then."""
+VISITS = 3
+"""To everything that is to become popular."""
+
+
+async def fill(stack: services.Stack, sample: list[dict[str, Any]], restaurants: list[str]) -> None:
+    """Store the sample, make restaurants and searches popular, and everything ready."""
+    async with Client(stack.url) as client:
+        await client.ask(json_request("/v1/reviews", sample, {}))
+    for _ in range(VISITS):
+        await closed_loop(stack.url, iter(requests.popular(restaurants)), clients=2, seconds=120)
+    await measure.run_round(stack.url)
+
+
+async def run(
+    stack: services.Stack, sample: list[dict[str, Any]], results: report.Results, rounds: int, seconds: float
+) -> None:
+    """All of it."""
+    restaurants = sorted({review["restaurant_id"] for review in sample})
+    await fill(stack, sample, restaurants)
+    await measure.phase(stack, sample, "idle", -1, results.rate, seconds)  # To warm up.
+    progress = Progress(2 * rounds, say)
+    for number in range(rounds):
+        for name in rotated(("working", "idle"), number):
+            visits = await measure.phase(stack, sample, name, number, results.rate, seconds)
+            results.visits += visits
+            p50, p95 = visits[0].figures["p50_ms"] or 0, visits[0].figures["p95_ms"] or 0
+            progress.step(f"round {number + 1}, worker {name}: p50 {p50:.1f} ms, p95 {p95:.1f} ms")
+    results.ready = await measure.ready(stack, restaurants, READY_SECONDS)
+    for number in range(ADDED):
+        results.renewed.append(await measure.renewed(stack, sample[number * 100], number))
+    beside = asyncio.create_task(measure.load(stack, sample, "beside", results.rate, BESIDE_SECONDS, edits=0.0))
+    results.renewed_beside = await measure.renewed(stack, sample[-1], ADDED)
+    await beside
+
+
+def main(
+    rate: Annotated[float, typer.Option(min=3, max=300, help="Live requests a second.")] = 30.0,
+    rounds: Annotated[int, typer.Option(min=1, max=30, help="Phases with the worker at work, and without.")] = 10,
+    seconds: Annotated[float, typer.Option(min=2, max=60, help="Length of one phase.")] = 15.0,
+    models: Annotated[Path, typer.Option(help="Folder with the stand-ins.")] = MODELS,
+    out: Annotated[Path | None, typer.Option(help="Folder for results; bench/results unless --quick.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A look only: two rounds of 5 s, under two minutes.")] = False,
+) -> None:
+    """Measure precomputing beside live load and write precompute.json and .md; exit 1 if a promise did not hold.
+
+    The whole takes eight minutes; nothing else should run meanwhile. Ctrl-C stops all servers.
+    """
+    if quick:
+        rounds, seconds = 2, 5.0
+    head = machine.describe("python -m bench.precompute " + " ".join(sys.argv[1:]))
+    sample = [json.loads(line) for line in SAMPLE_REVIEWS.read_text().splitlines()]
+    folder, results = files.folder_for(out, quick=quick), report.Results(rate)
+    with ends_in_order(), TemporaryDirectory() as store, ExitStack() as stack:
+        running = services.start(stack, models.resolve(), Path(store) / "reviews")
+        uvloop.run(run(running, sample, results, rounds, seconds))
+    document = report.write(folder, head, results)
+    files.show(folder, "precompute")
+    if document["broken_promises"]:
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

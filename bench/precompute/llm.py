@@ -1,0 +1,42 @@
+"""An LLM service that writes a summary at once, on CANNED_PORT: what is measured is everything around it."""
+
+import json
+import os
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+
+from onecard.cache.identity import HEADER, Identity
+
+MODEL = Identity("canned/model", "canned", "0" * 16)
+
+app = FastAPI()
+
+
+@app.get("/health/ready")
+async def ready() -> Response:
+    """Always."""
+    return JSONResponse({"status": "ok"}, headers={HEADER: MODEL.told()})
+
+
+@app.get("/metrics")
+async def metrics() -> Response:
+    """Nobody waits."""
+    return PlainTextResponse('vllm:num_requests_waiting{engine="0"} 0\n')
+
+
+@app.post("/v1/chat/completions")
+async def chat(request: Request) -> Response:
+    """A summary of whatever reviews the prompt holds; the first is its evidence."""
+    prompt = (await request.json())["messages"][-1]["content"]
+    first = json.loads(next(line for line in prompt.split("\n") if line.startswith("{")))
+    evidence = {"review_id": first["review_id"], "snippet": first["text"]}
+    texts = dict.fromkeys(("overall_summary", "positive_summary", "negative_summary"), "음식 맛이 좋습니다.")
+    content = json.dumps({**texts, "evidence": [evidence]}, ensure_ascii=False)
+    choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
+    return JSONResponse({"choices": [choice]}, headers={HEADER: MODEL.told()})
+
+
+if __name__ == "__main__":
+    uvicorn.run(app, port=int(os.environ["CANNED_PORT"]), log_level="warning")

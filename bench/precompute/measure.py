@@ -1,0 +1,155 @@
+"""Live load with the worker at work and without; answers that lie ready; and one that a review makes anew."""
+
+import asyncio
+import itertools
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from bench.cache.measure import Seen
+from bench.clients import open_loop
+from bench.load import Tally
+from bench.precompute import requests
+from bench.precompute.services import Stack
+from bench.servers import ServerFailed
+from bench.stats import percentile
+from bench.visits import Visit
+from bench.wire import Answer, Client, get_request, json_request
+
+EDITS_PER_SECOND = 0.5
+"""Reviews that change under the live load: each puts answers of its restaurant, and all searches, out of use."""
+READY_RATE = 50.0
+"""Requests a second for answers that lie ready."""
+ASK_SECONDS = 3.0
+"""Between two rounds that are asked for while the worker is to be at work: one that is under way goes on."""
+LOOK_SECONDS = 0.05
+PATIENCE_SECONDS = 120.0
+"""For a round."""
+
+
+async def status(client: Client) -> dict[str, Any]:
+    """How far the worker is."""
+    answer = await client.ask(get_request("/v1/precompute/status"))
+    found: dict[str, Any] = json.loads(answer.body)
+    return found
+
+
+async def run_round(url: str) -> float:
+    """Ask for a round; the seconds until it was through.
+
+    Raises:
+        ServerFailed: it was not, after `PATIENCE_SECONDS`.
+    """
+    async with Client(url) as client:
+        before = (await status(client))["started_at"]
+        if before is not None:
+            await asyncio.sleep(max(0.0, before + 1.1 - time.time()))  # Rounds are told apart by their second.
+        began = time.perf_counter()
+        await client.ask(json_request("/v1/precompute", {}, {}))
+        while time.perf_counter() < began + PATIENCE_SECONDS:
+            found = await status(client)
+            if found["started_at"] != before and found["state"] != "running":
+                return time.perf_counter() - began
+            await asyncio.sleep(LOOK_SECONDS)
+    raise ServerFailed("the worker does not come to the end of a round")
+
+
+@asynccontextmanager
+async def at_work(url: str) -> AsyncIterator[None]:
+    """Rounds are asked for all the time; at the end the last one is waited for."""
+
+    async def ask_on() -> None:
+        async with Client(url) as client:
+            while True:
+                await client.ask(json_request("/v1/precompute", {}, {}))
+                await asyncio.sleep(ASK_SECONDS)
+
+    asking = asyncio.create_task(ask_on())
+    try:
+        yield
+    finally:
+        asking.cancel()
+        with suppress(asyncio.CancelledError):
+            await asking
+        await run_round(url)
+
+
+async def load(
+    stack: Stack, sample: list[dict[str, Any]], seed: str, rate: float, seconds: float, edits: float = EDITS_PER_SECOND
+) -> dict[str, Tally]:
+    """Live requests of all kinds, `rate` a second together, and `edits` reviews that change; by kind, and `edit`."""
+    each = rate / len(requests.KINDS)
+    supplies = {kind: (requests.live(kind, int(each * seconds), seed), each) for kind in requests.KINDS}
+    supplies["edit"] = requests.edits(sample, int(edits * seconds), seed), edits
+
+    async def one(place: int, supply: list[bytes], a_second: float) -> Tally:
+        await asyncio.sleep(place / rate)  # Kinds take turns.
+        return await open_loop(stack.url, supply, rate=a_second)
+
+    tallies = await asyncio.gather(*(one(place, *supply) for place, supply in enumerate(supplies.values())))
+    return dict(zip(supplies, tallies, strict=True))
+
+
+async def phase(
+    stack: Stack, sample: list[dict[str, Any]], name: str, number: int, rate: float, seconds: float
+) -> list[Visit]:
+    """One phase of one round: `working` or `idle` says what the worker does meanwhile."""
+    seed, before = f"round {number}, {name}", stack.computed()
+    if name == "working":
+        async with at_work(stack.url):
+            tallies = await load(stack, sample, seed, rate, seconds)
+            computed = stack.computed() - before
+    else:
+        tallies = await load(stack, sample, seed, rate, seconds)
+        computed = stack.computed() - before
+    live = [tallies[kind] for kind in requests.KINDS]
+    visits = [Visit(name, kind, number, _figures([tally])) for kind, tally in tallies.items()]
+    together = {**_figures(live), "computed_per_second": computed / seconds}
+    return [Visit(name, "all", number, together), *visits]
+
+
+def _figures(tallies: list[Tally]) -> dict[str, float | None]:
+    latencies = list(itertools.chain.from_iterable(tally.latencies_ms for tally in tallies))
+    shares = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}
+    return {
+        **{name: percentile(latencies, share) for name, share in shares.items()},
+        "requests": len(latencies),
+        "errors": sum(sum(tally.errors.values()) for tally in tallies),
+    }
+
+
+async def ready(stack: Stack, restaurants: list[str], seconds: float) -> dict[str, float | None]:
+    """Latency of answers that lie ready, one after the other in turn."""
+    await run_round(stack.url)
+    again = itertools.cycle(requests.popular(restaurants))
+    seen = Seen()
+    supply = itertools.islice(again, int(READY_RATE * seconds))
+    tally = await open_loop(stack.url, supply, rate=READY_RATE, note=seen)
+    return {**_figures([tally]), "share_ready": seen.share("hit")}
+
+
+async def renewed(stack: Stack, review: dict[str, Any], number: int) -> dict[str, Any]:
+    """What a review that is added does to the answers about its restaurant, once a round has been asked for.
+
+    Returns:
+        Seconds until the round was through; whether all answers lay ready then, and counted it; their largest age.
+    """
+    added = {**review, "review_id": f"added-{number}"}
+    about = f"/v1/restaurants/{review['restaurant_id']}"
+    async with Client(stack.url) as client:
+        before = json.loads((await client.ask(get_request(f"{about}/sentiment"))).body)["total_count"]
+        await client.ask(json_request("/v1/reviews", added, {}))
+        seconds = await run_round(stack.url)
+        answers = {what: await client.ask(get_request(f"{about}/{what}")) for what in requests.ANSWERS}
+    return {
+        "seconds": round(seconds, 3),
+        "ready": all(_state(answer) == "hit" for answer in answers.values()),
+        "counted": json.loads(answers["sentiment"].body)["total_count"] == before + 1,
+        "largest_age_seconds": max(int(answer.headers.get("age", "-1")) for answer in answers.values()),
+    }
+
+
+def _state(answer: Answer) -> str:
+    return answer.headers.get("x-cache", "none")

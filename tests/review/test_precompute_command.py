@@ -1,0 +1,53 @@
+"""The command `onecard precompute`, as a person runs it."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from onecard_stack import precompute
+from onecard_stack.errors import StackError
+from onecard_stack.settings import StackSettings
+from tests.review.working import Process
+from tests.shared.cache.support import Redis
+from tests.support import Server, free_port, serving
+
+
+@pytest.fixture
+def door(service: Server) -> Iterator[Server]:
+    """A gateway in front of the service."""
+    nobody = f"http://127.0.0.1:{free_port()}"
+    others = {"LLM_URL": nobody, "SENTIMENT_URL": nobody, "EMBEDDING_URL": nobody, "CACHE_ENABLED": "false"}
+    with serving("gateway", port_variable="GATEWAY_PORT", env={**others, "REVIEW_URL": service.url}) as server:
+        yield server
+
+
+def run(port: int) -> "subprocess.CompletedProcess[str]":
+    """The command, with the gateway at `port`."""
+    argv = [sys.executable, "-m", "onecard_stack", "precompute"]
+    env = {"GATEWAY_PORT": str(port), "PATH": "", "PYTHONPATH": ":".join(sys.path), "LANG": "C.UTF-8"}
+    return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=120)
+
+
+def test_a_round_is_run_and_told_of(door: Server, worker: Process) -> None:
+    """The three answers about the one restaurant are computed; the next time they are there."""
+    assert worker.server.process.poll() is None
+    first = run(door.port)
+    assert (first.returncode, first.stderr) == (0, "")
+    assert "0 current, 3 computed, 0 paused, 0 failed" in first.stdout.splitlines()[-1]
+    assert "3 current, 0 computed" in run(door.port).stdout.splitlines()[-1]
+
+
+def test_where_nothing_runs_it_says_what_to_do(door: Server, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No worker, no Redis, no stack: one line each."""
+    monkeypatch.setattr(precompute, "PATIENCE_SECONDS", 1.0)
+    with pytest.raises(StackError, match="onecard logs worker"):
+        precompute.run(StackSettings(gateway_port=door.port), print)
+    redis.kill()
+    without_redis = run(door.port)
+    assert without_redis.returncode == 1
+    assert "Redis, which holds the worker's tasks, is away" in without_redis.stderr
+    without_stack = run(free_port())
+    assert without_stack.returncode == 1
+    assert "onecard up" in without_stack.stderr
