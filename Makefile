@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help install models up demo down status logs plan test test-compose wheels lint lock clean \
 	bench-encoders bench-overload bench-gateway bench-llm bench-cache bench-redis-faults bench-churn bench-search \
-	bench-precompute
+	bench-precompute bench-relevance
 
 PYTHON ?= python3.11
 FLAVOUR ?= $(if $(wildcard /dev/nvidia[0-9]* /dev/dxg),cuda,cpu)
@@ -90,6 +90,10 @@ bench-search: $(STAMP) ## Measure vector search beside FAISS and NumPy; a short 
 bench-precompute: $(STAMP) ## Measure what precomputing costs live traffic; a short look with options=--quick
 	@$(BIN)/python -m standins train --out .onecard/models
 	@$(BIN)/python -m bench.precompute $(options)
+
+bench-relevance: $(STAMP) ## Measure vector, keyword and hybrid search on the sample reviews; weights with options=--tune
+	@$(BIN)/python -m standins train --out .onecard/models --only embedding
+	@$(BIN)/python -m bench.relevance $(options)
 
 clean: down ## Stop everything; remove the environment and all caches, but not the models
 	rm -rf .venv .venvs .onecard/run .onecard/logs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from bench.search.vectors import DIMENSIONS, NEAREST, Dataset, Vectors, portions
+from bench.search.vectors import DIMENSIONS, NEAREST, Dataset, Vectors
 from review_service.index_plan import LEAST_ROWS, PROBES, REFINE, training
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class LanceDb:
 
         shutil.rmtree(self.files(data), ignore_errors=True)
         started = time.perf_counter()
-        rows = _record_batches(data.vectors())
+        rows = _record_batches(data)
         table = lancedb.connect(self.files(data)).create_table(self._TABLE, rows)
         imported = time.perf_counter()
         if data.rows >= LEAST_ROWS:
@@ -138,7 +138,7 @@ class LanceDb:
         return data.folder / "lancedb"
 
 
-def _record_batches(vectors: Vectors) -> "pa.RecordBatchReader":
+def _record_batches(data: Dataset) -> "pa.RecordBatchReader":
     import pyarrow as pa
 
     from review_service.rows import schema as stored
@@ -147,7 +147,9 @@ def _record_batches(vectors: Vectors) -> "pa.RecordBatchReader":
     schema = pa.schema([("id", pa.int64()), ("vector", kind)])
 
     def batches() -> "Iterator[pa.RecordBatch]":
-        for start, portion in portions(vectors, _IMPORT_ROWS):
+        for start in range(0, data.rows, _IMPORT_ROWS):
+            # The file is mapped anew for each batch: what was read of one that stays mapped would count as memory.
+            portion = data.vectors()[start : start + _IMPORT_ROWS]
             flat = pa.array(portion.astype(kind.value_type.to_pandas_dtype()).ravel(), kind.value_type)
             ids = pa.array(range(start, start + len(portion)), pa.int64())
             yield pa.record_batch([ids, pa.FixedSizeListArray.from_arrays(flat, DIMENSIONS)], schema=schema)

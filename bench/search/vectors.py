@@ -58,10 +58,10 @@ def dataset(work: Path, rows: int) -> Dataset:
     return made
 
 
-def portions(vectors: Vectors, size: int = _PORTION) -> Iterator[tuple[int, Vectors]]:
+def _portions(vectors: Vectors) -> Iterator[tuple[int, Vectors]]:
     """First id and rows of one portion after the other."""
-    for start in range(0, len(vectors), size):
-        yield start, vectors[start : start + size]
+    for start in range(0, len(vectors), _PORTION):
+        yield start, vectors[start : start + _PORTION]
 
 
 def _make(made: Dataset) -> None:
@@ -90,7 +90,7 @@ def nearest(vectors: Vectors, queries: Vectors) -> Ids:
     """For each query the ids of the `NEAREST` rows, by comparing it with every row."""
     ids = np.empty((len(queries), 0), np.int64)
     scores = np.empty((len(queries), 0), np.float32)
-    for start, portion in portions(vectors):
+    for start, portion in _portions(vectors):
         found = queries @ portion.T
         ids = np.hstack([ids, np.broadcast_to(np.arange(start, start + len(portion)), found.shape)])
         scores = np.hstack([scores, found])

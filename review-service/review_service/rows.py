@@ -1,6 +1,7 @@
 """Reviews as rows of the table, and filters on them. Pure."""
 
 import hashlib
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +20,8 @@ MODEL = b"embedding_model"
 """Which model has made the vectors, in the table's metadata."""
 TABLE_ID = b"table_id"
 """Also there: tells tables apart, whose versions are numbers that all begin with 1."""
+LETTERS = "letters"
+"""The column that words are looked for in: `letters_of` the text."""
 SHOWN = (*Review.model_fields, "sentiment", "sentiment_score")
 """Columns of a `StoredReview`."""
 
@@ -70,6 +73,7 @@ def schema(size: int, model: str, table_id: str) -> pa.Schema:
         pa.field("restaurant_id", pa.string(), nullable=False),
         pa.field("restaurant_name", pa.string()),
         pa.field("text", pa.string(), nullable=False),
+        pa.field(LETTERS, pa.string(), nullable=False),
         pa.field("rating", pa.float32()),
         pa.field("created_at", pa.timestamp("us", tz="UTC")),
         pa.field("sentiment", pa.string(), nullable=False),
@@ -79,6 +83,14 @@ def schema(size: int, model: str, table_id: str) -> pa.Schema:
         pa.field("vector", pa.list_(pa.float32(), size), nullable=False),
     ]
     return pa.schema(fields, metadata={MODEL: model.encode(), TABLE_ID: table_id.encode()})
+
+
+def letters_of(text: str) -> str:
+    """A text with its Korean syllables taken apart into letters.
+
+    An ending changes the last syllable of its stem («싱겁다», «싱거워요»), and few of its letters.
+    """
+    return unicodedata.normalize("NFD", text)
 
 
 def digest_of(review: Review) -> str:
@@ -91,6 +103,7 @@ def table_of(judged: Sequence[Judged], vectors: npt.NDArray[np.float32], columns
     records: list[dict[str, Any]] = [
         {
             **one.review.model_dump(),
+            LETTERS: letters_of(one.review.text),
             "sentiment": one.opinion.label,
             "sentiment_score": one.opinion.score,
             "aspects": aspects_in(one.review.text),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from onecard import logs
 from onecard.batching.queue import Lane
 from onecard.errors import BadUpstream
-from review_service.fusion import fuse
+from review_service.fusion import MEANING, WORDS, fuse
 from review_service.models_client import BadAnswer, Embedded, Models
 from review_service.rows import Filters
 from review_service.schemas import SearchRequest, SearchResponse, SearchResult
@@ -14,8 +14,6 @@ from review_service.store import Hit, Store
 
 POOL = 50
 """So many results at least are found by each half of a hybrid search."""
-MEANING, WORDS = 0.8, 0.2
-"""What a rank by vectors and one by words count: of the two, vectors are right more often."""
 
 log = logs.logger()
 

@@ -27,7 +27,7 @@ from onecard import logs
 from onecard.errors import Unavailable
 from review_service.errors import StoreDamaged
 from review_service.index_plan import PROBES, REFINE
-from review_service.rows import MODEL, SHOWN, Filters, Judged, schema, stored, table_of
+from review_service.rows import LETTERS, MODEL, SHOWN, Filters, Judged, letters_of, schema, stored, table_of
 from review_service.schemas import StoredReview
 
 T = TypeVar("T")
@@ -195,14 +195,15 @@ class Store:
         return await self._search(search, filters, limit, lambda record: 1 - record["_distance"], model)
 
     async def matching(self, text: str, filters: Filters, limit: int) -> list[Hit]:
-        """The reviews that share most with the words of a text, by BM25 over n-grams.
+        """The reviews that share most with the words of a text, by BM25 over n-grams of letters.
 
         Raises:
+            Unavailable: what is stored has no letters, being of an older version.
             StoreDamaged: the table cannot be read.
         """
 
         def search(table: AsyncTable) -> Any:
-            return table.query().nearest_to_text(text, columns="text").select([*SHOWN, "_score"])
+            return table.query().nearest_to_text(letters_of(text), columns=LETTERS).select([*SHOWN, "_score"])
 
         return await self._search(search, filters, limit, lambda record: record["_score"])
 
@@ -217,8 +218,7 @@ class Store:
         table = await self.table()
         if table is None:
             return []
-        if model is not None:
-            await self._columns(table, model)
+        await self._columns(table, model)
         where = filters.expression()
 
         async def run(table: AsyncTable) -> list[dict[str, Any]]:
@@ -236,12 +236,17 @@ class Store:
         self._table = table
         return table
 
-    async def _columns(self, table: AsyncTable, model: str) -> pa.Schema:
+    async def _columns(self, table: AsyncTable, model: str | None) -> pa.Schema:
+        """The table's columns, if they go with this version and, if one is given, with the model."""
         columns = await self._run(table, lambda table: table.schema())
-        if (columns.metadata or {}).get(MODEL) != model.encode():
+        wrong = None
+        if LETTERS not in columns.names:
+            wrong = "stored by an older version"
+        elif model is not None and (columns.metadata or {}).get(MODEL) != model.encode():
+            wrong = "embedded by another model"
+        if wrong is not None:
             raise Unavailable(
-                "The stored reviews were embedded by another model. Set REVIEW_STORE to an empty folder, and import "
-                "them again."
+                f"The stored reviews were {wrong}. Set REVIEW_STORE to an empty folder, and import them again."
             )
         return columns
 

@@ -12,6 +12,7 @@ from lancedb.table import AsyncTable
 
 from onecard import logs
 from review_service.index_plan import training
+from review_service.rows import LETTERS
 from review_service.store import Store
 
 QUIET_SECONDS = 2.0
@@ -27,9 +28,9 @@ OLD_VERSIONS = timedelta(minutes=10)
 """How long files that no row needs any more are kept for those who are reading them."""
 KEYWORDS = FTS(
     base_tokenizer="ngram",
-    # Korean words are mostly of two or three syllables, before what is put at their ends.
-    ngram_min_length=2,
-    ngram_max_length=3,
+    # Letters: a syllable has two or three.
+    ngram_min_length=3,
+    ngram_max_length=4,
     stem=False,
     remove_stop_words=False,
     ascii_folding=False,
@@ -55,7 +56,7 @@ def due(rows: int, behind: Mapping[str, int], index_rows: int) -> Due:
         behind: how many rows each indexed column's index lacks.
         index_rows: from so many on, vectors are indexed.
     """
-    wanted = ["text"] if rows < FEWEST else ["text", "review_id", "restaurant_id"]
+    wanted = [LETTERS] if rows < FEWEST else [LETTERS, "review_id", "restaurant_id"]
     wanted += ["vector"] if rows >= index_rows else []
     most = max(FEWEST, rows // SHARE)
     create = tuple(column for column in wanted if column not in behind)
@@ -63,7 +64,7 @@ def due(rows: int, behind: Mapping[str, int], index_rows: int) -> Due:
 
 
 def _config(column: str, rows: int) -> FTS | BTree | IvfRq:
-    if column == "text":
+    if column == LETTERS:
         return KEYWORDS
     if column == "vector":
         return IvfRq(distance_type="cosine", **training(rows))

@@ -195,9 +195,9 @@ def test_what_restaurants_are_found_strong_in_they_are_loved_for(sample: list[di
 
 def test_what_is_due() -> None:
     """Words are always indexed, ids from some size on, vectors where it pays; what lags is refreshed."""
-    assert due(10, {}, 5000) == Due(create=("text",))
-    assert due(2000, {"text": 0}, 5000) == Due(create=("review_id", "restaurant_id"))
-    fresh = {"text": 0, "review_id": 0, "restaurant_id": 0}
+    assert due(10, {}, 5000) == Due(create=("letters",))
+    assert due(2000, {"letters": 0}, 5000) == Due(create=("review_id", "restaurant_id"))
+    fresh = {"letters": 0, "review_id": 0, "restaurant_id": 0}
     assert due(6000, fresh, 5000) == Due(create=("vector",))
     assert due(6000, {**fresh, "vector": 1001}, 5000) == Due(refresh=True)
     assert due(6000, {**fresh, "vector": 900}, 5000) == Due()

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import lancedb
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -15,9 +16,9 @@ import pytest
 from onecard.errors import Unavailable
 from review_service.errors import StoreDamaged
 from review_service.models_client import Opinion
-from review_service.rows import Filters, Judged, digest_of
+from review_service.rows import LETTERS, Filters, Judged, digest_of, schema
 from review_service.schemas import Review
-from review_service.store import Store, open_store
+from review_service.store import TABLE, Store, open_store
 from review_service.upkeep import MOST_FILES, tend
 
 SIZE = 32
@@ -95,6 +96,15 @@ async def test_a_read_sees_the_write_before_it(store: Store, folder: Path) -> No
             assert "r-77" in [hit.review.review_id for hit in found]
         assert await store.delete("r-77")
         assert await other.matching("발렛", EVERYTHING, 1) == []
+
+
+async def test_words_are_found_in_other_forms(store: Store) -> None:
+    """An ending that changes the stem's last syllable; in a row that the index has, and in one that came after."""
+    await put(store, [0], text="국물이 싱거워요")
+    await put(store, [1], text="직원이 친절해요")
+    await tend(store, 1000)
+    await put(store, [2], text="육수가 싱거웠어요")
+    assert {hit.review.review_id for hit in await store.matching("싱겁다", EVERYTHING, 5)} == {"r-0", "r-2"}
 
 
 async def test_filters_hold_for_every_search(store: Store) -> None:
@@ -223,6 +233,19 @@ async def test_vectors_of_another_model_are_refused(store: Store) -> None:
     with pytest.raises(Unavailable, match="another model"):
         await store.nearest(vectors(1)[0], "other/encoder", EVERYTHING, 1)
     assert await rows(store) == 3
+
+
+async def test_reviews_that_an_older_version_stored_are_refused(folder: Path) -> None:
+    """Without letters no words can be found among them: they are to be imported anew, and nothing is written."""
+    columns = schema(SIZE, MODEL, "old")
+    old = columns.remove(columns.get_field_index(LETTERS))
+    with await lancedb.connect_async(str(folder)) as database:
+        await database.create_table(TABLE, schema=old)
+    async with open_store(str(folder)) as store:
+        for asked in (store.matching("주차", EVERYTHING, 5), put(store, [1])):
+            with pytest.raises(Unavailable, match="older version"):
+                await asked
+        assert await rows(store) == 0
 
 
 async def test_writers_and_the_keeper_of_indexes_get_along(folder: Path) -> None:

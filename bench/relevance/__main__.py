@@ -1,0 +1,58 @@
+"""`python -m bench.relevance`, which is `make bench-relevance`: do a query's words and meaning together find more than
+either alone?"""
+
+import asyncio
+from importlib.metadata import version
+from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import typer
+
+from bench import files, machine
+from bench.places import ROOT
+from bench.relevance import corpus, report
+from bench.relevance.corpus import Found, Query
+
+MODELS = ROOT / ".onecard" / "models"
+ENCODER = "onecard--standin-ko-sbert"
+SHARES = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+"""Weights of the ranks by vectors that `--tune` tries; what is left of 1 is the words'."""
+SMOOTHINGS = (1, 3, 10, 30, 60)
+
+Sets = dict[str, tuple[list[Query], list[Found]]]
+"""Name of a set of queries → queries, and what was found."""
+
+
+async def search(encoder: Path, sets: dict[str, list[Query]]) -> Sets:
+    """Import the sample reviews and ask all queries."""
+    loaded = corpus.Encoder(encoder)
+    with TemporaryDirectory() as folder:
+        async with corpus.filled(Path(folder) / "reviews", loaded) as store:
+            return {name: (queries, await corpus.found(store, loaded, queries)) for name, queries in sets.items()}
+
+
+def main(
+    models: Annotated[Path, typer.Option(help="Folder with the stand-ins.")] = MODELS,
+    tune: Annotated[bool, typer.Option("--tune", help="Try weights, on the tuning queries alone.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for results; bench/results by default.")] = None,
+) -> None:
+    """Measure vector, keyword and hybrid search on the sample reviews, and write relevance.json and relevance.md.
+
+    Takes a minute. --tune writes relevance-tuning.json and .md instead: what fusion's figures come to.
+    """
+    sets = {"tuning": corpus.tuning()}
+    if not tune:
+        sets["held-out"] = corpus.held_out()
+    asked = asyncio.run(search(models / ENCODER, sets))
+    head = machine.describe("python -m bench.relevance" + (" --tune" if tune else "")) | {"lancedb": version("lancedb")}
+    folder = files.folder_for(out, quick=False)
+    if tune:
+        report.write_tuning(folder, head, *asked["tuning"], list(product(SHARES, SMOOTHINGS)))
+    else:
+        report.write_comparison(folder, head, asked)
+
+
+if __name__ == "__main__":
+    typer.run(main)

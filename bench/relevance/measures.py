@@ -1,0 +1,44 @@
+"""How good a ranking is, and how sure a difference between two ways to rank is. Pure."""
+
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from math import log2
+
+import numpy as np
+import numpy.typing as npt
+
+DEPTH = 10
+"""Results that are looked at."""
+SAMPLES = 10_000
+"""Of the bootstrap."""
+
+MEASURES = ("MRR@10", "nDCG@10", "recall@10")
+
+
+def measured(ranking: Sequence[Hashable], relevant: Collection[Hashable]) -> dict[str, float]:
+    """One query's figures, 0 to 1.
+
+    Recall is the share of what ten places could hold: most queries have more than ten relevant reviews.
+    """
+    hits = [thing in relevant for thing in ranking[:DEPTH]]
+    room = min(DEPTH, len(relevant))
+    gain = sum(1 / log2(place + 1) for place, hit in enumerate(hits, 1) if hit)
+    ideal = sum(1 / log2(place + 1) for place in range(1, room + 1))
+    first = next((1 / place for place, hit in enumerate(hits, 1) if hit), 0.0)
+    return {
+        "MRR@10": first,
+        "nDCG@10": gain / ideal if room else 0.0,
+        "recall@10": sum(hits) / room if room else 0.0,
+    }
+
+
+def mean(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of each measure, over queries."""
+    return {name: sum(one[name] for one in figures) / len(figures) for name in MEASURES}
+
+
+def interval(ours: Sequence[float], theirs: Sequence[float], seed: int = 7) -> tuple[float, float]:
+    """Where the mean difference of `ours` from `theirs` lies in 95 of 100 cases: a paired bootstrap over queries."""
+    differences: npt.NDArray[np.float64] = np.subtract(ours, theirs)
+    drawn = np.random.default_rng(seed).integers(0, len(differences), (SAMPLES, len(differences)))
+    low, high = np.percentile(differences[drawn].mean(axis=1), [2.5, 97.5])
+    return float(low), float(high)

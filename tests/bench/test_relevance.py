@@ -1,0 +1,85 @@
+"""The relevance benchmark: its measures, its queries and its report."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.places import SAMPLE_REVIEWS
+from bench.relevance import report
+from bench.relevance.corpus import HELD_OUT, Found, Query, held_out, rows_of, tuning
+from bench.relevance.measures import DEPTH, MEASURES, interval, measured
+from standins.grammar import frames_of
+from standins.searching import sample_opinions
+from tests.bench.test_report import HEAD
+
+RIGHT = frozenset({"a", "b"})
+
+
+def test_measures_of_known_rankings() -> None:
+    """The first right one, how high all stand, and how many are there."""
+    assert measured(["a", "b", "x"], RIGHT) == dict.fromkeys(MEASURES, 1.0)
+    assert measured(["x", "a"], RIGHT) == pytest.approx({"MRR@10": 0.5, "nDCG@10": 0.3869, "recall@10": 0.5}, abs=1e-4)
+    assert measured(["x", "y"], RIGHT) == dict.fromkeys(MEASURES, 0.0)
+
+
+@given(st.permutations(range(30)), st.sets(st.integers(0, 29), min_size=1))
+def test_only_the_first_ten_count_and_right_ones_first_are_best(ranking: list[int], right: set[int]) -> None:
+    """Every measure lies from 0 to 1, and is 1 where all that is right comes first."""
+    figures = measured(ranking, right)
+    assert figures == measured(ranking[:DEPTH], right)
+    assert all(0 <= value <= 1 for value in figures.values())
+    best = measured(sorted(ranking, key=lambda thing: thing not in right), right)
+    assert best == pytest.approx(dict.fromkeys(MEASURES, 1.0))
+
+
+def test_an_interval_holds_the_mean_difference() -> None:
+    """And nothing else where every query gains the same."""
+    low, high = interval([0.4, 0.9, 0.2, 0.8], [0.1, 0.7, 0.3, 0.5])
+    assert low < 0.175 < high
+    assert interval([0.5] * 20, [0.25] * 20) == pytest.approx((0.25, 0.25))
+
+
+def test_what_reviews_say_goes_with_what_they_are_labelled() -> None:
+    """The same aspects; a review that says one thing alone is labelled so."""
+    said = sample_opinions()
+    for row in rows_of(SAMPLE_REVIEWS):
+        opinions = said[row["review_id"]]
+        assert sorted(one.aspect for one in opinions) == sorted(row["aspects"])
+        if len(opinions) == 1:
+            assert {one.positive for one in opinions} == {row["sentiment"] == "positive"}
+
+
+def test_tuning_queries_share_no_phrase_with_held_out_ones() -> None:
+    """Nor a text; there are enough of them, and each has reviews that are right."""
+    queries, kept = tuning(), held_out()
+    assert len(queries) > 2 * len(kept)
+    assert all(query.says and query.labelled for query in [*queries, *kept])
+    cut = {_phrase(query.text, held_out=False) for query in queries}
+    assert not cut & {_phrase(row["text"], held_out=True) for row in rows_of(HELD_OUT)}
+
+
+def _phrase(text: str, *, held_out: bool) -> str:
+    """What stands where the frame has subject and predicate, particles left out."""
+    for frame in frames_of(held_out).query:
+        before, _, after = frame.partition("{adn}")
+        start = before.partition("{")[0]
+        if text.startswith(start) and text.endswith(after) and "{adn}" in frame:
+            words = text.removeprefix(start).removesuffix(after).split()
+            return " ".join(word.rstrip("이가") for word in words)
+    return text
+
+
+def test_the_report_compares_and_fusion_is_chosen_by_its_least_gain(tmp_path: Path) -> None:
+    """Words that put right what vectors have wrong gain something; the best fusion comes first."""
+    queries = [Query(str(number), RIGHT, RIGHT) for number in range(20)]
+    wrong = tuple(f"x{number}" for number in range(9))
+    found = [Found((*wrong, "a", "b"), ("a", "b"))] * 20
+    report.write_comparison(tmp_path, HEAD, {"tuning": (queries, found)})
+    gains = json.loads((tmp_path / "relevance.json").read_text())["sets"]["tuning"]["says"]["gains"]
+    assert gains["vector"]["nDCG@10"]["mean"] > 0
+    report.write_tuning(tmp_path, HEAD, queries, found, [(1.0, 10), (0.5, 10)])
+    lines = (tmp_path / "relevance-tuning.md").read_text().splitlines()
+    assert [line.split(" | ")[0] for line in lines[-2:]] == ["| 0.5", "| 1"]

@@ -1,0 +1,161 @@
+"""The async shell, with engines and receivers that fail."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from onecard.batching.budget import RECOVERY_BATCHES
+from onecard.batching.engine import EngineLost, OutOfMemory
+from onecard.batching.queue import Batch
+from onecard.errors import InternalError, Unavailable
+from tests.shared.batching.support import Engine, Finished, gate, opened
+
+
+async def test_an_exception_answers_its_batch_and_nothing_else() -> None:
+    """The text that fails takes down only what ran with it; the next request is served."""
+    event, wait = gate()
+
+    def poisoned(batch: Batch) -> None:
+        wait(batch)
+        if any(13 in ids for ids in batch.texts):
+            raise RuntimeError("no such token")
+
+    async with opened(Engine(poisoned), texts=2) as at:
+        asked = [asyncio.create_task(at.ask([1]))]
+        await asyncio.sleep(0.05)
+        asked += [asyncio.create_task(at.ask([number])) for number in (13, 2, 3, 4)]
+        await asyncio.sleep(0.05)
+        event.set()
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(answer) for answer in answers] == [list, InternalError, InternalError, list, list]
+        assert "no such token" not in str(answers[1])
+        assert await at.ask([7]) == [7]
+        assert at.metric("batch_errors_total") == 1
+        assert at.batcher.alive
+
+
+@pytest.mark.parametrize("results", [[], [1, 2, 3]])
+async def test_a_wrong_number_of_results_is_an_error(results: list[int]) -> None:
+    """Nobody gets somebody else's answer."""
+
+    class Miscounting:
+        def launch(self, batch: Batch) -> Finished:
+            return Finished(results)
+
+    async with opened(Miscounting()) as at:
+        with pytest.raises(InternalError):
+            await at.ask([1], [2])
+        assert at.batcher.alive
+
+
+@pytest.mark.parametrize("fits", [1, 7, 16, 33, 63])
+async def test_out_of_memory_at_any_size(fits: int) -> None:
+    """Batches over `fits` tokens run out: every request is answered, the budget shrinks, and it grows back."""
+    largest = [fits]
+    event, wait = gate()
+
+    def small_only(batch: Batch) -> None:
+        wait(batch)
+        if batch.rows.area > largest[0]:
+            raise OutOfMemory
+
+    async with opened(Engine(small_only), texts=64) as at:
+        asked = [asyncio.create_task(at.ask([n])) for n in range(200)]
+        await asyncio.sleep(0.1)  # All wait when the device begins, so that batches are as large as they may be.
+        event.set()
+        assert await asyncio.gather(*asked) == [[n] for n in range(200)]
+        shrunk = at.metric("batch_budget_tokens")
+        assert at.metric("batch_out_of_memory_total") >= 1
+        largest[0] = 10_000
+        for number in range(RECOVERY_BATCHES * 7):
+            await at.ask([number])
+        assert shrunk <= max(fits, 1) < at.metric("batch_budget_tokens") == 64
+
+
+async def test_a_single_text_that_cannot_fit_is_a_clear_503() -> None:
+    """Its neighbours in the request's batch are answered by themselves; the service lives on."""
+
+    def small_only(batch: Batch) -> None:
+        if batch.rows.area > 16:
+            raise OutOfMemory
+
+    async with opened(Engine(small_only)) as at:
+        with pytest.raises(Unavailable, match="does not fit"):
+            await at.ask([1] * 40)
+        assert await at.ask([1] * 16) == [16]
+
+
+async def test_a_lost_device_answers_everybody_and_says_so_once() -> None:
+    """503 at once for those who wait and those who come; the process is told to end."""
+    event, wait = gate()
+
+    def lose(batch: Batch) -> None:
+        wait(batch)
+        raise EngineLost("illegal memory access")
+
+    async with opened(Engine(lose)) as at:
+        asked = [asyncio.create_task(at.ask([n])) for n in range(5)]
+        await asyncio.sleep(0.05)
+        event.set()
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        assert {type(answer) for answer in answers} == {Unavailable}
+        with pytest.raises(Unavailable):
+            await at.ask([1])
+        assert at.lost == [True]
+        assert not at.batcher.alive
+
+
+async def test_a_device_that_hangs_is_lost() -> None:
+    """Nobody waits for ever; closing does not wait for the hanging thread either."""
+    event, wait = gate()
+    started = time.monotonic()
+    async with opened(Engine(wait), hang=0.3) as at:
+        with pytest.raises(Unavailable):
+            await at.ask([1], seconds=20)
+        assert at.lost == [True]
+    assert time.monotonic() - started < 10
+    event.set()
+
+
+async def test_an_idle_device_does_not_count_as_hanging() -> None:
+    """However long nothing is asked."""
+    async with opened(Engine(), hang=0.2) as at:
+        for _ in range(3):
+            await asyncio.sleep(0.4)
+            assert await at.ask([1]) == [1]
+        assert at.batcher.alive
+
+
+async def test_an_error_of_ours_cannot_end_the_loop_in_silence() -> None:
+    """Even an exception that no engine should raise answers who waits."""
+
+    def exit_(batch: Batch) -> None:
+        raise SystemExit
+
+    async with opened(Engine(exit_)) as at:
+        with pytest.raises(Unavailable):
+            await at.ask([1])
+        assert at.lost == [True]
+
+
+async def test_a_receiver_that_fails_costs_nobody_else_an_answer() -> None:
+    """In the same batch."""
+    event, wait = gate()
+
+    def fails(results: object) -> None:
+        raise KeyError
+
+    begun = threading.Event()
+    async with opened(Engine(lambda batch: begun.set() or wait(batch))) as at:
+        first = asyncio.create_task(at.ask([1]))
+        await asyncio.to_thread(begun.wait, 20)
+        job = at.batcher.accept([[2]], lane="interactive", timeout_seconds=5, deliver=fails)
+        finishing = asyncio.create_task(at.batcher.finish(job))
+        other = asyncio.create_task(at.ask([3]))
+        await asyncio.sleep(0)
+        event.set()
+        assert await asyncio.gather(first, other) == [[1], [3]]
+        with pytest.raises(InternalError):
+            await finishing
