@@ -74,7 +74,7 @@ def main(
 ) -> None:
     """Measure precomputing beside live load and write precompute.json and .md; exit 1 if a promise did not hold.
 
-    The whole takes eight minutes; nothing else should run meanwhile. Ctrl-C stops all servers.
+    The whole takes seven minutes; nothing else should run meanwhile. Ctrl-C stops all servers.
     """
     if quick:
         rounds, seconds = 2, 5.0
