@@ -66,15 +66,15 @@ async def run(
 
 def main(
     rate: Annotated[float, typer.Option(min=3, max=300, help="Live requests a second.")] = 30.0,
-    rounds: Annotated[int, typer.Option(min=1, max=30, help="Phases with the worker at work, and without.")] = 10,
-    seconds: Annotated[float, typer.Option(min=2, max=60, help="Length of one phase.")] = 15.0,
+    rounds: Annotated[int, typer.Option(min=1, max=30, help="Phases with the worker at work, and without.")] = 5,
+    seconds: Annotated[float, typer.Option(min=2, max=60, help="Length of one phase.")] = 16.0,
     models: Annotated[Path, typer.Option(help="Folder with the stand-ins.")] = MODELS,
     out: Annotated[Path | None, typer.Option(help="Folder for results; bench/results unless --quick.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A look only: two rounds of 5 s, under two minutes.")] = False,
 ) -> None:
     """Measure precomputing beside live load and write precompute.json and .md; exit 1 if a promise did not hold.
 
-    The whole takes eight minutes; nothing else should run meanwhile. Ctrl-C stops all servers.
+    The whole takes seven minutes; nothing else should run meanwhile. Ctrl-C stops all servers.
     """
     if quick:
         rounds, seconds = 2, 5.0

@@ -13,6 +13,8 @@ from onecard_stack.settings import StackSettings
 PATIENCE_SECONDS = 30.0
 """Until the worker begins."""
 POLL_SECONDS = 0.5
+READ_SECONDS = 60.0
+"""The gateway asks a service that refuses again, some seconds later, before it hands that on."""
 
 
 def run(settings: StackSettings, say: Callable[[str], None]) -> None:
@@ -22,7 +24,8 @@ def run(settings: StackSettings, say: Callable[[str], None]) -> None:
         StackError: the gateway or the review service is away, or the worker does not begin.
     """
     headers = {"authorization": f"Bearer {settings.api_key.get_secret_value()}"} if settings.api_key else {}
-    with httpx.Client(base_url=settings.gateway_url, headers=headers, timeout=10, trust_env=False) as client:
+    timeout = httpx.Timeout(READ_SECONDS, connect=5)
+    with httpx.Client(base_url=settings.gateway_url, headers=headers, timeout=timeout, trust_env=False) as client:
         before = _ask(client, "GET", "/v1/precompute/status")["started_at"]
         _ask(client, "POST", "/v1/precompute")
         deadline = time.monotonic() + PATIENCE_SECONDS
