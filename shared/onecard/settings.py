@@ -160,5 +160,7 @@ def load(kind: type[S]) -> S:
     try:
         return kind()
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(str(part) for part in e['loc']).upper()}: {e['msg']}" for e in error.errors())
+        # A default that depends on other variables fails with them, and is not wrong itself.
+        own = [e for e in error.errors() if e["type"] != "default_factory_not_called"]
+        wrong = "; ".join(f"{'.'.join(str(part) for part in e['loc']).upper()}: {e['msg']}" for e in own)
         raise SystemExit(f"settings: {wrong}") from None

@@ -52,6 +52,7 @@ def test_a_wrong_setting(place: Place) -> None:
     assert result.returncode == 1
     assert "BATCH_TOKENS" in result.stderr
     assert "API_KEY" in result.stderr
+    assert "LLM_MODEL" not in result.stderr, "its default only depends on the wrong ones"
     assert "many" not in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert place.processes() == []
