@@ -16,11 +16,14 @@ SECRET_FILE = re.compile(
 """Files that hold keys, or the address of somebody's package index."""
 PRIVATE_KEY = re.compile(rb"-----BEGIN ([A-Z]+ )*PRIVATE KEY-----\s+[A-Za-z0-9+/]{32}")
 
+PROGRAM = b"\x7fELF"
+"""How programs and libraries begin."""
+
 
 def in_settings(image: str, secrets: Sequence[str]) -> list[str]:
     """What an image's variables and the steps of its build give away."""
-    told = docker("history", "--no-trunc", image) + docker("inspect", image)
-    [settings] = json.loads(docker("inspect", "--format", "[{{json .Config.Env}}]", image))
+    told = docker("history", "--no-trunc", image) + docker("image", "inspect", image)
+    settings = json.loads(docker("image", "inspect", "--format", "{{json .Config.Env}}", image))
     indexes = [line for line in settings if "INDEX" in line.partition("=")[0]]
     return [f"{image}: a secret" for secret in secrets if secret in told] + [f"{image}: {line}" for line in indexes]
 
@@ -65,8 +68,9 @@ def _in_files(files: tarfile.TarFile, secrets: Sequence[str]) -> list[str]:
         if not file.isfile():
             continue
         content = _content(files, file)
-        told = any(needle in content for needle in needles) or PRIVATE_KEY.search(content)
-        if told or SECRET_FILE.search(file.name):
+        # GnuTLS has keys in its code to test itself with.
+        has_key = not content.startswith(PROGRAM) and PRIVATE_KEY.search(content)
+        if has_key or SECRET_FILE.search(file.name) or any(needle in content for needle in needles):
             found.append(file.name)
     return found
 
