@@ -15,7 +15,6 @@ SECRET_FILE = re.compile(
 )
 """Files that hold keys, or the address of somebody's package index."""
 PRIVATE_KEY = re.compile(rb"-----BEGIN ([A-Z]+ )*PRIVATE KEY-----\s+[A-Za-z0-9+/]{32}")
-
 PROGRAM = b"\x7fELF"
 """How programs and libraries begin."""
 
