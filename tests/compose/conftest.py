@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,9 +18,11 @@ from tests.compose.engine import Impossible, compose_command, docker, install, r
 def on_local_base(pytestconfig: pytest.Config) -> Iterator[bool]:
     """A Docker engine runs; True if images stand on a Debian that was made here, as none can be pulled."""
     figures = pytestconfig.stash.setdefault(FIGURES, [])
+    capture: Any = pytestconfig.pluginmanager.getplugin("capturemanager")
     with ExitStack() as closing:
         try:
-            install(pytestconfig.get_terminal_writer().line)
+            with capture.global_and_fixture_disabled():
+                install()
             closing.enter_context(running_engine())
             compose_command()
             local = not bases.can_pull()

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 START_SECONDS = 60
@@ -17,8 +17,8 @@ class Impossible(Exception):
     """The tests cannot run here; the message says what is missing."""
 
 
-def install(say: Callable[[str], None]) -> None:
-    """Install Docker from Debian's packages where there is none; that takes root and apt-get.
+def install() -> None:
+    """Install Docker from Debian's packages where there is none, and say so; that takes root and apt-get.
 
     Raises:
         Impossible: it fails.
@@ -26,7 +26,7 @@ def install(say: Callable[[str], None]) -> None:
     if shutil.which("docker") or shutil.which("apt-get") is None or os.geteuid() != 0:
         return
     packages = [package for tool, package in TOOLS.items() if shutil.which(tool) is None]
-    say(f"There is no Docker here: apt-get install {' '.join(packages)}")
+    print(f"\nThere is no Docker here: apt-get install {' '.join(packages)}", flush=True)
     options = ["--yes", "--no-install-recommends"]
     try:
         run(["apt-get", "update"])
