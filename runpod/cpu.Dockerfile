@@ -48,5 +48,6 @@ ENV PATH=/opt/onecard/bin:${PATH} PYTHONPATH=/opt/code PYTHONUNBUFFERED=1 \
     ONECARD_HOME=/var/lib/onecard
 WORKDIR /workspace
 EXPOSE 8000 8001
-HEALTHCHECK --interval=5s --timeout=5s --start-period=900s --retries=6 CMD ["python3", "-m", "onecard.probe", "8000"]
+HEALTHCHECK --interval=5s --timeout=5s --start-period=900s --retries=6 \
+    CMD ["setpriv", "--reuid=onecard", "--regid=onecard", "--clear-groups", "python3", "-m", "onecard.probe", "8000"]
 ENTRYPOINT ["tini", "--", "start"]

@@ -14,6 +14,7 @@ import tempfile
 import time
 import xmlrpc.client
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -86,7 +87,19 @@ supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
     keeper = Process(KEEPER, _python("keeper", str(run_folder / CONFIG)), port=0, stop_seconds=2)
     programs = [_program(keeper, keeper.argv, log_folder, environment)]
     programs += [_program(part, _python("part", part.name, *part.argv), log_folder, environment) for part in parts]
-    return head + "".join(programs)
+    return head + "".join(programs) + _stages([keeper, *parts])
+
+
+def _stages(parts: Sequence[Process]) -> str:
+    """A group for each stage: supervisord stops group after group, the last first, and the programs of one at once."""
+    return "".join(
+        f"""
+[group:stage-{stage}]
+programs={",".join(part.name for part in parts if part.stage == stage)}
+priority={stage}
+"""
+        for stage in sorted({part.stage for part in parts})
+    )
 
 
 def _python(module: str, *arguments: str) -> tuple[str, ...]:
@@ -218,15 +231,11 @@ class Supervisor:
 
     def revive(self) -> None:
         """Start the parts that somebody has stopped."""
-        for state in self.states().values():
-            if state.state in ("STOPPED", "EXITED", "FATAL"):
-                try:
-                    self._call("startProcess", state.name, False)
-                except (OSError, xmlrpc.client.Error, http.client.HTTPException):
-                    continue
+        with suppress(OSError, xmlrpc.client.Error, http.client.HTTPException):
+            self._call("startAllProcesses", False)
 
     def shut_down(self, seconds: float) -> bool:
-        """Stop all parts, last started first, then supervisord. False when that takes longer than `seconds`."""
+        """Stop all parts, stage by stage, then supervisord. False when that takes longer than `seconds`."""
         try:
             self._call("shutdown")
         except (xmlrpc.client.Error, http.client.HTTPException):

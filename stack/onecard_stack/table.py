@@ -10,6 +10,8 @@ from pathlib import Path
 
 from onecard_stack.settings import LOOPBACK, StackSettings, reachable_url
 
+CALLERS = 1
+"""Stage of the parts that ask others: while they finish what they have accepted, all others work."""
 _KEEPS_ENVIRONMENT = {"SPT_NOENV": "1"}
 """vLLM and Celery rename their processes. This keeps the new name from overwriting what /proc shows of the environment,
 by which leftovers are recognised."""
@@ -32,7 +34,10 @@ class Process:
     waits_for: tuple[str, ...] = ()
     """Parts that it waits for by itself before it begins to load."""
     order: int = 0
-    """Start order: lower first. Stopping goes the other way."""
+    """Start order: lower first."""
+    stage: int = 0
+    """Stopping begins with the highest stage. The parts of one are told at the same time, and have ended before the
+    next is."""
     stop_seconds: int = 10
     """How long it may take to finish after SIGTERM; then its whole process group gets SIGKILL."""
     model: str | None = None
@@ -191,7 +196,8 @@ def _precompute(name: str, settings: StackSettings, parts: Sequence[Process]) ->
             **_KEEPS_ENVIRONMENT,
         },
         order=40,
-        # It stops before the gateway, which others wait for. A task that is broken off is done again.
+        stage=CALLERS,
+        # It holds up nobody. A task that is broken off is done again.
         stop_seconds=1,
         health=None,
         heartbeat=heartbeat,
@@ -207,6 +213,7 @@ def _gateway(settings: StackSettings, parts: Sequence[Process]) -> Process:
         settings.host,
         environment={"GATEWAY_PORT": str(settings.gateway_port), **keys, **_addresses(settings, parts)},
         order=40,
+        stage=CALLERS,
         stop_seconds=settings.drain_seconds + 5,
     )
 
@@ -217,4 +224,4 @@ def _watchdog(settings: StackSettings, parts: Sequence[Process]) -> list[Process
     urls = {part.name: part.url for part in parts}
     # Callers reach both; the LLM service is ready after the encoders.
     argv = _python("onecard_runpod.watchdog", urls["gateway"], urls["llm"])
-    return [Process("watchdog", argv, port=0, order=50, health=None)]
+    return [Process("watchdog", argv, port=0, order=50, stage=CALLERS, health=None)]

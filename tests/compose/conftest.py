@@ -1,36 +1,50 @@
 """One deployment for all tests of this folder. `make test-compose` runs them; other runs do not collect them."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.compose import bases
-from tests.compose.deployment import BUILT, Deployment, deploy
-from tests.compose.engine import Impossible, compose_command, docker, running_engine
-
-FIGURES = pytest.StashKey[list[str]]()
+from tests.compose.deployment import BUILT, FIGURES, Deployment, deploy
+from tests.compose.engine import Impossible, compose_command, docker, install, running_engine
 
 
 @pytest.fixture(scope="session")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """The project with its images built, nothing started yet; all of it is removed at the end."""
+def on_local_base(pytestconfig: pytest.Config) -> Iterator[bool]:
+    """A Docker engine runs; True if images stand on a Debian that was made here, as none can be pulled."""
+    figures = pytestconfig.stash.setdefault(FIGURES, [])
+    capture: Any = pytestconfig.pluginmanager.getplugin("capturemanager")
     with ExitStack() as closing:
         try:
+            with capture.global_and_fixture_disabled():
+                install()
             closing.enter_context(running_engine())
-            compose = compose_command()
-            on_local_base = not bases.can_pull()
-            if on_local_base:
+            compose_command()
+            local = not bases.can_pull()
+            if local:
+                started = time.monotonic()
                 bases.make_local()
+                figures.append(f"base: {time.monotonic() - started:.0f} s")
         except Impossible as reason:
             pytest.skip(f"the containers are not tested: {reason}")
-        made = deploy(tmp_path_factory.mktemp("deployment"), compose, on_local_base=on_local_base)
-        made.down(volumes=True)
-        closing.callback(made.down, volumes=True)
+        yield local
+
+
+@pytest.fixture(scope="session")
+def project(on_local_base: bool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """The project with its images built, nothing started yet; all of it is removed at the end."""
+    made = deploy(tmp_path_factory.mktemp("deployment"), compose_command(), on_local_base=on_local_base)
+    made.down(volumes=True)
+    try:
         made.build()
         yield made
+    finally:
+        made.down(volumes=True)
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +55,7 @@ def deployment(project: Deployment, request: pytest.FixtureRequest) -> Deploymen
     project.up()
     sizes = [f"{service} {_megabytes(project, service):.0f} MB" for service in (*BUILT, "redis")]
     times = [f"{name} {seconds:.0f} s" for name, seconds in project.seconds.items()]
-    request.config.stash[FIGURES] = [f"images: {', '.join(sizes)}", f"times: {', '.join(times)}"]
+    request.config.stash[FIGURES] += [f"images: {', '.join(sizes)}", f"times: {', '.join(times)}"]
     return project
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.compose.bases import ROOT
 from tests.compose.engine import docker, run
@@ -21,6 +22,9 @@ BUILT = ("models", "sentiment", "embedding", "llm", "review", "gateway")
 SERVING = ("redis", "sentiment", "embedding", "llm", "review", "worker", "schedule", "gateway")
 """What has a health check."""
 LONG_RUNNING = (*SERVING, "prometheus")
+SECRETS = ("API_KEY", "REDIS_PASSWORD", "HF_TOKEN")
+FIGURES = pytest.StashKey[list[str]]()
+"""Sizes and times, for whoever writes them down."""
 START_SECONDS = 600
 _ASK = """
 import sys, urllib.request
@@ -48,6 +52,11 @@ class Deployment:
     def key(self) -> str:
         """The key of the gateway and of the LLM service."""
         return self.env["API_KEY"]
+
+    @property
+    def secrets(self) -> list[str]:
+        """The values in `.env` that nobody may see."""
+        return [self.env[name] for name in SECRETS]
 
     def url(self, variable: str = "GATEWAY_PORT") -> str:
         """The published address of the service whose port `variable` is."""
@@ -152,6 +161,7 @@ def deploy(folder: Path, compose: list[str], *, on_local_base: bool) -> Deployme
     env = {
         "API_KEY": secrets.token_hex(24),
         "REDIS_PASSWORD": secrets.token_hex(24),
+        "HF_TOKEN": f"hf_{secrets.token_hex(17)}",
         "HF_HUB_OFFLINE": "true",
         "LLM_MODEL": LLM,
         "LLM_MAX_SEQS": "16",

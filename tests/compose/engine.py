@@ -9,10 +9,30 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 START_SECONDS = 60
+TOOLS = {"docker": "docker.io", "docker-compose": "docker-compose", "debootstrap": "debootstrap"}
+"""What Debian's packages bring, and their names."""
 
 
 class Impossible(Exception):
     """The tests cannot run here; the message says what is missing."""
+
+
+def install() -> None:
+    """Install Docker from Debian's packages where there is none, and say so; that takes root and apt-get.
+
+    Raises:
+        Impossible: it fails.
+    """
+    if shutil.which("docker") or shutil.which("apt-get") is None or os.geteuid() != 0:
+        return
+    packages = [package for tool, package in TOOLS.items() if shutil.which(tool) is None]
+    print(f"\nThere is no Docker here: apt-get install {' '.join(packages)}", flush=True)
+    options = ["--yes", "--no-install-recommends"]
+    try:
+        run(["apt-get", "update"])
+        run(["apt-get", "install", *options, *packages], env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
+    except AssertionError as error:
+        raise Impossible(str(error)) from None
 
 
 @contextmanager
@@ -23,7 +43,7 @@ def running_engine() -> Iterator[None]:
         Impossible: there is none, and none can be started.
     """
     if shutil.which("docker") is None:
-        raise Impossible("there is no Docker here: apt-get install docker.io docker-compose debootstrap")
+        raise Impossible(f"there is no Docker here: apt-get install {' '.join(TOOLS.values())}")
     if _answers():
         yield
         return

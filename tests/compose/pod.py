@@ -1,6 +1,7 @@
 """The pod's image as one container, on this machine's network: there the double of RunPod's API is, too."""
 
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -37,9 +38,14 @@ class Pod:
         """The address of the part whose port `variable` is."""
         return f"http://127.0.0.1:{self.ports[variable]}"
 
-    def execute(self, *argv: str) -> str:
+    def execute(self, *argv: str, check: bool = True) -> str:
         """Run a command in the container, as root."""
-        return docker("exec", NAME, *argv)
+        return docker("exec", NAME, *argv, check=check)
+
+    def states(self) -> dict[str, str]:
+        """Each part's state, as `onecard status` shows it: `ready`, `not ready` or `stopped`."""
+        rows = self.execute("onecard", "status", check=False).splitlines()[1:]
+        return {row.split()[0]: " ".join(re.findall("not ready|ready|stopped", row)) for row in rows}
 
     def log(self) -> str:
         """What RunPod would show."""

@@ -36,15 +36,16 @@ def test_a_restarted_container_comes_back(deployment: Deployment, service: str) 
     assert_works(deployment)
 
 
-def test_a_killed_gateway_is_started_again(deployment: Deployment) -> None:
+@pytest.mark.parametrize("service", ["gateway", "review", "worker", "schedule"])
+def test_what_is_killed_is_started_again(deployment: Deployment, service: str) -> None:
     """By Docker, without anybody's doing."""
-    before = deployment.inspect("gateway")
-    deployment.execute("gateway", "python3", "-c", "import os; os.kill(-1, 9)", check=False)
+    before = deployment.inspect(service)
+    deployment.execute(service, "python3", "-c", "import os; os.kill(-1, 9)", check=False)
     deadline = time.monotonic() + RECOVERY_SECONDS
-    while deployment.inspect("gateway")["RestartCount"] == before["RestartCount"]:
+    while deployment.inspect(service)["RestartCount"] == before["RestartCount"]:
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    deployment.wait_healthy("gateway")
+    deployment.wait_healthy(service)
     assert_works(deployment)
 
 

@@ -77,6 +77,23 @@ def test_sigterm_finishes_what_was_accepted_and_refuses_the_rest(own_vllm: Serve
     assert_gone(engine, 10)
 
 
+def test_an_answer_that_takes_too_long_keeps_no_server_from_ending(llm_env: dict[str, str]) -> None:
+    """A stream that is under way when the time to finish is over breaks, which no client takes for its end."""
+    headers = {"authorization": f"Bearer {llm_env['API_KEY']}"}
+    env = {**llm_env, "DRAIN_SECONDS": "0"}
+    with (
+        serving("llm_service", port_variable="VLLM_PORT", env=env, ready_within=VLLM_START_SECONDS) as server,
+        httpx.Client(base_url=server.url, headers=headers, timeout=60) as http,
+        http.stream("POST", "/v1/completions", json={**LONG, "stream": True}) as stream,
+    ):
+        lines = stream.iter_lines()
+        next(lines)
+        server.process.send_signal(signal.SIGTERM)
+        with pytest.raises(httpx.RemoteProtocolError):
+            list(lines)
+        assert server.process.wait(30) == 0
+
+
 def test_the_transformers_engine_finishes_what_was_accepted_too(llm_env: dict[str, str]) -> None:
     """SIGTERM in the middle of a stream: the stream comes to its end, then the process ends."""
     headers = {"authorization": f"Bearer {llm_env['API_KEY']}"}

@@ -20,7 +20,8 @@ from onecard_stack.table import Process
 
 PARTS = [
     Process("one", ("/bin/echo", "100%", "a b"), 1, environment={"X": "50%", "Y": "a,b='c' d"}, defaults={"D": "1"}),
-    Process("two", ("/bin/true",), 2, order=5, stop_seconds=7),
+    Process("two", ("/bin/true",), 2, order=5, stage=1, stop_seconds=7),
+    Process("three", ("/bin/true",), 3, order=4, stage=1),
 ]
 
 
@@ -35,14 +36,16 @@ def rendered(folder: Path, environment: dict[str, str] | None = None) -> str:
 
 
 def test_supervisord_understands_it(tmp_path: Path) -> None:
-    """Percent signs, blanks, apostrophes and commas reach the parts as they are."""
+    """Stages are groups; percent signs, blanks, apostrophes and commas reach the parts as they are."""
     config = tmp_path / "supervisord.conf"
     config.write_text(rendered(tmp_path))
     (tmp_path / "logs").mkdir()
     (tmp_path / "run").mkdir()
     options = ServerOptions()
     options.realize(["-c", str(config)], doc="")
-    programs = {group.name: group.process_configs[0] for group in options.process_group_configs}
+    stages = [sorted(group.process_configs) for group in sorted(options.process_group_configs)]
+    assert [[program.name for program in stage] for stage in stages] == [["keeper", "one"], ["three", "two"]]
+    programs = {program.name: program for stage in stages for program in stage}
     assert programs["one"].environment["X"] == "50%"
     assert programs["one"].environment["Y"] == "a,b='c' d"
     assert programs["one"].command.endswith("/bin/echo 100% 'a b'")
@@ -177,4 +180,4 @@ def test_grace_times_are_those_of_the_written_configuration(tmp_path: Path) -> N
     config = tmp_path / "supervisord.conf"
     assert grace_seconds(config) == [GRACE_SECONDS]
     config.write_text(rendered(tmp_path))
-    assert grace_seconds(config) == [2, 10, 7]
+    assert grace_seconds(config) == [2, 10, 7, 10]

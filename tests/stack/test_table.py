@@ -7,7 +7,7 @@ import pytest
 
 from onecard_stack.probe import ready
 from onecard_stack.settings import StackSettings
-from onecard_stack.table import Machine, Process, processes
+from onecard_stack.table import CALLERS, Machine, Process, processes
 
 MACHINE = Machine(cores=4, redis_server=Path("/usr/bin/redis-server"))
 
@@ -30,6 +30,14 @@ def test_start_order_is_redis_encoders_llm_reviews_gateway() -> None:
     orders = [part.order for part in parts.values()]
     assert orders == sorted(orders)
     assert parts["sentiment"].order < parts["llm"].order < parts["gateway"].order
+
+
+def test_stopping_begins_with_those_that_ask_others() -> None:
+    """While the gateway finishes what it has accepted, all that it may ask for it works."""
+    parts = table(idle_stop_minutes=1, runpod_pod_id="abc")
+    callers = {"gateway", "worker", "schedule", "watchdog"}
+    assert {name for name, part in parts.items() if part.stage == CALLERS} == callers
+    assert {part.stage for name, part in parts.items() if name not in callers} == {0}
 
 
 def test_llm_waits_for_both_encoders_at_their_ports() -> None:

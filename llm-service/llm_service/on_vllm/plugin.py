@@ -3,6 +3,7 @@
 import asyncio
 import time
 from argparse import Namespace
+from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
@@ -64,11 +65,23 @@ class Plugin:
         state.onecard_identity = identity
         state.onecard_folder = folder
         engine_client.shutdown = drain_before(
-            engine_client.shutdown,
+            _and_its_server(engine_client.shutdown, state),
             failed=lambda: engine_client.errored,
             traffic=state.onecard_traffic,
             seconds=self._settings.drain_seconds,
         )
+
+
+def _and_its_server(shutdown: Callable[[float | None], None], state: State) -> Callable[[float | None], None]:
+    """The engine's `shutdown`, after which the HTTP server ends too: uvicorn by itself waits without end for answers
+    that nobody computes any more."""
+
+    def stop(timeout: float | None) -> None:
+        if (http := getattr(state, "server", None)) is not None:
+            http.config.timeout_graceful_shutdown = 0
+        shutdown(timeout)
+
+    return stop
 
 
 def _identify(folder: models.ModelFolder, engine_client: EngineClient, args: Namespace) -> Identity:
