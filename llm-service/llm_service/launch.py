@@ -85,6 +85,8 @@ def vllm_command(
     ]
     if share:
         options.append(("--gpu-memory-utilization", round(share.fraction, 6)))
+    if not machine.gpu:
+        options.append(("--distributed-executor-backend", "uni"))
     flags = ["--enable-auto-tool-choice", "--disable-uvicorn-access-log"]
     if _eager(settings, machine):
         flags.append("--enforce-eager")
@@ -136,8 +138,14 @@ def _gpu(settings: LlmSettings, given: Mapping[str, str]) -> dict[str, str]:
 
 
 def _cpu(settings: LlmSettings, machine: Machine) -> dict[str, str]:
-    """A process among others: threads are not pinned to processors, and waiting ones sleep instead of spinning."""
+    """A process among others: threads are not pinned to processors, and waiting ones sleep instead of spinning.
+
+    So does the engine: with the model in a process of its own, vLLM's default here, one of the two spins while the other
+    computes, and on two cores nothing is left for the server. vLLM insists on that process, since it sets its threads
+    there, unless multiprocessing is off; ours are set by the environment, and the engine keeps its own process.
+    """
     return {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_CPU_KVCACHE_SPACE": str(settings.llm_cpu_kv_gb),
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "OMP_NUM_THREADS": str(settings.llm_cpu_threads or machine.cpus),

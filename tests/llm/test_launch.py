@@ -101,6 +101,8 @@ def test_a_gpu_gets_its_share_and_a_cpu_its_threads() -> None:
     assert "--gpu-memory-utilization" not in cpu.argv
     assert PLANNED_BYTES not in cpu.environment
     assert cpu.environment["VLLM_CPU_KVCACHE_SPACE"] == "2"
+    assert "--distributed-executor-backend" not in gpu.argv
+    assert option(cpu, "--distributed-executor-backend") == "uni"
     assert cpu.environment["OMP_NUM_THREADS"] == "2"
     assert command(CPU, llm_cpu_threads=1).environment["OMP_NUM_THREADS"] == "1"
 
