@@ -21,7 +21,7 @@ from onecard.identity_header import TellsModel
 
 app = FastAPI()
 app.add_middleware(TellsModel, identity=lambda scope: identity.read(seen["model"]))
-seen: dict[str, Any] = {"headers": {}, "requests": 0, "model": "", "ailment": ""}
+seen: dict[str, Any] = {"headers": {}, "requests": 0, "callers": [], "model": "", "ailment": ""}
 seen |= {"running": 0, "finished": 0, "cancelled": 0, "sent": 0}
 gate = asyncio.Event()
 
@@ -146,6 +146,7 @@ async def slowly(request: Request, seconds: float) -> Response:
 async def answer(request: Request) -> Response:
     body = await request.json()
     seen["requests"] += 1
+    seen["callers"].append(body.get("caller"))
     seen["headers"] = dict(request.headers)
     if seen["ailment"] == "500":
         return PlainTextResponse("Traceback: /secret/path 10.0.0.7", 500)

@@ -111,10 +111,12 @@ class Reply:
 
     def close(self) -> None:
         """Let the connection go: back to its pool after a whole answer, else closed, which cancels the work."""
-        self._response.release()
-        self._lease.close()
-        if self._turn is not None:
-            self._turn.end()
+        try:
+            self._response.release()
+            self._lease.close()
+        finally:
+            if self._turn is not None:
+                self._turn.end()
 
     def _silence(self) -> float:
         return min(self._upstream.limits.silence_seconds, self._deadline.left)

@@ -41,8 +41,10 @@ class FairQueue(Generic[T]):
         """The oldest of the caller whose turn it is, who is then last.
 
         Raises:
-            StopIteration: nobody waits.
+            IndexError: nobody waits.
         """
+        if not self._lines:
+            raise IndexError("nobody waits")
         caller = next(iter(self._lines))
         line = self._lines.pop(caller)
         item = line.popleft()

@@ -40,7 +40,7 @@ class UpstreamMetrics:
         self.ejections = counter("ejections", "Times that a replica was taken out of service, by reason.", "reason")
         self.tokens = counter("tokens", "Tokens of prompts (in) and answers (out), where `usage` tells.", "direction")
         self.wait_seconds = histogram("wait_seconds", "Time that requests waited for their turn, if they had to.")
-        self.crowded_out = counter("crowded_out", "Requests that could not wait for their turn, for too many did.")
+        self.queue_full = counter("queue_full", "Requests that could not wait for their turn, for too many did.")
         text = "Requests that wait for their turn now."
         self.waiting = Gauge("onecard_upstream_waiting", text, ["upstream"], registry=registry)
         self.in_flight = gauge("in_flight", "Attempts at a replica now.")
@@ -64,7 +64,7 @@ class UpstreamFigures:
         self._unretried = metrics.unretried.labels(upstream)
         self._none_free = metrics.none_free.labels(upstream)
         self._wait_seconds = metrics.wait_seconds.labels(upstream)
-        self._crowded_out = metrics.crowded_out.labels(upstream)
+        self._queue_full = metrics.queue_full.labels(upstream)
         self._tokens_in = metrics.tokens.labels(upstream, "in")
         self._tokens_out = metrics.tokens.labels(upstream, "out")
         for reason in get_args(Reason):
@@ -84,9 +84,9 @@ class UpstreamFigures:
         """A request has got its turn, after so long."""
         self._wait_seconds.observe(seconds)
 
-    def crowded_out(self) -> None:
+    def queue_full(self) -> None:
         """A request is refused, for too many wait."""
-        self._crowded_out.inc()
+        self._queue_full.inc()
 
     def head(self, seconds: float) -> None:
         """The head of an answer took so long."""

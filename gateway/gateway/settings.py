@@ -44,7 +44,7 @@ class GatewaySettings(ReviewAddresses, ModelAddresses, CacheSettings, KeyFileSet
     x-onecard-timeout-ms can shorten it."""
 
     upstream_concurrency: int = Field(default=1024, ge=1)
-    """Requests at each replica of a service at a time, streams for as long as they last; more wait for their turn."""
+    """Requests at a service at a time, for each of its addresses, streams for as long as they last; more wait."""
 
     upstream_queue: int = Field(default=256, ge=0)
     """Requests that wait for their turn at a service, of all keys together; more are a 429."""

@@ -46,23 +46,24 @@ class Turns:
 
     async def _wait(self, caller: str, trail: Trail, seconds: float) -> None:
         granted, began = asyncio.get_running_loop().create_future(), time.monotonic()
-        crowded_out = self._queue.put(caller, granted)
-        if crowded_out is not None and not crowded_out.done():
-            crowded_out.set_exception(asyncio.QueueFull())
+        refused = self._queue.put(caller, granted)
+        if refused is not None and not refused.done():
+            refused.set_exception(asyncio.QueueFull())
         try:
             async with asyncio.timeout(seconds):
                 await granted
         except asyncio.QueueFull:
-            self._figures.crowded_out()
+            self._figures.queue_full()
             raise
         except BaseException:
             self._queue.remove(caller, granted)
             if granted.done() and not granted.cancelled() and granted.exception() is None:
                 self.free()  # It came at the very moment in which nobody wanted it any more.
             raise
-        waited = time.monotonic() - began
-        trail.upstream_seconds += waited
-        self._figures.waited(waited)
+        else:
+            self._figures.waited(time.monotonic() - began)
+        finally:
+            trail.upstream_seconds += time.monotonic() - began
 
     def free(self) -> None:
         """A place is free: the next one in the queue has it, if there is one."""

@@ -140,9 +140,9 @@ def _gpu(settings: LlmSettings, given: Mapping[str, str]) -> dict[str, str]:
 def _cpu(settings: LlmSettings, machine: Machine) -> dict[str, str]:
     """A process among others: threads are not pinned to processors, and waiting ones sleep instead of spinning.
 
-    So does the engine: with the model in a process of its own, vLLM's default here, one of the two spins while the other
-    computes, and on two cores nothing is left for the server. vLLM insists on that process, since it sets its threads
-    there, unless multiprocessing is off; ours are set by the environment, and the engine keeps its own process.
+    So does the engine: with the model in a process of its own, vLLM's default here, one of the two spins while the
+    other computes, and on two cores nothing is left for the server. vLLM insists on that process, since it sets its
+    threads there, unless multiprocessing is off; ours are set by the environment. The engine keeps its own process.
     """
     return {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",

@@ -114,7 +114,7 @@ async def test_who_leaves_or_is_late_gives_the_place_up() -> None:
     (await places.take("e", Trail(), 0.01)).end()
 
 
-async def test_the_one_who_is_crowded_out_is_told() -> None:
+async def test_who_has_no_room_any_more_is_told() -> None:
     """It is the newest of the longest line, not who came last."""
     places = turns(1, 2)
     held = await places.take("a", Trail(), 1.0)

@@ -43,7 +43,7 @@ class Repeats:
         """The answer to a request, as `gateway.relay.relay` gives it; `x-cache` is the encoder's where it was asked.
 
         Raises:
-            Unavailable, BadUpstream, DeadlineExceeded: as `relay`.
+            TooBusy, Unavailable, BadUpstream, DeadlineExceeded: as `relay`.
         """
         call = call_of(scope)
         allowed = control.read(call.headers.get("cache-control"))

@@ -57,7 +57,7 @@ class Answers:
         """The answer to a request, as `gateway.relay.relay` gives it, with `x-cache`.
 
         Raises:
-            Unavailable, BadUpstream, DeadlineExceeded: as `relay`.
+            TooBusy, Unavailable, BadUpstream, DeadlineExceeded: as `relay`.
         """
         call = call_of(scope)
         wanted = self._wanted(call)

@@ -49,6 +49,7 @@ class OneErrorShape:
             await self._app(scope, receive, Rewriter(send, engine_failed=lambda: engine_failed(scope)))
         except Exception as error:
             if raised_by_the_body(error):
+                log.warning("a check of the body failed", error=type(error).__name__)
                 message = "A field of the body has a type that it cannot have. GET /openapi.json lists the types."
                 raise InvalidRequest(message) from error
             raise

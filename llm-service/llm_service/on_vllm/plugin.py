@@ -77,7 +77,8 @@ def _and_its_server(shutdown: Callable[[float | None], None], state: State) -> C
     that nobody computes any more."""
 
     def stop(timeout: float | None) -> None:
-        if (http := getattr(state, "server", None)) is not None:
+        http, traffic = getattr(state, "server", None), state.onecard_traffic
+        if http is not None and traffic.in_flight:
             http.config.timeout_graceful_shutdown = 0
         shutdown(timeout)
 
