@@ -32,8 +32,9 @@ class Wanted:
     def flight(self) -> Hashable:
         """Equal for requests that may share one computation.
 
-        Who shares has the place of the one who asked first, in the queue for the service too. Who has a time limit of its own shares with nobody: what is under way
-        has used up a part of its own. Who wants a new answer gets one that was begun for somebody who wanted that too.
+        Who shares has the place of the one who asked first, in the queue for the service too. Who has a time limit of
+        its own shares with nobody: what is under way has used up a part of its own. Who wants a new answer gets one
+        that was begun for somebody who wanted that too.
         """
         headers = self.call.headers
         alone = id(self) if TIMEOUT_HEADER in headers else None
