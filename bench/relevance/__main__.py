@@ -14,12 +14,13 @@ from bench import files, machine
 from bench.places import ROOT
 from bench.relevance import corpus, report
 from bench.relevance.corpus import Found, Query
+from bench.relevance.report import Fusion
 
 MODELS = ROOT / ".onecard" / "models"
 ENCODER = "onecard--standin-ko-sbert"
-SHARES = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
-"""Weights of the ranks by vectors that `--tune` tries; what is left of 1 is the words'."""
-SMOOTHINGS = (1, 3, 10, 30, 60)
+SCALES = (80, 100, 120, 130, 140, 150, 160, 180, 200, 250, 300, 400)
+"""What `--tune` tries: see `review_service.fusion`."""
+POWERS = (1, 2, 3, 4)
 
 Sets = dict[str, tuple[list[Query], list[Found]]]
 """Name of a set of queries → queries, and what was found."""
@@ -35,12 +36,12 @@ async def search(encoder: Path, sets: dict[str, list[Query]]) -> Sets:
 
 def main(
     models: Annotated[Path, typer.Option(help="Folder with the stand-ins.")] = MODELS,
-    tune: Annotated[bool, typer.Option("--tune", help="Try weights, on the tuning queries alone.")] = False,
+    tune: Annotated[bool, typer.Option("--tune", help="Try fusions, on the tuning queries alone.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for results; bench/results by default.")] = None,
 ) -> None:
     """Measure vector, keyword and hybrid search on the sample reviews, and write relevance.json and relevance.md.
 
-    Takes a minute. --tune writes relevance-tuning.json and .md instead: what fusion's figures come to.
+    Takes a minute. --tune writes relevance-tuning.json and .md instead: what fusion comes to with other figures.
     """
     sets = {"tuning": corpus.tuning()}
     if not tune:
@@ -49,7 +50,8 @@ def main(
     head = machine.describe("python -m bench.relevance" + (" --tune" if tune else "")) | {"lancedb": version("lancedb")}
     folder = files.folder_for(out, quick=False)
     if tune:
-        report.write_tuning(folder, head, *asked["tuning"], list(product(SHARES, SMOOTHINGS)))
+        tried = [Fusion(*figures) for figures in product(SCALES, POWERS)]
+        report.write_tuning(folder, head, *asked["tuning"], tried)
     else:
         report.write_comparison(folder, head, asked)
 

@@ -1,7 +1,7 @@
 """The sample reviews in a store of their own, and queries with the reviews that are right for each."""
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,8 @@ from review_service.search import POOL
 from review_service.settings import ReviewSettings
 from review_service.store import Hit, Store, open_store
 from review_service.upkeep import tend
-from standins.grammar import Opinion
-from standins.searching import sample_opinions, tuning_queries
+from standins.corpus import Row
+from standins.searching import HELD_OUT_DISHES, TUNING_DISHES, Answers, about_dishes, tuning_queries
 
 HELD_OUT = ROOT / "data" / "heldout_queries.jsonl"
 MODEL = "stand-in"
@@ -38,14 +38,20 @@ class Query:
     """Ids of the reviews that say what is asked for."""
     labelled: frozenset[str]
     """Ids of those that speak of the aspect, and are labelled with the sentiment as a whole."""
+    dish: str | None = None
+    """What the query names. Then all of these reviews name it, too."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What each half of a hybrid search finds for a query: review ids, best first."""
+    """What each half of a hybrid search finds for a query."""
 
-    vector: tuple[str, ...]
-    keyword: tuple[str, ...]
+    vector: Mapping[str, float]
+    """Review id → cosine, best first."""
+    keyword: Mapping[str, float]
+    """Review id → BM25, best first."""
+    cosines: Mapping[str, float]
+    """Of both."""
 
 
 def rows_of(path: Path) -> Rows:
@@ -55,27 +61,21 @@ def rows_of(path: Path) -> Rows:
 
 def held_out() -> list[Query]:
     """The queries that the product is measured with. Nothing is chosen by them."""
-    return _queries(rows_of(HELD_OUT))
+    return _queries(rows_of(HELD_OUT), HELD_OUT_DISHES)
 
 
 def tuning() -> list[Query]:
-    """The queries that weights are chosen by."""
-    return _queries([dict(row) for row in tuning_queries(rows_of(HELD_OUT))])
+    """The queries that fusion is chosen by."""
+    return _queries(tuning_queries(rows_of(HELD_OUT)), TUNING_DISHES)
 
 
-def _queries(rows: Rows) -> list[Query]:
-    said, reviews = sample_opinions(), rows_of(SAMPLE_REVIEWS)
-    queries = []
-    for row in rows:
-        opinion = Opinion(row["aspect"], row["sentiment"] == "positive")
-        says = frozenset(review_id for review_id, opinions in said.items() if opinion in opinions)
-        labelled = frozenset(
-            review["review_id"]
-            for review in reviews
-            if row["aspect"] in review["aspects"] and row["sentiment"] == review["sentiment"]
-        )
-        queries.append(Query(row["text"], says, labelled))
-    return queries
+def _queries(rows: Sequence[Row], dishes: Sequence[str]) -> list[Query]:
+    """These, and the same about dishes."""
+    answers = Answers()
+    return [
+        Query(str(row["text"]), answers.says(row), answers.labelled(row), str(row["dish"]) if "dish" in row else None)
+        for row in (*rows, *about_dishes(rows, dishes, answers))
+    ]
 
 
 class Encoder:
@@ -110,14 +110,14 @@ async def filled(folder: Path, encoder: Encoder) -> AsyncIterator[Store]:
 async def found(store: Store, encoder: Encoder, queries: Sequence[Query]) -> list[Found]:
     """What the two halves of a hybrid search find."""
     vectors = encoder.vectors([query.text for query in queries])
-    return [
-        Found(
-            _ids(await store.nearest(vector, MODEL, Filters(), POOL)),
-            _ids(await store.matching(query.text, Filters(), POOL)),
-        )
-        for query, vector in zip(queries, vectors, strict=True)
-    ]
+    made = []
+    for query, vector in zip(queries, vectors, strict=True):
+        nearest = _scores(await store.nearest(vector, MODEL, Filters(), POOL))
+        matching = _scores(await store.matching(query.text, Filters(), POOL))
+        others = await store.cosines(vector, [one for one in matching if one not in nearest])
+        made.append(Found(nearest, matching, {**nearest, **others}))
+    return made
 
 
-def _ids(hits: Sequence[Hit]) -> tuple[str, ...]:
-    return tuple(hit.review.review_id for hit in hits)
+def _scores(hits: Sequence[Hit]) -> dict[str, float]:
+    return {hit.review.review_id: hit.score for hit in hits}

@@ -1,82 +1,103 @@
 """From rankings to a `.json` and a `.md` file. Pure but for `write`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench import files, machine
 from bench.relevance.corpus import Found, Query
 from bench.relevance.measures import MEASURES, interval, mean, measured
 from bench.tables import number, table
-from review_service.fusion import MEANING, SMOOTHING, fuse
+from review_service.fusion import POWER, SCALE, fuse
 
-Fusion = tuple[float, float]
-"""Weight of the ranks by vectors, the words having what is left of 1, and smoothing."""
+
+class Fusion(NamedTuple):
+    """How two scores become one: see `fuse`."""
+
+    scale: float
+    power: float
+
+
+Asked = Sequence[tuple[Query, Found]]
 Figures = Sequence[Mapping[str, float]]
 """Of one way to search, query by query."""
+ByJudgement = Mapping[str, Mapping[str, float]]
+"""Judgement → measure → a mean, or a gain."""
 
+SERVICE = Fusion(SCALE, POWER)
+MOST_LOST = 0.01
+"""To vectors, where no dish is named: a fusion that loses more is not chosen."""
+HALVES = ("vector", "keyword")
 JUDGEMENTS = {"says": "reviews that say what is asked for", "labelled": "reviews so labelled as a whole"}
+OPINIONS, ABOUT_A_DISH, ALL = "opinions", "opinions about a dish", "all"
+
+
+def kinds(queries: Sequence[Query], found: Sequence[Found]) -> dict[str, Asked]:
+    """Kind of query → the queries of that kind, with what was found."""
+    asked = list(zip(queries, found, strict=True))
+    return {
+        OPINIONS: [one for one in asked if one[0].dish is None],
+        ABOUT_A_DISH: [one for one in asked if one[0].dish is not None],
+        ALL: asked,
+    }
 
 
 def fused(found: Found, fusion: Fusion) -> list[str]:
     """What a hybrid search finds."""
-    share, smoothing = fusion
-    return [name for name, _ in fuse([(share, found.vector), (1 - share, found.keyword)], smoothing)]
+    return [name for name, _ in fuse(found.cosines, found.keyword, fusion.scale, fusion.power)]
 
 
-def ways(queries: Sequence[Query], found: Sequence[Found], fusion: Fusion, judgement: str) -> dict[str, Figures]:
-    """Way to search → figures of each query."""
-    rankings: dict[str, list[Sequence[str]]] = {
-        "vector": [one.vector for one in found],
-        "keyword": [one.keyword for one in found],
-        "hybrid": [fused(one, fusion) for one in found],
-    }
-    relevant = [getattr(query, judgement) for query in queries]
-    return {
-        way: [measured(ranking, right) for ranking, right in zip(ranked, relevant, strict=True)]
-        for way, ranked in rankings.items()
-    }
+def figures(asked: Asked, rankings: Iterable[Sequence[str]], judgement: str) -> Figures:
+    """Of a ranking for each query."""
+    return [measured(ranking, getattr(query, judgement)) for ranking, (query, _) in zip(rankings, asked, strict=True)]
 
 
-def compared(queries: Sequence[Query], found: Sequence[Found]) -> dict[str, Any]:
+def compared(asked: Asked) -> dict[str, Any]:
     """Judgement → means of each way as the service is set up, and what hybrid search gains over each half."""
     made: dict[str, Any] = {}
     for judgement in JUDGEMENTS:
-        figures = ways(queries, found, (MEANING, SMOOTHING), judgement)
-        means = {way: mean(each) for way, each in figures.items()}
+        ways = {half: figures(asked, [list(getattr(found, half)) for _, found in asked], judgement) for half in HALVES}
+        hybrid = figures(asked, [fused(found, SERVICE) for _, found in asked], judgement)
         gains = {
-            half: {
-                name: {
-                    "mean": means["hybrid"][name] - means[half][name],
-                    "interval": interval(
-                        [one[name] for one in figures["hybrid"]], [one[name] for one in figures[half]]
-                    ),
-                }
-                for name in MEASURES
-            }
-            for half in ("vector", "keyword")
+            half: {name: _difference([one[name] for one in hybrid], [one[name] for one in each]) for name in MEASURES}
+            for half, each in ways.items()
         }
-        made[judgement] = {"means": means, "gains": gains}
+        made[judgement] = {"means": {way: mean(each) for way, each in {**ways, "hybrid": hybrid}.items()}}
+        made[judgement]["gains"] = gains
     return made
 
 
-def gain(queries: Sequence[Query], found: Sequence[Found], fusion: Fusion) -> dict[str, dict[str, float]]:
-    """Judgement → measure → what hybrid search gains over vectors."""
+def _difference(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
+    return {"mean": sum(ours) / len(ours) - sum(theirs) / len(theirs), "interval": interval(ours, theirs)}
+
+
+def better(asked: Asked) -> dict[str, dict[str, float]]:
+    """Judgement → measure → what the better half comes to."""
     made = {}
     for judgement in JUDGEMENTS:
-        means = {way: mean(each) for way, each in ways(queries, found, fusion, judgement).items()}
-        made[judgement] = {name: means["hybrid"][name] - means["vector"][name] for name in MEASURES}
+        means = [mean(figures(asked, [list(getattr(found, half)) for _, found in asked], judgement)) for half in HALVES]
+        made[judgement] = {name: max(one[name] for one in means) for name in MEASURES}
     return made
 
 
-def least(gains: Mapping[str, Mapping[str, float]]) -> float:
-    """The smallest of all gains: what fusion is chosen by."""
+def gain(asked: Asked, fusion: Fusion, over: ByJudgement) -> dict[str, dict[str, float]]:
+    """Judgement → measure → what hybrid search gains over `better`."""
+    rankings = [fused(found, fusion) for _, found in asked]
+    made = {}
+    for judgement in JUDGEMENTS:
+        means = mean(figures(asked, rankings, judgement))
+        made[judgement] = {name: means[name] - over[judgement][name] for name in MEASURES}
+    return made
+
+
+def least(gains: ByJudgement) -> float:
+    """The smallest of all gains. Of the fusions that may be chosen, the one with the largest such gain is."""
     return min(value for by_measure in gains.values() for value in by_measure.values())
 
 
 def comparison(title: str, count: int, made: Mapping[str, Any]) -> list[str]:
-    """Markdown of one set of queries."""
-    parts = [f"## {count} {title} queries"]
+    """Markdown of one kind of queries."""
+    parts = [f"## {title}: {count} queries"]
     for judgement, what in JUDGEMENTS.items():
         means, gains = made[judgement]["means"], made[judgement]["gains"]
         rows = [[what.capitalize(), *MEASURES]]
@@ -91,38 +112,69 @@ def _gain(one: Mapping[str, Any]) -> str:
     return f"{one['mean']:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
-def tuned(count: int, tried: Sequence[tuple[Fusion, Mapping[str, Mapping[str, float]]]]) -> list[str]:
-    """Markdown of what other weights come to, the best first."""
-    rows = [
-        ["weight of vectors", "smoothing", "least gain", *(f"{j}: {name}" for j in JUDGEMENTS for name in MEASURES)]
-    ]
-    for (share, smoothing), gains in sorted(tried, key=lambda one: -least(one[1])):
-        each = [f"{gains[judgement][name]:+.4f}" for judgement in JUDGEMENTS for name in MEASURES]
-        rows.append([f"{share:g}", f"{smoothing:g}", f"{least(gains):+.4f}", *each])
-    return [f"## Gains over vectors, {count} tuning queries", table(rows)]
+def lost(asked: Asked, fusion: Fusion) -> float:
+    """The most that hybrid search loses to vectors in a measure, by what reviews say."""
+    hybrid = mean(figures(asked, [fused(found, fusion) for _, found in asked], "says"))
+    vector = mean(figures(asked, [list(found.vector) for _, found in asked], "says"))
+    return max(vector[name] - hybrid[name] for name in MEASURES)
+
+
+class Tried(NamedTuple):
+    """What a fusion comes to on the tuning queries."""
+
+    fusion: Fusion
+    gains: dict[str, dict[str, dict[str, float]]]
+    """Kind of query → judgement → measure → gain over the better half."""
+    lost: float
+    """Where no dish is named."""
+
+
+def tuned(counts: Mapping[str, int], tried: Sequence[Tried]) -> list[str]:
+    """Markdown of what fusions come to: the one to choose comes first, those that may not be chosen last."""
+    measures = [(judgement, name) for judgement in JUDGEMENTS for name in MEASURES]
+    names = [f"least, {ALL}", "lost, opinions", *(f"{judgement}: {name}" for judgement, name in measures)]
+    rows = [["scale", "power", *names]]
+    for one in sorted(tried, key=lambda one: (one.lost > MOST_LOST, -least(one.gains[ALL]))):
+        each = [least(one.gains[ALL]), one.lost, *(one.gains[ALL][judgement][name] for judgement, name in measures)]
+        rows.append([*(f"{figure:g}" for figure in one.fusion), *(f"{value:+.4f}" for value in each)])
+    numbers = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    return [f"## Gains over the better half; tuning queries: {numbers}", table(rows)]
 
 
 def write_comparison(
     folder: Path, head: Mapping[str, Any], sets: Mapping[str, tuple[Sequence[Query], Sequence[Found]]]
 ) -> None:
-    """relevance.json and relevance.md: each way to search, on each set of queries."""
-    made = {title: compared(*asked) for title, asked in sets.items()}
+    """relevance.json and relevance.md: each way to search, on each kind of queries of each set."""
+    asked = {title: kinds(*one) for title, one in sets.items()}
+    made = {title: {kind: compared(each) for kind, each in by_kind.items()} for title, by_kind in asked.items()}
     parts = [_top(head)]
-    for title, asked in sets.items():
-        parts += comparison(title, len(asked[0]), made[title])
+    for title, by_kind in asked.items():
+        for kind, each in by_kind.items():
+            parts += comparison(f"{title.capitalize()}, {kind}", len(each), made[title][kind])
     _write(folder, "relevance", {"machine": dict(head), "sets": made}, parts)
 
 
 def write_tuning(
     folder: Path, head: Mapping[str, Any], queries: Sequence[Query], found: Sequence[Found], tried: Sequence[Fusion]
 ) -> None:
-    """relevance-tuning.json and relevance-tuning.md: what each fusion gains over vectors."""
-    gains = [(fusion, gain(queries, found, fusion)) for fusion in tried]
+    """relevance-tuning.json and relevance-tuning.md: what each fusion gains over the better half."""
+    asked = kinds(queries, found)
+    over = {kind: better(each) for kind, each in asked.items()}
+    made = [
+        Tried(
+            fusion,
+            {kind: gain(each, fusion, over[kind]) for kind, each in asked.items()},
+            lost(asked[OPINIONS], fusion),
+        )
+        for fusion in tried
+    ]
     document = {
         "machine": dict(head),
-        "tried": [{"share": share, "smoothing": smoothing, "gains": each} for (share, smoothing), each in gains],
+        "better": over,
+        "tried": [{**one.fusion._asdict(), "lost": one.lost, "gains": one.gains} for one in made],
     }
-    _write(folder, "relevance-tuning", document, [_top(head), *tuned(len(queries), gains)])
+    counts = {kind: len(each) for kind, each in asked.items()}
+    _write(folder, "relevance-tuning", document, [_top(head), *tuned(counts, made)])
 
 
 def _top(head: Mapping[str, Any]) -> str:

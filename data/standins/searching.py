@@ -5,11 +5,75 @@ Apart from `corpus`, whose code is part of the models' recipe.
 # ruff: noqa: S311 (seeded on purpose: nothing here is secret)
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from standins.corpus import REVIEWS_PER_RESTAURANT, SEED, Row, _review_row, label, make_review, restaurant_opinions
+from standins.corpus import (
+    REVIEWS_PER_RESTAURANT,
+    SEED,
+    Row,
+    _review_row,
+    label,
+    make_review,
+    restaurant_opinions,
+    sample_reviews,
+)
 from standins.grammar import Opinion, Phrase, _fields, every_opinion, frames_of, phrases
 from standins.restaurants import RESTAURANTS
+
+HELD_OUT_DISHES = tuple(dish for place in RESTAURANTS[::2] for dish in place.dishes)
+"""Those of the first restaurant, the third, and so on: no tuning query names one."""
+TUNING_DISHES = tuple(dish for place in RESTAURANTS[1::2] for dish in place.dishes)
+PARTICLES = ("", "이", "가", "은", "는", "도")
+
+
+class Answers:
+    """Which sample reviews are right for a query: their ids. A query that has a `dish` is only answered by reviews that
+    name it."""
+
+    def __init__(self) -> None:
+        self._said = sample_opinions()
+        self._sentiments = {str(row["review_id"]): row["sentiment"] for row in sample_reviews()}
+        self._words = {str(row["review_id"]): frozenset(str(row["text"]).split()) for row in sample_reviews()}
+
+    def says(self, query: Row) -> frozenset[str]:
+        """Reviews that say what is asked for."""
+        asked = Opinion(str(query["aspect"]), query["sentiment"] == "positive")
+        return self._about(query, (review_id for review_id, said in self._said.items() if asked in said))
+
+    def labelled(self, query: Row) -> frozenset[str]:
+        """Reviews that speak of the aspect, and are labelled with the sentiment as a whole."""
+        alike = (review_id for review_id, sentiment in self._sentiments.items() if sentiment == query["sentiment"])
+        return self._about(
+            query,
+            (one for one in alike if any(opinion.aspect == query["aspect"] for opinion in self._said[one])),
+        )
+
+    def naming(self, dish: str) -> frozenset[str]:
+        """Reviews that name a dish as a word: «순대국» does not name «순대»."""
+        forms = {dish + particle for particle in PARTICLES}
+        return frozenset(review_id for review_id, words in self._words.items() if not forms.isdisjoint(words))
+
+    def _about(self, query: Row, review_ids: Iterable[str]) -> frozenset[str]:
+        found = frozenset(review_ids)
+        return found & self.naming(str(query["dish"])) if "dish" in query else found
+
+
+def about_dishes(queries: Sequence[Row], dishes: Sequence[str], answers: Answers) -> list[Row]:
+    """The queries, each after the name of a dish: «갈비찜 직원이 친절한 곳».
+
+    The dish is drawn from those about which a review is right by both judgements. A query for which there is none is
+    left out.
+    """
+    rng = random.Random(SEED + 4)
+    naming = {dish: answers.naming(dish) for dish in dishes}
+    made: list[Row] = []
+    for query in queries:
+        right = answers.says(query) & answers.labelled(query)
+        answered = [dish for dish in dishes if right & naming[dish]]
+        if answered:
+            dish = rng.choice(answered)
+            made.append({**query, "text": f"{dish} {query['text']}", "dish": dish})
+    return made
 
 
 def sample_opinions() -> dict[str, frozenset[Opinion]]:

@@ -1,26 +1,25 @@
-"""Two rankings into one. Pure."""
+"""What vectors and words say of a thing, as one score. Pure."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping
 from typing import TypeVar
 
 T = TypeVar("T", bound=Hashable)
 
-MEANING, WORDS = 0.9, 0.1
-"""What a rank by vectors and one by words count: of the two, vectors are right more often."""
-SMOOTHING = 10
-"""Of reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009). They take 60, with which a place on both lists
-counts for more than a high one on either. `bench.relevance --tune` shows what other figures come to."""
+SCALE = 150.0
+"""The BM25 that counts as much as a cosine of 1; for a query of a few words the best is about 120."""
+POWER = 3.0
+"""Above 1, words count where they stand out, as a name does that few have. `bench.relevance --tune` shows what other
+figures come to."""
 
 
-def fuse(rankings: Sequence[tuple[float, Sequence[T]]], smoothing: float = SMOOTHING) -> list[tuple[T, float]]:
-    """What stands in the rankings with the sum of its weighted reciprocal ranks, best first.
+def fuse(
+    cosines: Mapping[T, float], scores: Mapping[T, float], scale: float = SCALE, power: float = POWER
+) -> list[tuple[T, float]]:
+    """Things with their cosine plus (BM25 / scale) ** power, best first.
 
     Args:
-        rankings: a weight, and things in their order, each once.
-        smoothing: the larger, the less a place among the first counts.
+        cosines: of all things.
+        scores: BM25 of those that words have found.
     """
-    scores: dict[T, float] = {}
-    for weight, ranking in rankings:
-        for rank, thing in enumerate(ranking, 1):
-            scores[thing] = scores.get(thing, 0.0) + weight / (smoothing + rank)
-    return sorted(scores.items(), key=lambda scored: -scored[1])
+    fused = {thing: cosine + (scores.get(thing, 0.0) / scale) ** power for thing, cosine in cosines.items()}
+    return sorted(fused.items(), key=lambda scored: -scored[1])

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from lancedb.expr import Expr, col, lit
+from lancedb.index import FTS
 
 from review_service.aspects import aspects_in
 from review_service.models_client import Opinion
@@ -22,6 +23,16 @@ TABLE_ID = b"table_id"
 """Also there: tells tables apart, whose versions are numbers that all begin with 1."""
 LETTERS = "letters"
 """The column that words are looked for in: `letters_of` the text."""
+KEYWORDS = FTS(
+    base_tokenizer="ngram",
+    # Letters: a syllable has two or three.
+    ngram_min_length=2,
+    ngram_max_length=4,
+    stem=False,
+    remove_stop_words=False,
+    ascii_folding=False,
+)
+"""Its index."""
 SHOWN = (*Review.model_fields, "sentiment", "sentiment_score")
 """Columns of a `StoredReview`."""
 

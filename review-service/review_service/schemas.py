@@ -84,7 +84,7 @@ class SearchRequest(BaseModel):
 
     query: Annotated[Text, Field(max_length=1000, examples=["주차하기 편한 집"])]
     top_k: int = Field(default=10, ge=1, le=100, strict=True)
-    mode: Mode = Field(default="hybrid", description="By meaning, by the words, or by both, their ranks fused.")
+    mode: Mode = Field(default="hybrid", description="By meaning, by the words, or by both.")
     restaurant_id: Id | None = None
     sentiment: Label | None = None
     min_rating: float | None = Field(default=None, ge=1, le=5, strict=True, description="Fewest stars.")
@@ -96,7 +96,7 @@ class SearchRequest(BaseModel):
 class SearchResult(BaseModel):
     """A review that was found."""
 
-    score: float = Field(description="Cosine (vector), BM25 (keyword) or the sum of reciprocal ranks (hybrid).")
+    score: float = Field(description="Cosine (vector), BM25 (keyword) or a sum of both (hybrid).")
     review: StoredReview
 
 

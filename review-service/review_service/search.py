@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from onecard import logs
 from onecard.batching.queue import Lane
 from onecard.errors import BadUpstream
-from review_service.fusion import MEANING, WORDS, fuse
+from review_service.fusion import fuse
 from review_service.models_client import BadAnswer, Embedded, Models
 from review_service.rows import Filters
 from review_service.schemas import SearchRequest, SearchResponse, SearchResult
@@ -45,20 +45,19 @@ class Searcher:
         if request.mode == "keyword":
             return await self.store.matching(request.query, filters, request.top_k)
         if request.mode == "vector":
-            return await self._nearest(request.query, filters, request.top_k, lane)
+            embedded = await self._embed(request.query, lane)
+            return await self.store.nearest(embedded.vectors[0], embedded.model, filters, request.top_k)
         most = max(request.top_k, POOL)
-        meaning, words = await asyncio.gather(
-            self._nearest(request.query, filters, most, lane), self.store.matching(request.query, filters, most)
+        embedded, words = await asyncio.gather(
+            self._embed(request.query, lane), self.store.matching(request.query, filters, most)
         )
+        vector = embedded.vectors[0]
+        meaning = await self.store.nearest(vector, embedded.model, filters, most)
         by_id = {hit.review.review_id: hit.review for hit in (*meaning, *words)}
-        rankings = [
-            (weight, [hit.review.review_id for hit in hits]) for weight, hits in ((MEANING, meaning), (WORDS, words))
-        ]
-        return [Hit(score, by_id[review_id]) for review_id, score in fuse(rankings)[: request.top_k]]
-
-    async def _nearest(self, query: str, filters: Filters, limit: int, lane: Lane) -> list[Hit]:
-        embedded = await self._embed(query, lane)
-        return await self.store.nearest(embedded.vectors[0], embedded.model, filters, limit)
+        cosines = {hit.review.review_id: hit.score for hit in meaning}
+        cosines |= await self.store.cosines(vector, [one for one in by_id if one not in cosines])
+        fused = fuse(cosines, {hit.review.review_id: hit.score for hit in words})
+        return [Hit(score, by_id[review_id]) for review_id, score in fused[: request.top_k]]
 
     async def _embed(self, query: str, lane: Lane) -> Embedded:
         try:

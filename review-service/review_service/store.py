@@ -10,7 +10,7 @@ does not have yet.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -27,7 +27,7 @@ from onecard import logs
 from onecard.errors import Unavailable
 from review_service.errors import StoreDamaged
 from review_service.index_plan import PROBES, REFINE
-from review_service.rows import LETTERS, MODEL, SHOWN, Filters, Judged, letters_of, schema, stored, table_of
+from review_service.rows import KEYWORDS, LETTERS, MODEL, SHOWN, Filters, Judged, letters_of, schema, stored, table_of
 from review_service.schemas import StoredReview
 
 T = TypeVar("T")
@@ -194,6 +194,18 @@ class Store:
 
         return await self._search(search, filters, limit, lambda record: 1 - record["_distance"], model)
 
+    async def cosines(self, vector: npt.NDArray[np.float32], review_ids: Sequence[str]) -> dict[str, float]:
+        """Cosines of a vector with those of reviews, by id; of those that are still there.
+
+        Raises:
+            StoreDamaged: the table cannot be read.
+        """
+        if not review_ids:
+            return {}
+        found = await self.read(["review_id", "vector"], where=col("review_id").isin(review_ids))
+        vectors = found["vector"].combine_chunks().flatten().to_numpy().reshape(-1, len(vector))
+        return dict(zip(found["review_id"].to_pylist(), (vectors @ vector).tolist(), strict=True))
+
     async def matching(self, text: str, filters: Filters, limit: int) -> list[Hit]:
         """The reviews that share most with the words of a text, by BM25 over n-grams of letters.
 
@@ -233,6 +245,9 @@ class Store:
             table = await self._database.create_table(TABLE, schema=schema(size, model, uuid4().hex), exist_ok=True)
         except (RuntimeError, OSError) as error:
             raise _damaged(error) from None
+        # With an index, words are looked for by its n-grams also in rows that it lacks; without one, by whole words.
+        with suppress(RuntimeError, OSError):  # Another process is ahead; whoever keeps the indexes makes it, too.
+            await table.create_index(LETTERS, config=KEYWORDS)
         self._table = table
         return table
 

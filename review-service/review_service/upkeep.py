@@ -12,7 +12,7 @@ from lancedb.table import AsyncTable
 
 from onecard import logs
 from review_service.index_plan import training
-from review_service.rows import LETTERS
+from review_service.rows import KEYWORDS, LETTERS
 from review_service.store import Store
 
 QUIET_SECONDS = 2.0
@@ -26,15 +26,6 @@ SHARE = 20
 FEWEST = 1000
 OLD_VERSIONS = timedelta(minutes=10)
 """How long files that no row needs any more are kept for those who are reading them."""
-KEYWORDS = FTS(
-    base_tokenizer="ngram",
-    # Letters: a syllable has two or three.
-    ngram_min_length=3,
-    ngram_max_length=4,
-    stem=False,
-    remove_stop_words=False,
-    ascii_folding=False,
-)
 
 log = logs.logger()
 
@@ -76,7 +67,12 @@ async def tend(store: Store, index_rows: int) -> None:
     table = await store.table()
     if table is None:
         return
-    indexes = {index.columns[0]: index.num_unindexed_rows or 0 for index in await table.list_indices()}
+    # The store makes one for words while the table is empty; it is made anew once there are rows.
+    indexes = {
+        index.columns[0]: index.num_unindexed_rows or 0
+        for index in await table.list_indices()
+        if index.num_indexed_rows
+    }
     rows = await table.count_rows()
     todo = due(rows, indexes, index_rows)
     for column in todo.create:

@@ -11,8 +11,9 @@ from bench.places import SAMPLE_REVIEWS
 from bench.relevance import report
 from bench.relevance.corpus import HELD_OUT, Found, Query, held_out, rows_of, tuning
 from bench.relevance.measures import DEPTH, MEASURES, interval, measured
+from bench.relevance.report import Fusion
 from standins.grammar import frames_of
-from standins.searching import sample_opinions
+from standins.searching import Answers, sample_opinions
 from tests.bench.test_report import HEAD
 
 RIGHT = frozenset({"a", "b"})
@@ -55,6 +56,7 @@ def test_what_reviews_say_goes_with_what_they_are_labelled() -> None:
 def test_tuning_queries_share_no_phrase_with_held_out_ones() -> None:
     """Nor a text; there are enough of them, and each has reviews that are right."""
     queries, kept = tuning(), held_out()
+    queries, kept = ([query for query in both if query.dish is None] for both in (queries, kept))
     assert len(queries) > 2 * len(kept)
     assert all(query.says and query.labelled for query in [*queries, *kept])
     cut = {_phrase(query.text, held_out=False) for query in queries}
@@ -72,14 +74,37 @@ def _phrase(text: str, *, held_out: bool) -> str:
     return text
 
 
+def test_queries_about_dishes_are_answered_by_reviews_that_name_them() -> None:
+    """By both judgements; no dish of a tuning query is in a held-out one."""
+    texts = {row["review_id"]: row["text"] for row in rows_of(SAMPLE_REVIEWS)}
+    dishes = []
+    for queries in (tuning(), held_out()):
+        about = [query for query in queries if query.dish is not None]
+        assert len(about) > 100
+        for query in about:
+            assert query.dish is not None
+            assert query.text.startswith(f"{query.dish} ")
+            assert query.says & query.labelled
+            assert all(query.dish in texts[review_id] for review_id in query.says | query.labelled)
+        dishes.append({query.dish for query in about})
+    assert not dishes[0] & dishes[1]
+
+
+def test_a_dish_is_named_by_a_word_of_its_own() -> None:
+    """A soup that has its name within its own is another dish."""
+    answers = Answers()
+    assert answers.naming("순대")
+    assert not answers.naming("순대") & answers.naming("순대국")
+
+
 def test_the_report_compares_and_fusion_is_chosen_by_its_least_gain(tmp_path: Path) -> None:
-    """Words that put right what vectors have wrong gain something; the best fusion comes first."""
-    queries = [Query(str(number), RIGHT, RIGHT) for number in range(20)]
-    wrong = tuple(f"x{number}" for number in range(9))
-    found = [Found((*wrong, "a", "b"), ("a", "b"))] * 20
+    """Words that put right what vectors have wrong gain something, kind by kind; the best fusion comes first."""
+    queries = [Query(str(number), RIGHT, RIGHT, "만두" if number % 2 else None) for number in range(9)]
+    cosines = {**{f"x{number}": 0.9 - number / 100 for number in range(9)}, "a": 0.8, "b": 0.7}
+    found = [Found(cosines, {f"x{number}": 130.0, "b": 120.0, "a": 110.0}, cosines) for number in range(9)]
     report.write_comparison(tmp_path, HEAD, {"tuning": (queries, found)})
-    gains = json.loads((tmp_path / "relevance.json").read_text())["sets"]["tuning"]["says"]["gains"]
-    assert gains["vector"]["nDCG@10"]["mean"] > 0
-    report.write_tuning(tmp_path, HEAD, queries, found, [(1.0, 10), (0.5, 10)])
+    made = json.loads((tmp_path / "relevance.json").read_text())["sets"]["tuning"]
+    assert [made[kind]["says"]["gains"]["vector"]["nDCG@10"]["mean"] > 0 for kind in made] == [True] * 3
+    report.write_tuning(tmp_path, HEAD, queries, found, [Fusion(1e6, 3), Fusion(150, 3)])
     lines = (tmp_path / "relevance-tuning.md").read_text().splitlines()
-    assert [line.split(" | ")[0] for line in lines[-2:]] == ["| 0.5", "| 1"]
+    assert [line.split(" | ")[0] for line in lines[-2:]] == ["| 150", "| 1e+06"]
