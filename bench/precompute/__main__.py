@@ -59,9 +59,9 @@ async def run(
     results.ready = await measure.ready(stack, restaurants, READY_SECONDS)
     for number in range(ADDED):
         results.renewed.append(await measure.renewed(stack, sample[number * 100], number))
-    beside = asyncio.create_task(measure.load(stack, sample, "beside", results.rate, BESIDE_SECONDS, edits=0.0))
-    results.renewed_beside = await measure.renewed(stack, sample[-1], ADDED)
-    await beside
+    async with asyncio.TaskGroup() as both:
+        both.create_task(measure.load(stack, sample, "beside", results.rate, BESIDE_SECONDS, edits=0.0))
+        results.renewed_beside = await measure.renewed(stack, sample[-1], ADDED)
 
 
 def main(

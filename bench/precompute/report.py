@@ -53,6 +53,9 @@ def broken_promises(document: Mapping[str, Any]) -> list[str]:
     times = document["working_over_idle"]["p95_ms"].get("all")
     if times is None or times >= MOST_TIMES_P95:
         found.append(f"live p95 is {number(times, 3)} times what it is without the worker")
+    working = [visit["figures"] for visit in document["visits"] if visit["contender"] == "working"]
+    if any(figures.get("computed_per_second") == 0 for figures in working):
+        found.append("the worker computed nothing while it was to be at work")
     errors = sum(cell["errors"] or 0 for cells in document["medians"].values() for cell in cells.values())
     if errors:
         found.append(f"{errors:g} requests failed")
@@ -60,6 +63,11 @@ def broken_promises(document: Mapping[str, Any]) -> list[str]:
         taken = document["ready"].get(name)
         if taken is None or taken >= MOST_READY_MS:
             found.append(f"{name} of answers that lie ready: {number(taken)}")
+    share = document["ready"].get("share_ready")
+    if share is None or share < 1:
+        found.append(f"not all of what was made ready lay ready: {number(share, 3)}")
+    if document["ready"].get("errors"):
+        found.append(f"{document['ready']['errors']:g} requests for what lies ready failed")
     renewed = [*document["renewed"], document["renewed_beside_live_load"]]
     if not all(one.get("ready") and one.get("counted") for one in renewed):
         found.append("an answer was not made ready anew after a review was added")

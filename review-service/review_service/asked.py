@@ -12,9 +12,10 @@ from onecard.leaving import while_connected
 from review_service.popularity import Popularity
 from review_service.precompute import canonical
 from review_service.schemas import SearchRequest
+from review_service.shelf import Unkept
 from review_service.state import ReviewService
 
-Compute = Callable[[Lane], Awaitable[BaseModel]]
+Compute = Callable[[Lane], Awaitable[BaseModel | Unkept]]
 
 
 async def about_restaurant(

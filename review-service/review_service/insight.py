@@ -18,13 +18,22 @@ log = logs.logger()
 
 
 @dataclass(frozen=True)
+class WrittenSummary:
+    """A summary, and who has written it."""
+
+    summary: Summary
+    by: str
+    """The LLM, as it tells (`onecard.cache.identity`), that gave the last answer; empty if it did not tell."""
+
+
+@dataclass(frozen=True)
 class Insight:
     """Writes summaries."""
 
     restaurants: Restaurants
     models: Models
 
-    async def summary(self, restaurant_id: str, *, priority: int = 0) -> Summary:
+    async def summary(self, restaurant_id: str, *, priority: int = 0) -> WrittenSummary:
         """What the latest reviews of a restaurant say.
 
         Args:
@@ -40,10 +49,10 @@ class Insight:
         positive = await store.reviews_of(Filters(restaurant_id, "positive"), READ)
         negative = await store.reviews_of(Filters(restaurant_id, "negative"), READ)
         reviews = chosen(positive, negative)
-        told = await self._written(reviews, priority)
+        told, by = await self._written(reviews, priority)
         source: Literal["llm", "extracted"] = "extracted" if told is None else "llm"
         told = told or extracted(positive, negative, (sentiment.positive_ratio, sentiment.negative_ratio))
-        return Summary(
+        summary = Summary(
             restaurant_id=restaurant_id,
             overall_summary=told.overall,
             positive_summary=told.positive if positive else "",
@@ -52,13 +61,19 @@ class Insight:
             source=source,
             review_count=len(reviews),
         )
+        return WrittenSummary(summary, by)
 
-    async def _written(self, reviews: Sequence[StoredReview], priority: int) -> Told | None:
-        """What the LLM says; None if none of its answers holds."""
+    async def _written(self, reviews: Sequence[StoredReview], priority: int) -> tuple[Told | None, str]:
+        """What the LLM says, None if none of its answers holds; and who gave the last one."""
+        by = ""
         for temperature in TEMPERATURES:
             try:
-                text = await self.models.write(request(reviews, temperature=temperature, priority=priority))
-                return checked(text, reviews)
-            except (BadAnswer, BadSummary) as error:
+                written = await self.models.write(request(reviews, temperature=temperature, priority=priority))
+                by = written.by
+                return checked(written.text, reviews), by
+            except BadAnswer as error:
+                by = error.by
                 log.warning("summary does not hold", why=str(error), temperature=temperature)
-        return None
+            except BadSummary as error:
+                log.warning("summary does not hold", why=str(error), temperature=temperature)
+        return None, by

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 
 import httpx
 
+from onecard import logs
 from onecard.cache import identity
 from onecard.served import Served
 
@@ -13,6 +14,8 @@ BETWEEN_SECONDS = 1.0
 """Between two looks."""
 LOOK_SECONDS = 2.0
 """Longest wait for an answer."""
+
+log = logs.logger()
 
 
 class LlmWatch:
@@ -38,7 +41,10 @@ class LlmWatch:
         """Again and again, until cancelled."""
         while True:
             await asyncio.sleep(BETWEEN_SECONDS)
-            await self.look()
+            try:
+                await self.look()
+            except Exception:  # A watch that ended would go unseen, and so would another model.
+                log.warning("the LLM service was not looked at", exc_info=True)
 
     async def _look_at(self, number: int) -> None:
         try:

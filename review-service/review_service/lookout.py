@@ -1,4 +1,4 @@
-"""Whether users are there, by the model services' own metrics."""
+"""Whether users are there, by the metrics of the model services and of the review service."""
 
 import asyncio
 import time
@@ -18,18 +18,23 @@ LOOK_SECONDS = 2.0
 
 
 class Lookout:
-    """Looks at all model services."""
+    """Looks at all of them. Users count as there until looks have found none for `GONE_SECONDS`."""
 
     def __init__(
         self, settings: WorkerSettings, http: httpx.AsyncClient, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """`http` is somebody else's to close; `clock` gives seconds."""
-        self._addresses = (*settings.llm_url, *settings.embedding_url, *settings.sentiment_url)
+        self._addresses = (
+            *settings.llm_url,
+            *settings.embedding_url,
+            *settings.sentiment_url,
+            *settings.review_url,
+        )
         key = settings.api_key
         self._headers = {"authorization": f"Bearer {key.get_secret_value()}"} if key else {}
         self._http = http
         self._clock = clock
-        self._looked_at = self._served_at = float("-inf")
+        self._looked_at = self._served_at = clock()
         self._seen: Sight | None = None
 
     async def users(self) -> Users:

@@ -14,6 +14,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 
 from onecard import logs
 from onecard.batching.queue import Lane
+from onecard.cache import identity
 from onecard.errors import DeadlineExceeded, OnecardError, TooBusy, Unavailable
 from onecard.lanes import LANE_HEADER
 from review_service.schemas import Label
@@ -34,6 +35,30 @@ log = logs.logger()
 
 class BadAnswer(Exception):
     """A service refuses the request, or its answer is not what was asked for; asking again would not help."""
+
+    def __init__(self, why: str, by: str = "") -> None:
+        """`by` is which model answered, as it tells; empty if it does not."""
+        super().__init__(why)
+        self.by = by
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a service answers."""
+
+    value: dict[str, Any]
+    """Its JSON."""
+    by: str
+    """Which model has made it, as it tells (`onecard.cache.identity`); empty if it does not."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A text of the LLM's."""
+
+    text: str
+    by: str
+    """As in `Answer`."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +89,8 @@ class Service:
         self._http = http
         self._turns = count()
 
-    async def post(
-        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str], seconds: float
-    ) -> dict[str, Any]:
-        """The answer's JSON, waited for so long; asked again, elsewhere if possible, while the service is away or full.
+    async def post(self, path: str, body: Mapping[str, Any], headers: Mapping[str, str], seconds: float) -> Answer:
+        """The answer, waited for so long; asked again, elsewhere if possible, while the service is away or full.
 
         Raises:
             Unavailable, TooBusy: it stays away, or full.
@@ -82,9 +105,7 @@ class Service:
         )
         return await again(self._post, path, body, headers, seconds)
 
-    async def _post(
-        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str], seconds: float
-    ) -> dict[str, Any]:
+    async def _post(self, path: str, body: Mapping[str, Any], headers: Mapping[str, str], seconds: float) -> Answer:
         timeout = httpx.Timeout(seconds, connect=CONNECT_SECONDS)
         address = self._addresses[next(self._turns) % len(self._addresses)]
         try:
@@ -99,13 +120,14 @@ class Service:
         if answer.status_code >= 500:
             log.warning("service failed", of=self._name, status=answer.status_code)
             raise self._away()
+        by = answer.headers.get(identity.HEADER, "")
         try:
             value = answer.raise_for_status().json()
         except (httpx.HTTPStatusError, ValueError):
-            raise BadAnswer(f"{self._name}: status {answer.status_code}") from None
+            raise BadAnswer(f"{self._name}: status {answer.status_code}", by) from None
         if not isinstance(value, dict):
-            raise BadAnswer(f"{self._name}: not an object")
-        return value
+            raise BadAnswer(f"{self._name}: not an object", by)
+        return Answer(value, by)
 
     def _away(self) -> OnecardError:
         message = f"The {self._name} service is down or starting. Try again in a few seconds."
@@ -134,9 +156,9 @@ class Models:
         body = {"input": list(texts), "encoding_format": "base64"}
         answer = await self.embedding.post("/v1/embeddings", body, {LANE_HEADER: lane}, ENCODER_SECONDS[lane])
         try:
-            rows = [np.frombuffer(base64.b64decode(item["embedding"]), dtype="<f4") for item in answer["data"]]
+            rows = [np.frombuffer(base64.b64decode(item["embedding"]), dtype="<f4") for item in answer.value["data"]]
             vectors = np.stack(rows).astype(np.float32)
-            model = str(answer["model"])
+            model = str(answer.value["model"])
         except (KeyError, TypeError, ValueError):
             raise BadAnswer("embedding: not vectors") from None
         if len(vectors) != len(texts):
@@ -152,14 +174,14 @@ class Models:
         body = {"input": list(texts)}
         answer = await self.sentiment.post("/v1/sentiment", body, {LANE_HEADER: lane}, ENCODER_SECONDS[lane])
         try:
-            opinions = [Opinion(item["label"], float(item["score"])) for item in answer["data"]]
+            opinions = [Opinion(item["label"], float(item["score"])) for item in answer.value["data"]]
         except (KeyError, TypeError, ValueError):
             raise BadAnswer("sentiment: not labels") from None
         if len(opinions) != len(texts):
             raise BadAnswer("sentiment: not a label for each text")
         return opinions
 
-    async def write(self, body: Mapping[str, Any]) -> str:
+    async def write(self, body: Mapping[str, Any]) -> Written:
         """The LLM's text for a chat request.
 
         Raises:
@@ -168,13 +190,13 @@ class Models:
         """
         answer = await self.llm.post("/v1/chat/completions", body, self.llm_headers, LLM_SECONDS)
         try:
-            choice = answer["choices"][0]
+            choice = answer.value["choices"][0]
             text = choice["message"]["content"]
         except (KeyError, IndexError, TypeError):
-            raise BadAnswer("llm: not a chat answer") from None
+            raise BadAnswer("llm: not a chat answer", answer.by) from None
         if choice.get("finish_reason") != "stop" or not isinstance(text, str):
-            raise BadAnswer("llm: not a whole answer")
-        return text
+            raise BadAnswer("llm: not a whole answer", answer.by)
+        return Written(text, answer.by)
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ from typing import Literal
 from urllib.parse import quote
 
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 Outcome = Literal["waiting", "current", "computed", "paused", "failed"]
 """Of an errand. current: its answer lay ready. paused: it was left for later, since live traffic waits."""
@@ -16,7 +17,7 @@ Users = Literal["none", "served", "wait"]
 """served: users are there, and answered at once. wait: they ask for more than the models can do."""
 
 ROUND_SECONDS = 900
-"""A round that is not through by then has lost errands: the next one does not wait for it."""
+"""What of a round is not done by then is not done any more: it is left to the next one."""
 
 _OF_A_RESTAURANT = ("sentiment", "summary", "strengths")
 REST_TIMES = 24
@@ -30,8 +31,8 @@ _WAITING = ("vllm:num_requests_waiting", "onecard_queue_tokens")
 """Gauges of the services that are above 0 while requests wait; those of the encoders are by lane."""
 _GENERATING = "vllm:num_requests_running"
 """Between errands, these are users'."""
-_SERVED = "onecard_queue_seconds_count"
-"""Counter of an encoder's requests, by lane."""
+_SERVED = ("onecard_queue_seconds_count", "onecard_review_requests_total")
+"""Counters of requests by lane: those that an encoder computed, and all that ask the review service about reviews."""
 
 
 @dataclass(frozen=True)
@@ -74,23 +75,29 @@ class Sight:
     generating: bool
     """The LLM writes for them."""
     served: float
-    """Requests of theirs to the encoders, so far."""
+    """Requests of theirs that the encoders and the review service have counted so far."""
 
 
 def sight(metrics: Sequence[str]) -> Sight:
-    """From the services' `/metrics`."""
+    """From the services' `/metrics`; what cannot be read counts as empty."""
     samples = [
         sample
         for text in metrics
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
+        for sample in _samples(text)
         if _LIVE.items() <= sample.labels.items() or "lane" not in sample.labels
     ]
     return Sight(
         waits=any(sample.value > 0 for sample in samples if sample.name in _WAITING),
         generating=any(sample.value > 0 for sample in samples if sample.name == _GENERATING),
-        served=sum(sample.value for sample in samples if sample.name == _SERVED),
+        served=sum(sample.value for sample in samples if sample.name in _SERVED),
     )
+
+
+def _samples(text: str) -> list[Sample]:
+    try:
+        return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    except Exception:  # The parser says of none what it raises.
+        return []
 
 
 def rest_seconds(users: Users, took_seconds: float) -> float:
@@ -110,11 +117,11 @@ class Round:
     outcomes: Mapping[str, Outcome]
     """By the errand's name."""
 
-    @property
-    def state(self) -> State:
-        """What is going on."""
-        outcomes = set(self.outcomes.values())
-        return "running" if "waiting" in outcomes else "paused" if "paused" in outcomes else "idle"
+    def state(self, now: float) -> State:
+        """What is going on at `now` (Unix seconds)."""
+        if self.under_way(now):
+            return "running"
+        return "idle" if {"waiting", "paused"}.isdisjoint(self.outcomes.values()) else "paused"
 
     def count(self, outcome: Outcome) -> int:
         """How many errands have come to it."""
@@ -122,4 +129,4 @@ class Round:
 
     def under_way(self, now: float) -> bool:
         """It is not through, and will be."""
-        return self.state == "running" and now < self.started_at + ROUND_SECONDS
+        return "waiting" in self.outcomes.values() and now < self.started_at + ROUND_SECONDS

@@ -1,6 +1,7 @@
 """HTTP routes of precomputing: how far it is, and a round of it now."""
 
 import asyncio
+import time
 
 from fastapi import APIRouter, Request
 from kombu.exceptions import OperationalError
@@ -24,7 +25,7 @@ def add_routes(router: APIRouter) -> None:
         if latest is None:
             return PrecomputeStatus(state="none", started_at=None, waiting=0, current=0, computed=0, paused=0, failed=0)
         return PrecomputeStatus(
-            state=latest.state,
+            state=latest.state(time.time()),
             started_at=latest.started_at,
             waiting=latest.count("waiting"),
             current=latest.count("current"),

@@ -2,12 +2,13 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from onecard import app as base
 from onecard.batching.queue import Lane
 from onecard.edge import state_of
 from onecard.health import Part, Readiness, worst
+from onecard.lanes import lane_of
 from onecard.wire import media_type
 from review_service import asked, precompute_routes
 from review_service.errors import StoreDamaged
@@ -25,6 +26,7 @@ from review_service.schemas import (
     Strengths,
     Summary,
 )
+from review_service.shelf import Unkept
 from review_service.state import ReviewService
 
 BULK_PRIORITY = 1
@@ -59,8 +61,24 @@ def _parsed(request: Request, most_characters: int) -> Parsed:
     return parse_items(given if isinstance(given, list) else [given], most_characters)
 
 
+async def count(request: Request) -> None:
+    """The worker sees users by this.
+
+    Raises:
+        InvalidRequest: the request asks for a lane that there is not.
+    """
+    state(request).metrics.asked(lane_of(request.headers, "interactive"))
+
+
 def routes() -> APIRouter:
     """The service's router."""
+    everything = base.router()
+    precompute_routes.add_routes(everything)
+    everything.include_router(_about_reviews(), dependencies=[Depends(count)])
+    return everything
+
+
+def _about_reviews() -> APIRouter:
     router = base.router()
 
     @router.post("/v1/reviews", openapi_extra=_BODY)
@@ -104,11 +122,14 @@ def routes() -> APIRouter:
     async def summary(restaurant_id: PathId, request: Request) -> Response:
         """What a restaurant's reviews say, with evidence."""
 
-        async def compute(lane: Lane) -> Summary:
-            priority = BULK_PRIORITY if lane == "bulk" else 0
-            return await state(request).insight.summary(restaurant_id, priority=priority)
+        served = state(request).llm.told()
 
-        return await asked.about_restaurant(request, restaurant_id, "summary", compute, by=state(request).llm.told())
+        async def compute(lane: Lane) -> Summary | Unkept:
+            priority = BULK_PRIORITY if lane == "bulk" else 0
+            written = await state(request).insight.summary(restaurant_id, priority=priority)
+            return written.summary if served and written.by == served else Unkept(written.summary)
+
+        return await asked.about_restaurant(request, restaurant_id, "summary", compute, by=served)
 
     @router.get("/v1/restaurants/{restaurant_id}/strengths", response_model=Strengths)
     async def strengths(restaurant_id: PathId, request: Request) -> Response:
@@ -119,7 +140,6 @@ def routes() -> APIRouter:
 
         return await asked.about_restaurant(request, restaurant_id, "strengths", compute, compared=True)
 
-    precompute_routes.add_routes(router)
     return router
 
 

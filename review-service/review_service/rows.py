@@ -122,11 +122,12 @@ def table_of(judged: Sequence[Judged], vectors: npt.NDArray[np.float32], columns
         }
         for one in judged
     ]
-    plain = [
-        pa.array([record[field.name] for record in records], field.type) for field in columns if field.name != "vector"
+    rows = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
+    arrays = [
+        rows if field.name == "vector" else pa.array([record[field.name] for record in records], field.type)
+        for field in columns
     ]
-    flat = pa.array(vectors.reshape(-1))
-    return pa.table([*plain, pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])], schema=columns)
+    return pa.table(arrays, schema=columns)
 
 
 def stored(record: dict[str, Any]) -> StoredReview:

@@ -33,6 +33,13 @@ class Kept:
     """Unix seconds."""
 
 
+@dataclass(frozen=True)
+class Unkept:
+    """An answer that is given, and not kept for others."""
+
+    answer: BaseModel
+
+
 class KeptCodec:
     """The time, and the answer as it is."""
 
@@ -65,7 +72,7 @@ class Shelf:
         question: Json,
         version: str,
         cache_control: str | None,
-        compute: Callable[[], Awaitable[BaseModel]],
+        compute: Callable[[], Awaitable[BaseModel | Unkept]],
     ) -> Response:
         """The answer to a question about reviews of that version; `cache_control` is the request's header.
 
@@ -77,18 +84,21 @@ class Shelf:
         if policy.read and (kept := (await self._kept.get_many([key]))[0]) is not None:
             return self._response(kept, "hit")
         if not policy.store:
-            return self._response(await self._made(compute), "bypass")
+            return self._response(self._made(await compute()), "bypass")
 
         async def make_and_keep() -> Kept:
-            made = await self._made(compute)
-            self._kept.set_many([(key, made)])
+            computed = await compute()
+            made = self._made(computed)
+            if not isinstance(computed, Unkept):
+                self._kept.set_many([(key, made)])
             return made
 
         joined = await self._flights.join(key, make_and_keep)
         return self._response(joined.result, "coalesced" if joined.coalesced else "miss")
 
-    async def _made(self, compute: Callable[[], Awaitable[BaseModel]]) -> Kept:
-        return Kept((await compute()).model_dump_json().encode(), self._clock())
+    def _made(self, computed: BaseModel | Unkept) -> Kept:
+        answer = computed.answer if isinstance(computed, Unkept) else computed
+        return Kept(answer.model_dump_json().encode(), self._clock())
 
     def _response(self, kept: Kept, state: str) -> Response:
         age = max(0, round(self._clock() - kept.computed_at))

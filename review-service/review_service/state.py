@@ -17,6 +17,7 @@ from review_service.models_client import Models, open_models
 from review_service.popularity import Traffic, open_traffic
 from review_service.queue import open_queue
 from review_service.restaurants import Restaurants
+from review_service.review_metrics import ReviewMetrics
 from review_service.search import Searcher
 from review_service.settings import ReviewSettings
 from review_service.shelf import Shelf
@@ -44,6 +45,7 @@ class ReviewService:
     """Where the worker takes its tasks from."""
     restaurants: Restaurants
     insight: Insight
+    metrics: ReviewMetrics
 
 
 async def open_service(settings: ReviewSettings, registry: CollectorRegistry, closing: AsyncExitStack) -> ReviewService:
@@ -83,4 +85,5 @@ async def open_service(settings: ReviewSettings, registry: CollectorRegistry, cl
         queue=open_queue(settings),
         restaurants=restaurants,
         insight=Insight(restaurants, models),
+        metrics=ReviewMetrics(registry),
     )

@@ -29,6 +29,7 @@ from review_service.errors import StoreDamaged
 from review_service.index_plan import PROBES, REFINE
 from review_service.rows import KEYWORDS, LETTERS, MODEL, SHOWN, Filters, Judged, letters_of, schema, stored, table_of
 from review_service.schemas import StoredReview
+from review_service.upgrade import fill_letters
 
 T = TypeVar("T")
 
@@ -99,6 +100,16 @@ class Store:
         if table is not None:
             await self._run(table, lambda table: table.count_rows())
 
+    async def upgrade(self) -> None:
+        """Give a table that an older version has made what this one looks for.
+
+        Raises:
+            StoreDamaged: the table cannot be read or written.
+        """
+        table = await self.table()
+        if table is not None:
+            await self._run(table, fill_letters)
+
     async def upsert(self, judged: Sequence[Judged], vectors: npt.NDArray[np.float32], model: str) -> None:
         """Store reviews, all or none; those of the same ids are replaced.
 
@@ -109,7 +120,7 @@ class Store:
 
         Raises:
             Unavailable: what is stored has vectors of another model.
-            StoreDamaged: the table cannot be written.
+            StoreDamaged: the table cannot be read, made or written.
         """
         async with self._writing:
             table = await self.table() or await self._make(vectors.shape[1], model)
@@ -210,7 +221,6 @@ class Store:
         """The reviews that share most with the words of a text, by BM25 over n-grams of letters.
 
         Raises:
-            Unavailable: what is stored has no letters, being of an older version.
             StoreDamaged: the table cannot be read.
         """
 
@@ -230,7 +240,8 @@ class Store:
         table = await self.table()
         if table is None:
             return []
-        await self._columns(table, model)
+        if model is not None:
+            await self._columns(table, model)
         where = filters.expression()
 
         async def run(table: AsyncTable) -> list[dict[str, Any]]:
@@ -251,17 +262,18 @@ class Store:
         self._table = table
         return table
 
-    async def _columns(self, table: AsyncTable, model: str | None) -> pa.Schema:
-        """The table's columns, if they go with this version and, if one is given, with the model."""
+    async def _columns(self, table: AsyncTable, model: str) -> pa.Schema:
+        """The table's columns.
+
+        Raises:
+            Unavailable: the vectors are of another model.
+            StoreDamaged: the table cannot be read.
+        """
         columns = await self._run(table, lambda table: table.schema())
-        wrong = None
-        if LETTERS not in columns.names:
-            wrong = "stored by an older version"
-        elif model is not None and (columns.metadata or {}).get(MODEL) != model.encode():
-            wrong = "embedded by another model"
-        if wrong is not None:
+        if (columns.metadata or {}).get(MODEL) != model.encode():
             raise Unavailable(
-                f"The stored reviews were {wrong}. Set REVIEW_STORE to an empty folder, and import them again."
+                "The stored reviews were embedded by another model. Set REVIEW_STORE to an empty folder, and import "
+                "them again."
             )
         return columns
 
@@ -306,11 +318,11 @@ async def open_store(address: str) -> AsyncIterator[Store]:
     """The store in a folder or a bucket; closed at the end.
 
     Raises:
-        StoreDamaged: what is there cannot be read.
+        StoreDamaged: what is there cannot be read, or is of an older version and cannot be written.
     """
     # Every read looks for what other processes have written since.
     database = await lancedb.connect_async(address, read_consistency_interval=timedelta(0))
     with database:
         store = Store(database)
-        await store.table()
+        await store.upgrade()
         yield store

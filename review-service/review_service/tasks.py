@@ -18,7 +18,7 @@ from onecard.lanes import LANE_HEADER
 from review_service.board import Board
 from review_service.lookout import Lookout
 from review_service.popularity import Traffic, open_traffic
-from review_service.precompute import Errand, Outcome, errands, rest_seconds
+from review_service.precompute import ROUND_SECONDS, Errand, Outcome, errands, rest_seconds
 from review_service.queue import PLAN, REFRESH, VISIBILITY_SECONDS
 from review_service.settings import WorkerSettings
 from review_service.worker_metrics import WorkerMetrics
@@ -26,6 +26,7 @@ from review_service.worker_metrics import WorkerMetrics
 log = logs.logger()
 
 _CONNECT_SECONDS = 2.0
+_BULK = {LANE_HEADER: "bulk"}
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,9 @@ class Precomputer:
         if not most:
             return []
         try:
-            answer = await self.http.get(f"{self._review}/v1/restaurants", params={"sort": "popular", "limit": most})
+            answer = await self.http.get(
+                f"{self._review}/v1/restaurants", params={"sort": "popular", "limit": most}, headers=_BULK
+            )
             found = answer.raise_for_status().json()["data"]
             return [str(restaurant["restaurant_id"]) for restaurant in found[:most]]
         except (httpx.HTTPError, KeyError, TypeError, ValueError) as error:
@@ -75,7 +78,7 @@ class Precomputer:
             return []
 
     async def _run(self, errand: Errand) -> Outcome:
-        url, headers = self._review + errand.path, {LANE_HEADER: "bulk", "content-type": "application/json"}
+        url, headers = self._review + errand.path, {**_BULK, "content-type": "application/json"}
         try:
             if errand.query is None:
                 answer = await self.http.get(url, headers=headers)
@@ -118,7 +121,8 @@ def add_tasks(queue: Celery, portal: BlockingPortal, work: Precomputer) -> None:
     def plan() -> None:
         planned = portal.call(work.plan)
         for errand in planned:
-            queue.send_task(REFRESH, [errand.as_json()])
+            # The next round makes anew what this one does not come to.
+            queue.send_task(REFRESH, [errand.as_json()], expires=ROUND_SECONDS)
         log.info("round planned", errands=len(planned))
 
     def refresh(given: dict[str, str | None]) -> None:

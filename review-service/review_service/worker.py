@@ -6,7 +6,7 @@ from typing import Any
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from celery import Celery, bootsteps
 from celery.worker.state import reserved_requests
-from prometheus_client import start_http_server
+from prometheus_client import CollectorRegistry, start_http_server
 
 from onecard import logs, settings
 from onecard.metrics import new_registry
@@ -17,10 +17,8 @@ from review_service.tasks import Precomputer, add_tasks, open_precomputer
 
 LAST = 19
 """Niceness: whatever else wants this machine's processor has it first."""
-
-
-DEAF_BEATS = 2
-"""So long a worker may have no task, and not be allowed another one."""
+STALLED_BEATS = 2
+"""For so many beats, `BEAT_SECONDS` apart, a worker may have no task and not be allowed another one."""
 
 
 def _beating(heartbeat: Heartbeat) -> type[bootsteps.StartStopStep]:
@@ -31,7 +29,7 @@ def _beating(heartbeat: Heartbeat) -> type[bootsteps.StartStopStep]:
 
         def start(self, parent: Any) -> None:
             self._messages = parent.task_consumer.channel.qos
-            self._deaf = 0
+            self._stalled = 0
             self._timer = parent.timer.call_repeatedly(BEAT_SECONDS, self._beat)
             heartbeat.beat()
 
@@ -48,9 +46,9 @@ def _beating(heartbeat: Heartbeat) -> type[bootsteps.StartStopStep]:
                 ConnectionError: Celery's consumer takes it for a lost connection, and begins again.
             """
             heartbeat.beat()
-            deaf = not reserved_requests and not self._messages.can_consume()
-            self._deaf = self._deaf + 1 if deaf else 0
-            if self._deaf >= DEAF_BEATS:
+            stalled = not reserved_requests and not self._messages.can_consume()
+            self._stalled = self._stalled + 1 if stalled else 0
+            if self._stalled >= STALLED_BEATS:
                 raise ConnectionError("a task that was done was not taken off the queue")
 
     return Beat
@@ -64,15 +62,29 @@ def create_worker(config: WorkerSettings, portal: BlockingPortal, work: Precompu
     return queue
 
 
+def _show_metrics(registry: CollectorRegistry, host: str, port: int) -> None:
+    try:
+        start_http_server(port, host, registry)
+    except OSError as error:
+        raise SystemExit(
+            f"cannot listen on {host}:{port}: {error.strerror}. Stop what uses it, or set another "
+            "PRECOMPUTE_METRICS_PORT."
+        ) from None
+
+
 def main() -> None:
-    """Work until SIGTERM; then finish the task at hand."""
+    """Work until SIGTERM; then finish the task at hand.
+
+    Raises:
+        SystemExit: the port for metrics cannot be had.
+    """
     config = settings.load(WorkerSettings)
     logs.configure("worker", config.log_level)
     keep_logging()
     os.nice(LAST)
     registry = new_registry()
     if config.precompute_metrics_port is not None:
-        start_http_server(config.precompute_metrics_port, config.host, registry)
+        _show_metrics(registry, config.host, config.precompute_metrics_port)
     with (
         start_blocking_portal() as portal,
         portal.wrap_async_context_manager(open_precomputer(config, registry)) as work,

@@ -190,7 +190,9 @@ def _precompute(name: str, settings: StackSettings, parts: Sequence[Process]) ->
         name,
         _python(f"review_service.{name}"),
         port=0,
+        # No key guards the worker's metrics.
         environment={
+            "HOST": LOOPBACK,
             "PRECOMPUTE_HEARTBEAT_FILE": str(heartbeat),
             **_addresses(settings, parts),
             **_KEEPS_ENVIRONMENT,

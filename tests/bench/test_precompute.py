@@ -36,19 +36,27 @@ def test_what_is_made_ready_is_asked_for() -> None:
     assert made[0].startswith(b"GET /v1/restaurants/a%20b/sentiment HTTP/1.1\r\n")
 
 
-def results(working_ms: float = 10.5, ready_ms: float = 5.0, errors: float = 0, counted: bool = True) -> Results:
+def results(
+    working_ms: float = 10.5,
+    ready_ms: float = 5.0,
+    errors: float = 0,
+    counted: bool = True,
+    computed: float = 2.0,
+    ready: dict[str, float | None] | None = None,
+) -> Results:
     """Two rounds; the second on a machine half as fast."""
 
     def visit(name: str, number: int, latency: float) -> Visit:
         latencies = dict.fromkeys(report.FIGURES, latency * (number + 1))
         return Visit(
-            name, "all", number, {**latencies, "requests": 100.0, "errors": errors, "computed_per_second": 2.0}
+            name, "all", number, {**latencies, "requests": 100.0, "errors": errors, "computed_per_second": computed}
         )
 
     visits = [visit(name, number, ms) for number in (0, 1) for name, ms in (("idle", 10.0), ("working", working_ms))]
-    ready = {"p50_ms": ready_ms, "p95_ms": ready_ms, "p99_ms": ready_ms, "requests": 100.0, "share_ready": 1.0}
+    times: dict[str, float | None] = dict.fromkeys(report.FIGURES, ready_ms)
+    lay = {**times, "requests": 100.0, "errors": 0, "share_ready": 1.0, **(ready or {})}
     renewed = {"seconds": 2.0, "ready": True, "counted": counted, "largest_age_seconds": 1}
-    return Results(30.0, visits, ready, [renewed], renewed)
+    return Results(30.0, visits, lay, [renewed], renewed)
 
 
 def test_promises_that_hold_are_not_reported() -> None:
@@ -60,12 +68,16 @@ def test_promises_that_hold_are_not_reported() -> None:
 
 
 def test_every_broken_promise_is_reported() -> None:
-    """Slower live requests, errors, a late answer, one that was not made anew, and nothing measured at all."""
+    """Slower live requests, errors, a late answer, one that was not made ready or not made anew, a worker that did
+    nothing, and nothing measured at all."""
     for made, said in (
         (results(working_ms=11.0), "1.100 times"),
         (results(errors=3), "requests failed"),
         (results(ready_ms=10.0), "p99_ms of answers that lie ready"),
         (results(counted=False), "not made ready anew"),
+        (results(computed=0.0), "computed nothing"),
+        (results(ready={"share_ready": 0.99}), "not all of what was made ready"),
+        (results(ready={"errors": 1}), "for what lies ready failed"),
         (Results(30.0), "live p95 is –"),
     ):
         assert any(said in line for line in report.as_json(HEAD, made)["broken_promises"])

@@ -1,6 +1,7 @@
 """An LLM service that writes what it is told: `POST /tell` gives it the texts of its next answers.
 
-`POST /wait` says how many requests wait for it, by its metrics; `POST /become` which model it has, by a name.
+`POST /wait` says how many requests wait for it, by its metrics; `POST /become` which model it has, by a name;
+`POST /write-as` which one its answers name instead, in a list: none for the empty name.
 """
 
 import os
@@ -18,11 +19,17 @@ texts: deque[str] = deque()
 seen: list[Any] = []
 waiting: list[int] = [0]
 names: list[str] = ["canned"]
+writers: list[str] = []
+
+
+def told(name: str) -> dict[str, str]:
+    """The header that names a model."""
+    return {HEADER: Identity(name, "r1", "0" * 16).told()} if name else {}
 
 
 @app.get("/health/ready")
 async def ready() -> Response:
-    return JSONResponse({"status": "ok"}, headers={HEADER: Identity(names[0], "r1", "0" * 16).told()})
+    return JSONResponse({"status": "ok"}, headers=told(names[0]))
 
 
 @app.get("/seen")
@@ -47,6 +54,11 @@ async def become(request: Request) -> None:
     names[0] = await request.json()
 
 
+@app.post("/write-as")
+async def write_as(request: Request) -> None:
+    writers[:] = await request.json()
+
+
 @app.get("/metrics")
 async def metrics() -> PlainTextResponse:
     return PlainTextResponse(f'vllm:num_requests_waiting{{engine="0"}} {waiting[0]}\n')
@@ -60,7 +72,7 @@ async def chat(request: Request) -> Response:
     if text == "500":
         return JSONResponse({"error": {"message": "x"}}, 500)
     choice = {"message": {"content": text}, "finish_reason": "length" if text == "cut" else "stop"}
-    return JSONResponse({"choices": [choice]})
+    return JSONResponse({"choices": [choice]}, headers=told(writers[0] if writers else names[0]))
 
 
 if __name__ == "__main__":

@@ -84,7 +84,9 @@ def test_a_redis_that_is_killed_under_the_worker(
     assert all_is_ready(service, restaurant)
 
 
-def test_a_redis_that_is_killed_under_an_import(service: Server, sample: list[dict[str, Any]], redis: Redis) -> None:
+def test_a_redis_that_is_killed_under_an_import(
+    service: Server, sample: list[dict[str, Any]], restaurant: str, redis: Redis
+) -> None:
     """The import goes on as if nothing had been; what it changed is seen at once, whether Redis is back or not."""
     unseen = [{**one, "text": f"{one['text']} 끝."} for one in sample]
     answers: list[httpx.Response] = []
@@ -92,11 +94,19 @@ def test_a_redis_that_is_killed_under_an_import(service: Server, sample: list[di
         target=lambda: answers.append(httpx.post(f"{service.url}/v1/reviews", json=unseen, timeout=120))
     )
     there = total(service)
+    kept = [sentiment(service, restaurant) for _ in range(2)]
+    assert [answer.headers["x-cache"] for answer in kept] == ["miss", "hit"]
     sending.start()
     wait_for(lambda: total(service) > there or not sending.is_alive(), "an import that has begun")
     redis.kill()
+    assert sending.is_alive()
     sending.join()
     assert answers[0].json()["written"] == len(sample)
     assert total(service) == len(sample)
+    own = sum(review["restaurant_id"] == restaurant for review in sample)
+    assert kept[0].json()["total_count"] < own
+    assert sentiment(service, restaurant).json()["total_count"] == own
     redis.start()
+    until(lambda: httpx.get(f"{service.url}/health/ready").json()["status"] == "ok", service)
+    assert sentiment(service, restaurant).json()["total_count"] == own
     assert httpx.post(f"{service.url}/v1/reviews", json=unseen, timeout=120).json()["unchanged"] == len(sample)

@@ -47,7 +47,7 @@ async def serving(peer: Peer) -> AsyncIterator[Peer]:
 
 async def ask(*urls: str, seconds: float = 20) -> dict[str, object]:
     async with httpx.AsyncClient(trust_env=False) as client:
-        return await Service("test", urls, client).post("/x", {}, {}, seconds)
+        return (await Service("test", urls, client).post("/x", {}, {}, seconds)).value
 
 
 async def test_a_replica_that_is_away_leaves_the_next_one() -> None:

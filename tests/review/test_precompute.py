@@ -1,6 +1,8 @@
 """Answers that lie ready: which ones, how long they hold, and the worker and the schedule that see to it."""
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -62,11 +64,18 @@ def test_users_wait_when_a_service_says_so(text: str, waits: bool) -> None:
 
 
 def test_users_are_seen_by_what_they_were_answered() -> None:
-    """By both encoders, in the interactive lane alone; and by what the LLM writes."""
+    """By both encoders and by the review service, in the interactive lane alone; and by what the LLM writes."""
     counts = 'onecard_queue_seconds_count{lane="interactive"} 7\nonecard_queue_seconds_count{lane="bulk"} 90\n'
-    seen = sight([counts, counts, 'vllm:num_requests_running{engine="0"} 0\n'])
-    assert (seen.served, seen.generating) == (14, False)
+    asked = 'onecard_review_requests_total{lane="interactive"} 2\nonecard_review_requests_total{lane="bulk"} 5\n'
+    seen = sight([counts, counts, asked, 'vllm:num_requests_running{engine="0"} 0\n'])
+    assert (seen.served, seen.generating) == (16, False)
     assert sight(['vllm:num_requests_running{engine="0"} 1\n']).generating
+
+
+@given(st.text() | st.text(alphabet='a{}="\\,#\n 1'))
+def test_metrics_that_cannot_be_read_say_nothing(text: str) -> None:
+    """Whatever a service answers, the next errand is looked at."""
+    assert sight([text, 'onecard_queue_seconds_count{lane="interactive"} 7\n']).served == 7
 
 
 def test_the_worker_rests_while_users_are_there() -> None:
@@ -77,7 +86,7 @@ def test_the_worker_rests_while_users_are_there() -> None:
 
 
 async def test_users_are_there_until_they_have_asked_for_nothing_for_a_while() -> None:
-    """What was counted before the first look says nothing of now; metrics are not asked for at every turn."""
+    """At the start, too; metrics are not asked for at every turn."""
     now, counted, looks = [1000.0], [7], list[str]()
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -86,6 +95,8 @@ async def test_users_are_there_until_they_have_asked_for_nothing_for_a_while() -
 
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
         lookout = Lookout(WorkerSettings(), http, lambda: now[0])
+        assert await lookout.users() == "served"
+        now[0] += GONE_SECONDS
         assert await lookout.users() == "none"
         counted[0], now[0] = 8, now[0] + FRESH_SECONDS + 0.1
         assert await lookout.users() == "served"
@@ -100,11 +111,38 @@ def test_a_round_that_lost_errands_does_not_hold_up_the_next() -> None:
     """It is under way until all is looked at, or its time is over."""
     outcomes: dict[str, Outcome] = {"a": "computed", "b": "waiting"}
     latest = Round(1000, outcomes)
-    assert latest.state == "running"
     assert latest.under_way(1000 + ROUND_SECONDS - 1)
+    assert latest.state(1000 + ROUND_SECONDS - 1) == "running"
     assert not latest.under_way(1000 + ROUND_SECONDS)
-    assert Round(1000, {"a": "computed", "b": "paused"}).state == "paused"
+    assert latest.state(1000 + ROUND_SECONDS) == "paused"
+    assert Round(1000, {"a": "computed", "b": "paused"}).state(1000) == "paused"
+    assert Round(1000, {"a": "computed", "b": "failed"}).state(1000) == "idle"
     assert not Round(1000, {"a": "computed", "b": "failed"}).under_way(1000)
+
+
+def test_what_is_asked_about_reviews_is_counted_by_lane(filled: Server) -> None:
+    """Health, metrics and looks at the worker are nobody's wish."""
+
+    def count(lane: str) -> float:
+        return metric(filled, f'onecard_review_requests_total{{lane="{lane}"}}')
+
+    before = count("interactive"), count("bulk")
+    for path in ("/health/ready", "/v1/precompute/status", "/v1/restaurants"):
+        httpx.get(filled.url + path)
+    httpx.get(f"{filled.url}/v1/restaurants", headers={"x-onecard-lane": "bulk"})
+    assert (count("interactive"), count("bulk")) == (before[0] + 1, before[1] + 1)
+
+
+def test_a_worker_whose_port_is_taken_says_so(service: Server, env: dict[str, str]) -> None:
+    """In one line."""
+    taken = {**env, "REVIEW_URL": service.url, "PRECOMPUTE_METRICS_PORT": str(service.port), "PATH": ""}
+    argv = [sys.executable, "-m", "review_service.worker"]
+    ended = subprocess.run(
+        argv, env={**taken, "PYTHONPATH": ":".join(sys.path)}, capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == 1
+    assert "PRECOMPUTE_METRICS_PORT" in ended.stderr.splitlines()[-1]
+    assert "Traceback" not in ended.stderr
 
 
 def test_an_answer_is_ready_before_it_is_asked_for(

@@ -1,16 +1,23 @@
 """The queue in the cache's Redis: as the stack starts it, full; behind a password; over TLS."""
 
+import json
 import ssl
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 from urllib.parse import quote
 
 import pytest
+from anyio.from_thread import start_blocking_portal
 from redis import Redis as Client
 
 from onecard.cache.settings import RedisSettings
 from onecard_stack.settings import StackSettings
 from onecard_stack.table import Machine, processes
+from review_service.precompute import ROUND_SECONDS, Errand
 from review_service.queue import PLAN, PREFIX, QUEUE, open_queue
+from review_service.tasks import Precomputer, add_tasks
 from tests.shared.cache.support import Figures, cache_on, eventually, running_redis
 
 TASKS = 5
@@ -41,6 +48,23 @@ async def test_a_full_cache_pushes_no_task_out(tmp_path: Path) -> None:
         queue.send_task(PLAN)
         assert b"evicted_keys:0\r" not in redis.command("INFO", "stats")
         assert redis.command("LLEN", PREFIX + QUEUE) == b":%d\r\n" % (TASKS + 1)
+
+
+def test_an_errand_expires_with_its_round(tmp_path: Path) -> None:
+    """What a round does not come to is not done beside the next one's."""
+
+    async def plan() -> list[Errand]:
+        return [Errand("/v1/restaurants/a/sentiment")]
+
+    with running_redis(tmp_path) as redis, start_blocking_portal() as portal:
+        queue = open_queue(RedisSettings(redis_port=redis.port))
+        add_tasks(queue, portal, cast(Precomputer, SimpleNamespace(plan=plan)))
+        before = datetime.now(UTC)
+        queue.tasks[PLAN]()
+        with Client(port=redis.port) as client:
+            message = json.loads(client.lindex(PREFIX + QUEUE, 0))
+    lives = datetime.fromisoformat(message["headers"]["expires"]) - before
+    assert timedelta(seconds=ROUND_SECONDS) <= lives < timedelta(seconds=ROUND_SECONDS + 60)
 
 
 @pytest.mark.parametrize("given", ["parts", "url", "socket"])

@@ -8,17 +8,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import lancedb
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pytest
 
 from onecard.errors import Unavailable
+from review_service import upgrade
 from review_service.errors import StoreDamaged
 from review_service.models_client import Opinion
-from review_service.rows import LETTERS, Filters, Judged, digest_of, schema
+from review_service.rows import LETTERS, Filters, Judged, digest_of
 from review_service.schemas import Review
-from review_service.store import TABLE, Store, open_store
+from review_service.store import Store, open_store
 from review_service.upkeep import MOST_FILES, tend
 
 SIZE = 32
@@ -262,17 +263,23 @@ async def test_vectors_of_another_model_are_refused(store: Store) -> None:
     assert await rows(store) == 3
 
 
-async def test_reviews_that_an_older_version_stored_are_refused(folder: Path) -> None:
-    """Without letters no words can be found among them: they are to be imported anew, and nothing is written."""
-    columns = schema(SIZE, MODEL, "old")
-    old = columns.remove(columns.get_field_index(LETTERS))
-    with await lancedb.connect_async(str(folder)) as database:
-        await database.create_table(TABLE, schema=old)
+async def test_reviews_that_an_older_version_stored_are_searched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They get letters when the store is opened, also if that was broken off; what is written then replaces them."""
     async with open_store(str(folder)) as store:
-        for asked in (store.matching("주차", EVERYTHING, 5), put(store, [1])):
-            with pytest.raises(Unavailable, match="older version"):
-                await asked
-        assert await rows(store) == 0
+        await put(store, range(5), text="국물이 싱거워요")
+        table = await store.table()
+        assert table is not None
+        await table.drop_columns([LETTERS])
+        monkeypatch.setattr(upgrade, "BATCH", 2)
+        await table.add_columns(pa.field(LETTERS, pa.string()))
+        assert await upgrade.fill_batch(table) == 2
+    async with open_store(str(folder)) as store:
+        await tend(store, 1000)
+        assert len(await store.matching("싱겁다", EVERYTHING, 9)) == 5
+        assert len(await store.nearest(vectors(1)[0], MODEL, EVERYTHING, 9)) == 5
+        await put(store, [0, 9], text="주차가 편해요")
+        assert len(await store.matching("싱겁다", EVERYTHING, 9)) == 4
+        assert await rows(store) == 6
 
 
 async def test_writers_and_the_keeper_of_indexes_get_along(folder: Path) -> None:

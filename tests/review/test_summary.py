@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.review.test_service import error_of, wait_for
 from tests.support import Server
@@ -97,6 +98,21 @@ def test_another_llm_writes_summaries_of_its_own(filled: Server, llm: Server) ->
         assert state() == "hit"
     finally:
         httpx.post(f"{llm.url}/become", json="canned").raise_for_status()
+
+
+@pytest.mark.parametrize("writer", ["stranger", ""])
+def test_what_another_llm_has_written_is_not_kept(filled: Server, llm: Server, writer: str) -> None:
+    """As when replicas are exchanged between the look at them and the answer; nor what nobody says to have written."""
+
+    def state() -> str:
+        return httpx.get(f"{filled.url}/v1/restaurants/rest-03/summary", timeout=60).headers["x-cache"]
+
+    told(llm, *["x"] * 4)
+    httpx.post(f"{llm.url}/write-as", json=[writer]).raise_for_status()
+    try:
+        assert (state(), state()) == ("miss", "miss")
+    finally:
+        httpx.post(f"{llm.url}/write-as", json=[]).raise_for_status()
 
 
 def test_an_llm_that_is_away_is_told(filled: Server, llm: Server) -> None:

@@ -77,7 +77,7 @@ def test_what_no_key_guards_stays_on_this_machine() -> None:
         "gateway": "0.0.0.0",
     }
     assert parts["sentiment"].environment["HOST"] == parts["embedding"].environment["HOST"] == "127.0.0.1"
-    assert parts["review"].environment["HOST"] == "127.0.0.1"
+    assert parts["review"].environment["HOST"] == parts["worker"].environment["HOST"] == "127.0.0.1"
 
 
 def test_no_redis_of_our_own_where_one_is_named() -> None:
