@@ -21,6 +21,9 @@ async def fill_letters(table: AsyncTable) -> None:
         RuntimeError, OSError: the table cannot be read or written.
     """
     if LETTERS not in (await table.schema()).names:
+        for index in await table.list_indices():
+            if index.columns == ["text"]:  # Words were looked for there.
+                await table.drop_index(index.name)
         with suppress(ValueError):  # Another process was ahead.
             await table.add_columns(pa.field(LETTERS, pa.string()))
     while filled := await fill_batch(table):

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onecard.cache.settings import RedisSettings
 from review_service.lookout import FRESH_SECONDS, GONE_SECONDS, Lookout
 from review_service.precompute import (
     MOST_REST_SECONDS,
@@ -24,8 +26,10 @@ from review_service.precompute import (
     rest_seconds,
     sight,
 )
+from review_service.queue import PREFIX, QUEUE, REFRESH, open_queue
 from review_service.settings import WorkerSettings
 from tests.review.working import Process, run_round, sentiment, status, until
+from tests.shared.cache.support import Redis
 from tests.support import Server, metric
 
 
@@ -143,6 +147,18 @@ def test_a_worker_whose_port_is_taken_says_so(service: Server, env: dict[str, st
     assert ended.returncode == 1
     assert "PRECOMPUTE_METRICS_PORT" in ended.stderr.splitlines()[-1]
     assert "Traceback" not in ended.stderr
+
+
+def test_an_errand_that_has_expired_is_passed_over(
+    service: Server, worker: Process, restaurant: str, env: dict[str, str], redis: Redis
+) -> None:
+    """It leaves the queue, and the worker goes on with what comes after it."""
+    queue = open_queue(RedisSettings(redis_port=int(env["REDIS_PORT"])))
+    old = Errand(f"/v1/restaurants/{restaurant}/summary")
+    queue.send_task(REFRESH, [old.as_json()], expires=datetime.now(UTC) - timedelta(seconds=1))
+    until(lambda: redis.command("LLEN", PREFIX + QUEUE) == b":0\r\n", worker.server)
+    assert run_round(service, worker)["current"] == 0
+    until(lambda: redis.command("EXISTS", f"{PREFIX}unacked") == b":0\r\n", worker.server)
 
 
 def test_an_answer_is_ready_before_it_is_asked_for(

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pytest
+from lancedb.index import FTS
 
 from onecard.errors import Unavailable
 from review_service import upgrade
@@ -263,7 +264,10 @@ async def test_vectors_of_another_model_are_refused(store: Store) -> None:
     assert await rows(store) == 3
 
 
-async def test_reviews_that_an_older_version_stored_are_searched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("begun", [False, True])
+async def test_reviews_that_an_older_version_stored_are_searched(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
     """They get letters when the store is opened, also if that was broken off; what is written then replaces them."""
     async with open_store(str(folder)) as store:
         await put(store, range(5), text="국물이 싱거워요")
@@ -271,12 +275,18 @@ async def test_reviews_that_an_older_version_stored_are_searched(folder: Path, m
         assert table is not None
         await table.drop_columns([LETTERS])
         monkeypatch.setattr(upgrade, "BATCH", 2)
-        await table.add_columns(pa.field(LETTERS, pa.string()))
-        assert await upgrade.fill_batch(table) == 2
+        if begun:
+            await table.add_columns(pa.field(LETTERS, pa.string()))
+            assert await upgrade.fill_batch(table) == 2
+        else:
+            await table.create_index("text", config=FTS())
     async with open_store(str(folder)) as store:
         await tend(store, 1000)
         assert len(await store.matching("싱겁다", EVERYTHING, 9)) == 5
         assert len(await store.nearest(vectors(1)[0], MODEL, EVERYTHING, 9)) == 5
+        table = await store.table()
+        assert table is not None
+        assert [index.columns for index in await table.list_indices()] == [[LETTERS]]
         await put(store, [0, 9], text="주차가 편해요")
         assert len(await store.matching("싱겁다", EVERYTHING, 9)) == 4
         assert await rows(store) == 6
