@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from onecard import model_files, models
+from onecard import model_files, models, server
 from onecard_stack.settings import StackSettings
 from onecard_stack.table import Process
 
@@ -68,6 +68,18 @@ def _listener(port: int) -> str:
     except psutil.Error:
         pass
     return ""
+
+
+def key_in_public(settings: StackSettings) -> None:
+    """A gateway that is reachable from outside has a key; so has the LLM service beside it, which takes no named ones.
+
+    Raises:
+        CheckError: it has none.
+    """
+    try:
+        server.require_key_in_public(settings)
+    except SystemExit as refusal:
+        raise CheckError(str(refusal)) from None
 
 
 def disk(folder: Path, needed_mb: float = FREE_MB, purpose: str = "logs") -> None:

@@ -42,6 +42,7 @@ class Stack:
             KeyboardInterrupt: the same, at a person's wish.
         """
         try:
+            checks.key_in_public(self.settings)
             checks.disk(self.settings.onecard_home, free_mb)
             with self._lock():
                 return self._up(keep)

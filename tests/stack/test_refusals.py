@@ -46,6 +46,11 @@ def test_a_full_disk(place: Place, own_stack: Callable[[Place], Stack], tmp_path
     assert place.processes() == []
 
 
+def test_an_open_door(place: Place) -> None:
+    """Before a stack that runs is stopped for it."""
+    place.assert_refused(place.run("up", HOST="0.0.0.0", API_KEY=""), "HOST=0.0.0.0", "API_KEY")
+
+
 def test_a_wrong_setting(place: Place) -> None:
     """The line names the variable, from whichever part, and not its value."""
     result = place.run("up", BATCH_TOKENS="many", API_KEY="short")
