@@ -17,10 +17,9 @@ class FairQueue(Generic[T]):
         self._room = room
         self._lines: dict[str, deque[T]] = {}
         """None is empty. The first one's turn comes next."""
-        self._waiting = 0
 
     def __len__(self) -> int:
-        return self._waiting
+        return sum(map(len, self._lines.values()))
 
     def put(self, caller: str, item: T) -> T | None:
         """Let `item` wait.
@@ -29,12 +28,12 @@ class FairQueue(Generic[T]):
             What has no room any more: the newest of the longest line, which may be `item` itself. None if all have.
         """
         self._lines.setdefault(caller, deque()).append(item)
-        self._waiting += 1
-        if self._waiting <= self._room:
+        if len(self) <= self._room:
             return None
         longest = max(self._lines, key=lambda name: (len(self._lines[name]), name == caller))
-        newest = self._lines[longest][-1]
-        self.remove(longest, newest)
+        newest = self._lines[longest].pop()
+        if not self._lines[longest]:
+            del self._lines[longest]
         return newest
 
     def take(self) -> T:
@@ -48,7 +47,6 @@ class FairQueue(Generic[T]):
         caller = next(iter(self._lines))
         line = self._lines.pop(caller)
         item = line.popleft()
-        self._waiting -= 1
         if line:
             self._lines[caller] = line
         return item
@@ -59,6 +57,5 @@ class FairQueue(Generic[T]):
         if line is None or item not in line:
             return
         line.remove(item)
-        self._waiting -= 1
         if not line:
             del self._lines[caller]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from onecard import model_files, models, server
+from onecard import model_files, models
 from onecard_stack.settings import StackSettings
 from onecard_stack.table import Process
 
@@ -76,6 +76,9 @@ def key_in_public(settings: StackSettings) -> None:
     Raises:
         CheckError: it has none.
     """
+    # Half of what --help would take otherwise.
+    from onecard import server
+
     try:
         server.require_key_in_public(settings)
     except SystemExit as refusal:

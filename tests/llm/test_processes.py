@@ -91,11 +91,11 @@ def test_an_answer_that_takes_too_long_keeps_no_server_from_ending(llm_env: dict
         next(lines)
         server.process.send_signal(signal.SIGTERM)
         try:
-            rest = list(lines)
+            # vLLM's own word for an engine that has ended under it, if that comes before the connection's end.
+            broken = any(line.startswith('data: {"error"') for line in list(lines))
         except httpx.RemoteProtocolError:
-            rest = ['data: {"error": "broken off"}']
-        # vLLM's own word for an engine that has ended under it, if that comes before the connection's end.
-        assert [line for line in rest if line.startswith('data: {"error"')]
+            broken = True
+        assert broken
         assert server.process.wait(30) == 0
 
 

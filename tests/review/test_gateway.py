@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from tests.gateway.support import error_of, key, secret_of, write_keys
+from tests.review.support import gateway_of
 from tests.support import KEY, Server, free_port, serving
 
 TEXT = "국물이 진하고 고기도 넉넉해요"
@@ -25,10 +26,7 @@ def door(review: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     """A gateway with a key for everything and one for a model, in front of it; there is nothing else behind it."""
     keys = tmp_path_factory.mktemp("keys") / "keys.json"
     write_keys(keys, [key("models-only", models=["some/model"])])
-    nobody = f"http://127.0.0.1:{free_port()}"
-    others = {"LLM_URL": nobody, "SENTIMENT_URL": nobody, "EMBEDDING_URL": nobody, "CACHE_ENABLED": "false"}
-    env = {**others, "REVIEW_URL": review.url, "API_KEY": KEY, "API_KEYS_FILE": str(keys)}
-    with serving("gateway", port_variable="GATEWAY_PORT", env=env) as server:
+    with gateway_of(review, API_KEY=KEY, API_KEYS_FILE=str(keys)) as server:
         yield server
 
 

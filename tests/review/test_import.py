@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onecard_stack.importing import MOST_LINES, batches
+from tests.review.support import gateway_of
 from tests.review.test_service import made, total, wait_for
 from tests.support import Server, free_port, serving
 
@@ -22,9 +23,7 @@ from tests.support import Server, free_port, serving
 @pytest.fixture
 def door(empty: Server) -> Iterator[Server]:
     """A gateway in front of an empty review service."""
-    nobody = f"http://127.0.0.1:{free_port()}"
-    others = {"LLM_URL": nobody, "SENTIMENT_URL": nobody, "EMBEDDING_URL": nobody, "CACHE_ENABLED": "false"}
-    with serving("gateway", port_variable="GATEWAY_PORT", env={**others, "REVIEW_URL": empty.url}) as server:
+    with gateway_of(empty) as server:
         yield server
 
 

@@ -9,17 +9,16 @@ import pytest
 from onecard_stack import precompute
 from onecard_stack.errors import StackError
 from onecard_stack.settings import StackSettings
+from tests.review.support import gateway_of
 from tests.review.working import Process
 from tests.shared.cache.support import Redis
-from tests.support import Server, free_port, serving
+from tests.support import Server, free_port
 
 
 @pytest.fixture
 def door(service: Server) -> Iterator[Server]:
     """A gateway in front of the service."""
-    nobody = f"http://127.0.0.1:{free_port()}"
-    others = {"LLM_URL": nobody, "SENTIMENT_URL": nobody, "EMBEDDING_URL": nobody, "CACHE_ENABLED": "false"}
-    with serving("gateway", port_variable="GATEWAY_PORT", env={**others, "REVIEW_URL": service.url}) as server:
+    with gateway_of(service) as server:
         yield server
 
 
