@@ -6,11 +6,9 @@ from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import aiohttp
-from yarl import URL
-
 from gateway import deadlines
 from gateway.deadlines import Deadline
+from gateway.http1 import Answer, Fault, NoAnswer
 from gateway.pool import Lease
 from gateway.replicas import Failure
 from gateway.retries import AttemptFailed, failure_of
@@ -22,14 +20,12 @@ from onecard.cache import identity
 from onecard.errors import BadUpstream, DeadlineExceeded, OnecardError, TooBusy, Unavailable
 from onecard.timings import Timing
 
-RETURNED = ("age", "allow", "content-type", "retry-after", "x-cache")
+RETURNED = tuple((name, name.encode()) for name in ("age", "allow", "content-type", "retry-after", "x-cache"))
 """The service's headers that the client gets."""
 RETRY_AFTER_SECONDS = 2.0
 """What a client is told to wait for a service that is away: a supervisor restarts it within seconds."""
 EVENT_STREAM = "text/event-stream"
-NOTHING_ANSWERED = (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError, aiohttp.ConnectionTimeoutError)
-"""No connection, or one that ended before the first byte of an answer: most often a pooled connection to a service
-that has restarted since. Repeating is safe: what is done twice is as if it was done once."""
+_IDENTITY = identity.HEADER.encode()
 
 log = logs.logger()
 
@@ -52,17 +48,17 @@ class Reply:
     """A service's answer: its head has been read, and its body too if it does not stream, or not. Closing it gives its
     replica back."""
 
-    def __init__(self, upstream: Upstream, response: aiohttp.ClientResponse, lease: Lease, deadline: Deadline) -> None:
-        self.status = response.status
-        self.headers = {name: response.headers[name] for name in RETURNED if name in response.headers}
+    def __init__(self, upstream: Upstream, answer: Answer, lease: Lease, deadline: Deadline) -> None:
+        self.status = answer.status
+        self.headers = {name: value for name, field in RETURNED if (value := answer.header(field)) is not None}
         """Those that the client may get."""
-        self.timings = _timings(response.headers.get("server-timing", ""))
+        self.timings = _timings(answer.header(b"server-timing") or "")
         """What it says of its time, by name."""
-        told = response.headers.get(identity.HEADER)
-        self.model = upstream.pool.served.heard(lease.replica, response.status, told)
+        told = answer.header(_IDENTITY)
+        self.model = upstream.pool.served.heard(lease.replica, answer.status, told)
         """Which model has answered, if it says so; not for the client."""
         self._upstream = upstream
-        self._response = response
+        self._answer = answer
         self._lease = lease
         self._deadline = deadline
         self._body: bytes | None = None
@@ -85,11 +81,11 @@ class Reply:
         """
         if self._body is None:
             with self._blaming():
-                if self._response.content.is_eof():  # All of it has come with the head, and nothing is waited for.
-                    self._body = await self._response.read()
+                if self._answer.is_whole:  # It has come with the head, and nothing is waited for.
+                    self._body = await self._answer.read()
                 else:
                     async with self._lease.patience(self._silence()):
-                        self._body = await self._response.read()
+                        self._body = await self._answer.read()
             self._lease.ended()
         return self._body
 
@@ -99,11 +95,10 @@ class Reply:
         Raises:
             BadUpstream, DeadlineExceeded: as `read`.
         """
-        content = self._response.content
         while True:
             with self._blaming():
                 async with self._lease.patience(self._silence()):
-                    chunk = await content.readany()
+                    chunk = await self._answer.chunk()
             if not chunk:
                 self._lease.ended()
                 return
@@ -112,7 +107,7 @@ class Reply:
     def close(self) -> None:
         """Let the connection go: back to its pool after a whole answer, else closed, which cancels the work."""
         try:
-            self._response.release()
+            self._answer.close()
             self._lease.close()
         finally:
             if self._turn is not None:
@@ -126,7 +121,7 @@ class Reply:
         """What goes wrong while an answer comes in is the replica's fault, and told to the client as ours."""
         try:
             yield
-        except (aiohttp.ClientError, TimeoutError) as error:
+        except (Fault, TimeoutError) as error:
             if self._deadline.left:
                 self._lease.failed("silent" if isinstance(error, TimeoutError) else "away")
             _log_failure(error, self._upstream)
@@ -219,17 +214,14 @@ async def _attempt(call: Call, upstream: Upstream, tried: Collection[int], deadl
     if lease is None:
         raise _Failed("away", None, unavailable(upstream))
     headers = {**call.headers, **upstream.headers, **deadline.headers(), **lease.headers}
-    url = URL(lease.address + call.path, encoded=True)
     try:
         async with lease.patience(min(upstream.limits.first_byte_seconds, deadline.left)):
-            response = await upstream.http.request(
-                call.method, url, headers=headers, data=call.body, allow_redirects=False
-            )
+            answer = await upstream.connections.ask(call.method, lease.origin, call.path, headers, call.body)
     except BaseException as error:
         failed = _failed_before_answer(error, upstream, lease, deadline)
         lease.close()
         raise failed from None
-    reply = Reply(upstream, response, lease, deadline)
+    reply = Reply(upstream, answer, lease, deadline)
     if failure := failure_of(reply.status):
         lease.failed(failure)
         raise _Failed(failure, lease.replica, reply)
@@ -254,12 +246,12 @@ async def _read(reply: Reply, lease: Lease, deadline: Deadline) -> None:
 
 def _failed_before_answer(error: BaseException, upstream: Upstream, lease: Lease, deadline: Deadline) -> BaseException:
     """What an attempt without an answer comes to; `error` itself if the replica is not to blame."""
-    if isinstance(error, NOTHING_ANSWERED):
+    if isinstance(error, NoAnswer):
         failure: Failure = "away"
         outcome: OnecardError = unavailable(upstream)
     elif isinstance(error, TimeoutError):
         failure, outcome = "silent", late(upstream)
-    elif isinstance(error, aiohttp.ClientError):
+    elif isinstance(error, Fault):
         failure, outcome = "error", broken_off(upstream)
     else:
         return error

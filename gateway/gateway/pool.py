@@ -7,6 +7,7 @@ from functools import partial
 from types import TracebackType
 
 from gateway.deadlines import Deadline
+from gateway.http1 import Origin
 from gateway.metrics import UpstreamFigures
 from gateway.replicas import Failure, Reason, Replicas, Ticket, Verdict
 from gateway.retries import Budget, Retries
@@ -61,7 +62,7 @@ class Lease:
         """What the service is to be told of the trace."""
         self.replica = ticket.replica
         """Its number."""
-        self.address = pool.addresses[ticket.replica]
+        self.origin = pool.origins[ticket.replica]
         """Where it is, to go no further than the connection: neither into a log nor into an answer."""
 
     def patience(self, seconds: float) -> Patience:
@@ -111,16 +112,16 @@ class Pool:
         """Take the service's name, which is what the log calls it, and a base URL for each replica."""
         self.name = name
         self.figures = figures
-        self.addresses = tuple(addresses)
-        self.replicas = Replicas(len(self.addresses), time.monotonic)
+        self.origins = tuple(map(Origin.of, addresses))
+        self.replicas = Replicas(len(self.origins), time.monotonic)
         self.budget = Budget(time.monotonic, figures.retry)
-        self.waits: tuple[dict[asyncio.Timeout, float], ...] = tuple({} for _ in self.addresses)
+        self.waits: tuple[dict[asyncio.Timeout, float], ...] = tuple({} for _ in self.origins)
         """Time limits of those who wait for something from a replica, by replica, and since when they wait."""
-        self.suspected = tuple(asyncio.Event() for _ in self.addresses)
+        self.suspected = tuple(asyncio.Event() for _ in self.origins)
         """Set when connections to a replica fail: a check then says at once whether it is there."""
-        self.served = Served(len(self.addresses))
-        self._told: list[Reason | None] = [None for _ in self.addresses]
-        for number in range(len(self.addresses)):
+        self.served = Served(len(self.origins))
+        self._told: list[Reason | None] = [None for _ in self.origins]
+        for number in range(len(self.origins)):
             figures.show(number, partial(self.replicas.in_flight, number), partial(self._in_service, number))
 
     def lease(self, tried: Collection[int], trail: Trail) -> Lease | None:

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
-import aiohttp
 from prometheus_client import CollectorRegistry
 
+from gateway.connections import Connections
 from gateway.metrics import UpstreamMetrics
 from gateway.pool import Pool
 from gateway.settings import GatewaySettings
@@ -34,7 +34,7 @@ class Upstream:
 
     name: str
     """What errors and health call it: never its address."""
-    http: aiohttp.ClientSession
+    connections: Connections
     pool: Pool
     turns: Turns
     headers: Mapping[str, str]
@@ -46,7 +46,7 @@ class Upstream:
     async def check(self) -> Part:
         """Whether the service can work, asked just now."""
         verdicts = await asyncio.gather(
-            *(check(self.http, self.pool, number) for number in range(len(self.pool.addresses)))
+            *(check(self.connections, self.pool, number) for number in range(len(self.pool.origins)))
         )
         ready = verdicts.count("ready")
         if ready == len(verdicts):
@@ -90,15 +90,8 @@ class Upstreams:
 
 async def connect(settings: GatewaySettings, registry: CollectorRegistry, closing: AsyncExitStack) -> Upstreams:
     """The services, and tasks that watch them; `closing` ends both."""
-    http = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0),
-        # Everything else is limited where it is waited for: see `gateway.calls`.
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.upstream_connect_seconds),
-        auto_decompress=False,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        headers={"user-agent": "onecard", "accept-encoding": "identity"},
-    )
-    await closing.enter_async_context(http)
+    connections = Connections(settings.upstream_connect_seconds)
+    closing.callback(connections.close)
     limits = Limits(
         settings.upstream_first_byte_seconds, settings.upstream_read_seconds, settings.upstream_total_seconds
     )
@@ -112,8 +105,8 @@ async def connect(settings: GatewaySettings, registry: CollectorRegistry, closin
         figures = metrics.of(name)
         pool = Pool(name, addresses, figures)
         turns = Turns(settings.upstream_concurrency * len(addresses), settings.upstream_queue, figures)
-        await closing.enter_async_context(watching(pool, http))
-        return Upstream(name, http, pool, turns, headers, limits, has_models)
+        await closing.enter_async_context(watching(pool, connections))
+        return Upstream(name, connections, pool, turns, headers, limits, has_models)
 
     return Upstreams(
         llm=await upstream("llm", settings.llm_url, key),

@@ -4,11 +4,10 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 
-import aiohttp
-from yarl import URL
-
+from gateway.connections import Connections
+from gateway.http1 import Fault
 from gateway.pool import Pool
 from gateway.replicas import Verdict
 from onecard import logs
@@ -25,11 +24,11 @@ log = logs.logger()
 
 
 @asynccontextmanager
-async def watching(pool: Pool, http: aiohttp.ClientSession) -> AsyncIterator[None]:
+async def watching(pool: Pool, connections: Connections) -> AsyncIterator[None]:
     """Check every replica of `pool`, from now to the end."""
     tasks = [
-        asyncio.create_task(_watch(pool, number, http), name=f"watch-{pool.name}-{number}")
-        for number in range(len(pool.addresses))
+        asyncio.create_task(_watch(pool, number, connections), name=f"watch-{pool.name}-{number}")
+        for number in range(len(pool.origins))
     ]
     try:
         yield
@@ -39,13 +38,13 @@ async def watching(pool: Pool, http: aiohttp.ClientSession) -> AsyncIterator[Non
         await asyncio.wait(tasks)
 
 
-async def _watch(pool: Pool, number: int, http: aiohttp.ClientSession) -> None:
+async def _watch(pool: Pool, number: int, connections: Connections) -> None:
     """Ends only by being cancelled."""
     while True:
         began = time.monotonic()
         try:
             pool.suspected[number].clear()
-            verdict = await check(http, pool, number)
+            verdict = await check(connections, pool, number)
             pool.checked(number, verdict, began)
         except Exception:
             # A fault of this code must not leave a replica out for good without a word.
@@ -58,14 +57,16 @@ async def _watch(pool: Pool, number: int, http: aiohttp.ClientSession) -> None:
                 await pool.suspected[number].wait()
 
 
-async def check(http: aiohttp.ClientSession, pool: Pool, number: int) -> Verdict:
+async def check(connections: Connections, pool: Pool, number: int) -> Verdict:
     """Ask a replica whether it is ready, and hear which model it has."""
-    limit = aiohttp.ClientTimeout(total=CHECK_SECONDS)
     try:
-        async with http.get(URL(f"{pool.addresses[number]}/health/ready", encoded=True), timeout=limit) as answer:
-            pool.served.heard(number, answer.status, answer.headers.get(identity.HEADER))
-            return "ready" if answer.status == 200 else "not ready"
+        async with asyncio.timeout(CHECK_SECONDS):
+            answer = await connections.ask("GET", pool.origins[number], "/health/ready", {}, b"")
+            with closing(answer):
+                await answer.read()
     except TimeoutError:
         return "silent"
-    except aiohttp.ClientError:
+    except Fault:
         return "not ready"
+    pool.served.heard(number, answer.status, answer.header(identity.HEADER.encode()))
+    return "ready" if answer.status == 200 else "not ready"

@@ -1,11 +1,25 @@
 """Writes that leave together."""
 
 import asyncio
+import fcntl
+import sys
+import termios
 from collections.abc import Iterable
 from typing import Any
 
 MOST_HELD_BYTES = 64 * 1024
 """More is written at once: the transport then sees it, and says when its client is too slow."""
+
+
+def unread_bytes(transport: asyncio.Transport) -> int:
+    """Bytes that have been written and that the client's machine has not taken.
+
+    The system holds up to some megabytes of them, and asks for more when a third of that is gone: by what the transport
+    holds alone, who reads slowly seems not to read at all for minutes.
+    """
+    queued = bytearray(4)
+    fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, queued)
+    return transport.get_write_buffer_size() + int.from_bytes(queued, sys.byteorder)
 
 
 class CorkedTransport:

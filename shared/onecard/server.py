@@ -18,7 +18,7 @@ from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from onecard import logs
-from onecard.cork import CorkedTransport
+from onecard.cork import CorkedTransport, unread_bytes
 from onecard.errors import HeadersTooLarge, InvalidRequest, OnecardError, SlowRequest, render
 from onecard.settings import ServiceSettings
 
@@ -134,13 +134,13 @@ class GuardedProtocol(HttpToolsProtocol):
             self._send_timer = None
 
     def _expect_reading(self) -> None:
-        left = self.transport.get_write_buffer_size()
-        if left and self._send_timer is None:
+        if self.transport.get_write_buffer_size() and self._send_timer is None:
+            left = unread_bytes(self.transport)
             self._send_timer = self.loop.call_later(self._send_seconds, self._look_at_reading, left)
 
     def _look_at_reading(self, before: int) -> None:
         self._send_timer = None
-        if self.transport.get_write_buffer_size() < before:
+        if unread_bytes(self.transport) < before:
             self._expect_reading()  # It reads, if slowly.
             return
         log.info("client does not read")

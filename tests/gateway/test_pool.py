@@ -4,9 +4,8 @@ import asyncio
 import re
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, closing
 
-import aiohttp
 import orjson
 import pytest
 import structlog.testing
@@ -14,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from starlette.types import Message
 
 from gateway.calls import Call, send
+from gateway.connections import Connections
 from gateway.metrics import UpstreamMetrics
 from gateway.pool import Pool
 from gateway.relay import relay
@@ -34,9 +34,9 @@ FOUND_SECONDS = 30.0
 @pytest.fixture
 def pair() -> Iterator[tuple[Server, Server]]:
     """Two replicas; a test may kill or freeze one."""
-    with ExitStack() as closing:
+    with ExitStack() as stack:
         first, second = (
-            closing.enter_context(serving("tests.canned", port_variable="CANNED_PORT", env={})) for _ in range(2)
+            stack.enter_context(serving("tests.canned", port_variable="CANNED_PORT", env={})) for _ in range(2)
         )
         yield first, second
         for server in (first, second):
@@ -52,9 +52,10 @@ Ask = Callable[[str], Awaitable[int]]
 async def watched(*urls: str) -> AsyncIterator[tuple[Pool, Ask]]:
     """A pool of these replicas, which are being checked, and a caller of it."""
     pool = Pool("llm", urls, UpstreamMetrics(CollectorRegistry()).of("llm"))
-    async with aiohttp.ClientSession() as http, watching(pool, http):
-        upstream = Upstream("llm", http, pool, Turns(100, 100, pool.figures), {}, Limits(60, 60, 60))
-        yield pool, lambda case: ask_for(case, upstream)
+    with closing(Connections(2.0)) as connections:
+        async with watching(pool, connections):
+            upstream = Upstream("llm", connections, pool, Turns(100, 100, pool.figures), {}, Limits(60, 60, 60))
+            yield pool, lambda case: ask_for(case, upstream)
 
 
 async def ask_for(case: str, upstream: Upstream) -> int:
@@ -174,13 +175,14 @@ async def test_a_stream_whose_client_has_left_by_then_gives_its_replica_back(pai
     async def take_nothing(message: Message) -> None:
         await staying()
 
-    async with watched(pair[0].url) as (pool, _), aiohttp.ClientSession() as http:
+    async with watched(pair[0].url) as (pool, _):
         turns = Turns(1, 0, pool.figures)
-        response = await relay(scope, staying, Upstream("llm", http, pool, turns, {}, Limits(60, 60, 60)))
-        with pytest.raises(asyncio.QueueFull):
-            await turns.take("", Trail(), 0.0)
-        assert pool.replicas.in_flight(0) == 1
-        with pytest.raises(ClientGone):
-            await response(scope, left, take_nothing)
-        (await turns.take("", Trail(), 0.0)).end()
-        assert pool.replicas.in_flight(0) == 0
+        with closing(Connections(2.0)) as connections:
+            response = await relay(scope, staying, Upstream("llm", connections, pool, turns, {}, Limits(60, 60, 60)))
+            with pytest.raises(asyncio.QueueFull):
+                await turns.take("", Trail(), 0.0)
+            assert pool.replicas.in_flight(0) == 1
+            with pytest.raises(ClientGone):
+                await response(scope, left, take_nothing)
+            (await turns.take("", Trail(), 0.0)).end()
+            assert pool.replicas.in_flight(0) == 0

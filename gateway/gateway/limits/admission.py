@@ -1,8 +1,7 @@
 """May a request come in, and what is it told? Pure."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from gateway.limits.window import Window
 from onecard.errors import RateLimited
@@ -15,8 +14,7 @@ FAR_TOKENS = 1_000_000
 Outcome = Literal["admitted", "out_of_requests", "out_of_tokens"]
 
 
-@dataclass(frozen=True)
-class Quota:
+class Quota(NamedTuple):
     """How much may be used in a minute; None: as much as one likes."""
 
     requests: int | None = None
@@ -29,8 +27,7 @@ class Quota:
         return self.requests is None and self.tokens is None
 
 
-@dataclass(frozen=True)
-class Use:
+class Use(NamedTuple):
     """What one key has used, at one moment."""
 
     now_ms: int
@@ -47,8 +44,7 @@ class Use:
         return Use(now_ms, self.requests.moved(by_ms), self.tokens.moved(by_ms))
 
 
-@dataclass(frozen=True)
-class Decision:
+class Decision(NamedTuple):
     """What became of a request, and the key's use after it."""
 
     outcome: Outcome

@@ -3,7 +3,7 @@
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry
 
@@ -19,8 +19,7 @@ from onecard.cache.channel import Alarm, Channel
 _UNUSED = Use(0, Window(), Window())
 
 
-@dataclass(frozen=True)
-class Admission:
+class Admission(NamedTuple):
     """A request that may come in."""
 
     headers: dict[str, str]

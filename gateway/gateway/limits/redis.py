@@ -1,6 +1,6 @@
 """Use in Redis, where all gateways share it: decided and counted in one step, by Redis's clock."""
 
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from gateway.limits.admission import Decision, Outcome, Quota, Use
 from gateway.limits.window import MINUTE_MS, Window
@@ -48,8 +48,7 @@ return {{outcome, granted, now, requests.start, requests.current, requests.previ
 _OUTCOMES: tuple[Outcome, ...] = ("admitted", "out_of_requests", "out_of_tokens")
 
 
-@dataclass(frozen=True)
-class Taken:
+class Taken(NamedTuple):
     """What Redis says to several requests of one key."""
 
     granted: int
@@ -63,7 +62,8 @@ class Taken:
         """What became of the request at `place`, and the key's use right after it."""
         if place >= self.granted:
             return Decision(self.outcome, self.use)
-        return Decision("admitted", replace(self.use, requests=self.use.requests.plus(place + 1 - self.granted)))
+        now_ms, requests, tokens = self.use
+        return Decision("admitted", Use(now_ms, requests.plus(place + 1 - self.granted), tokens))
 
 
 def _eval(name: str, quota: Quota, requests: int, tokens: int, let_in: int) -> bytes:

@@ -27,7 +27,7 @@ is within `FAR_REQUESTS`."""
 class _Line:
     """One key's requests and tokens on their way to Redis."""
 
-    quota: Quota
+    quota: Quota = field(default_factory=Quota)
     waiting: "list[asyncio.Future[Decision | None]]" = field(default_factory=list)
     """Those who wait for the next trip."""
     let_in: int = 0
@@ -62,7 +62,7 @@ class SharedUse:
 
     async def admit(self, name: str, quota: Quota) -> Decision | None:
         """Take one request of the key `name`, or refuse it; None if Redis gives no answer."""
-        line = self._lines.setdefault(name, _Line(quota))
+        line = self._line(name)
         line.quota = quota
         if line.let_in + line.telling < MOST_UNTOLD and (use := line.far):
             line.let_in += 1
@@ -76,7 +76,7 @@ class SharedUse:
 
     def spend(self, name: str, tokens: int) -> None:
         """Count tokens of the key `name`: before any request of it that comes later; lost if Redis gives no answer."""
-        line = self._lines.setdefault(name, _Line(Quota()))
+        line = self._line(name)
         line.tokens += tokens
         if line.use is not None:
             line.use = Use(line.use.now_ms, line.use.requests, line.use.tokens.plus(tokens))
@@ -91,6 +91,12 @@ class SharedUse:
             if line.timer is not None:
                 self._set_off(name, line)
         await self._tasks.finish()
+
+    def _line(self, name: str) -> _Line:
+        line = self._lines.get(name)
+        if line is None:
+            line = self._lines[name] = _Line()
+        return line
 
     def _set_off(self, name: str, line: _Line) -> None:
         if not line.under_way:

@@ -4,13 +4,12 @@ What was used in the minute that runs counts whole; what was used in the minute 
 last 60 seconds still cover. That is two numbers a key, however much it is used.
 """
 
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 MINUTE_MS = 60_000
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(NamedTuple):
     """Use in the running minute and in the one before."""
 
     start_ms: int = 0
@@ -34,11 +33,11 @@ class Window:
 
     def plus(self, amount: int) -> "Window":
         """With so much more used."""
-        return replace(self, current=self.current + amount)
+        return Window(self.start_ms, self.current + amount, self.previous)
 
     def moved(self, by_ms: int) -> "Window":
         """The same window by another clock."""
-        return replace(self, start_ms=self.start_ms + by_ms)
+        return Window(self.start_ms + by_ms, self.current, self.previous)
 
     def wait_ms(self, now_ms: int, most: int) -> float:
         """How long until `used` is `most` or less, if nothing more is used."""

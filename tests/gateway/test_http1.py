@@ -1,0 +1,381 @@
+"""The relay's own HTTP/1.1: what real sockets say, well and badly, and which connections serve again."""
+
+import asyncio
+import socket
+import ssl
+import subprocess
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway import connections as pool
+from gateway.connections import Connections
+from gateway.http1 import MOST_HEAD_BYTES, Answer, BadAnswer, Connection, NoAnswer, Origin, request_head
+from tests.shared.cache.support import eventually
+
+BODY = b'{"a": 1}'
+ORIGIN = Origin("127.0.0.1", 8001, "127.0.0.1:8001")
+
+OK = b"HTTP/1.1 200 OK\r\nx-cache: hit\r\n"
+CHUNKED = OK + b"transfer-encoding: chunked\r\n\r\n"
+WHOLE = {
+    "length": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Cache: hit\r\n\r\nhello",
+    "chunked": CHUNKED + b"2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n",
+    "trailer": CHUNKED + b"5\r\nhello\r\n0\r\nx-cache: late\r\n\r\n",
+    "hinted": b"HTTP/1.1 103 Early Hints\r\nx-cache: no\r\n\r\n" + OK + b"content-length: 5\r\n\r\nhello",
+}
+UNTIL_THE_END = OK + b"\r\nhello"
+BROKEN = {
+    "no HTTP": b"SSH-2.0-OpenSSH_9.2\r\n",
+    "two lengths": b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
+    "length and chunks": b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    "a head without end": b"HTTP/1.1 200 OK\r\nx-padding: " + b"x" * MOST_HEAD_BYTES,
+    "another protocol": b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n",
+}
+
+
+class Line(asyncio.Transport):
+    """A transport that takes whatever is written: the connection's other end is the test."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended = False
+
+    def writelines(self, list_of_data: object) -> None: ...
+
+    def abort(self) -> None:
+        self.ended = True
+
+    def is_closing(self) -> bool:
+        return self.ended
+
+
+@asynccontextmanager
+async def saying(*answers: bytes, ends: bool = False) -> AsyncIterator[tuple[Origin, list[int]]]:
+    """A service that gives these answers, one for each request, the last again and again; and to which connection each
+    request came."""
+    asked: list[int] = []
+    count = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal count
+        count += 1
+        mine = count
+        try:
+            while await reader.readuntil(b"\r\n\r\n"):
+                await reader.readexactly(len(BODY))
+                asked.append(mine)
+                writer.write(answers[min(len(asked), len(answers)) - 1])
+                await writer.drain()
+                if ends:
+                    break
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        yield Origin("127.0.0.1", port, f"127.0.0.1:{port}"), asked
+
+
+@asynccontextmanager
+async def connected(seconds: float = 2.0) -> AsyncIterator[Connections]:
+    connections = Connections(seconds)
+    try:
+        yield connections
+    finally:
+        connections.close()
+
+
+async def ask(connections: Connections, origin: Origin) -> Answer:
+    return await connections.ask("POST", origin, "/x", {"content-type": "application/json"}, BODY)
+
+
+async def read(connections: Connections, origin: Origin) -> bytes:
+    answer = await ask(connections, origin)
+    try:
+        return await answer.read()
+    finally:
+        answer.close()
+
+
+@settings(deadline=None)
+@given(st.sampled_from(sorted(WHOLE)), st.lists(st.integers(1, 120), max_size=8))
+def test_an_answer_is_the_same_however_it_is_cut(kind: str, cuts: Sequence[int]) -> None:
+    """Byte by byte or at once."""
+
+    async def hear() -> None:
+        connection = Connection(lambda _: None, lambda _: None)
+        connection.connection_made(Line())
+        asked = asyncio.ensure_future(connection.ask(b"", b""))
+        await asyncio.sleep(0)
+        said = WHOLE[kind]
+        ends = sorted({*(cut for cut in cuts if cut < len(said)), len(said)})
+        for begin, end in zip([0, *ends], ends, strict=False):
+            connection.data_received(said[begin:end])
+            await asyncio.sleep(0)
+        answer = await asked
+        assert (answer.status, answer.header(b"x-cache"), answer.is_whole) == (200, "hit", True)
+        assert await answer.read() == b"hello"
+        answer.close()
+        assert connection.is_free
+
+    asyncio.run(hear())
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+async def test_a_connection_serves_again_after_a_whole_answer(kind: str) -> None:
+    """One connection for one request after the other, as many as there are requests at a time."""
+    async with saying(WHOLE[kind]) as (origin, asked), connected() as connections:
+        for _ in range(3):
+            assert await read(connections, origin) == b"hello"
+        assert asked == [1, 1, 1]
+        both = [await ask(connections, origin) for _ in range(2)]
+        assert [await answer.read() for answer in both] == [b"hello", b"hello"]
+
+
+async def test_an_answer_may_end_with_its_connection() -> None:
+    """One that says nothing of its length is whole when the connection ends well."""
+    async with saying(UNTIL_THE_END, ends=True) as (origin, asked), connected() as connections:
+        assert [await read(connections, origin) for _ in range(2)] == [b"hello", b"hello"]
+        assert asked == [1, 2]
+
+
+@pytest.mark.parametrize("status", [204, 304])
+async def test_an_answer_without_a_body_is_whole_at_once(status: int) -> None:
+    async with saying(b"HTTP/1.1 %d None\r\n\r\n" % status) as (origin, asked), connected() as connections:
+        assert [await read(connections, origin) for _ in range(2)] == [b"", b""]
+        assert asked == [1, 1]
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+async def test_what_is_no_answer_is_a_fault(kind: str) -> None:
+    """And its connection is not used again."""
+    async with saying(BROKEN[kind], WHOLE["length"]) as (origin, asked), connected() as connections:
+        with pytest.raises(BadAnswer):
+            await read(connections, origin)
+        assert await read(connections, origin) == b"hello"
+        assert asked == [1, 2]
+
+
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\ncontent-le"])
+async def test_a_connection_that_ends_before_an_answer_is_none(said: bytes) -> None:
+    async with saying(said, ends=True) as (origin, _), connected() as connections:
+        with pytest.raises(NoAnswer):
+            await read(connections, origin)
+
+
+@pytest.mark.parametrize("kind", ["length", "chunked"])
+async def test_an_answer_that_breaks_off_is_a_fault_and_never_a_short_answer(kind: str) -> None:
+    """What has come before is there all the same."""
+    begun = WHOLE[kind][: WHOLE[kind].rindex(b"he") + 2]
+    async with saying(begun, ends=True) as (origin, _), connected() as connections:
+        answer = await ask(connections, origin)
+        assert await answer.chunk() == b"he"
+        with pytest.raises(BadAnswer):
+            await answer.read()
+        answer.close()
+
+
+async def test_nobody_listens_or_takes_the_connection() -> None:
+    """Refused at once, or left waiting for no longer than the limit."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listening, socket.socket() as gone:
+        gone.bind(("127.0.0.1", 0))
+        port = listening.getsockname()[1]
+        filling = [socket.socket() for _ in range(4)]  # The system takes one or two that nobody accepts.
+        for each in filling:
+            each.setblocking(False)
+            each.connect_ex(("127.0.0.1", port))
+        async with connected(0.3) as connections:
+            for nobody in (gone.getsockname()[1], port):
+                with pytest.raises(NoAnswer):
+                    await read(connections, Origin("127.0.0.1", nobody, "nobody"))
+            with pytest.raises(NoAnswer):
+                await read(connections, Origin("no.such.host.invalid", 80, "nobody"))
+        for each in filling:
+            each.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        WHOLE["length"] + b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nmore",
+        WHOLE["length"].replace(b"OK\r\n", b"OK\r\nconnection: close\r\n"),
+    ],
+    ids=["an answer that nobody has asked for", "connection: close"],
+)
+async def test_some_connections_do_not_serve_again(answer: bytes) -> None:
+    """No request gets what belongs to another one."""
+    async with saying(answer, WHOLE["length"]) as (origin, asked), connected() as connections:
+        assert [await read(connections, origin) for _ in range(2)] == [b"hello", b"hello"]
+        assert asked == [1, 2]
+
+
+async def test_what_comes_on_an_idle_connection_ends_it() -> None:
+    """Also a moment after the answer."""
+    ended: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(len(BODY))
+        writer.write(WHOLE["length"])
+        await asyncio.sleep(0.05)
+        writer.write(WHOLE["length"])
+        ended.append(await reader.read())
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, connected() as connections:
+        origin = Origin("127.0.0.1", server.sockets[0].getsockname()[1], "x")
+        assert await read(connections, origin) == b"hello"
+        await eventually(lambda: ended == [b""])
+        assert await read(connections, origin) == b"hello"
+        await eventually(lambda: ended == [b"", b""])
+
+
+async def test_who_leaves_early_ends_the_connection() -> None:
+    """That is what cancels a service's work: in the middle of an answer, and before one."""
+    ended: list[int] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(len(BODY))
+        if not ended:
+            writer.write(WHOLE["length"][:-2])
+        assert await reader.read() == b""
+        ended.append(1)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, connected() as connections:
+        origin = Origin("127.0.0.1", server.sockets[0].getsockname()[1], "x")
+        (await ask(connections, origin)).close()
+        await eventually(lambda: len(ended) == 1)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await ask(connections, origin)
+        await eventually(lambda: len(ended) == 2)
+
+
+async def test_a_service_is_read_from_no_faster_than_its_answer_is() -> None:
+    """Then all of it comes, in order."""
+    size, sent = 30_000_000, 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
+        while sent < size:
+            writer.write(bytes([sent // 10_000 % 256]) * 10_000)
+            sent += 10_000
+            await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, connected() as connections:
+        answer = await ask(connections, Origin("127.0.0.1", server.sockets[0].getsockname()[1], "x"))
+        before = -1
+        while before != sent:
+            before = sent
+            await asyncio.sleep(0.2)
+        assert sent < size  # What lies between: buffers of the system.
+        body = await answer.read()
+        assert body == b"".join(bytes([number % 256]) * 10_000 for number in range(size // 10_000))
+        answer.close()
+
+
+async def test_idle_connections_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the service ends them, so that no request comes too late."""
+    monkeypatch.setattr(pool, "IDLE_SECONDS", 0.2)
+    async with saying(WHOLE["length"]) as (origin, asked), connected() as connections:
+        assert await read(connections, origin) == b"hello"
+        await eventually(lambda: not connections.open)
+        assert await read(connections, origin) == b"hello"
+        assert asked == [1, 2]
+
+
+async def test_closing_ends_what_is_under_way() -> None:
+    """Who waits for an answer hears of it."""
+    async with saying(b"") as (origin, asked), connected() as connections:
+        waiting = asyncio.ensure_future(ask(connections, origin))
+        await eventually(lambda: asked == [1])
+        connections.close()
+        with pytest.raises(NoAnswer):
+            await waiting
+        await eventually(lambda: not connections.open)
+
+
+@pytest.mark.parametrize("text", ["a\r\nb: c", "a\nb", "a\rb", "a\0b"])
+def test_nothing_that_a_request_says_begins_another_line(text: str) -> None:
+    with pytest.raises(ValueError, match="control character"):
+        request_head("POST", ORIGIN, "/x", {"x-request-id": text}, 0)
+    with pytest.raises(ValueError, match="control character"):
+        request_head("GET", ORIGIN, f"/{text}", {}, 0)
+
+
+def test_a_request_is_as_it_is_meant() -> None:
+    """A body has its length, also an empty one of a POST; bytes of a header stay the same bytes."""
+    head = request_head("POST", ORIGIN, "/x", {"tracestate": "caf\xe9"}, 0)
+    assert head.startswith(b"POST /x HTTP/1.1\r\nhost: 127.0.0.1:8001\r\n")
+    assert b"\r\ntracestate: caf\xe9\r\n" in head
+    assert head.endswith(b"\r\ncontent-length: 0\r\n\r\n")
+    assert b"content-length" not in request_head("GET", ORIGIN, "/x", {}, 0)
+
+
+@pytest.mark.parametrize(
+    ("address", "host", "port", "authority", "prefix"),
+    [
+        ("http://llm:8001", "llm", 8001, "llm:8001", ""),
+        ("http://[::1]:8001/", "::1", 8001, "[::1]:8001", ""),
+        ("http://proxy/models/llm/", "proxy", 80, "proxy", "/models/llm"),
+        ("https://llm.example", "llm.example", 443, "llm.example", ""),
+    ],
+)
+def test_an_address_leads_somewhere(address: str, host: str, port: int, authority: str, prefix: str) -> None:
+    origin = Origin.of(address)
+    assert (origin.host, origin.port, origin.authority, origin.prefix) == (host, port, authority, prefix)
+    assert (origin.tls is not None) == address.startswith("https")
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """Of localhost, by nobody in particular, and with its key."""
+    file = tmp_path / "certificate.pem"
+    made = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "1",
+    ]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    subprocess.run(
+        [*made, *names, "-keyout", str(file), "-out", str(tmp_path / "own.pem")], check=True, capture_output=True
+    )
+    file.write_bytes(file.read_bytes() + (tmp_path / "own.pem").read_bytes())
+    return file
+
+
+async def test_a_service_behind_tls_is_who_it_says_it_is(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its certificate is checked, against the system's and those that SSL_CERT_FILE names."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(WHOLE["length"])
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "localhost", 0, ssl=context) as server, connected() as connections:
+        address = f"https://localhost:{server.sockets[0].getsockname()[1]}"
+        with pytest.raises(NoAnswer):
+            await read(connections, Origin.of(address))
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert await read(connections, Origin.of(address)) == b"hello"
