@@ -1,5 +1,6 @@
 """One request to one service and back: bytes in, bytes out, nothing buffered that need not be."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -12,7 +13,7 @@ from gateway.calls import RETRY_AFTER_SECONDS, Call, Reply, send
 from gateway.keys.ring import Key
 from gateway.upstreams import Upstream
 from onecard.edge import state_of
-from onecard.errors import BadUpstream, OnecardError, error_body
+from onecard.errors import BadUpstream, OnecardError, Unavailable, error_body
 from onecard.leaving import Connected
 
 FORWARDED = frozenset(
@@ -82,7 +83,7 @@ async def relay(
 
 
 class EventStream(StreamingResponse):
-    """Chunks as they come, until the client leaves.
+    """Chunks as they come, until the client leaves, or the gateway's own time to finish is over, which it says.
 
     Starlette's own cancels through anyio, which waits for a moment at which no data has come: from a fast service there
     is none, and it would be read on and on for nobody.
@@ -90,8 +91,16 @@ class EventStream(StreamingResponse):
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with Connected(receive):
-            await self.stream_response(send)
+        with Connected(receive) as client:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            try:
+                async for chunk in self.body_iterator:
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            except asyncio.CancelledError:
+                if not client.left:
+                    await send({"type": "http.response.body", "body": error_event(_stopping())})
+                raise
+            await send({"type": "http.response.body", "body": b""})
 
 
 class _RelayedStream(EventStream):
@@ -120,6 +129,10 @@ async def _events(reply: Reply) -> AsyncIterator[bytes]:
             yield chunk
     except OnecardError as error:
         yield error_event(error)
+
+
+def _stopping() -> Unavailable:
+    return Unavailable("The gateway is stopping, and the answer is not finished. Ask again.", retry_after=15)
 
 
 def error_event(error: OnecardError) -> bytes:

@@ -28,21 +28,23 @@ class Connected:
         """Take the request's ASGI channel, after its body has been read."""
         self._receive = receive
         self._watching: asyncio.Task[None] | None = None
-        self._client_left = False
+        self.left = False
+        """The client has disconnected."""
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> "Connected":
         working = asyncio.current_task()
         assert working is not None  # noqa: S101 - an ASGI app runs in a task
         self._working = working
         self._cancelled_before = working.cancelling()
         self._timer = asyncio.get_running_loop().call_later(_UNWATCHED_SECONDS, self._watch)
+        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._timer.cancel()
         if self._watching is not None:
             self._watching.cancel()
         # Ours only if nobody else wants the task to end: the same count that asyncio.timeout keeps.
-        ours = self._client_left and isinstance(error, asyncio.CancelledError)
+        ours = self.left and isinstance(error, asyncio.CancelledError)
         if ours and self._working.uncancel() <= self._cancelled_before:
             raise ClientGone from None
 
@@ -52,7 +54,7 @@ class Connected:
     async def _disconnect(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self._client_left = True
+        self.left = True
         self._working.cancel()
 
 

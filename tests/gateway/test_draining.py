@@ -97,3 +97,15 @@ async def test_a_client_that_does_not_read_keeps_no_gateway_from_stopping() -> N
         pair.gateway.process.terminate()
         await soon(lambda: pair.gateway.process.poll() is not None)
         await soon(lambda: pair.seen(0, "running") + pair.seen(1, "running") == 0)
+
+
+async def test_a_stream_that_is_not_finished_in_time_says_so() -> None:
+    """What it has brought is whole events, and no client takes it for the end."""
+    with two_replicas(DRAIN_SECONDS="1") as pair:
+        asked = {"case": "stream", "count": 1000, "seconds": 0.1, "stream": True}
+        async with aiohttp.ClientSession() as http, http.post(pair.gateway.url + PATH, json=asked) as answer:
+            await answer.content.readany()
+            pair.gateway.process.terminate()
+            events = (await answer.read()).removesuffix(b"\n\n").split(b"\n\n")
+    assert b'"code":"unavailable"' in events[-1].replace(b" ", b"")
+    assert b"[DONE]" not in events
