@@ -135,14 +135,14 @@ class Answer:
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def put(self, chunk: bytes) -> bool:
-        """A part of the body is here; whether there is room for more."""
+        """For the connection: a part of the body is here. Whether there is room for more."""
         self._chunks.append(chunk)
         self._held_bytes += len(chunk)
         self._tell()
         return self._held_bytes <= MOST_HELD_BYTES
 
     def end(self, fault: Fault | None = None) -> None:
-        """It is whole, or broke off."""
+        """For the connection: it is whole, or broke off."""
         self.is_whole, self._fault = fault is None, fault
         self._tell()
 
@@ -174,8 +174,17 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_free(self) -> bool:
-        """It can be asked."""
-        return self._keeps and self._answer is None and self._asked is None and not self._transport.is_closing()
+        """It can be asked: the last answer has been closed, and all of its request has left. A service may answer
+        before it has read a body; the next request behind the rest of that would be taken for a part of it."""
+        waits = self._asked is not None or self._answer is not None
+        return (
+            self._keeps and not waits and not (self._transport.is_closing() or self._transport.get_write_buffer_size())
+        )
+
+    @property
+    def has_heard(self) -> bool:
+        """Something has come since it was asked last."""
+        return self._head_bytes > 0
 
     async def ask(self, head: bytes, body: bytes) -> Answer:
         """Send a request and wait for the head of its answer. Who does not wait until then ends the connection.
@@ -199,12 +208,15 @@ class Connection(asyncio.Protocol):
         if answer is not self._answer:
             return
         self._answer = None
-        if not answer.is_whole or not self._keeps:
+        if not answer.is_whole:
+            answer.end(BadAnswer("closed"))
             self.abort()
             return
         self.read_on()
         if self.is_free:
             self._on_free(self)
+        else:
+            self.abort()
 
     def read_on(self) -> None:
         """There is room for more of the body."""
@@ -221,16 +233,22 @@ class Connection(asyncio.Protocol):
         """Called by asyncio."""
         self._transport = cast("asyncio.Transport", transport)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Called by asyncio."""
-        self._keeps = False
-        if self._ends_with_connection and exc is None and self._answer is not None:
+    def eof_received(self) -> None:
+        """Called by asyncio when the service has said its last: that may be the end of an answer, and is the end of the
+        connection, even if part of a request has not left yet."""
+        if self._ends_with_connection and self._answer is not None and not self._answer.is_whole:
             self._answer.end()
-        self._fail(NoAnswer("the connection ended"), BadAnswer("the connection ended"))
+        self._fail(NoAnswer("the connection ended"))
+        self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by asyncio, after any end, also our own: what is not whole by now never will be."""
+        self._keeps = False
+        self._fail(NoAnswer("the connection was lost"))
         self._on_lost(self)
 
     def data_received(self, data: bytes) -> None:
-        """Called by asyncio."""
+        """Called by asyncio, whether anybody has asked or not."""
         if self._asked is None and (self._answer is None or self._answer.is_whole):
             self.abort()  # Nobody has asked for it.
             return
@@ -245,7 +263,7 @@ class Connection(asyncio.Protocol):
             self._break()
 
     def on_message_begin(self) -> None:
-        """Called by the parser.
+        """Called by the parser, also when another answer follows that nobody has asked for.
 
         Raises:
             BadAnswer: there has been an answer already. The parser makes an error of its own of it.
@@ -258,12 +276,12 @@ class Connection(asyncio.Protocol):
         """Called by the parser, also for what trails a chunked body, where nobody looks for headers."""
         if self._answer is not None:
             return
-        name = name.lower()
+        name, value = name.lower(), value.rstrip(b" \t")
         before = self._headers.get(name)
         self._headers[name] = value if before is None else before + b", " + value
 
     def on_headers_complete(self) -> None:
-        """Called by the parser."""
+        """Called by the parser, also for interim answers (1xx), which are passed over."""
         status = self._parser.get_status_code()
         self._is_interim = status in _INTERIM
         if self._is_interim:
@@ -275,26 +293,26 @@ class Connection(asyncio.Protocol):
             self._asked.set_result(self._answer)
 
     def on_body(self, body: bytes) -> None:
-        """Called by the parser."""
+        """Called by the parser, for all that has come even if there is no more room."""
         if self._answer is None or self._answer.put(body) or self._is_paused or self._transport.is_closing():
             return
         self._is_paused = True
         self._transport.pause_reading()
 
     def on_message_complete(self) -> None:
-        """Called by the parser."""
+        """Called by the parser, which knows by then whether the service ends the connection."""
         if self._answer is not None and not self._is_interim:
             self._keeps = self._keeps and self._parser.should_keep_alive()
             self._answer.end()
 
     def _break(self) -> None:
         """What has come is no answer."""
-        self._fail(BadAnswer("no HTTP"), BadAnswer("no HTTP"))
+        self._fail(BadAnswer("no HTTP"))
         self.abort()
 
-    def _fail(self, before: Fault, within: Fault) -> None:
-        """There is no answer, or none that is whole."""
+    def _fail(self, fault: Fault) -> None:
+        """There is no answer, or if it has begun, not the whole of it."""
         if self._asked is not None and not self._asked.done():
-            self._asked.set_exception(before)
+            self._asked.set_exception(fault)
         elif self._answer is not None and not self._answer.is_whole:
-            self._answer.end(within)
+            self._answer.end(BadAnswer(str(fault)))

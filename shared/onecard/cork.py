@@ -5,6 +5,7 @@ import fcntl
 import sys
 import termios
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 MOST_HELD_BYTES = 64 * 1024
@@ -18,7 +19,8 @@ def unread_bytes(transport: asyncio.Transport) -> int:
     holds alone, who reads slowly seems not to read at all for minutes.
     """
     queued = bytearray(4)
-    fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, queued)
+    with suppress(OSError):  # Not every system tells.
+        fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, queued)
     return transport.get_write_buffer_size() + int.from_bytes(queued, sys.byteorder)
 
 

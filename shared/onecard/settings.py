@@ -43,7 +43,10 @@ _HTTP_URL = TypeAdapter(HttpUrl)
 
 def _checked(url: str) -> str:
     """The address as it was given, once it is sure to be one: pydantic's own would put a slash at its end."""
-    _HTTP_URL.validate_python(url)
+    read = _HTTP_URL.validate_python(url)
+    more = read.username or read.password or read.query or read.fragment or read.port == 0
+    if more or not (url.isascii() and url.isprintable() and " " not in url):
+        raise ValueError("an address is written http://host:port, in ASCII, without a user, a query or spaces")
     return url
 
 

@@ -1,11 +1,19 @@
-"""Fixtures of the tests of kept and shared answers."""
+"""Fixtures of the tests of kept and shared answers, and the event loops of those of connections."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
+import uvloop
 
 from tests.gateway.answering import Scene, scene
 from tests.shared.cache.support import Redis, running_redis
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The gateway runs on uvloop, whose transports end and pause in ways of their own."""
+    both = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    return both if item.path.name == "test_http1.py" else {"asyncio": both["asyncio"]}
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,10 @@ import asyncio
 import socket
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,9 @@ class Line(asyncio.Transport):
 
     def is_closing(self) -> bool:
         return self.ended
+
+    def get_write_buffer_size(self) -> int:
+        return 0
 
 
 @asynccontextmanager
@@ -181,23 +186,67 @@ async def test_an_answer_that_breaks_off_is_a_fault_and_never_a_short_answer(kin
         answer.close()
 
 
-async def test_nobody_listens_or_takes_the_connection() -> None:
+async def test_nobody_listens_or_takes_the_connection(mute: int) -> None:
     """Refused at once, or left waiting for no longer than the limit."""
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as listening, socket.socket() as gone:
+    with socket.socket() as gone:
         gone.bind(("127.0.0.1", 0))
-        port = listening.getsockname()[1]
-        filling = [socket.socket() for _ in range(4)]  # The system takes one or two that nobody accepts.
-        for each in filling:
-            each.setblocking(False)
-            each.connect_ex(("127.0.0.1", port))
+        nowhere = [("127.0.0.1", gone.getsockname()[1]), ("127.0.0.2", mute), ("no.such.host.invalid", 80)]
         async with connected(0.3) as connections:
-            for nobody in (gone.getsockname()[1], port):
+            for host, port in nowhere:
                 with pytest.raises(NoAnswer):
-                    await read(connections, Origin("127.0.0.1", nobody, "nobody"))
+                    await read(connections, Origin(host, port, "nobody"))
+
+
+async def test_a_request_that_has_not_left_is_not_followed_by_another() -> None:
+    """The service has answered before it has read all, and would take the next one for the rest."""
+    reading = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(WHOLE["length"])
+        await reading.wait()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, connected() as connections:
+        origin = Origin("127.0.0.1", server.sockets[0].getsockname()[1], "x")
+        answer = await connections.ask("POST", origin, "/x", {}, bytes(30_000_000))
+        assert await answer.read() == b"hello"
+        answer.close()
+        assert await read(connections, origin) == b"hello"
+        await eventually(lambda: len(connections.open) == 1)
+        reading.set()
+
+
+@pytest.mark.parametrize(("method", "times"), [("GET", 2), ("POST", 1)])
+async def test_what_may_be_repeated_is_when_a_kept_connection_ends_just_then(method: str, times: int) -> None:
+    """Others are told, and decide themselves: a request may be what the service ends by."""
+    requests = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal requests
+        for number in range(2):
+            await reader.readuntil(b"\r\n\r\n")
+            requests += 1
+            if number == 0:
+                writer.write(WHOLE["length"])
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, connected() as connections:
+        origin = Origin("127.0.0.1", server.sockets[0].getsockname()[1], "x")
+
+        async def once() -> bytes:
+            answer = await connections.ask(method, origin, "/x", {}, b"")
+            body = await answer.read()
+            answer.close()
+            return body
+
+        assert await once() == b"hello"
+        if times == 2:
+            assert await once() == b"hello"
+        else:
             with pytest.raises(NoAnswer):
-                await read(connections, Origin("no.such.host.invalid", 80, "nobody"))
-        for each in filling:
-            each.close()
+                await once()
+        assert requests == 1 + times
 
 
 @pytest.mark.parametrize(
@@ -296,14 +345,20 @@ async def test_idle_connections_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_closing_ends_what_is_under_way() -> None:
-    """Who waits for an answer hears of it."""
-    async with saying(b"") as (origin, asked), connected() as connections:
+    """Who waits for an answer, or for the rest of one, hears of it: what we cut ourselves is not whole."""
+    async with saying(b"", UNTIL_THE_END) as (origin, asked), connected() as connections:
         waiting = asyncio.ensure_future(ask(connections, origin))
         await eventually(lambda: asked == [1])
+        answer = await ask(connections, origin)
         connections.close()
         with pytest.raises(NoAnswer):
             await waiting
+        assert await answer.chunk() == b"hello"
+        with pytest.raises(BadAnswer):
+            await answer.read()
         await eventually(lambda: not connections.open)
+        with pytest.raises(NoAnswer):
+            await ask(connections, origin)
 
 
 @pytest.mark.parametrize("text", ["a\r\nb: c", "a\nb", "a\rb", "a\0b"])
@@ -339,6 +394,60 @@ def test_an_address_leads_somewhere(address: str, host: str, port: int, authorit
 
 
 @pytest.fixture
+def mute() -> Iterator[int]:
+    """A port of 127.0.0.2 at which the system answers nobody any more: nobody accepts there."""
+    with ExitStack() as stack:
+        listening = stack.enter_context(socket.create_server(("127.0.0.2", 0), backlog=0))
+        for _ in range(4):
+            filling = stack.enter_context(socket.socket())
+            filling.setblocking(False)
+            filling.connect_ex(listening.getsockname())
+        yield int(listening.getsockname()[1])
+
+
+async def at_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A service that answers one request as soon as it has its head."""
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(OK + b"content-length: 5\r\nconnection: close\r\n\r\nhello")
+    await writer.drain()
+    writer.close()
+
+
+async def test_a_name_is_looked_up_once_for_all_who_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a name server that is slower than anybody waits; what it said is used while it is asked again."""
+    looked_up: list[str] = []
+
+    def look_up(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        looked_up.append(host)
+        time.sleep(0.3)
+        return [(None, None, None, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(pool, "NAME_SECONDS", 0.1)
+    async with saying(WHOLE["length"]) as (origin, _), connected(0.2) as connections:
+        named = replace(origin, host="service")
+        refused = await asyncio.gather(*(read(connections, named) for _ in range(30)), return_exceptions=True)
+        assert {type(each) for each in refused} == {NoAnswer}
+        await asyncio.sleep(0.3)
+        assert looked_up == ["service"]
+        for _ in range(3):
+            assert await asyncio.gather(*(read(connections, named) for _ in range(30))) == [b"hello"] * 30
+            await asyncio.sleep(0.15)
+
+
+async def test_an_address_that_is_mute_costs_no_request(monkeypatch: pytest.MonkeyPatch, mute: int) -> None:
+    """Where a name has several."""
+
+    def look_up(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        return [(None, None, None, "", (address, port)) for address in ("127.0.0.2", "127.0.0.1")]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    async with await asyncio.start_server(at_once, "127.0.0.1", mute), connected() as connections:
+        for _ in range(4):
+            assert await read(connections, Origin("service", mute, "service")) == b"hello"
+
+
+@pytest.fixture
 def certificate(tmp_path: Path) -> Path:
     """Of localhost, by nobody in particular, and with its key."""
     file = tmp_path / "certificate.pem"
@@ -367,13 +476,7 @@ async def test_a_service_behind_tls_is_who_it_says_it_is(certificate: Path, monk
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(WHOLE["length"])
-        await writer.drain()
-        writer.close()
-
-    async with await asyncio.start_server(serve, "localhost", 0, ssl=context) as server, connected() as connections:
+    async with await asyncio.start_server(at_once, "localhost", 0, ssl=context) as server, connected() as connections:
         address = f"https://localhost:{server.sockets[0].getsockname()[1]}"
         with pytest.raises(NoAnswer):
             await read(connections, Origin.of(address))

@@ -16,12 +16,26 @@ def test_a_service_has_one_address_or_several(monkeypatch: pytest.MonkeyPatch) -
     assert settings.embedding_url == ("http://a.example:8003", "https://b.example/embedding")
 
 
-@pytest.mark.parametrize("value", [",", "http://a.example:8001,b.example", "ftp://a.example"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        ",",
+        "http://a.example:8001,b.example",
+        "ftp://a.example",
+        "http://user:secret@a.example",
+        "http://a.example:0",
+        "http://a.example/x?y=z",
+        "http://a.example/x#y",
+        "http://a.example/x y",
+        "http://서비스:8001",
+    ],
+)
 def test_what_is_no_address_stops_the_start(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    """The line names the variable."""
+    """The line names the variable, and repeats nothing of its value."""
     monkeypatch.setenv("LLM_URL", value)
-    with pytest.raises(SystemExit, match="LLM_URL"):
+    with pytest.raises(SystemExit, match="LLM_URL") as refused:
         load(GatewaySettings)
+    assert "secret" not in str(refused.value)
 
 
 def test_a_service_may_use_its_own_time_limits_to_the_end() -> None:

@@ -14,9 +14,10 @@ from typing import Protocol
 from onecard import logs
 from onecard.cache.address import Address
 from onecard.cache.breaker import Breaker
-from onecard.cache.dial import CONNECT_SECONDS, Resolver, dial
+from onecard.cache.dial import CONNECT_SECONDS, dial
 from onecard.cache.link import ANSWER_SECONDS, Link, LinkFailure
 from onecard.cache.resp import Reply, ServerError, command
+from onecard.resolver import Resolver
 
 BEAT_SECONDS = 1.0
 """Between two looks at a Redis that is up, so that a quiet service learns of its loss, too."""
