@@ -27,7 +27,18 @@ from onecard import logs
 from onecard.errors import Unavailable
 from review_service.errors import StoreDamaged
 from review_service.index_plan import PROBES, REFINE
-from review_service.rows import KEYWORDS, LETTERS, MODEL, SHOWN, Filters, Judged, letters_of, schema, stored, table_of
+from review_service.rows import (
+    KEYWORDS,
+    LETTERS,
+    MODEL,
+    SHOWN,
+    Filters,
+    Judged,
+    asked_letters,
+    schema,
+    stored,
+    table_of,
+)
 from review_service.schemas import StoredReview
 from review_service.upgrade import fill_letters
 
@@ -225,7 +236,7 @@ class Store:
         """
 
         def search(table: AsyncTable) -> Any:
-            return table.query().nearest_to_text(letters_of(text), columns=LETTERS).select([*SHOWN, "_score"])
+            return table.query().nearest_to_text(asked_letters(text), columns=LETTERS).select([*SHOWN, "_score"])
 
         return await self._search(search, filters, limit, lambda record: record["_score"])
 

@@ -126,6 +126,13 @@ async def test_dishes_of_two_syllables_are_found(store: Store) -> None:
         assert [hit.review.review_id for hit in await store.matching(dish, EVERYTHING, 1)] == [review_id]
 
 
+async def test_words_are_looked_for_each_by_itself(store: Store) -> None:
+    """In whatever order: that one ends and the next begins as in a review finds nothing."""
+    await put(store, [0], text="보기 좋아요")
+    scores = [(await store.matching(query, EVERYTHING, 1))[0].score for query in ("보기 좋은", "좋은\n보기")]
+    assert scores[0] == pytest.approx(scores[1])
+
+
 async def test_cosines_are_those_of_a_search(store: Store) -> None:
     """Of the reviews that are named; one that is not there is left out."""
     await put(store, range(10))
