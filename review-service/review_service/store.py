@@ -107,9 +107,7 @@ class Store:
         Raises:
             StoreDamaged: it was, or cannot.
         """
-        table = await self.table()
-        if table is not None:
-            await self._run(table, lambda table: table.count_rows())
+        await self.rows()
 
     async def upgrade(self) -> None:
         """Give a table that an older version has made what this one looks for.
@@ -183,6 +181,29 @@ class Store:
         latest = dated.sort_by(_LATEST_FIRST).slice(0, most)["review_id"].to_pylist()
         found = await self.read(SHOWN, where=col("review_id").isin(latest))
         return [stored(record) for record in found.sort_by(_LATEST_FIRST).to_pylist()]
+
+    async def rows(self) -> int:
+        """How many reviews there are; told by the table's metadata, not by its rows.
+
+        Raises:
+            StoreDamaged: the table cannot be read.
+        """
+        table = await self.table()
+        return 0 if table is None else await self._run(table, lambda table: table.count_rows())
+
+    async def sample(self, rows: int, most: int) -> list[str]:
+        """The texts of at most so many of the first `rows` reviews, at even distances.
+
+        Raises:
+            StoreDamaged: the table cannot be read.
+        """
+        table = await self.table()
+        offsets = list(range(0, rows, -(-rows // most))) if rows else []
+        if table is None or not offsets:
+            return []
+        found = await self._run(table, lambda table: table.take_offsets(offsets).select(["text"]).to_arrow())
+        texts: list[str] = found["text"].to_pylist()
+        return texts
 
     async def counts(self, restaurant_id: str) -> Counts:
         """Counts of one restaurant; zeros for one that has no review."""
