@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.places import ROOT, SAMPLE_REVIEWS
+from review_service.found import Hit
 from review_service.models_client import Opinion as Judgement
 from review_service.rows import Filters, Judged, digest_of
 from review_service.sampling import Sampled
 from review_service.schemas import Review
 from review_service.search import POOL
 from review_service.settings import ReviewSettings
-from review_service.store import Hit, Store, open_store
+from review_service.store import Store, open_store
 from review_service.upkeep import tend
 from standins.corpus import Row
 from standins.searching import (

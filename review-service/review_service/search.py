@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from onecard import logs
 from onecard.batching.queue import Lane
 from onecard.errors import BadUpstream
+from review_service.found import Hit
 from review_service.fusion import fuse
 from review_service.models_client import BadAnswer, Embedded, Models
 from review_service.rows import Filters
 from review_service.sampling import Sampled
 from review_service.schemas import SearchRequest, SearchResponse, SearchResult
-from review_service.store import Hit, Store
+from review_service.store import Store
 
 POOL = 50
 """So many results at least are found by each half of a hybrid search."""

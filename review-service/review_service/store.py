@@ -11,7 +11,7 @@ does not have yet.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -26,6 +26,7 @@ from lancedb.table import AsyncTable
 from onecard import logs
 from onecard.errors import Unavailable
 from review_service.errors import StoreDamaged
+from review_service.found import Counts, Hit
 from review_service.index_plan import PROBES, REFINE
 from review_service.rows import (
     KEYWORDS,
@@ -48,30 +49,6 @@ TABLE = "reviews"
 _LATEST_FIRST = [("created_at", "descending"), ("review_id", "ascending")]
 
 log = logs.logger()
-
-
-@dataclass(frozen=True)
-class Counts:
-    """How many of a restaurant's reviews are which."""
-
-    restaurant_id: str
-    positive: int
-    negative: int
-    name: str | None = None
-
-    @property
-    def total(self) -> int:
-        """All of them."""
-        return self.positive + self.negative
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A review that was found."""
-
-    score: float
-    """Cosine or BM25, by the kind of search."""
-    review: StoredReview
 
 
 class Store:
