@@ -18,9 +18,9 @@ from bench.relevance.report import Fusion
 
 MODELS = ROOT / ".onecard" / "models"
 ENCODER = "onecard--standin-ko-sbert"
-SCALES = (80, 100, 120, 130, 140, 150, 160, 180, 200, 250, 300, 400)
+WEIGHTS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 """What `--tune` tries: see `review_service.fusion`."""
-POWERS = (1, 2, 3, 4)
+POWERS = (32, 64, 96, 128, 192, 256, 384)
 
 Sets = dict[str, tuple[list[Query], list[Found]]]
 """Name of a set of queries → queries, and what was found."""
@@ -41,17 +41,17 @@ def main(
 ) -> None:
     """Measure vector, keyword and hybrid search on the sample reviews, and write relevance.json and relevance.md.
 
-    Takes a minute. --tune writes relevance-tuning.json and .md instead: what fusion comes to with other figures.
+    Takes a minute. --tune writes relevance-tuning.json and .md instead: what fusion comes to with other figures, on the
+    tuning queries.
     """
-    sets = {"tuning": corpus.tuning()}
+    sets = corpus.tuning()
     if not tune:
         sets["held-out"] = corpus.held_out()
     asked = asyncio.run(search(models / ENCODER, sets))
     head = machine.describe("python -m bench.relevance" + (" --tune" if tune else "")) | {"lancedb": version("lancedb")}
     folder = files.folder_for(out, quick=False)
     if tune:
-        tried = [Fusion(*figures) for figures in product(SCALES, POWERS)]
-        report.write_tuning(folder, head, *asked["tuning"], tried)
+        report.write_tuning(folder, head, asked, [Fusion(*figures) for figures in product(WEIGHTS, POWERS)])
     else:
         report.write_comparison(folder, head, asked)
 

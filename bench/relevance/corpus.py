@@ -11,15 +11,26 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.places import ROOT, SAMPLE_REVIEWS
+from review_service.found import Hit
 from review_service.models_client import Opinion as Judgement
 from review_service.rows import Filters, Judged, digest_of
+from review_service.sampling import Sampled
 from review_service.schemas import Review
 from review_service.search import POOL
 from review_service.settings import ReviewSettings
-from review_service.store import Hit, Store, open_store
+from review_service.store import Store, open_store
 from review_service.upkeep import tend
 from standins.corpus import Row
-from standins.searching import HELD_OUT_DISHES, TUNING_DISHES, Answers, about_dishes, tuning_queries
+from standins.searching import (
+    CHATTY_DISH_FRAMES,
+    CHATTY_FRAMES,
+    DISH_FRAMES,
+    HELD_OUT_DISHES,
+    TUNING_DISHES,
+    Answers,
+    about_dishes,
+    tuning_queries,
+)
 
 HELD_OUT = ROOT / "data" / "heldout_queries.jsonl"
 MODEL = "stand-in"
@@ -52,6 +63,8 @@ class Found:
     """Review id → BM25, best first."""
     cosines: Mapping[str, float]
     """Of both."""
+    shares: Mapping[str, float]
+    """Of both, where a review has a word of the query: how many of all reviews have the rarest, too."""
 
 
 def rows_of(path: Path) -> Rows:
@@ -64,17 +77,21 @@ def held_out() -> list[Query]:
     return _queries(rows_of(HELD_OUT), HELD_OUT_DISHES)
 
 
-def tuning() -> list[Query]:
-    """The queries that fusion is chosen by."""
-    return _queries(tuning_queries(rows_of(HELD_OUT)), TUNING_DISHES)
+def tuning() -> dict[str, list[Query]]:
+    """The queries that everything is chosen by, in few words and in many."""
+    rows = rows_of(HELD_OUT)
+    return {
+        "tuning, terse": _queries(tuning_queries(rows), TUNING_DISHES),
+        "tuning, chatty": _queries(tuning_queries(rows, CHATTY_FRAMES), TUNING_DISHES, CHATTY_DISH_FRAMES),
+    }
 
 
-def _queries(rows: Sequence[Row], dishes: Sequence[str]) -> list[Query]:
+def _queries(rows: Sequence[Row], dishes: Sequence[str], frames: Sequence[str] = DISH_FRAMES) -> list[Query]:
     """These, and the same about dishes."""
     answers = Answers()
     return [
         Query(str(row["text"]), answers.says(row), answers.labelled(row), str(row["dish"]) if "dish" in row else None)
-        for row in (*rows, *about_dishes(rows, dishes, answers))
+        for row in (*rows, *about_dishes(rows, dishes, answers, frames))
     ]
 
 
@@ -108,14 +125,17 @@ async def filled(folder: Path, encoder: Encoder) -> AsyncIterator[Store]:
 
 
 async def found(store: Store, encoder: Encoder, queries: Sequence[Query]) -> list[Found]:
-    """What the two halves of a hybrid search find."""
+    """What the two halves of a hybrid search find, and what it tells between them by."""
     vectors = encoder.vectors([query.text for query in queries])
+    frequencies = await Sampled(store).frequencies()
     made = []
     for query, vector in zip(queries, vectors, strict=True):
-        nearest = _scores(await store.nearest(vector, MODEL, Filters(), POOL))
-        matching = _scores(await store.matching(query.text, Filters(), POOL))
-        others = await store.cosines(vector, [one for one in matching if one not in nearest])
-        made.append(Found(nearest, matching, {**nearest, **others}))
+        nearest = await store.nearest(vector, MODEL, Filters(), POOL)
+        matching = await store.matching(query.text, Filters(), POOL)
+        texts = {hit.review.review_id: hit.review.text for hit in (*nearest, *matching)}
+        cosines = _scores(nearest)
+        cosines |= await store.cosines(vector, [one for one in texts if one not in cosines])
+        made.append(Found(_scores(nearest), _scores(matching), cosines, frequencies.rarest(query.text, texts)))
     return made
 
 

@@ -1,6 +1,6 @@
 """From rankings to a `.json` and a `.md` file. Pure but for `write`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,13 +8,13 @@ from bench import files, machine
 from bench.relevance.corpus import Found, Query
 from bench.relevance.measures import MEASURES, interval, mean, measured
 from bench.tables import number, table
-from review_service.fusion import POWER, SCALE, fuse
+from review_service.fusion import POWER, WEIGHT, fuse
 
 
 class Fusion(NamedTuple):
-    """How two scores become one: see `fuse`."""
+    """How much words count beside vectors: see `fuse`."""
 
-    scale: float
+    weight: float
     power: float
 
 
@@ -24,9 +24,7 @@ Figures = Sequence[Mapping[str, float]]
 ByJudgement = Mapping[str, Mapping[str, float]]
 """Judgement → measure → a mean, or a gain."""
 
-SERVICE = Fusion(SCALE, POWER)
-MOST_LOST = 0.01
-"""To vectors, where no dish is named: a fusion that loses more is not chosen."""
+SERVICE = Fusion(WEIGHT, POWER)
 HALVES = ("vector", "keyword")
 JUDGEMENTS = {"says": "reviews that say what is asked for", "labelled": "reviews so labelled as a whole"}
 OPINIONS, ABOUT_A_DISH, ALL = "opinions", "opinions about a dish", "all"
@@ -44,7 +42,7 @@ def kinds(queries: Sequence[Query], found: Sequence[Found]) -> dict[str, Asked]:
 
 def fused(found: Found, fusion: Fusion) -> list[str]:
     """What a hybrid search finds."""
-    return [name for name, _ in fuse(found.cosines, found.keyword, fusion.scale, fusion.power)]
+    return [name for name, _ in fuse(found.cosines, found.shares, fusion.weight, fusion.power)]
 
 
 def figures(asked: Asked, rankings: Iterable[Sequence[str]], judgement: str) -> Figures:
@@ -90,11 +88,6 @@ def gain(asked: Asked, fusion: Fusion, over: ByJudgement) -> dict[str, dict[str,
     return made
 
 
-def least(gains: ByJudgement) -> float:
-    """The smallest of all gains. Of the fusions that may be chosen, the one with the largest such gain is."""
-    return min(value for by_measure in gains.values() for value in by_measure.values())
-
-
 def comparison(title: str, count: int, made: Mapping[str, Any]) -> list[str]:
     """Markdown of one kind of queries."""
     parts = [f"## {title}: {count} queries"]
@@ -112,33 +105,44 @@ def _gain(one: Mapping[str, Any]) -> str:
     return f"{one['mean']:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
-def lost(asked: Asked, fusion: Fusion) -> float:
-    """The most that hybrid search loses to vectors in a measure, by what reviews say."""
-    hybrid = mean(figures(asked, [fused(found, fusion) for _, found in asked], "says"))
-    vector = mean(figures(asked, [list(found.vector) for _, found in asked], "says"))
-    return max(vector[name] - hybrid[name] for name in MEASURES)
-
-
 class Tried(NamedTuple):
     """What a fusion comes to on the tuning queries."""
 
     fusion: Fusion
-    gains: dict[str, dict[str, dict[str, float]]]
-    """Kind of query → judgement → measure → gain over the better half."""
-    lost: float
-    """Where no dish is named."""
+    gains: dict[str, dict[str, ByJudgement]]
+    """Set → kind of query → judgement → measure → gain over the better half."""
+
+    def least(self, judgement: str, sets: Collection[str] = ()) -> float:
+        """The smallest gain: of all measures, with a dish and without, in these sets or in all.
+
+        The fusion is chosen whose smallest gain by what reviews say is the largest.
+        """
+        chosen = [self.gains[title] for title in sets or self.gains]
+        return min(min(by_kind[kind][judgement].values()) for by_kind in chosen for kind in (OPINIONS, ABOUT_A_DISH))
 
 
-def tuned(counts: Mapping[str, int], tried: Sequence[Tried]) -> list[str]:
-    """Markdown of what fusions come to: the one to choose comes first, those that may not be chosen last."""
-    measures = [(judgement, name) for judgement in JUDGEMENTS for name in MEASURES]
-    names = [f"least, {ALL}", "lost, opinions", *(f"{judgement}: {name}" for judgement, name in measures)]
-    rows = [["scale", "power", *names]]
-    for one in sorted(tried, key=lambda one: (one.lost > MOST_LOST, -least(one.gains[ALL]))):
-        each = [least(one.gains[ALL]), one.lost, *(one.gains[ALL][judgement][name] for judgement, name in measures)]
-        rows.append([*(f"{figure:g}" for figure in one.fusion), *(f"{value:+.4f}" for value in each)])
-    numbers = ", ".join(f"{count} {kind}" for kind, count in counts.items())
-    return [f"## Gains over the better half; tuning queries: {numbers}", table(rows)]
+def tuned(counts: Mapping[str, Mapping[str, int]], tried: Sequence[Tried]) -> list[str]:
+    """Markdown of what fusions come to: the one to choose comes first."""
+    columns = [(title, kind) for title in counts for kind in (OPINIONS, ABOUT_A_DISH)]
+    names = ["least", *(f"least, {title}" for title in counts), *(f"{title}, {kind}" for title, kind in columns)]
+    rows = [["weight", "power", *names, "least by labels"]]
+    for one in sorted(tried, key=lambda one: -one.least("says")):
+        leasts = [one.least("says"), *(one.least("says", [title]) for title in counts)]
+        each = [one.gains[title][kind]["says"] for title, kind in columns]
+        rows.append(
+            [
+                *(f"{figure:g}" for figure in one.fusion),
+                *(f"{value:+.4f}" for value in leasts),
+                *(" ".join(f"{gains[name]:+.3f}" for name in MEASURES) for gains in each),
+                f"{one.least('labelled'):+.4f}",
+            ]
+        )
+    numbers = "; ".join(
+        f"{title}: " + ", ".join(f"{count} {kind}" for kind, count in by_kind.items())
+        for title, by_kind in counts.items()
+    )
+    what = f"Gains over the better half by what reviews say, and the least of them: {', '.join(MEASURES)}. {numbers}."
+    return [what, table(rows)]
 
 
 def write_comparison(
@@ -155,25 +159,30 @@ def write_comparison(
 
 
 def write_tuning(
-    folder: Path, head: Mapping[str, Any], queries: Sequence[Query], found: Sequence[Found], tried: Sequence[Fusion]
+    folder: Path,
+    head: Mapping[str, Any],
+    sets: Mapping[str, tuple[Sequence[Query], Sequence[Found]]],
+    tried: Sequence[Fusion],
 ) -> None:
     """relevance-tuning.json and relevance-tuning.md: what each fusion gains over the better half."""
-    asked = kinds(queries, found)
-    over = {kind: better(each) for kind, each in asked.items()}
+    asked = {title: kinds(*one) for title, one in sets.items()}
+    over = {title: {kind: better(each) for kind, each in by_kind.items()} for title, by_kind in asked.items()}
     made = [
         Tried(
             fusion,
-            {kind: gain(each, fusion, over[kind]) for kind, each in asked.items()},
-            lost(asked[OPINIONS], fusion),
+            {
+                title: {kind: gain(each, fusion, over[title][kind]) for kind, each in by_kind.items()}
+                for title, by_kind in asked.items()
+            },
         )
         for fusion in tried
     ]
     document = {
         "machine": dict(head),
         "better": over,
-        "tried": [{**one.fusion._asdict(), "lost": one.lost, "gains": one.gains} for one in made],
+        "tried": [{**one.fusion._asdict(), "least": one.least("says"), "gains": one.gains} for one in made],
     }
-    counts = {kind: len(each) for kind, each in asked.items()}
+    counts = {title: {kind: len(each) for kind, each in by_kind.items()} for title, by_kind in asked.items()}
     _write(folder, "relevance-tuning", document, [_top(head), *tuned(counts, made)])
 
 

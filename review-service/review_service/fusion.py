@@ -5,21 +5,29 @@ from typing import TypeVar
 
 T = TypeVar("T", bound=Hashable)
 
-SCALE = 150.0
-"""The BM25 that counts as much as a cosine of 1; for a query of a few words the best is about 120."""
-POWER = 3.0
-"""Above 1, words count where they stand out, as a name does that few have. `bench.relevance --tune` shows what other
-figures come to."""
+WEIGHT = 0.5
+"""What a word that nothing else has adds to a cosine."""
+POWER = 192
+"""The larger, the rarer a word has to be. `bench.relevance --tune` shows what other figures come to."""
+
+
+def rarity(share: float, power: float = POWER) -> float:
+    """Of a word that so many of the other things have, 0 to 1: how likely it is that none of `power` of them, drawn
+    blindly, has it."""
+    return float((1 - share) ** power)
 
 
 def fuse(
-    cosines: Mapping[T, float], scores: Mapping[T, float], scale: float = SCALE, power: float = POWER
+    cosines: Mapping[T, float], shares: Mapping[T, float], weight: float = WEIGHT, power: float = POWER
 ) -> list[tuple[T, float]]:
-    """Things with their cosine plus (BM25 / scale) ** power, best first.
+    """Things with their cosine plus `weight` times the rarity of a word, best first: −1 to 1 + `weight`.
 
     Args:
         cosines: of all things.
-        scores: BM25 of those that words have found.
+        shares: of those that have a word in common with the query: how many of the others have the rarest, too.
     """
-    fused = {thing: cosine + (scores.get(thing, 0.0) / scale) ** power for thing, cosine in cosines.items()}
+    fused = {
+        thing: cosine + (weight * rarity(shares[thing], power) if thing in shares else 0.0)
+        for thing, cosine in cosines.items()
+    }
     return sorted(fused.items(), key=lambda scored: -scored[1])

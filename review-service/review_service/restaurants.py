@@ -10,9 +10,10 @@ import pyarrow.compute as pc
 
 from review_service.aspects import LABELS
 from review_service.errors import RestaurantNotFound
+from review_service.found import Counts
 from review_service.ratios import percentages
 from review_service.schemas import Aspect, Restaurant, Sentiment, Strengths
-from review_service.store import Counts, Store
+from review_service.store import Store
 from review_service.strengths import Difference, Tally, differences
 
 

@@ -104,6 +104,16 @@ def letters_of(text: str) -> str:
     return unicodedata.normalize("NFD", text)
 
 
+def asked_letters(query: str) -> str:
+    """The same of a query, for n-grams within its words alone.
+
+    An n-gram across two words says that these follow one another, and many reviews have the end of one and the
+    beginning of another. No review has a NUL, so that n-grams across one find nothing. A space before a word is found
+    where a word begins.
+    """
+    return "".join(f"\0 {letters_of(word)}" for word in query.split())
+
+
 def digest_of(review: Review) -> str:
     """The same for two reviews that are alike, field by field."""
     return hashlib.blake2b(review.model_dump_json().encode(), digest_size=16).hexdigest()

@@ -96,7 +96,9 @@ class SearchRequest(BaseModel):
 class SearchResult(BaseModel):
     """A review that was found."""
 
-    score: float = Field(description="Cosine (vector), BM25 (keyword) or a sum of both (hybrid).")
+    score: float = Field(
+        description="Cosine (vector), BM25 (keyword), or cosine and up to 0.5 for a rare word (hybrid)."
+    )
     review: StoredReview
 
 

@@ -18,6 +18,7 @@ from review_service.popularity import Traffic, open_traffic
 from review_service.queue import open_queue
 from review_service.restaurants import Restaurants
 from review_service.review_metrics import ReviewMetrics
+from review_service.sampling import Sampled
 from review_service.search import Searcher
 from review_service.settings import ReviewSettings
 from review_service.shelf import Shelf
@@ -76,7 +77,7 @@ async def open_service(settings: ReviewSettings, registry: CollectorRegistry, cl
         models=models,
         llm=llm,
         importer=Importer(store, models, settings.review_batch),
-        searcher=Searcher(store, models),
+        searcher=Searcher(store, models, Sampled(store)),
         cache=cache,
         shelf=Shelf(cache, settings.ttl_seconds("review")),
         versions=Versions(store),

@@ -11,7 +11,7 @@ does not have yet.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -26,8 +26,20 @@ from lancedb.table import AsyncTable
 from onecard import logs
 from onecard.errors import Unavailable
 from review_service.errors import StoreDamaged
+from review_service.found import Counts, Hit
 from review_service.index_plan import PROBES, REFINE
-from review_service.rows import KEYWORDS, LETTERS, MODEL, SHOWN, Filters, Judged, letters_of, schema, stored, table_of
+from review_service.rows import (
+    KEYWORDS,
+    LETTERS,
+    MODEL,
+    SHOWN,
+    Filters,
+    Judged,
+    asked_letters,
+    schema,
+    stored,
+    table_of,
+)
 from review_service.schemas import StoredReview
 from review_service.upgrade import fill_letters
 
@@ -37,30 +49,6 @@ TABLE = "reviews"
 _LATEST_FIRST = [("created_at", "descending"), ("review_id", "ascending")]
 
 log = logs.logger()
-
-
-@dataclass(frozen=True)
-class Counts:
-    """How many of a restaurant's reviews are which."""
-
-    restaurant_id: str
-    positive: int
-    negative: int
-    name: str | None = None
-
-    @property
-    def total(self) -> int:
-        """All of them."""
-        return self.positive + self.negative
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A review that was found."""
-
-    score: float
-    """Cosine or BM25, by the kind of search."""
-    review: StoredReview
 
 
 class Store:
@@ -96,9 +84,7 @@ class Store:
         Raises:
             StoreDamaged: it was, or cannot.
         """
-        table = await self.table()
-        if table is not None:
-            await self._run(table, lambda table: table.count_rows())
+        await self.rows()
 
     async def upgrade(self) -> None:
         """Give a table that an older version has made what this one looks for.
@@ -173,6 +159,29 @@ class Store:
         found = await self.read(SHOWN, where=col("review_id").isin(latest))
         return [stored(record) for record in found.sort_by(_LATEST_FIRST).to_pylist()]
 
+    async def rows(self) -> int:
+        """How many reviews there are; told by the table's metadata, not by its rows.
+
+        Raises:
+            StoreDamaged: the table cannot be read.
+        """
+        table = await self.table()
+        return 0 if table is None else await self._run(table, lambda table: table.count_rows())
+
+    async def sample(self, rows: int, most: int) -> list[str]:
+        """The texts of at most so many of the first `rows` reviews, at even distances.
+
+        Raises:
+            StoreDamaged: the table cannot be read.
+        """
+        table = await self.table()
+        offsets = list(range(0, rows, -(-rows // most))) if rows else []
+        if table is None or not offsets:
+            return []
+        found = await self._run(table, lambda table: table.take_offsets(offsets).select(["text"]).to_arrow())
+        texts: list[str] = found["text"].to_pylist()
+        return texts
+
     async def counts(self, restaurant_id: str) -> Counts:
         """Counts of one restaurant; zeros for one that has no review."""
         found = await self.read(["sentiment"], where=col("restaurant_id") == lit(restaurant_id))
@@ -225,7 +234,7 @@ class Store:
         """
 
         def search(table: AsyncTable) -> Any:
-            return table.query().nearest_to_text(letters_of(text), columns=LETTERS).select([*SHOWN, "_score"])
+            return table.query().nearest_to_text(asked_letters(text), columns=LETTERS).select([*SHOWN, "_score"])
 
         return await self._search(search, filters, limit, lambda record: record["_score"])
 

@@ -1,6 +1,7 @@
 """The relevance benchmark: its measures, its queries and its report."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from bench.relevance.corpus import HELD_OUT, Found, Query, held_out, rows_of, tu
 from bench.relevance.measures import DEPTH, MEASURES, interval, measured
 from bench.relevance.report import Fusion
 from standins.grammar import frames_of
-from standins.searching import Answers, sample_opinions
+from standins.searching import CHATTY_FRAMES, Answers, sample_opinions
 from tests.bench.test_report import HEAD
 
 RIGHT = frozenset({"a", "b"})
@@ -54,23 +55,27 @@ def test_what_reviews_say_goes_with_what_they_are_labelled() -> None:
 
 
 def test_tuning_queries_share_no_phrase_with_held_out_ones() -> None:
-    """Nor a text; there are enough of them, and each has reviews that are right."""
-    queries, kept = tuning(), held_out()
-    queries, kept = ([query for query in both if query.dish is None] for both in (queries, kept))
-    assert len(queries) > 2 * len(kept)
-    assert all(query.says and query.labelled for query in [*queries, *kept])
-    cut = {_phrase(query.text, held_out=False) for query in queries}
-    assert not cut & {_phrase(row["text"], held_out=True) for row in rows_of(HELD_OUT)}
+    """Nor a text nor a frame; there are enough of them, and each has reviews that are right."""
+    kept = [query for query in held_out() if query.dish is None]
+    frames = (frames_of(False).query, CHATTY_FRAMES)
+    assert not {*frames[0], *frames[1]} & {*frames_of(True).query}
+    asked = {_phrase(query.text, frames_of(True).query) for query in kept}
+    for made, own in zip(tuning().values(), frames, strict=True):
+        queries = [query for query in made if query.dish is None]
+        assert len(queries) > 2 * len(kept)
+        assert all(query.says and query.labelled for query in [*queries, *kept])
+        cut = {_phrase(query.text, own) for query in queries}
+        assert not cut & asked
 
 
-def _phrase(text: str, *, held_out: bool) -> str:
+def _phrase(text: str, frames: Sequence[str]) -> str:
     """What stands where the frame has subject and predicate, particles left out."""
-    for frame in frames_of(held_out).query:
+    for frame in frames:
         before, _, after = frame.partition("{adn}")
         start = before.partition("{")[0]
         if text.startswith(start) and text.endswith(after) and "{adn}" in frame:
             words = text.removeprefix(start).removesuffix(after).split()
-            return " ".join(word.rstrip("이가") for word in words)
+            return " ".join(word.rstrip("이가은는") for word in words)
     return text
 
 
@@ -78,16 +83,18 @@ def test_queries_about_dishes_are_answered_by_reviews_that_name_them() -> None:
     """By both judgements; no dish of a tuning query is in a held-out one."""
     texts = {row["review_id"]: row["text"] for row in rows_of(SAMPLE_REVIEWS)}
     dishes = []
-    for queries in (tuning(), held_out()):
+    for queries in (*tuning().values(), held_out()):
         about = [query for query in queries if query.dish is not None]
         assert len(about) > 100
         for query in about:
             assert query.dish is not None
-            assert query.text.startswith(f"{query.dish} ")
+            assert query.dish in query.text.split()
             assert query.says & query.labelled
             assert all(query.dish in texts[review_id] for review_id in query.says | query.labelled)
         dishes.append({query.dish for query in about})
-    assert not dishes[0] & dishes[1]
+    assert not (dishes[0] | dishes[1]) & dishes[2]
+    held = {row["text"] for row in rows_of(HELD_OUT)}
+    assert all(query.text.removeprefix(f"{query.dish} ") in held for query in held_out() if query.dish)
 
 
 def test_a_dish_is_named_by_a_word_of_its_own() -> None:
@@ -101,10 +108,11 @@ def test_the_report_compares_and_fusion_is_chosen_by_its_least_gain(tmp_path: Pa
     """Words that put right what vectors have wrong gain something, kind by kind; the best fusion comes first."""
     queries = [Query(str(number), RIGHT, RIGHT, "만두" if number % 2 else None) for number in range(9)]
     cosines = {**{f"x{number}": 0.9 - number / 100 for number in range(9)}, "a": 0.8, "b": 0.7}
-    found = [Found(cosines, {f"x{number}": 130.0, "b": 120.0, "a": 110.0}, cosines) for number in range(9)]
+    words = {f"x{number}": 130.0 for number in range(9)} | {"b": 120.0, "a": 110.0}
+    found = [Found(cosines, words, cosines, {"a": 0.0, "b": 0.0, "x1": 0.5})] * len(queries)
     report.write_comparison(tmp_path, HEAD, {"tuning": (queries, found)})
     made = json.loads((tmp_path / "relevance.json").read_text())["sets"]["tuning"]
     assert [made[kind]["says"]["gains"]["vector"]["nDCG@10"]["mean"] > 0 for kind in made] == [True] * 3
-    report.write_tuning(tmp_path, HEAD, queries, found, [Fusion(1e6, 3), Fusion(150, 3)])
+    report.write_tuning(tmp_path, HEAD, {"tuning": (queries, found)}, [Fusion(0.001, 192), Fusion(0.5, 192)])
     lines = (tmp_path / "relevance-tuning.md").read_text().splitlines()
-    assert [line.split(" | ")[0] for line in lines[-2:]] == ["| 150", "| 1e+06"]
+    assert [line.split(" | ")[0] for line in lines[-2:]] == ["| 0.5", "| 0.001"]

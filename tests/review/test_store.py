@@ -19,6 +19,7 @@ from review_service import upgrade
 from review_service.errors import StoreDamaged
 from review_service.models_client import Opinion
 from review_service.rows import LETTERS, Filters, Judged, digest_of
+from review_service.sampling import Sampled
 from review_service.schemas import Review
 from review_service.store import Store, open_store
 from review_service.upkeep import MOST_FILES, tend
@@ -124,6 +125,27 @@ async def test_dishes_of_two_syllables_are_found(store: Store) -> None:
         await put(store, [number], text=text)
     for dish, review_id in (("만두 맛집", "r-0"), ("난 맛집", "r-1")):
         assert [hit.review.review_id for hit in await store.matching(dish, EVERYTHING, 1)] == [review_id]
+
+
+async def test_words_are_looked_for_each_by_itself(store: Store) -> None:
+    """In whatever order: that one ends and the next begins as in a review finds nothing."""
+    await put(store, [0], text="보기 좋아요")
+    scores = [(await store.matching(query, EVERYTHING, 1))[0].score for query in ("보기 좋은", "좋은\n보기")]
+    assert scores[0] == pytest.approx(scores[1])
+
+
+async def test_a_sample_is_drawn_anew_when_there_are_many_more_reviews(store: Store) -> None:
+    """At even distances, over all of them; it is kept while hardly any come or go."""
+    sampled = Sampled(store)
+    assert (await sampled.frequencies()).rarest("주차", {1: "주차"}) == {1: 0}
+    await put(store, range(40))
+    assert [text.split()[-1] for text in await store.sample(40, 15)] == [str(number) for number in range(0, 40, 3)]
+    drawn = await sampled.frequencies()
+    assert drawn.share("주차") == 1
+    await put(store, [40, 41])
+    assert await sampled.frequencies() is drawn
+    await put(store, [42], text="조용해요")
+    assert (await sampled.frequencies()).share("주차") == 41 / 42
 
 
 async def test_cosines_are_those_of_a_search(store: Store) -> None:

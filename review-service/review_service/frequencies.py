@@ -1,0 +1,56 @@
+"""How many reviews have a word, by which a query's rare words are told from its common ones. Pure.
+
+A word is known by its beginning, since Korean puts particles and endings behind: «봉골레가» has «봉골레».
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from typing import TypeVar
+
+T = TypeVar("T", bound=Hashable)
+
+SHORTEST = 2
+"""Characters of a beginning that counts: one syllable alone begins too many words. A word of one stands for itself."""
+LONGEST = 8
+LOOKED_AT = 500
+"""So many characters of each text are counted, so that long ones do not hold up a search."""
+_WORD = re.compile(r"\w+")
+
+
+class DocumentFrequencies:
+    """In how many of some texts a word begins in this or that way."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._texts = 0
+        self._having: Counter[str] = Counter()
+        for text in texts:
+            self._texts += 1
+            self._having.update({start for word in _words(text[:LOOKED_AT]) for start in _beginnings(word, 1)})
+
+    def share(self, beginning: str) -> float:
+        """Of one text that has such a word: how many of the others do, too; 0 to 1. 0 for one that none is known to
+        have."""
+        return max(0, self._having[beginning] - 1) / max(1, self._texts - 1)
+
+    def rarest(self, query: str, texts: Mapping[T, str]) -> dict[T, float]:
+        """Of those that have a word in common with a query: the `share` of the rarest one."""
+        asked = {start for word in _words(query) for start in _beginnings(word, min(SHORTEST, len(word)))}
+        by_share = sorted((self.share(start), f" {start}") for start in asked)
+        found = {}
+        for thing, text in texts.items():
+            words = "".join(f" {word}" for word in _words(text))
+            for share, start in by_share:
+                if start in words:
+                    found[thing] = share
+                    break
+        return found
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(unicodedata.normalize("NFC", text).lower())
+
+
+def _beginnings(word: str, shortest: int) -> Iterator[str]:
+    return (word[:length] for length in range(shortest, min(len(word), LONGEST) + 1))
