@@ -263,6 +263,10 @@ class Store:
     async def _make(self, size: int, model: str) -> AsyncTable:
         try:
             table = await self._database.create_table(TABLE, schema=schema(size, model, uuid4().hex), exist_ok=True)
+        except ValueError as error:  # Another process has just made it, and it is another one by its id.
+            if made := await self.table():
+                return made
+            raise _damaged(error) from None
         except (RuntimeError, OSError) as error:
             raise _damaged(error) from None
         # With an index, words are looked for by its n-grams also in rows that it lacks; without one, by whole words.

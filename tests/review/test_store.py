@@ -127,6 +127,13 @@ async def test_dishes_of_two_syllables_are_found(store: Store) -> None:
         assert [hit.review.review_id for hit in await store.matching(dish, EVERYTHING, 1)] == [review_id]
 
 
+async def test_two_processes_may_write_the_first_batch_at_once(tmp_path: Path) -> None:
+    """One of them makes the table; both batches are in it."""
+    async with open_store(str(tmp_path)) as one, open_store(str(tmp_path)) as other:
+        await asyncio.gather(put(one, range(5)), put(other, range(5, 10)))
+        assert (await rows(one), await rows(other)) == (10, 10)
+
+
 async def test_words_are_looked_for_each_by_itself(store: Store) -> None:
     """In whatever order: that one ends and the next begins as in a review finds nothing."""
     await put(store, [0], text="보기 좋아요")
