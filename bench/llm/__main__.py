@@ -18,6 +18,8 @@ from bench.visits import Visit
 
 CLIENTS = "1,8,32"
 QUICK_CLIENTS = "1,8"
+LEAST_ANSWERS = 48
+"""In one cell of a whole run, however few its clients are: eight answers of one take less than a second."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,15 @@ class Plan:
     rounds: int
     answers: int
     """Of each client in one cell."""
+    least_answers: int
+    """Of all clients in one cell."""
     clients: list[int]
     pairs: int
     """Streams of each contender in one round."""
+
+    def answers_of(self, clients: int) -> int:
+        """Answers of each of so many clients in one cell."""
+        return max(self.answers, -(-self.least_answers // clients))
 
     def clients_of(self, name: str) -> list[int]:
         """One request at a time is what «before» is."""
@@ -56,7 +64,7 @@ def measure_all(servers: dict[str, Server], plan: Plan, results: report.Results)
             for name in rotated([each for each in servers if clients in plan.clients_of(each)], number):
                 # The same prompts for nobody: vLLM keeps the beginnings of those that it has seen.
                 seed = f"round {number} {name} {clients}"
-                figures = uvloop.run(measure.throughput(servers[name], clients, plan.answers, seed))
+                figures = uvloop.run(measure.throughput(servers[name], clients, plan.answers_of(clients), seed))
                 results.visits.append(Visit(name, str(clients), number, figures))
                 progress.step(f"round {number + 1}: {name}, {clients} clients: {figures[report.RATE]:.0f} tokens/s")
         pair = [servers[contenders.DIRECT], servers[contenders.OURS]]
@@ -81,7 +89,7 @@ def main(
     if quick:
         round_count, answers, pairs = 1, 4, 10
         clients = QUICK_CLIENTS if clients == CLIENTS else clients
-    plan = Plan(round_count, answers, numbers(clients), pairs)
+    plan = Plan(round_count, answers, 1 if quick else LEAST_ANSWERS, numbers(clients), pairs)
     folder, results = files.folder_for(out, quick=quick), report.Results()
     head = machine.describe("python -m bench.llm " + " ".join(sys.argv[1:]))
     with ends_in_order(), ExitStack() as stack:
