@@ -16,7 +16,7 @@ from review_service.models_client import Opinion as Judgement
 from review_service.rows import Filters, Judged, digest_of
 from review_service.sampling import Sampled
 from review_service.schemas import Review
-from review_service.search import POOL
+from review_service.search import POOL, joined
 from review_service.settings import ReviewSettings
 from review_service.store import Store, open_store
 from review_service.upkeep import tend
@@ -132,10 +132,9 @@ async def found(store: Store, encoder: Encoder, queries: Sequence[Query]) -> lis
     for query, vector in zip(queries, vectors, strict=True):
         nearest = await store.nearest(vector, MODEL, Filters(), POOL)
         matching = await store.matching(query.text, Filters(), POOL)
-        texts = {hit.review.review_id: hit.review.text for hit in (*nearest, *matching)}
-        cosines = _scores(nearest)
-        cosines |= await store.cosines(vector, [one for one in texts if one not in cosines])
-        made.append(Found(_scores(nearest), _scores(matching), cosines, frequencies.rarest(query.text, texts)))
+        both = await joined(store, vector, nearest, matching)
+        shares = frequencies.rarest(query.text, both.texts)
+        made.append(Found(_scores(nearest), _scores(matching), both.cosines, shares))
     return made
 
 

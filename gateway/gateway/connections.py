@@ -8,7 +8,8 @@ from functools import partial
 
 from aiohappyeyeballs import AddrInfoType, start_connection
 
-from gateway.http1 import Answer, Connection, NoAnswer, Origin, request_head
+from gateway.http1 import Answer, Connection, NoAnswer
+from gateway.origin import Origin, request_head
 from onecard.resolver import Resolver
 
 IDLE_SECONDS = 15.0
@@ -80,7 +81,7 @@ class Connections:
         try:
             async with asyncio.timeout(self._connect_seconds):
                 connection = await self._connected(origin)
-        except (OSError, TimeoutError):
+        except (OSError, TimeoutError, RuntimeError):  # The last is uvloop's word for some of the first.
             raise NoAnswer("no connection") from None
         self.open.add(connection)
         if self._is_closed:

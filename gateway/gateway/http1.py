@@ -6,11 +6,8 @@ it. A relay needs little of an HTTP client, and pays for the rest with every req
 """
 
 import asyncio
-import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import cast
-from urllib.parse import urlsplit
 
 import httptools
 
@@ -18,6 +15,8 @@ MOST_HELD_BYTES = 128 * 1024
 """Of a body that nobody has read yet: the service is not read from while more is there."""
 MOST_HEAD_BYTES = 64 * 1024
 """A longer head is no answer."""
+MOST_UNTOLD_BYTES = 64 * 1024
+"""Over TLS a connection does not serve again after a longer request: part of it may not have left yet."""
 _INTERIM = range(100, 200)
 _WITHOUT_BODY = (204, 304)
 
@@ -33,48 +32,6 @@ class NoAnswer(Fault):
 
 class BadAnswer(Fault):
     """What came is not HTTP, or broke off."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a replica listens."""
-
-    host: str
-    port: int
-    authority: str
-    """What its requests' `host` says."""
-    prefix: str = ""
-    """What its paths begin with, without a slash at the end."""
-    tls: ssl.SSLContext | None = None
-
-    @classmethod
-    def of(cls, address: str) -> "Origin":
-        """That of a base URL, `http` or `https`."""
-        url = urlsplit(address)
-        tls = ssl.create_default_context() if url.scheme == "https" else None
-        authority = url.netloc.rpartition("@")[2]
-        return cls(url.hostname or "", url.port or (443 if tls else 80), authority, url.path.rstrip("/"), tls)
-
-
-def request_head(method: str, origin: Origin, path: str, headers: Mapping[str, str], body_bytes: int) -> bytes:
-    """A request up to its body.
-
-    Raises:
-        ValueError: a line break or a null is in a header or in the path: it would begin something else.
-    """
-    lines = [
-        f"{method} {origin.prefix}{path} HTTP/1.1",
-        f"host: {origin.authority}",
-        "user-agent: onecard",
-        "accept-encoding: identity",
-        *(f"{name}: {value}" for name, value in headers.items()),
-    ]
-    if body_bytes or method == "POST":
-        lines.append(f"content-length: {body_bytes}")
-    head = "\r\n".join(lines)
-    if not head.count("\r") == head.count("\n") == len(lines) - 1 or "\0" in head:
-        raise ValueError("a header or the path holds a control character")
-    return head.encode("latin-1") + b"\r\n\r\n"
 
 
 class Answer:
@@ -159,6 +116,7 @@ class Connection(asyncio.Protocol):
         self._on_free = on_free
         self._on_lost = on_lost
         self._transport: asyncio.Transport
+        self._is_tls = False
         self._parser = httptools.HttpResponseParser(self)
         self._asked: asyncio.Future[Answer] | None = None
         self._answer: Answer | None = None
@@ -194,6 +152,8 @@ class Connection(asyncio.Protocol):
         """
         self._asked = asyncio.get_running_loop().create_future()
         self._head_bytes = 0
+        # What TLS holds back nobody is told.
+        self._keeps = self._keeps and not (self._is_tls and len(body) > MOST_UNTOLD_BYTES)
         self._transport.writelines((head, body))
         try:
             return await self._asked
@@ -232,6 +192,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by asyncio."""
         self._transport = cast("asyncio.Transport", transport)
+        self._is_tls = transport.get_extra_info("ssl_object") is not None
 
     def eof_received(self) -> None:
         """Called by asyncio when the service has said its last: that may be the end of an answer, and is the end of the

@@ -7,8 +7,8 @@ from functools import partial
 from types import TracebackType
 
 from gateway.deadlines import Deadline
-from gateway.http1 import Origin
 from gateway.metrics import UpstreamFigures
+from gateway.origin import Origin
 from gateway.replicas import Failure, Reason, Replicas, Ticket, Verdict
 from gateway.retries import Budget, Retries
 from gateway.trail import Outcome, Trail

@@ -132,7 +132,7 @@ async def _events(reply: Reply) -> AsyncIterator[bytes]:
 
 
 def _stopping() -> Unavailable:
-    return Unavailable("The gateway is stopping, and the answer is not finished. Ask again.", retry_after=15)
+    return Unavailable("The gateway is stopping, and the answer is not finished. Ask again.")
 
 
 def error_event(error: OnecardError) -> bytes:

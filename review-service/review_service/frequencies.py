@@ -22,29 +22,33 @@ _WORD = re.compile(r"\w+")
 class DocumentFrequencies:
     """In how many of some texts a word begins in this or that way."""
 
-    def __init__(self, texts: Iterable[str]) -> None:
+    def __init__(self, texts: Iterable[str], rows: int | None = None) -> None:
+        """Count the words of texts, which are a sample of so many `rows`; of themselves alone by default."""
         self._texts = 0
         self._having: Counter[str] = Counter()
         for text in texts:
             self._texts += 1
             self._having.update({start for word in _words(text[:LOOKED_AT]) for start in _beginnings(word, 1)})
+        self._itself = 1 if rows is None or rows <= self._texts else 0
+        """A text that is looked at is hardly ever one of a small sample."""
 
     def share(self, beginning: str) -> float:
         """Of one text that has such a word: how many of the others do, too; 0 to 1. 0 for one that none is known to
         have."""
-        return max(0, self._having[beginning] - 1) / max(1, self._texts - 1)
+        return max(0, self._having[beginning] - self._itself) / max(1, self._texts - self._itself)
 
     def rarest(self, query: str, texts: Mapping[T, str]) -> dict[T, float]:
-        """Of those that have a word in common with a query: the `share` of the rarest one."""
+        """Of those that have a word in common with a query: the `share` of the rarest one. What is not counted in texts
+        is not looked at either."""
         asked = {start for word in _words(query) for start in _beginnings(word, min(SHORTEST, len(word)))}
-        by_share = sorted((self.share(start), f" {start}") for start in asked)
+        shares = {start: self.share(start) for start in asked}
+        heads = {start[:SHORTEST] for start in asked}
         found = {}
         for thing, text in texts.items():
-            words = "".join(f" {word}" for word in _words(text))
-            for share, start in by_share:
-                if start in words:
-                    found[thing] = share
-                    break
+            near = (word for word in _words(text[:LOOKED_AT]) if word[:SHORTEST] in heads or word[:1] in heads)
+            common = [shares[start] for word in near for start in _beginnings(word, 1) if start in shares]
+            if common:
+                found[thing] = min(common)
         return found
 
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from review_service.aspects import LABELS
+from review_service.counting import Counts, counts_of, counts_of_all
 from review_service.errors import RestaurantNotFound
-from review_service.found import Counts
 from review_service.ratios import percentages
 from review_service.schemas import Aspect, Restaurant, Sentiment, Strengths
 from review_service.store import Store
@@ -30,7 +30,7 @@ class Restaurants:
             RestaurantNotFound: it has no review.
             StoreDamaged: the table cannot be read.
         """
-        counts = await self.store.counts(restaurant_id)
+        counts = await counts_of(self.store, restaurant_id)
         if not counts.total:
             raise not_found()
         return Sentiment.model_validate(_shares(counts))
@@ -41,7 +41,7 @@ class Restaurants:
         Raises:
             StoreDamaged: the table cannot be read.
         """
-        found = await self.store.restaurants()
+        found = await counts_of_all(self.store)
         places = {restaurant_id: place for place, restaurant_id in enumerate(first)}
         found.sort(key=lambda counts: places.get(counts.restaurant_id, len(places)))
         return [Restaurant(**_shares(counts), restaurant_name=counts.name) for counts in found[:limit]]

@@ -109,7 +109,7 @@ def asked_letters(query: str) -> str:
 
     An n-gram across two words says that these follow one another, and many reviews have the end of one and the
     beginning of another. No review has a NUL, so that n-grams across one find nothing. A space before a word is found
-    where a word begins.
+    where a word follows another.
     """
     return "".join(f"\0 {letters_of(word)}" for word in query.split())
 

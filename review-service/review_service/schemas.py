@@ -88,7 +88,9 @@ class SearchRequest(BaseModel):
     restaurant_id: Id | None = None
     sentiment: Label | None = None
     min_rating: float | None = Field(default=None, ge=1, le=5, strict=True, description="Fewest stars.")
-    min_score: float | None = Field(default=None, strict=True, description="Lowest score of a result.")
+    min_score: float | None = Field(
+        default=None, strict=True, description="Lowest score of a result, on its mode's scale."
+    )
     since: Moment | None = Field(default=None, description="Not written before.")
     until: Moment | None = Field(default=None, description="Written before.")
 

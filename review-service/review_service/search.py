@@ -1,7 +1,11 @@
 """Search: a query's words, its meaning, or both."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 
 from onecard import logs
 from onecard.batching.queue import Lane
@@ -11,13 +15,39 @@ from review_service.fusion import fuse
 from review_service.models_client import BadAnswer, Embedded, Models
 from review_service.rows import Filters
 from review_service.sampling import Sampled
-from review_service.schemas import SearchRequest, SearchResponse, SearchResult
+from review_service.schemas import SearchRequest, SearchResponse, SearchResult, StoredReview
 from review_service.store import Store
 
 POOL = 50
 """So many results at least are found by each half of a hybrid search."""
 
 log = logs.logger()
+
+
+@dataclass(frozen=True)
+class Both:
+    """What the two halves of a hybrid search have found together."""
+
+    reviews: dict[str, StoredReview]
+    """By id."""
+    cosines: dict[str, float]
+    """Of all that are still there, by id."""
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """Of all, by id."""
+        return {review_id: review.text for review_id, review in self.reviews.items()}
+
+
+async def joined(store: Store, vector: npt.NDArray[np.float32], meaning: Sequence[Hit], words: Sequence[Hit]) -> Both:
+    """The two halves; what only words have found is read once more, for its cosine with the query's `vector`.
+
+    Raises:
+        StoreDamaged: the table cannot be read.
+    """
+    reviews = {hit.review.review_id: hit.review for hit in (*meaning, *words)}
+    cosines = {hit.review.review_id: hit.score for hit in meaning}
+    return Both(reviews, cosines | await store.cosines(vector, [one for one in reviews if one not in cosines]))
 
 
 @dataclass(frozen=True)
@@ -56,14 +86,10 @@ class Searcher:
             self.store.matching(request.query, filters, most),
             self.sampled.frequencies(),
         )
-        vector = embedded.vectors[0]
-        meaning = await self.store.nearest(vector, embedded.model, filters, most)
-        by_id = {hit.review.review_id: hit.review for hit in (*meaning, *words)}
-        cosines = {hit.review.review_id: hit.score for hit in meaning}
-        cosines |= await self.store.cosines(vector, [one for one in by_id if one not in cosines])
-        texts = {review_id: review.text for review_id, review in by_id.items()}
-        fused = fuse(cosines, frequencies.rarest(request.query, texts))
-        return [Hit(score, by_id[review_id]) for review_id, score in fused[: request.top_k]]
+        meaning = await self.store.nearest(embedded.vectors[0], embedded.model, filters, most)
+        both = await joined(self.store, embedded.vectors[0], meaning, words)
+        fused = fuse(both.cosines, frequencies.rarest(request.query, both.texts))
+        return [Hit(score, both.reviews[review_id]) for review_id, score in fused[: request.top_k]]
 
     async def _embed(self, query: str, lane: Lane) -> Embedded:
         try:

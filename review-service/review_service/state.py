@@ -71,13 +71,15 @@ async def open_service(settings: ReviewSettings, registry: CollectorRegistry, cl
     half_life = settings.popularity_half_life_seconds
     traffic = await closing.enter_async_context(open_traffic(settings.redis_address(), half_life, registry, alarm))
     restaurants = Restaurants(store)
+    sampled = Sampled(store)
+    closing.push_async_callback(sampled.close)
     return ReviewService(
         settings=settings,
         store=store,
         models=models,
         llm=llm,
         importer=Importer(store, models, settings.review_batch),
-        searcher=Searcher(store, models, Sampled(store)),
+        searcher=Searcher(store, models, sampled),
         cache=cache,
         shelf=Shelf(cache, settings.ttl_seconds("review")),
         versions=Versions(store),

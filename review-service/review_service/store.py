@@ -5,13 +5,12 @@ Indexes only make reading quicker: without one, LanceDB reads the rows themselve
 does not have yet.
 
     async with open_store(settings.review_store) as store:
-        await store.counts("rest-01")
+        await store.digests(["rev-0001"])
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -26,7 +25,7 @@ from lancedb.table import AsyncTable
 from onecard import logs
 from onecard.errors import Unavailable
 from review_service.errors import StoreDamaged
-from review_service.found import Counts, Hit
+from review_service.found import Hit
 from review_service.index_plan import PROBES, REFINE
 from review_service.rows import (
     KEYWORDS,
@@ -109,7 +108,8 @@ class Store:
             StoreDamaged: the table cannot be read, made or written.
         """
         async with self._writing:
-            table = await self.table() or await self._make(vectors.shape[1], model)
+            known = await self.table()
+            table = known or await self._make(vectors.shape[1], model)
             columns = await self._columns(table, model)
 
             async def write(table: AsyncTable) -> None:
@@ -117,6 +117,10 @@ class Store:
                 await merge.execute(table_of(judged, vectors, columns))
 
             await self._run(table, write)
+            # Of several processes that make the table at once, the last one's may replace another's.
+            while known is None and (now := await self._columns(table, model)).metadata != columns.metadata:
+                columns = now
+                await self._run(table, write)
         self.changed.set()
 
     async def delete(self, review_id: str) -> bool:
@@ -175,31 +179,13 @@ class Store:
             StoreDamaged: the table cannot be read.
         """
         table = await self.table()
-        offsets = list(range(0, rows, -(-rows // most))) if rows else []
-        if table is None or not offsets:
+        taken = min(rows, most)
+        if table is None or not taken:
             return []
+        offsets = [place * rows // taken for place in range(taken)]
         found = await self._run(table, lambda table: table.take_offsets(offsets).select(["text"]).to_arrow())
         texts: list[str] = found["text"].to_pylist()
         return texts
-
-    async def counts(self, restaurant_id: str) -> Counts:
-        """Counts of one restaurant; zeros for one that has no review."""
-        found = await self.read(["sentiment"], where=col("restaurant_id") == lit(restaurant_id))
-        labels = found["sentiment"].to_pylist()
-        return Counts(restaurant_id, labels.count("positive"), labels.count("negative"))
-
-    async def restaurants(self) -> list[Counts]:
-        """Counts of every restaurant, most reviews first."""
-        found = await self.read(["restaurant_id", "restaurant_name", "sentiment"])
-        groups = found.group_by(["restaurant_id", "sentiment"]).aggregate(
-            [("sentiment", "count"), ("restaurant_name", "max")]
-        )
-        by_id: dict[str, Counts] = {}
-        for group in groups.to_pylist():
-            known = by_id.get(group["restaurant_id"], Counts(group["restaurant_id"], 0, 0))
-            name = group["restaurant_name_max"] or known.name
-            by_id[known.restaurant_id] = replace(known, name=name, **{group["sentiment"]: group["sentiment_count"]})
-        return sorted(by_id.values(), key=lambda counts: (-counts.total, counts.restaurant_id))
 
     async def nearest(self, vector: npt.NDArray[np.float32], model: str, filters: Filters, limit: int) -> list[Hit]:
         """The reviews of largest cosine with a vector.
@@ -263,11 +249,9 @@ class Store:
     async def _make(self, size: int, model: str) -> AsyncTable:
         try:
             table = await self._database.create_table(TABLE, schema=schema(size, model, uuid4().hex), exist_ok=True)
-        except ValueError as error:  # Another process has just made it, and it is another one by its id.
-            if made := await self.table():
+        except (ValueError, RuntimeError, OSError) as error:
+            if made := await self.table():  # Another process has just made it.
                 return made
-            raise _damaged(error) from None
-        except (RuntimeError, OSError) as error:
             raise _damaged(error) from None
         # With an index, words are looked for by its n-grams also in rows that it lacks; without one, by whole words.
         with suppress(RuntimeError, OSError):  # Another process is ahead; whoever keeps the indexes makes it, too.

@@ -19,7 +19,7 @@ def unread_bytes(transport: asyncio.Transport) -> int:
     holds alone, who reads slowly seems not to read at all for minutes.
     """
     queued = bytearray(4)
-    with suppress(OSError):  # Not every system tells.
+    with suppress(OSError, ValueError):  # Not every system tells, and none of what is closed.
         fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, queued)
     return transport.get_write_buffer_size() + int.from_bytes(queued, sys.byteorder)
 

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -45,7 +46,9 @@ def _checked(url: str) -> str:
     """The address as it was given, once it is sure to be one: pydantic's own would put a slash at its end."""
     read = _HTTP_URL.validate_python(url)
     more = read.username or read.password or read.query or read.fragment or read.port == 0
-    if more or not (url.isascii() and url.isprintable() and " " not in url):
+    # pydantic reads addresses as browsers do, and mends them; who connects does not.
+    plain = url.isascii() and url.isprintable() and not set(url) & set(" \\") and urlsplit(url).hostname
+    if more or not plain or "%" in urlsplit(url).netloc:
         raise ValueError("an address is written http://host:port, in ASCII, without a user, a query or spaces")
     return url
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from gateway import connections as pool
 from gateway.connections import Connections
-from gateway.http1 import MOST_HEAD_BYTES, Answer, BadAnswer, Connection, NoAnswer, Origin, request_head
+from gateway.http1 import MOST_HEAD_BYTES, Answer, BadAnswer, Connection, NoAnswer
+from gateway.origin import Origin, request_head
 from tests.shared.cache.support import eventually
 
 BODY = b'{"a": 1}'

@@ -28,6 +28,12 @@ def test_a_service_has_one_address_or_several(monkeypatch: pytest.MonkeyPatch) -
         "http://a.example/x#y",
         "http://a.example/x y",
         "http://서비스:8001",
+        "http:/a.example:8001",
+        "http:a.example",
+        "http:///a.example",
+        "http:\\\\a.example",
+        "http://a.example\\x",
+        "http://a%2eexample:8001",
     ],
 )
 def test_what_is_no_address_stops_the_start(monkeypatch: pytest.MonkeyPatch, value: str) -> None:

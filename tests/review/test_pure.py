@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from review_service.aspects import aspects_in
-from review_service.frequencies import DocumentFrequencies
+from review_service.frequencies import LOOKED_AT, DocumentFrequencies
 from review_service.fusion import WEIGHT, fuse, rarity
 from review_service.ingest import batches, parse_items, parse_lines
 from review_service.prompts import READ, BadSummary, checked, chosen, request
@@ -141,6 +141,18 @@ def test_a_word_is_known_by_its_beginning() -> None:
     assert known.rarest(unicodedata.normalize("NFD", "PIZZA"), texts) == {4: 0.0}
     assert known.rarest("골레", texts) == known.rarest("양념", texts) == known.rarest("?!", texts) == {}
     assert known.rarest("양", texts) == {4: 0.0}
+
+
+def test_what_is_not_counted_is_not_looked_at() -> None:
+    """A word behind what is counted of a long text would be taken for the rarest of all."""
+    long = ["가 " * LOOKED_AT + "봉골레"] * 50
+    assert DocumentFrequencies(long).rarest("봉골레", dict(enumerate(long))) == {}
+
+
+def test_a_small_sample_tells_of_the_others_without_the_one() -> None:
+    """What is looked at is hardly ever in it."""
+    assert DocumentFrequencies(REVIEWS).share("봉골레") == 1 / 4
+    assert DocumentFrequencies(REVIEWS, rows=1000).share("봉골레") == 2 / 5
 
 
 @given(st.lists(st.text("가나다 .")), st.text("가나다 ."))

@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from lancedb.index import FTS
 
 from onecard.errors import Unavailable
 from review_service import upgrade
+from review_service.counting import counts_of, counts_of_all
 from review_service.errors import StoreDamaged
 from review_service.models_client import Opinion
 from review_service.rows import LETTERS, Filters, Judged, digest_of
@@ -73,8 +75,8 @@ async def test_an_empty_store_answers(store: Store) -> None:
     """No table is no error: nothing is found, counted or deleted."""
     assert await store.nearest(vectors(1)[0], MODEL, EVERYTHING, 5) == []
     assert await store.matching("주차", EVERYTHING, 5) == []
-    assert (await store.counts("a")).total == 0
-    assert await store.restaurants() == []
+    assert (await counts_of(store, "a")).total == 0
+    assert await counts_of_all(store) == []
     assert not await store.delete("r-1")
     await tend(store, 1000)
 
@@ -84,7 +86,7 @@ async def test_what_is_stored_twice_is_there_once(store: Store) -> None:
     await put(store, range(10))
     await put(store, range(10), restaurant_id="b")
     assert await rows(store) == 10
-    assert ((await store.counts("a")).total, (await store.counts("b")).total) == (0, 10)
+    assert ((await counts_of(store, "a")).total, (await counts_of(store, "b")).total) == (0, 10)
 
 
 async def test_a_read_sees_the_write_before_it(store: Store, folder: Path) -> None:
@@ -127,11 +129,14 @@ async def test_dishes_of_two_syllables_are_found(store: Store) -> None:
         assert [hit.review.review_id for hit in await store.matching(dish, EVERYTHING, 1)] == [review_id]
 
 
-async def test_two_processes_may_write_the_first_batch_at_once(tmp_path: Path) -> None:
-    """One of them makes the table; both batches are in it."""
-    async with open_store(str(tmp_path)) as one, open_store(str(tmp_path)) as other:
-        await asyncio.gather(put(one, range(5)), put(other, range(5, 10)))
-        assert (await rows(one), await rows(other)) == (10, 10)
+async def test_several_processes_may_write_the_first_batch_at_once(tmp_path: Path) -> None:
+    """One of them makes the table; all batches are in it."""
+    for attempt in range(10):
+        async with AsyncExitStack() as closing:
+            folder = str(tmp_path / str(attempt))
+            stores = [await closing.enter_async_context(open_store(folder)) for _ in range(4)]
+            await asyncio.gather(*(put(each, range(5 * place, 5 * place + 5)) for place, each in enumerate(stores)))
+            assert [await rows(each) for each in stores] == [20] * 4
 
 
 async def test_words_are_looked_for_each_by_itself(store: Store) -> None:
@@ -146,13 +151,40 @@ async def test_a_sample_is_drawn_anew_when_there_are_many_more_reviews(store: St
     sampled = Sampled(store)
     assert (await sampled.frequencies()).rarest("주차", {1: "주차"}) == {1: 0}
     await put(store, range(40))
-    assert [text.split()[-1] for text in await store.sample(40, 15)] == [str(number) for number in range(0, 40, 3)]
+    assert [text.split()[-1] for text in await store.sample(40, 15)] == [str(place * 40 // 15) for place in range(15)]
     drawn = await sampled.frequencies()
     assert drawn.share("주차") == 1
     await put(store, [40, 41])
     assert await sampled.frequencies() is drawn
     await put(store, [42], text="조용해요")
-    assert (await sampled.frequencies()).share("주차") == 41 / 42
+    assert await sampled.frequencies() is drawn  # Nobody waits for the new one.
+    for _ in range(500):
+        if (now := await sampled.frequencies()) is not drawn:
+            break
+        await asyncio.sleep(0.01)
+    assert now.share("주차") == 41 / 42
+    await sampled.close()
+
+
+async def test_an_older_sample_is_used_while_there_can_be_no_newer(store: Store) -> None:
+    """Searches go on, and each time that they do a new one is tried."""
+    await put(store, range(40))
+    sampled = Sampled(store)
+    drawn = await sampled.frequencies()
+    await put(store, range(40, 80))
+
+    async def fail(rows: int, most: int) -> list[str]:
+        tried.append(rows)
+        raise StoreDamaged("away")
+
+    tried: list[int] = []
+    store.sample = fail  # type: ignore[method-assign]
+    while len(tried) < 3:
+        assert await sampled.frequencies() is drawn
+        await asyncio.sleep(0.01)
+    await sampled.close()
+    with pytest.raises(StoreDamaged):
+        await Sampled(store).frequencies()
 
 
 async def test_cosines_are_those_of_a_search(store: Store) -> None:
@@ -190,11 +222,11 @@ async def test_counts_equal_a_recount(store: Store) -> None:
     """Of each restaurant, and in the list of all."""
     await put(store, range(0, 7), restaurant_name="하나")
     await put(store, range(7, 10), restaurant_id="b")
-    assert [(c.restaurant_id, c.name, c.positive, c.negative) for c in await store.restaurants()] == [
+    assert [(c.restaurant_id, c.name, c.positive, c.negative) for c in await counts_of_all(store)] == [
         ("a", "하나", 4, 3),
         ("b", None, 1, 2),
     ]
-    counts = await store.counts("a")
+    counts = await counts_of(store, "a")
     assert (counts.positive, counts.negative) == (4, 3)
 
 
@@ -247,7 +279,7 @@ async def test_a_damaged_table_is_told_and_left_alone(folder: Path, lost: str) -
     before = files(folder)
     with pytest.raises(StoreDamaged) as told:
         async with open_store(str(folder)) as store:
-            await store.counts("a")
+            await counts_of(store, "a")
     assert "/" not in str(told.value.detail)
     assert set(before) <= set(files(folder))
 
@@ -257,7 +289,7 @@ async def test_a_folder_that_goes_away_is_told(store: Store, folder: Path) -> No
     await put(store, range(3))
     await tend(store, 1000)
     shutil.rmtree(folder)
-    for asked in (store.check(), store.counts("a"), put(store, [9])):
+    for asked in (store.check(), counts_of(store, "a"), put(store, [9])):
         with pytest.raises(StoreDamaged):
             await asked
 
