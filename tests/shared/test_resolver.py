@@ -57,7 +57,7 @@ async def test_without_keeping_each_call_looks_up(names: Names) -> None:
 async def test_a_failing_look_up_is_an_os_error_and_the_next_one_may_work(names: Names, fault: Exception) -> None:
     good, names.found = names.found, fault
     looking = Resolver("service", 80, 10.0)
-    with pytest.raises(OSError, match="away|no look-up"):
+    with pytest.raises(OSError, match=r"away|no look-up"):
         await looking.addresses()
     names.found = good
     assert await looking.addresses() == good
