@@ -2,7 +2,7 @@
 
 For faults that cannot be produced from outside. The file that FAULT_FILE names says which: empty for none,
 `out-of-memory N` for every batch of more than N tokens, `hang` for a device that never answers, `hold` for one that
-answers when the file says something else.
+answers when the file says something else, and that makes a file beside it, `.held`, when it has something to compute.
 """
 
 import os
@@ -34,6 +34,7 @@ class FaultyEncoder(SentenceEncoder):
 
     def _before(self, _: torch.nn.Module, __: Any, kwargs: dict[str, torch.Tensor]) -> None:
         while self._fault.read_text() == "hold":
+            self._fault.with_suffix(".held").touch()
             time.sleep(0.005)
         fault, _, tokens = self._fault.read_text().partition(" ")
         if fault == "hang":

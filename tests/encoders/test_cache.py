@@ -181,8 +181,10 @@ def test_what_was_answered_is_answered_under_overload(gated: Server, hold: Path)
     hold.write_text("hold")
     try:
         with ThreadPoolExecutor(2) as pool:
+            held = hold.with_suffix(".held")
+            held.unlink(missing_ok=True)
             runs = asked(gated, pool, new())
-            wait_for(lambda: metric(gated, QUEUED) == 0)
+            wait_for(held.exists)
             waits = asked(gated, pool, f"{new()} {REVIEW * 10}")
             wait_for(lambda: metric(gated, QUEUED) > 100)
             assert embed(gated, new()).status_code == 429
