@@ -1,37 +1,18 @@
 """The relay's own HTTP/1.1: what real sockets say, well and badly, and which connections serve again."""
 
 import asyncio
-import socket
-import ssl
-import subprocess
-import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway import connections as pool
-from gateway.connections import Connections
-from gateway.http1 import MOST_HEAD_BYTES, Answer, BadAnswer, Connection, NoAnswer
-from gateway.origin import Origin, request_head
+from gateway.http1 import MOST_HEAD_BYTES, BadAnswer, Connection, NoAnswer
+from gateway.origin import Origin
+from tests.gateway.sockets import BODY, UNTIL_THE_END, WHOLE, ask, connected, read, saying
 from tests.shared.cache.support import eventually
 
-BODY = b'{"a": 1}'
-ORIGIN = Origin("127.0.0.1", 8001, "127.0.0.1:8001")
-
-OK = b"HTTP/1.1 200 OK\r\nx-cache: hit\r\n"
-CHUNKED = OK + b"transfer-encoding: chunked\r\n\r\n"
-WHOLE = {
-    "length": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Cache: hit\r\n\r\nhello",
-    "chunked": CHUNKED + b"2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n",
-    "trailer": CHUNKED + b"5\r\nhello\r\n0\r\nx-cache: late\r\n\r\n",
-    "hinted": b"HTTP/1.1 103 Early Hints\r\nx-cache: no\r\n\r\n" + OK + b"content-length: 5\r\n\r\nhello",
-}
-UNTIL_THE_END = OK + b"\r\nhello"
 BROKEN = {
     "no HTTP": b"SSH-2.0-OpenSSH_9.2\r\n",
     "two lengths": b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
@@ -58,55 +39,6 @@ class Line(asyncio.Transport):
 
     def get_write_buffer_size(self) -> int:
         return 0
-
-
-@asynccontextmanager
-async def saying(*answers: bytes, ends: bool = False) -> AsyncIterator[tuple[Origin, list[int]]]:
-    """A service that gives these answers, one for each request, the last again and again; and to which connection each
-    request came."""
-    asked: list[int] = []
-    count = 0
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal count
-        count += 1
-        mine = count
-        try:
-            while await reader.readuntil(b"\r\n\r\n"):
-                await reader.readexactly(len(BODY))
-                asked.append(mine)
-                writer.write(answers[min(len(asked), len(answers)) - 1])
-                await writer.drain()
-                if ends:
-                    break
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        writer.close()
-
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        yield Origin("127.0.0.1", port, f"127.0.0.1:{port}"), asked
-
-
-@asynccontextmanager
-async def connected(seconds: float = 2.0) -> AsyncIterator[Connections]:
-    connections = Connections(seconds)
-    try:
-        yield connections
-    finally:
-        connections.close()
-
-
-async def ask(connections: Connections, origin: Origin) -> Answer:
-    return await connections.ask("POST", origin, "/x", {"content-type": "application/json"}, BODY)
-
-
-async def read(connections: Connections, origin: Origin) -> bytes:
-    answer = await ask(connections, origin)
-    try:
-        return await answer.read()
-    finally:
-        answer.close()
 
 
 @settings(deadline=None)
@@ -185,17 +117,6 @@ async def test_an_answer_that_breaks_off_is_a_fault_and_never_a_short_answer(kin
         with pytest.raises(BadAnswer):
             await answer.read()
         answer.close()
-
-
-async def test_nobody_listens_or_takes_the_connection(mute: int) -> None:
-    """Refused at once, or left waiting for no longer than the limit."""
-    with socket.socket() as gone:
-        gone.bind(("127.0.0.1", 0))
-        nowhere = [("127.0.0.1", gone.getsockname()[1]), ("127.0.0.2", mute), ("no.such.host.invalid", 80)]
-        async with connected(0.3) as connections:
-            for host, port in nowhere:
-                with pytest.raises(NoAnswer):
-                    await read(connections, Origin(host, port, "nobody"))
 
 
 async def test_a_request_that_has_not_left_is_not_followed_by_another() -> None:
@@ -360,126 +281,3 @@ async def test_closing_ends_what_is_under_way() -> None:
         await eventually(lambda: not connections.open)
         with pytest.raises(NoAnswer):
             await ask(connections, origin)
-
-
-@pytest.mark.parametrize("text", ["a\r\nb: c", "a\nb", "a\rb", "a\0b"])
-def test_nothing_that_a_request_says_begins_another_line(text: str) -> None:
-    with pytest.raises(ValueError, match="control character"):
-        request_head("POST", ORIGIN, "/x", {"x-request-id": text}, 0)
-    with pytest.raises(ValueError, match="control character"):
-        request_head("GET", ORIGIN, f"/{text}", {}, 0)
-
-
-def test_a_request_is_as_it_is_meant() -> None:
-    """A body has its length, also an empty one of a POST; bytes of a header stay the same bytes."""
-    head = request_head("POST", ORIGIN, "/x", {"tracestate": "caf\xe9"}, 0)
-    assert head.startswith(b"POST /x HTTP/1.1\r\nhost: 127.0.0.1:8001\r\n")
-    assert b"\r\ntracestate: caf\xe9\r\n" in head
-    assert head.endswith(b"\r\ncontent-length: 0\r\n\r\n")
-    assert b"content-length" not in request_head("GET", ORIGIN, "/x", {}, 0)
-
-
-@pytest.mark.parametrize(
-    ("address", "host", "port", "authority", "prefix"),
-    [
-        ("http://llm:8001", "llm", 8001, "llm:8001", ""),
-        ("http://[::1]:8001/", "::1", 8001, "[::1]:8001", ""),
-        ("http://proxy/models/llm/", "proxy", 80, "proxy", "/models/llm"),
-        ("https://llm.example", "llm.example", 443, "llm.example", ""),
-    ],
-)
-def test_an_address_leads_somewhere(address: str, host: str, port: int, authority: str, prefix: str) -> None:
-    origin = Origin.of(address)
-    assert (origin.host, origin.port, origin.authority, origin.prefix) == (host, port, authority, prefix)
-    assert (origin.tls is not None) == address.startswith("https")
-
-
-@pytest.fixture
-def mute() -> Iterator[int]:
-    """A port of 127.0.0.2 at which the system answers nobody any more: nobody accepts there."""
-    with ExitStack() as stack:
-        listening = stack.enter_context(socket.create_server(("127.0.0.2", 0), backlog=0))
-        for _ in range(4):
-            filling = stack.enter_context(socket.socket())
-            filling.setblocking(False)
-            filling.connect_ex(listening.getsockname())
-        yield int(listening.getsockname()[1])
-
-
-async def at_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """A service that answers one request as soon as it has its head."""
-    await reader.readuntil(b"\r\n\r\n")
-    writer.write(OK + b"content-length: 5\r\nconnection: close\r\n\r\nhello")
-    await writer.drain()
-    writer.close()
-
-
-async def test_a_name_is_looked_up_once_for_all_who_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a name server that is slower than anybody waits; what it said is used while it is asked again."""
-    looked_up: list[str] = []
-
-    def look_up(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
-        looked_up.append(host)
-        time.sleep(0.3)
-        return [(None, None, None, "", ("127.0.0.1", port))]
-
-    monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    monkeypatch.setattr(pool, "NAME_SECONDS", 0.1)
-    async with saying(WHOLE["length"]) as (origin, _), connected(0.2) as connections:
-        named = replace(origin, host="service")
-        refused = await asyncio.gather(*(read(connections, named) for _ in range(30)), return_exceptions=True)
-        assert {type(each) for each in refused} == {NoAnswer}
-        await asyncio.sleep(0.3)
-        assert looked_up == ["service"]
-        for _ in range(3):
-            assert await asyncio.gather(*(read(connections, named) for _ in range(30))) == [b"hello"] * 30
-            await asyncio.sleep(0.15)
-
-
-async def test_an_address_that_is_mute_costs_no_request(monkeypatch: pytest.MonkeyPatch, mute: int) -> None:
-    """Where a name has several."""
-
-    def look_up(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
-        return [(None, None, None, "", (address, port)) for address in ("127.0.0.2", "127.0.0.1")]
-
-    monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    async with await asyncio.start_server(at_once, "127.0.0.1", mute), connected() as connections:
-        for _ in range(4):
-            assert await read(connections, Origin("service", mute, "service")) == b"hello"
-
-
-@pytest.fixture
-def certificate(tmp_path: Path) -> Path:
-    """Of localhost, by nobody in particular, and with its key."""
-    file = tmp_path / "certificate.pem"
-    made = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-days",
-        "1",
-    ]
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    subprocess.run(
-        [*made, *names, "-keyout", str(file), "-out", str(tmp_path / "own.pem")], check=True, capture_output=True
-    )
-    file.write_bytes(file.read_bytes() + (tmp_path / "own.pem").read_bytes())
-    return file
-
-
-async def test_a_service_behind_tls_is_who_it_says_it_is(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its certificate is checked, against the system's and those that SSL_CERT_FILE names."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate)
-
-    async with await asyncio.start_server(at_once, "localhost", 0, ssl=context) as server, connected() as connections:
-        address = f"https://localhost:{server.sockets[0].getsockname()[1]}"
-        with pytest.raises(NoAnswer):
-            await read(connections, Origin.of(address))
-        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-        assert await read(connections, Origin.of(address)) == b"hello"
