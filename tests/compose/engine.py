@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 START_SECONDS = 60
-TOOLS = {"docker": "docker.io", "docker-compose": "docker-compose", "debootstrap": "debootstrap"}
+TOOLS = {"dockerd": "docker.io", "docker-compose": "docker-compose", "debootstrap": "debootstrap"}
 """What Debian's packages bring, and their names."""
 
 
@@ -18,15 +18,16 @@ class Impossible(Exception):
 
 
 def install() -> None:
-    """Install Docker from Debian's packages where there is none, and say so; that takes root and apt-get.
+    """Install Docker from Debian's packages where no engine is, and say so; that takes root and apt-get.
 
     Raises:
         Impossible: it fails.
     """
-    if shutil.which("docker") or shutil.which("apt-get") is None or os.geteuid() != 0:
+    # Often there is the client alone.
+    if shutil.which("dockerd") or shutil.which("apt-get") is None or os.geteuid() != 0 or _answers():
         return
     packages = [package for tool, package in TOOLS.items() if shutil.which(tool) is None]
-    print(f"\nThere is no Docker here: apt-get install {' '.join(packages)}", flush=True)
+    print(f"\nThere is no Docker engine here: apt-get install {' '.join(packages)}", flush=True)
     options = ["--yes", "--no-install-recommends"]
     try:
         run(["apt-get", "update"])
@@ -68,6 +69,8 @@ def _wait(engine: "subprocess.Popen[bytes]") -> None:
 
 
 def _answers() -> bool:
+    if shutil.which("docker") is None:
+        return False
     return subprocess.run(["docker", "info"], capture_output=True).returncode == 0
 
 
