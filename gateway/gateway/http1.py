@@ -123,7 +123,6 @@ class Connection(asyncio.Protocol):
         """Until it is closed."""
         self._headers: dict[bytes, bytes] = {}
         self._head_bytes = 0
-        self._is_interim = False
         self._ends_with_connection = False
         """The answer does: nothing says how long it is."""
         self._is_paused = False
@@ -244,8 +243,7 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """Called by the parser, also for interim answers (1xx), which are passed over."""
         status = self._parser.get_status_code()
-        self._is_interim = status in _INTERIM
-        if self._is_interim:
+        if status in _INTERIM:
             return
         bounded = b"content-length" in self._headers or b"transfer-encoding" in self._headers
         self._ends_with_connection = not bounded and status not in _WITHOUT_BODY
@@ -262,7 +260,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Called by the parser, which knows by then whether the service ends the connection."""
-        if self._answer is not None and not self._is_interim:
+        if self._answer is not None:  # It is none of an interim one.
             self._keeps = self._keeps and self._parser.should_keep_alive()
             self._answer.end()
 

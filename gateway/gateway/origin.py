@@ -20,11 +20,10 @@ class Origin:
 
     @classmethod
     def of(cls, address: str) -> "Origin":
-        """That of a base URL, `http` or `https`."""
+        """That of a base URL which the settings have let through, `http` or `https`."""
         url = urlsplit(address)
         tls = ssl.create_default_context() if url.scheme == "https" else None
-        authority = url.netloc.rpartition("@")[2]
-        return cls(url.hostname or "", url.port or (443 if tls else 80), authority, url.path.rstrip("/"), tls)
+        return cls(url.hostname or "", url.port or (443 if tls else 80), url.netloc, url.path.rstrip("/"), tls)
 
 
 def request_head(method: str, origin: Origin, path: str, headers: Mapping[str, str], body_bytes: int) -> bytes:

@@ -12,7 +12,6 @@ SAMPLE = 2000
 SHARE = 20
 """A new sample is drawn once there are 1/20 more reviews, or fewer: until then nearly the same would come out."""
 
-
 log = logs.logger()
 
 

@@ -121,7 +121,7 @@ async def test_a_client_that_reads_slowly_gets_all(redis: Redis) -> None:
             chunk = client.recv(100_000)
             assert chunk, f"cut off after {received} bytes"
             received += len(chunk)
-            await asyncio.sleep(0.03)
+            await asyncio.sleep(0.1)
 
 
 async def held_back(own: Scene) -> int:

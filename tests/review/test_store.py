@@ -21,7 +21,6 @@ from review_service.counting import counts_of, counts_of_all
 from review_service.errors import StoreDamaged
 from review_service.models_client import Opinion
 from review_service.rows import LETTERS, Filters, Judged, digest_of
-from review_service.sampling import Sampled
 from review_service.schemas import Review
 from review_service.store import Store, open_store
 from review_service.upkeep import MOST_FILES, tend
@@ -144,47 +143,6 @@ async def test_words_are_looked_for_each_by_itself(store: Store) -> None:
     await put(store, [0], text="보기 좋아요")
     scores = [(await store.matching(query, EVERYTHING, 1))[0].score for query in ("보기 좋은", "좋은\n보기")]
     assert scores[0] == pytest.approx(scores[1])
-
-
-async def test_a_sample_is_drawn_anew_when_there_are_many_more_reviews(store: Store) -> None:
-    """At even distances, over all of them; it is kept while hardly any come or go."""
-    sampled = Sampled(store)
-    assert (await sampled.frequencies()).rarest("주차", {1: "주차"}) == {1: 0}
-    await put(store, range(40))
-    assert [text.split()[-1] for text in await store.sample(40, 15)] == [str(place * 40 // 15) for place in range(15)]
-    drawn = await sampled.frequencies()
-    assert drawn.share("주차") == 1
-    await put(store, [40, 41])
-    assert await sampled.frequencies() is drawn
-    await put(store, [42], text="조용해요")
-    assert await sampled.frequencies() is drawn  # Nobody waits for the new one.
-    for _ in range(500):
-        if (now := await sampled.frequencies()) is not drawn:
-            break
-        await asyncio.sleep(0.01)
-    assert now.share("주차") == 41 / 42
-    await sampled.close()
-
-
-async def test_an_older_sample_is_used_while_there_can_be_no_newer(store: Store) -> None:
-    """Searches go on, and each time that they do a new one is tried."""
-    await put(store, range(40))
-    sampled = Sampled(store)
-    drawn = await sampled.frequencies()
-    await put(store, range(40, 80))
-
-    async def fail(rows: int, most: int) -> list[str]:
-        tried.append(rows)
-        raise StoreDamaged("away")
-
-    tried: list[int] = []
-    store.sample = fail  # type: ignore[method-assign]
-    while len(tried) < 3:
-        assert await sampled.frequencies() is drawn
-        await asyncio.sleep(0.01)
-    await sampled.close()
-    with pytest.raises(StoreDamaged):
-        await Sampled(store).frequencies()
 
 
 async def test_cosines_are_those_of_a_search(store: Store) -> None:
