@@ -11,7 +11,7 @@ from onecard.protocol.cork import CorkedTransport
 from onecard.protocol.http1 import Http1
 from onecard.protocol.http2 import Http2
 from onecard.protocol.limits import Limits
-from onecard.protocol.patience import Farewell
+from onecard.protocol.patience import Farewell, too_slow
 
 
 class Door(AutoZttpProtocol):
@@ -21,6 +21,7 @@ class Door(AutoZttpProtocol):
         super().__init__(*args, **options)
         self._limits = limits
         self._farewell: Farewell | None = None
+        self._told = False
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -28,18 +29,22 @@ class Door(AutoZttpProtocol):
         self._limits.connections = self.connections
         if len(self.connections) < self._limits.most_connections:
             self.connections.add(self)
-            self.timeout_task = self.loop.call_later(self._limits.header_seconds, transport.close)
+            self.timeout_task = self.loop.call_later(self._limits.header_seconds, self._give_up)
         elif self._limits.turn_away():
+            self._told = True
             self._farewell = Farewell(corked, self.loop, Unavailable("There are too many connections.", retry_after=5))
         else:
             transport.abort()
+
+    def _give_up(self) -> None:
+        self._farewell = Farewell(self.transport, self.loop, too_slow(self._limits.header_seconds))  # type: ignore[arg-type]
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         if self._farewell is not None:
             self._farewell.timer.cancel()
-            self._limits.telling -= 1
+            self._limits.telling -= self._told
 
     @override
     def data_received(self, data: bytes) -> None:
