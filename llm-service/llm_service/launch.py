@@ -128,6 +128,8 @@ def _environment(settings: LlmSettings, machine: Machine, given: Mapping[str, st
         "VLLM_LOGGING_CONFIG_PATH": str(_LOG_CONFIG),
         # vLLM closes idle connections after 5 s, which callers that pool them find out by a failed request.
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(KEEP_ALIVE_SECONDS),
+        # uvicorn's own variable; by default it believes whoever calls from this machine.
+        "FORWARDED_ALLOW_IPS": ",".join(settings.trusted_proxies),
     }
     return result | (_gpu(settings, given) if machine.gpu else _cpu(settings, machine))
 

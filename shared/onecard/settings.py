@@ -1,5 +1,6 @@
 """Settings shared by all services, read from environment variables."""
 
+import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -57,6 +58,14 @@ Url = Annotated[str, AfterValidator(_checked)]
 Urls = Annotated[tuple[Url, ...], *ADDRESSES, Field(min_length=1)]
 
 
+def _network(address: str) -> str:
+    return str(ipaddress.ip_network(address))
+
+
+Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], *ADDRESSES]
+"""A field that takes addresses and networks (10.0.0.0/8), separated by commas."""
+
+
 class ServiceSettings(BaseSettings):
     """What every service reads. A service adds its own fields in a subclass."""
 
@@ -85,6 +94,14 @@ class ServiceSettings(BaseSettings):
 
     send_timeout_seconds: float = Field(default=120.0, gt=0)
     """How long a client may leave unread what it is sent, before its connection is closed."""
+
+    max_connections: int = Field(default=10_000, ge=1)
+    """Connections that a service has open at a time, at most half as many as the system lets it open files; more get
+    a 503."""
+
+    trusted_proxies: Networks = ()
+    """Addresses and networks of proxies, separated by commas. From them, and from nobody else, `X-Forwarded-For` says
+    who the client is (the last address that is no proxy of these) and `X-Forwarded-Proto` how it called."""
 
     drain_seconds: int = Field(default=10, ge=0)
     """How long a stopping service waits for the requests it has accepted."""

@@ -204,3 +204,11 @@ def test_a_client_that_sends_slowly_or_badly_gets_an_answer(impatient: Server, s
     assert answer.split(b" ")[1] == status
     assert set(json.loads(answer.partition(b"\r\n\r\n")[2])["error"]) == {"message", "type", "param", "code"}
     assert_still_works(httpx.Client(base_url=impatient.url), "/v1/sentiment")
+
+
+def test_an_offer_of_http_2_costs_no_body(target: tuple[httpx.Client, str]) -> None:
+    """As java.net.http makes it with every request."""
+    client, path = target
+    offer = {"connection": "upgrade, http2-settings", "upgrade": "h2c", "http2-settings": "AAMAAABkAAQAoAAAAAIAAAAA"}
+    answer = client.post(path, json={"input": "국물이 진하고 맛있어요"}, headers=offer)
+    assert answer.status_code == 200, answer.text

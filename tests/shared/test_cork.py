@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onecard.cork import MOST_HELD_BYTES, CorkedTransport
+from onecard.protocol.cork import MOST_HELD_BYTES, CorkedTransport
 
 
 class Wire(asyncio.Transport):

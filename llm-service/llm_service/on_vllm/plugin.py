@@ -15,6 +15,7 @@ from uvicorn.protocols.http import auto
 from vllm.engine.protocol import EngineClient
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest, CompletionResponse
 from vllm.platforms import current_platform
+from vllm.v1.metrics.prometheus import get_prometheus_registry
 
 from llm_service.cards import check_name, model_card
 from llm_service.identity import identify
@@ -48,8 +49,8 @@ class Plugin:
         app.include_router(_routes(), responses=ERROR_RESPONSES)
         app.include_router(health.router(_ready), responses=ERROR_RESPONSES)
         self._app = app
-        # vLLM lets uvicorn choose its HTTP protocol, and that one waits for ever for a request's headers.
-        auto.AutoHTTPProtocol = server.protocol(self._settings)  # type: ignore[assignment]
+        # vLLM lets uvicorn choose its HTTP protocol, and that one takes trailers without end and waits for ever.
+        auto.AutoHTTPProtocol = server.protocol(self._settings, get_prometheus_registry())  # type: ignore[assignment]
 
     async def init_state(self, engine_client: EngineClient, state: State, args: Namespace) -> None:
         """Called when the engine is ready, after vLLM has set its own error handlers; ours replace two of them."""
