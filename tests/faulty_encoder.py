@@ -1,8 +1,9 @@
 """The embedding service with a fault built in: `python -m tests.faulty_encoder`.
 
 For faults that cannot be produced from outside. The file that FAULT_FILE names says which: empty for none,
-`out-of-memory N` for every batch of more than N tokens, `hang` for a device that never answers, `hold` for one that
-answers when the file says something else, and that makes a file beside it, `.held`, when it has something to compute.
+`out-of-memory N` for every batch of more than N tokens, `nan N` for one that gives no numbers for such a batch, `hang`
+for a device that never answers, `hold` for one that answers when the file says something else, and that makes a file
+beside it, `.held`, when it has something to compute.
 """
 
 import os
@@ -31,6 +32,7 @@ class FaultyEncoder(SentenceEncoder):
         super().__init__(folder, device)
         self._fault = Path(os.environ["FAULT_FILE"])
         self._encoder.register_forward_pre_hook(self._before, with_kwargs=True)
+        self._encoder.register_forward_hook(self._after, with_kwargs=True)
 
     def _before(self, _: torch.nn.Module, __: Any, kwargs: dict[str, torch.Tensor]) -> None:
         while self._fault.read_text() == "hold":
@@ -41,6 +43,11 @@ class FaultyEncoder(SentenceEncoder):
             time.sleep(1000)
         if fault == "out-of-memory" and kwargs["input_ids"].numel() > int(tokens):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    def _after(self, _: torch.nn.Module, __: Any, kwargs: dict[str, torch.Tensor], output: Any) -> None:
+        fault, _, tokens = self._fault.read_text().partition(" ")
+        if fault == "nan" and kwargs["input_ids"].numel() > int(tokens):
+            output.last_hidden_state.fill_(torch.nan)
 
 
 def create_app(config: EmbeddingSettings) -> FastAPI:

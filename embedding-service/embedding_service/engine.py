@@ -70,6 +70,10 @@ class SentenceEncoder:
         vector = self._model({"input_ids": ids, "attention_mask": torch.ones_like(ids)})["sentence_embedding"]
         return _vectors(normalize(vector.float(), dim=-1))[0]
 
+    def sound(self, result: Vector) -> bool:
+        """Whether each component is a finite number."""
+        return bool(np.isfinite(result).all())
+
     def agree(self, one: Vector, other: Vector) -> bool:
         """Whether two vectors mean the same: their cosine is at least 0.999."""
         return float(np.dot(one, other)) >= 0.999

@@ -11,6 +11,7 @@ from embedding_service.vectors import cut, encode
 from onecard import app as base
 from onecard.answers import Inputs
 from onecard.encoder import state
+from onecard.texts import Cutting
 
 
 def as_list(given: str | list[str] | list[int] | list[list[int]]) -> Inputs:
@@ -31,10 +32,15 @@ def routes() -> APIRouter:
         """The vector of each input, of unit length."""
         encoder = state(request)
         encoder.check_model(body.model)
-        answered = await encoder.answer(as_list(body.input), truncate=body.truncate, request=request)
+        inputs = as_list(body.input)
+        if body.truncate_prompt_tokens is not None or not body.add_special_tokens:
+            cutting = Cutting(body.truncate_prompt_tokens, body.truncation_side or "right", body.add_special_tokens)
+            inputs = await encoder.cut(inputs, cutting)
+        salted = body.cache_salt is not None
+        answered = await encoder.answer(inputs, truncate=body.truncate, request=request, private=salted)
         vectors = cut(np.stack(answered.results), body.dimensions)
         data = [
-            {"object": "embedding", "index": index, "embedding": encode(vector, body.encoding_format)}
+            {"object": "embedding", "index": index, "embedding": encode(vector, body.encoding_format, body.endianness)}
             for index, vector in enumerate(vectors)
         ]
         usage = {"prompt_tokens": answered.tokens, "total_tokens": answered.tokens}

@@ -1,12 +1,15 @@
 """Request and response of `POST /v1/embeddings`, as OpenAI's API has them."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 # Without fail_fast a wrong list costs one complaint an item: seconds and gigabytes for 2 MB of them.
 Texts = Annotated[list[str], Field(fail_fast=True)]
 TokenIds = Annotated[list[int], Field(fail_fast=True)]
+LEAST_TOKENS = 3
+"""Of a text that is cut: one of its own between the two special ones."""
+_WITHOUT_EFFECT = "Accepted and not used."
 
 
 class EmbeddingRequest(BaseModel):
@@ -22,8 +25,36 @@ class EmbeddingRequest(BaseModel):
         default="float", description="base64: little-endian float32, what OpenAI's SDKs ask for by default."
     )
     dimensions: int | None = Field(default=None, ge=1, description="Cut vectors to this length and renormalise them.")
-    user: str | None = Field(default=None, description="Accepted and not used.")
+    user: str | None = Field(default=None, description=_WITHOUT_EFFECT)
     truncate: bool = Field(default=True, description="Cut texts that are longer than the model's window.")
+
+    # The rest of vLLM's embeddings API.
+    truncate_prompt_tokens: int | None = Field(
+        default=None,
+        ge=-1,
+        description="Cut texts to so many tokens, special ones counted; -1: to the model's window.",
+    )
+    truncation_side: Literal["left", "right"] | None = Field(
+        default=None, description="Of a text that truncate_prompt_tokens cuts, this side is lost; default: right."
+    )
+    add_special_tokens: bool = Field(default=True, description="False: the tokens of a text alone.")
+    cache_salt: str | None = Field(
+        default=None, min_length=1, max_length=1024, description="Computed anew, kept nowhere, shared with nobody."
+    )
+    endianness: Literal["native", "little", "big"] = Field(default="native", description="Of base64; native: little.")
+    embed_dtype: Literal["float32"] = "float32"
+    use_activation: Literal[True] | None = Field(default=None, description="Vectors always have unit length.")
+    padding: Literal["max_length", "do_not_pad"] | None = Field(default=None, description=_WITHOUT_EFFECT)
+    request_id: str | None = Field(default=None, description=_WITHOUT_EFFECT)
+    priority: int = Field(default=0, description=_WITHOUT_EFFECT)
+    mm_processor_kwargs: dict[str, Any] | None = Field(default=None, description=_WITHOUT_EFFECT)
+
+    @field_validator("truncate_prompt_tokens")
+    @classmethod
+    def _leaves_tokens(cls, value: int | None) -> int | None:
+        if value in range(LEAST_TOKENS):
+            raise ValueError(f"has to be -1, or at least {LEAST_TOKENS}")
+        return value
 
 
 class Embedding(BaseModel):

@@ -31,10 +31,11 @@ def cut(vectors: Vectors, dimensions: int | None) -> Vectors:
     return np.asarray(shorter / np.maximum(norms, np.finfo(np.float32).tiny), dtype=np.float32)
 
 
-def encode(vector: Vectors, encoding_format: str) -> Any:
-    """One vector as base64 of little-endian float32, or as an array that orjson writes as numbers."""
+def encode(vector: Vectors, encoding_format: str, endianness: str = "little") -> Any:
+    """One vector as base64 of float32, little-endian unless `endianness` is `big`, or as an array that orjson writes as
+    numbers."""
     if encoding_format == "base64":
-        return base64.b64encode(vector.astype("<f4", copy=False).tobytes()).decode()
+        return base64.b64encode(vector.astype(">f4" if endianness == "big" else "<f4", copy=False).tobytes()).decode()
     return np.ascontiguousarray(vector)
 
 
@@ -59,8 +60,11 @@ class VectorCodec:
         """A float32 vector of shape (size,), read-only.
 
         Raises:
-            Corrupt: another length.
+            Corrupt: another length, or a component that is not a finite number.
         """
         if len(payload) != 4 * self._size:
             raise Corrupt("not a vector of this length")
-        return np.frombuffer(payload, dtype="<f4").astype(np.float32, copy=False)
+        vector = np.frombuffer(payload, dtype="<f4").astype(np.float32, copy=False)
+        if not np.isfinite(vector).all():
+            raise Corrupt("not a vector of finite numbers")
+        return vector

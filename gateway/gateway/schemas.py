@@ -38,6 +38,8 @@ EMBEDDINGS = _body(
     model=_MODEL,
     encoding_format={"enum": ["float", "base64"], "default": "float"},
     dimensions={"type": "integer", "minimum": 1},
+    truncate_prompt_tokens={"type": "integer", "minimum": -1},
+    truncation_side={"enum": ["left", "right"]},
 )
 SENTIMENT = _body(["input"], input=_TEXTS, model=_MODEL, truncate={"type": "boolean", "default": True})
 

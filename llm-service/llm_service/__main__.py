@@ -2,7 +2,7 @@
 
 import os
 
-from llm_service import launch, preflight
+from llm_service import launch, preflight, stderr
 from llm_service.settings import LlmSettings
 from onecard import logs, models, server, settings
 
@@ -20,6 +20,7 @@ def main() -> None:
     preflight.wait_for_neighbours(config.llm_wait_for, config.llm_wait_seconds)
     if config.vllm_enabled:
         command = launch.vllm_command(config, folder, facts, machine, os.environ, share)
+        stderr.divert()
         os.execve(command.argv[0], command.argv, command.environment)  # noqa: S606 - no shell is meant
     from llm_service.fallback.app import create_app
 

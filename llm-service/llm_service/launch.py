@@ -17,6 +17,10 @@ PLUGIN = "onecard"
 """Name of our entry points in vLLM's groups."""
 PLANNED_BYTES = "ONECARD_LLM_PLANNED_BYTES"
 """Tells the processes behind the launcher what was planned for them, for their metrics. Not a setting."""
+STRUCTURED_OUTPUTS = {"backend": "xgrammar", "disable_any_whitespace": True}
+"""vLLM has one grammar compiler a process: by itself, that of the first request that needs one. Left to that, a schema
+that goes to llguidance makes every later forced tool a 500. JSON may hold blanks between its parts, and a small model
+writes them until its tokens are used up."""
 _SERVER = "vllm.entrypoints.launchers.api_server.entry"
 """vLLM's own entry. The `vllm` command asks for a distribution of that name, which its CPU build is not."""
 _LOG_CONFIG = Path(__file__).parent / "on_vllm" / "logging.json"
@@ -81,6 +85,7 @@ def vllm_command(
         # vLLM counts what runs and what waits together.
         ("--max-num-queued-reqs", settings.llm_max_seqs + settings.llm_queue_requests),
         ("--tool-call-parser", "hermes"),
+        ("--structured-outputs-config", json.dumps(STRUCTURED_OUTPUTS)),
         ("--middleware", "llm_service.on_vllm.edge.VllmEdge"),
     ]
     if share:
@@ -120,6 +125,8 @@ def _environment(settings: LlmSettings, machine: Machine, given: Mapping[str, st
         "VLLM_PLUGINS": PLUGIN,
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
+        # vLLM opens files in the locale's encoding, and they are UTF-8: under another it does not start.
+        "PYTHONUTF8": "1",
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -131,6 +138,9 @@ def _environment(settings: LlmSettings, machine: Machine, given: Mapping[str, st
         # uvicorn's own variable; by default it believes whoever calls from this machine.
         "FORWARDED_ALLOW_IPS": ",".join(settings.trusted_proxies),
     }
+    if _eager(settings, machine):
+        # The first request for `logprobs` would compile a graph, for a minute on two cores, while all others wait.
+        result["TORCHDYNAMO_DISABLE"] = "1"
     return result | (_gpu(settings, given) if machine.gpu else _cpu(settings, machine))
 
 

@@ -26,6 +26,15 @@ class LlmSettings(ModelSettings):
     llm_queue_requests: int = Field(default=256, ge=0)
     """Most requests that wait for their turn; the next one gets 503 and a Retry-After."""
 
+    llm_max_texts: int = Field(default=32, ge=1)
+    """Most texts that one request asks for: prompts, or conversations, times `n`."""
+
+    llm_tokenize_kb: int = Field(default=256, ge=1)
+    """Largest body of /tokenize and /detokenize, in kB."""
+
+    llm_schema_kb: int = Field(default=64, ge=1)
+    """Largest schema or grammar that an answer has to follow, in kB."""
+
     llm_wait_for: Annotated[tuple[str, ...], *ADDRESSES] = ()
     """Base URLs, separated by commas, whose /health/ready must be 200 before the engine starts."""
 

@@ -96,9 +96,9 @@ def _shown(review: StoredReview) -> str:
 
 
 def _schema(reviews: Sequence[StoredReview]) -> dict[str, Any]:
-    # vLLM leaves strings with a pattern and a length to llguidance, which checks them while they are written; its other
-    # grammars take long to compile a bound, for every request anew.
-    line = {"type": "string", "pattern": _LINE, "minLength": 1, "maxLength": ANSWER_CHARACTERS}
+    # No lengths: xgrammar, which serves tools, too, takes no string with a pattern and a length, and seconds to compile a
+    # length alone, for every request anew.
+    line = {"type": "string", "pattern": _LINE}
     evidence = {
         "type": "array",
         "items": {"anyOf": list(map(_places, reviews))},
@@ -111,8 +111,6 @@ def _schema(reviews: Sequence[StoredReview]) -> dict[str, Any]:
         "properties": {**dict.fromkeys(names, line), "evidence": evidence},
         "required": [*names, "evidence"],
         "additionalProperties": False,
-        # JSON may hold blanks between its parts, and a small model writes them until its tokens are used up.
-        "x-guidance": {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "},
     }
 
 

@@ -1,5 +1,6 @@
 """The classifier on its device. The only file of this service that imports torch."""
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -72,6 +73,10 @@ class Classifier:
         """What the model itself makes of one text."""
         ids = torch.tensor([list(text)], device=self._device.name)
         return float(self._positive(self._model(input_ids=ids).logits)[0])
+
+    def sound(self, result: float) -> bool:
+        """Whether it is a finite number."""
+        return math.isfinite(result)
 
     def agree(self, one: float, other: float) -> bool:
         """Whether two probabilities mean the same: they are within 0.01."""

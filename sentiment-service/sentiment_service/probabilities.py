@@ -25,9 +25,11 @@ class ProbabilityCodec:
         """The number.
 
         Raises:
-            Corrupt: another length.
+            Corrupt: another length, or no finite number.
         """
         if len(payload) != _DOUBLE.size:
             raise Corrupt("not 8 bytes")
         value: float = _DOUBLE.unpack(payload)[0]
+        if not math.isfinite(value):
+            raise Corrupt("not a finite number")
         return value

@@ -127,6 +127,10 @@ class Answers(Generic[Result]):
             lane: TextFlights(personal=(TooBusy, DeadlineExceeded)) for lane in LANES
         }
 
+    def check(self, inputs: Inputs) -> None:
+        """As `Reading.check`."""
+        self._reading.check(inputs)
+
     async def answer(self, query: Query, timings: dict[str, Timing]) -> Answered[Result]:
         """The result of each input; adds to `timings` where the time went.
 

@@ -1,10 +1,11 @@
 """What the two encoder services share: the state of a service, and its life. Needs the `encoder` extra."""
 
+import asyncio
 import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Generic, Literal, TypeVar
@@ -28,7 +29,7 @@ from onecard.cache.tiers import Cache, Store, open_cache
 from onecard.cache.values import CountedCodec
 from onecard.edge import Gate, state_of
 from onecard.encoder_settings import EncoderSettings
-from onecard.errors import InvalidRequest, ModelNotFound
+from onecard.errors import InvalidRequest, ModelNotFound, OnecardError
 from onecard.gpu.claim import claim
 from onecard.gpu.device import Device, choose
 from onecard.gpu.measured import memory_metrics
@@ -38,14 +39,17 @@ from onecard.known_bodies import KnownBodies
 from onecard.lanes import terms
 from onecard.leaving import while_connected
 from onecard.models import ModelFolder, find
-from onecard.texts import TextReader
+from onecard.texts import Cutting, TextReader
 from onecard.timings import Timing
-from onecard.warm_up import LoadedEngine, Warm, warm_up
+from onecard.warm_up import SAMPLES, LoadedEngine, Warm, warm_up
 
 Result = TypeVar("Result")
 
 EncoderKind = Literal["sentiment", "embedding"]
 Loader = Callable[[ModelFolder, Device], LoadedEngine[Result]]
+
+SAMPLE_SECONDS = 1.0
+"""How long a readiness check waits for the sample's result."""
 
 log = logs.logger()
 
@@ -65,8 +69,33 @@ class Encoder(Generic[Result]):
     identity: Identity
     """Whose answers these are."""
 
-    async def answer(self, inputs: Inputs, *, truncate: bool, request: Request) -> Answered[Result]:
+    reader: TextReader
+
+    async def sound(self) -> bool:
+        """Whether the model gives finite numbers. One that has just failed to is asked for its sample's."""
+        if self.batcher.doubtful:
+            sample = self.reader.read(SAMPLES[:1], truncate=True)
+            with suppress(OnecardError):
+                await self.batcher.submit(sample, lane="interactive", timeout_seconds=SAMPLE_SECONDS)
+        return not self.batcher.doubtful
+
+    async def cut(self, inputs: Inputs, cutting: Cutting) -> Inputs:
+        """Token ids of inputs, as a request wants them cut.
+
+        Raises:
+            InvalidRequest: as `check_inputs`; a token id that the model does not know; nothing is left of a text.
+        """
+        check_inputs(inputs, self.settings.max_inputs)
+        self.answers.check(inputs)
+        return await asyncio.to_thread(self.reader.shorten, inputs, cutting)
+
+    async def answer(
+        self, inputs: Inputs, *, truncate: bool, request: Request, private: bool = False
+    ) -> Answered[Result]:
         """The model's result for every input; given up when the client leaves.
+
+        Args:
+            private: no cache, and nothing shared with other requests.
 
         Raises:
             InvalidRequest, InputTooLong: no input, too many, an empty one, one over the window.
@@ -75,7 +104,8 @@ class Encoder(Generic[Result]):
         """
         check_inputs(inputs, self.settings.max_inputs)
         agreed = terms(request.headers, len(inputs), self.settings)
-        query = Query(inputs, truncate, agreed, _policy(request.headers))
+        policy = CachePolicy(read=False, store=False) if private else _policy(request.headers)
+        query = Query(inputs, truncate, agreed, policy)
         timings: dict[str, Timing] = state_of(request.scope)["timings"]
         answered = await while_connected(self.answers.answer(query, timings), request.receive)
         if answered.cache != "bypass":
@@ -145,12 +175,14 @@ async def open_encoder(
         width_multiple=device.width_multiple,
     )
     async with open_cache(settings, app.state.registry) as cache:
-        batcher = Batcher(engine, bounds, thread=thread, metrics=BatchMetrics(app.state.registry), on_lost=_end_process)
+        metrics = BatchMetrics(app.state.registry)
+        batcher = Batcher(engine, bounds, thread=thread, metrics=metrics, on_lost=_end_process, sound=engine.sound)
         facts = _facts(folder, device, engine.window)
         shelf = _shelf(cache, settings, kind, folder, facts, engine) if cache.enabled else None
         answering = Answers(Reading(reader, batcher), batcher, shelf)
         identity = Identity(folder.name, folder.revision, fingerprint(facts[True]))
-        app.state.service = Encoder(folder, device, settings, batcher, cache, answering, KnownBodies(), identity)
+        known = KnownBodies()
+        app.state.service = Encoder(folder, device, settings, batcher, cache, answering, known, identity, reader)
         try:
             yield
         finally:
@@ -261,9 +293,11 @@ def state(request: Request) -> Encoder[Any]:
 
 
 async def ready(request: Request) -> Readiness:
-    """A service listens only once its model is loaded and warm, so it is down only when it has lost its device."""
+    """A service listens only once its model is loaded and warm, so it is down only when it has lost its device, or when
+    that gives no numbers."""
     encoder = state(request)
-    parts = {encoder.model.name: Part(status="ok" if encoder.batcher.alive else "down")}
+    well = encoder.batcher.alive and await encoder.sound()
+    parts = {encoder.model.name: Part(status="ok" if well else "down")}
     if encoder.cache.enabled:
         parts["cache"] = Part(status=encoder.cache.status(), detail=encoder.cache.detail())
     return Readiness(status=worst(parts), parts=parts)

@@ -3,11 +3,24 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from onecard.errors import InputTooLong, InvalidRequest
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """How a request wants its texts read and cut, beside the model's window."""
+
+    tokens: int | None
+    """Most of them, special ones counted; -1 or None: the window."""
+    side: Literal["left", "right"]
+    """Which one is lost."""
+    special: bool
+    """With the special tokens that open and close a text."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +78,16 @@ class TextReader:
         named = zip(places or range(len(inputs)), inputs, strict=True)
         return [self._cut(list(ids), place, truncate) for place, ids in named]
 
+    def shorten(self, inputs: Sequence[str] | Sequence[Sequence[int]], cutting: Cutting) -> list[list[int]]:
+        """Token ids as `cutting` wants them; those that it does not cut may be over the window."""
+        if isinstance(inputs[0], str):
+            read = self.tokenizer.encode_batch_fast(list(inputs), add_special_tokens=cutting.special)
+            inputs = [encoding.ids for encoding in read]
+        if cutting.tokens is None:
+            return [list(map(int, ids)) for ids in inputs]
+        most = self.window if cutting.tokens == -1 else min(cutting.tokens, self.window)
+        return [_shortened(list(map(int, ids)), most, cutting) for ids in inputs]
+
     def _cut(self, ids: list[int], index: int, truncate: bool) -> list[int]:
         if len(ids) <= self.window:
             return ids
@@ -75,3 +98,12 @@ class TextReader:
                 param="input",
             )
         return [*ids[: self.window - 1], ids[-1]]
+
+
+def _shortened(ids: list[int], most: int, cutting: Cutting) -> list[int]:
+    """The token that opens or closes a text stays where one is lost beside it."""
+    if len(ids) <= most:
+        return ids
+    if cutting.side == "left":
+        return [ids[0], *ids[len(ids) - most + 1 :]] if cutting.special else ids[-most:]
+    return [*ids[: most - 1], ids[-1]] if cutting.special else ids[:most]

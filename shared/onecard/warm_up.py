@@ -43,6 +43,9 @@ class LoadedEngine(Engine[Result], Protocol[Result]):
     def alone(self, text: TokenIds) -> Result:
         """What the model's own library makes of one text, without any of our batching."""
 
+    def sound(self, result: Result) -> bool:
+        """Whether a result consists of finite numbers."""
+
     def agree(self, one: Result, other: Result) -> bool:
         """Whether two results are the same but for rounding."""
 
@@ -95,6 +98,8 @@ def run(engine: Engine[Result], texts: Sequence[TokenIds], width_multiple: int =
 
 def _check(engine: LoadedEngine[Result], texts: Sequence[TokenIds], width_multiple: int) -> None:
     packed = run(engine, texts, width_multiple)
+    if not all(map(engine.sound, packed)):
+        raise SystemExit("this model's results are no finite numbers. Its files are damaged, or USE_FP16=false helps.")
     if not all(engine.agree(one, engine.alone(text)) for one, text in zip(packed, texts, strict=True)):
         raise SystemExit(
             "this model answers differently when several texts share a row, so it cannot be batched here. "

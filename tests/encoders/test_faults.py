@@ -11,7 +11,7 @@ import pytest
 
 from onecard import timings
 from onecard.batching.budget import RECOVERY_BATCHES
-from tests.support import Server, metric, serving
+from tests.support import Server, metric, serving, start
 
 TEXT = "국물이 진하고 고기도 넉넉해서 다시 가고 싶은 집입니다."
 
@@ -69,6 +69,39 @@ def test_a_text_that_cannot_fit_is_a_503_and_the_service_lives_on(faulty: Server
     assert int(answer.headers["retry-after"]) >= 1
     assert "CUDA" not in answer.text
     assert embed(faulty, ["맛"]).status_code == 200
+
+
+def test_what_is_no_number_is_neither_answered_nor_kept(fault: Path, caching_env: dict[str, str]) -> None:
+    """Its text is a 500; the service stays ready while its own sample has numbers, and is not ready while that has
+    none; when the device is well again, the text is computed, and the service ready, by itself."""
+    env = {**caching_env, "FAULT_FILE": str(fault)}
+    text = f"{TEXT} {fault}"  # Not in the cache.
+    with serving("tests.faulty_encoder", port_variable="EMBEDDING_PORT", env=env) as server:
+        for tokens, ready in ((15, 200), (0, 503)):
+            fault.write_text(f"nan {tokens}")
+            for _ in range(2):
+                answer = embed(server, [text, "맛"])
+                assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
+                assert httpx.get(f"{server.url}/health/ready").status_code == ready
+        fault.write_text("")
+        answer = embed(server, [text, "맛"])
+        assert answer.status_code == 200
+        assert answer.headers["x-cache"] == "miss"
+        assert all(-1 <= number <= 1 for number in answer.json()["data"][0]["embedding"])
+        assert httpx.get(f"{server.url}/health/ready").status_code == 200
+
+
+def test_a_model_that_gives_no_numbers_is_not_started(fault: Path, encoder_env: dict[str, str]) -> None:
+    """One line says so."""
+    fault.write_text("nan 0")
+    server = start(
+        "tests.faulty_encoder", port_variable="EMBEDDING_PORT", env={**encoder_env, "FAULT_FILE": str(fault)}
+    )
+    try:
+        assert server.process.wait(60) == 1
+        assert "no finite numbers" in server.log()
+    finally:
+        server.stop()
 
 
 def test_a_device_that_hangs_ends_the_process(faulty: Server, fault: Path) -> None:

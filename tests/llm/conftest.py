@@ -1,6 +1,7 @@
 """The LLM service on both engines, directly and through the gateway. An engine starts once a session."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import httpx
@@ -51,7 +52,20 @@ def engine(request: pytest.FixtureRequest) -> Target:
 @pytest.fixture(scope="session", params=["direct", "gateway"])
 def target(request: pytest.FixtureRequest, engine: Target) -> Iterator[Target]:
     """Each engine, directly and through the gateway."""
-    if request.param == "direct":
+    with _reached(request.param, engine) as target:
+        yield target
+
+
+@pytest.fixture(scope="session", params=["direct", "gateway"])
+def vllm_target(request: pytest.FixtureRequest, vllm: Server) -> Iterator[Target]:
+    """vLLM, directly and through the gateway, for what only it can do."""
+    with _reached(request.param, Target("vllm", vllm.url, vllm)) as target:
+        yield target
+
+
+@contextmanager
+def _reached(way: str, engine: Target) -> Iterator[Target]:
+    if way == "direct":
         yield engine
         return
     env = {"LLM_URL": engine.url, "API_KEY": KEY, "CACHE_ENABLED": "false"}

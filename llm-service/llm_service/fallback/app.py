@@ -9,6 +9,8 @@ from importlib import metadata
 from fastapi import FastAPI, Request
 from prometheus_client import CollectorRegistry
 
+from llm_service.bounded import Bounded
+from llm_service.bounds import Bounds
 from llm_service.fallback.queue import GenerationQueue
 from llm_service.fallback.routes import routes, state
 from llm_service.fallback.service import Service
@@ -59,6 +61,7 @@ def create_app(settings: LlmSettings, folder: ModelFolder, *, window: int) -> Fa
         routes=routes(),
         ready=_ready,
         guard=KeyGuard(settings.api_key),
+        layer=lambda inner: Bounded(inner, bounds=Bounds.of(settings)),
     )
     app.add_middleware(TellsModel, identity=lambda scope: scope["app"].state.service.identity)
     return app

@@ -77,6 +77,7 @@ async def _stream(service: Service, work: Work, answer: Answer, include_usage: b
                 yield answer.counts(written)
         except OnecardError as error:
             yield error_event(render(error)[2])
+            return
     yield DONE
 
 

@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from llm_service.bounds import MOST_PRIORITY
 from llm_service.schemas import StopText
 from onecard.errors import InvalidRequest
 
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "best_of": (1,),
     "echo": (False,),
     "frequency_penalty": (0, 0.0),
     "logit_bias": ({},),
@@ -75,11 +75,12 @@ class Sampling(BaseModel):
     top_k: int | None = Field(default=None, ge=1)
     repetition_penalty: float | None = Field(default=None, gt=0, le=2)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
-    n: int = Field(default=1, ge=1, le=8)
+    n: int = Field(default=1, ge=1)
     stop: StopText | Annotated[list[StopText], Field(max_length=16)] | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
-    priority: int = Field(default=0, ge=-(2**31), lt=2**31)
+    best_of: int | None = None
+    priority: int = Field(default=0, ge=0, le=MOST_PRIORITY)
     ignore_eos: bool = False
     user: str | None = None
 

@@ -2,15 +2,18 @@
 
 import re
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 from fastapi.dependencies.utils import request_body_to_args
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
 
+from llm_service.bounds import constrains
 from onecard import logs
+from onecard.edge import state_of
 from onecard.errors import InvalidRequest, error_body
 
 _CODES = {
@@ -28,6 +31,9 @@ _CODES = {
 }
 _RETRY = {429, 503}
 _PATH = re.compile(r"(?:/[\w.\-]+){2,}")
+_ERROR_EVENT = b'data: {"error"'
+_FAILED_WHILE_WRITING = "Internal server error"
+"""What vLLM says of a request whose generation the engine gave up: its grammar does not compile or takes no token."""
 _READINESS = "/health/ready"
 """Its 503 has a shape of its own."""
 
@@ -35,7 +41,8 @@ log = logs.logger()
 
 
 class OneErrorShape:
-    """ASGI layer that holds back an answer with an error status and sends it on rewritten. Streams pass untouched."""
+    """ASGI layer that holds back an answer with an error status, or with an error inside its event stream, and sends it
+    on rewritten. The rest passes untouched."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -45,14 +52,25 @@ class OneErrorShape:
         if scope["type"] != "http" or scope["path"] == _READINESS:
             await self._app(scope, receive, send)
             return
+        constrained = constrains(state_of(scope).get("json"))
+        rewriter = Rewriter(send, engine_failed=lambda: engine_failed(scope), constrained=constrained)
         try:
-            await self._app(scope, receive, Rewriter(send, engine_failed=lambda: engine_failed(scope)))
+            await self._app(scope, receive, rewriter)
         except Exception as error:
             if raised_by_the_body(error):
                 log.warning("a check of the body failed", error=type(error).__name__)
                 message = "A field of the body has a type that it cannot have. GET /openapi.json lists the types."
                 raise InvalidRequest(message) from error
-            raise
+            if not rewriter.streams:
+                raise
+            log.exception("a stream failed")
+            await rewriter.fail(create_error_response(_handled(error)).model_dump()["error"])
+
+
+def _handled(error: Exception) -> Exception:
+    """What was raised in a stream. Starlette cannot answer it any more, and raises an error of its own from it."""
+    cause = error.__cause__
+    return cause if isinstance(error, RuntimeError) and isinstance(cause, Exception) else error
 
 
 def raised_by_the_body(error: Exception) -> bool:
@@ -70,29 +88,78 @@ def engine_failed(scope: Scope) -> bool:
 
 @dataclass
 class Rewriter:
-    """A `send` that rewrites errors."""
+    """A `send` that rewrites errors.
+
+    vLLM begins a stream before it looks whether it can answer at all, puts the error into it, and closes it with
+    `[DONE]` as if it were whole. Here a stream begins with its first event: if that is an error, it is the answer, with
+    its own status; one that comes later is the stream's end.
+    """
 
     send: Send
     engine_failed: Callable[[], bool]
+    constrained: bool = False
+    """The answer has to follow a grammar of the caller's."""
     held: Message | None = None
+    streams: bool = False
+    """The answer is an event stream whose end has not come."""
+    failed: bool = False
     body: bytes = b""
 
     async def __call__(self, message: Message) -> None:
         """Pass the answer on, or hold it until it is whole."""
-        if message["type"] == "http.response.start" and message["status"] >= 400:
-            self.held = message
-        elif self.held is None:
-            await self.send(message)
-        elif message["type"] == "http.response.body":
+        if message["type"] == "http.response.start":
+            self.streams = message["status"] < 400 and _is_stream(message)
+            if self.streams or message["status"] >= 400:
+                self.held = message
+            else:
+                await self.send(message)
+        elif message["type"] == "http.response.body" and self.streams:
+            await self._pass_events(message)
+        elif message["type"] == "http.response.body" and self.held is not None:
             self.body += message.get("body", b"")
             if not message.get("more_body", False):
-                await self._send_rewritten(self.held)
+                await self._answer(self.held["status"], _parse(self.body), self.body)
+        elif not self.failed:
+            await self.send(message)
 
-    async def _send_rewritten(self, start: Message) -> None:
-        status: int = start["status"]
+    async def _pass_events(self, message: Message) -> None:
+        data: bytes = message.get("body", b"")
+        if data.startswith(_ERROR_EVENT):
+            await self.fail(_parse(data[len(b"data: ") :]))
+            return
+        if self.held is not None and (data or not message.get("more_body", False)):
+            start, self.held = self.held, None
+            await self.send(start)
+        self.streams = message.get("more_body", False)
+        if self.held is None:
+            await self.send(message)
+
+    async def fail(self, error: Mapping[str, Any]) -> None:
+        """End the stream with `error`, as vLLM words it; whatever comes behind it is dropped."""
+        self.streams, self.failed = False, True
+        code = error.get("code")
+        status = code if isinstance(code, int) and 400 <= code < 600 else 500
+        if self.held is not None:
+            await self._answer(status, error, b"")
+            return
+        event = b"data: " + self._rewritten(status, error)[1] + b"\n\n"
+        await self.send({"type": "http.response.body", "body": event})
+
+    def _rewritten(self, status: int, error: Mapping[str, Any]) -> tuple[int, bytes]:
         if status == 500 and self.engine_failed():
             status = 503  # What failed is the engine and not the request: the same one may succeed soon.
-        body = rewrite(status, self.body)
+        elif status == 500 and self.constrained and error.get("message") == _FAILED_WHILE_WRITING:
+            error = {"message": "Nothing can be written that follows this grammar or schema. Change it."}
+            status = 400
+        return status, rewrite(status, error)
+
+    async def _answer(self, status: int, error: Mapping[str, Any], as_it_was: bytes) -> None:
+        assert self.held is not None  # noqa: S101
+        start, self.held = self.held, None
+        self.failed = True
+        body = as_it_was
+        if not isinstance(error.get("code"), str):  # Else it is in the shape already.
+            status, body = self._rewritten(status, error)
         kept = [(k, v) for k, v in start["headers"] if k.lower() in (b"allow", b"retry-after")]
         kept += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         if status in _RETRY and not any(name.lower() == b"retry-after" for name, _ in kept):
@@ -101,12 +168,13 @@ class Rewriter:
         await self.send({"type": "http.response.body", "body": body})
 
 
-def rewrite(status: int, body: bytes) -> bytes:
-    """The error `body` of an answer with `status`, in the one shape, without paths of this machine."""
-    error = _parse(body)
-    code = error.get("code")
-    if isinstance(code, str):
-        return body  # It is in the shape already.
+def _is_stream(start: Message) -> bool:
+    types = [value for name, value in start["headers"] if name.lower() == b"content-type"]
+    return any(value.startswith(b"text/event-stream") for value in types)
+
+
+def rewrite(status: int, error: Mapping[str, Any]) -> bytes:
+    """vLLM's `error` of an answer with `status`, in the one shape, without paths of this machine."""
     message = str(error.get("message") or "")
     if status == 500 or not message:
         log.error("the engine failed on a request", status=status, engine_type=str(error.get("type")))

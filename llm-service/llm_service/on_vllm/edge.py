@@ -1,10 +1,10 @@
 """The edge of every Onecard service, put round the stock vLLM server by `--middleware`."""
 
-from typing import Any
-
 from starlette.types import ASGIApp, Receive, Scope, Send
 from vllm.v1.metrics.prometheus import get_prometheus_registry
 
+from llm_service.bounded import Bounded
+from llm_service.bounds import Bounds
 from llm_service.on_vllm.answers import OneErrorShape, engine_failed
 from llm_service.on_vllm.memory import memory_metrics
 from llm_service.on_vllm.traffic import Traffic
@@ -12,8 +12,8 @@ from llm_service.settings import LlmSettings
 from onecard import logs
 from onecard import settings as settings_
 from onecard.auth import OPEN_PATHS, KeyGuard
-from onecard.edge import Edge, state_of
-from onecard.errors import InvalidRequest, Unavailable
+from onecard.edge import Edge
+from onecard.errors import Unavailable
 from onecard.identity_header import TellsModel
 from onecard.metrics import HttpMetrics
 
@@ -34,7 +34,7 @@ class VllmEdge:
             registry = get_prometheus_registry()
             metrics = HttpMetrics(registry)
             memory_metrics(registry)
-            inner = OneErrorShape(Gate(self._app, most=settings.llm_max_seqs + settings.llm_queue_requests))
+            inner = OneErrorShape(Gate(Bounded(self._app, bounds=Bounds.of(settings))))
             guard = KeyGuard(settings.api_key)
             edge = Edge(inner, settings=settings, metrics=metrics, json_bodies=True, guard=guard)
             self._edge = TellsModel(edge, lambda scope: getattr(scope["app"].state, "onecard_identity", None))
@@ -42,15 +42,10 @@ class VllmEdge:
 
 
 class Gate:
-    """Counts requests, and lets no new one in while the server is stopping.
+    """Counts requests, and lets no new one in while the server is stopping."""
 
-    It also refuses a request for more texts than are ever let in together: vLLM calls itself busy then, and a client
-    would try for ever.
-    """
-
-    def __init__(self, app: ASGIApp, *, most: int) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._most = most
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
@@ -60,24 +55,8 @@ class Gate:
         traffic: Traffic = scope["app"].state.onecard_traffic
         if traffic.stopping or engine_failed(scope):
             raise Unavailable("The server is restarting. Try again in a few seconds.", retry_after=5)
-        if (asked := texts_asked(state_of(scope).get("json"))) > self._most:
-            raise InvalidRequest(f"Prompts times 'n' are {asked}; at most {self._most} fit here. Send fewer.")
         traffic.in_flight += 1
         try:
             await self._app(scope, receive, send)
         finally:
             traffic.in_flight -= 1
-
-
-def texts_asked(body: Any) -> int:
-    """How many texts a request of any of vLLM's routes asks for: prompts, or conversations, times `n`."""
-    if not isinstance(body, dict):
-        return 1
-    n = body.get("n")
-    inputs = max(_inputs(body.get("prompt")), _inputs(body.get("messages")))
-    return inputs * (n if isinstance(n, int) else 1)
-
-
-def _inputs(value: Any) -> int:
-    """A list of texts or of lists is many; a text, a list of token ids and a list of messages are one."""
-    return len(value) if isinstance(value, list) and value and isinstance(value[0], str | list) else 1

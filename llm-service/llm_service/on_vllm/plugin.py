@@ -11,6 +11,7 @@ import vllm
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import State
+from starlette.routing import BaseRoute
 from uvicorn.protocols.http import auto
 from vllm.engine.protocol import EngineClient
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest, CompletionResponse
@@ -19,6 +20,7 @@ from vllm.v1.metrics.prometheus import get_prometheus_registry
 
 from llm_service.cards import check_name, model_card
 from llm_service.identity import identify
+from llm_service.on_vllm.processes import requests_come
 from llm_service.on_vllm.traffic import Traffic, drain_before
 from llm_service.schemas import GenerateAnswer, GenerateRequest
 from llm_service.settings import LlmSettings
@@ -28,8 +30,14 @@ from onecard.app import ERROR_RESPONSES
 from onecard.cache.identity import Identity
 from onecard.leaving import while_connected
 
-_CONTROL = frozenset({"/scale_elastic_ep", "/is_scaling_elastic_ep"})
-"""Routes that change the server for everybody; a caller's key is not meant for that."""
+_KEPT = frozenset(
+    {
+        *("/v1/chat/completions", "/v1/completions", "/v1/responses", "/tokenize", "/detokenize"),
+        *("/health", "/metrics", "/version", "/openapi.json", "/docs"),
+    }
+)
+"""vLLM's own routes that are served. Of the others some change the server for everybody, and all of them take what one
+request may ask for (`llm_service.bounds`) in fields of their own."""
 
 
 class Plugin:
@@ -41,14 +49,16 @@ class Plugin:
     def __init__(self) -> None:
         self._settings = settings_.load(LlmSettings)
         self._app: FastAPI | None = None
+        self._offered: list[BaseRoute] = []
 
     def attach_router(self, app: FastAPI) -> None:
         """Called while vLLM builds its app."""
         app.state.onecard_traffic = Traffic()
-        app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", "") not in _CONTROL]
+        routes = app.router.routes
+        routes[:] = [route for route in routes if getattr(route, "path", "") in _KEPT]
         app.include_router(_routes(), responses=ERROR_RESPONSES)
         app.include_router(health.router(_ready), responses=ERROR_RESPONSES)
-        self._app = app
+        self._app, self._offered = app, list(routes)
         # vLLM lets uvicorn choose its HTTP protocol, and that one takes trailers without end and waits for ever.
         auto.AutoHTTPProtocol = server.protocol(self._settings, get_prometheus_registry())  # type: ignore[assignment]
 
@@ -57,6 +67,7 @@ class Plugin:
         if self._app is None:
             raise RuntimeError("vLLM gave the engine before the app")
         errors.install(self._app)
+        self._app.router.routes[:] = self._offered  # vLLM has added some behind our back.
         # The stack that vLLM has built by now holds the handlers it had then.
         self._app.middleware_stack = self._app.build_middleware_stack()
         folder = models.find("llm", self._settings.llm_model, self._settings.model_cache_path)
@@ -71,6 +82,7 @@ class Plugin:
             traffic=state.onecard_traffic,
             seconds=self._settings.drain_seconds,
         )
+        requests_come()
 
 
 def _and_its_server(shutdown: Callable[[float | None], None], state: State) -> Callable[[float | None], None]:

@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import signal
 
+from llm_service import stderr
+from llm_service.on_vllm import discreet
 from onecard import logs
 
 _PR_SET_PDEATHSIG = 1
@@ -18,7 +20,16 @@ def log_formatter() -> logging.Formatter:
     loads plug-ins it waits for the server, for minutes if that is gone.
     """
     die_with_parent()
+    logging.captureWarnings(True)
+    if multiprocessing.parent_process() is not None:
+        discreet.install(discreet.in_serving_loop)
     return logs.formatter("llm")
+
+
+def requests_come() -> None:
+    """From now on nothing that is logged may quote a request; for the server, whose engine is ready."""
+    discreet.install(discreet.always)
+    os.write(2, b"\n" + stderr.SERVING + b"\n")
 
 
 def die_with_parent() -> None:

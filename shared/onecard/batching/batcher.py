@@ -101,8 +101,13 @@ class Batcher(Generic[Result]):
         thread: DeviceThread,
         metrics: BatchMetrics,
         on_lost: Callable[[], None],
+        sound: Callable[[Result], bool] = lambda _: True,
     ) -> None:
+        """`sound` tells whether a result is one to answer with; who asked for one that is not gets an error."""
         self._thread = thread
+        self._sound = sound
+        self.doubtful = False
+        """The last batch that ended had no sound result."""
         self._bounds = bounds
         self._metrics = metrics
         self._on_lost = on_lost
@@ -251,12 +256,19 @@ class Batcher(Generic[Result]):
 
     def _take_in(self, done: Done[Result]) -> None:
         found: dict[Job[Result], list[tuple[int, Result]]] = {}
+        sound = [] if done.error else list(map(self._sound, done.results))
+        if sound:
+            self.doubtful = not any(sound)
+        if not all(sound):
+            log.error("the model gave results that are no numbers", texts=len(sound), unsound=sound.count(False))
         for place, piece in enumerate(done.batch.pieces):
             job = piece.ticket
             assert isinstance(job, Job)  # noqa: S101  Nothing else is ever put into the queue.
             job.begun = job.begun or done.started
             if done.error:
                 _settle(job, _as_answer(done.error))
+            elif not sound[place]:
+                _settle(job, InternalError("The model gave no numbers for one of these texts."))
             else:
                 found.setdefault(job, []).append((piece.index, done.results[place]))
         for job, results in found.items():

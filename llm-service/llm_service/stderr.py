@@ -1,0 +1,122 @@
+"""What vLLM's processes write to standard error, as JSON lines: `python stderr.py`, beside vLLM.
+
+Libraries in C++ and Rust write there what they please: a schema's `$ref`, a line for each of thousands of them, with
+line ends that a request has put in. No handler of Python's sees it, so it goes through a pipe to this process, which
+outlives a crash and tells its last words. Until requests come, lines are told as they are. Afterwards only those are
+that cannot be a request's; the others are counted. It needs nothing but the standard library, and ends when the last
+writer has ended.
+"""
+
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+SERVING = b"onecard: requests come from now on"
+"""vLLM's server writes this line when they do. There is no way back: a request cannot feign an earlier time."""
+MOST_BYTES = 2000
+"""Of one line; the rest of it is dropped."""
+TOLD_EVERY_SECONDS = 10.0
+_FATAL = re.compile(
+    rb"Fatal Python error: (Aborted|Bus error|Floating-point exception|Illegal instruction|Segmentation fault)"
+    rb"|terminate called (recursively|without an active exception|after throwing an instance of 'std::bad_alloc')"
+)
+_FRAME = re.compile(rb' +File "([^"]+\.py)", line \d+,? in [\w.<>]+')
+
+
+class Lines:
+    """Bytes as they come → records. Pure, but for looking whether a file of a traceback is there."""
+
+    def __init__(self) -> None:
+        self._serving = False
+        self._rest = b""
+        self._lines = self._bytes = 0
+        self._told: float | None = None
+
+    def feed(self, data: bytes, now: float) -> Iterator[dict[str, object]]:
+        """Records of what is whole. `now` in seconds, on any clock."""
+        *whole, rest = re.split(rb"[\r\n]+", self._rest + data)
+        self._rest = rest[: MOST_BYTES + 1]
+        for line in whole:
+            if line.strip():
+                yield from self._record(line)
+        yield from self.due(now)
+
+    def end(self) -> Iterator[dict[str, object]]:
+        """Records of what is left when there is nothing more to come."""
+        yield from self.feed(b"\n", float("inf"))
+
+    def due(self, now: float) -> Iterator[dict[str, object]]:
+        """How much was left out, every `TOLD_EVERY_SECONDS` at most."""
+        if self._lines and (self._told is None or now - self._told >= TOLD_EVERY_SECONDS):
+            event = "output of a library that may quote a request is left out"
+            yield {"event": event, "lines": self._lines, "bytes": self._bytes, "level": "warning"}
+            self._lines = self._bytes = 0
+            self._told = now
+
+    def _record(self, line: bytes) -> Iterator[dict[str, object]]:
+        if line == SERVING:
+            self._serving = True
+        elif not self._serving or _FATAL.fullmatch(line) or _is_frame(line):
+            yield {"event": line[:MOST_BYTES].decode(errors="replace"), "level": "info"}
+        else:
+            self._lines += 1
+            self._bytes += len(line)
+
+
+def _is_frame(line: bytes) -> bool:
+    """A place in a source file that is there, in a traceback."""
+    match = _FRAME.fullmatch(line)
+    return match is not None and os.path.isfile(match[1])
+
+
+def divert() -> None:
+    """Send this process's standard error, and that of all it becomes and starts, through a process of this module's.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+    reading, writing = os.pipe()
+    subprocess.Popen([sys.executable, "-I", "-S", Path(__file__)], stdin=reading)  # noqa: S603 - this very file
+    os.dup2(writing, 2)
+    os.close(reading)
+    os.close(writing)
+
+
+def _write(record: dict[str, object]) -> None:
+    """A line, or none if nobody reads: whoever writes to us must not wait."""
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    line = json.dumps({**record, "timestamp": stamp, "service": "llm", "stream": "stderr"}).encode() + b"\n"
+    writable = select.poll()
+    writable.register(1, select.POLLOUT)
+    try:
+        if writable.poll(0):
+            os.write(1, line)
+    except OSError:
+        pass
+
+
+def main() -> None:
+    """Read to the end."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # They are meant for those who write; their last words are to be told.
+    lines = Lines()
+    while True:
+        readable, _, _ = select.select([0], [], [], TOLD_EVERY_SECONDS)
+        data = os.read(0, 65536) if readable else None
+        if data == b"":
+            break
+        for record in lines.feed(data, time.monotonic()) if data else lines.due(time.monotonic()):
+            _write(record)
+    for record in lines.end():
+        _write(record)
+
+
+if __name__ == "__main__":
+    main()
