@@ -15,7 +15,7 @@ from onecard.auth import OPEN_PATHS, KeyGuard
 from onecard.edge import Edge, state_of
 from onecard.errors import InvalidRequest, Unavailable
 from onecard.identity_header import TellsModel
-from onecard.metrics import HttpMetrics
+from onecard.metrics import HttpMetrics, LogMetrics
 
 
 class VllmEdge:
@@ -33,6 +33,7 @@ class VllmEdge:
             logs.configure("llm", settings.log_level)
             registry = get_prometheus_registry()
             metrics = HttpMetrics(registry)
+            registry.register(LogMetrics())
             memory_metrics(registry)
             inner = OneErrorShape(Gate(self._app, most=settings.llm_max_seqs + settings.llm_queue_requests))
             guard = KeyGuard(settings.api_key)
