@@ -24,7 +24,7 @@ from onecard import logs
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 """Histogram bounds, in seconds: from a cached answer to a long generation."""
 
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 def new_registry() -> CollectorRegistry:
@@ -65,7 +65,6 @@ class HttpMetrics:
 
     def record(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count one answered request."""
-        method = method if method in _METHODS else "other"
         children = self._children.get((route, method, status))
         if children is None:
             children = self._requests.labels(route, method, str(status)), self._seconds.labels(route)

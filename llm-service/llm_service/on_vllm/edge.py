@@ -17,6 +17,22 @@ from onecard.errors import InvalidRequest, Unavailable
 from onecard.identity_header import TellsModel
 from onecard.metrics import HttpMetrics, LogMetrics
 
+_QUERY_PATHS = frozenset(
+    {
+        "/detokenize",
+        "/generate",
+        "/health",
+        "/health/ready",
+        "/health/live",
+        "/tokenize",
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/models",
+        "/v1/responses",
+    }
+)
+"""What the gateway offers, too. Clients of vLLM's other routes send parameters that it does not declare."""
+
 
 class VllmEdge:
     """Outermost: key on every route, limits, strict JSON, one error shape, access log, metrics."""
@@ -37,7 +53,9 @@ class VllmEdge:
             memory_metrics(registry)
             inner = OneErrorShape(Gate(self._app, most=settings.llm_max_seqs + settings.llm_queue_requests))
             guard = KeyGuard(settings.api_key)
-            edge = Edge(inner, settings=settings, metrics=metrics, json_bodies=True, guard=guard)
+            edge = Edge(
+                inner, settings=settings, metrics=metrics, json_bodies=True, guard=guard, query_paths=_QUERY_PATHS
+            )
             self._edge = TellsModel(edge, lambda scope: getattr(scope["app"].state, "onecard_identity", None))
         await self._edge(scope, receive, send)
 

@@ -27,8 +27,9 @@ from onecard.app import ERROR_RESPONSES
 from onecard.cache.identity import Identity
 from onecard.leaving import while_connected
 
-_CONTROL = frozenset({"/scale_elastic_ep", "/is_scaling_elastic_ep"})
-"""Routes that change the server for everybody; a caller's key is not meant for that."""
+_LEFT_OUT = frozenset({"/scale_elastic_ep", "/is_scaling_elastic_ep", "/health"})
+"""Routes that change the server for everybody, which a caller's key is not meant for; and one that all our services
+have in the same form."""
 
 
 class Plugin:
@@ -44,7 +45,8 @@ class Plugin:
     def attach_router(self, app: FastAPI) -> None:
         """Called while vLLM builds its app."""
         app.state.onecard_traffic = Traffic()
-        app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", "") not in _CONTROL]
+        app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", "") not in _LEFT_OUT]
+        app.router.redirect_slashes = False
         app.include_router(_routes(), responses=ERROR_RESPONSES)
         app.include_router(health.router(_ready), responses=ERROR_RESPONSES)
         self._app = app
