@@ -135,24 +135,10 @@ def test_health_is_readiness(door: Door) -> None:
 
 def test_a_slash_too_many_is_a_404(door: Door) -> None:
     """A redirect would lead to plain HTTP, at an address that only we can see."""
-    for method, path in (
-        ("GET", "/health/live/"),
-        ("GET", "/metrics/"),
-        ("GET", "/openapi.json/"),
-        ("GET", "/health/"),
-    ):
-        if path != "/metrics/" or door.ask("GET", "/openapi.json").json()["info"]["title"].startswith("Onecard"):
-            refused(door.ask(method, path), 404)
-    for path in (
-        "/v1/embeddings/",
-        "/v1/sentiment/",
-        "/v1/reviews/",
-        "/v1/chat/completions/",
-        "/generate/",
-        "/tokenize/",
-    ):
+    for path in ("/health/", "/health/live/", "/openapi.json/", "/v1/restaurants/"):
+        refused(door.ask("GET", path), 404)
+    for path in ("/v1/embeddings/", "/v1/sentiment/", "/v1/reviews/", "/v1/chat/completions/", "/generate/"):
         refused(door.ask("POST", path), 404)
-    refused(door.ask("GET", "/v1/restaurants/"), 404)
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/v1/models", "/metrics"])
@@ -188,7 +174,7 @@ def test_no_key_and_a_wrong_one_are_told_apart(door: Door) -> None:
 
 def test_an_unknown_query_parameter_is_named(door: Door) -> None:
     """With the nearest one that there is; a known one with a wrong value is named, too."""
-    error = refused(door.ask("GET", "/v1/models?limt=1"), 400)
+    error = refused(door.ask("GET", "/health/live?limt=1"), 400)
     assert error["param"] == "limt"
     error = refused(door.ask("GET", "/health/ready?verbos=1"), 400)
     assert error["param"] == "verbos"

@@ -96,7 +96,7 @@ async def test_each_request_and_each_attempt_is_a_span_of_its_clients_trace(cann
     assert canned.url.encode() not in b"".join(bodies)
 
 
-async def test_a_span_says_the_method_of_its_request(canned: Server) -> None:
+def test_a_span_says_the_method_of_its_request(canned: Server) -> None:
     """Of reading, of removing, of sending, each its own."""
     asked = {"GET": "/v1/restaurants/{restaurant_id}/summary", "DELETE": "/v1/reviews/{review_id}", "POST": PATH}
     with collector() as (endpoint, bodies):
