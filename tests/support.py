@@ -75,7 +75,8 @@ def start(module: str, *, port_variable: str, env: Mapping[str, str], port: int 
     inherited = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "PYTHONPATH", "TMPDIR")}
     process = subprocess.Popen(
         [sys.executable, "-m", module],
-        env={**inherited, "HF_HUB_OFFLINE": "1", port_variable: str(port), **env},
+        # Tests that write requests by hand call every host x.
+        env={**inherited, "HF_HUB_OFFLINE": "1", "ALLOWED_HOSTS": "x", port_variable: str(port), **env},
         stdout=descriptor,
         stderr=subprocess.STDOUT,
         start_new_session=True,

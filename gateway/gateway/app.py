@@ -1,17 +1,36 @@
 """From settings to a running app."""
 
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+from typing_extensions import override
 
 from gateway.keys.guard import KeysGuard
 from gateway.limits.layer import LimitsLayer
-from gateway.routes import Shortcut, ready, routes
+from gateway.routes import RELAYED, Shortcut, ready, routes
 from gateway.settings import GatewaySettings
 from gateway.state import open_gateway
 from onecard import app as base
+from onecard.errors import InvalidRequest, render
+
+
+class Cors(CORSMiddleware):
+    """Refuses a preflight in the one error shape."""
+
+    @override
+    def preflight_response(self, request_headers: Headers) -> Response:
+        response = super().preflight_response(request_headers)
+        if response.status_code == 200:
+            return response
+        error = InvalidRequest(f"{bytes(response.body).decode()}: CORS_ORIGINS does not allow pages to ask this.")
+        _, headers, body = render(error)
+        return Response(body, 400, {**response.headers, **headers, "x-request-id": uuid.uuid4().hex})
+
 
 READABLE = (
     "age",
@@ -51,9 +70,9 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         # Outside the edge: a browser asks without a key whether it may send one, and has to read refusals, too.
         # No cookies: a page brings its own key, in any headers that it likes.
         app.add_middleware(
-            CORSMiddleware,
+            Cors,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST"],
+            allow_methods=sorted({"GET", "HEAD", *(relayed.method for relayed in RELAYED)}),
             allow_headers=["*"],
             expose_headers=READABLE,
         )

@@ -32,7 +32,7 @@ class Observer:
         span = None
         if self._tracing is not None:
             headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
-            span = self._tracing.request(route, headers, time.perf_counter() - state["received"])
+            span = self._tracing.request(scope["method"], route, headers, time.perf_counter() - state["received"])
         state["trail"] = trail = Trail(span)
         state["meter"] = meter = Meter(len(state["body"]))
         return Observed(self.routes.of(route), upstream, trail, meter, send, state["received"])

@@ -36,13 +36,13 @@ class OtlpTracing:
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("onecard.gateway")
 
-    def request(self, route: str, headers: Mapping[str, str], seconds_ago: float) -> "OtlpRequestSpan":
+    def request(self, method: str, route: str, headers: Mapping[str, str], seconds_ago: float) -> "OtlpRequestSpan":
         """See `gateway.trail.Tracing`."""
         span = self._tracer.start_span(
-            f"POST {route}",
+            f"{method} {route}",
             context=_W3C.extract(headers),
             kind=SpanKind.SERVER,
-            attributes={"http.request.method": "POST", "http.route": route},
+            attributes={"http.request.method": method, "http.route": route},
             start_time=time.time_ns() - int(seconds_ago * 1e9),
         )
         return OtlpRequestSpan(self._tracer, span)

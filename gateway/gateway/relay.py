@@ -159,6 +159,11 @@ def whole_answer(reply: Reply, body: bytes, upstream: Upstream) -> Response:
 def _error_answer(reply: Reply, body: bytes, upstream: Upstream) -> Response:
     if reply.status == 401:
         raise BadUpstream(f"The {upstream.name} service does not accept the gateway's key. Tell the operator.")
+    if reply.status == 421:
+        raise BadUpstream(
+            f"The {upstream.name} service is asked under a name that it does not know. Tell the operator to add it to "
+            "that service's ALLOWED_HOSTS."
+        )
     headers = dict(reply.headers)
     if reply.status == 503:
         headers.setdefault("retry-after", str(int(RETRY_AFTER_SECONDS)))

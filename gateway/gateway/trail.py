@@ -34,7 +34,7 @@ class RequestSpan(Protocol):
 class Tracing(Protocol):
     """Where spans go."""
 
-    def request(self, route: str, headers: Mapping[str, str], seconds_ago: float) -> RequestSpan:
+    def request(self, method: str, route: str, headers: Mapping[str, str], seconds_ago: float) -> RequestSpan:
         """The span of a request to `route` that began a while ago; part of its client's trace, if `headers` name it."""
 
 

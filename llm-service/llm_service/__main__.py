@@ -1,5 +1,6 @@
 """Run the service: `python -m llm_service`."""
 
+import logging
 import os
 
 from llm_service import launch, preflight, stderr
@@ -20,6 +21,7 @@ def main() -> None:
     preflight.wait_for_neighbours(config.llm_wait_for, config.llm_wait_seconds)
     if config.vllm_enabled:
         command = launch.vllm_command(config, folder, facts, machine, os.environ, share)
+        logging.shutdown()  # What waits to be written would be lost.
         stderr.divert()
         os.execve(command.argv[0], command.argv, command.environment)  # noqa: S606 - no shell is meant
     from llm_service.fallback.app import create_app

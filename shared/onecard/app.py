@@ -45,6 +45,7 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
         408: "The request came too slowly",
         413: "The body is too large",
         415: "The body is not JSON",
+        421: "No key is asked for, and the host name is not known; see ALLOWED_HOSTS",
         429: "Too many requests; see Retry-After",
         500: "A fault of the server",
         502: "A service broke off",
@@ -104,7 +105,7 @@ def create_app(
         layer: wraps the routes, inside the edge.
         raw_types: types of bodies that a route reads itself.
     """
-    app = FastAPI(title=title, version=__version__, lifespan=lifespan)
+    app = FastAPI(title=title, version=__version__, lifespan=lifespan, redirect_slashes=False)
     app.state.registry = metrics.new_registry()
     app.include_router(routes)
     app.include_router(health.router(ready), responses=ERROR_RESPONSES)

@@ -1,12 +1,15 @@
-"""Who may call: the API keys that guard every route but the health checks."""
+"""Who may call: the API keys that guard every route but the health checks; and, without a key, under which names."""
 
 import hmac
-from collections.abc import Sequence
+import ipaddress
+from collections.abc import Collection, Sequence
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
+from starlette.types import Scope
 
-from onecard.errors import InvalidKey
+from onecard.errors import InvalidKey, MissingKey, UnknownHost
 
 OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready"})
 """Paths that a load balancer or a container runtime asks without a key."""
@@ -14,6 +17,7 @@ OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready"})
 MAX_KEY_BYTES = 1024
 """Longer ones are refused before anything is computed from them."""
 
+_HOW = "Send it in the header 'Authorization: Bearer <key>'."
 _VISIBLE = frozenset(range(0x21, 0x7F))
 """ASCII without spaces and control characters."""
 
@@ -29,11 +33,15 @@ class Caller(Protocol):
 class Guard(Protocol):
     """Decides by the headers alone whether a request may come in."""
 
+    @property
+    def open(self) -> bool:
+        """Nobody is asked for a key."""
+
     def check(self, path: str, authorization: Sequence[bytes]) -> Caller | None:
         """Who is calling, from the values of all `Authorization` headers; None where there is but one key, or none.
 
         Raises:
-            InvalidKey: the request may not come in.
+            MissingKey, InvalidKey: the request may not come in.
         """
 
 
@@ -43,11 +51,16 @@ class KeyGuard:
     def __init__(self, key: SecretStr | None) -> None:
         self._key = None if key is None else key.get_secret_value().encode()
 
+    @property
+    def open(self) -> bool:
+        """See `Guard`."""
+        return self._key is None
+
     def check(self, path: str, authorization: Sequence[bytes]) -> None:
         """Let the request pass, or raise.
 
         Raises:
-            InvalidKey: a key is configured, and `authorization` is not `Bearer <that key>`.
+            MissingKey, InvalidKey: a key is configured, and `authorization` is not `Bearer <that key>`.
         """
         if self._key is None or path in OPEN_PATHS:
             return
@@ -59,17 +72,49 @@ def bearer(authorization: Sequence[bytes]) -> bytes:
     """The key in the one `Authorization: Bearer <key>` header: ASCII, without spaces, at most `MAX_KEY_BYTES`.
 
     Raises:
-        InvalidKey: there is no such header, or another one besides it: proxies do not agree on which counts.
+        MissingKey: there is none.
+        InvalidKey: it cannot be one, or there are two headers: proxies do not agree on which counts.
     """
-    if len(authorization) != 1:
-        raise wrong_key()
-    scheme, _, rest = authorization[0].partition(b" ")
+    if len(authorization) > 1:
+        raise InvalidKey("Several 'Authorization' headers came. Send one.")
+    scheme, _, rest = authorization[0].partition(b" ") if authorization else (b"", b"", b"")
     key = rest.strip(b" ")
-    if scheme.lower() != b"bearer" or not 0 < len(key) <= MAX_KEY_BYTES or not _VISIBLE.issuperset(key):
+    if not scheme or (scheme.lower() == b"bearer" and not key):
+        raise MissingKey(f"No API key came with the request. {_HOW}")
+    if scheme.lower() != b"bearer":
+        raise InvalidKey(f"The header 'Authorization' is not of the form that is read here. {_HOW}")
+    if len(key) > MAX_KEY_BYTES or not _VISIBLE.issuperset(key):
         raise wrong_key()
     return key
 
 
 def wrong_key() -> InvalidKey:
-    """The answer to a request without a key that counts."""
-    return InvalidKey("Send your API key in the header 'Authorization: Bearer <key>'.")
+    """The answer to a request with a key that nobody has given out."""
+    return InvalidKey("This API key is not known here. Check it, or ask the operator for another one.")
+
+
+def require_known_host(scope: Scope, allowed: Collection[str]) -> None:
+    """Answer only who asked for this machine, where there is no key: by `localhost`, by an IP address, or by one of the
+    names in `allowed` (`*` is any).
+
+    A page of another site can have its own name point here (DNS rebinding): to the browser it then reads answers of its
+    own site. Its name is still in `Host`. (A program may do without the header in HTTP/1.0; a browser never does.)
+
+    Raises:
+        UnknownHost: it was another name, or none.
+    """
+    hosts = [value for name, value in scope["headers"] if name == b"host"]
+    known = all(_is_known(host.decode("latin-1"), allowed) for host in hosts)
+    if not known or (not hosts and scope.get("http_version") != "1.0"):
+        raise UnknownHost(
+            "This server was asked under a host name that it does not know. Ask for localhost or its IP address; its "
+            "operator can add the name to ALLOWED_HOSTS, or set API_KEY."
+        )
+
+
+def _is_known(host: str, allowed: Collection[str]) -> bool:
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or name in allowed or "*" in allowed or bool(ipaddress.ip_address(name))
+    except ValueError:
+        return False

@@ -8,7 +8,7 @@ and the stock vLLM server alike.
 import asyncio
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,11 +16,11 @@ import structlog
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from onecard import logs, timings, wire
-from onecard.auth import Guard
+from onecard import logs, query, timings, wire
+from onecard.auth import Guard, require_known_host
 from onecard.errors import BodyTooLarge, InternalError, SlowRequest, Unavailable, render
 from onecard.leaving import ClientGone
-from onecard.metrics import HttpMetrics
+from onecard.metrics import METHODS, HttpMetrics
 from onecard.settings import ServiceSettings
 from onecard.timings import Timing
 
@@ -40,6 +40,8 @@ class Exchange:
 
     send: Send
     request_id: str
+    method: str
+    """`HEAD` is `GET` to the app, and its answer has no body."""
     timings: dict[str, Timing]
     """By name, for `server-timing`; routes add to it through `scope["state"]`."""
     started: float = field(default_factory=time.perf_counter)
@@ -62,6 +64,8 @@ class Exchange:
             kept = [(name, value) for name, value in message.get("headers", ()) if name.lower() not in ours]
             message = {**message, "headers": [*kept, *ours.items()]}
         elif message["type"] == "http.response.body":
+            if self.method == "HEAD":
+                message = {**message, "body": b""}
             self.bytes_out += len(message.get("body", b""))
         await self.send(message)
 
@@ -88,7 +92,7 @@ class Gate:
 
 class Edge:
     """ASGI middleware. `json_bodies` makes it parse and check bodies (the gateway leaves that to the services), but for
-    those of `raw_types`, which a route reads itself."""
+    those of `raw_types`, which a route reads itself. `query_paths`: see `onecard.query`."""
 
     def __init__(
         self,
@@ -100,24 +104,31 @@ class Edge:
         guard: Guard,
         gate: Gate | None = None,
         raw_types: frozenset[bytes] = frozenset(),
+        query_paths: Collection[str] | None = None,
     ) -> None:
         self._app = app
         self._gate = gate or Gate(frozenset(), lambda scope, body: None)
         self._metrics = metrics
         self._json_bodies = json_bodies
         self._raw_types = raw_types
+        self._query_paths = query_paths
+        self._hosts = frozenset(settings.allowed_hosts)
         self._guard = guard
         self._max_body = int(settings.max_body_mb * 1_000_000)
         self._body_seconds = settings.body_timeout_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI interface."""
+        if scope["type"] == "websocket":
+            await _refuse_websocket(scope, send)
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
         request_id = wire.clean_request_id(headers.get(b"x-request-id")) or uuid.uuid4().hex
-        exchange = Exchange(send, request_id, timings={})
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        exchange = Exchange(send, request_id, method, timings={})
         scope = self._enrich(scope, exchange)
         # A request's context ends with its task; that of a pipelined one begins as a copy of the last one's.
         structlog.contextvars.bind_contextvars(request_id=request_id)
@@ -133,7 +144,9 @@ class Edge:
         """The scope with the request id in its headers, and in its state what routes read and write."""
         others = [(name, value) for name, value in scope["headers"] if name != b"x-request-id"]
         state = {**scope.get("state", {}), "request_id": exchange.request_id, "timings": exchange.timings}
-        return {**scope, "headers": [*others, (b"x-request-id", exchange.request_id.encode())], "state": state}
+        method = "GET" if exchange.method == "HEAD" else scope["method"]
+        headers = [*others, (b"x-request-id", exchange.request_id.encode())]
+        return {**scope, "method": method, "headers": headers, "state": state}
 
     async def _run(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, exchange: Exchange) -> None:
         body_read = scope["method"] not in _BODY_METHODS
@@ -154,6 +167,7 @@ class Edge:
                     scope["state"]["json"] = wire.parse_json(body)
                 scope["state"].update(body=body, received=time.perf_counter())
                 receive = _replay(body, receive)
+            query.require_known(scope, self._query_paths)
             await self._app(scope, receive, exchange.forward)
         except HTTPException as error:
             await exchange.answer(error, close=not body_read)
@@ -176,8 +190,11 @@ class Edge:
         """Ask the guard who is calling, for the routes and for every log line of this request.
 
         Raises:
-            InvalidKey: nobody who may.
+            MissingKey, InvalidKey: nobody who may.
+            UnknownHost: everybody may, but another site's page must not.
         """
+        if self._guard.open:
+            require_known_host(scope, self._hosts)
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         caller = self._guard.check(scope["path"], given)
         if caller is not None:
@@ -229,13 +246,24 @@ class Edge:
         ms = exchange.milliseconds
         if self._metrics:
             self._metrics.in_flight.dec()
-            self._metrics.record(route, scope["method"], status, ms / 1000)
+            self._metrics.record(route, exchange.method, status, ms / 1000)
         # Refusals at the gate come by the thousand; the metrics count them, and a line each would cost more than they.
         refused = exchange.at_gate and status in (429, 503)
         quiet = refused or route.startswith("/health") or route == "/metrics"
         level = log.debug if quiet else log.info
         sizes = {"ms": round(ms, 2), "bytes_out": exchange.bytes_out}
-        level("request", route=route, method=scope["method"], status=status, **sizes)
+        level("request", route=route, method=exchange.method, status=status, **sizes)
+
+
+async def _refuse_websocket(scope: Scope, send: Send) -> None:
+    """No service has one, and no key has been looked at. Where the server can, in the one error shape."""
+    status, headers, body = render(HTTPException(404))
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    if "websocket.http.response" in scope.get("extensions", {}):
+        await send({"type": "websocket.http.response.start", "status": status, "headers": raw})
+        await send({"type": "websocket.http.response.body", "body": body})
+    else:
+        await send({"type": "websocket.close", "code": 1008})
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

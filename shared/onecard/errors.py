@@ -53,8 +53,14 @@ class InputTooLong(OnecardError):
     status, type, code = 400, "invalid_request_error", "input_too_long"
 
 
+class MissingKey(OnecardError):
+    """No API key came with the request."""
+
+    status, type, code = 401, "authentication_error", "missing_api_key"
+
+
 class InvalidKey(OnecardError):
-    """No API key, or a wrong one."""
+    """An API key that does not count."""
 
     status, type, code = 401, "authentication_error", "invalid_api_key"
 
@@ -93,6 +99,12 @@ class UnsupportedMedia(OnecardError):
     """The body is not declared as JSON."""
 
     status, type, code = 415, "invalid_request_error", "unsupported_media_type"
+
+
+class UnknownHost(OnecardError):
+    """The request names a host that this server does not answer for."""
+
+    status, type, code = 421, "invalid_request_error", "unknown_host"
 
 
 class RateLimited(OnecardError):
@@ -143,6 +155,8 @@ def error_body(message: str, type_: str, code: str | None, param: str | None = N
 def render(error: HTTPException) -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body of the answer to `error`."""
     headers = {"content-type": "application/json", **(error.headers or {})}
+    if error.status_code == 401:
+        headers["www-authenticate"] = "Bearer"
     if isinstance(error, OnecardError):
         return error.status, headers, error_body(str(error.detail), error.type, error.code, error.param)
     type_ = "invalid_request_error" if error.status_code < 500 else "server_error"
@@ -165,7 +179,7 @@ def _validation_error(error: RequestValidationError) -> InvalidRequest:
     """
     complaints: dict[str | None, list[str]] = {}
     for one in cast(Sequence[Mapping[str, Any]], error.errors()):
-        path = [str(part) for part in one["loc"] if part != "body"]
+        path = [str(part) for part in one["loc"][1:]]  # The first says where: in the body, the query, the path.
         complaints.setdefault(path[0] if path else None, []).append(one["msg"])
     param, messages = next(iter(complaints.items()))
     where = f"'{param}'" if param else "The body"

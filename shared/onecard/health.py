@@ -1,9 +1,9 @@
-"""`/health/live` and `/health/ready`, alike in every service."""
+"""`/health/live`, `/health/ready` and `/health`, alike in every service."""
 
 from collections.abc import Awaitable, Callable
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
@@ -26,6 +26,8 @@ class Readiness(BaseModel):
     parts: dict[str, Part]
 
 
+_DOWN: dict[int | str, dict[str, Any]] = {503: {"model": Readiness}}
+_Verbose = Annotated[str | None, Query(description="With more, from a service that has more to tell.")]
 Check = Callable[[Request], Awaitable[Readiness]]
 
 
@@ -35,7 +37,7 @@ def worst(parts: dict[str, Part]) -> Status:
 
 
 def router(check: Check) -> APIRouter:
-    """The two routes. `check` looks at the parts."""
+    """The three routes. `check` looks at the parts."""
     routes = APIRouter(tags=["health"])
 
     @routes.get("/health/live")
@@ -43,8 +45,9 @@ def router(check: Check) -> APIRouter:
         """The process answers."""
         return {"status": "ok"}
 
-    @routes.get("/health/ready", response_model=Readiness, responses={503: {"model": Readiness}})
-    async def ready(request: Request) -> JSONResponse:
+    @routes.get("/health", summary="The same as /health/ready", response_model=Readiness, responses=_DOWN)
+    @routes.get("/health/ready", response_model=Readiness, responses=_DOWN)
+    async def ready(request: Request, verbose: _Verbose = None) -> JSONResponse:
         """The service can do its work: 200, also while degraded; 503 when it cannot."""
         readiness = await check(request)
         return JSONResponse(readiness.model_dump(), 503 if readiness.status == "down" else 200)

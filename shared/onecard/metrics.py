@@ -1,5 +1,7 @@
 """Prometheus metrics. Every app owns its registry, so that two apps in one process never mix."""
 
+from collections.abc import Iterator
+
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -10,13 +12,19 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
+from typing_extensions import override
+
+from onecard import logs
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 """Histogram bounds, in seconds: from a cached answer to a long generation."""
 
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 def new_registry() -> CollectorRegistry:
@@ -24,7 +32,17 @@ def new_registry() -> CollectorRegistry:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
+    registry.register(LogMetrics())
     return registry
+
+
+class LogMetrics(Collector):
+    """What became of log lines, counted where they are written."""
+
+    @override
+    def collect(self) -> Iterator[Metric]:
+        text = "Log lines lost, since nobody took them in time, or at all."
+        yield CounterMetricFamily("onecard_log_lines_dropped", text, logs.dropped())
 
 
 class HttpMetrics:
@@ -47,7 +65,6 @@ class HttpMetrics:
 
     def record(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count one answered request."""
-        method = method if method in _METHODS else "other"
         children = self._children.get((route, method, status))
         if children is None:
             children = self._requests.labels(route, method, str(status)), self._seconds.labels(route)

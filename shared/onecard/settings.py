@@ -24,6 +24,7 @@ GPU_MODEL = "Qwen/Qwen2.5-7B-Instruct"
 CPU_MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
 _HEADER_WORD = re.compile(r"[!-~]{,1024}")
 """What `Authorization: Bearer …` can carry."""
+_HOST = re.compile(r"\*|[\w.-]+", re.ASCII)
 
 
 def _default_llm(read_before: dict[str, Any]) -> str:
@@ -77,6 +78,9 @@ class ServiceSettings(BaseSettings):
     allow_no_key: bool = False
     """Serve on an address other than loopback without any API key."""
 
+    allowed_hosts: Annotated[tuple[str, ...], *ADDRESSES] = ()
+    """Host names, besides localhost and IP addresses, that a part without a key is asked by; * is any."""
+
     api_key: SecretStr | None = Field(default=None, min_length=16)
     """Key that callers of the gateway and of the LLM service send as `Authorization: Bearer …`."""
 
@@ -105,6 +109,13 @@ class ServiceSettings(BaseSettings):
 
     drain_seconds: int = Field(default=10, ge=0)
     """How long a stopping service waits for the requests it has accepted."""
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(_HOST.fullmatch(host) for host in hosts):
+            raise ValueError("a host is a name without scheme and port, or *")
+        return tuple(host.lower() for host in hosts)
 
     @field_validator("api_key")
     @classmethod

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 _WORD = r"[\w!#$%&'*+.^`|~-]+"
 _QUOTED = r'"(?:[^"\\]|\\.)*"'
-_PARAMETER = re.compile(rf"\s*;\s*({_WORD})\s*=\s*({_WORD}|{_QUOTED})", re.ASCII)
-_ENTRY = re.compile(rf"\s*({_WORD})((?:{_PARAMETER.pattern})*)\s*(?:,|$)", re.ASCII)
+_PARAMETER = re.compile(rf";\s*({_WORD})\s*=\s*({_WORD}|{_QUOTED})", re.ASCII)
+_ENTRY = re.compile(rf"\s*({_WORD})((?:\s*{_PARAMETER.pattern})*)\s*(?:,|$)", re.ASCII)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import pytest
 
 from gateway.__main__ import main
 from gateway.keys.file import read
+from gateway.routes import RELAYED
 from onecard import server as server_module
 from tests.gateway.support import PATH, ask, canned_gateway, error_of, key, secret_of, write_keys
 from tests.shared.cache.support import RECOVERY_SECONDS, Redis, running_redis
@@ -164,6 +165,21 @@ def test_a_page_of_a_listed_origin_may_call_and_read_refusals(doors: tuple[Serve
     assert {"retry-after", "x-request-id", "x-ratelimit-remaining-tokens"} <= {
         name.strip() for name in exposed["access-control-expose-headers"].split(",")
     }
+
+
+def test_a_page_may_use_every_method_and_reads_why_it_may_not(doors: tuple[Server, Server]) -> None:
+    """A refused preflight has the one error shape."""
+    page = {"origin": "https://app.example"}
+    for method, path in sorted({(one.method, one.path) for one in RELAYED} | {("HEAD", "/health")}):
+        answer = httpx.options(doors[0].url + path, headers={**page, "access-control-request-method": method})
+        assert answer.status_code == 200
+        assert method in answer.headers["access-control-allow-methods"].split(", ")
+    for origin, method in (("https://evil.example", "POST"), ("https://app.example", "PATCH")):
+        headers = {"origin": origin, "access-control-request-method": method}
+        answer = httpx.options(doors[0].url + PATH, headers=headers)
+        assert "CORS_ORIGINS" in str(error_of(answer, 400)["message"])
+        assert answer.headers["content-length"] == str(len(answer.content))
+        assert "origin" in answer.headers["vary"].lower()
 
 
 def test_without_a_list_of_origins_no_page_may_call(canned: Server) -> None:

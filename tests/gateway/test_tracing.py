@@ -96,6 +96,23 @@ async def test_each_request_and_each_attempt_is_a_span_of_its_clients_trace(cann
     assert canned.url.encode() not in b"".join(bodies)
 
 
+def test_a_span_says_the_method_of_its_request(canned: Server) -> None:
+    """Of reading, of removing, of sending, each its own."""
+    asked = {"GET": "/v1/restaurants/{restaurant_id}/summary", "DELETE": "/v1/reviews/{review_id}", "POST": PATH}
+    with collector() as (endpoint, bodies):
+        env = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "CACHE_ENABLED": "false", "REVIEW_URL": canned.url}
+        with canned_gateway(canned, env) as door:
+            for method, path in asked.items():
+                httpx.request(method, door.url + path.replace("{restaurant_id}", "a").replace("{review_id}", "b"))
+    methods = {
+        span.name: attribute.value.string_value
+        for span in spans(bodies)
+        for attribute in span.attributes
+        if attribute.key == "http.request.method"
+    }
+    assert methods == {f"{method} {path}": method for method, path in asked.items()}
+
+
 async def test_failed_attempts_are_marked_and_a_stop_sends_what_is_left(canned: Server) -> None:
     """A refusal, repeated twice, is three attempts of one request."""
     with collector() as (endpoint, bodies):

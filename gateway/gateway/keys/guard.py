@@ -20,11 +20,16 @@ class KeysGuard:
         """
         self._ring = _source(settings)
 
+    @property
+    def open(self) -> bool:
+        """See `onecard.auth.Guard`."""
+        return self._ring is None
+
     def check(self, path: str, authorization: Sequence[bytes]) -> Key | None:
         """The caller's key; None where nobody is asked.
 
         Raises:
-            InvalidKey: the request may not come in.
+            MissingKey, InvalidKey: the request may not come in.
         """
         if self._ring is None or path in OPEN_PATHS:
             return None

@@ -164,8 +164,3 @@ def _models(router: APIRouter) -> None:
         service = state(request)
         service.check_model(name)
         return card(service)
-
-    @router.get("/health", response_class=Response)
-    async def health() -> Response:
-        """Alive, as vLLM says it."""
-        return Response()

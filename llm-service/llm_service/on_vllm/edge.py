@@ -15,7 +15,23 @@ from onecard.auth import OPEN_PATHS, KeyGuard
 from onecard.edge import Edge
 from onecard.errors import Unavailable
 from onecard.identity_header import TellsModel
-from onecard.metrics import HttpMetrics
+from onecard.metrics import HttpMetrics, LogMetrics
+
+_QUERY_PATHS = frozenset(
+    {
+        "/detokenize",
+        "/generate",
+        "/health",
+        "/health/ready",
+        "/health/live",
+        "/tokenize",
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/models",
+        "/v1/responses",
+    }
+)
+"""What the gateway offers, too. Clients of vLLM's other routes send parameters that it does not declare."""
 
 
 class VllmEdge:
@@ -33,10 +49,13 @@ class VllmEdge:
             logs.configure("llm", settings.log_level)
             registry = get_prometheus_registry()
             metrics = HttpMetrics(registry)
+            registry.register(LogMetrics())
             memory_metrics(registry)
             inner = OneErrorShape(Gate(Bounded(self._app, bounds=Bounds.of(settings))))
             guard = KeyGuard(settings.api_key)
-            edge = Edge(inner, settings=settings, metrics=metrics, json_bodies=True, guard=guard)
+            edge = Edge(
+                inner, settings=settings, metrics=metrics, json_bodies=True, guard=guard, query_paths=_QUERY_PATHS
+            )
             self._edge = TellsModel(edge, lambda scope: getattr(scope["app"].state, "onecard_identity", None))
         await self._edge(scope, receive, send)
 

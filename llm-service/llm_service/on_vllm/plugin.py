@@ -33,11 +33,11 @@ from onecard.leaving import while_connected
 _KEPT = frozenset(
     {
         *("/v1/chat/completions", "/v1/completions", "/v1/responses", "/tokenize", "/detokenize"),
-        *("/health", "/metrics", "/version", "/openapi.json", "/docs"),
+        *("/metrics", "/version", "/openapi.json", "/docs"),
     }
 )
 """vLLM's own routes that are served. Of the others some change the server for everybody, and all of them take what one
-request may ask for (`llm_service.bounds`) in fields of their own."""
+request may ask for (`llm_service.bounds`) in fields of their own; health is the same as that of all our services."""
 
 
 class Plugin:
@@ -56,6 +56,7 @@ class Plugin:
         app.state.onecard_traffic = Traffic()
         routes = app.router.routes
         routes[:] = [route for route in routes if getattr(route, "path", "") in _KEPT]
+        app.router.redirect_slashes = False
         app.include_router(_routes(), responses=ERROR_RESPONSES)
         app.include_router(health.router(_ready), responses=ERROR_RESPONSES)
         self._app, self._offered = app, list(routes)

@@ -13,8 +13,8 @@ from onecard import logs
 _PR_SET_PDEATHSIG = 1
 
 
-def log_formatter() -> logging.Formatter:
-    """The formatter that `logging.json` names.
+def log_handler() -> logging.Handler:
+    """The handler that `logging.json` names.
 
     Setting up its log is the first thing that an engine process does, so it is tied to its parent here: before it
     loads plug-ins it waits for the server, for minutes if that is gone.
@@ -23,7 +23,7 @@ def log_formatter() -> logging.Formatter:
     logging.captureWarnings(True)
     if multiprocessing.parent_process() is not None:
         discreet.install(discreet.in_serving_loop)
-    return logs.formatter("llm")
+    return logs.handler("llm")
 
 
 def requests_come() -> None:

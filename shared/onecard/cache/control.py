@@ -1,9 +1,7 @@
 """What a request's `Cache-Control` header asks of the cache (RFC 9111, section 5.2.1). Pure."""
 
-import re
 from dataclasses import dataclass
-
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+from urllib.request import parse_http_list
 
 
 @dataclass(frozen=True)
@@ -18,6 +16,6 @@ class CachePolicy:
 
 def read(header: str | None) -> CachePolicy:
     """`no-cache` computes anew and keeps the result; `no-store` leaves no trace; other directives change nothing."""
-    directives = {directive.partition("=")[0].strip().lower() for directive in _QUOTED.sub("", header or "").split(",")}
+    directives = {one.partition("=")[0].strip().lower() for one in parse_http_list(header or "")}
     store = "no-store" not in directives
     return CachePolicy(read=store and "no-cache" not in directives, store=store)
