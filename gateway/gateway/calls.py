@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 from gateway import deadlines
 from gateway.deadlines import Deadline
-from gateway.http1 import Answer, Fault, NoAnswer
 from gateway.pool import Lease
 from gateway.replicas import Failure
 from gateway.retries import AttemptFailed, failure_of
 from gateway.trail import Trail
+from gateway.transport import Answer, Fault, NoAnswer
 from gateway.turns import Turn
 from gateway.upstreams import Upstream
 from onecard import logs, timings
@@ -20,12 +20,11 @@ from onecard.cache import identity
 from onecard.errors import BadUpstream, DeadlineExceeded, OnecardError, TooBusy, Unavailable
 from onecard.timings import Timing
 
-RETURNED = tuple((name, name.encode()) for name in ("age", "allow", "content-type", "retry-after", "x-cache"))
+RETURNED = ("age", "allow", "content-type", "retry-after", "x-cache")
 """The service's headers that the client gets."""
 RETRY_AFTER_SECONDS = 2.0
 """What a client is told to wait for a service that is away: a supervisor restarts it within seconds."""
 EVENT_STREAM = "text/event-stream"
-_IDENTITY = identity.HEADER.encode()
 
 log = logs.logger()
 
@@ -50,11 +49,11 @@ class Reply:
 
     def __init__(self, upstream: Upstream, answer: Answer, lease: Lease, deadline: Deadline) -> None:
         self.status = answer.status
-        self.headers = {name: value for name, field in RETURNED if (value := answer.header(field)) is not None}
+        self.headers = {name: value for name in RETURNED if (value := answer.header(name)) is not None}
         """Those that the client may get."""
-        self.timings = _timings(answer.header(b"server-timing") or "")
+        self.timings = _timings(answer.header("server-timing") or "")
         """What it says of its time, by name."""
-        told = answer.header(_IDENTITY)
+        told = answer.header(identity.HEADER)
         self.model = upstream.pool.served.heard(lease.replica, answer.status, told)
         """Which model has answered, if it says so; not for the client."""
         self._upstream = upstream

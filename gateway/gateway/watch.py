@@ -3,13 +3,13 @@
 import asyncio
 import random
 import time
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing, suppress
 
-from gateway.connections import Connections
-from gateway.http1 import Fault
 from gateway.pool import Pool
 from gateway.replicas import Verdict
+from gateway.transport import Connections, Fault
 from onecard import logs
 from onecard.cache import identity
 
@@ -61,12 +61,14 @@ async def check(connections: Connections, pool: Pool, number: int) -> Verdict:
     """Ask a replica whether it is ready, and hear which model it has."""
     try:
         async with asyncio.timeout(CHECK_SECONDS):
-            answer = await connections.ask("GET", pool.origins[number], "/health/ready", {}, b"")
+            answer = await connections.ask(
+                "GET", pool.origins[number], "/health/ready", {"x-request-id": uuid.uuid4().hex}, b""
+            )
             with closing(answer):
                 await answer.read()
     except TimeoutError:
         return "silent"
     except Fault:
         return "not ready"
-    pool.served.heard(number, answer.status, answer.header(identity.HEADER.encode()))
+    pool.served.heard(number, answer.status, answer.header(identity.HEADER))
     return "ready" if answer.status == 200 else "not ready"

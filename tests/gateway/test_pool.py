@@ -4,7 +4,7 @@ import asyncio
 import re
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, closing
+from contextlib import ExitStack, aclosing, asynccontextmanager
 
 import orjson
 import pytest
@@ -13,11 +13,11 @@ from prometheus_client import CollectorRegistry
 from starlette.types import Message
 
 from gateway.calls import Call, send
-from gateway.connections import Connections
 from gateway.metrics import UpstreamMetrics
 from gateway.pool import Pool
 from gateway.relay import relay
 from gateway.trail import Trail
+from gateway.transport import Connections
 from gateway.turns import Turns
 from gateway.upstreams import Limits, Upstream
 from gateway.watch import watching
@@ -52,10 +52,9 @@ Ask = Callable[[str], Awaitable[int]]
 async def watched(*urls: str) -> AsyncIterator[tuple[Pool, Ask]]:
     """A pool of these replicas, which are being checked, and a caller of it."""
     pool = Pool("llm", urls, UpstreamMetrics(CollectorRegistry()).of("llm"))
-    with closing(Connections(2.0)) as connections:
-        async with watching(pool, connections):
-            upstream = Upstream("llm", connections, pool, Turns(100, 100, pool.figures), {}, Limits(60, 60, 60))
-            yield pool, lambda case: ask_for(case, upstream)
+    async with aclosing(Connections(2.0)) as connections, watching(pool, connections):
+        upstream = Upstream("llm", connections, pool, Turns(100, 100, pool.figures), {}, Limits(60, 60, 60))
+        yield pool, lambda case: ask_for(case, upstream)
 
 
 async def ask_for(case: str, upstream: Upstream) -> int:
@@ -177,7 +176,7 @@ async def test_a_stream_whose_client_has_left_by_then_gives_its_replica_back(pai
 
     async with watched(pair[0].url) as (pool, _):
         turns = Turns(1, 0, pool.figures)
-        with closing(Connections(2.0)) as connections:
+        async with aclosing(Connections(2.0)) as connections:
             response = await relay(scope, staying, Upstream("llm", connections, pool, turns, {}, Limits(60, 60, 60)))
             with pytest.raises(asyncio.QueueFull):
                 await turns.take("", Trail(), 0.0)

@@ -1,4 +1,4 @@
-"""The relay's own HTTP/1.1: what real sockets say, well and badly, and which connections serve again."""
+"""HTTP with the services: what real sockets say, well and badly, and which connections serve again."""
 
 import asyncio
 from collections.abc import Sequence
@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway import connections as pool
-from gateway.http1 import MOST_HEAD_BYTES, BadAnswer, Connection, NoAnswer
-from gateway.origin import Origin
-from tests.gateway.sockets import BODY, UNTIL_THE_END, WHOLE, ask, connected, read, saying
+from gateway import transport
+from gateway.transport import MOST_HEAD_BYTES, Answer, BadAnswer, Connection, NoAnswer, Origin, request_head
+from tests.gateway.sockets import BODY, UNTIL_THE_END, WHOLE, ask, connected, origin_of, read, saying
 from tests.shared.cache.support import eventually
 
 BROKEN = {
@@ -20,6 +19,8 @@ BROKEN = {
     "a head without end": b"HTTP/1.1 200 OK\r\nx-padding: " + b"x" * MOST_HEAD_BYTES,
     "another protocol": b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n",
 }
+
+ORIGIN = Origin.of("http://127.0.0.1:8001")
 
 
 class Line(asyncio.Transport):
@@ -47,7 +48,7 @@ def test_an_answer_is_the_same_however_it_is_cut(kind: str, cuts: Sequence[int])
     """Byte by byte or at once."""
 
     async def hear() -> None:
-        connection = Connection(lambda _: None, lambda _: None)
+        connection = Connection(asyncio.get_running_loop(), set())
         connection.connection_made(Line())
         asked = asyncio.ensure_future(connection.ask(b"", b""))
         await asyncio.sleep(0)
@@ -56,11 +57,10 @@ def test_an_answer_is_the_same_however_it_is_cut(kind: str, cuts: Sequence[int])
         for begin, end in zip([0, *ends], ends, strict=False):
             connection.data_received(said[begin:end])
             await asyncio.sleep(0)
-        answer = await asked
-        assert (answer.status, answer.header(b"x-cache"), answer.is_whole) == (200, "hit", True)
+        answer = Answer(*await asked, connection, lambda **_: None)
+        assert (answer.status, answer.header("x-cache"), answer.is_whole) == (200, "hit", True)
         assert await answer.read() == b"hello"
-        answer.close()
-        assert connection.is_free
+        assert connection.is_done
 
     asyncio.run(hear())
 
@@ -130,7 +130,7 @@ async def test_a_request_that_has_not_left_is_not_followed_by_another() -> None:
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, connected() as connections:
-        origin = Origin("127.0.0.1", server.sockets[0].getsockname()[1], "x")
+        origin = origin_of(server)
         answer = await connections.ask("POST", origin, "/x", {}, bytes(30_000_000))
         assert await answer.read() == b"hello"
         answer.close()
@@ -154,7 +154,7 @@ async def test_what_may_be_repeated_is_when_a_kept_connection_ends_just_then(met
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, connected() as connections:
-        origin = Origin("127.0.0.1", server.sockets[0].getsockname()[1], "x")
+        origin = origin_of(server)
 
         async def once() -> bytes:
             answer = await connections.ask(method, origin, "/x", {}, b"")
@@ -200,7 +200,7 @@ async def test_what_comes_on_an_idle_connection_ends_it() -> None:
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, connected() as connections:
-        origin = Origin("127.0.0.1", server.sockets[0].getsockname()[1], "x")
+        origin = origin_of(server)
         assert await read(connections, origin) == b"hello"
         await eventually(lambda: ended == [b""])
         assert await read(connections, origin) == b"hello"
@@ -221,7 +221,7 @@ async def test_who_leaves_early_ends_the_connection() -> None:
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, connected() as connections:
-        origin = Origin("127.0.0.1", server.sockets[0].getsockname()[1], "x")
+        origin = origin_of(server)
         (await ask(connections, origin)).close()
         await eventually(lambda: len(ended) == 1)
         with pytest.raises(TimeoutError):
@@ -245,7 +245,7 @@ async def test_a_service_is_read_from_no_faster_than_its_answer_is() -> None:
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, connected() as connections:
-        answer = await ask(connections, Origin("127.0.0.1", server.sockets[0].getsockname()[1], "x"))
+        answer = await ask(connections, origin_of(server))
         before = -1
         while before != sent:
             before = sent
@@ -258,7 +258,7 @@ async def test_a_service_is_read_from_no_faster_than_its_answer_is() -> None:
 
 async def test_idle_connections_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the service ends them, so that no request comes too late."""
-    monkeypatch.setattr(pool, "IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(transport, "IDLE_SECONDS", 0.2)
     async with saying(WHOLE["length"]) as (origin, asked), connected() as connections:
         assert await read(connections, origin) == b"hello"
         await eventually(lambda: not connections.open)
@@ -272,7 +272,7 @@ async def test_closing_ends_what_is_under_way() -> None:
         waiting = asyncio.ensure_future(ask(connections, origin))
         await eventually(lambda: asked == [1])
         answer = await ask(connections, origin)
-        connections.close()
+        await connections.aclose()
         with pytest.raises(NoAnswer):
             await waiting
         assert await answer.chunk() == b"hello"
@@ -281,3 +281,36 @@ async def test_closing_ends_what_is_under_way() -> None:
         await eventually(lambda: not connections.open)
         with pytest.raises(NoAnswer):
             await ask(connections, origin)
+
+
+@pytest.mark.parametrize("text", ["a\r\nb: c", "a\nb", "a\rb", "a\0b"])
+def test_nothing_that_a_request_says_begins_another_line(text: str) -> None:
+    with pytest.raises(ValueError, match="control character"):
+        request_head("POST", ORIGIN, "/x", {"x-request-id": text}, 0)
+    with pytest.raises(ValueError, match="control character"):
+        request_head("GET", ORIGIN, f"/{text}", {}, 0)
+
+
+def test_a_request_is_as_it_is_meant() -> None:
+    """A body has its length, also an empty one of a POST; bytes of a header stay the same bytes."""
+    head = request_head("POST", ORIGIN, "/x", {"tracestate": "caf\xe9"}, 0)
+    assert head.startswith(b"POST /x HTTP/1.1\r\nhost: 127.0.0.1:8001\r\n")
+    assert b"\r\ntracestate: caf\xe9\r\n" in head
+    assert head.endswith(b"\r\ncontent-length: 0\r\n\r\n")
+    assert b"content-length" not in request_head("GET", ORIGIN, "/x", {}, 0)
+
+
+@pytest.mark.parametrize(
+    ("address", "host", "port", "authority", "prefix"),
+    [
+        ("http://llm:8001", "llm", 8001, "llm:8001", ""),
+        ("http://[::1]:8001/", "::1", 8001, "[::1]:8001", ""),
+        ("http://proxy/models/llm/", "proxy", 80, "proxy", "/models/llm"),
+        ("https://llm.example", "llm.example", 443, "llm.example", ""),
+    ],
+)
+def test_an_address_leads_somewhere(address: str, host: str, port: int, authority: str, prefix: str) -> None:
+    origin = Origin.of(address)
+    assert (origin.url.host, origin.url.port, origin.prefix) == (host, port, prefix)
+    assert f"\r\nhost: {authority}\r\n".encode() in request_head("GET", origin, "/x", {}, 0)
+    assert (origin.tls is not None) == address.startswith("https")
