@@ -1,6 +1,7 @@
 """One request to one service: what is asked, and what comes back. Bytes, no HTTP framework of ours."""
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,12 +17,21 @@ from gateway.transport import Answer, Fault, NoAnswer
 from gateway.turns import Turn
 from gateway.upstreams import Upstream
 from onecard import logs, timings
+from onecard.buffers import Buffers, Held
 from onecard.cache import identity
 from onecard.errors import BadUpstream, DeadlineExceeded, OnecardError, TooBusy, Unavailable
 from onecard.timings import Timing
 
 RETURNED = ("age", "allow", "content-type", "retry-after", "x-cache")
 """The service's headers that the client gets."""
+WHOLE_BYTES = 256 * 1024
+"""A longer answer is passed on as it comes. A shorter one is had whole first: it can be asked for again, elsewhere."""
+LONG_BYTES = 768 * 1024
+"""What a longer answer takes up at most, about, on its way from one socket to the other."""
+STREAM_BYTES = 64 * 1024
+"""The same of a stream of events, which are short."""
+_OWN_BYTES = 16_000_000
+"""Room for what the gateway asks for itself."""
 RETRY_AFTER_SECONDS = 2.0
 """What a client is told to wait for a service that is away: a supervisor restarts it within seconds."""
 EVENT_STREAM = "text/event-stream"
@@ -41,13 +51,15 @@ class Call:
     """Of the request that asks."""
     caller: str = ""
     """The name of its key, among which the service is shared fairly."""
+    held: Held = field(default_factory=lambda: Buffers(_OWN_BYTES).hold(), compare=False)
+    """Counts what is held of the answer."""
 
 
 class Reply:
-    """A service's answer: its head has been read, and its body too if it does not stream, or not. Closing it gives its
-    replica back."""
+    """A service's answer: its head has been read, and its body too if it neither streams nor is long. Closing it gives
+    its replica back."""
 
-    def __init__(self, upstream: Upstream, answer: Answer, lease: Lease, deadline: Deadline) -> None:
+    def __init__(self, upstream: Upstream, answer: Answer, lease: Lease, deadline: Deadline, held: Held) -> None:
         self.status = answer.status
         self.headers = {name: value for name in RETURNED if (value := answer.header(name)) is not None}
         """Those that the client may get."""
@@ -59,9 +71,14 @@ class Reply:
         self._upstream = upstream
         self._answer = answer
         self._lease = lease
-        self._deadline = deadline
-        self._body: bytes | None = None
+        self._held = held
+        self._parts: list[bytes] = []
+        """Of the body, what has come and has not been passed on."""
         self._turn: Turn | None = None
+        self.length = answer.header("content-length")
+        self.deadline = deadline
+        self.is_whole = False
+        """All of its body is here."""
 
     def hold(self, turn: Turn) -> None:
         """Keep the request's turn until this is closed."""
@@ -69,39 +86,75 @@ class Reply:
 
     @property
     def streams(self) -> bool:
-        """It is an event stream."""
+        """It is an event stream. One that says that the service failed is no stream: nobody reads events there."""
+        return self.status < 300 and self._has_events
+
+    @property
+    def _has_events(self) -> bool:
         return self.headers.get("content-type", "").startswith(EVENT_STREAM)
 
-    async def read(self) -> bytes:
-        """The whole body.
+    async def begin(self) -> None:
+        """Have a stream's place, or the whole body if it is not long; of a failure no more than that is ever wanted.
 
         Raises:
             BadUpstream, DeadlineExceeded: the service breaks off, or is silent for too long.
+            Unavailable: there is no room for it.
         """
-        if self._body is None:
-            with self._blaming():
-                if self._answer.is_whole:  # It has come with the head, and nothing is waited for.
-                    self._body = await self._answer.read()
-                else:
-                    async with self._lease.patience(self._silence()):
-                        self._body = await self._answer.read()
-            self._lease.ended()
-        return self._body
+        if self.streams:
+            await self._held.more(STREAM_BYTES)
+        elif not self._has_events:
+            await self._read(WHOLE_BYTES)
+            if not self.is_whole:
+                await self._held.more(LONG_BYTES - WHOLE_BYTES)
+
+    async def read(self) -> bytes:
+        """The whole body of a success; of a failure, what has come.
+
+        Raises:
+            BadUpstream, DeadlineExceeded, Unavailable: as `begin`.
+        """
+        if self.status < 300:
+            await self._read(math.inf)
+        body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._parts = [body]
+        return body
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes.
 
         Raises:
-            BadUpstream, DeadlineExceeded: as `read`.
+            BadUpstream, DeadlineExceeded: as `begin`.
         """
-        while True:
-            with self._blaming():
+        while self._parts:
+            yield self._parts.pop(0)
+        while chunk := await self._chunk():
+            yield chunk
+
+    async def _read(self, most_bytes: float) -> None:
+        size = 0
+        try:
+            while size <= most_bytes and (chunk := await self._chunk()):
+                size += len(chunk)
+                self._parts.append(chunk)
+                await self._held.more(len(chunk))
+        except BaseException:
+            self._parts.clear()  # Whoever keeps the exception keeps this.
+            raise
+
+    async def _chunk(self) -> bytes:
+        """Empty at the end."""
+        if self.is_whole:
+            return b""
+        with self._blaming():
+            if self._answer.is_whole:  # Nothing is waited for.
+                chunk = await self._answer.chunk()
+            else:
                 async with self._lease.patience(self._silence()):
                     chunk = await self._answer.chunk()
-            if not chunk:
-                self._lease.ended()
-                return
-            yield chunk
+        if not chunk or self._answer.is_read:
+            self.is_whole = True
+            self._lease.ended()
+        return chunk
 
     def close(self) -> None:
         """Let the connection go: back to its pool after a whole answer, else closed, which cancels the work."""
@@ -113,7 +166,7 @@ class Reply:
                 self._turn.end()
 
     def _silence(self) -> float:
-        return min(self._upstream.limits.silence_seconds, self._deadline.left)
+        return min(self._upstream.limits.silence_seconds, self.deadline.left)
 
     @contextmanager
     def _blaming(self) -> Iterator[None]:
@@ -121,7 +174,7 @@ class Reply:
         try:
             yield
         except (Fault, TimeoutError) as error:
-            if self._deadline.left:
+            if self.deadline.left:
                 self._lease.failed("silent" if isinstance(error, TimeoutError) else "away")
             _log_failure(error, self._upstream)
             raise late(self._upstream) if isinstance(error, TimeoutError) else broken_off(self._upstream) from None
@@ -219,21 +272,26 @@ async def _attempt(call: Call, upstream: Upstream, tried: Collection[int], deadl
     except BaseException as error:
         failed = _failed_before_answer(error, upstream, lease, deadline)
         lease.close()
-        raise failed from None
-    reply = Reply(upstream, answer, lease, deadline)
-    if failure := failure_of(reply.status):
+        try:
+            raise failed from None
+        finally:
+            del failed  # Else it would keep itself, by its traceback, and what this frame has.
+    reply = Reply(upstream, answer, lease, deadline, call.held)
+    failure = failure_of(reply.status)
+    if failure is None:
+        lease.answered()
+    else:
         lease.failed(failure)
+    await _begin(reply, lease, deadline)
+    if failure is not None:
         raise _Failed(failure, lease.replica, reply)
-    lease.answered()
-    if not reply.streams:
-        await _read(reply, lease, deadline)
     return reply
 
 
-async def _read(reply: Reply, lease: Lease, deadline: Deadline) -> None:
-    """Have the whole body, of which the client gets nothing before: an answer that breaks off is a failed attempt."""
+async def _begin(reply: Reply, lease: Lease, deadline: Deadline) -> None:
+    """Have what the client gets nothing of before: an answer that breaks off until then is a failed attempt."""
     try:
-        await reply.read()
+        await reply.begin()
     except BaseException as error:
         reply.close()
         if isinstance(error, BadUpstream):

@@ -7,6 +7,7 @@ what aiohttp lets through and a relay must not is refused here
 """
 
 import asyncio
+import math
 import re
 import select
 import ssl
@@ -103,6 +104,7 @@ class Answer:
 
     def __init__(self, message: RawResponseMessage, body: StreamReader, connection: "Connection", leave: Any) -> None:
         self.status = message.code
+        self._version = message.version
         self._headers: dict[str, str] = {}
         for raw_name, raw_value in message.raw_headers:
             name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
@@ -117,11 +119,16 @@ class Answer:
         """All of it has come."""
         return self._body.is_eof() and self._body.exception() is None
 
+    @property
+    def is_read(self) -> bool:
+        """There is no more of it."""
+        return self._body.at_eof() and self._body.exception() is None
+
     def check(self, request_id: str | None) -> None:
         """Raise BadAnswer for what the parser takes, and nobody here has asked for."""
         told = self.header("x-request-id")
-        if not 200 <= self.status < 600:
-            raise BadAnswer("no status of an answer")
+        if not 200 <= self.status < 600 or self._version[0] != 1:
+            raise BadAnswer("no answer of HTTP/1.1")
         if request_id is not None and told is not None and told != request_id:
             raise BadAnswer("the answer to another request")
         if (self.header("content-encoding") or "identity").lower() != "identity":
@@ -149,19 +156,18 @@ class Answer:
             return self._body._read_nowait(-1)
         raise BadAnswer("broke off")
 
-    async def read(self) -> bytes:
+    async def read(self, most_bytes: float = math.inf) -> bytes:
         """All that has not been read.
 
         Raises:
-            BadAnswer: it broke off.
+            BadAnswer: it broke off, or is longer than that.
         """
-        parts = []
-        try:
-            while part := await self.chunk():
-                parts.append(part)
-            return parts[0] if len(parts) == 1 else b"".join(parts)
-        finally:
-            parts.clear()
+        body = bytearray()
+        while part := await self.chunk():
+            body += part
+            if len(body) > most_bytes:
+                raise BadAnswer("too long")
+        return bytes(body)
 
     def close(self) -> None:
         """Have no more of it. After a whole answer the connection serves again; otherwise it ends, which cancels what
@@ -316,7 +322,8 @@ class Connections:
         )
         self.open: set[Connection] = set()
         """All of them, in use and idle."""
-        self._connector._factory = partial(Connection, self._loop, self.open)
+        made: Any = partial(Connection, self._loop, self.open)
+        self._connector._factory = made
         self._where: dict[Origin, ClientRequest] = {}
         """What aiohttp wants to know to connect to it."""
 

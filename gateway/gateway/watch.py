@@ -17,6 +17,8 @@ CHECK_SECONDS = 2.0
 """How long a check may take."""
 BETWEEN_SECONDS = 1.0
 """Between the end of a check and the next one, give or take `SPREAD`."""
+MOST_TOLD_BYTES = 64 * 1024
+"""Longer answers are not read: nothing of them is looked at."""
 SPREAD = 0.25
 """Gateways that start together do not go on asking together."""
 
@@ -65,7 +67,7 @@ async def check(connections: Connections, pool: Pool, number: int) -> Verdict:
                 "GET", pool.origins[number], "/health/ready", {"x-request-id": uuid.uuid4().hex}, b""
             )
             with closing(answer):
-                await answer.read()
+                await answer.read(MOST_TOLD_BYTES)
     except TimeoutError:
         return "silent"
     except Fault:

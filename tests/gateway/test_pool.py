@@ -21,6 +21,7 @@ from gateway.transport import Connections
 from gateway.turns import Turns
 from gateway.upstreams import Limits, Upstream
 from gateway.watch import watching
+from onecard.buffers import Buffers
 from onecard.errors import Unavailable
 from onecard.leaving import ClientGone
 from tests.shared.cache.support import eventually
@@ -161,7 +162,7 @@ async def test_leases_that_are_given_up_are_counted_out(pair: tuple[Server, Serv
 async def test_a_stream_whose_client_has_left_by_then_gives_its_replica_back(pair: tuple[Server, Server]) -> None:
     """Also when nobody has begun to read it."""
     body = orjson.dumps({"case": "stream", "count": 100})
-    state = {"body": body, "timings": {}, "trail": Trail()}
+    state = {"body": body, "timings": {}, "trail": Trail(), "held": Buffers(1_000_000).hold()}
     scope = {"type": "http", "method": "POST", "path": PATH, "headers": [], "state": state}
 
     async def staying() -> Message:
