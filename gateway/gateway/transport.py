@@ -3,7 +3,7 @@
 The connections, their pool, names, TLS and the parser (llhttp) are aiohttp's. A relay needs no cookies, redirects,
 compression or proxies, so that it goes past `ClientSession`, whose share of a request's cost is three times the rest;
 what aiohttp lets through and a relay must not is refused here
-([decision 19](../../docs/decisions/0019-the-relay-speaks-to-aiohttp-s-connector.md)).
+([decision 19](../../docs/decisions/0019-the-relay-goes-past-aiohttps-session.md)).
 """
 
 import asyncio

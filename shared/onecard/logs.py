@@ -91,7 +91,7 @@ def configure(service: str, level: str = "info") -> None:
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     # The edge writes one access line a request; a second one from the HTTP client or server says nothing new.
-    for chatty in ("httpx", "httpcore", "uvicorn.access"):
+    for chatty in ("httpx2", "httpcore2", "uvicorn.access"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 

@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import aiohttp
-import pytest
 
 from tests.fuzz import hostile
 from tests.support import Server, free_port, serving

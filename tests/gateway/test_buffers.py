@@ -142,8 +142,7 @@ async def test_a_place_at_a_service_is_kept_until_the_last_byte() -> None:
         httpx.AsyncClient(base_url=gateway.url, timeout=30) as client,
     ):
         with unread(gateway, EMBEDDINGS, {"input": "a"}):
-            while service.asked == 0:
-                await asyncio.sleep(0.02)
+            await soon(lambda: service.asked == 1)
             assert (await client.post(EMBEDDINGS, json={"input": "a"})).status_code == 429
         await soon(lambda: metric(gateway, 'onecard_upstream_in_flight{replica="0",upstream="embedding"}') == 0)
         assert (await client.post(EMBEDDINGS, json={"input": "a"})).status_code == 200

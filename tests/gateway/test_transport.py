@@ -1,6 +1,8 @@
 """HTTP with the services: what real sockets say, well and badly, and which connections serve again."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Sequence
 
 import pytest
@@ -9,7 +11,8 @@ from hypothesis import strategies as st
 
 from gateway import transport
 from gateway.transport import MOST_HEAD_BYTES, Answer, BadAnswer, Connection, NoAnswer, Origin, request_head
-from tests.gateway.sockets import BODY, UNTIL_THE_END, WHOLE, ask, connected, origin_of, read, saying
+from tests.fuzz.hostile import FLOODS, STRAY
+from tests.gateway.sockets import BODY, OK, UNTIL_THE_END, WHOLE, ask, connected, origin_of, read, saying
 from tests.shared.cache.support import eventually
 
 BROKEN = {
@@ -17,6 +20,13 @@ BROKEN = {
     "two lengths": b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
     "length and chunks": b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
     "a head without end": b"HTTP/1.1 200 OK\r\nx-padding: " + b"x" * MOST_HEAD_BYTES,
+    "not HTTP/1.1": b"HTTP/2.0 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+    "a status below all others": b"HTTP/1.1 099 x\r\ncontent-length: 5\r\n\r\nhello",
+    "a status above all others": b"HTTP/1.1 600 x\r\ncontent-length: 5\r\n\r\nhello",
+    "an encoding that nobody asked for": OK + b"content-encoding: gzip\r\ncontent-length: 5\r\n\r\nhello",
+    "a transfer encoding that nobody knows": OK + b"transfer-encoding: gzip\r\n\r\nhello",
+    "chunks in chunks": OK + b"transfer-encoding: chunked, chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    "a null in a header": OK + b"x: a\0b\r\ncontent-length: 5\r\n\r\nhello",
     "another protocol": b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n",
 }
 
@@ -98,6 +108,119 @@ async def test_what_is_no_answer_is_a_fault(kind: str) -> None:
             await read(connections, origin)
         assert await read(connections, origin) == b"hello"
         assert asked == [1, 2]
+
+
+@pytest.mark.parametrize("flood", range(len(FLOODS)))
+async def test_what_has_no_end_ends_at_once(flood: int) -> None:
+    """Trailers, heads, chunk extensions, interim answers, empty lines: little of it is taken."""
+    begin, unit = FLOODS[flood]
+    ended: list[int] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(len(BODY))
+        writer.write(begin)
+        sent = 0
+        try:
+            while sent < 200_000_000:
+                writer.write(unit)
+                sent += len(unit)
+                await writer.drain()
+        except ConnectionError:
+            pass
+        ended.append(sent)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, connected() as connections:
+        with pytest.raises(BadAnswer):
+            await read(connections, origin_of(server))
+        await eventually(lambda: bool(ended))
+        assert ended[0] < 20_000_000  # What the system's buffers hold, most of all.
+        assert not connections.open
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 2, 100])
+async def test_an_answer_in_small_chunks_is_not_taken_for_framing_without_end(chunk_bytes: int) -> None:
+    """However small they are."""
+    chunk = b"%x\r\n" % chunk_bytes + b"a" * chunk_bytes + b"\r\n"
+    answer = OK + b"transfer-encoding: chunked\r\n\r\n" + chunk * 100_000 + b"0\r\n\r\n"
+    async with saying(answer) as (origin, _), connected() as connections:
+        for _ in range(2):
+            assert len(await read(connections, origin)) == 100_000 * chunk_bytes
+
+
+@pytest.mark.parametrize("size", [5, 200_000, 1_000_000])
+@pytest.mark.parametrize("read_after", [0.0, 0.2])
+@pytest.mark.parametrize("then", [0.0, 0.1])
+async def test_an_answer_that_nobody_asked_for_is_no_answer_to_the_next_one(
+    size: int, read_after: float, then: float
+) -> None:
+    """However long the one before it is, and whenever it is read."""
+    asked = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        try:
+            while await reader.readuntil(b"\r\n\r\n"):
+                await reader.readexactly(len(BODY))
+                asked += 1
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + b"x" * size)
+                if asked == 1:
+                    writer.write(STRAY)
+                    await writer.drain()
+                    await asyncio.sleep(0.02)
+                    writer.write(STRAY)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, connected() as connections:
+        answer = await ask(connections, origin_of(server))
+        await asyncio.sleep(read_after)
+        assert await answer.read() == b"x" * size
+        answer.close()
+        await asyncio.sleep(then)
+        assert await read(connections, origin_of(server)) == b"x" * size
+
+
+async def test_an_answer_to_another_request_is_told_by_its_id() -> None:
+    """Also one that comes at the very moment in which the connection has been asked again, or that a service mixes up;
+    where it tells no id, there is nothing to compare.
+    """
+    answers = [OK + b"x-request-id: %s\r\ncontent-length: 5\r\n\r\nhello" % told for told in (b"mine", b"another's")]
+    async with saying(*answers, WHOLE["length"]) as (origin, asked), connected() as connections:
+
+        async def once() -> bytes:
+            answer = await connections.ask("POST", origin, "/x", {"x-request-id": "mine"}, BODY)
+            body = await answer.read()
+            answer.close()
+            return body
+
+        assert await once() == b"hello"
+        with pytest.raises(BadAnswer):
+            await once()
+        assert await once() == b"hello"
+        assert asked == [1, 1, 2]
+
+
+async def test_what_belongs_to_a_broken_answer_is_freed_at_once() -> None:
+    """And not when the garbage collector comes by."""
+    size = 3_000_000
+    said = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (size + 1) + b"x" * size
+    async with saying(said, ends=True) as (origin, _), connected() as connections:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                answer = await ask(connections, origin)
+                gone = weakref.ref(answer)
+                with pytest.raises(BadAnswer):
+                    await answer.read()
+                answer.close()
+                del answer
+                assert gone() is None
+        finally:
+            gc.enable()
 
 
 @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\ncontent-le"])
