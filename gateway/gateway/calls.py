@@ -252,13 +252,19 @@ async def _tried(call: Call, upstream: Upstream, deadline: Deadline) -> Reply:
     try:
         return await retries.run(attempt)
     except _Failed as failed:
-        if isinstance(failed.outcome, Reply):
-            return failed.outcome
-        raise failed.outcome from None
+        outcome = failed.outcome
+        failed.__traceback__ = None  # tenacity's frames are in it, and keep it.
     except BaseException:
         if last is not None:
             last.close()
         raise
+    if isinstance(outcome, Reply):
+        return outcome
+    outcome.__context__ = None
+    try:
+        raise outcome.with_traceback(None)
+    finally:
+        del outcome
 
 
 async def _attempt(call: Call, upstream: Upstream, tried: Collection[int], deadline: Deadline) -> Reply:

@@ -1,8 +1,10 @@
 """A pool of real replicas, of which one is lost in some way while requests come in."""
 
 import asyncio
+import gc
 import re
 import signal
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, aclosing, asynccontextmanager
 
@@ -12,7 +14,7 @@ import structlog.testing
 from prometheus_client import CollectorRegistry
 from starlette.types import Message
 
-from gateway.calls import Call, send
+from gateway.calls import Call, Reply, send
 from gateway.metrics import UpstreamMetrics
 from gateway.pool import Pool
 from gateway.relay import relay
@@ -22,7 +24,7 @@ from gateway.turns import Turns
 from gateway.upstreams import Limits, Upstream
 from gateway.watch import watching
 from onecard.buffers import Buffers
-from onecard.errors import Unavailable
+from onecard.errors import BadUpstream, Unavailable
 from onecard.leaving import ClientGone
 from tests.shared.cache.support import eventually
 from tests.support import Server, free_port, serving
@@ -186,3 +188,44 @@ async def test_a_stream_whose_client_has_left_by_then_gives_its_replica_back(pai
                 await response(scope, left, take_nothing)
             (await turns.take("", Trail(), 0.0)).end()
             assert pool.replicas.in_flight(0) == 0
+
+
+async def test_a_broken_answer_is_forgotten_with_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever failed on its way keeps nothing of it until the garbage collector comes by."""
+    replies: list[weakref.ref[Reply]] = []
+    begun = Reply.__init__
+
+    def remember(reply: Reply, *parts: object) -> None:
+        replies.append(weakref.ref(reply))
+        begun(reply, *parts)  # type: ignore[arg-type]
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 300000\r\n\r\n" + b"x" * 200_000)
+        writer.close()
+
+    async def staying() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(Reply, "__init__", remember)
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        pool = Pool("llm", [url, url], UpstreamMetrics(CollectorRegistry()).of("llm"))
+        room = Buffers(1_000_000)
+        async with aclosing(Connections(2.0)) as connections:
+            upstream = Upstream("llm", connections, pool, Turns(9, 9, pool.figures), {}, Limits(60, 60, 60))
+            gc.collect()
+            gc.disable()
+            try:
+                held = room.hold()
+                state = {"body": b"{}", "timings": {}, "trail": Trail(), "held": held}
+                scope = {"type": "http", "method": "POST", "path": PATH, "headers": [], "state": state}
+                with pytest.raises(BadUpstream):
+                    await relay(scope, staying, upstream)
+                held.close()
+                assert len(replies) > 1
+                assert [one() for one in replies] == [None] * len(replies)
+                assert room.held_bytes == 0
+            finally:
+                gc.enable()
