@@ -10,9 +10,10 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
-from gateway.calls import RETRY_AFTER_SECONDS, Call, Reply, send
+from gateway.calls import Call, send
 from gateway.deadlines import Deadline
 from gateway.keys.ring import Key
+from gateway.reply import RETRY_AFTER_SECONDS, Reply
 from gateway.upstreams import Upstream
 from onecard import logs
 from onecard.buffers import Held

@@ -7,9 +7,10 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing, suppress
 
+from gateway.guarded import Fault
 from gateway.pool import Pool
 from gateway.replicas import Verdict
-from gateway.transport import Connections, Fault
+from gateway.transport import Connections
 from onecard import logs
 from onecard.cache import identity
 

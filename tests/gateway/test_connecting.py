@@ -13,7 +13,8 @@ from aiohttp import ThreadedResolver
 from aiohttp.abc import ResolveResult
 
 from gateway import transport
-from gateway.transport import NoAnswer, Origin
+from gateway.guarded import NoAnswer
+from gateway.transport import Origin
 from tests.gateway.sockets import WHOLE, at_once, connected, read, saying
 
 

@@ -14,10 +14,11 @@ import structlog.testing
 from prometheus_client import CollectorRegistry
 from starlette.types import Message
 
-from gateway.calls import Call, Reply, send
+from gateway.calls import Call, send
 from gateway.metrics import UpstreamMetrics
 from gateway.pool import Pool
 from gateway.relay import relay
+from gateway.reply import Reply
 from gateway.trail import Trail
 from gateway.transport import Connections
 from gateway.turns import Turns

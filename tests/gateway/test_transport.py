@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway import transport
-from gateway.transport import MOST_HEAD_BYTES, Answer, BadAnswer, Connection, NoAnswer, Origin, request_head
+from gateway.guarded import MOST_HEAD_BYTES, BadAnswer, Connection, NoAnswer
+from gateway.transport import Answer, Origin, request_head
 from tests.fuzz.hostile import FLOODS, STRAY
 from tests.gateway.sockets import BODY, OK, UNTIL_THE_END, WHOLE, ask, connected, origin_of, read, saying
 from tests.shared.cache.support import eventually

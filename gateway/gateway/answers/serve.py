@@ -16,8 +16,9 @@ from gateway.answers import complete, policy
 from gateway.answers.kept import Kept, KeptCodec, find, hit
 from gateway.answers.streams import NotStreamed, SharedStream, recorded, source
 from gateway.answers.wanted import Wanted
-from gateway.calls import Call, Reply, broken_off, send
+from gateway.calls import Call, send
 from gateway.relay import Whole, call_of, relay, whole_answer
+from gateway.reply import Reply, broken_off
 from gateway.settings import GatewaySettings
 from gateway.upstreams import Upstream
 from onecard.buffers import Buffers, Held

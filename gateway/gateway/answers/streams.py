@@ -8,9 +8,9 @@ from typing_extensions import override
 
 from gateway.answers import complete
 from gateway.answers.kept import Kept
-from gateway.calls import Reply
 from gateway.deadlines import Deadline
 from gateway.relay import EventStream, Whole, error_event
+from gateway.reply import Reply
 from onecard.cache.fanout import StreamReader, TooSlow
 from onecard.cache.flight import Abandoned
 from onecard.errors import BadUpstream, SlowReader
