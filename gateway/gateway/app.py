@@ -10,8 +10,11 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from typing_extensions import override
 
+from gateway.answers.serve import STREAMS_SHARE
+from gateway.bodies import Counted
 from gateway.keys.guard import KeysGuard
 from gateway.limits.layer import LimitsLayer
+from gateway.metrics import measured_buffers
 from gateway.routes import RELAYED, Shortcut, ready, routes
 from gateway.settings import GatewaySettings
 from gateway.state import open_gateway
@@ -53,7 +56,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as closing:
-            app.state.service = await open_gateway(settings, app.state.registry, closing)
+            app.state.service = await open_gateway(settings, app.state.registry, buffers, closing)
             yield
 
     app = base.create_app(
@@ -66,6 +69,8 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         guard=KeysGuard(settings),
         layer=lambda inner: LimitsLayer(Shortcut(inner)),
     )
+    buffers = measured_buffers(int(settings.buffer_mb * 1_000_000 * (1 - STREAMS_SHARE)), app.state.registry)
+    app.add_middleware(Counted, buffers=buffers, most_bytes=int(settings.max_body_mb * 1_000_000))
     if settings.cors_origins:
         # Outside the edge: a browser asks without a key whether it may send one, and has to read refusals, too.
         # No cookies: a page brings its own key, in any headers that it likes.

@@ -2,32 +2,24 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from gateway import deadlines
 from gateway.deadlines import Deadline
-from gateway.http1 import Answer, Fault, NoAnswer
+from gateway.guarded import Fault, NoAnswer
 from gateway.pool import Lease
 from gateway.replicas import Failure
+from gateway.reply import Reply, broken_off, busy, late, log_failure, unavailable
 from gateway.retries import AttemptFailed, failure_of
 from gateway.trail import Trail
 from gateway.turns import Turn
 from gateway.upstreams import Upstream
-from onecard import logs, timings
-from onecard.cache import identity
-from onecard.errors import BadUpstream, DeadlineExceeded, OnecardError, TooBusy, Unavailable
-from onecard.timings import Timing
+from onecard.buffers import Buffers, Held
+from onecard.errors import BadUpstream, DeadlineExceeded, OnecardError
 
-RETURNED = tuple((name, name.encode()) for name in ("age", "allow", "content-type", "retry-after", "x-cache"))
-"""The service's headers that the client gets."""
-RETRY_AFTER_SECONDS = 2.0
-"""What a client is told to wait for a service that is away: a supervisor restarts it within seconds."""
-EVENT_STREAM = "text/event-stream"
-_IDENTITY = identity.HEADER.encode()
-
-log = logs.logger()
+_OWN_BYTES = 16_000_000
+"""Room for what the gateway asks for itself."""
 
 
 @dataclass(frozen=True)
@@ -42,90 +34,8 @@ class Call:
     """Of the request that asks."""
     caller: str = ""
     """The name of its key, among which the service is shared fairly."""
-
-
-class Reply:
-    """A service's answer: its head has been read, and its body too if it does not stream, or not. Closing it gives its
-    replica back."""
-
-    def __init__(self, upstream: Upstream, answer: Answer, lease: Lease, deadline: Deadline) -> None:
-        self.status = answer.status
-        self.headers = {name: value for name, field in RETURNED if (value := answer.header(field)) is not None}
-        """Those that the client may get."""
-        self.timings = _timings(answer.header(b"server-timing") or "")
-        """What it says of its time, by name."""
-        told = answer.header(_IDENTITY)
-        self.model = upstream.pool.served.heard(lease.replica, answer.status, told)
-        """Which model has answered, if it says so; not for the client."""
-        self._upstream = upstream
-        self._answer = answer
-        self._lease = lease
-        self._deadline = deadline
-        self._body: bytes | None = None
-        self._turn: Turn | None = None
-
-    def hold(self, turn: Turn) -> None:
-        """Keep the request's turn until this is closed."""
-        self._turn = turn
-
-    @property
-    def streams(self) -> bool:
-        """It is an event stream."""
-        return self.headers.get("content-type", "").startswith(EVENT_STREAM)
-
-    async def read(self) -> bytes:
-        """The whole body.
-
-        Raises:
-            BadUpstream, DeadlineExceeded: the service breaks off, or is silent for too long.
-        """
-        if self._body is None:
-            with self._blaming():
-                if self._answer.is_whole:  # It has come with the head, and nothing is waited for.
-                    self._body = await self._answer.read()
-                else:
-                    async with self._lease.patience(self._silence()):
-                        self._body = await self._answer.read()
-            self._lease.ended()
-        return self._body
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it comes.
-
-        Raises:
-            BadUpstream, DeadlineExceeded: as `read`.
-        """
-        while True:
-            with self._blaming():
-                async with self._lease.patience(self._silence()):
-                    chunk = await self._answer.chunk()
-            if not chunk:
-                self._lease.ended()
-                return
-            yield chunk
-
-    def close(self) -> None:
-        """Let the connection go: back to its pool after a whole answer, else closed, which cancels the work."""
-        try:
-            self._answer.close()
-            self._lease.close()
-        finally:
-            if self._turn is not None:
-                self._turn.end()
-
-    def _silence(self) -> float:
-        return min(self._upstream.limits.silence_seconds, self._deadline.left)
-
-    @contextmanager
-    def _blaming(self) -> Iterator[None]:
-        """What goes wrong while an answer comes in is the replica's fault, and told to the client as ours."""
-        try:
-            yield
-        except (Fault, TimeoutError) as error:
-            if self._deadline.left:
-                self._lease.failed("silent" if isinstance(error, TimeoutError) else "away")
-            _log_failure(error, self._upstream)
-            raise late(self._upstream) if isinstance(error, TimeoutError) else broken_off(self._upstream) from None
+    held: Held = field(default_factory=lambda: Buffers(_OWN_BYTES).hold(), compare=False)
+    """Counts what is held of the answer."""
 
 
 class _Failed(AttemptFailed):
@@ -200,13 +110,19 @@ async def _tried(call: Call, upstream: Upstream, deadline: Deadline) -> Reply:
     try:
         return await retries.run(attempt)
     except _Failed as failed:
-        if isinstance(failed.outcome, Reply):
-            return failed.outcome
-        raise failed.outcome from None
+        outcome = failed.outcome
+        failed.__traceback__ = None  # tenacity's frames are in it, and keep it.
     except BaseException:
         if last is not None:
             last.close()
         raise
+    if isinstance(outcome, Reply):
+        return outcome
+    outcome.__context__ = None
+    try:
+        raise outcome.with_traceback(None)
+    finally:
+        del outcome
 
 
 async def _attempt(call: Call, upstream: Upstream, tried: Collection[int], deadline: Deadline) -> Reply:
@@ -220,21 +136,26 @@ async def _attempt(call: Call, upstream: Upstream, tried: Collection[int], deadl
     except BaseException as error:
         failed = _failed_before_answer(error, upstream, lease, deadline)
         lease.close()
-        raise failed from None
-    reply = Reply(upstream, answer, lease, deadline)
-    if failure := failure_of(reply.status):
+        try:
+            raise failed from None
+        finally:
+            del failed  # Else it would keep itself, by its traceback, and what this frame has.
+    reply = Reply(upstream, answer, lease, deadline, call.held)
+    failure = failure_of(reply.status)
+    if failure is None:
+        lease.answered()
+    else:
         lease.failed(failure)
+    await _begin(reply, lease, deadline)
+    if failure is not None:
         raise _Failed(failure, lease.replica, reply)
-    lease.answered()
-    if not reply.streams:
-        await _read(reply, lease, deadline)
     return reply
 
 
-async def _read(reply: Reply, lease: Lease, deadline: Deadline) -> None:
-    """Have the whole body, of which the client gets nothing before: an answer that breaks off is a failed attempt."""
+async def _begin(reply: Reply, lease: Lease, deadline: Deadline) -> None:
+    """Have what the client gets nothing of before: an answer that breaks off until then is a failed attempt."""
     try:
-        await reply.read()
+        await reply.begin()
     except BaseException as error:
         reply.close()
         if isinstance(error, BadUpstream):
@@ -255,39 +176,8 @@ def _failed_before_answer(error: BaseException, upstream: Upstream, lease: Lease
         failure, outcome = "error", broken_off(upstream)
     else:
         return error
-    _log_failure(error, upstream)
+    log_failure(error, upstream)
     if failure == "silent" and not deadline.left:
         return outcome  # The client's own limit: it says nothing of the replica.
     lease.failed(failure)
     return _Failed(failure, lease.replica, outcome)
-
-
-def _log_failure(error: BaseException, upstream: Upstream) -> None:
-    log.warning("upstream failed", upstream=upstream.name, error=type(error).__name__)
-
-
-def late(upstream: Upstream) -> DeadlineExceeded:
-    """The answer when a service takes too long."""
-    return DeadlineExceeded(f"The {upstream.name} service did not answer in time. Ask for less, or try again.")
-
-
-def busy(upstream: Upstream) -> TooBusy:
-    """The answer when too many wait for a service."""
-    message = f"Too many requests wait for the {upstream.name} service. Try again in a moment, or send fewer at a time."
-    return TooBusy(message, retry_after=RETRY_AFTER_SECONDS)
-
-
-def broken_off(upstream: Upstream) -> BadUpstream:
-    """The answer when a service does not finish its own."""
-    return BadUpstream(f"The {upstream.name} service broke off its answer. Try again.", retry_after=RETRY_AFTER_SECONDS)
-
-
-def unavailable(upstream: Upstream) -> Unavailable:
-    """The answer while a service is away."""
-    message = f"The {upstream.name} service is down or starting. Try again in a few seconds."
-    return Unavailable(message, retry_after=RETRY_AFTER_SECONDS)
-
-
-def _timings(header: str) -> dict[str, Timing]:
-    """A service's `server-timing` by name, its `total` renamed: `total` is the gateway's own."""
-    return {"upstream" if name == "total" else name: timing for name, timing in timings.read(header).items()}

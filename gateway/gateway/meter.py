@@ -11,7 +11,9 @@ import orjson
 BYTES_PER_TOKEN = 4
 """What a token of text takes up, about, in English and in Korean UTF-8 alike."""
 MOST_PARSED_BYTES = 1_000_000
-"""Of a longer answer so much of its end is looked into, and nothing of a longer line of a stream."""
+"""Nothing is looked into of a longer line of a stream, and nothing estimated of a longer answer."""
+MOST_READ_BYTES = 64 * 1024
+"""Of a longer answer so much of its end is looked into, at least."""
 _MOST_USAGE_BYTES = 4096
 _TEXTS = ("content", "reasoning", "reasoning_content", "text")
 """Fields of an event of a stream that hold text."""
@@ -38,9 +40,11 @@ class Meter:
     one at least. A longer answer than is looked into is vectors, whose request says it all. An error costs nothing.
     """
 
-    def __init__(self, asked_bytes: int) -> None:
-        """Take the length of the request's body."""
+    def __init__(self, asked_bytes: int, *, estimates: bool = True) -> None:
+        """Take the length of the request's body. Without `estimates` only what the answer says is wanted, which saves
+        reading each of a stream's events."""
         self._asked_bytes = asked_bytes
+        self._estimates = estimates
         self._status = 0
         self._is_stream = False
         self._streamed = 0
@@ -58,7 +62,7 @@ class Meter:
     def begins(self, status: int, content_type: bytes) -> None:
         """The answer's first line and type."""
         self._status = status
-        self._is_stream = content_type.startswith(b"text/event-stream")
+        self._is_stream = self._estimates and content_type.startswith(b"text/event-stream")
 
     def answered(self, chunk: bytes) -> None:
         """A part of the answer's body."""
@@ -70,8 +74,9 @@ class Meter:
             self._hold(rest)
         else:
             self._bytes += len(chunk)
-            self._held += chunk[-MOST_PARSED_BYTES:]
-            del self._held[:-MOST_PARSED_BYTES]
+            self._held += chunk[-MOST_READ_BYTES:]
+            if len(self._held) > 2 * MOST_READ_BYTES:
+                del self._held[:-MOST_READ_BYTES]
 
     def usage(self) -> Usage | None:
         """What a successful answer says, as far as it has come; None if it says nothing."""

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from gateway.recent import Recent
 from gateway.replicas import Reason
 from gateway.trail import Outcome
+from onecard.buffers import Buffers
 from onecard.metrics import SECONDS
 
 _OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
@@ -16,6 +17,15 @@ _CACHE = ("hit", "miss", "partial", "coalesced", "bypass")
 """What `x-cache` says."""
 _OVERHEAD_SECONDS = (0.0001, 0.00025, 0.0005, *SECONDS)
 """Histogram bounds, in seconds: the gateway's own work begins at a few tenths of a millisecond."""
+
+
+def measured_buffers(most_bytes: int, registry: CollectorRegistry) -> Buffers:
+    """A budget whose use shows."""
+    refused = Counter("onecard_buffers_refused_total", "Times that there was no room for more.", registry=registry)
+    buffers = Buffers(most_bytes, refused.inc)
+    text = "Held of requests and answers that are under way."
+    Gauge("onecard_buffers_bytes", text, registry=registry).set_function(lambda: buffers.held_bytes)
+    return buffers
 
 
 class UpstreamMetrics:

@@ -34,7 +34,7 @@ class Observer:
             headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
             span = self._tracing.request(scope["method"], route, headers, time.perf_counter() - state["received"])
         state["trail"] = trail = Trail(span)
-        state["meter"] = meter = Meter(len(state["body"]))
+        state["meter"] = meter = Meter(len(state["body"]), estimates=state.get("counts_tokens", False))
         return Observed(self.routes.of(route), upstream, trail, meter, send, state["received"])
 
 

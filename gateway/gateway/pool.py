@@ -8,10 +8,10 @@ from types import TracebackType
 
 from gateway.deadlines import Deadline
 from gateway.metrics import UpstreamFigures
-from gateway.origin import Origin
 from gateway.replicas import Failure, Reason, Replicas, Ticket, Verdict
 from gateway.retries import Budget, Retries
 from gateway.trail import Outcome, Trail
+from gateway.transport import Origin
 from onecard import logs
 from onecard.cache.identity import Identity
 from onecard.served import Served

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
+from typing import ClassVar
 from urllib.parse import parse_qsl, quote, urlencode
 
 import orjson
@@ -9,12 +10,16 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
-from gateway.calls import RETRY_AFTER_SECONDS, Call, Reply, send
+from gateway.calls import Call, send
+from gateway.deadlines import Deadline
 from gateway.keys.ring import Key
+from gateway.reply import RETRY_AFTER_SECONDS, Reply
 from gateway.upstreams import Upstream
+from onecard import logs
+from onecard.buffers import Held
 from onecard.edge import state_of
 from onecard.errors import BadUpstream, OnecardError, Unavailable, error_body
-from onecard.leaving import Connected
+from onecard.leaving import ClientGone, Connected
 
 FORWARDED = frozenset(
     {
@@ -29,6 +34,12 @@ FORWARDED = frozenset(
     }
 )
 """The client's headers that a service gets. A list of what may pass: everything else stays outside."""
+PIECE_BYTES = 64 * 1024
+"""Of a whole answer so much is given to the server at a time."""
+LAST_WORDS_SECONDS = 1.0
+"""After a request's time: in it, a client that reads hears of that."""
+
+log = logs.logger()
 
 
 def call_of(scope: Scope) -> Call:
@@ -48,7 +59,7 @@ def call_of(scope: Scope) -> Call:
     if scope["method"] == "GET" and scope["query_string"]:
         path += "?" + urlencode(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
     key: Key | None = state.get("caller")
-    return Call(scope["method"], path, headers, state["body"], state["trail"], key.name if key else "")
+    return Call(scope["method"], path, headers, state["body"], state["trail"], key.name if key else "", state["held"])
 
 
 async def relay(
@@ -60,19 +71,21 @@ async def relay(
 ) -> Response:
     """Send the request to the same path of `upstream` and answer with what comes back.
 
-    Whatever streams is passed on chunk by chunk. When the client leaves, the service's work is cancelled by
+    Whatever streams or is long is passed on chunk by chunk. When the client leaves, the service's work is cancelled by
     closing the connection to it. `call` is what `call_of` makes of the request, where it has been made already;
-    `on_whole` is given an answer that does not stream, with its body.
+    `on_whole` is given an answer that is neither, with its body.
 
     Raises:
-        TooBusy, Unavailable, BadUpstream, DeadlineExceeded: too many wait for the service, or it is away, broke off, or
-            is silent for too long.
+        TooBusy, Unavailable, BadUpstream, DeadlineExceeded: too many wait for the service, there is no room for the
+            answer, or the service is away, broke off, or is silent for too long.
     """
     with Connected(receive):
         reply = await send(call or call_of(scope), upstream)
         state_of(scope)["timings"].update(reply.timings)
         if reply.streams:
             return _RelayedStream(reply)
+        if reply.status < 300 and not reply.is_whole:
+            return _RelayedBody(reply)
         try:
             body = await reply.read()
         finally:
@@ -82,28 +95,58 @@ async def relay(
     return whole_answer(reply, body, upstream)
 
 
-class EventStream(StreamingResponse):
-    """Chunks as they come, until the client leaves, or the gateway's own time to finish is over, which it says.
+class CutOff(Exception):
+    """The answer cannot be finished, and its beginning is out: the server has to break the connection."""
+
+
+class Streamed(StreamingResponse):
+    """Chunks as they come, until the client leaves, or the time of its request is over.
 
     Starlette's own cancels through anyio, which waits for a moment at which no data has come: from a fast service there
     is none, and it would be read on and on for nobody.
     """
 
+    says_why: ClassVar[bool] = False
+    """Whether an answer that cannot be finished ends with a word about it."""
+
+    def __init__(self, chunks: AsyncIterator[bytes], status: int, headers: Mapping[str, str], deadline: Deadline):
+        super().__init__(chunks, status, headers)
+        self._deadline = deadline
+
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with Connected(receive) as client:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             try:
-                async for chunk in self.body_iterator:
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            except asyncio.CancelledError:
-                if not client.left:
-                    await send({"type": "http.response.body", "body": error_event(_stopping())})
-                raise
-            await send({"type": "http.response.body", "body": b""})
+                async with asyncio.timeout(self._deadline.left + LAST_WORDS_SECONDS) as limit:
+                    await self._send(client, limit, send)
+            except TimeoutError:
+                log.info("client reads too slowly", path=scope["path"])
+                raise ClientGone from None  # Nothing that it was told would get there.
+
+    async def _send(self, client: Connected, limit: asyncio.Timeout, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        try:
+            async for chunk in self.body_iterator:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        except asyncio.CancelledError:
+            if self.says_why and not client.left and not limit.expired():
+                await send({"type": "http.response.body", "body": error_event(_stopping())})
+            raise
+        except OnecardError as error:
+            if not self.says_why:
+                raise CutOff from None
+            await send({"type": "http.response.body", "body": error_event(error), "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
 
 
-class _RelayedStream(EventStream):
+class EventStream(Streamed):
+    """A service that breaks off, or the gateway if it stops, leaves an error event, so that no client takes that for
+    the end."""
+
+    says_why = True
+
+
+class _RelayedBody(Streamed):
     """A reply's chunks as they come.
 
     The reply is closed here and not in the generator: one that is never started, since the client has left by then,
@@ -111,7 +154,8 @@ class _RelayedStream(EventStream):
     """
 
     def __init__(self, reply: Reply) -> None:
-        super().__init__(_events(reply), reply.status, reply.headers)
+        headers = reply.headers if reply.length is None else {**reply.headers, "content-length": reply.length}
+        super().__init__(reply.chunks(), reply.status, headers, reply.deadline)
         self._reply = reply
 
     @override
@@ -122,13 +166,28 @@ class _RelayedStream(EventStream):
             self._reply.close()
 
 
-async def _events(reply: Reply) -> AsyncIterator[bytes]:
-    """The body as it comes. A service that breaks off leaves an error event, so that no client takes it for the end."""
-    try:
-        async for chunk in reply.chunks():
-            yield chunk
-    except OnecardError as error:
-        yield error_event(error)
+class _RelayedStream(_RelayedBody):
+    """The same with events."""
+
+    says_why = True
+
+
+class Whole(Response):
+    """An answer that is here, in pieces that each wait until the client has taken the one before."""
+
+    held: Held | None = None
+    """What counts it, if it is not the request that does."""
+
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if len(self.body) <= PIECE_BYTES:
+            await super().__call__(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for begin in range(0, len(self.body), PIECE_BYTES):
+            piece = self.body[begin : begin + PIECE_BYTES]
+            await send({"type": "http.response.body", "body": bytes(piece), "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
 
 
 def _stopping() -> Unavailable:
@@ -143,7 +202,7 @@ def error_event(error: OnecardError) -> bytes:
     return b"\n\ndata: " + error_body(str(error.detail), error.type, error.code) + b"\n\n"
 
 
-def whole_answer(reply: Reply, body: bytes, upstream: Upstream) -> Response:
+def whole_answer(reply: Reply, body: bytes, upstream: Upstream) -> Whole:
     """A service's answer that does not stream; an error is put into the one shape.
 
     Raises:
@@ -153,10 +212,10 @@ def whole_answer(reply: Reply, body: bytes, upstream: Upstream) -> Response:
         return _error_answer(reply, body, upstream)
     if reply.status >= 300:
         raise BadUpstream(f"The {upstream.name} service redirects the gateway. Tell the operator to check its address.")
-    return Response(body, reply.status, reply.headers)
+    return Whole(body, reply.status, reply.headers)
 
 
-def _error_answer(reply: Reply, body: bytes, upstream: Upstream) -> Response:
+def _error_answer(reply: Reply, body: bytes, upstream: Upstream) -> Whole:
     if reply.status == 401:
         raise BadUpstream(f"The {upstream.name} service does not accept the gateway's key. Tell the operator.")
     if reply.status == 421:
@@ -172,8 +231,8 @@ def _error_answer(reply: Reply, body: bytes, upstream: Upstream) -> Response:
         type_ = "server_error" if reply.status >= 500 else "invalid_request_error"
         message = f"The {upstream.name} service answered with status {reply.status}."
         body = error_body(message, type_, f"http_{reply.status}")
-        headers["content-type"] = "application/json"
-    return Response(body, reply.status, headers)
+    headers["content-type"] = "application/json"
+    return Whole(body, reply.status, headers)
 
 
 def _has_error_shape(body: bytes) -> bool:

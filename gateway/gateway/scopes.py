@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 
 from gateway import catalog
-from gateway.calls import unavailable
 from gateway.keys.ring import Key
+from gateway.reply import unavailable
 from gateway.upstreams import Upstream
 from onecard.errors import ModelNotAllowed
 

@@ -49,6 +49,10 @@ class GatewaySettings(ReviewAddresses, ModelAddresses, CacheSettings, KeyFileSet
     upstream_queue: int = Field(default=256, ge=0)
     """Requests that wait for their turn at a service, of all keys together; more are a 429."""
 
+    buffer_mb: float = Field(default=256.0, ge=16)
+    """Most that is held of requests and answers at a time, in MB (10^6 bytes): who sends or asks for more waits some
+    seconds, and is then refused."""
+
     llm_cache_max_temperature: float = Field(default=TEMPERATURE, ge=0, le=2)
     """Highest temperature of a request whose answer is kept, and shared with requests that are alike."""
 

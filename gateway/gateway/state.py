@@ -21,6 +21,7 @@ from gateway.scopes import Scopes
 from gateway.settings import GatewaySettings
 from gateway.trail import Tracing
 from gateway.upstreams import Upstreams, connect
+from onecard.buffers import Buffers
 from onecard.cache.channel import Alarm
 from onecard.cache.tiers import Cache, open_cache
 
@@ -40,7 +41,9 @@ class Gateway:
     observer: Observer
 
 
-async def open_gateway(settings: GatewaySettings, registry: CollectorRegistry, closing: AsyncExitStack) -> Gateway:
+async def open_gateway(
+    settings: GatewaySettings, registry: CollectorRegistry, buffers: Buffers, closing: AsyncExitStack
+) -> Gateway:
     """The state that `settings` describe; `closing` closes it.
 
     Raises:
@@ -55,14 +58,16 @@ async def open_gateway(settings: GatewaySettings, registry: CollectorRegistry, c
     # Nobody is asked to run a Redis for limits that there cannot be.
     address = None if settings.api_keys_file is None and defaults.is_empty else settings.redis_address()
     limits = await closing.enter_async_context(open_limits(defaults, address, registry, alarm))
-    return Gateway(upstreams, cache, _answers(upstreams, cache, settings, registry), Scopes(), limits, observer)
+    return Gateway(
+        upstreams, cache, _answers(upstreams, cache, settings, registry, buffers), Scopes(), limits, observer
+    )
 
 
 def _answers(
-    upstreams: Upstreams, cache: Cache, settings: GatewaySettings, registry: CollectorRegistry
+    upstreams: Upstreams, cache: Cache, settings: GatewaySettings, registry: CollectorRegistry, buffers: Buffers
 ) -> Mapping[str, Answer]:
     """By path, what answers from the cache."""
-    llm = Answers(upstreams.llm, cache, settings, registry)
+    llm = Answers(upstreams.llm, cache, settings, registry, buffers)
     embedding = Repeats(upstreams.embedding, "embedding", cache, settings.ttl_seconds("embedding"))
     sentiment = Repeats(upstreams.sentiment, "sentiment", cache, settings.ttl_seconds("sentiment"))
     encoders = {"/v1/embeddings": embedding.answer, "/v1/sentiment": sentiment.answer}

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry
 
-from gateway.connections import Connections
 from gateway.metrics import UpstreamMetrics
 from gateway.pool import Pool
 from gateway.settings import GatewaySettings
+from gateway.transport import Connections
 from gateway.turns import Turns
 from gateway.watch import check, watching
 from onecard.cache.flight import Flights
@@ -91,7 +91,7 @@ class Upstreams:
 async def connect(settings: GatewaySettings, registry: CollectorRegistry, closing: AsyncExitStack) -> Upstreams:
     """The services, and tasks that watch them; `closing` ends both."""
     connections = Connections(settings.upstream_connect_seconds)
-    closing.callback(connections.close)
+    closing.push_async_callback(connections.aclose)
     limits = Limits(
         settings.upstream_first_byte_seconds, settings.upstream_read_seconds, settings.upstream_total_seconds
     )

@@ -3,13 +3,14 @@
 import asyncio
 import random
 import time
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing, suppress
 
-from gateway.connections import Connections
-from gateway.http1 import Fault
+from gateway.guarded import Fault
 from gateway.pool import Pool
 from gateway.replicas import Verdict
+from gateway.transport import Connections
 from onecard import logs
 from onecard.cache import identity
 
@@ -17,6 +18,8 @@ CHECK_SECONDS = 2.0
 """How long a check may take."""
 BETWEEN_SECONDS = 1.0
 """Between the end of a check and the next one, give or take `SPREAD`."""
+MOST_TOLD_BYTES = 64 * 1024
+"""Longer answers are not read: nothing of them is looked at."""
 SPREAD = 0.25
 """Gateways that start together do not go on asking together."""
 
@@ -61,12 +64,14 @@ async def check(connections: Connections, pool: Pool, number: int) -> Verdict:
     """Ask a replica whether it is ready, and hear which model it has."""
     try:
         async with asyncio.timeout(CHECK_SECONDS):
-            answer = await connections.ask("GET", pool.origins[number], "/health/ready", {}, b"")
+            answer = await connections.ask(
+                "GET", pool.origins[number], "/health/ready", {"x-request-id": uuid.uuid4().hex}, b""
+            )
             with closing(answer):
-                await answer.read()
+                await answer.read(MOST_TOLD_BYTES)
     except TimeoutError:
         return "silent"
     except Fault:
         return "not ready"
-    pool.served.heard(number, answer.status, answer.header(identity.HEADER.encode()))
+    pool.served.heard(number, answer.status, answer.header(identity.HEADER))
     return "ready" if answer.status == 200 else "not ready"

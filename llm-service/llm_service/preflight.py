@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 
-import httpx
+import httpx2 as httpx
 
 from llm_service.launch import PLUGIN, Machine, ModelFacts
 from llm_service.settings import LlmSettings

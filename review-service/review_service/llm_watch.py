@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
-import httpx
+import httpx2 as httpx
 
 from onecard import logs
 from onecard.cache import identity

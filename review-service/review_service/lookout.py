@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-import httpx
+import httpx2 as httpx
 
 from review_service.precompute import Sight, Users, sight
 from review_service.settings import WorkerSettings

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-import httpx
+import httpx2 as httpx
 from anyio.from_thread import BlockingPortal
 from celery import Celery
 from prometheus_client import CollectorRegistry

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import httpx
+import httpx2 as httpx
 
 from onecard import logs
 from onecard.settings import load

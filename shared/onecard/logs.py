@@ -96,7 +96,7 @@ def configure(service: str, level: str = "info") -> None:
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _end)
     # The edge writes one access line a request; a second one from the HTTP client or server says nothing new.
-    for chatty in ("httpx", "httpcore", "uvicorn.access"):
+    for chatty in ("httpx2", "httpcore2", "uvicorn.access"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 

@@ -11,7 +11,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 
 from onecard import model_files
 from onecard.models import MANIFEST, Kind, Manifest, folder_name

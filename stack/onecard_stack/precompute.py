@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 
 from onecard_stack.errors import StackError
 from onecard_stack.refusal import reason

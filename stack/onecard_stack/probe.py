@@ -3,7 +3,7 @@
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx
+import httpx2 as httpx
 
 from onecard_stack.table import Process
 from review_service.heartbeat import alive

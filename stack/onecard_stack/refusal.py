@@ -1,6 +1,6 @@
 """What the gateway says when it refuses."""
 
-import httpx
+import httpx2 as httpx
 
 
 def reason(answer: httpx.Response) -> str:

@@ -13,7 +13,7 @@ from tests.shared.cache.support import Redis, running_redis
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """The gateway runs on uvloop, whose transports end and pause in ways of their own."""
     both = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-    return both if item.path.name in ("test_http1.py", "test_connecting.py") else {"asyncio": both["asyncio"]}
+    return both if item.path.name in ("test_transport.py", "test_connecting.py") else {"asyncio": both["asyncio"]}
 
 
 @pytest.fixture(scope="module")

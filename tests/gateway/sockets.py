@@ -4,9 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from gateway.connections import Connections
-from gateway.http1 import Answer
-from gateway.origin import Origin
+from gateway.transport import Answer, Connections, Origin
 
 BODY = b'{"a": 1}'
 OK = b"HTTP/1.1 200 OK\r\nx-cache: hit\r\n"
@@ -44,8 +42,12 @@ async def saying(*answers: bytes, ends: bool = False) -> AsyncIterator[tuple[Ori
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        yield Origin("127.0.0.1", port, f"127.0.0.1:{port}"), asked
+        yield origin_of(server), asked
+
+
+def origin_of(server: asyncio.Server) -> Origin:
+    """Where it listens."""
+    return Origin.of(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
 
 
 @asynccontextmanager
@@ -54,7 +56,7 @@ async def connected(seconds: float = 2.0) -> AsyncIterator[Connections]:
     try:
         yield connections
     finally:
-        connections.close()
+        await connections.aclose()
 
 
 async def ask(connections: Connections, origin: Origin) -> Answer:

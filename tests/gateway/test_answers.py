@@ -41,6 +41,20 @@ ASKED: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+def test_a_long_stream_is_kept_too(quiet: Scene) -> None:
+    """One of over 200 kB is read through beside the event loop, and is there a moment later."""
+    body = streaming(count=4000)
+    first = quiet.post(body)
+    assert len(first.content) > 200_000
+
+    def hit() -> bool:
+        again = quiet.post(body)
+        assert again.content == first.content or again.headers["x-cache"] == "miss"
+        return again.headers["x-cache"] == "hit"
+
+    eventually(hit)
+
+
 @pytest.mark.parametrize("name", sorted(ASKED))
 def test_a_repeated_request_gets_the_same_bytes(quiet: Scene, name: str) -> None:
     """From another gateway's Redis too: status, type and body, ids included."""

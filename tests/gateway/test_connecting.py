@@ -4,17 +4,17 @@ import asyncio
 import socket
 import ssl
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from aiohttp import ThreadedResolver
+from aiohttp.abc import ResolveResult
 
-from gateway import connections as pool
-from gateway.http1 import NoAnswer
-from gateway.origin import Origin
+from gateway import transport
+from gateway.guarded import NoAnswer
+from gateway.transport import Origin
 from tests.gateway.sockets import WHOLE, at_once, connected, read, saying
 
 
@@ -30,6 +30,11 @@ def mute() -> Iterator[int]:
         yield int(listening.getsockname()[1])
 
 
+def found(host: str, port: int, address: str) -> ResolveResult:
+    """What a name leads to."""
+    return ResolveResult(hostname=host, host=address, port=port, family=socket.AF_INET, proto=0, flags=0)
+
+
 async def test_nobody_listens_or_takes_the_connection(mute: int) -> None:
     """Refused at once, or left waiting for no longer than the limit."""
     with socket.socket() as gone:
@@ -38,22 +43,25 @@ async def test_nobody_listens_or_takes_the_connection(mute: int) -> None:
         async with connected(0.3) as connections:
             for host, port in nowhere:
                 with pytest.raises(NoAnswer):
-                    await read(connections, Origin(host, port, "nobody"))
+                    await read(connections, Origin.of(f"http://{host}:{port}"))
 
 
 async def test_a_name_is_looked_up_once_for_all_who_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """By a name server that is slower than anybody waits; what it said is used while it is asked again."""
     looked_up: list[str] = []
 
-    def look_up(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+    async def look_up(_: ThreadedResolver, host: str, port: int = 0, family: int = 0) -> list[ResolveResult]:
         looked_up.append(host)
-        time.sleep(0.3)
-        return [(None, None, None, "", ("127.0.0.1", port))]
+        await asyncio.sleep(0.3)
+        if is_away:
+            raise OSError("no name server")
+        return [found(host, port, "127.0.0.1")]
 
-    monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    monkeypatch.setattr(pool, "NAME_SECONDS", 0.1)
+    is_away = False
+    monkeypatch.setattr(ThreadedResolver, "resolve", look_up)
+    monkeypatch.setattr(transport, "NAME_SECONDS", 0.1)
     async with saying(WHOLE["length"]) as (origin, _), connected(0.2) as connections:
-        named = replace(origin, host="service")
+        named = Origin.of(f"http://service:{origin.url.port}")
         refused = await asyncio.gather(*(read(connections, named) for _ in range(30)), return_exceptions=True)
         assert {type(each) for each in refused} == {NoAnswer}
         await asyncio.sleep(0.3)
@@ -61,18 +69,39 @@ async def test_a_name_is_looked_up_once_for_all_who_want_it(monkeypatch: pytest.
         for _ in range(3):
             assert await asyncio.gather(*(read(connections, named) for _ in range(30))) == [b"hello"] * 30
             await asyncio.sleep(0.15)
+        is_away = True
+        await asyncio.sleep(0.5)
+        assert await asyncio.gather(*(read(connections, named) for _ in range(60))) == [b"hello"] * 60
+
+
+async def test_a_name_that_nobody_knows_may_be_known_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look-up that fails, in whatever way, is no connection, and is not kept."""
+    faults: list[Exception] = [OSError("away"), UnicodeError("no name")]
+
+    async def look_up(_: ThreadedResolver, host: str, port: int = 0, family: int = 0) -> list[ResolveResult]:
+        if faults:
+            raise faults.pop()
+        return [found(host, port, "127.0.0.1")]
+
+    monkeypatch.setattr(ThreadedResolver, "resolve", look_up)
+    async with saying(WHOLE["length"]) as (origin, _), connected() as connections:
+        named = Origin.of(f"http://service:{origin.url.port}")
+        for _ in range(2):
+            with pytest.raises(NoAnswer):
+                await read(connections, named)
+        assert await read(connections, named) == b"hello"
 
 
 async def test_an_address_that_is_mute_costs_no_request(monkeypatch: pytest.MonkeyPatch, mute: int) -> None:
     """Where a name has several."""
 
-    def look_up(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
-        return [(None, None, None, "", (address, port)) for address in ("127.0.0.2", "127.0.0.1")]
+    async def look_up(_: ThreadedResolver, host: str, port: int = 0, family: int = 0) -> list[ResolveResult]:
+        return [found(host, port, address) for address in ("127.0.0.2", "127.0.0.1")]
 
-    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(ThreadedResolver, "resolve", look_up)
     async with await asyncio.start_server(at_once, "127.0.0.1", mute), connected() as connections:
         for _ in range(4):
-            assert await read(connections, Origin("service", mute, "service")) == b"hello"
+            assert await read(connections, Origin.of(f"http://service:{mute}")) == b"hello"
 
 
 @pytest.fixture

@@ -160,6 +160,34 @@ def test_errors_of_services_tell_nothing(
     assert "Traceback" not in door.log()
 
 
+EVENTS = b"content-type: text/event-stream"
+NOT_ANSWERS = {
+    "a failure in events": (said(400, b"data: secret\n\n", EVENTS), 400),
+    "a fault in events": (said(500, b"data: secret\n\n", EVENTS), 500),
+    "a refusal in events without end": (b"HTTP/1.1 503 x\r\n" + EVENTS + b"\r\n\r\ndata: secret\n\n", 503),
+    "a status above all others": (said(600, b"secret"), 502),
+    "another protocol": (said(101, b"secret", b"connection: upgrade", b"upgrade: h2c"), 502),
+    "an encoding that nobody asked for": (said(200, b"secret", b"content-encoding: gzip"), 502),
+    "the answer to another request": (said(200, b"secret", b"x-request-id: another"), 502),
+    "an error that is long": (said(400, b"secret" * 100_000), 400),
+}
+"""With the status that its client gets."""
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("case", NOT_ANSWERS)
+def test_what_is_no_answer_is_one_error(door: Server, impostor: Impostor, case: str, stream: bool) -> None:
+    """In the one shape, and at once, also where the service says no more and does not close."""
+    impostor.answer, status = NOT_ANSWERS[case]
+    impostor.silent = True
+    answer = ask(door, json={"nonce": next(numbers), "stream": stream})
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/json"
+    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+    assert "secret" not in answer.text
+    assert ("retry-after" in answer.headers) == (status in (502, 503))
+
+
 WRONG: dict[str, dict[str, object]] = {
     "no key": {"headers": {}},
     "a wrong key": {"headers": {"authorization": f"Bearer {KEY}x"}},

@@ -17,7 +17,7 @@ from gateway.limits.limits import Limits, open_limits
 from gateway.limits.metrics import LimitsMetrics
 from gateway.limits.redis import PROBE, RedisUse
 from gateway.limits.window import MINUTE_MS, Window
-from gateway.meter import MOST_PARSED_BYTES, Meter, Usage
+from gateway.meter import MOST_PARSED_BYTES, MOST_READ_BYTES, Meter, Usage
 from onecard.cache.address import Address
 from onecard.cache.channel import Channel
 from onecard.cache.link import ANSWER_SECONDS
@@ -158,6 +158,17 @@ def test_tokens_are_those_of_the_usage_or_an_estimate(
     cuts = sorted(data.draw(st.lists(st.integers(0, len(answer)), max_size=8)))
     chunks = [answer[start:end] for start, end in zip([0, *cuts], [*cuts, len(answer)], strict=True)]
     assert metered(chunks, content_type) == tokens
+
+
+@pytest.mark.parametrize("content_type", [STREAM, b"application/json"])
+def test_where_nothing_is_limited_an_answer_is_still_asked_what_it_cost(content_type: bytes) -> None:
+    """For the metrics; its events are not read for that, and only its end is kept."""
+    meter = Meter(40, estimates=False)
+    meter.begins(200, content_type)
+    for chunk in (*[MANY] * 10_000, EVENTS, LAST, b"data: [DONE]\n\n"):
+        meter.answered(chunk)
+    assert meter.usage() == Usage(3, 4, 7)
+    assert len(meter._held) <= 2 * MOST_READ_BYTES
 
 
 @given(st.text() | st.sampled_from(['"usage": {"total_tokens": 9}', '"usage', '"usage"']), st.booleans())

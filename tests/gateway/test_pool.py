@@ -1,10 +1,12 @@
 """A pool of real replicas, of which one is lost in some way while requests come in."""
 
 import asyncio
+import gc
 import re
 import signal
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, closing
+from contextlib import ExitStack, aclosing, asynccontextmanager
 
 import orjson
 import pytest
@@ -13,15 +15,17 @@ from prometheus_client import CollectorRegistry
 from starlette.types import Message
 
 from gateway.calls import Call, send
-from gateway.connections import Connections
 from gateway.metrics import UpstreamMetrics
 from gateway.pool import Pool
 from gateway.relay import relay
+from gateway.reply import Reply
 from gateway.trail import Trail
+from gateway.transport import Connections
 from gateway.turns import Turns
 from gateway.upstreams import Limits, Upstream
 from gateway.watch import watching
-from onecard.errors import Unavailable
+from onecard.buffers import Buffers
+from onecard.errors import BadUpstream, Unavailable
 from onecard.leaving import ClientGone
 from tests.shared.cache.support import eventually
 from tests.support import Server, free_port, serving
@@ -52,10 +56,9 @@ Ask = Callable[[str], Awaitable[int]]
 async def watched(*urls: str) -> AsyncIterator[tuple[Pool, Ask]]:
     """A pool of these replicas, which are being checked, and a caller of it."""
     pool = Pool("llm", urls, UpstreamMetrics(CollectorRegistry()).of("llm"))
-    with closing(Connections(2.0)) as connections:
-        async with watching(pool, connections):
-            upstream = Upstream("llm", connections, pool, Turns(100, 100, pool.figures), {}, Limits(60, 60, 60))
-            yield pool, lambda case: ask_for(case, upstream)
+    async with aclosing(Connections(2.0)) as connections, watching(pool, connections):
+        upstream = Upstream("llm", connections, pool, Turns(100, 100, pool.figures), {}, Limits(60, 60, 60))
+        yield pool, lambda case: ask_for(case, upstream)
 
 
 async def ask_for(case: str, upstream: Upstream) -> int:
@@ -162,7 +165,7 @@ async def test_leases_that_are_given_up_are_counted_out(pair: tuple[Server, Serv
 async def test_a_stream_whose_client_has_left_by_then_gives_its_replica_back(pair: tuple[Server, Server]) -> None:
     """Also when nobody has begun to read it."""
     body = orjson.dumps({"case": "stream", "count": 100})
-    state = {"body": body, "timings": {}, "trail": Trail()}
+    state = {"body": body, "timings": {}, "trail": Trail(), "held": Buffers(1_000_000).hold()}
     scope = {"type": "http", "method": "POST", "path": PATH, "headers": [], "state": state}
 
     async def staying() -> Message:
@@ -177,7 +180,7 @@ async def test_a_stream_whose_client_has_left_by_then_gives_its_replica_back(pai
 
     async with watched(pair[0].url) as (pool, _):
         turns = Turns(1, 0, pool.figures)
-        with closing(Connections(2.0)) as connections:
+        async with aclosing(Connections(2.0)) as connections:
             response = await relay(scope, staying, Upstream("llm", connections, pool, turns, {}, Limits(60, 60, 60)))
             with pytest.raises(asyncio.QueueFull):
                 await turns.take("", Trail(), 0.0)
@@ -186,3 +189,44 @@ async def test_a_stream_whose_client_has_left_by_then_gives_its_replica_back(pai
                 await response(scope, left, take_nothing)
             (await turns.take("", Trail(), 0.0)).end()
             assert pool.replicas.in_flight(0) == 0
+
+
+async def test_a_broken_answer_is_forgotten_with_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever failed on its way keeps nothing of it until the garbage collector comes by."""
+    replies: list[weakref.ref[Reply]] = []
+    begun = Reply.__init__
+
+    def remember(reply: Reply, *parts: object) -> None:
+        replies.append(weakref.ref(reply))
+        begun(reply, *parts)  # type: ignore[arg-type]
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 300000\r\n\r\n" + b"x" * 200_000)
+        writer.close()
+
+    async def staying() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(Reply, "__init__", remember)
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        pool = Pool("llm", [url, url], UpstreamMetrics(CollectorRegistry()).of("llm"))
+        room = Buffers(1_000_000)
+        async with aclosing(Connections(2.0)) as connections:
+            upstream = Upstream("llm", connections, pool, Turns(9, 9, pool.figures), {}, Limits(60, 60, 60))
+            gc.collect()
+            gc.disable()
+            try:
+                held = room.hold()
+                state = {"body": b"{}", "timings": {}, "trail": Trail(), "held": held}
+                scope = {"type": "http", "method": "POST", "path": PATH, "headers": [], "state": state}
+                with pytest.raises(BadUpstream):
+                    await relay(scope, staying, upstream)
+                held.close()
+                assert len(replies) > 1
+                assert [one() for one in replies] == [None] * len(replies)
+                assert room.held_bytes == 0
+            finally:
+                gc.enable()

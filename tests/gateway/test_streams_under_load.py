@@ -2,8 +2,9 @@
 
 import asyncio
 import itertools
+import socket
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import aiohttp
@@ -107,6 +108,29 @@ async def test_a_client_that_never_reads_is_cut_off_in_the_end(redis: Redis) -> 
             await soon(lambda: own.seen("running") == 1)
             await soon(lambda: own.seen("running") == 0)
         assert "client does not read" in own.gateway.log()
+
+
+@pytest.mark.parametrize("terms", [RELAYED, SHARED], ids=["relayed", "shared"])
+async def test_a_slow_readers_time_is_over_with_its_requests(redis: Redis, terms: dict[str, float]) -> None:
+    """However it goes on reading, byte by byte: its place at the service is another's by then."""
+    with (
+        scene(redis, UPSTREAM_TOTAL_SECONDS="1", UPSTREAM_CONCURRENCY="1") as own,
+        unread(own.gateway, CHAT, asking("flood", size=10_000, **terms)) as client,
+    ):
+        assert client.recv(1)
+        await soon(lambda: own.seen("running") == 1)
+        reading = asyncio.create_task(_byte_by_byte(client))
+        await soon(lambda: own.seen("running") == 0)
+        answer = await asyncio.to_thread(own.post, asking("echo", **terms))
+        assert answer.status_code == 200
+        reading.cancel()
+
+
+async def _byte_by_byte(client: socket.socket) -> None:
+    while True:
+        await asyncio.sleep(0.05)
+        with suppress(OSError):
+            client.recv(1)
 
 
 async def test_a_client_that_reads_slowly_gets_all(redis: Redis) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fastapi.responses import Response
 
+from gateway.relay import Whole
 from onecard.cache.tiers import Store
 from onecard.cache.values import Corrupt
 from onecard.timings import Timing
@@ -32,7 +33,7 @@ async def find(store: Store[Kept, Kept], key: bytes, timings: dict[str, Timing])
 
 def hit(kept: Kept) -> Response:
     """A kept answer for a client."""
-    return Response(kept.body, headers={"content-type": kept.content_type, "x-cache": "hit"})
+    return Whole(kept.body, headers={"content-type": kept.content_type, "x-cache": "hit"})
 
 
 class KeptCodec:

@@ -10,8 +10,9 @@ from fastapi.responses import Response
 from starlette.types import Receive, Scope
 
 from gateway.answers.kept import Kept, KeptCodec, find, hit
-from gateway.calls import Call, Reply
+from gateway.calls import Call
 from gateway.relay import call_of, relay
+from gateway.reply import Reply
 from gateway.upstreams import Upstream
 from onecard.cache import control
 from onecard.cache.identity import Identity

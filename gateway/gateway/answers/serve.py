@@ -1,28 +1,38 @@
 """Answers of the LLM: from the cache, from a computation that is under way, or from the service."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, ExitStack, aclosing, closing
+from dataclasses import replace
 from typing import Literal, get_args
 
 from fastapi.responses import Response
 from prometheus_client import CollectorRegistry, Counter
 from starlette.types import Receive, Scope
 
+from gateway import deadlines
 from gateway.answers import complete, policy
 from gateway.answers.kept import Kept, KeptCodec, find, hit
 from gateway.answers.streams import NotStreamed, SharedStream, recorded, source
 from gateway.answers.wanted import Wanted
-from gateway.calls import Call, Reply, broken_off, send
-from gateway.relay import call_of, relay, whole_answer
+from gateway.calls import Call, send
+from gateway.relay import Whole, call_of, relay, whole_answer
+from gateway.reply import Reply, broken_off
 from gateway.settings import GatewaySettings
 from gateway.upstreams import Upstream
+from onecard.buffers import Buffers, Held
 from onecard.cache import control
 from onecard.cache.fanout import StreamFlights
-from onecard.cache.flight import Abandoned, Flights
+from onecard.cache.flight import Abandoned, Flights, Tasks
 from onecard.cache.tiers import Cache, Store
 from onecard.edge import state_of
 from onecard.leaving import while_connected
 
+STREAMS_SHARE = 0.25
+"""Of all that is buffered, what streams have that several clients read."""
+CHECKED_AT_ONCE_BYTES = 200_000
+"""A longer stream is read through beside the event loop: a megabyte takes 20 ms."""
 XCache = Literal["hit", "miss", "coalesced", "bypass"]
 
 
@@ -35,16 +45,19 @@ class Answers:
         cache: Cache,
         settings: GatewaySettings,
         registry: CollectorRegistry,
+        buffers: Buffers,
     ) -> None:
         """Keep answers of `upstream` in `cache`, each under the model that gave it."""
         self._upstream = upstream
         self._cache = cache
+        self._buffers = buffers
         self._max_temperature = settings.llm_cache_max_temperature
         self._stores = {
             kind: Store(cache, kind, KeptCodec(), settings.ttl_seconds(kind)) for kind in policy.KINDS.values()
         }
-        self._flights = Flights[Response]()
-        self._streams = StreamFlights()
+        self._tasks = Tasks()
+        self._flights = Flights[Whole]()
+        self._streams = StreamFlights(max_all_bytes=int(settings.buffer_mb * 1_000_000 * STREAMS_SHARE))
         bypassed = Counter(
             "onecard_answers_bypassed_total",
             "Requests that were only relayed, by reason.",
@@ -88,15 +101,19 @@ class Answers:
         return policy.Bypass("unknown model") if model is None else Wanted(question, call, model, allowed)
 
     async def _whole(self, wanted: Wanted, scope: Scope, receive: Receive) -> Response:
-        async def compute() -> Response:
-            reply = await self._ask(wanted, scope)
-            try:
-                body = await reply.read()
-            finally:
-                reply.close()
-            if self._is_of(wanted, reply) and complete.whole(wanted.question.kind, body):
-                self._keep(wanted, Kept(reply.headers.get("content-type", "application/json"), body))
-            return self._shaped(reply, body)
+        async def compute() -> Whole:
+            with ExitStack() as failing:
+                held = self._buffers.hold()
+                failing.callback(held.close)
+                reply = await self._ask(wanted, scope, held)
+                with closing(reply):
+                    body = await reply.read()
+                if self._is_of(wanted, reply) and complete.whole(wanted.question.kind, body):
+                    self._keep(wanted, Kept(reply.headers.get("content-type", "application/json"), body))
+                answer = self._shaped(reply, body)
+                answer.held = held
+                failing.pop_all()
+                return answer
 
         try:
             joined = await while_connected(self._flights.join(wanted.flight, compute), receive)
@@ -109,15 +126,23 @@ class Answers:
 
         async def opened() -> AsyncIterator[bytes]:
             nonlocal kept
-            reply = await self._ask(wanted, scope)
-            kept = self._is_of(wanted, reply)
-            async with aclosing(source(reply, self._shaped)) as chunks:
-                async for chunk in chunks:
-                    yield chunk
+            with closing(self._buffers.hold()) as held:
+                reply = await self._ask(wanted, scope, held)
+                kept = self._is_of(wanted, reply)
+                async with aclosing(source(reply, self._shaped)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
 
         def on_complete(recording: tuple[bytes, ...]) -> None:
-            if kept and (value := recorded(recording)):
-                self._keep(wanted, value)
+            if not kept:
+                return
+            if sum(map(len, recording)) <= CHECKED_AT_ONCE_BYTES:
+                self._keep_if_whole(wanted, recorded(recording))
+            else:
+                self._tasks.begin(later(recording))
+
+        async def later(recording: tuple[bytes, ...]) -> None:
+            self._keep_if_whole(wanted, await asyncio.to_thread(recorded, recording))
 
         async with AsyncExitStack() as stack:
             reader = await stack.enter_async_context(self._streams.join(wanted.flight, opened, on_complete))
@@ -128,10 +153,12 @@ class Answers:
                 return _copy(error.answer, x_cache)
             except Abandoned:
                 raise broken_off(self._upstream) from None
-            return SharedStream(reader, stack.pop_all(), content_type.decode("latin-1"), x_cache)
+            total_seconds = self._upstream.limits.total_seconds
+            deadline = deadlines.of(wanted.call.headers, total_seconds, time.monotonic)
+            return SharedStream(reader, stack.pop_all(), content_type.decode("latin-1"), x_cache, deadline)
 
-    async def _ask(self, wanted: Wanted, scope: Scope) -> Reply:
-        reply = await send(wanted.call, self._upstream)
+    async def _ask(self, wanted: Wanted, scope: Scope, held: Held) -> Reply:
+        reply = await send(replace(wanted.call, held=held), self._upstream)
         state_of(scope)["timings"].update(reply.timings)
         return reply
 
@@ -139,8 +166,12 @@ class Answers:
         """The answer may be kept: it is a success, and of the model that its key names."""
         return reply.model == wanted.model and reply.status == 200
 
-    def _shaped(self, reply: Reply, body: bytes) -> Response:
+    def _shaped(self, reply: Reply, body: bytes) -> Whole:
         return whole_answer(reply, body, self._upstream)
+
+    def _keep_if_whole(self, wanted: Wanted, value: Kept | None) -> None:
+        if value is not None:
+            self._keep(wanted, value)
 
     def _keep(self, wanted: Wanted, value: Kept) -> None:
         self._stores[wanted.question.kind].set_many([(wanted.key, value)])
@@ -151,6 +182,8 @@ class Answers:
         return "coalesced" if coalesced else "miss"
 
 
-def _copy(shared: Response, x_cache: XCache) -> Response:
+def _copy(shared: Whole, x_cache: XCache) -> Whole:
     """One client's copy of an answer that several get."""
-    return Response(bytes(shared.body), shared.status_code, {**shared.headers, "x-cache": x_cache})
+    copy = Whole(bytes(shared.body), shared.status_code, {**shared.headers, "x-cache": x_cache})
+    copy.held = shared.held
+    return copy

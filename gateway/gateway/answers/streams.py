@@ -3,28 +3,28 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack
 
-from fastapi.responses import Response
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
 from gateway.answers import complete
 from gateway.answers.kept import Kept
-from gateway.calls import Reply
-from gateway.relay import EventStream, error_event
+from gateway.deadlines import Deadline
+from gateway.relay import EventStream, Whole, error_event
+from gateway.reply import Reply
 from onecard.cache.fanout import StreamReader, TooSlow
 from onecard.cache.flight import Abandoned
-from onecard.errors import BadUpstream, OnecardError, SlowReader
+from onecard.errors import BadUpstream, SlowReader
 
 
 class NotStreamed(Exception):
     """The service gave one whole answer, most often an error."""
 
-    def __init__(self, answer: Response) -> None:
+    def __init__(self, answer: Whole) -> None:
         super().__init__()
         self.answer = answer
 
 
-async def source(reply: Reply, whole: Callable[[Reply, bytes], Response]) -> AsyncGenerator[bytes]:
+async def source(reply: Reply, whole: Callable[[Reply, bytes], Whole]) -> AsyncGenerator[bytes]:
     """The answer's content type, then its chunks. Closes `reply`.
 
     Raises:
@@ -51,8 +51,10 @@ def recorded(recording: tuple[bytes, ...]) -> Kept | None:
 class SharedStream(EventStream):
     """What a client gets of a stream that others may read too; it leaves the stream when the client does."""
 
-    def __init__(self, reader: StreamReader, closing: AsyncExitStack, content_type: str, x_cache: str) -> None:
-        super().__init__(_events(reader), headers={"content-type": content_type, "x-cache": x_cache})
+    def __init__(
+        self, reader: StreamReader, closing: AsyncExitStack, content_type: str, x_cache: str, deadline: Deadline
+    ) -> None:
+        super().__init__(_events(reader), 200, {"content-type": content_type, "x-cache": x_cache}, deadline)
         self._closing = closing
 
     @override
@@ -69,5 +71,3 @@ async def _events(reader: StreamReader) -> AsyncIterator[bytes]:
         yield error_event(SlowReader("The stream was read too slowly and has gone on. Read faster, or ask again."))
     except Abandoned:
         yield error_event(BadUpstream("The answer was broken off. Try again."))
-    except OnecardError as error:
-        yield error_event(error)

@@ -28,6 +28,7 @@ class LimitsLayer:
             return
         limits: Limits = scope["app"].state.service.limits
         admission = await limits.admit(key)
+        state_of(scope)["counts_tokens"] = admission.counts_tokens
         counting = _Counting(limits, key, admission, send, state_of(scope))
         try:
             await self._app(scope, receive, counting.send)

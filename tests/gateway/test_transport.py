@@ -1,16 +1,19 @@
-"""The relay's own HTTP/1.1: what real sockets say, well and badly, and which connections serve again."""
+"""HTTP with the services: what real sockets say, well and badly, and which connections serve again."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway import connections as pool
-from gateway.http1 import MOST_HEAD_BYTES, BadAnswer, Connection, NoAnswer
-from gateway.origin import Origin
-from tests.gateway.sockets import BODY, UNTIL_THE_END, WHOLE, ask, connected, read, saying
+from gateway import transport
+from gateway.guarded import MOST_HEAD_BYTES, BadAnswer, Connection, NoAnswer
+from gateway.transport import Answer, Origin, request_head
+from tests.fuzz.hostile import FLOODS, STRAY
+from tests.gateway.sockets import BODY, OK, UNTIL_THE_END, WHOLE, ask, connected, origin_of, read, saying
 from tests.shared.cache.support import eventually
 
 BROKEN = {
@@ -18,8 +21,17 @@ BROKEN = {
     "two lengths": b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
     "length and chunks": b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
     "a head without end": b"HTTP/1.1 200 OK\r\nx-padding: " + b"x" * MOST_HEAD_BYTES,
+    "not HTTP/1.1": b"HTTP/2.0 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+    "a status below all others": b"HTTP/1.1 099 x\r\ncontent-length: 5\r\n\r\nhello",
+    "a status above all others": b"HTTP/1.1 600 x\r\ncontent-length: 5\r\n\r\nhello",
+    "an encoding that nobody asked for": OK + b"content-encoding: gzip\r\ncontent-length: 5\r\n\r\nhello",
+    "a transfer encoding that nobody knows": OK + b"transfer-encoding: gzip\r\n\r\nhello",
+    "chunks in chunks": OK + b"transfer-encoding: chunked, chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    "a null in a header": OK + b"x: a\0b\r\ncontent-length: 5\r\n\r\nhello",
     "another protocol": b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n",
 }
+
+ORIGIN = Origin.of("http://127.0.0.1:8001")
 
 
 class Line(asyncio.Transport):
@@ -47,7 +59,7 @@ def test_an_answer_is_the_same_however_it_is_cut(kind: str, cuts: Sequence[int])
     """Byte by byte or at once."""
 
     async def hear() -> None:
-        connection = Connection(lambda _: None, lambda _: None)
+        connection = Connection(asyncio.get_running_loop(), set())
         connection.connection_made(Line())
         asked = asyncio.ensure_future(connection.ask(b"", b""))
         await asyncio.sleep(0)
@@ -56,11 +68,10 @@ def test_an_answer_is_the_same_however_it_is_cut(kind: str, cuts: Sequence[int])
         for begin, end in zip([0, *ends], ends, strict=False):
             connection.data_received(said[begin:end])
             await asyncio.sleep(0)
-        answer = await asked
-        assert (answer.status, answer.header(b"x-cache"), answer.is_whole) == (200, "hit", True)
+        answer = Answer(*await asked, connection, lambda **_: None)
+        assert (answer.status, answer.header("x-cache"), answer.is_whole) == (200, "hit", True)
         assert await answer.read() == b"hello"
-        answer.close()
-        assert connection.is_free
+        assert connection.is_done
 
     asyncio.run(hear())
 
@@ -100,6 +111,119 @@ async def test_what_is_no_answer_is_a_fault(kind: str) -> None:
         assert asked == [1, 2]
 
 
+@pytest.mark.parametrize("flood", range(len(FLOODS)))
+async def test_what_has_no_end_ends_at_once(flood: int) -> None:
+    """Trailers, heads, chunk extensions, interim answers, empty lines: little of it is taken."""
+    begin, unit = FLOODS[flood]
+    ended: list[int] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(len(BODY))
+        writer.write(begin)
+        sent = 0
+        try:
+            while sent < 200_000_000:
+                writer.write(unit)
+                sent += len(unit)
+                await writer.drain()
+        except ConnectionError:
+            pass
+        ended.append(sent)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, connected() as connections:
+        with pytest.raises(BadAnswer):
+            await read(connections, origin_of(server))
+        await eventually(lambda: bool(ended))
+        assert ended[0] < 20_000_000  # What the system's buffers hold, most of all.
+        assert not connections.open
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 2, 100])
+async def test_an_answer_in_small_chunks_is_not_taken_for_framing_without_end(chunk_bytes: int) -> None:
+    """However small they are."""
+    chunk = b"%x\r\n" % chunk_bytes + b"a" * chunk_bytes + b"\r\n"
+    answer = OK + b"transfer-encoding: chunked\r\n\r\n" + chunk * 100_000 + b"0\r\n\r\n"
+    async with saying(answer) as (origin, _), connected() as connections:
+        for _ in range(2):
+            assert len(await read(connections, origin)) == 100_000 * chunk_bytes
+
+
+@pytest.mark.parametrize("size", [5, 200_000, 1_000_000])
+@pytest.mark.parametrize("read_after", [0.0, 0.2])
+@pytest.mark.parametrize("then", [0.0, 0.1])
+async def test_an_answer_that_nobody_asked_for_is_no_answer_to_the_next_one(
+    size: int, read_after: float, then: float
+) -> None:
+    """However long the one before it is, and whenever it is read."""
+    asked = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        try:
+            while await reader.readuntil(b"\r\n\r\n"):
+                await reader.readexactly(len(BODY))
+                asked += 1
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + b"x" * size)
+                if asked == 1:
+                    writer.write(STRAY)
+                    await writer.drain()
+                    await asyncio.sleep(0.02)
+                    writer.write(STRAY)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, connected() as connections:
+        answer = await ask(connections, origin_of(server))
+        await asyncio.sleep(read_after)
+        assert await answer.read() == b"x" * size
+        answer.close()
+        await asyncio.sleep(then)
+        assert await read(connections, origin_of(server)) == b"x" * size
+
+
+async def test_an_answer_to_another_request_is_told_by_its_id() -> None:
+    """Also one that comes at the very moment in which the connection has been asked again, or that a service mixes up;
+    where it tells no id, there is nothing to compare.
+    """
+    answers = [OK + b"x-request-id: %s\r\ncontent-length: 5\r\n\r\nhello" % told for told in (b"mine", b"another's")]
+    async with saying(*answers, WHOLE["length"]) as (origin, asked), connected() as connections:
+
+        async def once() -> bytes:
+            answer = await connections.ask("POST", origin, "/x", {"x-request-id": "mine"}, BODY)
+            body = await answer.read()
+            answer.close()
+            return body
+
+        assert await once() == b"hello"
+        with pytest.raises(BadAnswer):
+            await once()
+        assert await once() == b"hello"
+        assert asked == [1, 1, 2]
+
+
+async def test_what_belongs_to_a_broken_answer_is_freed_at_once() -> None:
+    """And not when the garbage collector comes by."""
+    size = 3_000_000
+    said = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (size + 1) + b"x" * size
+    async with saying(said, ends=True) as (origin, _), connected() as connections:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                answer = await ask(connections, origin)
+                gone = weakref.ref(answer)
+                with pytest.raises(BadAnswer):
+                    await answer.read()
+                answer.close()
+                del answer
+                assert gone() is None
+        finally:
+            gc.enable()
+
+
 @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\ncontent-le"])
 async def test_a_connection_that_ends_before_an_answer_is_none(said: bytes) -> None:
     async with saying(said, ends=True) as (origin, _), connected() as connections:
@@ -130,7 +254,7 @@ async def test_a_request_that_has_not_left_is_not_followed_by_another() -> None:
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, connected() as connections:
-        origin = Origin("127.0.0.1", server.sockets[0].getsockname()[1], "x")
+        origin = origin_of(server)
         answer = await connections.ask("POST", origin, "/x", {}, bytes(30_000_000))
         assert await answer.read() == b"hello"
         answer.close()
@@ -154,7 +278,7 @@ async def test_what_may_be_repeated_is_when_a_kept_connection_ends_just_then(met
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, connected() as connections:
-        origin = Origin("127.0.0.1", server.sockets[0].getsockname()[1], "x")
+        origin = origin_of(server)
 
         async def once() -> bytes:
             answer = await connections.ask(method, origin, "/x", {}, b"")
@@ -200,7 +324,7 @@ async def test_what_comes_on_an_idle_connection_ends_it() -> None:
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, connected() as connections:
-        origin = Origin("127.0.0.1", server.sockets[0].getsockname()[1], "x")
+        origin = origin_of(server)
         assert await read(connections, origin) == b"hello"
         await eventually(lambda: ended == [b""])
         assert await read(connections, origin) == b"hello"
@@ -221,7 +345,7 @@ async def test_who_leaves_early_ends_the_connection() -> None:
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, connected() as connections:
-        origin = Origin("127.0.0.1", server.sockets[0].getsockname()[1], "x")
+        origin = origin_of(server)
         (await ask(connections, origin)).close()
         await eventually(lambda: len(ended) == 1)
         with pytest.raises(TimeoutError):
@@ -245,7 +369,7 @@ async def test_a_service_is_read_from_no_faster_than_its_answer_is() -> None:
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, connected() as connections:
-        answer = await ask(connections, Origin("127.0.0.1", server.sockets[0].getsockname()[1], "x"))
+        answer = await ask(connections, origin_of(server))
         before = -1
         while before != sent:
             before = sent
@@ -258,7 +382,7 @@ async def test_a_service_is_read_from_no_faster_than_its_answer_is() -> None:
 
 async def test_idle_connections_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the service ends them, so that no request comes too late."""
-    monkeypatch.setattr(pool, "IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(transport, "IDLE_SECONDS", 0.2)
     async with saying(WHOLE["length"]) as (origin, asked), connected() as connections:
         assert await read(connections, origin) == b"hello"
         await eventually(lambda: not connections.open)
@@ -272,7 +396,7 @@ async def test_closing_ends_what_is_under_way() -> None:
         waiting = asyncio.ensure_future(ask(connections, origin))
         await eventually(lambda: asked == [1])
         answer = await ask(connections, origin)
-        connections.close()
+        await connections.aclose()
         with pytest.raises(NoAnswer):
             await waiting
         assert await answer.chunk() == b"hello"
@@ -281,3 +405,36 @@ async def test_closing_ends_what_is_under_way() -> None:
         await eventually(lambda: not connections.open)
         with pytest.raises(NoAnswer):
             await ask(connections, origin)
+
+
+@pytest.mark.parametrize("text", ["a\r\nb: c", "a\nb", "a\rb", "a\0b"])
+def test_nothing_that_a_request_says_begins_another_line(text: str) -> None:
+    with pytest.raises(ValueError, match="control character"):
+        request_head("POST", ORIGIN, "/x", {"x-request-id": text}, 0)
+    with pytest.raises(ValueError, match="control character"):
+        request_head("GET", ORIGIN, f"/{text}", {}, 0)
+
+
+def test_a_request_is_as_it_is_meant() -> None:
+    """A body has its length, also an empty one of a POST; bytes of a header stay the same bytes."""
+    head = request_head("POST", ORIGIN, "/x", {"tracestate": "caf\xe9"}, 0)
+    assert head.startswith(b"POST /x HTTP/1.1\r\nhost: 127.0.0.1:8001\r\n")
+    assert b"\r\ntracestate: caf\xe9\r\n" in head
+    assert head.endswith(b"\r\ncontent-length: 0\r\n\r\n")
+    assert b"content-length" not in request_head("GET", ORIGIN, "/x", {}, 0)
+
+
+@pytest.mark.parametrize(
+    ("address", "host", "port", "authority", "prefix"),
+    [
+        ("http://llm:8001", "llm", 8001, "llm:8001", ""),
+        ("http://[::1]:8001/", "::1", 8001, "[::1]:8001", ""),
+        ("http://proxy/models/llm/", "proxy", 80, "proxy", "/models/llm"),
+        ("https://llm.example", "llm.example", 443, "llm.example", ""),
+    ],
+)
+def test_an_address_leads_somewhere(address: str, host: str, port: int, authority: str, prefix: str) -> None:
+    origin = Origin.of(address)
+    assert (origin.url.host, origin.url.port, origin.prefix) == (host, port, prefix)
+    assert f"\r\nhost: {authority}\r\n".encode() in request_head("GET", origin, "/x", {}, 0)
+    assert (origin.tls is not None) == address.startswith("https")

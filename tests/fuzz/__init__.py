@@ -1,0 +1,1 @@
+"""Fuzzing: what is hostile is made up, and nothing of it may do harm."""

@@ -1,0 +1,226 @@
+"""What a gateway holds for those who read or send slowly is bounded in bytes."""
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+
+import httpx
+import psutil
+import pytest
+
+from onecard import buffers
+from onecard.buffers import Buffers
+from onecard.errors import Unavailable
+from tests.gateway.load import soon, unread
+from tests.support import Server, free_port, metric, serving
+
+EMBEDDINGS, AWAY = "/v1/embeddings", "/v1/sentiment"
+CALLERS = 60
+LONG_BYTES = 31_000_000
+"""2,048 vectors of 768 numbers, as JSON."""
+
+
+class Long:
+    """An encoder whose answers are long. It says how much it has sent, and waits in the middle if it is told to."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.asked = 0
+        self.ended = 0
+        self.goes_on = asyncio.Event()
+        self.goes_on.set()
+        self.breaks = False
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+                await reader.readexactly(int(lengths[0][15:]) if lengths else 0)
+                if b"/health/ready" in head:
+                    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+                    continue
+                self.asked += 1
+                await self._answer(writer)
+                self.ended += 1
+                if self.breaks:
+                    break
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        writer.close()
+
+    async def _answer(self, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % LONG_BYTES)
+        left = LONG_BYTES - (1000 if self.breaks else 0)
+        while left:
+            if left < LONG_BYTES // 2:
+                await self.goes_on.wait()
+            piece = min(left, 64_000)
+            writer.write(b"x" * piece)
+            left -= piece
+            self.sent += piece
+            await writer.drain()
+
+
+@asynccontextmanager
+async def scene(**env: str) -> AsyncIterator[tuple[Server, Long]]:
+    """A gateway whose encoder gives long answers."""
+    service = Long()
+    async with await asyncio.start_server(service.serve, "127.0.0.1", 0, limit=2**22) as listening:
+        url, nobody = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}", f"http://127.0.0.1:{free_port()}"
+        addresses = {"EMBEDDING_URL": url, "LLM_URL": nobody, "SENTIMENT_URL": nobody, "REVIEW_URL": nobody}
+        context = serving("gateway", port_variable="GATEWAY_PORT", env={**addresses, "CACHE_ENABLED": "false", **env})
+        gateway = await asyncio.to_thread(context.__enter__)
+        try:
+            yield gateway, service
+        finally:
+            await asyncio.to_thread(context.__exit__, None, None, None)
+
+
+def memory(server: Server) -> int:
+    """Bytes of it that are in RAM."""
+    size: int = psutil.Process(server.process.pid).memory_info().rss
+    return size
+
+
+@pytest.mark.parametrize("buffer_mb", [64, 256])
+async def test_many_long_answers_that_nobody_reads_stay_where_they_come_from(buffer_mb: int) -> None:
+    """The memory stays within a fifth of what is allowed; whoever there is no room for hears of it."""
+    body = {"input": ["국물이 진하고 직원이 친절해요"] * 2048}
+    async with scene(BUFFER_MB=str(buffer_mb)) as (gateway, service):
+        before = await asyncio.to_thread(memory, gateway)
+        with ExitStack() as stack:
+            for _ in range(CALLERS):
+                stack.enter_context(unread(gateway, EMBEDDINGS, body))
+            most, still, sent = 0, 0, -1
+            while still < 15:  # For 3 s nothing more has been sent.
+                await asyncio.sleep(0.2)
+                most = max(most, memory(gateway))
+                still = still + 1 if service.sent == sent else 0
+                sent = service.sent
+            assert most - before < 1.2 * buffer_mb * 1e6
+            if buffer_mb == 256:
+                assert service.asked == CALLERS
+            else:
+                await soon(lambda: metric(gateway, "onecard_buffers_refused_total") > 0)
+        await soon(lambda: metric(gateway, "onecard_buffers_bytes") == 0)
+
+
+async def test_a_long_answer_comes_as_it_comes_and_whole() -> None:
+    """Its beginning is there while the service still speaks, and its length is told."""
+    async with scene() as (gateway, service), httpx.AsyncClient(base_url=gateway.url, timeout=30) as client:
+        service.goes_on.clear()
+        async with client.stream("POST", EMBEDDINGS, json={"input": "a"}) as answer:
+            assert answer.headers["content-length"] == str(LONG_BYTES)
+            chunks = answer.aiter_raw()
+            received = len(await anext(chunks))
+            service.goes_on.set()
+            async for chunk in chunks:
+                received += len(chunk)
+        assert received == LONG_BYTES
+
+
+async def test_a_long_answer_that_breaks_off_is_seen_to() -> None:
+    """Its connection ends before its announced length; the next request is answered."""
+    async with scene() as (gateway, service), httpx.AsyncClient(base_url=gateway.url, timeout=30) as client:
+        service.breaks = True
+        with pytest.raises(httpx.RemoteProtocolError):
+            await client.post(EMBEDDINGS, json={"input": "a"})
+        service.breaks = False
+        assert len((await client.post(EMBEDDINGS, json={"input": "a"})).content) == LONG_BYTES
+
+
+async def test_a_place_at_a_service_is_kept_until_the_last_byte() -> None:
+    """Else a service would work for more callers than it may, whose answers wait in the gateway."""
+    async with (
+        scene(UPSTREAM_CONCURRENCY="1", UPSTREAM_QUEUE="0") as (gateway, service),
+        httpx.AsyncClient(base_url=gateway.url, timeout=30) as client,
+    ):
+        with unread(gateway, EMBEDDINGS, {"input": "a"}):
+            await soon(lambda: service.asked == 1)
+            assert (await client.post(EMBEDDINGS, json={"input": "a"})).status_code == 429
+        await soon(lambda: metric(gateway, 'onecard_upstream_in_flight{replica="0",upstream="embedding"}') == 0)
+        assert (await client.post(EMBEDDINGS, json={"input": "a"})).status_code == 200
+
+
+@contextmanager
+def stalled(gateway: Server, size: int) -> Iterator[socket.socket]:
+    """A client that has sent all of a body but its last byte."""
+    head = f"POST {AWAY} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {size}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=20) as connection:
+        sending = threading.Thread(target=_send, args=(connection, head.encode() + b" " * (size - 1)), daemon=True)
+        sending.start()
+        yield connection
+
+
+def _send(connection: socket.socket, data: bytes) -> None:
+    try:
+        connection.sendall(data)
+    except OSError:
+        return
+
+
+async def test_bodies_that_there_is_no_room_for_are_held_back_and_then_refused() -> None:
+    """With a 503 that says when to come again; bodies leave half of all room to answers."""
+    async with (
+        scene(BUFFER_MB="16") as (gateway, _),
+        httpx.AsyncClient(base_url=gateway.url, timeout=30) as client,
+    ):
+        with ExitStack() as stack:
+            for _ in range(5):
+                stack.enter_context(stalled(gateway, 1_900_000))
+            await soon(lambda: metric(gateway, "onecard_buffers_bytes") > 5_000_000)
+            began = time.monotonic()
+            refused = await client.post(AWAY, content=json.dumps({"input": "a" * 1_000_000}))
+            assert (refused.status_code, refused.json()["error"]["type"]) == (503, "server_error")
+            assert int(refused.headers["retry-after"]) >= 1
+            assert time.monotonic() - began > 1
+            assert metric(gateway, "onecard_buffers_bytes") < 8_000_000
+        await soon(lambda: metric(gateway, "onecard_buffers_bytes") == 0)
+        answer = await client.post(AWAY, content=json.dumps({"input": "a" * 1_000_000}))
+        assert answer.json()["error"]["message"].startswith("The sentiment service is down")
+
+
+async def test_who_waits_for_room_gets_it_in_turn_and_answers_come_first() -> None:
+    all_of_it = Buffers(100)
+    first, second, third = (all_of_it.hold() for _ in range(3))
+    await first.more(90)
+    body = asyncio.ensure_future(second.more(40, "body"))
+    answer = asyncio.ensure_future(third.more(60))
+    await asyncio.sleep(0)
+    assert not body.done()
+    assert not answer.done()
+    first.close()
+    await answer
+    await asyncio.sleep(0)
+    assert (body.done(), all_of_it.held_bytes) == (False, 60)
+    third.close()
+    await body
+    assert all_of_it.held_bytes == 40
+    del second, body
+    assert all_of_it.held_bytes == 0
+
+
+async def test_who_waits_in_vain_or_leaves_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buffers, "WAIT_SECONDS", 0.05)
+    refused: list[int] = []
+    all_of_it = Buffers(100, lambda: refused.append(1))
+    full, other = all_of_it.hold(), all_of_it.hold()
+    await full.more(100)
+    with pytest.raises(Unavailable):
+        await other.more(1)
+    leaving = asyncio.ensure_future(other.more(1))
+    await asyncio.sleep(0)
+    full.close()
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    assert (all_of_it.held_bytes, refused) == (0, [1])
+    other.close()
+    await other.more(5)
+    assert all_of_it.held_bytes == 0
