@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from bench.redis import argv
 from bench.servers import ServerFailed, free_port
-from onecard.cache.resp import command
 
 START_SECONDS = 10.0
 
@@ -81,7 +80,7 @@ class Redis:
 
     def _tell(self, *words: bytes) -> None:
         with socket.create_connection(("127.0.0.1", self.port), timeout=START_SECONDS) as connection:
-            connection.sendall(command(*words))
+            connection.sendall(b"".join([b"*%d\r\n" % len(words), *(b"$%d\r\n%s\r\n" % (len(w), w) for w in words)]))
             answer = connection.recv(4096)
         if not answer.startswith(b"+"):
             raise ServerFailed(f"Redis refused {words[0].decode()}")

@@ -3,14 +3,14 @@
 from collections.abc import Iterable
 from typing import cast, get_args
 
+from onecard.cache.batches import NoAnswer
 from onecard.cache.channel import Channel
-from onecard.cache.link import LinkFailure
-from onecard.cache.resp import Reply, ServerError, command
+from onecard.cache.client import Command, Reply
 from review_service.precompute import Errand, Outcome, Round
 
-_KEY = b"onecard:precompute:round"
-_STARTED = b"started_at"
-_KEEP = command(b"EXPIRE", _KEY, b"86400")
+_KEY = "onecard:precompute:round"
+_STARTED = "started_at"
+_KEEP = ("EXPIRE", _KEY, 86400)
 
 
 class Board:
@@ -22,28 +22,28 @@ class Board:
 
     async def begin(self, errands: Iterable[Errand], now: float) -> None:
         """A round begins, and the one before is forgotten."""
-        fields = [_STARTED, b"%d" % now]
+        fields: list[str | int] = [_STARTED, int(now)]
         for errand in errands:
-            fields += (errand.name.encode(), b"waiting")
-        await self._ask(command(b"DEL", _KEY) + command(b"HSET", _KEY, *fields) + _KEEP, 3)
+            fields += (errand.name, "waiting")
+        await self._ask(("DEL", _KEY), ("HSET", _KEY, *fields), _KEEP)
 
     async def done(self, errand: Errand, outcome: Outcome) -> None:
         """What has become of one."""
-        await self._ask(command(b"HSET", _KEY, errand.name.encode(), outcome.encode()) + _KEEP, 2)
+        await self._ask(("HSET", _KEY, errand.name, outcome), _KEEP)
 
     async def read(self) -> Round | None:
         """The latest round; None before the first one."""
-        match await self._ask(command(b"HGETALL", _KEY), 1):
+        match await self._ask(("HGETALL", _KEY)):
             case [list(found)]:
                 words = [word.decode() for word in found if isinstance(word, bytes)]
                 fields = dict(zip(words[::2], words[1::2], strict=True))
-                started = fields.pop(_STARTED.decode(), None)
+                started = fields.pop(_STARTED, None)
                 outcomes = {name: cast(Outcome, word) for name, word in fields.items() if word in get_args(Outcome)}
                 return None if started is None else Round(int(started), outcomes)
         return None
 
-    async def _ask(self, payload: bytes, replies: int) -> list[Reply]:
+    async def _ask(self, *commands: Command) -> list[Reply]:
         try:
-            return await self._channel.call(payload, replies)
-        except (LinkFailure, ServerError):
+            return await self._channel.call(*commands)
+        except NoAnswer:
             return []

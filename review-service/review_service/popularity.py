@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry
 
 from onecard.cache.address import Address
+from onecard.cache.batches import NoAnswer
 from onecard.cache.channel import Alarm, Channel
-from onecard.cache.link import LinkFailure
+from onecard.cache.client import Command, Reply
 from onecard.cache.metrics import RedisMetrics
-from onecard.cache.resp import Reply, ServerError, command
 from review_service import decay
 
 TELL_SECONDS = 1.0
@@ -30,7 +30,7 @@ _FORGOTTEN_HALF_LIVES = 14
 
 # `review_service.decay.raised`, done where all replicas' visits come together. Lua's numbers are doubles, too;
 # 17 digits give one back as it was.
-_NOTE = b"""
+_NOTE = """
 local time = redis.call('TIME')
 local half_life, most, keep = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
 local now = (time[1] + time[2] / 1e6) / half_life
@@ -51,6 +51,9 @@ redis.call('EXPIRE', KEYS[1], keep)
 return 'OK'
 """
 
+# One script, so that the clock is that of the server which has the set.
+_TOP = "return {redis.call('TIME')[1], redis.call('ZREVRANGE', KEYS[1], 0, ARGV[1], 'WITHSCORES')}"
+
 
 @dataclass(frozen=True)
 class Popular:
@@ -67,7 +70,7 @@ class Popularity:
     def __init__(self, sort: str, half_life_seconds: int, channel: Channel, most: int = MOST_SUBJECTS) -> None:
         """Keep `most` subjects of this sort; `channel` is somebody else's to open and close."""
         # Scores are in half-lives: with another one they mean something else.
-        self._key = f"onecard:popular:{sort}:{half_life_seconds}".encode()
+        self._key = f"onecard:popular:{sort}:{half_life_seconds}"
         self._half_life = half_life_seconds
         self._most = most
         self._channel = channel
@@ -84,16 +87,15 @@ class Popularity:
         if not noted:
             return
         keep = self._half_life * _FORGOTTEN_HALF_LIVES
-        words = [str(number).encode() for number in (self._half_life, self._most, keep)]
+        words: list[str | int] = [self._half_life, self._most, keep]
         for subject, visits in noted.items():
-            words += (subject.encode(), b"%d" % visits)
-        await self._ask(command(b"EVAL", _NOTE, b"1", self._key, *words), 1)
+            words += (subject, visits)
+        await self._ask(("EVAL", _NOTE, 1, self._key, *words))
 
     async def top(self, count: int) -> list[Popular]:
         """The `count` most popular of all replicas' traffic, the most popular first; empty while Redis is away."""
-        ranked = command(b"ZREVRANGE", self._key, b"0", b"%d" % (count - 1), b"WITHSCORES")
-        match await self._ask(command(b"TIME") + ranked, 2):
-            case [[bytes(seconds), _], list(found)]:
+        match await self._ask(("EVAL", _TOP, 1, self._key, count - 1)):
+            case [[bytes(seconds), list(found)]]:
                 now, half_life = int(seconds), self._half_life
                 pairs = zip(found[::2], found[1::2], strict=True)
                 return [
@@ -103,10 +105,10 @@ class Popularity:
                 ]
         return []
 
-    async def _ask(self, payload: bytes, replies: int) -> list[Reply]:
+    async def _ask(self, command: Command) -> list[Reply]:
         try:
-            return await self._channel.call(payload, replies)
-        except (LinkFailure, ServerError):
+            return await self._channel.call(command)
+        except NoAnswer:
             return []
 
 
@@ -141,7 +143,7 @@ async def open_traffic(
         OSError: the certificates that REDIS_URL names cannot be read.
     """
     metrics = RedisMetrics("onecard_popularity", registry)
-    probe = command(b"SET", b"onecard:probe", b"", b"PX", b"1000")
+    probe = ("SET", "onecard:probe", b"", "PX", 1000)
     channel = Channel("popularity", address, metrics, probe=probe, alarm=alarm)
     await channel.start()
     restaurants, queries = (Popularity(sort, half_life_seconds, channel) for sort in ("restaurants", "queries"))

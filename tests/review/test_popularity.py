@@ -14,7 +14,6 @@ from prometheus_client import CollectorRegistry
 from onecard.cache.address import Address
 from onecard.cache.channel import Channel
 from onecard.cache.metrics import RedisMetrics
-from onecard.cache.resp import command
 from review_service import decay
 from review_service.popularity import MOST_SUBJECT_BYTES, Popularity, Traffic, open_traffic
 from tests.shared.cache.support import AILMENTS, Redis, eventually, running_redis
@@ -78,7 +77,7 @@ async def traffic_on(redis: Redis) -> AsyncIterator[Traffic]:
 async def bounded(redis: Redis, most: int) -> AsyncIterator[Popularity]:
     """Popularity of `most` subjects, told by hand."""
     metrics = RedisMetrics("onecard_popularity", CollectorRegistry())
-    channel = Channel("popularity", Address(port=redis.port), metrics, probe=command(b"PING"))
+    channel = Channel("popularity", Address(port=redis.port), metrics, probe=("PING",))
     await channel.start()
     try:
         yield Popularity("some", DAY, channel, most)

@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 from gateway.limits.admission import Decision, Outcome, Quota, Use
 from gateway.limits.window import MINUTE_MS, Window
+from onecard.cache.batches import NoAnswer
 from onecard.cache.channel import Channel
-from onecard.cache.link import LinkFailure
-from onecard.cache.resp import ServerError, command
+from onecard.cache.client import Command
 
 _WINDOW = f"""
 local time = redis.call('TIME')
@@ -66,10 +66,10 @@ class Taken(NamedTuple):
         return Decision("admitted", Use(now_ms, requests.plus(place + 1 - self.granted), tokens))
 
 
-def _eval(name: str, quota: Quota, requests: int, tokens: int, let_in: int) -> bytes:
-    keys = (f"onecard:limits:{name}:{what}".encode() for what in ("requests", "tokens"))
-    numbers = (quota.requests or 0, quota.tokens or 0, requests, tokens, let_in)
-    return command(b"EVAL", _TAKE, b"2", *keys, *(b"%d" % number for number in numbers))
+def _eval(name: str, quota: Quota, requests: int, tokens: int, let_in: int) -> Command:
+    # The name in braces: a Cluster keeps both keys on one server, as a script's have to be.
+    keys = (f"onecard:limits:{{{name}}}:{what}" for what in ("requests", "tokens"))
+    return ("EVAL", _TAKE, 2, *keys, quota.requests or 0, quota.tokens or 0, requests, tokens, let_in)
 
 
 PROBE = _eval("probe", Quota(), 1, 0, 0)
@@ -93,8 +93,8 @@ class RedisUse:
         None if Redis gives no answer; it may or may not have counted then.
         """
         try:
-            [reply] = await self._channel.call(_eval(name, quota, requests, tokens, let_in), 1)
-        except (LinkFailure, ServerError):
+            [reply] = await self._channel.call(_eval(name, quota, requests, tokens, let_in))
+        except NoAnswer:
             return None
         match reply:
             case [int(outcome), int(granted), int(now_ms), *numbers] if outcome in range(3) and len(numbers) == 6:

@@ -6,10 +6,13 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 _CERTIFICATES = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
 
+Node = tuple[str, int]
+"""Host and port of one of several servers."""
+
 
 @dataclass(frozen=True)
 class Address:
-    """A Redis server and how to introduce oneself to it."""
+    """A Redis server, or several that are one, and how to introduce oneself to it."""
 
     host: str = "127.0.0.1"
     port: int = 6379
@@ -23,19 +26,24 @@ class Address:
     """How the server's certificate is checked."""
     ca_file: str | None = None
     """Certificates to trust, in place of the system's."""
+    sentinels: tuple[Node, ...] = ()
+    """Who knows which server is the primary, in place of host and port."""
+    sentinel_master: str = "mymaster"
+    """What Sentinels call the primary."""
+    sentinel_password: str | None = field(default=None, repr=False)
+    cluster: tuple[Node, ...] = ()
+    """Some nodes of a Redis Cluster, in place of host and port."""
+    answer_seconds: float = 0.05
+    """Longest wait of a request for an answer."""
 
-    def ssl_context(self) -> ssl.SSLContext | None:
-        """The context to connect with; None without TLS. Reads `ca_file`.
+    def check_certificates(self) -> None:
+        """Read `ca_file`, if it will be needed.
 
         Raises:
-            OSError: the file is not there, or holds no certificate.
+            OSError: it is not there, or holds no certificate.
         """
-        if not self.tls:
-            return None
-        context = ssl.create_default_context(cafile=self.ca_file)
-        context.check_hostname = self.certificates is ssl.CERT_REQUIRED
-        context.verify_mode = self.certificates
-        return context
+        if self.tls:
+            ssl.create_default_context(cafile=self.ca_file)
 
 
 def parse_url(url: str) -> Address:
@@ -77,3 +85,22 @@ def parse_url(url: str) -> Address:
         certificates=_CERTIFICATES[needs],
         ca_file=query.get("ssl_ca_certs"),
     )
+
+
+def parse_nodes(listed: str, default_port: int) -> tuple[Node, ...]:
+    """`host[:port]`, several of them with commas between.
+
+    Raises:
+        ValueError: not such a list.
+    """
+    nodes = []
+    for one in filter(None, map(str.strip, listed.split(","))):
+        parts = urlsplit(f"//{one}")
+        try:
+            host, port = parts.hostname, parts.port or default_port
+        except ValueError:
+            host = None
+        if not host or parts.path or parts.username is not None:
+            raise ValueError("is host:port, or several of them with commas between")
+        nodes.append((host, port))
+    return tuple(nodes)

@@ -5,30 +5,25 @@ from typing import Literal
 
 State = Literal["closed", "open", "probing"]
 
+SOFT_FAILURES = 3
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 1.0
+
 
 class Breaker:
     """Closed: ask. Open: do not, until a probe is due. Probing: one probe is under way, nobody else asks.
 
-    Starts open with a probe due at once: a server has to answer before it is relied on.
+    Starts open with a probe due at once: a server has to answer before it is relied on. One that falls silent is probed
+    at once, too, for most pauses are short, but not if it has been well for less than the longest pause.
     """
 
-    def __init__(
-        self,
-        clock: Callable[[], float],
-        *,
-        soft_failures: int = 3,
-        first_pause_seconds: float = 0.1,
-        longest_pause_seconds: float = 1.0,
-    ) -> None:
-        """Take `soft_failures` in a row, or one `trip`, to open. Pauses double from the first to the longest."""
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """Open after `SOFT_FAILURES` in a row, or one `trip`. Pauses double from the first to the longest."""
         self._clock = clock
-        self._soft_failures = soft_failures
-        self._first_pause = first_pause_seconds
-        self._longest_pause = longest_pause_seconds
         self._state: State = "open"
         self._failures = 0
-        self._pause = first_pause_seconds
-        self._probe_at = clock()
+        self._pause = 0.0
+        self._closed_at = self._probe_at = clock()
 
     @property
     def state(self) -> State:
@@ -42,21 +37,20 @@ class Breaker:
 
     def succeeded(self) -> None:
         """The server answered in time. Closes nothing: an answer to an earlier question may come late."""
-        if self._state == "closed":
-            self._failures = 0
+        self._failures = 0
 
     def fell_behind(self) -> None:
         """The server is answering, but too slowly; a few of these in a row open the breaker."""
         self._failures += 1
-        if self._failures >= self._soft_failures:
+        if self._failures >= SOFT_FAILURES:
             self.trip()
 
-    def trip(self) -> None:
-        """The server is silent, gone or refuses: open at once."""
+    def trip(self, *, pausing: bool = False) -> None:
+        """The server is silent, gone or refuses: open at once. `pausing`: it may have paused only for a moment."""
         if self._state == "closed":
-            self._state = "open"
-            self._pause = self._first_pause
-            self._probe_at = self._clock() + self._pause
+            if self._clock() - self._closed_at > LONGEST_PAUSE_SECONDS:
+                self._pause = 0.0
+            self._open(0.0 if pausing else FIRST_PAUSE_SECONDS)
 
     def seconds_to_probe(self) -> float:
         """How long until `begin_probe` may be called; 0 when it is due. Infinite while closed or probing."""
@@ -73,12 +67,15 @@ class Breaker:
 
     def end_probe(self, healthy: bool) -> None:
         """The probe's outcome: closed again, or open for longer."""
-        if self._state != "probing":
-            return
-        if healthy:
+        if self._state == "probing" and healthy:
             self._state = "closed"
             self._failures = 0
-            return
+            self._closed_at = self._clock()
+        elif self._state == "probing":
+            self._open(FIRST_PAUSE_SECONDS)
+
+    def _open(self, least_pause: float) -> None:
+        pause = max(self._pause, least_pause)
         self._state = "open"
-        self._probe_at = self._clock() + self._pause
-        self._pause = min(self._pause * 2, self._longest_pause)
+        self._probe_at = self._clock() + pause
+        self._pause = min(max(pause * 2, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)

@@ -1,31 +1,27 @@
-"""A link to Redis that mends itself, for one sort of command.
+"""A way to Redis that mends itself, for one sort of command.
 
-Requests use a channel only while it is up, and never wait for a connection: connecting, introducing oneself and finding
-out whether Redis is well again is the work of one background task. So what a sick Redis costs a request is the wait
-for an answer that does not come, `ANSWER_SECONDS`, for those that are under way when it falls sick; later ones pass.
+Requests use a channel only while it is up. Finding out whether Redis is well again is the work of one background task.
+So what a sick Redis costs a request is the wait for an answer that does not come, `REDIS_ANSWER_MS`, for those that are
+under way when it falls sick; later ones pass.
 """
 
 import asyncio
-import ssl
 import time
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from onecard import logs
 from onecard.cache.address import Address
+from onecard.cache.batches import Batches, NoAnswer
 from onecard.cache.breaker import Breaker
-from onecard.cache.dial import CONNECT_SECONDS, dial
-from onecard.cache.link import ANSWER_SECONDS, Link, LinkFailure
-from onecard.cache.resp import Reply, ServerError, command
-from onecard.resolver import Resolver
+from onecard.cache.client import CONNECT_SECONDS, Client, Command, Reply, word
 
 BEAT_SECONDS = 1.0
 """Between two looks at a Redis that is up, so that a quiet service learns of its loss, too."""
+_CLOSE_SECONDS = 0.2
 
-_KNOWN_CODES = frozenset(
-    {"ERR", "OOM", "LOADING", "READONLY", "NOAUTH", "WRONGPASS", "NOPERM", "MISCONF", "MASTERDOWN", "MOVED", "BUSY"}
-)
-"""Errors that are told apart in metrics and logs; a server may answer with anything."""
+Item = TypeVar("Item")
 
 log = logs.logger()
 
@@ -60,22 +56,26 @@ class Alarm:
 
 
 class Channel:
-    """One sort of command: each has its own connection and its own health."""
+    """One sort of command: each has its own connections and its own health."""
 
     def __init__(
-        self, operation: str, address: Address, metrics: ChannelMetrics, *, probe: bytes, alarm: Alarm | None = None
+        self, operation: str, address: Address, metrics: ChannelMetrics, *, probe: Command, alarm: Alarm | None = None
     ) -> None:
-        """Connect in `start`. `probe` is a harmless command of that sort; its answer says whether Redis is well."""
+        """Connect in `start`. `probe` is a harmless command of that sort; its answer says whether Redis is well.
+
+        Raises:
+            OSError: the certificates that the address names cannot be read.
+        """
         self.operation = operation
         self._alarm = alarm or Alarm()
         self._alarm.connect(self)
         self._probe = probe
-        self._address = address
         self._metrics = metrics
-        self._tls = address.ssl_context()
-        self._resolver = Resolver(address.host, address.port)
+        self._seconds = address.answer_seconds
+        self._client = Client(address)
+        self._commands = Batches(self._client.ask, self._seconds, self._late)
+        self._keys = Batches(self._client.values, self._seconds, self._late)
         self._breaker = Breaker(time.monotonic)
-        self._link: Link | None = None
         self._sick = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
         self._behind_at = 0.0
@@ -84,14 +84,14 @@ class Channel:
     @property
     def up(self) -> bool:
         """Redis can be used."""
-        return self._link is not None and self._link.alive and self._breaker.closed
+        return self._breaker.closed
 
     async def start(self) -> None:
         """Begin to connect; return when it is up, or the first attempt has failed."""
         first = asyncio.Event()
         self._keeper = asyncio.create_task(self._keep(first), name=f"redis-{self.operation}")
         with suppress(TimeoutError):
-            async with asyncio.timeout(CONNECT_SECONDS + 2 * ANSWER_SECONDS):
+            async with asyncio.timeout(CONNECT_SECONDS + 2 * self._seconds):
                 await first.wait()
 
     async def close(self) -> None:
@@ -99,29 +99,45 @@ class Channel:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
-        self._drop_link()
+        await asyncio.gather(self._commands.close(), self._keys.close())
+        with suppress(Exception):  # Of a server that hangs: what it has not read is not waited for.
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._client.close()
 
-    async def call(self, payload: bytes, replies: int, patience: int = 0) -> list[Reply]:
-        """Send commands and wait for their `replies` replies, none of them an error; `patience` as in `Link.request`.
+    async def call(self, *commands: Command) -> list[Reply]:
+        """The replies to `commands`, as redis-py gives them without reading anything into them; none is an error.
 
         Raises:
-            LinkFailure: no answer in time, or the channel is down.
-            ServerError: Redis refuses.
+            NoAnswer: not in time, the channel is down, or Redis refuses.
         """
-        if self._link is None or not self.up:
-            raise LinkFailure("closed")
+        return await self._answered(self._commands, commands)
+
+    async def values(self, keys: Sequence[bytes]) -> list[Reply]:
+        """What lies under each key: bytes, or None.
+
+        Raises:
+            NoAnswer: as in `call`.
+        """
+        return await self._answered(self._keys, keys)
+
+    async def _answered(self, batches: Batches[Item, Reply], items: Sequence[Item]) -> list[Reply]:
+        if not self.up:
+            raise NoAnswer("closed")
         started = time.perf_counter()
         try:
-            answers = await self._link.request(payload, replies, patience)
-        except LinkFailure as failure:
+            answers = await batches.ask(items)
+            for answer in answers:
+                if isinstance(answer, Exception):
+                    raise answer
+        except NoAnswer as failure:
             self._metrics.failed(self.operation, failure.reason)
             raise
-        error = _first_error(answers)
-        if error is not None:
-            # What is asked is always well-formed, so that the fault is Redis's: full, loading, read-only, locked.
-            self._metrics.failed(self.operation, _word(error))
-            self._trip(_word(error))
-            raise error
+        except Exception as error:
+            # What is asked is always well-formed, so that the fault is Redis's: full, loading, read-only, locked, gone.
+            reason = word(error, "lost")
+            self._metrics.failed(self.operation, reason)
+            self.suspect(reason)
+            raise NoAnswer(reason) from None
         self._breaker.succeeded()
         self._metrics.round_trip(self.operation, time.perf_counter() - started)
         return answers
@@ -129,30 +145,22 @@ class Channel:
     def suspect(self, reason: str) -> None:
         """Use this channel no more until Redis has answered it again."""
         if self._breaker.closed:
-            self._breaker.trip()
+            self._breaker.trip(pausing=reason == "silent")
             self._tell(False, reason)
         self._sick.set()
 
-    def distrust(self) -> None:
-        """An answer was not one to what was asked: use this connection no more."""
-        self._metrics.failed(self.operation, "protocol")
-        self._trip("protocol")
-        self._drop_link()
-
-    def _trip(self, reason: str) -> None:
-        self.suspect(reason)
+    def _late(self, reason: str) -> None:
         if reason == "silent":
+            self.suspect(reason)
             self._alarm.ring()
-
-    def _fell_behind(self) -> None:
-        """Count one for each period, however many requests were late in it."""
-        now = time.monotonic()
-        if now - self._behind_at < ANSWER_SECONDS:
             return
+        now = time.monotonic()
+        if now - self._behind_at < self._seconds:
+            return  # One for each period, however many batches were late in it.
         self._behind_at = now
         self._breaker.fell_behind()
         if not self._breaker.closed:
-            self._tell(False, "slow")
+            self._tell(False, reason)
             self._sick.set()
 
     def _tell(self, up: bool, reason: str) -> None:
@@ -178,7 +186,7 @@ class Channel:
             except Exception:
                 # A fault of this code must not leave the channel down for good without a word.
                 log.exception("redis keeper", operation=self.operation)
-                self._trip("fault")
+                self.suspect("fault")
                 await asyncio.sleep(BEAT_SECONDS)
 
     async def _beat(self) -> None:
@@ -186,66 +194,42 @@ class Channel:
         with suppress(TimeoutError):
             async with asyncio.timeout(BEAT_SECONDS):
                 await self._sick.wait()
-        if self.up:
-            with suppress(LinkFailure, ServerError):
-                await self.call(self._probe, 1)
-        elif self._breaker.closed:
-            self._trip("lost")
+        with suppress(NoAnswer):
+            await self.call(self._probe)
 
     async def _mend(self) -> None:
-        """Wait until a probe is due, then connect anew and see whether Redis does its work."""
+        """Wait until a probe is due, and see whether Redis does its work."""
         await asyncio.sleep(self._breaker.seconds_to_probe())
         if not self._breaker.begin_probe():
             return
         reason = "cancelled"
         try:
-            reason = await self._reconnect()
+            reason = await self._probed()
         finally:
             self._breaker.end_probe(reason == "")
         if reason:
             self._metrics.failed("connect", reason)
-            self._drop_link()
         self._tell(not reason, reason)
 
-    async def _reconnect(self) -> str:
-        """Why it did not work, in a word; empty when it did."""
-        self._drop_link()
+    async def _probed(self) -> str:
+        """Why Redis does not do its work, in a word; empty when it does.
+
+        The first answer may take as long as connecting does; then it has to be as quick as requests need it. A slow
+        one costs no connection, and one that had only paused is found well over the connections that it had.
+        """
         try:
-            link = await dial(self._address, self._resolver, self._tls, lambda: Link(self._trip, self._fell_behind))
-        except TimeoutError:
-            return "timeout"
-        except ssl.SSLError:
-            return "tls"
-        except OSError:
-            return "unreachable"
-        self._link = link
-        greeting, replies = self._greeting()
-        try:
-            answers = await link.request(greeting, replies)
-        except LinkFailure as failure:
-            return failure.reason
-        error = _first_error(answers)
-        return "" if error is None else _word(error)
-
-    def _greeting(self) -> tuple[bytes, int]:
-        """Who we are, which database, and a first try of the work itself; and how many replies that makes."""
-        commands = [self._probe]
-        if self._address.database:
-            commands.insert(0, command(b"SELECT", b"%d" % self._address.database))
-        if self._address.password is not None:
-            words = [word.encode() for word in (self._address.username, self._address.password) if word is not None]
-            commands.insert(0, command(b"AUTH", *words))
-        return b"".join(commands), len(commands)
-
-    def _drop_link(self) -> None:
-        if self._link is not None:
-            self._link.close()
-            self._link = None
-
-
-def _first_error(replies: list[Reply]) -> ServerError | None:
-    return next((reply for reply in replies if isinstance(reply, ServerError)), None)
-
-
-def _word(error: ServerError) -> str:
-    return f"server_{error.code.lower()}" if error.code in _KNOWN_CODES else "server_other"
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await self._client.find()
+                for _ in range(2):
+                    started = time.monotonic()
+                    replies = await self._client.ask([self._probe])
+                    if isinstance(replies[0], Exception):
+                        raise replies[0]
+                    if time.monotonic() - started <= self._seconds:
+                        return ""
+            return "slow"
+        except Exception as error:
+            with suppress(Exception):
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await self._client.drop()
+            return word(error, "unreachable")

@@ -1,4 +1,4 @@
-"""The tier in Redis: shared by all processes, never waited for longer than `ANSWER_SECONDS` once it is silent."""
+"""The tier in Redis: shared by all processes, never waited for longer than `REDIS_ANSWER_MS` once it is silent."""
 
 import asyncio
 from collections import defaultdict, deque
@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 from onecard import logs
 from onecard.cache.address import Address
+from onecard.cache.batches import MOST_ITEMS, NoAnswer
 from onecard.cache.channel import Alarm, Channel
 from onecard.cache.keys import CacheKind
-from onecard.cache.link import LinkFailure
 from onecard.cache.metrics import CacheMetrics
-from onecard.cache.resp import ServerError, command
 from onecard.cache.values import SEAL_BYTES, seal
 
 log = logs.logger()
@@ -24,12 +23,8 @@ MAX_QUEUED = 10_000
 MAX_QUEUED_BYTES = 16_000_000
 """Bounds on what waits to be written, in values and in bytes; more than that is dropped and counted."""
 
-BULK_VALUES = 256
-"""A read of so many values or more is a bulk read. For each 256 it may wait `ANSWER_SECONDS` longer, while data flows:
-0.2 ms a value, a fraction of what the model would take to compute it. (2,048 vectors are 6 MB.)"""
-
-_READ_PROBE = command(b"MGET", b"onecard:probe")
-_WRITE_PROBE = command(b"SET", b"onecard:probe", b"", b"PX", b"1000")
+_READ_PROBE = ("MGET", "onecard:probe")
+_WRITE_PROBE = ("SET", "onecard:probe", b"", "PX", 1000)
 """A write, since a Redis that is full or a replica answers reads as ever."""
 
 _BATCH_VALUES = 128
@@ -95,23 +90,12 @@ class RedisTier:
         await asyncio.gather(*(channel.close() for channel in self._channels))
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None] | None:
-        """What lies under each key, as it lies there, in one round trip; None if Redis gives no answer."""
-        patience = len(keys) // BULK_VALUES
-        channel = self._bulk if patience else self._reads
-        # A bulk read is several commands, sent together, so that Redis begins to answer before it has found all.
-        portions = [keys[at : at + BULK_VALUES] for at in range(0, len(keys), BULK_VALUES)]
-        payload = b"".join(command(b"MGET", *portion) for portion in portions)
+        """What lies under each key, as it lies there; None if Redis gives no answer."""
+        channel = self._bulk if len(keys) >= MOST_ITEMS else self._reads
         try:
-            answers = await channel.call(payload, len(portions), patience)
-        except (LinkFailure, ServerError):
+            return [value if isinstance(value, bytes) else None for value in await channel.values(keys)]
+        except NoAnswer:
             return None
-        values: list[bytes | None] = []
-        for portion, answer in zip(portions, answers, strict=True):
-            if not isinstance(answer, list) or len(answer) != len(portion):
-                channel.distrust()
-                return None
-            values += (value if isinstance(value, bytes) else None for value in answer)
-        return values
 
     def set(self, write: Write) -> None:
         """Queue a value for writing, or drop and count it if Redis is away or cannot keep up. Returns at once."""
@@ -153,13 +137,13 @@ class RedisTier:
     async def _write(self, batch: list[Write]) -> None:
         now = self._clock()
         sealed = [seal(write.key, write.payload, write.expires_at) for write in batch]
-        payload = b"".join(
-            command(b"SET", write.key, value, b"PX", b"%d" % max(1, round((write.expires_at - now) * 1000)))
+        commands = [
+            ("SET", write.key, value, "PX", max(1, round((write.expires_at - now) * 1000)))
             for write, value in zip(batch, sealed, strict=True)
-        )
+        ]
         try:
-            await self._writes.call(payload, len(batch))
-        except (LinkFailure, ServerError):
+            await self._writes.call(*commands)
+        except NoAnswer:
             self._count_dropped(batch)
             return
         for kind, values in _by_kind(batch).items():

@@ -1,8 +1,10 @@
 """What a service reads that uses Redis, or keeps a cache in it: mixins for its settings."""
 
-from pydantic import Field, SecretStr, field_validator
+from dataclasses import replace
 
-from onecard.cache.address import Address, parse_url
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
+
+from onecard.cache.address import Address, parse_nodes, parse_url
 from onecard.cache.keys import CacheKind
 from onecard.settings import ServiceSettings
 
@@ -22,6 +24,21 @@ class RedisSettings(ServiceSettings):
     redis_url: SecretStr | None = None
     """A whole Redis address, in place of host, port and password."""
 
+    redis_sentinels: str | None = None
+    """Sentinels that know the primary, `host:port` with commas between; login, database and TLS are the address's."""
+
+    redis_sentinel_master: str = Field(default="mymaster", min_length=1)
+    """The primary's name at the Sentinels."""
+
+    redis_sentinel_password: SecretStr | None = None
+    """Password of the Sentinels themselves."""
+
+    redis_cluster_nodes: str | None = None
+    """Some nodes of a Redis Cluster, `host:port` with commas between; login and TLS are the address's."""
+
+    redis_answer_ms: int = Field(default=50, ge=1, le=10_000)
+    """Longest wait of a request for Redis, in ms; after that it goes on without."""
+
     @field_validator("redis_url")
     @classmethod
     def _is_an_address(cls, url: SecretStr | None) -> SecretStr | None:
@@ -29,12 +46,36 @@ class RedisSettings(ServiceSettings):
             parse_url(url.get_secret_value())
         return url
 
+    @field_validator("redis_sentinels", "redis_cluster_nodes")
+    @classmethod
+    def _are_nodes(cls, nodes: str | None, info: ValidationInfo) -> str | None:
+        if not nodes or not parse_nodes(nodes, 0):
+            return None
+        if info.data.get("redis_sentinels"):
+            raise ValueError("Sentinels and a Cluster exclude each other: leave REDIS_SENTINELS or this one out")
+        url = info.data.get("redis_url")
+        if info.field_name == "redis_cluster_nodes" and url and parse_url(url.get_secret_value()).database:
+            raise ValueError("a Cluster has no database but 0, which REDIS_URL has to name")
+        return nodes
+
     def redis_address(self) -> Address:
         """Where Redis is."""
         if self.redis_url is not None:
-            return parse_url(self.redis_url.get_secret_value())
-        password = None if self.redis_password is None else self.redis_password.get_secret_value()
-        return Address(host=self.redis_host, port=self.redis_port, password=password)
+            address = parse_url(self.redis_url.get_secret_value())
+        else:
+            address = Address(host=self.redis_host, port=self.redis_port, password=_told(self.redis_password))
+        return replace(
+            address,
+            sentinels=parse_nodes(self.redis_sentinels or "", 26379),
+            sentinel_master=self.redis_sentinel_master,
+            sentinel_password=_told(self.redis_sentinel_password),
+            cluster=parse_nodes(self.redis_cluster_nodes or "", 6379),
+            answer_seconds=self.redis_answer_ms / 1000,
+        )
+
+
+def _told(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
 
 
 class CacheSettings(RedisSettings):

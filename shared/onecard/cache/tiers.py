@@ -61,8 +61,8 @@ class Cache:
     async def get_many(self, kind: CacheKind, keys: Sequence[bytes]) -> list[bytes | None]:
         """The payload under each key, or None. One round trip to Redis at most, for what memory lacks.
 
-        Never raises for a fault of Redis, and never waits for it longer than `ANSWER_SECONDS` once it
-        is silent; see `BULK_VALUES` for how long hundreds of values may take.
+        Never raises for a fault of Redis, and never waits for it longer than `REDIS_ANSWER_MS` once it
+        is silent; see `Batches.ask` for how long hundreds of values may take.
         """
         started = time.perf_counter()
         found = self._from_memory(kind, keys)

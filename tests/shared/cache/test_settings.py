@@ -4,10 +4,11 @@ import ssl
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from onecard.cache.address import Address, parse_url
+from onecard.cache.client import Client
 from onecard.cache.keys import CacheKind
 from onecard.cache.settings import CacheSettings
 from onecard.settings import load
@@ -46,23 +47,51 @@ def test_a_wrong_address_stops_the_start(url: str, monkeypatch: pytest.MonkeyPat
 @given(st.text(min_size=8, alphabet=st.characters(codec="ascii", categories=("L", "N"))))
 def test_no_message_repeats_a_password(password: str) -> None:
     """Neither that of a wrong address nor the picture of a right one."""
+    assume(password not in repr(Address()))
     with pytest.raises(ValueError, match="a Redis address") as caught:
         parse_url(f"redis://:{password}@cache/database")
     assert password not in str(caught.value)
     assert password not in repr(parse_url(f"redis://:{password}@cache"))
 
 
-def test_certificates_are_checked_unless_told_otherwise(tmp_path: Path) -> None:
-    """And a missing file of them stops the start."""
-    strict = Address(tls=True).ssl_context()
-    lax = Address(tls=True, certificates=ssl.CERT_NONE).ssl_context()
-    assert strict is not None
-    assert lax is not None
-    assert (strict.verify_mode, strict.check_hostname) == (ssl.CERT_REQUIRED, True)
-    assert (lax.verify_mode, lax.check_hostname) == (ssl.CERT_NONE, False)
-    assert Address().ssl_context() is None
+def test_certificates_that_cannot_be_read_stop_the_start(tmp_path: Path) -> None:
+    """If they are needed at all."""
+    missing = str(tmp_path / "none.pem")
     with pytest.raises(OSError, match="No such file"):
-        Address(tls=True, ca_file=str(tmp_path / "none.pem")).ssl_context()
+        Client(Address(tls=True, ca_file=missing))
+    Client(Address(ca_file=missing))
+
+
+def test_sentinels_and_clusters_are_named_beside_the_login() -> None:
+    """The address says who one is and how to speak; the lists say to whom."""
+    url = {"redis_url": "rediss://user:secret@ignored/2", "redis_sentinel_password": "hush"}
+    address = CacheSettings.model_validate(url | {"redis_sentinels": "a:1, [::1]:2,c"}).redis_address()
+    assert address.sentinels == (("a", 1), ("::1", 2), ("c", 26379))
+    assert (address.sentinel_master, address.sentinel_password) == ("mymaster", "hush")
+    assert (address.username, address.password, address.database, address.tls) == ("user", "secret", 2, True)
+    cluster = CacheSettings.model_validate({"redis_cluster_nodes": "a,b:7000"}).redis_address()
+    assert cluster.cluster == (("a", 6379), ("b", 7000))
+    assert "hush" not in repr(address)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"REDIS_SENTINELS": "a:b"},
+        {"REDIS_SENTINELS": "redis://a"},
+        {"REDIS_CLUSTER_NODES": "a:99999"},
+        {"REDIS_CLUSTER_NODES": "user@a"},
+        {"REDIS_CLUSTER_NODES": "a", "REDIS_SENTINELS": "b"},
+        {"REDIS_CLUSTER_NODES": "a", "REDIS_URL": "redis://a/1"},
+        {"REDIS_ANSWER_MS": "0"},
+    ],
+)
+def test_wrong_servers_stop_the_start(wrong: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one line that names the first of these variables."""
+    for name, value in wrong.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit, match=f"settings: {next(iter(wrong))}: "):
+        load(CacheSettings)
 
 
 @pytest.mark.parametrize(
