@@ -146,8 +146,8 @@ def _about_reviews() -> APIRouter:
 async def ready(request: Request) -> Readiness:
     """The service is down only when its store is: the model services have a readiness of their own."""
     try:
-        await state(request).store.check()
-        parts = {"store": Part(status="ok")}
+        refusal = await state(request).store.check()
+        parts = {"store": Part(status="degraded", detail=refusal.detail) if refusal else Part(status="ok")}
     except StoreDamaged:
         parts = {"store": Part(status="down", detail="cannot be read")}
     cache = state(request).cache
