@@ -23,7 +23,7 @@ T = TypeVar("T")
 Work = Callable[[AsyncTable], Awaitable[T]]
 
 ATTEMPTS = 3
-"""Of a write that other writers were ahead of, on top of LanceDB's own ten; and of a read whose files were cleaned up."""
+"""Of a write that others were ahead of, on top of LanceDB's own ten; and of a read whose files were dropped."""
 LEAST_FREE = 16_000_000
 """Bytes on the store's disk; with fewer it counts as full. A batch of 128 reviews takes 0.5 MB."""
 

@@ -25,7 +25,7 @@ from lancedb.table import AsyncTable
 
 from onecard import logs
 from onecard.errors import Unavailable
-from review_service.errors import StoreDamaged, StoreRefuses
+from review_service.errors import StoreRefuses
 from review_service.found import Hit
 from review_service.guard import Guard, damaged
 from review_service.index_plan import PROBES, REFINE

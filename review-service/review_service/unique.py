@@ -4,6 +4,8 @@ LanceDB keeps out what another process has stored at the same moment only where 
 if the merge does not look rows up in an index. Tables of before have no key, and may have twins.
 """
 
+from typing import Any
+
 import pyarrow.compute as pc
 from lancedb.table import AsyncTable
 
@@ -47,7 +49,7 @@ async def drop_twins(table: AsyncTable) -> int:
     twins = rows["_rowid"].filter(pc.invert(pc.is_in(rows["_rowid"], value_set=last))).slice(0, MOST)
     # A row that was rewritten or put together with others meanwhile has another number, and no number is given twice:
     # what is dropped is what was seen, or nothing.
-    result = await table.delete(f"_rowid IN ({', '.join(map(str, twins.to_pylist()))})")
+    result: Any = await table.delete(f"_rowid IN ({', '.join(map(str, twins.to_pylist()))})")
     return int(result.num_deleted_rows)
 
 

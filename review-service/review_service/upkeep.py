@@ -26,7 +26,7 @@ AGAIN_SECONDS = 30.0
 SETTLED_SECONDS = 60.0
 """After the last write, until what only those need who were reading then is dropped, too."""
 MOST_FILES = 40
-"""Files with few rows that are let be; and commits since the last time that old files were dropped: each leaves three."""
+"""Files with few rows that are let be; and commits, each of which leaves three files, until old ones are dropped."""
 KEPT = 8
 """The latest versions, whose files are kept for those who are reading them. Who finds his gone reads a later one."""
 SHARE = 20
@@ -104,12 +104,12 @@ async def _tend(table: AsyncTable, index_rows: int, kept: int) -> None:
     for column in todo.create:
         await table.create_index(column, config=_config(column, rows))
         log.info("index made", column=column)
-    versions = [version["timestamp"] for version in await table.list_versions()]
+    list_versions: Any = table.list_versions  # Without types.
+    versions = sorted(version["timestamp"] for version in await list_versions())
     crowded = len(versions) > (kept + MOST_FILES if kept == KEPT else kept)
     if todo.refresh or crowded or await _scattered(table):
         await make_unique(table)
-        latest = sorted(versions)[-kept:]
-        age = max(0.001, time.time() - latest[0].timestamp())
+        age = max(0.001, time.time() - versions[-kept:][0].timestamp())
         await table.optimize(cleanup_older_than=timedelta(seconds=age))
         log.info("indexes refreshed")
     await asyncio.to_thread(give_back)
