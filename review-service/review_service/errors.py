@@ -13,3 +13,9 @@ class StoreDamaged(OnecardError):
     """The stored reviews cannot be read or written; what lies on disk is left as it is."""
 
     status, type, code = 503, "server_error", "store_damaged"
+
+
+class StoreRefuses(OnecardError):
+    """The stored reviews can be read, and the system lets nothing be written: the disk is full, or read-only."""
+
+    status, type, code = 507, "server_error", "store_refuses"

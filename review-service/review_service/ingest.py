@@ -10,15 +10,23 @@ from pydantic import ValidationError
 from onecard import logs
 from onecard.errors import BadUpstream, DeadlineExceeded, InvalidJson, InvalidRequest, TooBusy, Unavailable
 from onecard.wire import parse_json
+from review_service.errors import StoreRefuses
 from review_service.models_client import RETRY_AFTER_SECONDS, BadAnswer, Models
 from review_service.rows import Judged, digest_of
-from review_service.schemas import ImportResult, LineError, Review, Superseded
+from review_service.schemas import MOST_TOLD, ImportResult, LineError, Review, Superseded
 from review_service.store import Store
 
 BATCH_BYTES = 1_000_000
 """Most bytes of text that go to a service in one request; its own limit is MAX_BODY_MB."""
 
 log = logs.logger()
+
+
+BOM = b"\xef\xbb\xbf"
+"""Some editors on Windows begin a file of UTF-8 with it."""
+_SHORTEST = len(b'{"review_id":"1","restaurant_id":"1","text":"1"}')
+"""Bytes of a line that may be a review."""
+_REQUIRED = frozenset(name for name, field in Review.model_fields.items() if field.is_required())
 
 
 @dataclass(frozen=True)
@@ -29,36 +37,55 @@ class Parsed:
     reviews: list[Review]
     """Of different ids, in the order of their lines."""
     superseded: list[Superseded]
+    """The first `MOST_TOLD`."""
+    superseded_count: int
     errors: list[LineError]
+    """The first `MOST_TOLD`."""
+    error_count: int
 
 
 def parse_items(items: Sequence[Any], most_characters: int) -> Parsed:
     """The reviews of a JSON list."""
-    return _parse(enumerate(items, 1), most_characters)
+    hopeful = (isinstance(item, dict) and item.keys() >= _REQUIRED for item in items)
+    return _parse(zip(range(1, len(items) + 1), items, hopeful, strict=True), most_characters)
 
 
 def parse_lines(body: bytes, most_characters: int) -> Parsed:
     """The reviews of NDJSON: an object a line, empty lines between them."""
-    return _parse(((line, text) for line, text in enumerate(body.split(b"\n"), 1) if text.strip()), most_characters)
+    lines = enumerate(body.removeprefix(BOM).split(b"\n"), 1)
+    return _parse(
+        ((line, text, len(text) >= _SHORTEST) for line, text in lines if text and not text.isspace()), most_characters
+    )
 
 
-def _parse(lines: Iterable[tuple[int, Any]], most_characters: int) -> Parsed:
-    received = 0
+def _parse(lines: Iterable[tuple[int, Any, bool]], most_characters: int) -> Parsed:
+    """Of lines by number: what was given, and whether it may be a review; why not is told of the first ones alone, so
+    that a million wrong ones are counted in less than a second."""
+    received = error_count = superseded_count = 0
     last: dict[str, tuple[int, Review]] = {}
     superseded: list[Superseded] = []
     errors: list[LineError] = []
-    for line, given in lines:
+    for line, given, hopeful in lines:
         received += 1
+        telling = len(errors) < MOST_TOLD
+        if not hopeful and not telling:
+            error_count += 1
+            continue
         try:
             review = _review(given, most_characters)
         except _Wrong as wrong:
-            errors.append(LineError(line=line, message=str(wrong)))
+            error_count += 1
+            if telling:
+                errors.append(LineError(line=line, message=str(wrong)))
             continue
         if review.review_id in last:
             earlier, _ = last.pop(review.review_id)
-            superseded.append(Superseded(line=earlier, review_id=review.review_id, by_line=line))
+            superseded_count += 1
+            if len(superseded) < MOST_TOLD:
+                superseded.append(Superseded(line=earlier, review_id=review.review_id, by_line=line))
         last[review.review_id] = (line, review)
-    return Parsed(received, [review for _, review in last.values()], superseded, errors)
+    reviews = [review for _, review in last.values()]
+    return Parsed(received, reviews, superseded, superseded_count, errors, error_count)
 
 
 class _Wrong(Exception):
@@ -111,7 +138,7 @@ class Importer:
             Unavailable, TooBusy, DeadlineExceeded: a model service stays away, or full, or is late; whole batches are
                 stored, and the message says how many reviews.
             BadUpstream: a model service answers with something else than results.
-            StoreDamaged: the table cannot be read or written.
+            StoreDamaged, StoreRefuses: the table cannot be read or written; what is stored is told as well.
         """
         if not parsed.reviews:
             raise InvalidRequest(_why(parsed))
@@ -122,18 +149,22 @@ class Importer:
             except (Unavailable, TooBusy, DeadlineExceeded) as error:
                 told = f"{error.detail} {done} of {len(parsed.reviews)} reviews are stored; send all of them again."
                 raise type(error)(told, retry_after=RETRY_AFTER_SECONDS) from None
+            except StoreRefuses as error:
+                raise StoreRefuses(f"{error.detail} {done} of {len(parsed.reviews)} reviews are stored.") from None
             except BadAnswer as error:
                 log.warning("import failed", error=str(error))
                 raise BadUpstream("A model service gave an answer that cannot be used. Tell the operator.") from None
             done += len(batch)
         unchanged = len(parsed.reviews) - written
-        log.info("imported", written=written, unchanged=unchanged, errors=len(parsed.errors))
+        log.info("imported", written=written, unchanged=unchanged, errors=parsed.error_count)
         return ImportResult(
             received=parsed.received,
             written=written,
             unchanged=unchanged,
             superseded=parsed.superseded,
+            superseded_count=parsed.superseded_count,
             errors=parsed.errors,
+            error_count=parsed.error_count,
         )
 
     async def _keep(self, batch: Sequence[Review]) -> int:
@@ -159,5 +190,5 @@ def _why(parsed: Parsed) -> str:
     if not parsed.errors:
         return "There is no review. Send one, a list, or one a line."
     first = parsed.errors[0]
-    others = f" So are {len(parsed.errors) - 1} others." if len(parsed.errors) > 1 else ""
+    others = f" So are {parsed.error_count - 1} others." if parsed.error_count > 1 else ""
     return f"Review {first.line} is wrong: {first.message}{others}"

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from typing import Any, get_args
 
 import httpx2 as httpx
 import numpy as np
@@ -29,6 +29,8 @@ ENCODER_SECONDS: Mapping[Lane, float] = {"interactive": 35.0, "bulk": 330.0}
 """Longer than what an encoder allows itself, so that it gets to say that it is late."""
 LLM_SECONDS = 120.0
 RETRY_AFTER_SECONDS = 5.0
+_LENGTH_OFF = 0.01
+"""Half precision makes a unit vector some 0.001 longer or shorter."""
 
 log = logs.logger()
 
@@ -163,6 +165,8 @@ class Models:
             raise BadAnswer("embedding: not vectors") from None
         if len(vectors) != len(texts):
             raise BadAnswer("embedding: not a vector for each text")
+        if not np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=_LENGTH_OFF):  # Nor is NaN near 1.
+            raise BadAnswer("embedding: not unit vectors")
         return Embedded(vectors, model)
 
     async def classify(self, texts: Sequence[str], lane: Lane) -> list[Opinion]:
@@ -179,6 +183,8 @@ class Models:
             raise BadAnswer("sentiment: not labels") from None
         if len(opinions) != len(texts):
             raise BadAnswer("sentiment: not a label for each text")
+        if not all(one.label in get_args(Label) and 0 <= one.score <= 1 for one in opinions):
+            raise BadAnswer("sentiment: not labels with their probabilities")
         return opinions
 
     async def write(self, body: Mapping[str, Any]) -> Written:

@@ -5,6 +5,7 @@ review; the answer's shape is enforced while it is written; and what it cites is
 """
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ import orjson
 from pydantic import BaseModel, ValidationError
 
 from review_service.schemas import Evidence, StoredReview
+from review_service.visible import is_visible
 
 READ = 12
 """Most reviews in one prompt. With the answer they fit 2,048 tokens, the stand-in's window, which is the smallest that
@@ -38,6 +40,10 @@ ASKED = (
 _BETWEEN_SENTENCES = re.compile(r"(?<=[.!?…])\s+")
 _LINE = r"""^[^\s<>{}\[\]\\"_][^\n<>{}\[\]\\"_]*$"""
 """Begins with a word, and holds none of the signs that JSON and web pages are made of."""
+_ONE_LINE = re.compile(_LINE)
+_CONTROLS = {"<": r"\u003c", "[": r"\u005b"}
+"""What the control tokens of chat templates begin with (`<|im_start|>`, `</s>`, `[INST]`), as JSON writes it otherwise:
+a tokenizer would make a role of such a word in a review."""
 
 
 class BadSummary(Exception):
@@ -75,7 +81,7 @@ def request(reviews: Sequence[StoredReview], *, temperature: float, priority: in
     Args:
         priority: as vLLM has it: larger waits for smaller.
     """
-    lines = [orjson.dumps({"review_id": one.review_id, "text": _shown(one)}).decode() for one in reviews]
+    lines = [_as_data({"review_id": one.review_id, "text": _shown(one)}) for one in reviews]
     return {
         "messages": [
             {"role": "system", "content": SYSTEM},
@@ -89,6 +95,11 @@ def request(reviews: Sequence[StoredReview], *, temperature: float, priority: in
             "json_schema": {"name": "summary", "strict": True, "schema": _schema(reviews)},
         },
     }
+
+
+def _as_data(review: Mapping[str, str]) -> str:
+    """JSON on one line, in which no word is a control token."""
+    return re.sub(r"[<\[]", lambda sign: _CONTROLS[sign[0]], orjson.dumps(review).decode())
 
 
 def _shown(review: StoredReview) -> str:
@@ -136,15 +147,28 @@ def checked(text: str, reviews: Sequence[StoredReview]) -> Told:
     except ValidationError:
         raise BadSummary("another shape") from None
     shown = {review.review_id: _shown(review) for review in reviews}
-    evidence = [place for place in written.evidence if _holds(place, shown)]
+    places = dict.fromkeys((place.review_id, place.snippet) for place in written.evidence if _holds(place, shown))
+    evidence = [Evidence(review_id=review_id, snippet=snippet) for review_id, snippet in places][:MOST_EVIDENCE]
     if not evidence:
         raise BadSummary("no evidence that is there")
     told = Told(
         written.overall_summary.strip(), written.positive_summary.strip(), written.negative_summary.strip(), evidence
     )
-    if not told.overall:
-        raise BadSummary("says nothing")
+    kinds = {review.sentiment for review in reviews}
+    wanted = {"positive": told.positive, "negative": told.negative}
+    if not all(map(_is_line, (told.overall, *(wanted[kind] for kind in kinds)))):
+        raise BadSummary("no line of text, or a long one")
     return told
+
+
+def _is_line(text: str) -> bool:
+    """As the schema has it. Nobody has enforced it where the LLM's engine knows no schema, or not all of this one."""
+    return (
+        len(text) <= ANSWER_CHARACTERS
+        and _ONE_LINE.fullmatch(text) is not None
+        and is_visible(text)
+        and not any(unicodedata.category(one) in ("Cc", "Zl", "Zp") for one in text)
+    )
 
 
 def _holds(place: Evidence, shown: Mapping[str, str]) -> bool:

@@ -1,5 +1,6 @@
 """HTTP routes."""
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
@@ -85,7 +86,9 @@ def _about_reviews() -> APIRouter:
     async def add(request: Request) -> ImportResult:
         """Store reviews: one, a list, or one a line. One that is there already is replaced."""
         service = state(request)
-        return await service.importer.run(_parsed(request, service.settings.review_characters))
+        # A body may be many lines: others are answered meanwhile.
+        parsed = await asyncio.to_thread(_parsed, request, service.settings.review_characters)
+        return await service.importer.run(parsed)
 
     @router.delete("/v1/reviews/{review_id}")
     async def delete(review_id: PathId, request: Request) -> Deleted:
@@ -146,8 +149,8 @@ def _about_reviews() -> APIRouter:
 async def ready(request: Request) -> Readiness:
     """The service is down only when its store is: the model services have a readiness of their own."""
     try:
-        await state(request).store.check()
-        parts = {"store": Part(status="ok")}
+        refusal = await state(request).store.check()
+        parts = {"store": Part(status="degraded", detail=refusal.detail) if refusal else Part(status="ok")}
     except StoreDamaged:
         parts = {"store": Part(status="down", detail="cannot be read")}
     cache = state(request).cache

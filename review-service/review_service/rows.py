@@ -16,6 +16,7 @@ from lancedb.index import FTS
 from review_service.aspects import aspects_in
 from review_service.models_client import Opinion
 from review_service.schemas import Label, Review, StoredReview
+from review_service.unique import KEY, MARK
 
 MODEL = b"embedding_model"
 """Which model has made the vectors, in the table's metadata."""
@@ -80,7 +81,7 @@ def schema(size: int, model: str, table_id: str) -> pa.Schema:
     """Columns of the table, for vectors of `size` numbers. In half precision LanceDB would take much longer to
     index them."""
     fields = [
-        pa.field("review_id", pa.string(), nullable=False),
+        pa.field(KEY, pa.string(), nullable=False, metadata=MARK),
         pa.field("restaurant_id", pa.string(), nullable=False),
         pa.field("restaurant_name", pa.string()),
         pa.field("text", pa.string(), nullable=False),

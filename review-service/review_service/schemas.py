@@ -1,9 +1,12 @@
 """Requests and answers."""
 
+import re
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+from review_service.visible import is_visible
 
 Label = Literal["positive", "negative"]
 Mode = Literal["vector", "keyword", "hybrid"]
@@ -11,15 +14,41 @@ Sort = Literal["popular", "reviews"]
 
 Id = Annotated[str, StringConstraints(pattern=r"^[^\s/\x00-\x1f\x7f]{1,128}$")]
 """One path segment: no spaces, no slash."""
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+MOST_TOLD = 100
+"""Lines that an import's answer tells of one by one."""
+
+
+def _seen(text: str) -> str:
+    if not is_visible(text):
+        raise ValueError("has no character that can be seen. Send a text")
+    return text
+
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(_seen)]
+
+_YEAR_FIRST = re.compile(r"\s*\d{4}-")
+
+
+def _iso(given: Any) -> Any:
+    """Numbers are no moments, whether they stand in quotes or not: `20260102` is a date in ISO 8601, and no second of
+    1970."""
+    if isinstance(given, datetime) or (isinstance(given, str) and _YEAR_FIRST.match(given)):
+        return given
+    try:
+        return datetime.fromisoformat(given.strip())
+    except (AttributeError, ValueError):
+        raise ValueError("is no date or time in ISO 8601. Write it as '2026-01-02' or '2026-01-02T10:30:00Z'") from None
 
 
 def _in_utc(moment: datetime) -> datetime:
     """A moment without a zone is taken as UTC."""
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    try:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is before the year 1 or after the year 9999 in UTC") from None
 
 
-Moment = Annotated[datetime, AfterValidator(_in_utc)]
+Moment = Annotated[datetime, BeforeValidator(_iso, json_schema_input_type=datetime), AfterValidator(_in_utc)]
 
 
 class Review(BaseModel):
@@ -65,8 +94,10 @@ class ImportResult(BaseModel):
     received: int
     written: int = Field(description="Reviews that are stored now and were not before, or read otherwise.")
     unchanged: int = Field(description="Reviews that were stored already, word for word.")
-    superseded: list[Superseded]
-    errors: list[LineError]
+    superseded: list[Superseded] = Field(description="The first hundred.")
+    superseded_count: int
+    errors: list[LineError] = Field(description="The first hundred.")
+    error_count: int
 
 
 class Deleted(BaseModel):

@@ -27,6 +27,9 @@ class ReviewSettings(ModelAddresses, CacheSettings):
     review_index_rows: int = Field(default=LEAST_ROWS, ge=1000)
     """From so many reviews on a vector index is kept; fewer are searched exactly, which is as quick."""
 
+    review_cache_mb: int = Field(default=64, ge=1)
+    """Most megabytes of indexes that are kept in memory; what does not fit is read from disk again."""
+
     popularity_half_life_seconds: int = Field(default=86_400, ge=60)
     """After so long without visits, what a restaurant or a query has of them counts half."""
 

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from onecard.cache.channel import Alarm
 from onecard.cache.tiers import Cache, open_cache
 from review_service.board import Board
-from review_service.errors import StoreDamaged
+from review_service.errors import StoreDamaged, StoreRefuses
 from review_service.ingest import Importer
 from review_service.insight import Insight
 from review_service.llm_watch import LlmWatch, watching_llm
@@ -54,15 +54,17 @@ async def open_service(settings: ReviewSettings, registry: CollectorRegistry, cl
 
     Raises:
         OSError: the certificates that REDIS_URL names cannot be read.
-        SystemExit: the stored reviews cannot be read.
+        SystemExit: the stored reviews cannot be read, or lack what they need and may not be written.
     """
     try:
-        store = await closing.enter_async_context(open_store(settings.review_store))
+        store = await closing.enter_async_context(open_store(settings.review_store, settings.review_cache_mb))
     except StoreDamaged:
         raise SystemExit(
             "the reviews in REVIEW_STORE cannot be read, and are left as they are. Restore that folder from a copy, or "
             "set REVIEW_STORE to another one, and import the reviews again."
         ) from None
+    except StoreRefuses as error:
+        raise SystemExit(f"the reviews in REVIEW_STORE are of an older version. {error.detail}") from None
     await closing.enter_async_context(tending(store, settings.review_index_rows))
     models = await closing.enter_async_context(open_models(settings))
     llm = await closing.enter_async_context(watching_llm(settings.llm_url))

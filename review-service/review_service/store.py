@@ -9,10 +9,11 @@ does not have yet.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import math
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 from uuid import uuid4
 
 import lancedb
@@ -24,14 +25,16 @@ from lancedb.table import AsyncTable
 
 from onecard import logs
 from onecard.errors import Unavailable
-from review_service.errors import StoreDamaged
+from review_service.errors import StoreRefuses
 from review_service.found import Hit
+from review_service.guard import Guard, damaged
 from review_service.index_plan import PROBES, REFINE
 from review_service.rows import (
     KEYWORDS,
     LETTERS,
     MODEL,
     SHOWN,
+    TABLE_ID,
     Filters,
     Judged,
     asked_letters,
@@ -40,10 +43,11 @@ from review_service.rows import (
     table_of,
 )
 from review_service.schemas import StoredReview
+from review_service.unique import KEY, make_unique
 from review_service.upgrade import fill_letters
 
-T = TypeVar("T")
-
+METADATA_MB = 32
+"""Of what LanceDB keeps in memory of the table's files, beside what it keeps of indexes."""
 TABLE = "reviews"
 _LATEST_FIRST = [("created_at", "descending"), ("review_id", "ascending")]
 
@@ -51,16 +55,13 @@ log = logs.logger()
 
 
 class Store:
-    """The table; made by the first batch that is written, which tells how long vectors are.
+    """The table; made by the first batch that is written, which tells how long vectors are."""
 
-    `changed` is set by every write, and cleared by who keeps the indexes.
-    """
-
-    def __init__(self, database: lancedb.AsyncConnection) -> None:
+    def __init__(self, database: lancedb.AsyncConnection, address: str) -> None:
+        self.guard = Guard(address)
         self._database = database
         self._table: AsyncTable | None = None
         self._writing = asyncio.Lock()
-        self.changed = asyncio.Event()
 
     async def table(self) -> AsyncTable | None:
         """The table, if there is one.
@@ -74,26 +75,35 @@ class Store:
             except ValueError:  # There is none, or one whose making was broken off before it held anything.
                 return None
             except (RuntimeError, OSError) as error:
-                raise _damaged(error) from None
+                raise damaged(error) from None
         return self._table
 
-    async def check(self) -> None:
-        """Look whether the table is there and can be read.
+    async def check(self) -> StoreRefuses | None:
+        """Look whether the table is there and can be read; why nothing can be written, if that is so.
 
         Raises:
             StoreDamaged: it was, or cannot.
         """
         await self.rows()
+        return self.guard.refusal
 
     async def upgrade(self) -> None:
         """Give a table that an older version has made what this one looks for.
 
         Raises:
             StoreDamaged: the table cannot be read or written.
+            StoreRefuses: it lacks what no search can do without, and may not be written.
         """
         table = await self.table()
-        if table is not None:
-            await self._run(table, fill_letters)
+        if table is None:
+            return
+        try:
+            await self.guard.write(table, make_unique)
+            await self.guard.write(table, fill_letters)
+        except StoreRefuses:
+            if LETTERS not in (await self.guard.read(table, lambda table: table.schema())).names:
+                raise
+            log.warning("the store is left as it is")
 
     async def upsert(self, judged: Sequence[Judged], vectors: npt.NDArray[np.float32], model: str) -> None:
         """Store reviews, all or none; those of the same ids are replaced.
@@ -104,38 +114,55 @@ class Store:
             model: which model has made them.
 
         Raises:
-            Unavailable: what is stored has vectors of another model.
+            ValueError: a vector holds NaN or an infinity.
+            Unavailable: what is stored has vectors of another model; or others write all the time.
             StoreDamaged: the table cannot be read, made or written.
+            StoreRefuses: the disk is full, or may not be written.
         """
+        if not np.isfinite(vectors).all():
+            raise ValueError("a vector that is none")
         async with self._writing:
             known = await self.table()
             table = known or await self._make(vectors.shape[1], model)
-            columns = await self._columns(table, model)
+            columns = await self._columns(table, model, vectors.shape[1])
 
             async def write(table: AsyncTable) -> None:
-                merge = table.merge_insert("review_id").when_matched_update_all().when_not_matched_insert_all()
-                await merge.execute(table_of(judged, vectors, columns))
+                merge = table.merge_insert(KEY).when_matched_update_all().when_not_matched_insert_all()
+                # Through an index LanceDB does not see what others insert at the same moment (`unique.py`).
+                await merge.use_index(False).execute(table_of(judged, vectors, columns))
 
-            await self._run(table, write)
+            await self.guard.write(table, write)
             # Of several processes that make the table at once, the last one's may replace another's.
             while known is None and (now := await self._columns(table, model)).metadata != columns.metadata:
                 columns = now
-                await self._run(table, write)
-        self.changed.set()
+                await self.guard.write(table, write)
 
     async def delete(self, review_id: str) -> bool:
         """Whether there was such a review; there is none any more.
 
         Raises:
-            StoreDamaged: the table cannot be written.
+            Unavailable, StoreDamaged, StoreRefuses: as `upsert`.
         """
         async with self._writing:
             table = await self.table()
-            if table is None:
+            # LanceDB makes a version also of a deletion that finds nothing.
+            if table is None or not await self.digests([review_id]):
                 return False
-            result: Any = await self._run(table, lambda table: table.delete(col("review_id") == lit(review_id)))
-        self.changed.set()
+            where = col("review_id") == lit(review_id)
+            result: Any = await self.guard.write(table, lambda table: table.delete(where))
         return int(result.num_deleted_rows) > 0
+
+    async def version(self) -> str:
+        """Another one after every write; also after work on indexes.
+
+        Raises:
+            StoreDamaged: the table cannot be read.
+        """
+        table = await self.table()
+        if table is None:
+            return "none"
+        made = ((await self.guard.read(table, lambda table: table.schema())).metadata or {}).get(TABLE_ID, b"").decode()
+        return f"{made}-{await self.guard.read(table, lambda table: table.version())}"
 
     async def digests(self, review_ids: Sequence[str]) -> dict[str, str]:
         """The digests of those reviews that are stored, by id."""
@@ -153,7 +180,7 @@ class Store:
             query = query if where is None else query.where(where)
             return await (query if limit is None else query.limit(limit)).to_arrow()
 
-        return await self._run(table, scan)
+        return await self.guard.read(table, scan)
 
     async def reviews_of(self, filters: Filters, most: int) -> list[StoredReview]:
         """Up to `most` reviews that the filters let through, the latest first."""
@@ -170,7 +197,7 @@ class Store:
             StoreDamaged: the table cannot be read.
         """
         table = await self.table()
-        return 0 if table is None else await self._run(table, lambda table: table.count_rows())
+        return 0 if table is None else await self.guard.read(table, lambda table: table.count_rows())
 
     async def sample(self, rows: int, most: int) -> list[str]:
         """The texts of at most so many of the first `rows` reviews, at even distances.
@@ -183,7 +210,7 @@ class Store:
         if table is None or not taken:
             return []
         offsets = [place * rows // taken for place in range(taken)]
-        found = await self._run(table, lambda table: table.take_offsets(offsets).select(["text"]).to_arrow())
+        found = await self.guard.read(table, lambda table: table.take_offsets(offsets).select(["text"]).to_arrow())
         texts: list[str] = found["text"].to_pylist()
         return texts
 
@@ -210,7 +237,8 @@ class Store:
             return {}
         found = await self.read(["review_id", "vector"], where=col("review_id").isin(review_ids))
         vectors = found["vector"].combine_chunks().flatten().to_numpy().reshape(-1, len(vector))
-        return dict(zip(found["review_id"].to_pylist(), (vectors @ vector).tolist(), strict=True))
+        cosines = zip(found["review_id"].to_pylist(), (vectors @ vector).tolist(), strict=True)
+        return {review_id: cosine for review_id, cosine in cosines if math.isfinite(cosine)}
 
     async def matching(self, text: str, filters: Filters, limit: int) -> list[Hit]:
         """The reviews that share most with the words of a text, by BM25 over n-grams of letters.
@@ -244,7 +272,8 @@ class Store:
             records: list[dict[str, Any]] = await (query if where is None else query.where(where)).to_list()
             return records
 
-        return [Hit(score(record), stored(record)) for record in await self._run(table, run)]
+        hits = [Hit(score(record), stored(record)) for record in await self.guard.read(table, run)]
+        return [hit for hit in hits if math.isfinite(hit.score)]  # A table of before may hold vectors that are none.
 
     async def _make(self, size: int, model: str) -> AsyncTable:
         try:
@@ -252,74 +281,51 @@ class Store:
         except (ValueError, RuntimeError, OSError) as error:
             if made := await self.table():  # Another process has just made it.
                 return made
-            raise _damaged(error) from None
+            raise self.guard.refused(error) or damaged(error) from None
         # With an index, words are looked for by its n-grams also in rows that it lacks; without one, by whole words.
         with suppress(RuntimeError, OSError):  # Another process is ahead; whoever keeps the indexes makes it, too.
             await table.create_index(LETTERS, config=KEYWORDS)
         self._table = table
         return table
 
-    async def _columns(self, table: AsyncTable, model: str) -> pa.Schema:
+    async def _columns(self, table: AsyncTable, model: str, size: int | None = None) -> pa.Schema:
         """The table's columns.
 
         Raises:
-            Unavailable: the vectors are of another model.
+            Unavailable: the vectors are of another model, or not of this size.
             StoreDamaged: the table cannot be read.
         """
-        columns = await self._run(table, lambda table: table.schema())
-        if (columns.metadata or {}).get(MODEL) != model.encode():
+        columns = await self.guard.read(table, lambda table: table.schema())
+        if (columns.metadata or {}).get(MODEL) != model.encode() or size not in (
+            None,
+            columns.field("vector").type.list_size,
+        ):
             raise Unavailable(
                 "The stored reviews were embedded by another model. Set REVIEW_STORE to an empty folder, and import "
                 "them again."
             )
         return columns
 
-    async def _run(self, table: AsyncTable, work: Callable[[AsyncTable], Awaitable[T]]) -> T:
-        """What `work` comes to: again if it fails, as a commit does that another writer was ahead of; once more
-        without indexes, if one of them is what is broken.
-
-        Raises:
-            StoreDamaged: it fails all the same.
-        """
-        for last in (False, True):
-            try:
-                return await work(table)
-            except (RuntimeError, OSError) as error:
-                log.warning("the store fails", error=type(error).__name__, again=not last)
-        try:
-            await self._drop_indexes(table)
-            return await work(table)
-        except (RuntimeError, OSError) as error:
-            raise _damaged(error) from None
-
-    async def _drop_indexes(self, table: AsyncTable) -> None:
-        """They are made anew in the background."""
-        for index in await table.list_indices():
-            await table.drop_index(index.name)
-            log.warning("an index is made anew", index=index.name)
-            self.changed.set()
-
 
 def _probing(query: Any) -> Any:
     return query.distance_type("cosine").nprobes(PROBES).refine_factor(REFINE)
 
 
-def _damaged(error: Exception) -> StoreDamaged:
-    """The answer when LanceDB fails; its own words hold paths."""
-    log.error("the store fails", error=type(error).__name__)
-    return StoreDamaged("The stored reviews cannot be read or written. Tell the operator to look at REVIEW_STORE.")
-
-
 @asynccontextmanager
-async def open_store(address: str) -> AsyncIterator[Store]:
+async def open_store(address: str, cache_mb: int = 64) -> AsyncIterator[Store]:
     """The store in a folder or a bucket; closed at the end.
+
+    Args:
+        cache_mb: so many megabytes of indexes are kept in memory at most.
 
     Raises:
         StoreDamaged: what is there cannot be read, or is of an older version and cannot be written.
+        StoreRefuses: it is of an older version, and may not be written.
     """
+    session = lancedb.Session(index_cache_size_bytes=cache_mb << 20, metadata_cache_size_bytes=METADATA_MB << 20)
     # Every read looks for what other processes have written since.
-    database = await lancedb.connect_async(address, read_consistency_interval=timedelta(0))
+    database = await lancedb.connect_async(address, read_consistency_interval=timedelta(0), session=session)
     with database:
-        store = Store(database)
+        store = Store(database, address)
         await store.upgrade()
         yield store

@@ -1,6 +1,7 @@
 """Keeps the indexes of the store fresh, in the background: reading is right without them, and quicker with them."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -11,21 +12,26 @@ from lancedb.index import FTS, BTree, IvfRq
 from lancedb.table import AsyncTable
 
 from onecard import logs
+from review_service.guard import outrun
 from review_service.index_plan import training
+from review_service.memory import give_back
 from review_service.rows import KEYWORDS, LETTERS
 from review_service.store import Store
+from review_service.unique import make_unique
 
 QUIET_SECONDS = 2.0
 """After a write, for others that may follow it; an import writes batch upon batch."""
 AGAIN_SECONDS = 30.0
-"""After work on the indexes that failed."""
-MOST_FILES = 64
-"""Files with few rows that are let be."""
+"""After work that failed, or while nothing can be written."""
+SETTLED_SECONDS = 60.0
+"""After the last write, until what only those need who were reading then is dropped, too."""
+MOST_FILES = 40
+"""Files with few rows that are let be; and commits, each of which leaves three files, until old ones are dropped."""
+KEPT = 8
+"""The latest versions, whose files are kept for those who are reading them. Who finds his gone reads a later one."""
 SHARE = 20
 """Indexes take in new rows once these are more than 1/20 of all: until then they are read one by one."""
 FEWEST = 1000
-OLD_VERSIONS = timedelta(minutes=10)
-"""How long files that no row needs any more are kept for those who are reading them."""
 
 log = logs.logger()
 
@@ -62,11 +68,31 @@ def _config(column: str, rows: int) -> FTS | BTree | IvfRq:
     return BTree()
 
 
-async def tend(store: Store, index_rows: int) -> None:
-    """Do what is due, once."""
+async def tend(store: Store, index_rows: int, kept: int = KEPT) -> None:
+    """Do what is due, once.
+
+    Args:
+        kept: versions whose files are not dropped; where there are more than these and `MOST_FILES`, dropping is due.
+
+    Raises:
+        StoreRefuses: nothing can be written; what is there is left as it is.
+        Exception: as LanceDB says, such as of a commit that another process was ahead of.
+    """
+    await store.guard.try_writing()
     table = await store.table()
     if table is None:
         return
+    try:
+        await _tend(table, index_rows, kept)
+    except Exception as error:
+        if why := store.guard.refused(error):
+            raise why from None
+        if not outrun(error):
+            await store.guard.mend(table)  # An index that cannot be read would fail the next time, too.
+        raise
+
+
+async def _tend(table: AsyncTable, index_rows: int, kept: int) -> None:
     # The store makes one for words while the table is empty; it is made anew once there are rows.
     indexes = {
         index.columns[0]: index.num_unindexed_rows or 0
@@ -78,9 +104,15 @@ async def tend(store: Store, index_rows: int) -> None:
     for column in todo.create:
         await table.create_index(column, config=_config(column, rows))
         log.info("index made", column=column)
-    if todo.refresh or await _scattered(table):
-        await table.optimize(cleanup_older_than=OLD_VERSIONS)
+    list_versions: Any = table.list_versions  # Without types.
+    versions = sorted(version["timestamp"] for version in await list_versions())
+    crowded = len(versions) > (kept + MOST_FILES if kept == KEPT else kept)
+    if todo.refresh or crowded or await _scattered(table):
+        await make_unique(table)
+        age = max(0.001, time.time() - versions[-kept:][0].timestamp())
+        await table.optimize(cleanup_older_than=timedelta(seconds=age))
         log.info("indexes refreshed")
+    await asyncio.to_thread(give_back)
 
 
 async def _scattered(table: AsyncTable) -> bool:
@@ -90,22 +122,29 @@ async def _scattered(table: AsyncTable) -> bool:
 
 
 async def _watch(store: Store, index_rows: int) -> None:
+    changed, settled = store.guard.changed, False
     while True:
-        await store.changed.wait()
-        await asyncio.sleep(QUIET_SECONDS)
-        store.changed.clear()
         try:
-            await tend(store, index_rows)
-        except Exception:  # Such as a commit that another process was ahead of.
-            log.warning("indexes are left as they are", exc_info=True)
+            # Once the table has come to rest, one more look drops what was kept for its readers.
+            await asyncio.wait_for(changed.wait(), None if settled else SETTLED_SECONDS)
+            settled = False
+        except TimeoutError:
+            settled = True
+        else:
+            await asyncio.sleep(QUIET_SECONDS)
+            changed.clear()
+        try:
+            await tend(store, index_rows, 1 if settled else KEPT)
+        except Exception as error:  # Such as of a commit that another process was ahead of.
+            log.warning("indexes are left as they are", error=type(error).__name__)
             await asyncio.sleep(AGAIN_SECONDS)
-            store.changed.set()
+            changed.set()
 
 
 @asynccontextmanager
 async def tending(store: Store, index_rows: int) -> AsyncIterator[None]:
     """A task that tends the indexes after each write, and once at the start; it ends with the block."""
-    store.changed.set()
+    store.guard.changed.set()
     task = asyncio.create_task(_watch(store, index_rows))
     try:
         yield

@@ -5,7 +5,6 @@ from hashlib import blake2b
 
 from lancedb.expr import col, lit
 
-from review_service.rows import TABLE_ID
 from review_service.store import Store
 
 MOST = 10_000
@@ -27,11 +26,7 @@ class Versions:
         Raises:
             StoreDamaged: the table cannot be read.
         """
-        table = await self._store.table()
-        if table is None:
-            return "none"
-        made = ((await table.schema()).metadata or {}).get(TABLE_ID, b"").decode()
-        return f"{made}-{await table.version()}"
+        return await self._store.version()
 
     async def of_restaurant(self, restaurant_id: str) -> str:
         """Of one restaurant's reviews: other restaurants' do not change it.
