@@ -27,6 +27,16 @@ def find(run_folder: Path, part: str | None = None) -> list[psutil.Process]:
     ]
 
 
+def elsewhere(run_folder: Path) -> list[Path]:
+    """Run folders of this user's other stacks that have processes."""
+    found = set()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.uids().real == os.getuid() and (folder := process.environ().get(RUN_VARIABLE)):
+                found.add(Path(folder))
+    return sorted(found - {run_folder})
+
+
 def _belongs(process: psutil.Process, run_folder: Path, part: str | None) -> bool:
     """The process is one of that stack's, and alive."""
     try:
