@@ -50,9 +50,9 @@ def _reason(error: OSError) -> str:
     """One line for what the system refuses: which file, whose, and what to type."""
     if error.filename is None:
         return f"{type(error).__name__}: {error}"
-    path = Path(os.fsdecode(error.filename))
-    closed = next((place for place in (*reversed(path.parents), path) if owners.foreign([place])), None)
-    if isinstance(error, PermissionError) and closed is not None:
+    path = Path(os.fsdecode(error.filename)).absolute()
+    closed = next((place for place in (path, *path.parents) if os.path.lexists(place)), path)
+    if isinstance(error, PermissionError) and closed.is_relative_to(Path.cwd()) and owners.foreign([closed]):
         return owners.complaint([closed], closed)
     return f"{path}: {error.strerror}."
 

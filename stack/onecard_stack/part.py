@@ -56,21 +56,13 @@ def watch(survivor: psutil.Process, told: list[int]) -> None:
         print(f"process {survivor.pid} of an earlier supervisor goes on")
         sys.stdout.flush()
     passed_on = False
-    while _alive(survivor):
+    while leftovers.alive(survivor):
         if told and not passed_on:
             passed_on = True
             with suppress(psutil.Error):
                 survivor.terminate()
         with suppress(psutil.Error):
             survivor.wait(POLL_SECONDS)
-
-
-def _alive(process: psutil.Process) -> bool:
-    """It runs; one that has ended and that nobody has taken note of does not."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
 
 
 if __name__ == "__main__":
