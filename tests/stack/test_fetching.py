@@ -4,11 +4,15 @@ import json
 import os
 import shutil
 import signal
+import socket
+import socketserver
+import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -134,6 +138,122 @@ def test_an_unreachable_hub_is_found_out(endpoint: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(hub, "REACH_SECONDS", 0.5)
     with pytest.raises(hub.Unreachable):
         hub.look_up(NAME, endpoint)
+
+
+@pytest.fixture
+def socks() -> Iterator[str]:
+    """Address of a SOCKS 5 proxy; `Relay.asked` counts what it was asked to connect to."""
+    Relay.asked = 0
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Relay) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"socks5://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+class Relay(socketserver.BaseRequestHandler):
+    """One connection through the proxy."""
+
+    asked = 0
+
+    def handle(self) -> None:
+        """No authentication; CONNECT to an IPv4 address or a name; then bytes in both directions."""
+        caller: socket.socket = self.request
+        caller.recv(64)
+        caller.sendall(b"\5\0")
+        head = caller.recv(4)
+        host = socket.inet_ntoa(caller.recv(4)) if head[3] == 1 else caller.recv(caller.recv(1)[0]).decode()
+        port = int.from_bytes(caller.recv(2))
+        type(self).asked += 1
+        with socket.create_connection((host, port)) as other:
+            caller.sendall(b"\5\0\0\1\0\0\0\0\0\0")
+            back = threading.Thread(target=self.pump, args=(other, caller), daemon=True)
+            back.start()
+            self.pump(caller, other)
+            back.join(5)
+
+    @staticmethod
+    def pump(source: socket.socket, sink: socket.socket) -> None:
+        """Until one of them has ended."""
+        with suppress(OSError):
+            while data := source.recv(65_536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+
+def test_a_model_comes_through_a_socks_proxy(small_hub: str, socks: str, place: Place, tmp_path: Path) -> None:
+    """It is asked and fetched through it, and no stand-in takes its place."""
+    env = {"HF_ENDPOINT": small_hub, "HF_HUB_OFFLINE": "0", "MODEL_CACHE_PATH": str(tmp_path / "models")}
+    names = {"LLM_MODEL": NAME, "SENTIMENT_MODEL": NAME, "EMBEDDING_MODEL": NAME}
+    result = place.run("models", **env, **names, ALL_PROXY=socks)
+    assert result.returncode == 0, result.stderr
+    assert read_manifest(tmp_path / "models" / folder_name(NAME)) is not None
+    assert Relay.asked > 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"ALL_PROXY": "socks4://127.0.0.1:1"}, ("ALL_PROXY", "socks5://")),
+        ({"https_proxy": "http://127.0.0.1:port"}, ("https_proxy", "http://host:port")),
+        ({"SSL_CERT_FILE": "/etc/hostname"}, ("SSL_CERT_FILE", "no certificates")),
+        ({"SSL_CERT_FILE": "/no/such/file"}, ("SSL_CERT_FILE", "no certificates")),
+        ({"HF_ENDPOINT": "huggingface.co"}, ("HF_ENDPOINT=huggingface.co", "https://")),
+    ],
+    ids=["scheme", "port", "no certificates", "no file", "endpoint"],
+)
+def test_what_is_set_wrongly_here_is_no_hub_that_is_away(
+    place: Place, tmp_path: Path, wrong: dict[str, str], words: tuple[str, ...]
+) -> None:
+    """One line says which variable and what to do; no stand-in is trained."""
+    env = {"HF_ENDPOINT": "https://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "MODEL_CACHE_PATH": str(tmp_path / "m")}
+    place.assert_refused(place.run("models", **{**env, **wrong}), *words)
+    assert not list((tmp_path / "m").glob("*"))
+
+
+def test_a_certificate_that_nobody_here_trusts(place: Place, tmp_path: Path) -> None:
+    """As behind a proxy that opens TLS: the line names SSL_CERT_FILE; with the certificate there, the hub is asked."""
+    certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*made, *names], check=True, capture_output=True)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    endpoint = f"https://127.0.0.1:{server.server_port}"
+    env = {"HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "MODEL_CACHE_PATH": str(tmp_path / "m")}
+    place.assert_refused(place.run("models", **env), "not trusted", "SSL_CERT_FILE")
+    place.assert_refused(place.run("models", **env, SSL_CERT_FILE=str(certificate)), "has no model")
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_proxy_that_wants_a_password(place: Place, tmp_path: Path) -> None:
+    """It answers, so it is no hub that is away."""
+
+    class Refusing(BaseHTTPRequestHandler):
+        """407 to everything."""
+
+        def do_CONNECT(self) -> None:
+            """For https."""
+            self.send_error(407)
+
+        do_GET = do_CONNECT
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    env = {"HF_HUB_OFFLINE": "0", "MODEL_CACHE_PATH": str(tmp_path / "m")}
+    proxy = f"http://127.0.0.1:{server.server_port}"
+    for endpoint in ("https://192.0.2.1", "http://192.0.2.1"):
+        result = place.run("models", **env, HF_ENDPOINT=endpoint, HTTPS_PROXY=proxy, HTTP_PROXY=proxy)
+        place.assert_refused(result, "proxy wants a password")
+    server.shutdown()
+    server.server_close()
 
 
 def test_a_broken_model_gives_way_to_its_stand_in(
