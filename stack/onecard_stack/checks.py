@@ -172,3 +172,17 @@ def model_folders(settings: StackSettings) -> dict[models.Kind, models.ModelFold
             raise CheckError(f"Model folder {folder.path} is broken: {reason}. Run 'make models' to fetch it anew.")
         found[kind] = folder
     return found
+
+
+def undamaged(wrong: list[Path]) -> None:
+    """No file of a model is another than the one that was fetched.
+
+    Raises:
+        CheckError: some are.
+    """
+    if wrong:
+        names = ", ".join(sorted({path.name for path in wrong}))
+        raise CheckError(
+            f"Model folder {wrong[0].parent} is damaged: {names} changed after it was fetched (its SHA-256 is another "
+            "one). Run 'make models' to fetch it anew."
+        )

@@ -135,14 +135,15 @@ def logs(part: str | None, follow: bool, lines: int) -> None:
 
 @main.command()
 @click.option("--stand-ins", is_flag=True, help="Do not try the hub: train the small stand-ins.")
+@click.option("--verify", is_flag=True, help="Compare all files with their digests, also those found right before.")
 @guarded
-def models(stand_ins: bool) -> None:
-    """Fetch the models that the settings name; go on where an earlier try stopped.
+def models(stand_ins: bool, verify: bool) -> None:
+    """Fetch the models that the settings name; go on where an earlier try stopped, and replace what is damaged.
 
     Where the hub cannot be reached, small stand-ins of the same architectures are trained here, and kept.
     """
     settings: StackSettings = read()
-    fetching.ensure(settings, list(settings.models), click.echo, stand_ins=stand_ins)
+    fetching.ensure(settings, list(settings.models), click.echo, stand_ins=stand_ins, verify=verify)
     folders = checks.model_folders(settings)
     for folder in folders.values():
         path = folder.path.relative_to(Path.cwd()) if folder.path.is_relative_to(Path.cwd()) else folder.path

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import httpx
 
 from onecard import model_files
 from onecard.models import MANIFEST, Kind, Manifest, folder_name
-from onecard_stack import checks
+from onecard_stack import checks, verifying
 
 REACH_SECONDS = 5.0
 """How long the hub may take to show that it is there."""
@@ -43,6 +43,8 @@ class Repository:
     """Commit."""
     files: dict[str, int]
     """The files to fetch, with their sizes in bytes."""
+    digests: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of those for which the hub names it: large ones."""
 
     @property
     def size_mb(self) -> float:
@@ -135,7 +137,9 @@ def _read(model: str, answer: httpx.Response) -> Repository:
         answer.raise_for_status()
         info: dict[str, Any] = answer.json()
         sizes = {file["rfilename"]: int(file.get("size") or 0) for file in info["siblings"]}
-        return Repository(model, info["sha"], needed(sizes))
+        large = {file["rfilename"]: file["lfs"]["sha256"] for file in info["siblings"] if file.get("lfs")}
+        wanted = needed(sizes)
+        return Repository(model, info["sha"], wanted, {name: large[name] for name in wanted if name in large})
     except (httpx.HTTPStatusError, ValueError, KeyError, TypeError):
         raise Unreachable(f"HTTP {answer.status_code} that is not the hub's") from None
 
@@ -175,14 +179,23 @@ def fetch(kind: Kind, repository: Repository, cache: Path) -> Path:
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
         raise HubError(f"Fetching {repository.name} broke off ({reason}). Run 'make models' again to go on.") from None
+    files = verifying.digests(folder)
+    if wrong := [name for name, digest in repository.digests.items() if files.get(name) != digest]:
+        for name in wrong:
+            (folder / name).unlink(missing_ok=True)
+        raise HubError(
+            f"{', '.join(wrong)} of {repository.name} came damaged (its SHA-256 is not the hub's). "
+            "Run 'make models' again."
+        )
     if any(folder.glob("pytorch_model*.bin")):
         _convert(folder)
+        files = verifying.digests(folder)
     if damage := model_files.fault(folder):
         raise HubError(
             f"{repository.name} came from the hub, but {damage}. Delete {folder} and run 'make models' again."
         )
     shutil.rmtree(folder / ".cache", ignore_errors=True)
-    write_manifest(folder, Manifest(name=repository.name, kind=kind, revision=repository.revision))
+    write_manifest(folder, Manifest(name=repository.name, kind=kind, revision=repository.revision, files=files))
     return folder
 
 

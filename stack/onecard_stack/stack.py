@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from rich.console import Console
 
@@ -15,6 +16,7 @@ from onecard_stack.progress import Progress
 from onecard_stack.settings import StackSettings
 from onecard_stack.supervisor import Supervisor
 from onecard_stack.table import Process, processes
+from onecard_stack.verifying import Verification
 from onecard_stack.watch import Watch
 
 Say = Callable[[str], None]
@@ -108,16 +110,27 @@ class Stack:
     def _wait(self, folders: dict[Kind, ModelFolder]) -> None:
         watch = Watch(self.parts, self.settings.log_folder, folders)
         deadline = time.monotonic() + self.settings.start_seconds
-        with Progress(self.console) as progress:
+        models = [folder.path for folder in folders.values()]
+        with Progress(self.console) as progress, self._verified(models) as verification:
             while True:
                 ready = probe.all_ready(self.parts)
                 progress.show(watch.rows(self.supervisor.states(), ready))
-                if all(ready.values()):
+                checks.undamaged(verification.wrong)
+                if all(ready.values()) and verification.done:
                     return
                 watch.complain()
                 if time.monotonic() > deadline:
                     raise watch.late(self.settings.start_seconds)
                 time.sleep(POLL_SECONDS)
+
+    @contextmanager
+    def _verified(self, folders: list[Path]) -> Iterator[Verification]:
+        """The models' files are compared with their digests while the parts load them."""
+        verification = Verification(folders, self.settings.model_cache_path)
+        try:
+            yield verification
+        finally:
+            verification.stop()
 
     @contextmanager
     def _lock(self) -> Iterator[None]:

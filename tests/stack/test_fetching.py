@@ -1,7 +1,9 @@
 """Where models come from: the hub, or training."""
 
+import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -19,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from onecard.models import STAND_INS, find, folder_name, read_manifest
-from onecard_stack import fetching, hub
+from onecard_stack import fetching, hub, verifying
 from onecard_stack.stack import Stack
 from tests.shared.test_model_files import safetensors
 from tests.stack.conftest import Place
@@ -32,6 +34,8 @@ class Hub(BaseHTTPRequestHandler):
     """A small model hub: one repository, in the hub's own protocol, byte ranges included."""
 
     files: dict[str, bytes]
+    large: dict[str, dict[str, dict[str, str]]]
+    """What the hub says of its large files."""
     fetched: list[str]
 
     def do_HEAD(self) -> None:
@@ -48,7 +52,10 @@ class Hub(BaseHTTPRequestHandler):
             ]
             self.answer(200, json.dumps(entries).encode())
         elif path.startswith(f"/api/models/{NAME}"):
-            siblings = [{"rfilename": name, "size": len(content)} for name, content in self.files.items()]
+            siblings = [
+                {"rfilename": name, "size": len(content), **self.large.get(name, {})}
+                for name, content in self.files.items()
+            ]
             self.answer(200, json.dumps({"id": NAME, "sha": COMMIT, "siblings": siblings}).encode())
         elif path.startswith(f"/{NAME}/resolve/{COMMIT}/"):
             name = path.split(COMMIT + "/")[1]
@@ -75,6 +82,7 @@ class Hub(BaseHTTPRequestHandler):
 def small_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Address of a hub that has one model, with more files than anybody needs."""
     Hub.fetched = []
+    Hub.large = {"model.safetensors": {"lfs": {"sha256": hashlib.sha256(safetensors()).hexdigest()}}}
     Hub.files = {
         "config.json": b'{"model_type": "bert"}',
         "tokenizer.json": b"{}",
@@ -124,6 +132,45 @@ def test_a_model_is_fetched_whole_and_once(small_hub: str, place: Place, tmp_pat
     before = len(Hub.fetched)
     assert place.run("models", **env).returncode == 0
     assert len(Hub.fetched) == before
+
+
+def hub_env(endpoint: str, models: Path) -> dict[str, str]:
+    """All three models are the hub's one."""
+    names = {"LLM_MODEL": NAME, "SENTIMENT_MODEL": NAME, "EMBEDDING_MODEL": NAME}
+    return {"HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "MODEL_CACHE_PATH": str(models), **names}
+
+
+def flip(path: Path) -> None:
+    """One bit of the last byte, as a disk or a cable does."""
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+def test_a_flipped_byte_is_found_and_mended(small_hub: str, place: Place, tmp_path: Path) -> None:
+    """What was fetched has its digests in the manifest; a file with another one is fetched anew."""
+    env = hub_env(small_hub, tmp_path / "models")
+    assert place.run("models", **env).returncode == 0
+    folder = tmp_path / "models" / folder_name(NAME)
+    manifest = read_manifest(folder)
+    assert manifest is not None
+    assert set(manifest.files) == {"config.json", "tokenizer.json", "model.safetensors", "1_Pooling/config.json"}
+    flip(folder / "model.safetensors")
+    place.assert_refused(place.run("up", **env), str(folder), "model.safetensors", "damaged", "make models")
+    Hub.fetched.clear()
+    mended = place.run("models", **env)
+    assert f"{NAME}: model.safetensors is damaged, and comes anew" in mended.stdout
+    assert (folder / "model.safetensors").read_bytes() == safetensors()
+    assert "GET model.safetensors" in Hub.fetched
+    assert verifying.damaged(folder, tmp_path / "models") == []
+
+
+def test_a_file_that_comes_damaged_is_no_model(small_hub: str, place: Place, tmp_path: Path) -> None:
+    """The hub says what the SHA-256 of its large files is."""
+    Hub.large["model.safetensors"]["lfs"]["sha256"] = "0" * 64
+    result = place.run("models", **hub_env(small_hub, tmp_path / "models"))
+    assert result.returncode == 1
+    assert re.search(r"^onecard: model\.safetensors .* came damaged .* 'make models' again\.$", result.stderr, re.M)
+    assert read_manifest(tmp_path / "models" / folder_name(NAME)) is None
 
 
 def test_a_name_that_the_hub_does_not_know_is_said(small_hub: str, place: Place, tmp_path: Path) -> None:
