@@ -8,6 +8,8 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 FLAVOUR ?= $(if $(wildcard /dev/nvidia[0-9]* /dev/dxg),cuda,cpu)
 BIN := .venv/bin
+# Whatever the locale is, files are in UTF-8.
+export PYTHONUTF8 := 1
 STAMP := .venv/installed-$(FLAVOUR)
 
 help: ## Show this list

@@ -1,6 +1,8 @@
 """Model folders that appear only when complete."""
 
+import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -34,6 +36,7 @@ def publish(kind: Kind, model_dir: Path, build: Callable[[Path], Mapping[str, fl
             "stand_in": True,
             "measured": dict(build(draft)),
         }
+        card["files"] = _digests(draft)
         (draft / CARD).write_text(json.dumps(card, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
         _make_readable(draft)
         if target.exists():
@@ -44,8 +47,18 @@ def publish(kind: Kind, model_dir: Path, build: Callable[[Path], Mapping[str, fl
     return target
 
 
+def _digests(folder: Path) -> dict[str, str]:
+    """Path below the folder → SHA-256 of what the file holds."""
+    found = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
 def _make_readable(folder: Path) -> None:
-    """Services may run as another user, while temporary folders and weight files start out private."""
-    folder.chmod(0o755)
+    """Services may run as another user, if the umask lets it; temporary folders and weight files start out private."""
+    os.umask(umask := os.umask(0o077))
+    folder.chmod(0o777 & ~umask)
     for path in folder.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)

@@ -4,6 +4,7 @@ A message is taken off the queue when its task is done (late acknowledgement). I
 Redis still has it, and after `VISIBILITY_SECONDS` another worker gets it. Tasks are written to be done twice.
 """
 
+import logging
 import ssl
 from urllib.parse import quote, urlencode
 
@@ -56,8 +57,13 @@ def open_queue(settings: RedisSettings) -> Celery:
 
 
 def keep_logging() -> None:
-    """Celery leaves this process's logging as it is: it sets up its own unless somebody else says that he does."""
+    """Celery leaves this process's logging as it is: it sets up its own unless somebody else says that he does.
+
+    Of its own lines, two for each task and one for each round would be most of the log where nobody asks for anything.
+    """
     signals.setup_logging.connect(_as_it_is, weak=False)
+    for chatty in ("celery.worker.strategy", "celery.app.trace", "celery.beat"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 def _as_it_is(**_: object) -> None:

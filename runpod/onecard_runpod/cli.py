@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from dotenv import dotenv_values, load_dotenv
 from rich.console import Console
 from rich.table import Table
 
 from onecard.settings import load
-from onecard_runpod import request
+from onecard_runpod import request, surroundings
 from onecard_runpod.api import Action, Api
 from onecard_runpod.cards import Offer, candidates, offers
 from onecard_runpod.errors import PodError, Refused
@@ -26,7 +25,7 @@ CARDS_GB = (24, 80)
 
 def read() -> PodSettings:
     """The settings, from the environment and, beneath it, `.env` in the current directory."""
-    load_dotenv(Path.cwd() / ".env", override=False)
+    surroundings.take(surroundings.dotenv(Path.cwd()))
     return load(PodSettings)
 
 
@@ -69,6 +68,7 @@ def main() -> None:
     parts, the pod gets. The account's key is taken from RUNPOD_API_KEY or from the file RUNPOD_API_KEY_FILE.
     POD is a pod's id; without it, the pod named POD_NAME is meant.
     """
+    surroundings.speak_utf8()
 
 
 @main.command()
@@ -79,7 +79,7 @@ def create(dry_run: bool, ssh: bool) -> None:
     settings = read()
     own_key = os.environ.get("API_KEY")
     api_key = own_key or secrets.token_urlsafe(32)
-    environment = request.variables(dotenv_values(Path.cwd() / ".env"), api_key)
+    environment = request.variables(surroundings.dotenv(Path.cwd()), api_key)
     with Api(settings) as api:
         data_center = api.volume(settings.pod_volume_id)["dataCenter"] if settings.pod_volume_id else None
         cards = candidates(offers(api.gpus()), settings.pod_gpus, data_center)

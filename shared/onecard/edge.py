@@ -249,7 +249,7 @@ class Edge:
             self._metrics.record(route, exchange.method, status, ms / 1000)
         # Refusals at the gate come by the thousand; the metrics count them, and a line each would cost more than they.
         refused = exchange.at_gate and status in (429, 503)
-        quiet = refused or route.startswith("/health") or route == "/metrics"
+        quiet = refused or scope["state"].get("quiet") or route.startswith("/health") or route == "/metrics"
         level = log.debug if quiet else log.info
         sizes = {"ms": round(ms, 2), "bytes_out": exchange.bytes_out}
         level("request", route=route, method=exchange.method, status=status, **sizes)
@@ -278,7 +278,8 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 def state_of(scope: Scope) -> dict[str, Any]:
     """What the edge left for routes: `request_id`, `timings`, the `body` and when it was `received` (a second of
-    `time.perf_counter`), `caller` if the guard names one, and `json` where it parses bodies.
+    `time.perf_counter`), `caller` if the guard names one, and `json` where it parses bodies. A route that sets `quiet`
+    there has the access line of its request at the level debug.
     """
     state: dict[str, Any] = scope["state"]
     return state

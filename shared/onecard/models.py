@@ -31,6 +31,8 @@ class Manifest(BaseModel):
     revision: str
     """The hub's commit, or a digest of a stand-in's recipe."""
     stand_in: bool = False
+    files: dict[str, str] = {}
+    """Path below the folder → SHA-256 of the file, as it was when the folder was finished; empty: nobody knows."""
 
 
 @dataclass(frozen=True)

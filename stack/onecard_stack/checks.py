@@ -4,11 +4,13 @@ import shutil
 import socket
 from collections.abc import Iterable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 
 from onecard import model_files, models
-from onecard_stack.settings import StackSettings
+from onecard_stack import outlog, owners
+from onecard_stack.settings import StackSettings, reachable_url
 from onecard_stack.table import Process
 
 PORT_VARIABLES = {
@@ -51,6 +53,23 @@ def ports(parts: Iterable[Process]) -> None:
             raise CheckError(
                 f"Port {part.port} for {part.name} {reason}. Stop what uses it, or set {variable} to another port."
             ) from None
+
+
+def host(address: str) -> None:
+    """What listens on `address` can be reached from this machine.
+
+    Raises:
+        CheckError: it cannot: `::` can be listened on also where there is no IPv6, and nobody gets there.
+    """
+    reached = urlsplit(reachable_url(address, 0)).hostname or address
+    try:
+        _bind(reached, 0)
+    except OSError as error:
+        more = " (this machine has no IPv6)" if address == "::" else ""
+        raise CheckError(
+            f"HOST={address} cannot be had: {error.strerror}{more}. Set HOST to an address of this machine: 127.0.0.1, "
+            "or 0.0.0.0 for all that it has."
+        ) from None
 
 
 def _bind(host: str, port: int) -> None:
@@ -108,6 +127,35 @@ def disk(folder: Path, needed_mb: float = FREE_MB, purpose: str = "logs") -> Non
         )
 
 
+def own(home: Path) -> None:
+    """What an earlier run has left in the stack's folder is this user's, so that this run can go on with it.
+
+    Raises:
+        CheckError: some of it is another user's; the message names it, and what to type.
+    """
+    foreign = owners.foreign([home, home / "run", home / "logs"])
+    if foreign:
+        raise CheckError(f"{owners.complaint(foreign, home)} (once that user has stopped what runs there).")
+
+
+def logs(folder: Path, names: Iterable[str]) -> None:
+    """Each part can write its log; nobody else can read it.
+
+    Raises:
+        CheckError: one cannot.
+    """
+    path = folder
+    try:
+        outlog.make_private(folder)
+        for path in [folder / f"{name}.log" for name in names]:
+            path.open("ab").close()
+            path.chmod(outlog.PRIVATE_FILE)
+    except OSError as error:
+        raise CheckError(
+            f"{error.filename or path} cannot be written ({error.strerror}). Remove it, or make it yours."
+        ) from None
+
+
 def model_folders(settings: StackSettings) -> dict[models.Kind, models.ModelFolder]:
     """The folders that the parts will load, each looked at.
 
@@ -124,3 +172,17 @@ def model_folders(settings: StackSettings) -> dict[models.Kind, models.ModelFold
             raise CheckError(f"Model folder {folder.path} is broken: {reason}. Run 'make models' to fetch it anew.")
         found[kind] = folder
     return found
+
+
+def undamaged(wrong: list[Path]) -> None:
+    """No file of a model is another than the one that was fetched.
+
+    Raises:
+        CheckError: some are.
+    """
+    if wrong:
+        names = ", ".join(sorted({path.name for path in wrong}))
+        raise CheckError(
+            f"Model folder {wrong[0].parent} is damaged: {names} changed after it was fetched (its SHA-256 is another "
+            "one). Run 'make models' to fetch it anew."
+        )

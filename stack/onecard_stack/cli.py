@@ -1,5 +1,6 @@
 """The command `onecard`."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -10,7 +11,8 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
-from onecard_stack import checks, fetching, reading, stopping
+from onecard_runpod import surroundings
+from onecard_stack import checks, fetching, owners, reading, stopping
 from onecard_stack.errors import StackError
 from onecard_stack.settings import StackSettings, read, read_home
 
@@ -33,6 +35,8 @@ def guarded(command: F) -> F:
             command(*arguments, **options)
         except (StackError, checks.CheckError, fetching.FetchError) as error:
             raise SystemExit(f"onecard: {error}") from None
+        except OSError as error:
+            raise SystemExit(f"onecard: {_reason(error)}") from None
         except KeyboardInterrupt:
             with suppress(OSError):  # the terminal may be what has gone
                 click.echo("Interrupted.", err=True)
@@ -42,6 +46,17 @@ def guarded(command: F) -> F:
     return run  # type: ignore[return-value]
 
 
+def _reason(error: OSError) -> str:
+    """One line for what the system refuses: which file, whose, and what to type."""
+    if error.filename is None:
+        return f"{type(error).__name__}: {error}"
+    path = Path(os.fsdecode(error.filename)).absolute()
+    closed = next((place for place in (path, *path.parents) if os.path.lexists(place)), path)
+    if isinstance(error, PermissionError) and closed.is_relative_to(Path.cwd()) and owners.foreign([closed]):
+        return owners.complaint([closed], closed)
+    return f"{path}: {error.strerror}."
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="onecard-stack", prog_name="onecard")
 def main() -> None:
@@ -49,6 +64,7 @@ def main() -> None:
 
     Settings are environment variables; `.env` in the current directory is read too. `.env.example` lists them all.
     """
+    surroundings.speak_utf8()
     # A closed terminal or a stopping machine deserves the same tidying up as Ctrl-C (which a background job ignores).
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
@@ -88,8 +104,13 @@ def run() -> None:
 @guarded
 def down() -> None:
     """Stop everything that `up` started, also what is left of a start that went wrong."""
-    ran = stopping.stop(read_home().run_folder)
-    click.echo("Stopped." if ran else "Nothing was running.")
+    home = read_home(guess=True)
+    checks.own(home.onecard_home)
+    if stopping.stop(home.run_folder):
+        click.echo("Stopped.")
+    else:
+        click.echo("Nothing was running.")
+        reading.tell_elsewhere(home.run_folder, console())
 
 
 @main.command()
@@ -97,6 +118,7 @@ def down() -> None:
 def status() -> None:
     """Show the state of every part. Exit code 0 only if all of them can work."""
     settings = read()
+    checks.own(settings.onecard_home)
     if not reading.show_status(settings, console()):
         raise SystemExit(1)
 
@@ -108,19 +130,20 @@ def status() -> None:
 @guarded
 def logs(part: str | None, follow: bool, lines: int) -> None:
     """Print the logs of PART, or of all parts."""
-    reading.print_logs(read_home().log_folder, [part] if part else list(PARTS), lines=lines, follow=follow)
+    reading.print_logs(read_home(guess=True).log_folder, [part] if part else list(PARTS), lines=lines, follow=follow)
 
 
 @main.command()
 @click.option("--stand-ins", is_flag=True, help="Do not try the hub: train the small stand-ins.")
+@click.option("--verify", is_flag=True, help="Compare all files with their digests, also those found right before.")
 @guarded
-def models(stand_ins: bool) -> None:
-    """Fetch the models that the settings name; go on where an earlier try stopped.
+def models(stand_ins: bool, verify: bool) -> None:
+    """Fetch the models that the settings name; go on where an earlier try stopped, and replace what is damaged.
 
     Where the hub cannot be reached, small stand-ins of the same architectures are trained here, and kept.
     """
     settings: StackSettings = read()
-    fetching.ensure(settings, list(settings.models), click.echo, stand_ins=stand_ins)
+    fetching.ensure(settings, list(settings.models), click.echo, stand_ins=stand_ins, verify=verify)
     folders = checks.model_folders(settings)
     for folder in folders.values():
         path = folder.path.relative_to(Path.cwd()) if folder.path.is_relative_to(Path.cwd()) else folder.path

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from onecard import model_files
 from onecard.models import MANIFEST, STAND_INS, Kind, Manifest, find, folder_name, read_manifest
-from onecard_stack import checks, hub, stopping
+from onecard_stack import checks, hub, stopping, verifying
 from onecard_stack.settings import StackSettings
 
 Say = Callable[[str], None]
@@ -54,16 +54,20 @@ def _recipe_revision(kind: Kind) -> str:
     return recipe_revision(kind)
 
 
-def ensure(settings: StackSettings, kinds: list[Kind], say: Say, *, stand_ins: bool = False) -> None:
-    """See to it that each of `kinds` can be loaded.
+def ensure(
+    settings: StackSettings, kinds: list[Kind], say: Say, *, stand_ins: bool = False, verify: bool = False
+) -> None:
+    """See to it that each of `kinds` can be loaded, and is what was fetched or trained.
 
     Args:
         stand_ins: do not try the hub.
+        verify: read all files, also those that have been found right.
 
     Raises:
         FetchError: something cannot be had at all.
     """
     _disown_broken(settings, kinds)
+    _remove_damaged(settings, kinds, say, verify)
     wanted = [kind for kind in kinds if stand_ins or not _whole_model(kind, settings)]
     for kind in kinds:
         if kind not in wanted:
@@ -79,6 +83,18 @@ def _disown_broken(settings: StackSettings, kinds: list[Kind]) -> None:
         folder = settings.model_cache_path / folder_name(settings.models[kind])
         if (folder / MANIFEST).is_file() and model_files.fault(folder) is not None:
             (folder / MANIFEST).unlink()
+
+
+def _remove_damaged(settings: StackSettings, kinds: list[Kind], say: Say, verify: bool) -> None:
+    """Take files away that are not what was fetched or trained, so that they are fetched or trained anew."""
+    cache = settings.model_cache_path
+    for kind in kinds:
+        for name in (settings.models[kind], STAND_INS[kind]):
+            folder = cache / folder_name(name)
+            for path in verifying.damaged(folder, cache, anew=verify):
+                say(f"{name}: {path.name} is damaged, and comes anew")
+                (folder / MANIFEST).unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
 
 
 def _whole_model(kind: Kind, settings: StackSettings) -> bool:

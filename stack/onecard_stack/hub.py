@@ -3,10 +3,12 @@
 import json
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import httpx2 as httpx
 
 from onecard import model_files
 from onecard.models import MANIFEST, Kind, Manifest, folder_name
-from onecard_stack import checks
+from onecard_stack import checks, verifying
 
 REACH_SECONDS = 5.0
 """How long the hub may take to show that it is there."""
@@ -41,6 +43,8 @@ class Repository:
     """Commit."""
     files: dict[str, int]
     """The files to fetch, with their sizes in bytes."""
+    digests: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of those for which the hub names it: large ones."""
 
     @property
     def size_mb(self) -> float:
@@ -53,8 +57,11 @@ def look_up(model: str, endpoint: str) -> Repository:
 
     Raises:
         Unreachable: no answer, or an answer that is not the hub's.
-        HubError: the hub has no such model, or does not give it to us.
+        HubError: the hub has no such model, or does not give it to us; or what this machine has set keeps everybody
+            from asking it.
     """
+    if _address(endpoint) is None:
+        raise HubError(f"HF_ENDPOINT={endpoint} is no address. Write it like https://huggingface.co.")
     from huggingface_hub import get_token  # takes a while to import, and is seldom needed
 
     box: list[httpx.Response | Exception] = []
@@ -75,18 +82,64 @@ def look_up(model: str, endpoint: str) -> Repository:
     if not box:
         raise Unreachable(f"no answer within {REACH_SECONDS:g} s")
     if isinstance(box[0], Exception):
+        if reason := misconfigured(box[0], os.environ):
+            raise HubError(f"{reason} Or set HF_HUB_OFFLINE=true to do without the hub, with stand-ins.")
         raise Unreachable(type(box[0]).__name__)
     return _read(model, box[0])
 
 
+def _address(text: str) -> httpx.URL | None:
+    """An address that can be asked, or None."""
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL:
+        return None
+    return url if url.scheme in ("http", "https") and url.host else None
+
+
+def misconfigured(error: Exception, environment: Mapping[str, str]) -> str | None:
+    """What is set wrongly on this machine, and what to do, if that is what the error means; None: the hub is away."""
+    causes = _causes(error)
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
+        return (
+            "The model hub's certificate is not trusted here. If a proxy of your organisation stands between, name its "
+            "certificates in SSL_CERT_FILE."
+        )
+    proxies = _named(environment, "ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY")
+    if isinstance(error, httpx.ProxyError) and "407" in str(error):
+        return f"The proxy wants a password: write http://user:password@host:port into {proxies}."
+    if isinstance(error, httpx.TransportError):
+        return None
+    if isinstance(error, OSError):  # before anything was sent: the certificates could not be loaded
+        return f"{_named(environment, 'SSL_CERT_FILE', 'SSL_CERT_DIR')} holds no certificates that can be read."
+    return f"{proxies} cannot be used: a proxy is written http://host:port or socks5://host:port."
+
+
+def _causes(error: BaseException | None) -> list[BaseException]:
+    causes = []
+    while error is not None and error not in causes:
+        causes.append(error)
+        error = error.__cause__ or error.__context__
+    return causes
+
+
+def _named(environment: Mapping[str, str], *names: str) -> str:
+    """Those of the variables that are set, in either case. Values stay out: a proxy's may hold a password."""
+    return " or ".join(name for name in environment if name.upper() in names) or names[0]
+
+
 def _read(model: str, answer: httpx.Response) -> Repository:
+    if answer.status_code == httpx.codes.PROXY_AUTHENTICATION_REQUIRED:
+        raise HubError("The proxy wants a password: write http://user:password@host:port into its variable.")
     if answer.status_code in (401, 403, 404) and "x-error-code" in answer.headers:
         raise HubError(f"The hub has no model '{model}', or wants a key for it: check the name, or set HF_TOKEN.")
     try:
         answer.raise_for_status()
         info: dict[str, Any] = answer.json()
         sizes = {file["rfilename"]: int(file.get("size") or 0) for file in info["siblings"]}
-        return Repository(model, info["sha"], needed(sizes))
+        large = {file["rfilename"]: file["lfs"]["sha256"] for file in info["siblings"] if file.get("lfs")}
+        wanted = needed(sizes)
+        return Repository(model, info["sha"], wanted, {name: large[name] for name in wanted if name in large})
     except (httpx.HTTPStatusError, ValueError, KeyError, TypeError):
         raise Unreachable(f"HTTP {answer.status_code} that is not the hub's") from None
 
@@ -126,14 +179,23 @@ def fetch(kind: Kind, repository: Repository, cache: Path) -> Path:
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
         raise HubError(f"Fetching {repository.name} broke off ({reason}). Run 'make models' again to go on.") from None
+    files = verifying.digests(folder)
+    if wrong := [name for name, digest in repository.digests.items() if files.get(name) != digest]:
+        for name in wrong:
+            (folder / name).unlink(missing_ok=True)
+        raise HubError(
+            f"{', '.join(wrong)} of {repository.name} came damaged (its SHA-256 is not the hub's). "
+            "Run 'make models' again."
+        )
     if any(folder.glob("pytorch_model*.bin")):
         _convert(folder)
+        files = verifying.digests(folder)
     if damage := model_files.fault(folder):
         raise HubError(
             f"{repository.name} came from the hub, but {damage}. Delete {folder} and run 'make models' again."
         )
     shutil.rmtree(folder / ".cache", ignore_errors=True)
-    write_manifest(folder, Manifest(name=repository.name, kind=kind, revision=repository.revision))
+    write_manifest(folder, Manifest(name=repository.name, kind=kind, revision=repository.revision, files=files))
     return folder
 
 

@@ -4,6 +4,8 @@ Nothing is remembered between runs: what is stored already, word for word, the s
 nothing. Whoever is interrupted, or finds the services away, runs the same command again.
 """
 
+import re
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -38,6 +40,23 @@ class Batch:
     """The number of its first line, from 1."""
     body: bytes
 
+    @property
+    def filled(self) -> list[int]:
+        """The numbers of its lines that are not empty."""
+        return [number for number, line in enumerate(self.body.split(b"\n"), self.first) if line.strip()]
+
+    @property
+    def span(self) -> str:
+        """Its lines, for a person."""
+        first, last = self.filled[0], self.filled[-1]
+        return f"line {first}" if first == last else f"lines {first} to {last}"
+
+    def halves(self) -> list["Batch"]:
+        """The same lines in two batches."""
+        lines = self.body.splitlines(keepends=True)
+        middle = len(lines) // 2
+        return [Batch(self.first, b"".join(lines[:middle])), Batch(self.first + middle, b"".join(lines[middle:]))]
+
 
 @dataclass(frozen=True)
 class Imported:
@@ -46,18 +65,27 @@ class Imported:
     written: int = 0
     unchanged: int = 0
     superseded: int = 0
-    wrong: tuple[str, ...] = field(default=())
-    """A line of text for each line of the file that is no review."""
+    wrong: int = 0
+    """Lines of the file that are no review."""
+    told: tuple[str, ...] = field(default=())
+    """What the service says of wrong lines; not of each, where they are many."""
 
     def plus(self, batch: Batch, answer: dict[str, Any]) -> "Imported":
         """With what the service says of one more batch."""
-        wrong = (f"line {batch.first + one['line'] - 1}: {one['message']}" for one in answer["errors"])
+        told = (f"line {batch.first + one['line'] - 1}: {one['message']}" for one in answer["errors"])
+        written, unchanged, superseded = answer["written"], answer["unchanged"], len(answer["superseded"])
         return Imported(
-            self.written + answer["written"],
-            self.unchanged + answer["unchanged"],
-            self.superseded + len(answer["superseded"]),
-            (*self.wrong, *wrong),
+            self.written + written,
+            self.unchanged + unchanged,
+            self.superseded + superseded,
+            self.wrong + answer["received"] - written - unchanged - superseded,
+            (*self.told, *told),
         )
+
+    def refused(self, batch: Batch, message: str) -> "Imported":
+        """With one more batch, of which no line is a review."""
+        told = f"{batch.span}: {message}"
+        return replace(self, wrong=self.wrong + len(batch.filled), told=(*self.told, told))
 
 
 class _Later(Exception):
@@ -69,9 +97,10 @@ class _Later(Exception):
 
 
 def batches(lines: Iterable[bytes]) -> Iterator[Batch]:
-    """The lines in order, every one once."""
+    """The lines in order, every one once; without the mark that some editors put before the first."""
     first, batch, size = 1, list[bytes](), 0
-    for line in lines:
+    for number, line in enumerate(lines):
+        line = line.removeprefix(BOM_UTF8) if number == 0 else line
         if batch and (len(batch) == MOST_LINES or size + len(line) > MOST_BYTES):
             yield Batch(first, b"".join(batch))
             first, batch, size = first + len(batch), [], 0
@@ -98,6 +127,8 @@ def run(path: Path, settings: StackSettings, console: Console) -> Imported:
             Progress(*columns, console=console) as progress,
         ):
             bar = progress.add_task(path.name, total=path.stat().st_size, done="")
+            if file.peek(2)[:2] in (BOM_UTF16_LE, BOM_UTF16_BE):
+                raise StackError(f"{path.name} is in UTF-16. Save it as UTF-8.")
             for batch in batches(file):
                 done = _send(client, batch, done)
                 stored = f"{done.written + done.unchanged:,} stored"
@@ -109,6 +140,8 @@ def run(path: Path, settings: StackSettings, console: Console) -> Imported:
 
 
 def _send(client: httpx.Client, batch: Batch, done: Imported) -> Imported:
+    if not batch.filled:
+        return done
     again = Retrying(
         retry=retry_if_exception_type(_Later), wait=_pause, stop=stop_after_delay(PATIENCE_SECONDS), reraise=True
     )
@@ -119,9 +152,12 @@ def _send(client: httpx.Client, batch: Batch, done: Imported) -> Imported:
     if answer.is_success:
         return done.plus(batch, answer.json())
     message = reason(answer)
+    if answer.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE and len(batch.filled) > 1:
+        for half in batch.halves():
+            done = _send(client, half, done)
+        return done
     if answer.status_code in (400, 413):  # Nothing in this batch is a review; the next one may be.
-        last = batch.first + batch.body.rstrip(b"\n").count(b"\n")
-        return replace(done, wrong=(*done.wrong, f"lines {batch.first} to {last}: {message}"))
+        return done.refused(batch, _numbered(message, batch.first))
     raise StackError(f"The gateway answers {answer.status_code}: {message}")
 
 
@@ -135,17 +171,22 @@ def _post(client: httpx.Client, batch: Batch) -> httpx.Response:
     return answer
 
 
+def _numbered(message: str, first: int) -> str:
+    """The message, with the number that its line has in the file."""
+    return re.sub(r"^Review (\d+) is", lambda found: f"Line {int(found[1]) + first - 1} is", message)
+
+
 def _pause(state: RetryCallState) -> float:
     failed = state.outcome.exception() if state.outcome else None
     return failed.seconds if isinstance(failed, _Later) else PAUSE_SECONDS
 
 
 def _tell(done: Imported, console: Console) -> None:
-    for line in done.wrong[:SHOWN_ERRORS]:
+    for line in done.told[:SHOWN_ERRORS]:
         console.print(line, style="red", markup=False, highlight=False)
-    if len(done.wrong) > SHOWN_ERRORS:
-        console.print(f"… and {len(done.wrong) - SHOWN_ERRORS} more", style="red")
-    told = f"{done.written} stored, {done.unchanged} were stored already, {len(done.wrong)} wrong"
+    if len(done.told) > SHOWN_ERRORS:
+        console.print(f"… and more: {done.wrong} lines are wrong", style="red", highlight=False)
+    told = f"{done.written} stored, {done.unchanged} were stored already, {done.wrong} wrong"
     if done.superseded:
         told += f", {done.superseded} replaced by a later line of the same id"
     console.print(told, highlight=False)

@@ -17,6 +17,7 @@ RUN_VARIABLE = "ONECARD_RUN"
 """Environment variable with the run folder of the stack that a process belongs to."""
 PART_VARIABLE = "ONECARD_PART"
 """Environment variable with the name of the part."""
+POLL_SECONDS = 0.05
 
 
 def find(run_folder: Path, part: str | None = None) -> list[psutil.Process]:
@@ -25,6 +26,16 @@ def find(run_folder: Path, part: str | None = None) -> list[psutil.Process]:
     return [
         process for process in psutil.process_iter() if process.pid not in own and _belongs(process, run_folder, part)
     ]
+
+
+def elsewhere(run_folder: Path) -> list[Path]:
+    """Run folders of this user's other stacks that have processes."""
+    found = set()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.uids().real == os.getuid() and (folder := process.environ().get(RUN_VARIABLE)):
+                found.add(Path(folder))
+    return sorted(found - {run_folder})
 
 
 def _belongs(process: psutil.Process, run_folder: Path, part: str | None) -> bool:
@@ -50,11 +61,27 @@ def end(processes: Iterable[psutil.Process], grace_seconds: float) -> int:
     for process in ending:
         if _parent(process) not in pids:
             _send(process, signal.SIGTERM)
-    _, alive = psutil.wait_procs(ending, timeout=grace_seconds)
-    for process in alive:
+    left = _wait(ending, grace_seconds)
+    for process in left:
         _send(process, signal.SIGKILL)
-    psutil.wait_procs(alive, timeout=5)
+    _wait(left, 5)
     return len(ending)
+
+
+def alive(process: psutil.Process) -> bool:
+    """It runs; one that has ended and that nobody has taken note of does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _wait(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Until all of them have ended. Returns those that have not, in time."""
+    deadline = time.monotonic() + seconds
+    while (left := [process for process in processes if alive(process)]) and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+    return left
 
 
 def end_all(run_folder: Path, grace_seconds: float) -> int:

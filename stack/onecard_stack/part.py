@@ -1,4 +1,4 @@
-"""`python -m onecard_stack.part NAME COMMAND…`: become COMMAND, or watch over the one that still runs.
+"""`python -m onecard_stack.part NAME`: become the part, or watch over the one that still runs.
 
 supervisord starts every part through this. Two things may be left of an earlier life of the part:
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from onecard_stack import leftovers
+from onecard_stack import leftovers, outlog, runfile
 
 GRACE_SECONDS = 3.0
 POLL_SECONDS = 0.2
@@ -28,8 +28,9 @@ def main() -> None:
     told: list[int] = []
     # Before anything is looked for: whoever stops us meanwhile means the part.
     signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
-    name, *command = sys.argv[1:]
-    run_folder = Path(os.environ[leftovers.RUN_VARIABLE])
+    name, run_folder = sys.argv[1], Path(os.environ[leftovers.RUN_VARIABLE])
+    outlog.take(run_folder.parent / "logs" / f"{name}.log")
+    command = runfile.read(run_folder, name)
     survivor = next((process for process in leftovers.find(run_folder, name) if is_main(process)), None)
     if survivor is not None:
         watch(survivor, told)
@@ -37,7 +38,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if told:
         return
-    os.execve(command[0], command, {**os.environ, MAIN_VARIABLE: str(os.getpid())})  # noqa: S606 - no shell is meant
+    command.become({MAIN_VARIABLE: str(os.getpid())})
 
 
 def is_main(process: psutil.Process) -> bool:
@@ -52,24 +53,16 @@ def is_main(process: psutil.Process) -> bool:
 def watch(survivor: psutil.Process, told: list[int]) -> None:
     """Wait until `survivor` ends; once something is in `told`, tell it to."""
     with suppress(OSError):
-        print(f"process {survivor.pid} of an earlier supervisor goes on; its own log lines are lost until it restarts")
+        print(f"process {survivor.pid} of an earlier supervisor goes on")
         sys.stdout.flush()
     passed_on = False
-    while _alive(survivor):
+    while leftovers.alive(survivor):
         if told and not passed_on:
             passed_on = True
             with suppress(psutil.Error):
                 survivor.terminate()
         with suppress(psutil.Error):
             survivor.wait(POLL_SECONDS)
-
-
-def _alive(process: psutil.Process) -> bool:
-    """It runs; one that has ended and that nobody has taken note of does not."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
 
 
 if __name__ == "__main__":

@@ -1,17 +1,20 @@
 """Looking at a stack: its state, its logs, how to call it."""
 
+import os
 import time
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO
 
 import click
-from dotenv import dotenv_values
+import psutil
 from rich.console import Console
 from rich.table import Table
 
 from onecard.models import find
-from onecard_stack import machine, probe
+from onecard_runpod import surroundings
+from onecard_stack import leftovers, machine, probe
 from onecard_stack.settings import StackSettings
 from onecard_stack.supervisor import Supervisor
 from onecard_stack.table import processes
@@ -44,7 +47,8 @@ Onecard is up: {base}
 
 def _take_key(settings: StackSettings) -> str:
     """How a shell gets a key that stands in `.env` alone; the key itself is not shown."""
-    if settings.api_key is None or dotenv_values(".env").get("API_KEY") != settings.api_key.get_secret_value():
+    key = settings.api_key and settings.api_key.get_secret_value()
+    if key is None or surroundings.dotenv(Path.cwd()).get("API_KEY") != key:
         return ""
     return "\n  set -a; . ./.env; set +a  # gives this shell the API_KEY of your .env\n"
 
@@ -54,7 +58,7 @@ def show_status(settings: StackSettings, console: Console) -> bool:
     parts = processes(settings, machine.look())
     states = Supervisor(settings.run_folder).states()
     if not states:
-        console.print("The stack does not run. 'make up' starts it.")
+        _tell_nothing_runs(settings.run_folder, console)
         return False
     answers = probe.all_ready(parts)
     ready = {name: answer and name in states and states[name].pid > 0 for name, answer in answers.items()}
@@ -71,36 +75,70 @@ def show_status(settings: StackSettings, console: Console) -> bool:
     return all(ready.values())
 
 
+def _tell_nothing_runs(run_folder: Path, console: Console) -> None:
+    left = leftovers.find(run_folder)
+    if not left:
+        console.print(f"No stack runs in {run_folder.parent}. 'make up' starts one.", highlight=False, markup=False)
+        tell_elsewhere(run_folder, console)
+        return
+    names = sorted({f"{_part(process)} ({process.pid})" for process in left})
+    console.print(
+        f"Nobody watches over the stack in {run_folder.parent}, but processes of it run: {', '.join(names)}. "
+        "'make down' ends them, 'make up' starts it anew.",
+        highlight=False,
+        markup=False,
+    )
+
+
+def _part(process: psutil.Process) -> str:
+    """The part that a process belongs to."""
+    with suppress(psutil.Error, OSError):
+        return process.environ().get(leftovers.PART_VARIABLE) or process.name()
+    return "ended"
+
+
+def tell_elsewhere(run_folder: Path, console: Console) -> None:
+    """Name this user's stacks in other folders, which are not meant here."""
+    for other in leftovers.elsewhere(run_folder):
+        console.print(
+            f"One runs in {other.parent}: type it in the folder where that was started, or with "
+            f"ONECARD_HOME={other.parent}.",
+            highlight=False,
+            markup=False,
+        )
+
+
 def print_logs(folder: Path, names: list[str], *, lines: int, follow: bool) -> None:
     """Print the last lines of each log, with the part's name before each line if there are several."""
-    files: dict[str, tuple[TextIO, int]] = {}
+    files: dict[str, BinaryIO] = {}
     for name in names:
         path = folder / f"{name}.log"
         if path.exists():
-            file = path.open(errors="replace")
-            for line in deque(file, maxlen=lines):
+            files[name] = path.open("rb")
+            for line in deque(files[name], maxlen=lines):
                 _print(name, line, len(names) > 1)
-            files[name] = (file, path.stat().st_ino)
     if not files and not follow:
-        click.echo("There are no logs yet. 'make up' starts the stack.")
+        click.echo(f"There are no logs in {folder}. 'make up' starts the stack.")
     while follow:
         for name in names:
             _follow(folder / f"{name}.log", name, files, len(names) > 1)
         time.sleep(FOLLOW_SECONDS)
 
 
-def _follow(path: Path, name: str, files: dict[str, tuple[TextIO, int]], prefixed: bool) -> None:
-    """Print what is new; open the new file when the log was rotated."""
-    if name in files:
-        for line in files[name][0]:
+def _follow(path: Path, name: str, files: dict[str, BinaryIO], prefixed: bool) -> None:
+    """Print what is new; begin anew when the log was emptied or is another file."""
+    file = files.get(name)
+    if file is not None:
+        for line in file:
             _print(name, line, prefixed)
-    try:
-        inode = path.stat().st_ino
-    except FileNotFoundError:
-        return
-    if name not in files or files[name][1] != inode:
-        files[name] = (path.open(errors="replace"), inode)
+    with suppress(FileNotFoundError):
+        now = path.stat()
+        if file is None or os.fstat(file.fileno()).st_ino != now.st_ino:
+            files[name] = path.open("rb")
+        elif now.st_size < file.tell():
+            file.seek(0)
 
 
-def _print(name: str, line: str, prefixed: bool) -> None:
-    click.echo(f"{name:<9} {line.rstrip()}" if prefixed else line.rstrip())
+def _print(name: str, raw: bytes, prefixed: bool) -> None:
+    line = raw.decode(errors="replace").rstrip()
+    click.echo(f"{name:<9} {line}" if prefixed else line)

@@ -1,8 +1,9 @@
 """What the stack reads: all that its parts read, and a few variables of its own."""
 
+import sys
+from collections.abc import Collection
 from pathlib import Path
 
-from dotenv import load_dotenv
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -11,11 +12,14 @@ from gateway.settings import GatewaySettings
 from llm_service.settings import LlmSettings
 from onecard.models import Kind
 from onecard.settings import load
-from onecard_runpod.settings import IdleSettings
+from onecard_runpod import surroundings
+from onecard_runpod.settings import IdleSettings, PodSettings
 from review_service.settings import WorkerSettings
 from sentiment_service.settings import SentimentSettings
 
 LOOPBACK = "127.0.0.1"
+READ_BY_OTHERS = {"HF_HOME", "OMP_NUM_THREADS", "GRAFANA_PORT", "GRAFANA_PASSWORD"}
+"""Variables of `.env.example` that the parts' libraries or Compose read."""
 
 
 def reachable_url(host: str, port: int) -> str:
@@ -104,16 +108,28 @@ def read() -> StackSettings:
     """The settings, from the environment and, beneath it, `.env` in the current directory.
 
     What `.env` holds becomes part of this process's environment, which the parts inherit: no value of it is ever
-    written to a command line or a configuration file.
+    written to a command line or a configuration file. A name there that nobody reads and that resembles one is told.
 
     Raises:
-        SystemExit: a value is wrong.
+        SystemExit: a value is wrong, or the file is.
     """
-    load_dotenv(Path.cwd() / ".env", override=False)
+    variables = surroundings.dotenv(Path.cwd())
+    for name, meant in surroundings.misspelt(variables, known_variables()).items():
+        print(f"settings: .env sets {name}, which nothing reads. Is {meant} meant?", file=sys.stderr)
+    surroundings.take(variables)
     return load(StackSettings)
 
 
-def read_home() -> Home:
-    """Where the stack lies, from the same places; no other value is looked at."""
-    load_dotenv(Path.cwd() / ".env", override=False)
+def known_variables() -> Collection[str]:
+    """The names of all variables that Onecard reads."""
+    return {name.upper() for name in (*StackSettings.model_fields, *PodSettings.model_fields)} | READ_BY_OTHERS
+
+
+def read_home(*, guess: bool = False) -> Home:
+    """Where the stack lies, from the same places; no other value is looked at.
+
+    Args:
+        guess: whatever `.env` is, make the best of it.
+    """
+    surroundings.take(surroundings.dotenv(Path.cwd(), guess=guess))
     return load(Home)

@@ -5,16 +5,18 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from rich.console import Console
 
 from onecard.models import Kind, ModelFolder
-from onecard_stack import checks, fetching, fingerprint, leftovers, machine, probe, stopping, supervisor
+from onecard_stack import checks, fetching, fingerprint, leftovers, machine, probe, runfile, stopping, supervisor
 from onecard_stack.errors import StackError
 from onecard_stack.progress import Progress
 from onecard_stack.settings import StackSettings
 from onecard_stack.supervisor import Supervisor
 from onecard_stack.table import Process, processes
+from onecard_stack.verifying import Verification
 from onecard_stack.watch import Watch
 
 Say = Callable[[str], None]
@@ -43,6 +45,8 @@ class Stack:
         """
         try:
             checks.key_in_public(self.settings)
+            checks.host(self.settings.host)
+            checks.own(self.settings.onecard_home)
             checks.disk(self.settings.onecard_home, free_mb)
             with self._lock():
                 return self._up(keep)
@@ -54,9 +58,9 @@ class Stack:
         if ran and keep and self._gateway_answers():
             return False
         folders = self._models()
-        config = self._config()
+        files = self._files()
         if self.supervisor.running():
-            if self.supervisor.config.read_text() == config:
+            if self.supervisor.files() == files:
                 self.supervisor.revive()
                 self._wait(folders)
                 return False
@@ -69,8 +73,8 @@ class Stack:
             leftovers.end_all(self.settings.run_folder, stopping.GRACE_SECONDS)
         checks.ports(self.parts)
         try:
-            self.settings.log_folder.mkdir(parents=True, exist_ok=True)
-            self.supervisor.start(config, os.environ)
+            checks.logs(self.settings.log_folder, [part.name for part in self.parts])
+            self.supervisor.start(files, os.environ)
             self._wait(folders)
         except BaseException:
             self.stop_again("What was started has been stopped again.")
@@ -96,28 +100,37 @@ class Stack:
             self._say(f"Of an older recipe: {', '.join(old)}. 'make models' trains them anew.")
         return checks.model_folders(self.settings)
 
-    def _config(self) -> str:
-        return supervisor.render(
-            self.parts,
-            self.settings.run_folder,
-            self.settings.log_folder,
-            os.environ,
-            fingerprint.of(os.environ),
-        )
+    def _files(self) -> dict[str, str]:
+        scratch = runfile.scratch_folder(self.settings.run_folder)
+        return {
+            supervisor.CONFIG: supervisor.render(self.parts, fingerprint.of(os.environ)),
+            runfile.FILE: runfile.render(self.parts, os.environ, scratch),
+        }
 
     def _wait(self, folders: dict[Kind, ModelFolder]) -> None:
         watch = Watch(self.parts, self.settings.log_folder, folders)
         deadline = time.monotonic() + self.settings.start_seconds
-        with Progress(self.console) as progress:
+        models = [folder.path for folder in folders.values()]
+        with Progress(self.console) as progress, self._verified(models) as verification:
             while True:
                 ready = probe.all_ready(self.parts)
                 progress.show(watch.rows(self.supervisor.states(), ready))
-                if all(ready.values()):
+                checks.undamaged(verification.wrong)
+                if all(ready.values()) and verification.done:
                     return
                 watch.complain()
                 if time.monotonic() > deadline:
                     raise watch.late(self.settings.start_seconds)
                 time.sleep(POLL_SECONDS)
+
+    @contextmanager
+    def _verified(self, folders: list[Path]) -> Iterator[Verification]:
+        """The models' files are compared with their digests while the parts load them."""
+        verification = Verification(folders, self.settings.model_cache_path)
+        try:
+            yield verification
+        finally:
+            verification.stop()
 
     @contextmanager
     def _lock(self) -> Iterator[None]:

@@ -1,13 +1,14 @@
 """Stopping a stack. Needs no settings but its folder: it must work whatever a person has written into them since."""
 
 import re
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from onecard_stack import leftovers
-from onecard_stack.supervisor import Supervisor
+from onecard_stack import leftovers, runfile
+from onecard_stack.supervisor import SOCKET, Supervisor
 
 GRACE_SECONDS = 20.0
 """How long a part may take to stop, where no written configuration says it."""
@@ -24,13 +25,15 @@ def stop(run_folder: Path) -> bool:
     in_order = ran and supervisor.shut_down(sum(graces) + MARGIN_SECONDS)
     # What is left after an orderly end has had its time.
     ended = leftovers.end_all(run_folder, 1.0 if in_order else max(graces))
+    (run_folder / SOCKET).unlink(missing_ok=True)
+    shutil.rmtree(runfile.scratch_folder(run_folder), ignore_errors=True)
     return ran or ended > 0
 
 
 def grace_seconds(config: Path) -> list[float]:
     """How long each part may take, as the configuration says that the running stack was started with."""
     try:
-        text = config.read_text()
+        text = config.read_text(errors="replace")
     except (OSError, ValueError):
         text = ""
     return [float(seconds) for seconds in re.findall(r"^stopwaitsecs=(\d+)$", text, re.MULTILINE)] or [GRACE_SECONDS]

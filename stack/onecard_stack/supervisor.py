@@ -3,14 +3,12 @@
 Needs no TCP port: the socket lies in the run folder, and only the user may open it.
 """
 
-import hashlib
 import http.client
 import os
 import shlex
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import xmlrpc.client
 from collections.abc import Mapping, Sequence
@@ -21,19 +19,20 @@ from typing import Any, cast
 
 from supervisor.xmlrpc import SupervisorTransport
 
+from onecard_stack import outlog, runfile
 from onecard_stack.errors import StackError
 from onecard_stack.leftovers import PART_VARIABLE, RUN_VARIABLE
 from onecard_stack.table import Process
 
 LOG_BYTES = 10_000_000
-LOG_BACKUPS = 3
-SOCKET_PATH_MAX = 100
-"""The kernel takes 107 bytes, and supervisord adds a suffix while it binds."""
+"""Of supervisord's own log."""
 START_SECONDS = 15.0
 CALL_SECONDS = 5.0
 """How long supervisord may take to answer; one that is frozen still takes connections."""
 CONFIG = "supervisord.conf"
 PID_FILE = "supervisord.pid"
+SOCKET = "supervisor.sock"
+PYTHON_VARIABLE = "ONECARD_PYTHON"
 KEEPER = "keeper"
 """Name of the process that starts supervisord again; no part of the stack."""
 
@@ -49,44 +48,33 @@ class State:
     """0 when it does not run."""
     started: float
     """Unix time of its latest start, in seconds."""
+    fault: str = ""
+    """Why it cannot even be started; one that was started and has ended has none."""
 
 
-def socket_path(run_folder: Path) -> Path:
-    """The socket: in the run folder, or, where that path is too long for a socket, in a private folder elsewhere."""
-    path = run_folder / "supervisor.sock"
-    if len(os.fsencode(path)) <= SOCKET_PATH_MAX:
-        return path
-    digest = hashlib.blake2b(os.fsencode(run_folder), digest_size=6).hexdigest()
-    return Path(tempfile.gettempdir()) / f"onecard-{os.getuid()}-{digest}" / "supervisor.sock"
-
-
-def render(
-    parts: Sequence[Process], run_folder: Path, log_folder: Path, environment: Mapping[str, str], fingerprint: str
-) -> str:
-    """supervisord's configuration.
+def render(parts: Sequence[Process], fingerprint: str) -> str:
+    """supervisord's configuration. It holds no path: those are in variables, or as seen from the run folder.
 
     Args:
-        environment: what the parts will inherit; a part's defaults give way to it. Its values are not written.
         fingerprint: changes when any setting does; a running stack with another one is out of date.
     """
     head = f"""; Written by 'onecard up'; settings {fingerprint}.
 [supervisord]
-logfile={_escape(str(log_folder / "supervisord.log"))}
+logfile=../logs/supervisord.log
 logfile_maxbytes={LOG_BYTES}
 logfile_backups=1
-pidfile={_escape(str(run_folder / PID_FILE))}
-directory={_escape(str(Path.cwd()))}
+pidfile={PID_FILE}
+umask=077
 
 [unix_http_server]
-file={_escape(str(socket_path(run_folder)))}
+file=/proc/self/cwd/{SOCKET}
 chmod=0700
 
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
 """
-    keeper = Process(KEEPER, _python("keeper", str(run_folder / CONFIG)), port=0, stop_seconds=2)
-    programs = [_program(keeper, keeper.argv, log_folder, environment)]
-    programs += [_program(part, _python("part", part.name, *part.argv), log_folder, environment) for part in parts]
+    keeper = Process(KEEPER, (), port=0, stop_seconds=2)
+    programs = [_program(keeper, "keeper")] + [_program(part, f"part {part.name}") for part in parts]
     return head + "".join(programs) + _stages([keeper, *parts])
 
 
@@ -102,19 +90,13 @@ priority={stage}
     )
 
 
-def _python(module: str, *arguments: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", f"onecard_stack.{module}", *arguments)
-
-
-def _program(part: Process, argv: Sequence[str], log_folder: Path, environment: Mapping[str, str]) -> str:
-    defaults = {name: value for name, value in part.defaults.items() if not environment.get(name)}
-    variables = {**defaults, **part.environment, PART_VARIABLE: part.name}
-    pairs = ",".join(f'{name}="{_escape(value)}"' for name, value in variables.items())
+def _program(part: Process, module: str) -> str:
     # startsecs: a part that ends within it is started again after 1, 2, 3… s; one that ends later, at once.
+    # The parts write their logs themselves: supervisord, which may be stopped or busy, only gets what they say before.
     return f"""
 [program:{part.name}]
-command={_escape(shlex.join(argv))}
-environment={pairs}
+command=%(ENV_{PYTHON_VARIABLE})s -m onecard_stack.{module}
+environment={PART_VARIABLE}="{part.name}"
 priority={part.order}
 autostart=true
 autorestart=true
@@ -125,44 +107,77 @@ stopwaitsecs={part.stop_seconds}
 stopasgroup=false
 killasgroup=true
 redirect_stderr=true
-stdout_logfile={_escape(str(log_folder / f"{part.name}.log"))}
-stdout_logfile_maxbytes={LOG_BYTES}
-stdout_logfile_backups={LOG_BACKUPS}
+stdout_logfile=NONE
 """
 
 
-def _escape(text: str) -> str:
-    """supervisord expands `%(…)s` in every value."""
-    return text.replace("%", "%%")
+def _connect(folder: Path, seconds: float) -> socket.socket:
+    """To the socket in `folder`, however long its path is: the kernel takes 107 bytes.
+
+    Raises:
+        OSError: nobody listens there.
+    """
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(seconds)
+    try:
+        place = os.open(folder, os.O_PATH)
+        try:
+            connection.connect(f"/proc/self/fd/{place}/{SOCKET}")
+        finally:
+            os.close(place)
+    except OSError:
+        connection.close()
+        raise
+    return connection
 
 
 class _Connection(http.client.HTTPConnection):
     """HTTP over a socket file, with a limit for every wait."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         super().__init__("localhost")
-        self._path = path
+        self._folder = folder
 
     def connect(self) -> None:
         """Called by the base class before it sends."""
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(CALL_SECONDS)
-        self.sock.connect(str(self._path))
+        self.sock = _connect(self._folder, CALL_SECONDS)
 
 
-def _launch(command: Sequence[str], environment: Mapping[str, str], seconds: float = START_SECONDS) -> None:
-    """Run what starts supervisord and returns.
+def command() -> list[str]:
+    """What starts supervisord, in the run folder."""
+    return list(runfile.python("supervisor.supervisord", "-c", CONFIG))
+
+
+def _launch(
+    command: Sequence[str], environment: Mapping[str, str], seconds: float = START_SECONDS, folder: Path | None = None
+) -> None:
+    """Run what starts supervisord and returns, in `folder`.
 
     Raises:
         StackError: it fails, or does not return within `seconds`.
     """
     try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=seconds)  # noqa: S603
+        done = subprocess.run(  # noqa: S603
+            command, env=environment, cwd=folder, capture_output=True, text=True, timeout=seconds, umask=0o077
+        )
     except subprocess.TimeoutExpired:
         raise StackError(f"supervisord does not start within {seconds:g} s. Try again when less runs here.") from None
     if done.returncode:
-        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}, and no reason given"]
-        raise StackError(f"supervisord does not start: {said[-1]}")
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        said = next((line for line in lines if line.startswith("Error: ")), lines[-1] if lines else "")
+        said = said or f"exit code {done.returncode}, and no reason given"
+        raise StackError(f"supervisord does not start: {said}")
+
+
+def _umask() -> int:
+    """This process's own; there is no other way to read it."""
+    os.umask(now := os.umask(0o077))
+    return now
+
+
+def _fault(spawn_error: str) -> str:
+    """supervisord says in the same place that a process ended too soon."""
+    return "" if spawn_error.startswith(("Exited too quickly", "Bad exit code")) else spawn_error
 
 
 class Supervisor:
@@ -171,7 +186,6 @@ class Supervisor:
     def __init__(self, run_folder: Path) -> None:
         self.run_folder = run_folder
         self.config = run_folder / CONFIG
-        self._socket = socket_path(run_folder)
 
     def pid(self) -> int:
         """The process that was started last; 0 if that is not known."""
@@ -182,30 +196,35 @@ class Supervisor:
 
     def running(self) -> bool:
         """Somebody answers on the socket."""
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.settimeout(2)
-            try:
-                probe.connect(str(self._socket))
-            except OSError:
-                return False
+        try:
+            _connect(self.run_folder, 2).close()
+        except OSError:
+            return False
         return True
 
-    def start(self, config: str, environment: Mapping[str, str]) -> None:
+    def files(self) -> dict[str, str]:
+        """What the supervisord that runs, or ran, was started with, by name of the file."""
+        found = {name: self.run_folder / name for name in (CONFIG, runfile.FILE)}
+        return {name: path.read_text(errors="replace") for name, path in found.items() if path.exists()}
+
+    def start(self, files: Mapping[str, str], environment: Mapping[str, str]) -> None:
         """Start supervisord with all parts, in the background.
+
+        Args:
+            files: the configuration, and what the parts run, by name of the file.
 
         Raises:
             StackError: it does not start.
         """
-        self._socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self._socket.parent.stat().st_uid != os.getuid():
-            raise StackError(f"{self._socket.parent} belongs to another user. Set TMPDIR to a folder of your own.")
-        self._socket.unlink(missing_ok=True)
-        self.config.touch(mode=0o600)
-        self.config.write_text(config)
-        command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(self.config)]
-        marked = {**environment, RUN_VARIABLE: str(self.run_folder)}
+        (self.run_folder / SOCKET).unlink(missing_ok=True)
+        for name, text in files.items():
+            path = self.run_folder / name
+            path.touch(mode=outlog.PRIVATE_FILE)
+            path.write_text(text)
+        own = {RUN_VARIABLE: str(self.run_folder), PYTHON_VARIABLE: shlex.quote(sys.executable)}
+        marked = {**environment, **own, runfile.UMASK_VARIABLE: f"{_umask():o}"}
         marked.pop("HF_TOKEN", None)  # only fetching needs it
-        _launch(command, marked)
+        _launch(command(), marked, folder=self.run_folder)
         deadline = time.monotonic() + START_SECONDS
         while not self.running():
             if time.monotonic() > deadline:
@@ -225,7 +244,9 @@ class Supervisor:
         except OSError:
             return {}
         return {
-            info["name"]: State(info["name"], info["statename"], int(info["pid"]), float(info["start"]))
+            info["name"]: State(
+                info["name"], info["statename"], int(info["pid"]), float(info["start"]), _fault(info["spawnerr"])
+            )
             for info in infos
         }
 
@@ -250,8 +271,8 @@ class Supervisor:
         return True
 
     def _call(self, method: str, *arguments: Any) -> Any:
-        transport = SupervisorTransport(None, None, f"unix://{self._socket}")
-        transport._get_connection = lambda: _Connection(self._socket)  # the transport's own waits without end
+        transport = SupervisorTransport(None, None, "unix://here")
+        transport._get_connection = lambda: _Connection(self.run_folder)  # the transport's own waits without end
         proxy = xmlrpc.client.ServerProxy("http://localhost", transport=transport)
         try:
             return getattr(proxy.supervisor, method)(*arguments)

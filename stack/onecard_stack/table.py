@@ -44,6 +44,8 @@ class Process:
     """The model that the settings name for it."""
     health: str | None = "/health/ready"
     """Path that answers 200 once it can work; None for Redis, which answers PING."""
+    leaves_files: bool = False
+    """When it is killed, temporary files and sockets of it stay: it gets a folder for them that is emptied."""
     heartbeat: Path | None = None
     """File that a part without a port touches while it works."""
 
@@ -153,6 +155,9 @@ def _llm(settings: StackSettings, encoders: Sequence[Process]) -> Process:
             "LLM_WAIT_FOR": neighbours if own is None else ",".join(own),
             **_KEEPS_ENVIRONMENT,
         },
+        # torch keeps compiled kernels among the temporary files, if nobody tells it better.
+        defaults={"TORCHINDUCTOR_CACHE_DIR": str(settings.onecard_home / "compiled")},
+        leaves_files=True,
         waits_for=tuple(encoder.name for encoder in encoders) if own is None else (),
         order=30,
         stop_seconds=settings.drain_seconds + 10,

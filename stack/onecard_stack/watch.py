@@ -53,11 +53,14 @@ class Watch:
         """Give up where waiting longer is of no use.
 
         Raises:
-            StackError: a part keeps crashing, or somebody has stopped the stack.
+            StackError: a part cannot be started or keeps crashing, or somebody has stopped the stack.
         """
         if not self._states:
             raise StackError("The stack was stopped while it started.")
         for part in self._parts:
+            state = self._states.get(part.name)
+            if state is not None and state.fault and not state.pid:
+                raise StackError(f"{part.name} cannot be started: {state.fault}.")
             if not self._ready.get(part.name) and len(self._starts[part.name]) >= STARTS:
                 raise StackError(
                     f"{part.name} keeps crashing: {self._reason(part.name)} Its log: {self._log(part.name)}"

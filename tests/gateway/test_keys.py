@@ -219,12 +219,12 @@ def test_the_command_makes_lists_and_revokes(
     """The key is shown once, and is neither in the file nor in the list."""
     path = tmp_path / "keys.json"
     monkeypatch.setenv("API_KEYS_FILE", str(path))
-    main(["new", "--name", "app1", "--models", "one, two", "--rpm", "60", "--tpm", "1000", "--expires", "2027-01-31"])
+    main(["new", "--name", "app1", "--models", "one, two", "--rpm", "60", "--tpm", "1000", "--expires", "2099-01-31"])
     secret = capsys.readouterr().out.strip()
     made = KeyRing(read(path)).find(secret.encode(), NOW)
     assert (made.name, made.models) == ("app1", ("one", "two"))
     assert (made.requests_per_minute, made.tokens_per_minute) == (60, 1000)
-    assert made.expires == datetime(2027, 1, 31, tzinfo=UTC)
+    assert made.expires == datetime(2099, 1, 31, tzinfo=UTC)
     assert secret not in path.read_text()
 
     main(["revoke", "app1"])
@@ -244,6 +244,8 @@ def test_the_command_makes_lists_and_revokes(
         (["new", "--name", "default"], "API_KEY"),
         (["new", "--name", "b c"], "name"),
         (["new", "--name", "b", "--rpm", "0"], "requests_per_minute"),
+        (["new", "--name", "b", "--expires", "2026-01-01"], "--expires 2026-01-01 00:00 UTC is past"),
+        (["new", "--name", "b", "--expires", "2026-01-01T00:00+09:00"], "is past"),
         (["revoke", "b"], "no key 'b'"),
     ],
 )

@@ -59,6 +59,43 @@ def test_a_file_is_imported_and_its_wrong_lines_are_told(door: Server, empty: Se
     assert (code, f"0 stored, {count - 4} were stored already" in output) == (0, True), output
 
 
+def test_wrong_lines_are_counted_one_by_one(door: Server, empty: Server, tmp_path: Path) -> None:
+    """Also where a whole request of them is refused; empty lines are no lines, and a mark before the first no fault."""
+    lines = [made(0), *["no review"] * (2 * MOST_LINES), *[""] * (3 * MOST_LINES), made(1), ""]
+    file = write(tmp_path / "reviews.jsonl", lines)
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    code, output = finish(start(door, file))
+    assert (code, total(empty)) == (1, 2), output
+    assert f"2 stored, 0 were stored already, {2 * MOST_LINES} wrong" in output
+    assert f"… and more: {2 * MOST_LINES} lines are wrong" in output
+    code, output = finish(start(door, write(file, [*[""] * MOST_LINES, *["no review"] * 5])))
+    assert f"lines {MOST_LINES + 1} to {MOST_LINES + 5}: Line {MOST_LINES + 1} is wrong" in output
+    assert (code, "0 stored, 0 were stored already, 5 wrong" in output) == (1, True)
+    file.write_bytes(b"\xef\xbb\xbf" + json.dumps(made(0)).encode() + b"\n" * (MOST_LINES + 9))
+    code, output = finish(start(door, file))
+    assert (code, "0 stored, 1 were stored already, 0 wrong" in output) == (0, True), output
+
+
+def test_a_file_in_utf16_is_refused(door: Server, empty: Server, tmp_path: Path) -> None:
+    """In one line, before anything is sent."""
+    file = tmp_path / "reviews.jsonl"
+    file.write_text(json.dumps(made(1)), encoding="utf-16")
+    code, output = finish(start(door, file))
+    assert (code, total(empty)) == (1, 0)
+    assert "onecard: reviews.jsonl is in UTF-16. Save it as UTF-8." in output
+
+
+def test_requests_that_are_too_large_are_made_smaller(empty: Server, tmp_path: Path) -> None:
+    """Where MAX_BODY_MB is set low: what fits by itself is stored, and only what does not is wrong."""
+    count = 40
+    file = write(tmp_path / "reviews.jsonl", [*map(made, range(count)), made(99, text="맛" * 3000)])
+    with gateway_of(empty, MAX_BODY_MB="0.002") as small:
+        code, output = finish(start(small, file))
+    assert (code, total(empty)) == (1, count), output
+    assert f"{count} stored, 0 were stored already, 1 wrong" in output
+    assert f"line {count + 1}: " in output
+
+
 def test_an_import_that_is_interrupted_goes_on_where_it_was(door: Server, empty: Server, tmp_path: Path) -> None:
     """Ctrl-C in the middle: what was stored stays, and is passed over by the next run."""
     count = 6 * MOST_LINES

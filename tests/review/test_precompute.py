@@ -179,6 +179,17 @@ def test_an_answer_is_ready_before_it_is_asked_for(
     assert renewed.json()["total_count"] == ready.json()["total_count"] + 1
 
 
+def test_rounds_that_find_all_ready_are_hardly_logged(service: Server, worker: Process, restaurant: str) -> None:
+    """A line each, however many answers there are: neither the worker nor the service tells of each of them."""
+    while run_round(service, worker)["computed"]:
+        pass
+    before = len(worker.server.log()), len(service.log())
+    assert run_round(service, worker)["current"] >= 3
+    told, answered = worker.server.log()[before[0] :], service.log()[before[1] :]
+    assert [json.loads(line)["event"] for line in told.splitlines()] == ["round planned"]
+    assert "/v1/restaurants/{restaurant_id}/" not in answered
+
+
 def test_the_worker_waits_for_live_traffic(service: Server, worker: Process, restaurant: str, llm: Server) -> None:
     """While requests wait for the LLM nothing is computed; the next round takes it up, at low priority."""
     httpx.post(f"{llm.url}/wait", json=3)

@@ -1,21 +1,27 @@
 """Where models come from: the hub, or training."""
 
+import hashlib
 import json
 import os
+import re
 import shutil
 import signal
+import socket
+import socketserver
+import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from onecard.models import STAND_INS, find, folder_name, read_manifest
-from onecard_stack import fetching, hub
+from onecard_stack import fetching, hub, verifying
 from onecard_stack.stack import Stack
 from tests.shared.test_model_files import safetensors
 from tests.stack.conftest import Place
@@ -28,6 +34,8 @@ class Hub(BaseHTTPRequestHandler):
     """A small model hub: one repository, in the hub's own protocol, byte ranges included."""
 
     files: dict[str, bytes]
+    large: dict[str, dict[str, dict[str, str]]]
+    """What the hub says of its large files."""
     fetched: list[str]
 
     def do_HEAD(self) -> None:
@@ -44,7 +52,10 @@ class Hub(BaseHTTPRequestHandler):
             ]
             self.answer(200, json.dumps(entries).encode())
         elif path.startswith(f"/api/models/{NAME}"):
-            siblings = [{"rfilename": name, "size": len(content)} for name, content in self.files.items()]
+            siblings = [
+                {"rfilename": name, "size": len(content), **self.large.get(name, {})}
+                for name, content in self.files.items()
+            ]
             self.answer(200, json.dumps({"id": NAME, "sha": COMMIT, "siblings": siblings}).encode())
         elif path.startswith(f"/{NAME}/resolve/{COMMIT}/"):
             name = path.split(COMMIT + "/")[1]
@@ -71,6 +82,7 @@ class Hub(BaseHTTPRequestHandler):
 def small_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Address of a hub that has one model, with more files than anybody needs."""
     Hub.fetched = []
+    Hub.large = {"model.safetensors": {"lfs": {"sha256": hashlib.sha256(safetensors()).hexdigest()}}}
     Hub.files = {
         "config.json": b'{"model_type": "bert"}',
         "tokenizer.json": b"{}",
@@ -122,6 +134,45 @@ def test_a_model_is_fetched_whole_and_once(small_hub: str, place: Place, tmp_pat
     assert len(Hub.fetched) == before
 
 
+def hub_env(endpoint: str, models: Path) -> dict[str, str]:
+    """All three models are the hub's one."""
+    names = {"LLM_MODEL": NAME, "SENTIMENT_MODEL": NAME, "EMBEDDING_MODEL": NAME}
+    return {"HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "MODEL_CACHE_PATH": str(models), **names}
+
+
+def flip(path: Path) -> None:
+    """One bit of the last byte, as a disk or a cable does."""
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+def test_a_flipped_byte_is_found_and_mended(small_hub: str, place: Place, tmp_path: Path) -> None:
+    """What was fetched has its digests in the manifest; a file with another one is fetched anew."""
+    env = hub_env(small_hub, tmp_path / "models")
+    assert place.run("models", **env).returncode == 0
+    folder = tmp_path / "models" / folder_name(NAME)
+    manifest = read_manifest(folder)
+    assert manifest is not None
+    assert set(manifest.files) == {"config.json", "tokenizer.json", "model.safetensors", "1_Pooling/config.json"}
+    flip(folder / "model.safetensors")
+    place.assert_refused(place.run("up", **env), str(folder), "model.safetensors", "damaged", "make models")
+    Hub.fetched.clear()
+    mended = place.run("models", **env)
+    assert f"{NAME}: model.safetensors is damaged, and comes anew" in mended.stdout
+    assert (folder / "model.safetensors").read_bytes() == safetensors()
+    assert "GET model.safetensors" in Hub.fetched
+    assert verifying.damaged(folder, tmp_path / "models") == []
+
+
+def test_a_file_that_comes_damaged_is_no_model(small_hub: str, place: Place, tmp_path: Path) -> None:
+    """The hub says what the SHA-256 of its large files is."""
+    Hub.large["model.safetensors"]["lfs"]["sha256"] = "0" * 64
+    result = place.run("models", **hub_env(small_hub, tmp_path / "models"))
+    assert result.returncode == 1
+    assert re.search(r"^onecard: model\.safetensors .* came damaged .* 'make models' again\.$", result.stderr, re.M)
+    assert read_manifest(tmp_path / "models" / folder_name(NAME)) is None
+
+
 def test_a_name_that_the_hub_does_not_know_is_said(small_hub: str, place: Place, tmp_path: Path) -> None:
     """A wrong name is an error, not a reason for a stand-in."""
     env = {"HF_ENDPOINT": small_hub, "HF_HUB_OFFLINE": "0", "MODEL_CACHE_PATH": str(tmp_path / "m")}
@@ -134,6 +185,122 @@ def test_an_unreachable_hub_is_found_out(endpoint: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(hub, "REACH_SECONDS", 0.5)
     with pytest.raises(hub.Unreachable):
         hub.look_up(NAME, endpoint)
+
+
+@pytest.fixture
+def socks() -> Iterator[str]:
+    """Address of a SOCKS 5 proxy; `Relay.asked` counts what it was asked to connect to."""
+    Relay.asked = 0
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Relay) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"socks5://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+class Relay(socketserver.BaseRequestHandler):
+    """One connection through the proxy."""
+
+    asked = 0
+
+    def handle(self) -> None:
+        """No authentication; CONNECT to an IPv4 address or a name; then bytes in both directions."""
+        caller: socket.socket = self.request
+        caller.recv(64)
+        caller.sendall(b"\5\0")
+        head = caller.recv(4)
+        host = socket.inet_ntoa(caller.recv(4)) if head[3] == 1 else caller.recv(caller.recv(1)[0]).decode()
+        port = int.from_bytes(caller.recv(2))
+        type(self).asked += 1
+        with socket.create_connection((host, port)) as other:
+            caller.sendall(b"\5\0\0\1\0\0\0\0\0\0")
+            back = threading.Thread(target=self.pump, args=(other, caller), daemon=True)
+            back.start()
+            self.pump(caller, other)
+            back.join(5)
+
+    @staticmethod
+    def pump(source: socket.socket, sink: socket.socket) -> None:
+        """Until one of them has ended."""
+        with suppress(OSError):
+            while data := source.recv(65_536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+
+def test_a_model_comes_through_a_socks_proxy(small_hub: str, socks: str, place: Place, tmp_path: Path) -> None:
+    """It is asked and fetched through it, and no stand-in takes its place."""
+    env = {"HF_ENDPOINT": small_hub, "HF_HUB_OFFLINE": "0", "MODEL_CACHE_PATH": str(tmp_path / "models")}
+    names = {"LLM_MODEL": NAME, "SENTIMENT_MODEL": NAME, "EMBEDDING_MODEL": NAME}
+    result = place.run("models", **env, **names, ALL_PROXY=socks)
+    assert result.returncode == 0, result.stderr
+    assert read_manifest(tmp_path / "models" / folder_name(NAME)) is not None
+    assert Relay.asked > 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"ALL_PROXY": "socks4://127.0.0.1:1"}, ("ALL_PROXY", "socks5://")),
+        ({"https_proxy": "http://127.0.0.1:port"}, ("https_proxy", "http://host:port")),
+        ({"SSL_CERT_FILE": "/etc/hostname"}, ("SSL_CERT_FILE", "no certificates")),
+        ({"SSL_CERT_FILE": "/no/such/file"}, ("SSL_CERT_FILE", "no certificates")),
+        ({"HF_ENDPOINT": "huggingface.co"}, ("HF_ENDPOINT=huggingface.co", "https://")),
+    ],
+    ids=["scheme", "port", "no certificates", "no file", "endpoint"],
+)
+def test_what_is_set_wrongly_here_is_no_hub_that_is_away(
+    place: Place, tmp_path: Path, wrong: dict[str, str], words: tuple[str, ...]
+) -> None:
+    """One line says which variable and what to do; no stand-in is trained."""
+    env = {"HF_ENDPOINT": "https://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "MODEL_CACHE_PATH": str(tmp_path / "m")}
+    place.assert_refused(place.run("models", **{**env, **wrong}), *words)
+    assert not list((tmp_path / "m").glob("*"))
+
+
+def test_a_certificate_that_nobody_here_trusts(place: Place, tmp_path: Path) -> None:
+    """As behind a proxy that opens TLS: the line names SSL_CERT_FILE; with the certificate there, the hub is asked."""
+    certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*made, *names], check=True, capture_output=True)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    endpoint = f"https://127.0.0.1:{server.server_port}"
+    env = {"HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "MODEL_CACHE_PATH": str(tmp_path / "m")}
+    place.assert_refused(place.run("models", **env), "not trusted", "SSL_CERT_FILE")
+    place.assert_refused(place.run("models", **env, SSL_CERT_FILE=str(certificate)), "has no model")
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_proxy_that_wants_a_password(place: Place, tmp_path: Path) -> None:
+    """It answers, so it is no hub that is away."""
+
+    class Refusing(BaseHTTPRequestHandler):
+        """407 to everything."""
+
+        def do_CONNECT(self) -> None:
+            """For https."""
+            self.send_error(407)
+
+        do_GET = do_CONNECT
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    env = {"HF_HUB_OFFLINE": "0", "MODEL_CACHE_PATH": str(tmp_path / "m")}
+    proxy = f"http://127.0.0.1:{server.server_port}"
+    for endpoint in ("https://192.0.2.1", "http://192.0.2.1"):
+        result = place.run("models", **env, HF_ENDPOINT=endpoint, HTTPS_PROXY=proxy, HTTP_PROXY=proxy)
+        place.assert_refused(result, "proxy wants a password")
+    server.shutdown()
+    server.server_close()
 
 
 def test_a_broken_model_gives_way_to_its_stand_in(

@@ -60,6 +60,8 @@ def _moment(text: str) -> datetime:
 
 
 def _new(path: Path, given: argparse.Namespace) -> None:
+    if given.expires is not None and given.expires <= datetime.now(UTC):
+        raise BadKeys(f"--expires {given.expires:%Y-%m-%d %H:%M %Z} is past: name a moment that is to come")
     secret = new_key()
     fields = {"models": given.models, "requests_per_minute": given.rpm, "tokens_per_minute": given.tpm}
     with changing(path) as keys:
