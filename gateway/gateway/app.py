@@ -32,6 +32,7 @@ class Cors(CORSMiddleware):
             return response
         error = InvalidRequest(f"{bytes(response.body).decode()}: CORS_ORIGINS does not allow pages to ask this.")
         _, headers, body = render(error)
+        del response.headers["content-length"]
         return Response(body, 400, {**response.headers, **headers, "x-request-id": uuid.uuid4().hex})
 
 

@@ -29,6 +29,8 @@ class Output:
         self._descriptor = descriptor
         self.dropped = 0
         """Lines that were lost, since too many waited, or the reader has ended, or the disk was full."""
+        self._told = 0
+        """So many of them are in the log."""
         self._begin()
         os.register_at_fork(after_in_child=self._begin)
 
@@ -38,6 +40,8 @@ class Output:
         self._written = 0
         """How often something was, ever."""
         self._idle = True
+        self._taken = True
+        """The latest lines have been."""
         self._changed = threading.Condition()  # Reentrant, by default: signal handlers log, and so may destructors.
         self._thread: threading.Thread | None = None
 
@@ -56,6 +60,10 @@ class Output:
                 # A forked process of `multiprocessing` ends without the `atexit` by which `logging` calls `drain`.
                 multiprocessing.util.Finalize(None, self.drain, exitpriority=-100)
             self._changed.notify()
+            untold = self.dropped - self._told if self._taken and self._bytes < MOST_BYTES // 2 else 0
+            self._told += untold
+        if untold:
+            log.warning("%d log lines were lost, since nobody took them", untold)
 
     def flush(self) -> None:
         """Nothing: the thread writes as fast as it can."""
@@ -69,7 +77,6 @@ class Output:
                 self._changed.wait_for(lambda: self._idle, PATIENCE_SECONDS)
 
     def _run(self) -> None:
-        told = 0
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._lines)
@@ -79,10 +86,8 @@ class Output:
                 self._bytes = sum(map(len, self._lines))
                 self._idle = not self._lines
                 self.dropped += lost
+                self._taken = not lost
                 self._changed.notify_all()
-            if not lost and self.dropped != told:
-                log.warning("%d log lines were lost, since nobody took them", self.dropped - told)
-                told = self.dropped
 
     def _deliver(self, group: bytes) -> int:
         """Write it all, however long that takes; how many lines were lost, because it cannot be done."""

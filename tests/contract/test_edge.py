@@ -160,7 +160,7 @@ def test_no_key_and_a_wrong_one_are_told_apart(door: Door) -> None:
     if not door.keyed:
         assert door.ask("GET", "/v1/models").status_code != 401
         return
-    for authorization in ({}, {"authorization": "Bearer "}, {"authorization": ""}):
+    for authorization in ({}, {"authorization": "Bearer"}, {"authorization": ""}):
         answer = httpx.get(door.server.url + "/v1/models", headers=authorization)
         error = refused(answer, 401)
         assert error["code"] == "missing_api_key"

@@ -99,6 +99,17 @@ def test_the_same_addresses(compose: dict[str, Any], table: dict[str, Process]) 
         assert inside == table[name].environment[variable]
 
 
+def test_what_has_no_key_answers_to_its_name(compose: dict[str, Any]) -> None:
+    """The gateway, the worker and Prometheus ask for it by the container's; `.env` adds others."""
+    targets = re.findall(r"targets: \[\"(\w+):", (ROOT / "monitoring/prometheus/prometheus.yml").read_text())
+    asked = {name for name in targets if name in SETTINGS and name not in ("gateway", "llm", "worker")}
+    assert asked == {"sentiment", "embedding", "review"}
+    for name in asked:
+        allowed = compose[name]["environment"]["ALLOWED_HOSTS"]
+        assert name in SETTINGS[name].model_validate({"allowed_hosts": value(allowed)}).allowed_hosts
+        assert "${ALLOWED_HOSTS:-}" in allowed
+
+
 def test_the_same_commands(compose: dict[str, Any], table: dict[str, Process]) -> None:
     """What a container runs, by itself or from its image, is what the table runs."""
     for name in SETTINGS:
