@@ -24,7 +24,7 @@ CONNECTIONS = 16
 ENDS_SECONDS = 60.0
 """Far beyond the server's own limits, on a busy machine."""
 GROWTH_BYTES = 100_000_000
-KNOWN = {200, 100, 307, 400, 404, 405, 408, 413, 415, 431}
+KNOWN = {100, 200, 307, 400, 404, 405, 408, 413, 415, 421, 431}
 LIMITS = {"HEADER_TIMEOUT_SECONDS": "2", "BODY_TIMEOUT_SECONDS": "2", "SEND_TIMEOUT_SECONDS": "2", "MAX_BODY_MB": "0.1"}
 _STATUS = re.compile(rb"^HTTP/1\.1 (\d{3}) ", re.MULTILINE)
 
