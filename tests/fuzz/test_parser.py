@@ -64,7 +64,7 @@ def _input(chance: random.Random, two: bool) -> bytes:
 def _http1(chance: random.Random, parts: list[bytes]) -> None:
     conn = zttp.Connection(zttp.SERVER)
     for part in parts:
-        event = conn.receive_event(part)
+        event: zttp.Event = conn.receive_event(part)
         while event is not zttp.NEED_DATA:
             if isinstance(event, zttp.EndOfMessage) or (isinstance(event, zttp.Request) and event.end_stream):
                 conn.send_response(200, [(b"content-length", b"0")])
