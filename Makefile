@@ -1,7 +1,7 @@
 # `make` shows what there is. Everything but `clean` and `down` installs first, if something is new.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install models up demo down status logs plan test test-compose wheels lint lock clean \
+.PHONY: help install models up demo down status logs plan test fuzz test-compose wheels lint lock clean \
 	bench-encoders bench-overload bench-gateway bench-llm bench-cache bench-redis-faults bench-churn bench-search \
 	bench-precompute bench-relevance
 
@@ -47,6 +47,9 @@ plan: $(STAMP) ## Show how a card's memory is shared; also with GPU_GB=40 CONTEX
 test: $(STAMP) ## Run all tests, against real servers; a part of them with only=tests/stack
 	@$(BIN)/python -m standins train --out .onecard/models
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(only)
+
+fuzz: $(STAMP) ## Hostile bytes for ten minutes, 200 s a target; other times with seconds=20, a run again with seed=7
+	@FUZZ_SECONDS=$(or $(seconds),200) $(if $(seed),FUZZ_SEED=$(seed)) $(BIN)/python -m pytest -n 0 -s --timeout 0 tests/fuzz
 
 wheels: $(STAMP) ## Put torch's CPU build into wheels/, for images that are built where PyTorch's index cannot be reached
 	@$(BIN)/python -m pip download --quiet --no-deps --dest wheels "torch==$$(sed -n 's/^torch==//p' constraints.txt)+cpu"

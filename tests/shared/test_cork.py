@@ -26,6 +26,9 @@ class Wire(asyncio.Transport):
     def close(self) -> None:
         self.closed = True
 
+    def write_eof(self) -> None:
+        self.writes.append(b"<end>")
+
     def is_closing(self) -> bool:
         return self.closed
 
@@ -50,6 +53,17 @@ async def test_closing_sends_what_is_held_and_nothing_after_it() -> None:
     corked.write(b"late")
     await asyncio.sleep(0)
     assert (wire.writes, corked.is_closing()) == ([b"last"], True)
+
+
+async def test_what_is_written_after_the_end_is_dropped() -> None:
+    """A request's app may still answer when the connection has been told its last."""
+    wire = Wire()
+    corked = CorkedTransport(wire, asyncio.get_running_loop())
+    corked.write(b"last")
+    corked.write_eof()
+    corked.write(b"late")
+    await asyncio.sleep(0)
+    assert wire.writes == [b"last", b"<end>"]
 
 
 @given(st.lists(st.integers(0, 2 * MOST_HELD_BYTES), max_size=12))

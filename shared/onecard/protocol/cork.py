@@ -36,13 +36,16 @@ class CorkedTransport:
         self._loop = loop
         self._held: list[bytes] = []
         self._held_bytes = 0
+        self._ended = False
 
     def __getattr__(self, name: str) -> Any:
         """What does not concern writing is the transport's own."""
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Send `data`, in the loop's next turn at the latest."""
+        """Send `data`, in the loop's next turn at the latest. After the end it is dropped."""
+        if self._ended:
+            return
         if not self._held:
             self._loop.call_soon(self._let_go)
         self._held.append(data)
@@ -58,7 +61,9 @@ class CorkedTransport:
     def write_eof(self) -> None:
         """Send what is held, and say that it was the last."""
         self._let_go()
-        self._transport.write_eof()
+        self._ended = True
+        if not self._transport.is_closing():
+            self._transport.write_eof()
 
     def get_write_buffer_size(self) -> int:
         """Bytes that have not left."""
