@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, quote, urlencode
 
 import orjson
 from fastapi.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from typing_extensions import override
 
 from gateway.calls import Call, send
@@ -200,6 +200,21 @@ def error_event(error: OnecardError) -> bytes:
     Chunks are not events: the service may have broken off inside one, which the empty line ends.
     """
     return b"\n\ndata: " + error_body(str(error.detail), error.type, error.code) + b"\n\n"
+
+
+def within(seconds: float, response: Response) -> ASGIApp:
+    """The same, for so many seconds at most. What streams knows its time, and what is short is gone at once."""
+    if not isinstance(response, Whole) or len(response.body) <= PIECE_BYTES:
+        return response
+
+    async def send_in_time(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await response(scope, receive, send)
+        except TimeoutError:
+            raise ClientGone from None
+
+    return send_in_time
 
 
 def whole_answer(reply: Reply, body: bytes, upstream: Upstream) -> Whole:

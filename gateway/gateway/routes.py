@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import catalog, schemas
 from gateway.recent import Summary
-from gateway.relay import relay
+from gateway.relay import relay, within
 from gateway.state import Gateway
 from gateway.upstreams import Upstream, Upstreams
 from onecard.app import ERROR_RESPONSES
@@ -74,7 +74,7 @@ class _Relayed:
                 response = await answer(scope, receive)
             else:
                 response = await relay(scope, receive, upstream)
-            await response(scope, receive, observed.send)
+            await within(upstream.limits.total_seconds, response)(scope, receive, observed.send)
 
 
 RELAYED = tuple(

@@ -47,7 +47,7 @@ class Buffers:
         except BaseException as error:
             if granted.done() and not granted.cancelled():
                 self.give_back(count)  # It came at the very moment in which nobody wanted it any more.
-            else:
+            elif (granted, count) in waiting:  # Else it has been passed over already, between the end and this turn.
                 waiting.remove((granted, count))
             if not isinstance(error, TimeoutError):
                 raise

@@ -221,6 +221,15 @@ async def test_who_waits_in_vain_or_leaves_holds_nothing(monkeypatch: pytest.Mon
     with pytest.raises(asyncio.CancelledError):
         await leaving
     assert (all_of_it.held_bytes, refused) == (0, [1])
+    full = all_of_it.hold()
+    await full.more(100)
+    leaving = asyncio.ensure_future(other.more(1))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    full.close()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    assert all_of_it.held_bytes == 0
     other.close()
     await other.more(5)
     assert all_of_it.held_bytes == 0

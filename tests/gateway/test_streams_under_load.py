@@ -126,6 +126,21 @@ async def test_a_slow_readers_time_is_over_with_its_requests(redis: Redis, terms
         reading.cancel()
 
 
+async def test_a_whole_answer_is_not_held_for_a_slow_reader_for_ever(redis: Redis) -> None:
+    """What is held of it makes room when its request's time is over."""
+    answer = {"choices": [{"index": 0, "message": {"content": "x" * 8_000_000}, "finish_reason": "stop"}]}
+    body = {"case": "say", "nonce": next(numbers), "answer": answer, **SHARED}
+    with (
+        scene(redis, UPSTREAM_TOTAL_SECONDS="2", MAX_BODY_MB="16") as own,
+        unread(own.gateway, CHAT, body) as client,
+    ):
+        assert client.recv(1)
+        assert own.figure("onecard_buffers_bytes") > 8_000_000
+        reading = asyncio.create_task(_byte_by_byte(client))
+        await soon(lambda: own.figure("onecard_buffers_bytes") == 0)
+        reading.cancel()
+
+
 async def _byte_by_byte(client: socket.socket) -> None:
     while True:
         await asyncio.sleep(0.05)
