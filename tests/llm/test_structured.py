@@ -84,7 +84,7 @@ SHAPES: dict[str, tuple[dict[str, Any], Holds]] = {
 @pytest.fixture(params=["tools first", "summary first"], scope="module")
 def fresh(request: pytest.FixtureRequest, llm_env: dict[str, str]) -> Iterator[tuple[Server, list[str]]]:
     """A vLLM that has had no such request yet, and the order in which it gets them."""
-    cases = [TOOLS, SUMMARIES, SHAPES] if request.param == "tools first" else [SUMMARIES, SHAPES, TOOLS]
+    cases = [TOOLS, SUMMARIES, SHAPES] if request.param == "tools first" else [SUMMARIES, TOOLS, SHAPES]
     with serving("llm_service", port_variable="VLLM_PORT", env=llm_env, ready_within=VLLM_START_SECONDS) as server:
         yield server, [name for some in cases for name in some]
 
