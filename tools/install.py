@@ -8,6 +8,8 @@ driver gets the CUDA builds of the same versions. An interrupted run is resumed:
 import argparse
 import ast
 import os
+import pwd
+import shlex
 import shutil
 import subprocess
 import sys
@@ -57,18 +59,13 @@ def write_hashed(path: Path, pins: dict[str, str]) -> Path:
     known = known_hashes()
     if missing := [f"{name}=={version}" for name, version in pins.items() if f"{name}=={version}" not in known]:
         raise Failed(f"hashes.txt lacks {', '.join(missing)}. 'make hashes' looks them up.")
-    # '===' takes no local version: not a CPU build that pip may find beside torch's plain one.
-    exact = {"torch": "==="} if "+" not in pins.get("torch", "+") else {}
-    lines = (
-        " ".join(
-            [
-                f"{name}{exact.get(name, '==')}{version}",
-                *(f"--hash=sha256:{one}" for one in known[f"{name}=={version}"]),
-            ]
-        )
-        for name, version in pins.items()
-    )
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    lines = []
+    for name, version in pins.items():
+        # '===' takes no local version: not a CPU build that pip may find beside torch's plain one.
+        equals = "===" if name == "torch" and "+" not in version else "=="
+        hashes = (f"--hash=sha256:{one}" for one in known[f"{name}=={version}"])
+        lines.append(" ".join([f"{name}{equals}{version}", *hashes]) + "\n")
+    path.write_text("".join(lines), encoding="utf-8")
     return path
 
 
@@ -76,22 +73,8 @@ BY_HASH = ("--no-deps", "--require-hashes", "--only-binary", ":all:")
 """Options of pip: exactly what stands in the file, each wheel with a hash that is known. A source would be built with
 packages that nobody has looked at."""
 SOURCES = (
-    "index-url",
-    "extra-index-url",
-    "find-links",
-    "no-index",
-    "trusted-host",
-    "cert",
-    "client-cert",
-    "proxy",
-    "timeout",
-    "default-timeout",
-    "retries",
-    "cache-dir",
-    "no-cache-dir",
-    "keyring-provider",
-    "use-feature",
-    "disable-pip-version-check",
+    "index-url extra-index-url find-links no-index trusted-host cert client-cert proxy timeout default-timeout retries "
+    "cache-dir no-cache-dir keyring-provider use-feature disable-pip-version-check"
 )
 """Settings of pip that say from where and how it fetches. Others (`user`, `target`, `prefix`, …) would put packages
 elsewhere, or leave some out."""
@@ -102,11 +85,9 @@ def environment(python: Path, scratch: Path) -> dict[str, str]:
     listed = subprocess.run([python, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True)
     found = {}
     for line in listed.stdout.splitlines():  # global.index-url='https://…', the weakest first
-        name, _, value = line.partition("=")
-        if name.rpartition(".")[2] in SOURCES:
-            found[f"PIP_{name.rpartition('.')[2].upper().replace('-', '_')}"] = " ".join(
-                ast.literal_eval(value).split()
-            )
+        key, _, value = line.partition("=")
+        if (name := key.rpartition(".")[2]) in SOURCES.split():
+            found[f"PIP_{name.upper().replace('-', '_')}"] = " ".join(ast.literal_eval(value).split())
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
     # What pip leaves behind when it is killed, the next run takes away.
     return {**kept, **found, "PIP_CONFIG_FILE": os.devnull, "TMPDIR": str(scratch), "PYTHONUTF8": "1"}
@@ -121,6 +102,27 @@ def make_venv() -> None:
         return
     say("making .venv")
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=True)
+
+
+def refuse_foreign() -> None:
+    """What is written to is this user's.
+
+    Raises:
+        Failed: `sudo make` has left files of another user's; the message names one and what to type.
+    """
+    places = [
+        *ROOT.glob(VENV.name),
+        *VENV.glob("*"),
+        *VENV.glob("lib/python*/site-packages/*"),
+        *ROOT.glob("*/*.egg-info"),
+    ]
+    foreign = [path for path in places if path.lstat().st_uid != os.geteuid() and not os.access(path, os.W_OK)]
+    if os.geteuid() != 0 and foreign:
+        owner, us = (pwd.getpwuid(number).pw_name for number in (foreign[0].lstat().st_uid, os.geteuid()))
+        raise Failed(
+            f"{foreign[0]} belongs to {owner}, not to you ({us}), as after 'sudo make'. "
+            f"Type: sudo chown -R {us} {shlex.quote(str(ROOT))}"
+        )
 
 
 def say(text: str) -> None:
@@ -251,6 +253,7 @@ def main() -> int:
         return 1
     print(f"Installing into .venv ({flavour} builds; about 3 minutes the first time)", flush=True)
     try:
+        refuse_foreign()
         make_venv()
         LOG.write_text("", encoding="utf-8")
         (install_cuda if flavour == "cuda" else install_cpu)(pinned())
