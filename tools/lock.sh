@@ -1,8 +1,10 @@
 #!/bin/sh
-# Re-make constraints.txt: resolve what every folder asks for, together, for Linux and Python 3.11.
+# Re-make constraints.txt: resolve what every folder asks for, together, for Linux and Python 3.11; then hashes.txt.
+# With the argument 'hashes', the latter alone.
 set -eu
 cd "$(dirname "$0")/.."
 uv=.venv/bin/uv
+only=${1:-}
 
 # uv does not read pip's configuration: hand over where pip looks for packages.
 setting() { .venv/bin/python -m pip config list | sed -n "s/^\(global\|install\|:env:\)\.$1='\(.*\)'$/\2/p" | sort -u; }
@@ -10,6 +12,8 @@ set --
 for place in $(setting find-links); do set -- "$@" --find-links "$place"; done
 for place in $(setting extra-index-url); do set -- "$@" --index "$place"; done
 for place in $(setting index-url); do set -- "$@" --default-index "$place"; done
+
+[ "$only" != hashes ] || exec .venv/bin/python tools/hashes.py "$@"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -38,3 +42,4 @@ compile "$work/cuda" "$work/ours.in" "$work/cuda.in"
     grep -vxFf "$work/constraints.txt" "$work/cuda"
 } > "$work/constraints-cuda.txt"
 mv "$work/constraints.txt" "$work/constraints-cuda.txt" .
+.venv/bin/python tools/hashes.py "$@"

@@ -28,7 +28,10 @@ def requirements(wanted: Iterable[str] = ()) -> list[str]:
 
 def _projects() -> dict[str, dict[str, Any]]:
     """The `[project]` of every folder, by the folder's name."""
-    return {path.parent.name: tomllib.loads(path.read_text())["project"] for path in ROOT.glob("*/pyproject.toml")}
+    return {
+        path.parent.name: tomllib.loads(path.read_text(encoding="utf-8"))["project"]
+        for path in ROOT.glob("*/pyproject.toml")
+    }
 
 
 def _asked(wanted: str, found: dict[str, dict[str, Any]]) -> Iterator[str]:
