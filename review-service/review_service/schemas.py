@@ -65,8 +65,10 @@ class Review(BaseModel):
 
 
 class StoredReview(Review):
-    """A review with what the classifier says of it."""
+    """A review with what the classifier says of it. An older version may have let in what this one would not."""
 
+    text: str
+    created_at: datetime | None = None
     sentiment: Label
     sentiment_score: float
     """Probability of that label."""

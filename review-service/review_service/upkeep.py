@@ -23,7 +23,7 @@ QUIET_SECONDS = 2.0
 """After a write, for others that may follow it; an import writes batch upon batch."""
 AGAIN_SECONDS = 30.0
 """After work that failed, or while nothing can be written."""
-SETTLED_SECONDS = 60.0
+SETTLED_SECONDS = 15.0
 """After the last write, until what only those need who were reading then is dropped, too."""
 MOST_FILES = 40
 """Files with few rows that are let be; and commits, each of which leaves three files, until old ones are dropped."""
@@ -68,11 +68,11 @@ def _config(column: str, rows: int) -> FTS | BTree | IvfRq:
     return BTree()
 
 
-async def tend(store: Store, index_rows: int, kept: int = KEPT) -> None:
+async def tend(store: Store, index_rows: int, *, settled: bool = False) -> None:
     """Do what is due, once.
 
     Args:
-        kept: versions whose files are not dropped; where there are more than these and `MOST_FILES`, dropping is due.
+        settled: nobody has written for a while, so that no version but the latest is needed.
 
     Raises:
         StoreRefuses: nothing can be written; what is there is left as it is.
@@ -83,7 +83,7 @@ async def tend(store: Store, index_rows: int, kept: int = KEPT) -> None:
     if table is None:
         return
     try:
-        await _tend(table, index_rows, kept)
+        await _tend(table, index_rows, settled=settled)
     except Exception as error:
         if why := store.guard.refused(error):
             raise why from None
@@ -92,7 +92,7 @@ async def tend(store: Store, index_rows: int, kept: int = KEPT) -> None:
         raise
 
 
-async def _tend(table: AsyncTable, index_rows: int, kept: int) -> None:
+async def _tend(table: AsyncTable, index_rows: int, *, settled: bool) -> None:
     # The store makes one for words while the table is empty; it is made anew once there are rows.
     indexes = {
         index.columns[0]: index.num_unindexed_rows or 0
@@ -106,11 +106,13 @@ async def _tend(table: AsyncTable, index_rows: int, kept: int) -> None:
         log.info("index made", column=column)
     list_versions: Any = table.list_versions  # Without types.
     versions = sorted(version["timestamp"] for version in await list_versions())
-    crowded = len(versions) > (kept + MOST_FILES if kept == KEPT else kept)
-    if todo.refresh or crowded or await _scattered(table):
+    kept, most = (1, 1) if settled else (KEPT, KEPT + MOST_FILES)
+    if todo.refresh or len(versions) > most or await _scattered(table):
         await make_unique(table)
-        age = max(0.001, time.time() - versions[-kept:][0].timestamp())
-        await table.optimize(cleanup_older_than=timedelta(seconds=age))
+        oldest = versions[-kept:][0].timestamp()
+        await table.optimize(cleanup_older_than=timedelta(seconds=max(0.001, time.time() - oldest)))
+        if settled:  # Now what has just been put together is there once more, in files of its own.
+            await table.optimize(cleanup_older_than=timedelta(milliseconds=1))
         log.info("indexes refreshed")
     await asyncio.to_thread(give_back)
 
@@ -134,7 +136,7 @@ async def _watch(store: Store, index_rows: int) -> None:
             await asyncio.sleep(QUIET_SECONDS)
             changed.clear()
         try:
-            await tend(store, index_rows, 1 if settled else KEPT)
+            await tend(store, index_rows, settled=settled)
         except Exception as error:  # Such as of a commit that another process was ahead of.
             log.warning("indexes are left as they are", error=type(error).__name__)
             await asyncio.sleep(AGAIN_SECONDS)
