@@ -1,31 +1,39 @@
-"""A Redis that is made ill and well again."""
+"""Redis servers that are made ill and well again: one, one that Sentinels watch, and a Cluster."""
 
 import os
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from bench.redis import argv
 from bench.servers import ServerFailed, free_port
 
 START_SECONDS = 10.0
+MEET_SECONDS = 30.0
+"""For several servers to find each other."""
+SLOTS = 16_384
+"""Of a Cluster."""
+_BUS = 10_000
+"""From a Cluster node's port to the one at which nodes talk."""
+MASTER = "mymaster"
 
 
 class Redis:
-    """A redis-server of the run's own: without files, always on the same port. Use it in a `with`."""
+    """A redis-server of the run's own: without data on disk, always on the same port. Use it in a `with`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *options: str, port: int | None = None) -> None:
         """Not started yet.
 
         Raises:
             ServerFailed: there is no redis-server here.
         """
-        self.port = free_port()
-        self._argv = [*argv(self.port), "--maxmemory-policy", "noeviction"]
+        self.port = port or free_port()
+        self._argv = [*argv(self.port), "--maxmemory-policy", "noeviction", *options]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -38,7 +46,7 @@ class Redis:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             with suppress(OSError):
-                self._tell(b"PING")
+                self.tell("PING")
                 return
             time.sleep(0.01)
         raise ServerFailed(f"redis-server does not answer after {START_SECONDS:g} s")
@@ -60,30 +68,38 @@ class Redis:
 
     def fill(self) -> None:
         """Out of memory: writes are refused, reads go on."""
-        self._tell(b"CONFIG", b"SET", b"maxmemory", b"1")
+        self.tell("CONFIG", "SET", "maxmemory", "1")
 
     def make_room(self) -> None:
         """Memory without a bound again."""
-        self._tell(b"CONFIG", b"SET", b"maxmemory", b"0")
+        self.tell("CONFIG", "SET", "maxmemory", "0")
 
     def refuse(self) -> None:
         """Answer every command of the cache with an error, over the connections that are open."""
-        self._tell(b"ACL", b"SETUSER", b"default", b"-@all", b"+acl")
+        self.tell("ACL", "SETUSER", "default", "-@all", "+acl")
 
     def allow(self) -> None:
         """Do as told again."""
-        self._tell(b"ACL", b"SETUSER", b"default", b"+@all")
+        self.tell("ACL", "SETUSER", "default", "+@all")
+
+    def tell(self, *words: str) -> bytes:
+        """The beginning of the answer to one command.
+
+        Raises:
+            OSError: it does not answer.
+            ServerFailed: it answers with an error.
+        """
+        with socket.create_connection(("127.0.0.1", self.port), timeout=START_SECONDS) as connection:
+            parts = [b"$%d\r\n%s\r\n" % (len(word), word.encode()) for word in words]
+            connection.sendall(b"*%d\r\n%s" % (len(words), b"".join(parts)))
+            answer = connection.recv(65536)
+        if answer.startswith(b"-"):
+            raise ServerFailed(f"Redis refused {words[0]}: {answer[:80].decode()}")
+        return answer
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None:
             os.kill(self._process.pid, number)
-
-    def _tell(self, *words: bytes) -> None:
-        with socket.create_connection(("127.0.0.1", self.port), timeout=START_SECONDS) as connection:
-            connection.sendall(b"".join([b"*%d\r\n" % len(words), *(b"$%d\r\n%s\r\n" % (len(w), w) for w in words)]))
-            answer = connection.recv(4096)
-        if not answer.startswith(b"+"):
-            raise ServerFailed(f"Redis refused {words[0].decode()}")
 
     def __enter__(self) -> "Redis":
         try:
@@ -97,23 +113,110 @@ class Redis:
         self.kill()
 
 
-@dataclass(frozen=True)
-class Fault:
-    """One way to be ill."""
+class Watched:
+    """A primary and its replica, watched by three Sentinels. Use `watched`."""
 
-    name: str
-    what: str
-    """One line for the report."""
-    begin: Callable[[Redis], None]
-    heal: Callable[[Redis], None]
-    brief: bool = False
-    """It is healed as soon as it has begun."""
+    def __init__(self, servers: list[Redis], sentinels: list[Redis]) -> None:
+        self.servers = servers
+        """The primary of the beginning comes first."""
+        self.sentinels = sentinels
+
+    @property
+    def addresses(self) -> str:
+        """Of the Sentinels, as REDIS_SENTINELS has them."""
+        return ",".join(f"127.0.0.1:{one.port}" for one in self.sentinels)
+
+    @property
+    def primary(self) -> Redis:
+        """As the Sentinels say."""
+        answer = self.sentinels[0].tell("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER)
+        return next(one for one in self.servers if b"%d\r\n" % one.port in answer)
+
+    def move(self) -> None:
+        """Have the replica take the primary's place, as an operator would."""
+        self.sentinels[0].tell("SENTINEL", "FAILOVER", MASTER)
 
 
-FAULTS = (
-    Fault("stopped", "killed, and later started again, empty", Redis.kill, Redis.start),
-    Fault("frozen", "SIGSTOP, and later SIGCONT", Redis.freeze, Redis.thaw),
-    Fault("full", "`maxmemory` of one byte without eviction, so that writes fail", Redis.fill, Redis.make_room),
-    Fault("restarted", "killed and started again at once, empty", Redis.kill, Redis.start, brief=True),
-    Fault("errors", "every command is answered with an error", Redis.refuse, Redis.allow),
-)
+@contextmanager
+def watched() -> Iterator[Watched]:
+    """Running, and ready to move: the Sentinels know each other and the replica.
+
+    Raises:
+        ServerFailed: they do not start, or do not find each other.
+    """
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        primary = stack.enter_context(Redis())
+        replica = stack.enter_context(Redis("--replicaof", "127.0.0.1", str(primary.port)))
+        sentinels = []
+        for number in range(3):
+            file = folder / f"sentinel{number}.conf"  # Sentinels write into it.
+            monitor = f"sentinel monitor {MASTER} 127.0.0.1 {primary.port} 2"
+            times = f"sentinel down-after-milliseconds {MASTER} 1000\nsentinel failover-timeout {MASTER} 5000"
+            file.write_text(f"{monitor}\n{times}\n")
+            sentinels.append(stack.enter_context(_Sentinel(file)))
+        made = Watched([primary, replica], sentinels)
+        wanted = (b"num-slaves\r\n$1\r\n1\r\n", b"num-other-sentinels\r\n$1\r\n2\r\n")
+        for one in sentinels:
+            _wait(lambda one=one: all(part in one.tell("SENTINEL", "MASTER", MASTER) for part in wanted))
+        _wait(lambda: b"master_link_status:up" in replica.tell("INFO", "replication"))
+        yield made
+
+
+class _Sentinel(Redis):
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        binary = self._argv[0]
+        self._argv = [binary, str(file), "--sentinel", "--port", str(self.port), "--bind", "127.0.0.1"]
+
+
+class Cluster:
+    """Three servers with a third of all keys each. Use `cluster`."""
+
+    def __init__(self, shards: list[Redis]) -> None:
+        self.shards = shards
+
+    @property
+    def addresses(self) -> str:
+        """As REDIS_CLUSTER_NODES has them."""
+        return ",".join(f"127.0.0.1:{one.port}" for one in self.shards)
+
+    def wait(self) -> None:
+        """Until all shards serve all keys."""
+        _wait(lambda: all(b"cluster_state:ok" in one.tell("CLUSTER", "INFO") for one in self.shards))
+
+
+@contextmanager
+def cluster() -> Iterator[Cluster]:
+    """Running, and agreed on who has which keys.
+
+    Raises:
+        ServerFailed: they do not start, or do not agree.
+    """
+    with ExitStack() as stack:
+        folder = stack.enter_context(TemporaryDirectory())
+        shards = []
+        for number in range(3):
+            port = free_port()
+            while port + _BUS > 65_535:
+                port = free_port()
+            file = str(Path(folder) / f"nodes{number}.conf")
+            options = ("--cluster-enabled", "yes", "--cluster-config-file", file, "--cluster-node-timeout", "1000")
+            shards.append(stack.enter_context(Redis(*options, port=port)))
+        bounds = [number * SLOTS // 3 for number in range(4)]
+        for number, one in enumerate(shards):
+            one.tell("CLUSTER", "ADDSLOTS", *map(str, range(bounds[number], bounds[number + 1])))
+            one.tell("CLUSTER", "SET-CONFIG-EPOCH", str(number + 1))
+        for one in shards[1:]:
+            shards[0].tell("CLUSTER", "MEET", "127.0.0.1", str(one.port))
+        made = Cluster(shards)
+        made.wait()
+        yield made
+
+
+def _wait(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + MEET_SECONDS
+    while not holds():
+        if time.monotonic() > deadline:
+            raise ServerFailed(f"the Redis servers have not found each other after {MEET_SECONDS:g} s")
+        time.sleep(0.05)

@@ -27,7 +27,8 @@ _PATIENCE_SECONDS = 5.0
 
 def open_queue(settings: RedisSettings) -> Celery:
     """The queue; connects when it is used. Tasks are added by who works on them."""
-    queue = Celery("onecard", broker=_broker(settings.redis_address()), set_as_current=False, fixups=[])
+    address = settings.queue_address()
+    queue = Celery("onecard", broker=_broker(address), set_as_current=False, fixups=[])
     queue.conf.update(
         accept_content=["json"],
         broker_connection_max_retries=None,
@@ -41,6 +42,7 @@ def open_queue(settings: RedisSettings) -> Celery:
             "max_retries": 1,
             "interval_start": 0,
             "interval_step": 0,
+            **_sentinels(address),
         },
         task_acks_late=True,
         task_default_queue=QUEUE,
@@ -77,9 +79,22 @@ def _broker(address: Address) -> str:
         login = f"{quote(address.username or '', safe='')}:{quote(address.password or '', safe='')}@"
     if address.unix_path is not None:
         return f"redis+socket://{login}{quote(address.unix_path)}?virtual_host={address.database}"
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    server = f"{login}{host}:{address.port}/{address.database}"
+    if address.sentinels:
+        return ";".join(f"sentinel://{login}{_server(*node)}/{address.database}" for node in address.sentinels)
+    server = f"{login}{_server(address.host, address.port)}/{address.database}"
     return f"rediss://{server}?{_certificates(address)}" if address.tls else f"redis://{server}"
+
+
+def _server(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _sentinels(address: Address) -> dict[str, object]:
+    if not address.sentinels:
+        return {}
+    patience = {"socket_timeout": _PATIENCE_SECONDS, "socket_connect_timeout": _PATIENCE_SECONDS}
+    asking = {"password": address.sentinel_password, **patience}
+    return {"master_name": address.sentinel_master, "sentinel_kwargs": asking}
 
 
 def _certificates(address: Address) -> str:

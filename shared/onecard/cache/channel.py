@@ -196,6 +196,11 @@ class Channel:
                 await self._sick.wait()
         with suppress(NoAnswer):
             await self.call(self._probe)
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await self._client.reach()
+        except Exception as error:
+            self.suspect(word(error, "lost"))
 
     async def _mend(self) -> None:
         """Wait until a probe is due, and see whether Redis does its work."""
@@ -220,6 +225,7 @@ class Channel:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 await self._client.find()
+                await self._client.reach()
                 for _ in range(2):
                     started = time.monotonic()
                     replies = await self._client.ask([self._probe])

@@ -86,6 +86,16 @@ class Client:
             raise InvalidResponse
         return found
 
+    async def reach(self) -> None:
+        """Have every server of a Cluster answer; any other Redis is reached by what is asked of it.
+
+        Raises:
+            RedisError: one does not.
+        """
+        if isinstance(self._redis, RedisCluster):
+            await self._redis.initialize()
+            await self._redis.execute_command("PING", target_nodes=RedisCluster.PRIMARIES)
+
     async def find(self) -> None:
         """Look the server's name up. One look-up hangs at most, however often this is tried and given up.
 

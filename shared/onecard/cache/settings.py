@@ -36,10 +36,13 @@ class RedisSettings(ServiceSettings):
     redis_cluster_nodes: str | None = None
     """Some nodes of a Redis Cluster, `host:port` with commas between; login and TLS are the address's."""
 
+    queue_redis_url: SecretStr | None = None
+    """A whole address of the Redis that holds the queue of tasks. Default: the cache's, which must not be a Cluster."""
+
     redis_answer_ms: int = Field(default=50, ge=1, le=10_000)
     """Longest wait of a request for Redis, in ms; after that it goes on without."""
 
-    @field_validator("redis_url")
+    @field_validator("redis_url", "queue_redis_url")
     @classmethod
     def _is_an_address(cls, url: SecretStr | None) -> SecretStr | None:
         if url is not None:
@@ -72,6 +75,19 @@ class RedisSettings(ServiceSettings):
             cluster=parse_nodes(self.redis_cluster_nodes or "", 6379),
             answer_seconds=self.redis_answer_ms / 1000,
         )
+
+
+    def queue_address(self) -> Address:
+        """Where the queue of tasks is: Celery's broker knows Sentinels, but no Cluster.
+
+        Raises:
+            SystemExit: it would be in a Cluster.
+        """
+        if self.queue_redis_url is not None:
+            return parse_url(self.queue_redis_url.get_secret_value())
+        if self.redis_cluster_nodes:
+            raise SystemExit("settings: QUEUE_REDIS_URL: the queue of tasks cannot be in a Cluster: name another Redis")
+        return self.redis_address()
 
 
 def _told(secret: SecretStr | None) -> str | None:
