@@ -1,7 +1,7 @@
 # `make` shows what there is. Everything but `clean` and `down` installs first, if something is new.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install models up demo down status logs plan test fuzz test-compose wheels lint lock hashes clean \
+.PHONY: help install models up demo down status logs plan test fuzz test-compose test-clients wheels lint lock hashes clean \
 	bench-encoders bench-overload bench-gateway bench-llm bench-cache bench-redis-faults bench-churn bench-search \
 	bench-precompute bench-relevance
 
@@ -57,6 +57,10 @@ wheels: $(STAMP) ## Put torch's CPU build into wheels/, for images that are buil
 
 test-compose: $(STAMP) ## Build the images and run the whole stack in containers, on the CPU, with Docker
 	@ONECARD_TEST_COMPOSE=1 $(BIN)/python -m pytest -n 0 --timeout 3600 tests/compose
+
+test-clients: $(STAMP) ## Run other people's clients against the stack: SDKs, frameworks, the JDK's, curl, load generators
+	@$(BIN)/python -m standins train --out .onecard/models
+	@ONECARD_TEST_CLIENTS=1 $(BIN)/python -m pytest -n 0 --timeout 900 tests/clients
 
 lint: $(STAMP) ## Check style, types and layers
 	@$(BIN)/ruff check .

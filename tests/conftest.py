@@ -25,8 +25,9 @@ if _soft < 10_000:
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(10_000, _hard) if _hard > 0 else 10_000, _hard))
 
 
-# They take minutes, and a Docker engine: 'make test-compose' asks for them.
-collect_ignore = [] if os.environ.get("ONECARD_TEST_COMPOSE") else ["compose"]
+# They take minutes and what not every machine has: 'make test-compose' asks for a Docker engine, 'make test-clients'
+# installs other people's clients.
+collect_ignore = [suite for suite in ("compose", "clients") if not os.environ.get(f"ONECARD_TEST_{suite.upper()}")]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
