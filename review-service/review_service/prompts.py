@@ -107,8 +107,8 @@ def _shown(review: StoredReview) -> str:
 
 
 def _schema(reviews: Sequence[StoredReview]) -> dict[str, Any]:
-    # No lengths: xgrammar, which serves tools, too, takes no string with a pattern and a length, and seconds to compile a
-    # length alone, for every request anew.
+    # No lengths: xgrammar, which serves tools, too, takes no string with a pattern and a length, and takes seconds to
+    # compile a length alone, for every request anew.
     line = {"type": "string", "pattern": _LINE}
     evidence = {
         "type": "array",

@@ -95,8 +95,7 @@ def test_what_changes_nothing_is_accepted(embedding: Server, fields: dict[str, A
 
 @pytest.mark.parametrize(
     ("fields", "param"),
-    [({"truncate_prompt_tokens": -2}, "truncate_prompt_tokens"), ({"truncate_prompt_tokens": 0}, "truncate_prompt_tokens"),
-     ({"truncate_prompt_tokens": 2}, "truncate_prompt_tokens"), ({"truncate_prompt_tokens": "5"}, "truncate_prompt_tokens"),
+    [*(({"truncate_prompt_tokens": wrong}, "truncate_prompt_tokens") for wrong in (-2, 0, 2, "5")),
      ({"truncation_side": "top"}, "truncation_side"), ({"embed_dtype": "float16"}, "embed_dtype"),
      ({"encoding_format": "bytes"}, "encoding_format"), ({"use_activation": False}, "use_activation"),
      ({"normalize": True}, "normalize"), ({"messages": []}, "messages"), ({"cache_salt": ""}, "cache_salt"),

@@ -76,7 +76,6 @@ class RedisSettings(ServiceSettings):
             answer_seconds=self.redis_answer_ms / 1000,
         )
 
-
     def queue_address(self) -> Address:
         """Where the queue of tasks is: Celery's broker knows Sentinels, but no Cluster.
 
