@@ -18,7 +18,7 @@ _PATHS = (
     b"//",
     b"/seen",
 )
-_METHODS = (b"GET", b"POST", b"HEAD", b"OPTIONS", b"DELETE", b"CONNECT", b"PRI", b"get")
+_METHODS = (b"GET", b"POST", b"HEAD", b"OPTIONS", b"DELETE", b"CONNECT", b"PRI", b"get", b"hEAD")
 _VERSIONS = (b"HTTP/1.1",) * 6 + (b"HTTP/1.0", b"HTTP/2.0", b"HTTP/0.9", b"HTTP/1.2")
 _HEADERS = (
     b"host: x", b"host: y", b"content-type: application/json", b"connection: close", b"connection: keep-alive, upgrade",

@@ -65,9 +65,10 @@ def test_http_1_0_gets_no_chunks(plain: Server, extra: bytes) -> None:
         b"GET /health/live HTTP/1.1\r\nhost: a\r\nhost: a\r\n\r\n",
         b"GET /health/live HTTP/1.0\r\nhost: a\r\nhost: b\r\n\r\n",
         "GET /é HTTP/1.1\r\nhost: a\r\n\r\n".encode(),
+        b"hEAD /health/live HTTP/1.1\r\nhost: a\r\n\r\n",
     ],
 )
-def test_no_host_two_hosts_and_a_path_that_is_not_ascii_are_refused(plain: Server, head: bytes) -> None:
+def test_what_two_readers_would_take_for_two_things_is_refused(plain: Server, head: bytes) -> None:
     """With a 400 in the one shape."""
     answer = exchange(plain.port, head)
     assert answer.startswith(b"HTTP/1.1 400 ")
@@ -80,6 +81,7 @@ def test_no_host_two_hosts_and_a_path_that_is_not_ascii_are_refused(plain: Serve
         request(1, b"/health/live", host=None),
         request(1, b"/health/live", literal(b"host", b"a"), literal(b"host", b"b"), host=None),
         request(1, "/é".encode()),
+        request(1, b"/health/live", method=b"hEAD"),
     ],
 )
 def test_http_2_refuses_the_same(plain: Server, sent: bytes) -> None:

@@ -78,8 +78,10 @@ class Http2(Patience, ZttpH2Protocol):
         if self.shutdown_requested:
             stream.reset(REFUSED_STREAM)  # The client may send it again elsewhere.
             return
-        if not event.path.isascii() or sum(name == b"host" for name, _ in event.headers) != 1:
-            status, headers, body = refusal(InvalidRequest("A request names one host, and its path is ASCII."))
+        hosts = sum(name == b"host" for name, _ in event.headers)
+        if hosts != 1 or not event.path.isascii() or not event.method.isupper():
+            told = "A request names one host, its method is in capitals, and its path is ASCII."
+            status, headers, body = refusal(InvalidRequest(told))
             stream.send_response(status, [(name.encode(), value.encode()) for name, value in headers.items()])
             stream.send_data(body)
             stream.end_message()
