@@ -6,7 +6,7 @@ import re
 import socketserver
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import httpx
 import pytest
@@ -100,13 +100,15 @@ def impostor() -> Iterator[Impostor]:
         server.shutdown()
 
 
-@pytest.fixture(scope="module", params=["true", "false"], ids=["kept", "relayed"])
-def door(impostor: Impostor, request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A gateway with a key and short limits, that keeps answers or does not. There are neither encoders nor a Redis."""
+@contextmanager
+def gateway_before(impostor: Impostor, cache_enabled: str, seconds: str) -> Iterator[Server]:
+    """A gateway with a key, that keeps answers or does not, and waits so long for a service. There are neither encoders
+    nor a Redis.
+    """
     nobody = f"http://127.0.0.1:{free_port()}"
     env = {
         "API_KEY": KEY,
-        "CACHE_ENABLED": request.param,
+        "CACHE_ENABLED": cache_enabled,
         "REDIS_PORT": str(free_port()),
         "LLM_URL": f"http://127.0.0.1:{impostor.port}",
         "SENTIMENT_URL": nobody,
@@ -114,10 +116,24 @@ def door(impostor: Impostor, request: pytest.FixtureRequest) -> Iterator[Server]
         "REVIEW_URL": nobody,
         "HEADER_TIMEOUT_SECONDS": "2",
         "BODY_TIMEOUT_SECONDS": "2",
-        "UPSTREAM_FIRST_BYTE_SECONDS": "0.5",
-        "UPSTREAM_READ_SECONDS": "0.5",
+        "UPSTREAM_FIRST_BYTE_SECONDS": seconds,
+        "UPSTREAM_READ_SECONDS": seconds,
     }
     with serving("gateway", port_variable="GATEWAY_PORT", env=env) as server:
+        yield server
+
+
+@pytest.fixture(scope="module", params=["true", "false"], ids=["kept", "relayed"])
+def door(impostor: Impostor, request: pytest.FixtureRequest) -> Iterator[Server]:
+    """One with short limits."""
+    with gateway_before(impostor, request.param, "0.5") as server:
+        yield server
+
+
+@pytest.fixture(scope="module", params=["true", "false"], ids=["kept", "relayed"])
+def patient(impostor: Impostor, request: pytest.FixtureRequest) -> Iterator[Server]:
+    """One that waits longer than a test may take."""
+    with gateway_before(impostor, request.param, "100") as server:
         yield server
 
 
@@ -160,27 +176,27 @@ def test_errors_of_services_tell_nothing(
     assert "Traceback" not in door.log()
 
 
-EVENTS = b"content-type: text/event-stream"
+EVENTS, LAST = b"content-type: text/event-stream", b"connection: close"
 NOT_ANSWERS = {
-    "a failure in events": (said(400, b"data: secret\n\n", EVENTS), 400),
-    "a fault in events": (said(500, b"data: secret\n\n", EVENTS), 500),
+    "a failure in events": (said(400, b"data: secret\n\n", EVENTS, LAST), 400),
+    "a fault in events": (said(500, b"data: secret\n\n", EVENTS, LAST), 500),
     "a refusal in events without end": (b"HTTP/1.1 503 x\r\n" + EVENTS + b"\r\n\r\ndata: secret\n\n", 503),
     "a status above all others": (said(600, b"secret"), 502),
     "another protocol": (said(101, b"secret", b"connection: upgrade", b"upgrade: h2c"), 502),
     "an encoding that nobody asked for": (said(200, b"secret", b"content-encoding: gzip"), 502),
     "the answer to another request": (said(200, b"secret", b"x-request-id: another"), 502),
-    "an error that is long": (said(400, b"secret" * 100_000), 400),
+    "an error that is long": (said(400, b"secret" * 100_000, LAST), 400),
 }
 """With the status that its client gets."""
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize("case", NOT_ANSWERS)
-def test_what_is_no_answer_is_one_error(door: Server, impostor: Impostor, case: str, stream: bool) -> None:
+def test_what_is_no_answer_is_one_error(patient: Server, impostor: Impostor, case: str, stream: bool) -> None:
     """In the one shape, and at once, also where the service says no more and does not close."""
     impostor.answer, status = NOT_ANSWERS[case]
     impostor.silent = True
-    answer = ask(door, json={"nonce": next(numbers), "stream": stream})
+    answer = ask(patient, json={"nonce": next(numbers), "stream": stream})
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/json"
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
