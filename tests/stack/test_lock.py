@@ -114,7 +114,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)
     config = tmp_path / "pip.conf"
-    config.write_text(f"[global]\nno-index = true\nfind-links = {found}\n[install]\nuser = true\n")
+    config.write_text(f"[global]\nno-index = true\nfind-links = {found}\nuser = true\n")
     monkeypatch.setenv("PIP_CONFIG_FILE", str(config))
     subprocess.run([sys.executable, "-m", "venv", "--system-site-packages", tmp_path / ".venv"], check=True)
     return tmp_path
@@ -158,7 +158,7 @@ def test_an_environment_of_another_user_s_is_said_to_be_one(checkout: Path) -> N
             folder.chmod(0o755)
     shutil.copytree(ROOT / "tools", checkout / "tools")
     (checkout / ".venv/mine").touch()
-    command = ["setpriv", "--reuid=65534", "--clear-groups", "python3.11", str(checkout / "tools/install.py")]
+    command = ["setpriv", "--reuid=65534", "--clear-groups", sys.executable, str(checkout / "tools/install.py")]
     result = subprocess.run([*command, "--flavour", "cpu"], capture_output=True, text=True, cwd=checkout)
     assert result.returncode == 1
     assert "belongs to root" in result.stdout
