@@ -1,10 +1,13 @@
 """How the review service asks the others, over real sockets."""
 
 import asyncio
+import base64
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx2 as httpx
+import numpy as np
 import pytest
 
 from onecard.errors import DeadlineExceeded, TooBusy, Unavailable
@@ -109,3 +112,29 @@ async def test_results_that_do_not_fit_are_refused(body: str) -> None:
             await models.classify(["a"], "bulk")
         with pytest.raises(BadAnswer):
             await models.write({})
+
+
+@pytest.mark.parametrize("vector", [[np.nan, 1], [np.inf, 0], [-np.inf, 1], [0, 0], [3, 4]], ids=str)
+async def test_vectors_that_are_none_are_refused(vector: list[float]) -> None:
+    """NaN, infinities, no length, and another length than 1: a search would find nothing by them, or everything."""
+    rows = [np.array(row, "<f4").tobytes() for row in ([0.6, 0.8], vector)]
+    data = [{"embedding": base64.b64encode(row).decode()} for row in rows]
+    body = json.dumps({"data": data, "model": "m"})
+    async with serving(Peer(http(200, body))) as peer, httpx.AsyncClient(trust_env=False) as client:
+        service = Service("test", (peer.url,), client)
+        models = Models(embedding=service, sentiment=service, llm=service, llm_headers={})
+        with pytest.raises(BadAnswer):
+            await models.embed(["a", "b"], "bulk")
+
+
+@pytest.mark.parametrize(
+    ("label", "score"), [("neutral", 0.9), ("positive", 1.5), ("positive", -1), ("positive", float("nan")), (None, 0.5)]
+)
+async def test_opinions_that_are_none_are_refused(label: str, score: float) -> None:
+    """A label that there is not, and what is no probability."""
+    body = json.dumps({"data": [{"label": label, "score": score}]})
+    async with serving(Peer(http(200, body))) as peer, httpx.AsyncClient(trust_env=False) as client:
+        service = Service("test", (peer.url,), client)
+        models = Models(embedding=service, sentiment=service, llm=service, llm_headers={})
+        with pytest.raises(BadAnswer):
+            await models.classify(["a"], "bulk")
