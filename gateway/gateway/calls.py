@@ -47,9 +47,9 @@ class _Failed(AttemptFailed):
         self.outcome = outcome
 
 
-async def send(call: Call, upstream: Upstream) -> Reply:
+async def send(call: Call, upstream: Upstream, deadline: Deadline | None = None) -> Reply:
     """The service's answer, a stream up to its headers; asked again, elsewhere if possible, while the client can have
-    had nothing of it.
+    had nothing of it. Without a deadline, it has the call's own.
 
     The caller closes it. An answer that says that the service failed is one, too, when no replica gave a better one.
 
@@ -58,7 +58,7 @@ async def send(call: Call, upstream: Upstream) -> Reply:
         Unavailable, BadUpstream, DeadlineExceeded: the service is away, breaks off, or is silent for too long.
         InvalidRequest: the client's time limit means nothing.
     """
-    deadline = _deadline(call, upstream)
+    deadline = deadline or deadline_of(call, upstream)
     turn = await _turn(call, upstream, deadline)
     try:
         reply = await _tried(call, upstream, deadline)
@@ -75,10 +75,15 @@ async def look(call: Call, upstream: Upstream) -> Reply:
     Raises:
         Unavailable, BadUpstream, DeadlineExceeded: as `send`.
     """
-    return await _tried(call, upstream, _deadline(call, upstream))
+    return await _tried(call, upstream, deadline_of(call, upstream))
 
 
-def _deadline(call: Call, upstream: Upstream) -> Deadline:
+def deadline_of(call: Call, upstream: Upstream) -> Deadline:
+    """The time limit of a request that begins now.
+
+    Raises:
+        InvalidRequest: the client's own means nothing.
+    """
     return deadlines.of(call.headers, upstream.limits.total_seconds, time.monotonic)
 
 

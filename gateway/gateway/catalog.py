@@ -1,13 +1,15 @@
 """The models of all services in one list."""
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
 
 from gateway.calls import Call, look
 from gateway.upstreams import Upstream
+from onecard.cache.flight import Flights
 from onecard.errors import OnecardError
 from onecard.wire import TIMEOUT_HEADER
 
@@ -17,12 +19,40 @@ _KEPT = ("id", "object", "created", "owned_by", "max_model_len", "engine", "stan
 """Fields of a service's card that leave the house; an engine's own card holds folders, for one."""
 
 
-async def cards(upstream: Upstream) -> list[dict[str, Any]]:
-    """The cards of one service; none when it does not answer."""
+Cards = list[dict[str, Any]]
+
+
+class Catalog:
+    """What the services say of their models: asked once for all who want to know it at the same time."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._flights: Flights[Cards] = Flights()
+        self._kept: dict[str, tuple[float, Cards]] = {}
+
+    async def cards(self, upstream: Upstream, kept_seconds: float = 0.0) -> Cards:
+        """The cards of one service, not older than that; none when it does not answer."""
+        asked_at, found = self._kept.get(upstream.name, (0.0, []))
+        if found and self._clock() - asked_at <= kept_seconds:
+            return found
+        return (await self._flights.join(upstream.name, lambda: self._ask(upstream))).result
+
+    async def models(self, upstreams: Sequence[Upstream]) -> Cards:
+        """A card for each model that is served now, and by which service."""
+        lists = await asyncio.gather(*(self.cards(upstream) for upstream in upstreams))
+        return [_card(card, upstream) for upstream, own in zip(upstreams, lists, strict=True) for card in own]
+
+    async def _ask(self, upstream: Upstream) -> Cards:
+        now, found = self._clock(), await _cards(upstream)
+        self._kept[upstream.name] = now, found
+        return found
+
+
+async def _cards(upstream: Upstream) -> Cards:
     try:
         reply = await look(_LOOK, upstream)
         try:
-            found: list[dict[str, Any]] = orjson.loads(await reply.read())["data"]
+            found: Cards = orjson.loads(await reply.read())["data"]
         finally:
             reply.close()
     except (OnecardError, ValueError, KeyError, TypeError):
@@ -37,9 +67,3 @@ def names(card: dict[str, Any]) -> set[str]:
 
 def _card(card: dict[str, Any], upstream: Upstream) -> dict[str, Any]:
     return {**{name: card[name] for name in _KEPT if name in card}, "service": upstream.name}
-
-
-async def models(upstreams: Sequence[Upstream]) -> list[dict[str, Any]]:
-    """A card for each model that is served now, and by which service."""
-    lists = await asyncio.gather(*(cards(upstream) for upstream in upstreams))
-    return [_card(card, upstream) for upstream, own in zip(upstreams, lists, strict=True) for card in own]

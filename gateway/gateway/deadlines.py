@@ -5,6 +5,10 @@ from dataclasses import dataclass
 
 from onecard.wire import TIMEOUT_HEADER, timeout_seconds
 
+SHARED_SECONDS = 86_400.0
+"""Of what several may wait for, each within a time limit of its own. The service's silence ends it sooner, and so does
+the last of them when it leaves."""
+
 
 @dataclass(frozen=True)
 class Deadline:

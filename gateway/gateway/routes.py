@@ -152,13 +152,13 @@ def routes() -> APIRouter:
     @router.get("/v1/models")
     async def models(request: Request) -> dict[str, Any]:
         """Every model that is served now, with the service and the engine that serve it."""
-        return {"object": "list", "data": await catalog.models(state(request).upstreams.with_models)}
+        return {"object": "list", "data": await state(request).catalog.models(state(request).upstreams.with_models)}
 
     @router.get("/v1/models/{model:path}")
     async def model(model: str, request: Request) -> dict[str, Any]:
         """One model's card, under each name that it answers to."""
         upstreams = state(request).upstreams
-        for card in await catalog.models(upstreams.with_models):
+        for card in await state(request).catalog.models(upstreams.with_models):
             if model in catalog.names(card):
                 return card
         parts = await upstreams.check()

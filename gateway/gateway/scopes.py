@@ -1,12 +1,9 @@
 """Which models a key may use."""
 
-import time
-from collections.abc import Callable
-from typing import Any
-
 import orjson
 
 from gateway import catalog
+from gateway.catalog import Catalog
 from gateway.keys.ring import Key
 from gateway.reply import unavailable
 from gateway.upstreams import Upstream
@@ -19,9 +16,8 @@ KEPT_SECONDS = 10.0
 class Scopes:
     """Knows the names of the models of each service, for keys that may not use all of them."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._cards: dict[str, tuple[float, list[dict[str, Any]]]] = {}
+    def __init__(self, models: Catalog) -> None:
+        self._models = models
 
     async def require(self, key: Key | None, upstream: Upstream, body: bytes) -> None:
         """Let the key use the model that the body names, else the service's first, by any of its names.
@@ -34,7 +30,7 @@ class Scopes:
             return
         if not upstream.has_models:
             raise ModelNotAllowed("This API key is for models only. Use one without a list of models.")
-        cards = await self._models(upstream)
+        cards = await self._models.cards(upstream, KEPT_SECONDS)
         if not cards:
             raise unavailable(upstream)
         asked = _asked(body)
@@ -43,14 +39,6 @@ class Scopes:
             raise ModelNotAllowed(
                 "This API key is not for this model. Use one that it is for, or ask the operator.", param="model"
             )
-
-    async def _models(self, upstream: Upstream) -> list[dict[str, Any]]:
-        asked_at, cards = self._cards.get(upstream.name, (0.0, []))
-        now = self._clock()
-        if not cards or now - asked_at > KEPT_SECONDS:
-            cards = await catalog.cards(upstream)
-            self._cards[upstream.name] = (now, cards)
-        return cards
 
 
 def _asked(body: bytes) -> str | None:

@@ -62,6 +62,10 @@ class GatewaySettings(ReviewAddresses, ModelAddresses, CacheSettings, KeyFileSet
     tokens_per_minute: int | None = Field(default=None, ge=1)
     """Tokens a minute, of prompts and answers together, of each key that has no limit of its own."""
 
+    reserved_answer_tokens: int = Field(default=512, ge=0)
+    """Tokens that an answer is expected to have whose request does not say: they count against the key's limit until it
+    is known."""
+
     otel_exporter_otlp_endpoint: Url | None = None
     """Base URL of an OpenTelemetry collector that takes OTLP over HTTP; without one no spans are made."""
 

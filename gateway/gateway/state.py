@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope
 from gateway.answers import policy
 from gateway.answers.repeats import Repeats
 from gateway.answers.serve import Answers
+from gateway.catalog import Catalog
 from gateway.limits.admission import Quota
 from gateway.limits.limits import Limits, open_limits
 from gateway.metrics import RouteMetrics
@@ -36,6 +37,7 @@ class Gateway:
     cache: Cache
     answers: Mapping[str, Answer]
     """What answers the paths whose answers are kept; the others are only relayed."""
+    catalog: Catalog
     scopes: Scopes
     limits: Limits
     observer: Observer
@@ -58,9 +60,8 @@ async def open_gateway(
     # Nobody is asked to run a Redis for limits that there cannot be.
     address = None if settings.api_keys_file is None and defaults.is_empty else settings.redis_address()
     limits = await closing.enter_async_context(open_limits(defaults, address, registry, alarm))
-    return Gateway(
-        upstreams, cache, _answers(upstreams, cache, settings, registry, buffers), Scopes(), limits, observer
-    )
+    answers, catalog = _answers(upstreams, cache, settings, registry, buffers), Catalog()
+    return Gateway(upstreams, cache, answers, catalog, Scopes(catalog), limits, observer)
 
 
 def _answers(

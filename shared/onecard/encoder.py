@@ -36,7 +36,7 @@ from onecard.gpu.measured import memory_metrics
 from onecard.health import Part, Readiness, worst
 from onecard.identity_header import TellsModel
 from onecard.known_bodies import KnownBodies
-from onecard.lanes import terms
+from onecard.lanes import most_texts, terms
 from onecard.leaving import while_connected
 from onecard.models import ModelFolder, find
 from onecard.texts import Cutting, TextReader
@@ -259,6 +259,9 @@ def _end_process() -> None:
 def gate(path: str) -> Callable[[FastAPI], Gate]:
     """Refuses requests for `path` while too much waits for even one more token of theirs, unless it knows their body.
 
+    It judges each in its lane: one that may have enough texts for the bulk lane as a bulk request. Where that was too
+    kind, the batcher refuses it.
+
     It leaves the processor to those who were let in: of a request that its route refused, the route and what FastAPI
     does before it were 59 % of the time. A body that was answered before costs the device nothing, most likely; when
     the cache has lost it, the batcher refuses it.
@@ -268,7 +271,7 @@ def gate(path: str) -> Callable[[FastAPI], Gate]:
         def check(scope: Scope, body: bytes) -> None:
             encoder: Encoder[Any] = app.state.service
             headers = Headers(scope=scope)
-            least = terms(headers, 1, encoder.settings)
+            least = terms(headers, most_texts(body), encoder.settings)
             if body not in encoder.known or not _policy(headers).read:
                 encoder.batcher.check_room(least.lane, 1, least.timeout_seconds)
 

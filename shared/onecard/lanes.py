@@ -1,5 +1,6 @@
 """On which terms a request is served: its lane, and how long its client waits."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast, get_args
@@ -11,6 +12,8 @@ from onecard.wire import timeout_seconds
 
 LANE_HEADER = "x-onecard-lane"
 """`interactive` or `bulk`. Without it the number of texts decides."""
+
+_BETWEEN_TEXTS = re.compile(rb"""["\]]\s*,\s*["\[]""")
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,12 @@ def lane_of(headers: Mapping[str, str], default: Lane) -> Lane:
     if given not in get_args(Lane):
         raise InvalidRequest(f"{LANE_HEADER} is 'interactive' or 'bulk'.", param=LANE_HEADER)
     return cast(Lane, given)
+
+
+def most_texts(body: bytes) -> int:
+    """How many texts a body has at most, found without parsing it: between two there are quotes, or brackets of token
+    ids, and a comma. Other fields may add a few."""
+    return len(_BETWEEN_TEXTS.findall(body)) + 1
 
 
 def terms(headers: Mapping[str, str], texts: int, settings: EncoderSettings) -> Terms:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, ExitStack, aclosing, closing
+from contextlib import AsyncExitStack, ExitStack, aclosing, asynccontextmanager, closing
 from dataclasses import replace
 from typing import Literal, get_args
 
@@ -11,22 +11,23 @@ from fastapi.responses import Response
 from prometheus_client import CollectorRegistry, Counter
 from starlette.types import Receive, Scope
 
-from gateway import deadlines
 from gateway.answers import complete, policy
 from gateway.answers.kept import Kept, KeptCodec, find, hit
 from gateway.answers.streams import NotStreamed, SharedStream, recorded, source
 from gateway.answers.wanted import Wanted
-from gateway.calls import Call, send
+from gateway.calls import Call, deadline_of, send
+from gateway.deadlines import SHARED_SECONDS, Deadline
 from gateway.relay import Whole, call_of, relay, whole_answer
-from gateway.reply import Reply, broken_off
+from gateway.reply import Reply, broken_off, late
 from gateway.settings import GatewaySettings
 from gateway.upstreams import Upstream
 from onecard.buffers import Buffers, Held
 from onecard.cache import control
-from onecard.cache.fanout import StreamFlights
+from onecard.cache.fanout import StreamFlights, StreamReader
 from onecard.cache.flight import Abandoned, Flights, Tasks
 from onecard.cache.tiers import Cache, Store
 from onecard.edge import state_of
+from onecard.errors import TooBusy
 from onecard.leaving import while_connected
 
 STREAMS_SHARE = 0.25
@@ -56,8 +57,10 @@ class Answers:
             kind: Store(cache, kind, KeptCodec(), settings.ttl_seconds(kind)) for kind in policy.KINDS.values()
         }
         self._tasks = Tasks()
-        self._flights = Flights[Whole]()
-        self._streams = StreamFlights(max_all_bytes=int(settings.buffer_mb * 1_000_000 * STREAMS_SHARE))
+        # Refused is one caller, whose line at the service was the longest.
+        self._flights = Flights[Whole](personal=(TooBusy,))
+        streams_bytes = int(settings.buffer_mb * 1_000_000 * STREAMS_SHARE)
+        self._streams = StreamFlights(max_all_bytes=streams_bytes, personal=(TooBusy,))
         bypassed = Counter(
             "onecard_answers_bypassed_total",
             "Requests that were only relayed, by reason.",
@@ -115,8 +118,10 @@ class Answers:
                 failing.pop_all()
                 return answer
 
+        deadline = deadline_of(wanted.call, self._upstream)
         try:
-            joined = await while_connected(self._flights.join(wanted.flight, compute), receive)
+            async with self._within(deadline):
+                joined = await while_connected(self._flights.join(wanted.flight, compute), receive)
         except Abandoned:
             raise broken_off(self._upstream) from None
         return _copy(joined.result, self._counted(wanted, joined.coalesced))
@@ -144,21 +149,47 @@ class Answers:
         async def later(recording: tuple[bytes, ...]) -> None:
             self._keep_if_whole(wanted, await asyncio.to_thread(recorded, recording))
 
+        deadline = deadline_of(wanted.call, self._upstream)
         async with AsyncExitStack() as stack:
             reader = await stack.enter_async_context(self._streams.join(wanted.flight, opened, on_complete))
-            x_cache = self._counted(wanted, reader.coalesced)
             try:
-                content_type = await while_connected(anext(reader), receive)
+                async with self._within(deadline):
+                    content_type = await while_connected(anext(reader), receive)
             except NotStreamed as error:
-                return _copy(error.answer, x_cache)
+                return _copy(error.answer, self._counted(wanted, reader.coalesced))
             except Abandoned:
                 raise broken_off(self._upstream) from None
-            total_seconds = self._upstream.limits.total_seconds
-            deadline = deadlines.of(wanted.call.headers, total_seconds, time.monotonic)
-            return SharedStream(reader, stack.pop_all(), content_type.decode("latin-1"), x_cache, deadline)
+            chunks = self._chunks(reader, deadline)
+            x_cache = self._counted(wanted, reader.coalesced)
+            return SharedStream(chunks, stack.pop_all(), content_type.decode("latin-1"), x_cache, deadline)
+
+    async def _chunks(self, reader: StreamReader, deadline: Deadline) -> AsyncIterator[bytes]:
+        try:
+            while True:
+                async with asyncio.timeout(deadline.left):
+                    chunk = await anext(reader)
+                yield chunk
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise late(self._upstream) from None
+
+    @asynccontextmanager
+    async def _within(self, deadline: Deadline) -> AsyncIterator[None]:
+        """How long one client waits for what others may wait for, too.
+
+        Raises:
+            DeadlineExceeded: longer than its time limit.
+        """
+        try:
+            async with asyncio.timeout(deadline.left):
+                yield
+        except TimeoutError:
+            raise late(self._upstream) from None
 
     async def _ask(self, wanted: Wanted, scope: Scope, held: Held) -> Reply:
-        reply = await send(replace(wanted.call, held=held), self._upstream)
+        shared = None if wanted.is_alone else Deadline(time.monotonic() + SHARED_SECONDS, time.monotonic)
+        reply = await send(replace(wanted.call, held=held), self._upstream, shared)
         state_of(scope)["timings"].update(reply.timings)
         return reply
 

@@ -11,7 +11,7 @@ from gateway.answers.kept import Kept
 from gateway.deadlines import Deadline
 from gateway.relay import EventStream, Whole, error_event
 from gateway.reply import Reply
-from onecard.cache.fanout import StreamReader, TooSlow
+from onecard.cache.fanout import TooSlow
 from onecard.cache.flight import Abandoned
 from onecard.errors import BadUpstream, SlowReader
 
@@ -52,9 +52,14 @@ class SharedStream(EventStream):
     """What a client gets of a stream that others may read too; it leaves the stream when the client does."""
 
     def __init__(
-        self, reader: StreamReader, closing: AsyncExitStack, content_type: str, x_cache: str, deadline: Deadline
+        self,
+        chunks: AsyncIterator[bytes],
+        closing: AsyncExitStack,
+        content_type: str,
+        x_cache: str,
+        deadline: Deadline,
     ) -> None:
-        super().__init__(_events(reader), 200, {"content-type": content_type, "x-cache": x_cache}, deadline)
+        super().__init__(_events(chunks), 200, {"content-type": content_type, "x-cache": x_cache}, deadline)
         self._closing = closing
 
     @override
@@ -63,9 +68,9 @@ class SharedStream(EventStream):
             await super().__call__(scope, receive, send)
 
 
-async def _events(reader: StreamReader) -> AsyncIterator[bytes]:
+async def _events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     try:
-        async for chunk in reader:
+        async for chunk in chunks:
             yield chunk
     except TooSlow:
         yield error_event(SlowReader("The stream was read too slowly and has gone on. Read faster, or ask again."))

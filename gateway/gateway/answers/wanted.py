@@ -32,10 +32,14 @@ class Wanted:
     def flight(self) -> Hashable:
         """Equal for requests that may share one computation.
 
-        Who shares has the place of the one who asked first, in the queue for the service too. Who has a time limit of
-        its own shares with nobody: what is under way has used up a part of its own. Who wants a new answer gets one
-        that was begun for somebody who wanted that too.
+        Who shares has the place of the one who asked first, in the queue for the service too. Who names a time limit
+        shares with nobody, for the service is told of it. Who wants a new answer gets one that was begun for somebody
+        who wanted that too.
         """
-        headers = self.call.headers
-        alone = id(self) if TIMEOUT_HEADER in headers else None
-        return (self.key, self.policy.read, headers.get("x-onecard-lane"), self.question.priority, alone)
+        lane = self.call.headers.get("x-onecard-lane")
+        return (self.key, self.policy.read, lane, self.question.priority, id(self) if self.is_alone else None)
+
+    @property
+    def is_alone(self) -> bool:
+        """It shares with nobody."""
+        return TIMEOUT_HEADER in self.call.headers

@@ -1,15 +1,9 @@
 """May a request come in, and what is it told? Pure."""
 
-import math
 from typing import Literal, NamedTuple
 
 from gateway.limits.window import Window
 from onecard.errors import RateLimited
-
-FAR_REQUESTS = 1_000
-"""A key with at least so many requests left is far from that limit."""
-FAR_TOKENS = 1_000_000
-"""And with so many tokens from that: what `MOST_UNTOLD` answers of 31,000 tokens cost."""
 
 Outcome = Literal["admitted", "out_of_requests", "out_of_tokens"]
 
@@ -28,75 +22,103 @@ class Quota(NamedTuple):
 
 
 class Use(NamedTuple):
-    """What one key has used, at one moment."""
+    """What one key has used of what is limited."""
 
-    now_ms: int
-    requests: Window
-    tokens: Window
+    requests: Window = Window()
+    tokens: Window = Window()
 
     def at(self, now_ms: int) -> "Use":
-        """The same, seen from a later moment."""
-        return Use(now_ms, self.requests.at(now_ms), self.tokens.at(now_ms))
+        """The same, seen from another moment."""
+        return Use(self.requests.at(now_ms), self.tokens.at(now_ms))
 
-    def by_clock(self, now_ms: int) -> "Use":
-        """The same, by a clock that shows `now_ms` at this moment."""
-        by_ms = now_ms - self.now_ms
-        return Use(now_ms, self.requests.moved(by_ms), self.tokens.moved(by_ms))
+    def settled(self, now_ms: int, settlement: "Settlement") -> "Use":
+        """With the tokens that an answer cost in place of those reserved: less of what was used then, or more now."""
+        at_ms, more = settlement
+        tokens = self.tokens.plus(now_ms, more) if more > 0 else self.tokens.less(at_ms, -more)
+        return Use(self.requests, tokens)
+
+
+class Settlement(NamedTuple):
+    """What a request cost beside what was reserved for it."""
+
+    at_ms: int
+    """When that was, by the clock of those who decided."""
+    more: int
+    """Tokens; below 0, it cost less."""
 
 
 class Decision(NamedTuple):
-    """What became of a request, and the key's use after it."""
+    """What becomes of a request, and what its key has used after it, of what is limited."""
 
-    outcome: Outcome
-    use: Use
+    requests_wait_ms: int
+    """How long until there is one left; 0: there is."""
+    tokens_wait_ms: int
+    """The same for the tokens that it may cost."""
+    requests_used: int
+    tokens_used: int
+    requests_reset_ms: int
+    """How long until nothing of it counts."""
+    tokens_reset_ms: int
+    now_ms: int
+    """By the clock of those who decided."""
+
+    @property
+    def wait_ms(self) -> int:
+        """How long until it may come in; 0: it may."""
+        return max(self.requests_wait_ms, self.tokens_wait_ms)
+
+    @property
+    def outcome(self) -> Outcome:
+        """In a word: what it waits for longest."""
+        if not self.wait_ms:
+            return "admitted"
+        return "out_of_tokens" if self.tokens_wait_ms >= self.requests_wait_ms else "out_of_requests"
 
 
-def decide(use: Use, quota: Quota) -> Decision:
-    """Take one request, if there is one left and the tokens are not used up.
+def decide(use: Use, quota: Quota, tokens: int, now_ms: int) -> tuple[Decision, Use]:
+    """Take one request and reserve `tokens` for it, if both are left; `use` is that of this moment.
 
-    What the request will cost in tokens is known when it has been answered. So the last one may overdraw them, and the
-    following wait for longer.
+    One that may cost more than the whole limit comes in when nothing is used. What it costs in the end is settled.
     """
-    most_requests, most_tokens = quota.requests, quota.tokens
-    if most_tokens is not None and use.tokens.used(use.now_ms) >= most_tokens:
-        return Decision("out_of_tokens", use)
-    if most_requests is not None and use.requests.used(use.now_ms) + 1 > most_requests:
-        return Decision("out_of_requests", use)
-    return Decision("admitted", Use(use.now_ms, use.requests.plus(1), use.tokens))
+    most_requests, most_tokens = quota
+    tokens = min(tokens, most_tokens or 0)
+    requests_wait = 0 if most_requests is None else use.requests.wait_ms(now_ms, most_requests - 1)
+    tokens_wait = 0 if most_tokens is None else use.tokens.wait_ms(now_ms, most_tokens - tokens)
+    if not requests_wait and not tokens_wait:
+        requests = use.requests if most_requests is None else use.requests.plus(now_ms, 1)
+        use = Use(requests, use.tokens if most_tokens is None else use.tokens.plus(now_ms, tokens))
+    used = (use.requests.used, use.tokens.used)
+    resets = (use.requests.wait_ms(now_ms, 0), use.tokens.wait_ms(now_ms, 0))
+    return Decision(requests_wait, tokens_wait, *used, *resets, now_ms), use
 
 
-def is_far(use: Use, quota: Quota) -> bool:
-    """So much is left that the next requests may come in before they are counted."""
-    requests_left = math.inf if quota.requests is None else quota.requests - use.requests.used(use.now_ms)
-    tokens_left = math.inf if quota.tokens is None else quota.tokens - use.tokens.used(use.now_ms)
-    return requests_left >= FAR_REQUESTS and tokens_left >= FAR_TOKENS
-
-
-def headers(use: Use, quota: Quota) -> dict[str, str]:
+def headers(decision: Decision, quota: Quota) -> dict[str, str]:
     """The `x-ratelimit-…` headers, as OpenAI has them, for what is limited."""
-    limited = {"requests": (quota.requests, use.requests), "tokens": (quota.tokens, use.tokens)}
+    limited = {
+        "requests": (quota.requests, decision.requests_used, decision.requests_reset_ms),
+        "tokens": (quota.tokens, decision.tokens_used, decision.tokens_reset_ms),
+    }
     found: dict[str, str] = {}
-    for name, (most, window) in limited.items():
+    for name, (most, used, reset_ms) in limited.items():
         if most is not None:
             found[f"x-ratelimit-limit-{name}"] = str(most)
-            found[f"x-ratelimit-remaining-{name}"] = str(max(0, int(most - window.used(use.now_ms))))
-            found[f"x-ratelimit-reset-{name}"] = duration(window.wait_ms(use.now_ms, 0))
+            found[f"x-ratelimit-remaining-{name}"] = str(max(0, most - used))
+            found[f"x-ratelimit-reset-{name}"] = duration(reset_ms)
     return found
 
 
 def refusal(decision: Decision, quota: Quota) -> RateLimited:
     """The answer to a request that may not come in."""
-    use = decision.use
     if decision.outcome == "out_of_tokens":
-        what, most, window = "tokens", quota.tokens, use.tokens
+        what = f"{quota.tokens} tokens a minute do not leave enough for this request: its prompt, and its 'max_tokens'"
+        change = "ask for less"
     else:
-        what, most, window = "requests", quota.requests, use.requests
-    wait_seconds = window.wait_ms(use.now_ms, (most or 1) - 1) / 1000
+        what, change = f"{quota.requests} requests a minute are used up", "ask the operator for a higher limit"
+    seconds = decision.wait_ms / 1000
     return RateLimited(
-        f"This API key's {most} {what} a minute are used up. Try again in {max(1.0, wait_seconds):.0f} s, or ask the "
-        "operator for a higher limit.",
-        retry_after=wait_seconds,
-        headers=headers(use, quota),
+        f"This API key's {what}. Try again in {max(1.0, seconds):.0f} s, or {change}.",
+        retry_after=seconds,
+        headers=headers(decision, quota),
     )
 
 

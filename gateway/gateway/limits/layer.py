@@ -6,34 +6,43 @@ an answer's headers and its tokens are seen here in one place, wherever the answ
 
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.keys.ring import Key
+from gateway.limits import reserve
 from gateway.limits.limits import Admission, Limits
 from gateway.meter import Meter
 from onecard.edge import state_of
 
 
 class LimitsLayer:
-    """Every POST of a known key counts: that is what makes models work. The limits are in the app's state."""
+    """Whatever a known key has models do counts. The limits are in the app's state."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, answer_tokens: int) -> None:
+        """Expect `answer_tokens` of an answer whose request does not bound it."""
         self._app = app
+        self._answer_tokens = answer_tokens
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or raise what it is refused with; the edge answers it."""
         key: Key | None = state_of(scope).get("caller") if scope["type"] == "http" else None
-        if key is None or scope["method"] != "POST":
+        if key is None or not reserve.counts(scope["method"], scope["path"]):
             await self._app(scope, receive, send)
             return
         limits: Limits = scope["app"].state.service.limits
-        admission = await limits.admit(key)
-        state_of(scope)["counts_tokens"] = admission.counts_tokens
-        counting = _Counting(limits, key, admission, send, state_of(scope))
+        quota, tokens = limits.quota(key), 0
+        state_of(scope)["counts_tokens"] = quota.tokens is not None
+        if quota.tokens is not None:
+            tokens = reserve.tokens(scope["method"], scope["path"], state_of(scope)["body"], self._answer_tokens)
+        counting = _Counting(limits, key, await limits.admit(key, quota, tokens), send, state_of(scope))
         try:
             await self._app(scope, receive, counting.send)
-        finally:
+        except HTTPException:
             counting.settle()
+            raise
+        finally:
+            counting.settle(abandoned=True)
 
 
 class _Counting:
@@ -42,23 +51,28 @@ class _Counting:
     def __init__(self, limits: Limits, key: Key, admission: Admission, send: Send, state: dict[str, Any]) -> None:
         self._limits = limits
         self._key = key
+        self._admission: Admission | None = admission
         self._headers = [(name.encode(), value.encode()) for name, value in admission.headers.items()]
-        self._counts_tokens = admission.counts_tokens
         self._state = state
         self._send = send
+        self._begun = False
 
     async def send(self, message: Message) -> None:
         """The ASGI interface."""
         if message["type"] == "http.response.start":
+            self._begun = True
             message = {**message, "headers": [*message.get("headers", ()), *self._headers]}
         elif message["type"] == "http.response.body" and not message.get("more_body", False):
             # Before the last bytes leave: a client's next request finds this one counted.
             self.settle()
         await self._send(message)
 
-    def settle(self) -> None:
-        """Count the tokens, once, also those of an answer that was broken off. Only models' routes have a meter."""
-        meter: Meter | None = self._state.get("meter")
-        if self._counts_tokens and meter is not None:
-            self._counts_tokens = False
-            self._limits.spent(self._key, meter.tokens())
+    def settle(self, *, abandoned: bool = False) -> None:
+        """Count the tokens, once. An answer that its client left before it began costs what was reserved: models have
+        worked on it, and nobody knows how much. One that was left later costs as much of it as there was."""
+        admission, self._admission = self._admission, None
+        if admission is None or admission.reserved is None:
+            return
+        meter: Meter | None = self._state.get("meter")  # Only what is relayed has one.
+        spent = meter.tokens() if meter is not None else 0
+        self._limits.settle(self._key, admission, admission.reserved if abandoned and not self._begun else spent)

@@ -8,15 +8,13 @@ from typing import NamedTuple
 from prometheus_client import CollectorRegistry
 
 from gateway.keys.ring import Key
-from gateway.limits.admission import Quota, Use, decide, headers, refusal
+from gateway.limits.admission import Decision, Quota, Settlement, Use, decide, headers, refusal
 from gateway.limits.metrics import LimitsMetrics
 from gateway.limits.redis import PROBE, RedisUse
 from gateway.limits.shared import SharedUse
-from gateway.limits.window import Window
+from gateway.limits.window import Cell, Window
 from onecard.cache.address import Address
 from onecard.cache.channel import Alarm, Channel
-
-_UNUSED = Use(0, Window(), Window())
 
 
 class Admission(NamedTuple):
@@ -24,8 +22,12 @@ class Admission(NamedTuple):
 
     headers: dict[str, str]
     """What its answer tells of the limits."""
-    counts_tokens: bool
-    """Its tokens matter: call `Limits.spent` when they are known."""
+    reserved: int | None = None
+    """Tokens that count until `Limits.settle` hears what it cost; None: they are not limited."""
+    at_ms: int = 0
+    """When, by the clock of those who decided."""
+    shared: bool = False
+    """Redis did."""
 
 
 class Limits:
@@ -47,50 +49,57 @@ class Limits:
         self._shared = shared
         self._metrics = metrics
         self._clock = clock
-        self._own: dict[str, tuple[Use, int]] = {}
-        """By key, what it had used when the clock showed so many milliseconds; bounded, since names come from the
-        operator."""
+        self._own: dict[str, Use] = {}
+        """By key, as far as this process knows; bounded, since names come from the operator."""
 
-    async def admit(self, key: Key) -> Admission:
-        """Take one request of the key's, or refuse it.
-
-        Raises:
-            RateLimited: its requests or tokens of this minute are used up.
-        """
-        quota = self._quota(key)
-        if quota.is_empty:
-            return Admission({}, counts_tokens=False)
-        decision = await self._shared.admit(key.name, quota) if self._shared else None
-        kept_in = "memory" if decision is None else "redis"
-        if decision is None:
-            decision = decide(self._use(key.name), quota)
-        self._own[key.name] = decision.use, self._now_ms()
-        self._metrics.decided(key.name, decision.outcome, kept_in)
-        if decision.outcome != "admitted":
-            raise refusal(decision, quota)
-        return Admission(headers(decision.use, quota), counts_tokens=quota.tokens is not None)
-
-    def spent(self, key: Key, tokens: int) -> None:
-        """Count the tokens of an answered request."""
-        if tokens <= 0:
-            return
-        self._metrics.spent(key.name, tokens)
-        # Not into the minute of its admission: an answer may take longer than that counts.
-        use = self._use(key.name)
-        self._own[key.name] = Use(use.now_ms, use.requests, use.tokens.plus(tokens)), use.now_ms
-        if self._shared is not None:
-            self._shared.spend(key.name, tokens)
-
-    def _quota(self, key: Key) -> Quota:
+    def quota(self, key: Key) -> Quota:
         """The key's own limits, and the default for what it has none of."""
         return Quota(
             requests=key.requests_per_minute or self._defaults.requests,
             tokens=key.tokens_per_minute or self._defaults.tokens,
         )
 
-    def _use(self, name: str) -> Use:
-        use, at_ms = self._own.get(name, (_UNUSED, 0))
-        return use.by_clock(at_ms).at(self._now_ms())
+    async def admit(self, key: Key, quota: Quota, tokens: int = 0) -> Admission:
+        """Take one request of the key's that may cost so many tokens, or refuse it.
+
+        Raises:
+            RateLimited: its requests or tokens of this minute are used up.
+        """
+        if quota.is_empty:
+            return Admission({})
+        decision = await self._shared.admit(key.name, quota, tokens) if self._shared else None
+        shared = decision is not None
+        if decision is None:
+            now_ms = self._now_ms()
+            use = self._own.get(key.name, Use()).at(now_ms)
+            decision, self._own[key.name] = decide(use, quota, tokens, now_ms)
+        else:
+            self._own[key.name] = self._heard(decision)
+        self._metrics.decided(key.name, decision.outcome, "redis" if shared else "memory")
+        if decision.wait_ms:
+            raise refusal(decision, quota)
+        reserved = None if quota.tokens is None else min(tokens, quota.tokens)
+        return Admission(headers(decision, quota), reserved, decision.now_ms, shared)
+
+    def settle(self, key: Key, admission: Admission, tokens: int) -> None:
+        """Count what an admitted request cost in the end, in place of what was reserved, and where that was."""
+        if admission.reserved is None:
+            return
+        self._metrics.spent(key.name, tokens)
+        settlement = Settlement(admission.at_ms, tokens - admission.reserved)
+        if not settlement.more:
+            return
+        if admission.shared and self._shared:
+            self._shared.settle(key.name, settlement)
+        else:
+            now_ms = self._now_ms()
+            self._own[key.name] = self._own.get(key.name, Use()).at(now_ms).settled(now_ms, settlement)
+
+    def _heard(self, decision: Decision) -> Use:
+        """What a key has used by Redis's last word, as if it was used just now: never too little."""
+        now_ms = self._now_ms()
+        used = (decision.requests_used, decision.tokens_used)
+        return Use(*(Window((Cell(now_ms, amount),) if amount else ()) for amount in used))
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)

@@ -94,11 +94,9 @@ class StreamFlight:
         """Size of the chunks that are kept now."""
         return self._kept
 
-    def reader(self, coalesced: bool) -> "StreamReader":
+    def enter(self, reader: "StreamReader") -> None:
         """One more reader, from the first chunk on."""
-        reader = StreamReader(self, coalesced)
         self._readers.add(reader)
-        return reader
 
     async def run(self) -> None:
         """Read the source to its end."""
@@ -223,15 +221,34 @@ class StreamFlight:
 class StreamReader(AsyncIterator[bytes]):
     """One reader's place in a stream."""
 
-    def __init__(self, flight: StreamFlight, coalesced: bool) -> None:
-        self._flight = flight
-        self.coalesced = coalesced
-        """Another request had opened the stream."""
+    coalesced: bool
+    """Another request had opened the stream. Known for good with the first chunk."""
+
+    def __init__(self, board: Callable[[], tuple[StreamFlight, bool]], personal: tuple[type[Exception], ...]) -> None:
+        """`board` finds or opens the stream, and says which."""
+        self._board = board
+        self._personal = personal
         self.chunks_read = 0
         self.bytes_read = 0
+        self._enter()
 
     async def __anext__(self) -> bytes:
-        return await self._flight.chunk(self)
+        while True:
+            try:
+                return await self._flight.chunk(self)
+            except self._personal:
+                if self.chunks_read or not self.coalesced:
+                    raise
+            self.leave()
+            self._enter()
+
+    def leave(self) -> None:
+        """It has read enough."""
+        self._flight.leave(self)
+
+    def _enter(self) -> None:
+        self._flight, self.coalesced = self._board()
+        self._flight.enter(self)
 
     @property
     def recording(self) -> tuple[bytes, ...] | None:
@@ -242,8 +259,15 @@ class StreamReader(AsyncIterator[bytes]):
 class StreamFlights:
     """Streams under way, by key."""
 
-    def __init__(self, max_bytes: int = MAX_STREAM_BYTES, max_all_bytes: int = MAX_ALL_BYTES) -> None:
-        """Keep `max_bytes` of each stream, and about `max_all_bytes` of all."""
+    def __init__(
+        self,
+        max_bytes: int = MAX_STREAM_BYTES,
+        max_all_bytes: int = MAX_ALL_BYTES,
+        personal: tuple[type[Exception], ...] = (),
+    ) -> None:
+        """Keep `max_bytes` of each stream, and about `max_all_bytes` of all. `personal` are failures of who opened a
+        stream: the next of those who have read nothing yet opens it anew, and the others join that."""
+        self._personal = personal
         self._max_bytes = max_bytes
         self._room = Room(max_all_bytes)
         self._flights: dict[Hashable, StreamFlight] = {}
@@ -264,15 +288,16 @@ class StreamFlights:
         `on_complete` gets the recording once, however many readers there are and whether or not the one who opened
         the stream has stayed. It must not block.
         """
-        flight = self._flights.get(key)
-        coalesced = flight is not None
-        if flight is None:
-            flight = self._open(key, source, on_complete)
-        reader = flight.reader(coalesced)
+
+        def board() -> tuple[StreamFlight, bool]:
+            flight = self._flights.get(key)
+            return (flight, True) if flight else (self._open(key, source, on_complete), False)
+
+        reader = StreamReader(board, self._personal)
         try:
             yield reader
         finally:
-            flight.leave(reader)
+            reader.leave()
 
     def _open(self, key: Hashable, source: Source, on_complete: Complete | None) -> StreamFlight:
         def closed() -> None:

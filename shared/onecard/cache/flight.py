@@ -1,7 +1,8 @@
 """One computation for requests that are alike and under way at the same time.
 
 `Flights` for whole answers, `TextFlights` in `claims` for texts of a batch, `StreamFlights` in `fanout` for streams.
-All keep one rule: whoever leaves disturbs nobody, and when the last one leaves, the work is cancelled.
+All keep two rules: whoever leaves disturbs nobody, and when the last one leaves, the work is cancelled; and a failure
+that is personal, of who computes and not of what is computed, is nobody else's: those who shared go on without it.
 """
 
 import asyncio
@@ -57,7 +58,9 @@ class _Flight(Generic[T]):
 class Flights(Generic[T]):
     """Computations under way, by key."""
 
-    def __init__(self) -> None:
+    def __init__(self, personal: tuple[type[Exception], ...] = ()) -> None:
+        """`personal` are failures of who began: the next of those who wait begins anew, and the others wait for it."""
+        self._personal = personal
         self._flights: dict[Hashable, _Flight[T]] = {}
         self._tasks = Tasks()
 
@@ -74,23 +77,25 @@ class Flights(Generic[T]):
 
         Raises:
             Abandoned: it was cancelled from inside. (A `CancelledError` would look as if the caller were.)
-            Exception: whatever `compute` raises, in everyone who waits.
+            Exception: whatever `compute` raises, in everyone who waits, unless it is personal.
         """
-        flight = self._flights.get(key)
-        coalesced = flight is not None
-        if flight is None:
-            flight = self._begin(key, compute)
-        flight.waiting += 1
-        try:
-            await asyncio.wait([flight.task])
-        finally:
-            flight.waiting -= 1
-            if not flight.waiting and not flight.task.done():
-                self._remove(key, flight)  # At once: whoever comes now gets a computation that lives.
-                flight.task.cancel()
-        if flight.task.cancelled():
-            raise Abandoned
-        return Joined(flight.task.result(), coalesced)
+        while True:
+            flight = self._flights.get(key)
+            coalesced = flight is not None
+            if flight is None:
+                flight = self._begin(key, compute)
+            flight.waiting += 1
+            try:
+                await asyncio.wait([flight.task])
+            finally:
+                flight.waiting -= 1
+                if not flight.waiting and not flight.task.done():
+                    self._remove(key, flight)  # At once: whoever comes now gets a computation that lives.
+                    flight.task.cancel()
+            if flight.task.cancelled():
+                raise Abandoned
+            if not (coalesced and isinstance(flight.task.exception(), self._personal)):
+                return Joined(flight.task.result(), coalesced)
 
     def _begin(self, key: Hashable, compute: Callable[[], Awaitable[T]]) -> _Flight[T]:
         async def run() -> T:

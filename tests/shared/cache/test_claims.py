@@ -164,6 +164,26 @@ async def test_the_terms_of_one_request_do_not_fail_another(leader_leaves: bool)
     assert len(flights) == 0
 
 
+async def test_who_follows_is_not_failed_by_its_own_terms() -> None:
+    """The other order: one that would be refused shares what another computes, and the other never hears of it."""
+    flights = TextFlights[bytes](personal=(Busy,))
+
+    async def is_refused(claim: Claim[bytes]) -> None:
+        raise Busy
+
+    one = Model([b"a", b"b"])
+    first = asyncio.create_task(flights.claim_many(one.keys, one))
+    await settle()
+    shares = asyncio.create_task(flights.claim_many([b"b"], is_refused))
+    wants_more = asyncio.create_task(flights.claim_many([b"a", b"c"], is_refused))
+    await settle()
+    with pytest.raises(Busy):
+        await wants_more
+    one.go()
+    assert ((await first).results, (await shares).results) == ([b"A", b"B"], [b"B"])
+    assert len(flights) == 0
+
+
 async def test_an_exception_reaches_whom_it_concerns() -> None:
     """Those who wait for a text that was not delivered; not the one whose text was."""
     flights = TextFlights[bytes]()

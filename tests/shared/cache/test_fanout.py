@@ -303,3 +303,45 @@ async def test_who_leaves_on_the_last_event_does_not_spoil_the_recording() -> No
     await settle()
     assert recorded == [(LAST,)]
     assert flights._room.kept_bytes == 0
+
+
+class Refused(Exception):
+    """A failure of one caller."""
+
+
+@pytest.mark.parametrize("leader", ["flooder", "other"])
+async def test_a_failure_of_one_caller_is_not_handed_to_those_who_share(leader: str) -> None:
+    """Who is refused is refused, whoever came first; the next of the others opens the stream anew, for all of them."""
+    flights = StreamFlights(personal=(Refused,))
+    refused, opened = Upstream([], Refused()), Upstream()
+    upstreams = [refused, opened, opened] if leader == "flooder" else [opened, refused, opened]
+    got: list[list[bytes]] = [[], [], []]
+    recorded: list[tuple[bytes, ...]] = []
+
+    async def reads(upstream: Upstream, mine: list[bytes]) -> bool:
+        async with flights.join("k", upstream, recorded.append) as reader:
+            mine += [chunk async for chunk in reader]
+            return reader.coalesced
+
+    tasks = [asyncio.create_task(reads(*each)) for each in zip(upstreams, got, strict=True)]
+    await settle()
+    opened.go()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    if leader == "flooder":
+        assert isinstance(outcomes[0], Refused)
+        assert (outcomes[1:], got[1:]) == ([False, True], [CHUNKS, CHUNKS])
+    else:
+        assert (outcomes, got) == ([False, True, True], [CHUNKS] * 3)
+    assert (opened.opened, recorded) == (1, [tuple(CHUNKS)])
+    assert (len(flights), flights._room.kept_bytes) == (0, 0)
+
+
+async def test_who_has_read_of_a_stream_shares_its_failure() -> None:
+    """What another stream would say does not go on from there."""
+    flights, upstream = StreamFlights(personal=(Refused,)), Upstream(error=Refused())
+    _, tasks = crowd(flights, upstream, 3)
+    await settle()
+    upstream.go()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [Refused] * 3
+    assert upstream.opened == 1

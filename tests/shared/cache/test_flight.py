@@ -128,3 +128,50 @@ async def test_a_deadline_of_one_is_not_a_deadline_of_all() -> None:
         await asyncio.wait_for(flights.join("k", work), 0.01)
     work.go.set()
     assert (await patient[0]).result == "answer"
+
+
+class Refused(Exception):
+    """A failure of one caller."""
+
+
+@pytest.mark.parametrize("leader", ["flooder", "other"])
+async def test_a_failure_of_one_caller_is_not_handed_to_those_who_share(leader: str) -> None:
+    """Who is refused is refused, whoever came first; the next of the others begins anew, and they share that."""
+    flights, began = Flights[str](personal=(Refused,)), asyncio.Event()
+    begun: list[str] = []
+
+    async def compute(caller: str) -> str:
+        begun.append(caller)
+        await began.wait()
+        if caller == "flooder":
+            raise Refused
+        return f"answer for {caller}"
+
+    callers = ["flooder", "other", "other"] if leader == "flooder" else ["other", "flooder", "other"]
+    tasks = [asyncio.create_task(flights.join("k", lambda caller=caller: compute(caller))) for caller in callers]  # type: ignore[misc]
+    await settle()
+    began.set()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    if leader == "flooder":
+        assert isinstance(outcomes[0], Refused)
+        assert outcomes[1:] == [Joined("answer for other", coalesced=False), Joined("answer for other", coalesced=True)]
+        assert begun == ["flooder", "other"]
+    else:
+        assert [one.result for one in outcomes] == ["answer for other"] * 3  # type: ignore[union-attr]
+        assert begun == ["other"]
+    assert len(flights) == 0
+
+
+async def test_each_who_is_refused_hears_it_once() -> None:
+    """All of them are, one after the other, and nobody goes round for ever."""
+    flights, begun = Flights[str](personal=(Refused,)), 0
+
+    async def refuse() -> str:
+        nonlocal begun
+        begun += 1
+        await asyncio.sleep(0)
+        raise Refused
+
+    outcomes = await asyncio.gather(*crowd(flights, refuse, 20), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [Refused] * 20
+    assert begun == 20

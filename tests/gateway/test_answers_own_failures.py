@@ -1,0 +1,99 @@
+"""What fails for one caller, by its place in the queue or its time limit, fails for nobody who shares its answer."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.gateway.answering import CHAT, Scene, eventually_async, saying, scene, streaming
+from tests.gateway.support import error_of, key, secret_of, write_keys
+from tests.shared.cache.support import Redis
+
+TOTAL_SECONDS = 4.0
+
+Made = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def own(redis: Redis, tmp_path: Path) -> Iterator[Scene]:
+    """A service that takes one request at a time, a short queue, two keys, and a closed gate."""
+    write_keys(tmp_path / "keys.json", [key("flooder"), key("other")])
+    env = {"UPSTREAM_CONCURRENCY": "1", "UPSTREAM_QUEUE": "4", "API_KEYS_FILE": str(tmp_path / "keys.json")}
+    with scene(redis, **env) as built:
+        built.client.headers = httpx.Headers(key_of("other"))
+        yield built
+
+
+@pytest.fixture
+async def client(own: Scene) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=own.gateway.url, timeout=30) as opened:
+        yield opened
+
+
+def key_of(caller: str) -> dict[str, str]:
+    """Who asks."""
+    return {"authorization": f"Bearer {secret_of(caller)}"}
+
+
+async def begin(
+    own: Scene, client: httpx.AsyncClient, caller: str, body: dict[str, Any]
+) -> "asyncio.Task[httpx.Response]":
+    """One more request, once it is under way."""
+    before = own.figure("onecard_http_in_flight")
+    task = asyncio.create_task(client.post(CHAT, json=body, headers=key_of(caller)))
+    await eventually_async(lambda: own.figure("onecard_http_in_flight") > before)
+    return task
+
+
+@pytest.mark.parametrize("made", [saying, streaming])
+@pytest.mark.parametrize("leader", ["flooder", "other"])
+async def test_who_is_pushed_out_of_the_queue_takes_nobody_along(
+    own: Scene, client: httpx.AsyncClient, made: Made, leader: str
+) -> None:
+    """A key that floods is refused; another one that wants the same answer gets it, whichever of them asked first."""
+    occupies = await begin(own, client, "other", saying(wait=True))
+    await eventually_async(lambda: own.seen("requests") == 1)
+    flood = [await begin(own, client, "flooder", saying()) for _ in range(3)]
+    wanted, follower = made(), {"flooder": "other", "other": "flooder"}[leader]
+    shared = {caller: await begin(own, client, caller, wanted) for caller in (leader, follower)}
+    assert own.figure("onecard_upstream_waiting") == 4
+    crowds_out = asyncio.create_task(client.post(CHAT, json=saying(), headers=key_of("other")))
+    await eventually_async(lambda: own.figure("onecard_upstream_queue_full_total") == (2 if leader == "flooder" else 1))
+    own.open()
+    answers = {caller: await task for caller, task in shared.items()}
+    if leader == "flooder":
+        assert error_of(answers["flooder"], 429)["code"] == "too_busy"
+        assert (answers["other"].status_code, answers["other"].headers["x-cache"]) == (200, "miss")
+    else:
+        assert {caller: answer.headers["x-cache"] for caller, answer in answers.items()} == {
+            "other": "miss",
+            "flooder": "coalesced",
+        }
+        assert answers["flooder"].content == answers["other"].content
+    assert {(await task).status_code for task in (occupies, crowds_out)} == {200}
+    assert sorted([(await task).status_code for task in flood]) == [200, 200, 429]
+
+
+@pytest.mark.parametrize("made", [saying, streaming])
+async def test_each_who_shares_waits_within_its_own_time_limit(redis: Redis, made: Made) -> None:
+    """Who began is told that its time is over; who came later gets the answer that was begun for both, and whole."""
+    with scene(redis, UPSTREAM_TOTAL_SECONDS=str(TOTAL_SECONDS)) as own:
+        async with httpx.AsyncClient(base_url=own.gateway.url, timeout=30) as client:
+            wanted = made(wait=True)
+            leader = await begin(own, client, "flooder", wanted)
+            await eventually_async(lambda: own.seen("requests") == 1)
+            await asyncio.sleep(TOTAL_SECONDS / 2)
+            follower = await begin(own, client, "other", wanted)
+            late = await leader
+            own.open()
+            answer = await follower
+        if made is saying:
+            assert error_of(late, 504)["code"] == "deadline_exceeded"
+        else:
+            assert "deadline_exceeded" in late.text.rpartition("data: ")[2]
+            assert answer.text.endswith("data: [DONE]\n\n")
+        assert (answer.status_code, answer.headers["x-cache"]) == (200, "coalesced")
+        assert (own.seen("requests"), own.seen("cancelled")) == (1, 0)

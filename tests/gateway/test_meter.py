@@ -1,0 +1,93 @@
+"""How many tokens an answer cost, counted as it passes."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.meter import MOST_PARSED_BYTES, MOST_READ_BYTES, Meter, Usage
+
+
+def metered(chunks: list[bytes], content_type: bytes = b"application/json", status: int = 200, asked: int = 40) -> int:
+    meter = Meter(asked)
+    meter.begins(status, content_type)
+    for chunk in chunks:
+        meter.answered(chunk)
+    return meter.tokens()
+
+
+STREAM = b"text/event-stream; charset=utf-8"
+EVENTS = b'data: {"a": 1, "usage": null}\n\ndata: {"a": "\\"usage\\""}\n\n'
+LAST = b'data: {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}}\n\n'
+CALLS = b'[{"function": {"arguments": "{}"}}]'
+MANY = b'data: {"choices": [{"delta": {"content": "0123456789", "tool_calls": ' + CALLS + b"}}]}\n\n"
+RESPONSES = b'event: response.completed\ndata: {"response": {"usage": {"total_tokens": 9}}}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("answer", "content_type", "tokens"),
+    [
+        (b'{"usage": {"prompt_tokens": 3, "total_tokens": 7}}', b"application/json", 7),
+        (b'{"text": "\\"usage\\": {}"}', b"application/json", 10 + 6),
+        (EVENTS + LAST + b"data: [DONE]\n\n", STREAM, 7),
+        (EVENTS + RESPONSES, STREAM, 9),
+        (EVENTS + b"data: [DONE]\n\n", STREAM, 10 + 2),
+        (EVENTS + MANY + b'data: {"choices": [{"text": "012345678"}]}\n\n', STREAM, 10 + 2 + 3 + 2),
+        (b'data: {"choices": [{"delta": {"content": ""}}]}\n\ndata: {"choices": 1}\n\n', STREAM, 10 + 2),
+        (b'data: {"choices": [{"delta": {"content": "01234567", "tool_calls": [{"id": "a"}]}}]}\n\n', STREAM, 10 + 2),
+        (b'[{"embedding": "' + b"a" * MOST_PARSED_BYTES + b'"}]', b"application/json", 10),
+        (b'{"data": "' + b"a" * MOST_PARSED_BYTES + b'", "usage": {"total_tokens": 7}}', b"application/json", 7),
+        (b"data: " + b"a" * MOST_PARSED_BYTES + b"\n\n" + LAST, STREAM, 7),
+    ],
+    ids=[
+        "usage",
+        "no usage",
+        "stream with usage",
+        "responses",
+        "stream without",
+        "many tokens in an event",
+        "odd events",
+        "a tool call that begins",
+        "huge",
+        "huge with usage",
+        "huge event",
+    ],
+)
+@given(data=st.data())
+def test_tokens_are_those_of_the_usage_or_an_estimate(
+    data: st.DataObject, answer: bytes, content_type: bytes, tokens: int
+) -> None:
+    """However the answer is cut into chunks."""
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(answer)), max_size=8)))
+    chunks = [answer[start:end] for start, end in zip([0, *cuts], [*cuts, len(answer)], strict=True)]
+    assert metered(chunks, content_type) == tokens
+
+
+@pytest.mark.parametrize("content_type", [STREAM, b"application/json"])
+def test_where_nothing_is_limited_an_answer_is_still_asked_what_it_cost(content_type: bytes) -> None:
+    """For the metrics; its events are not read for that, and only its end is kept."""
+    meter = Meter(40, estimates=False)
+    meter.begins(200, content_type)
+    for chunk in (*[MANY] * 10_000, EVENTS, LAST, b"data: [DONE]\n\n"):
+        meter.answered(chunk)
+    assert meter.usage() == Usage(3, 4, 7)
+    assert len(meter._held) <= 2 * MOST_READ_BYTES
+
+
+@given(st.text() | st.sampled_from(['"usage": {"total_tokens": 9}', '"usage', '"usage"']), st.booleans())
+def test_no_text_passes_for_usage(text: str, spaced: bool) -> None:
+    """Whatever an answer says in words, before its `usage` and after it."""
+    usage = {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7}
+    answer = {"content": text, "response": {"usage": usage}, "tokens": [text]}
+    meter = Meter(0)
+    meter.begins(200, b"application/json")
+    meter.answered(json.dumps(answer, ensure_ascii=False, separators=None if spaced else (",", ":")).encode())
+    assert meter.usage() == Usage(3, 4, 7)
+
+
+def test_errors_cost_nothing() -> None:
+    """Nor does a request that was never answered."""
+    body = json.dumps({"usage": {"total_tokens": 7}}).encode()
+    assert metered([body], status=503) == 0
+    assert metered([body], status=0) == 0
