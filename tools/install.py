@@ -84,7 +84,7 @@ def environment(python: Path, scratch: Path) -> dict[str, str]:
     """The environment that pip runs in: of its settings, from files and variables, those of `SOURCES` alone."""
     # 'pip config' takes these for options of its own: to list some of the files alone.
     all_files = {**os.environ, "PIP_USER": "0", "PIP_GLOBAL": "0", "PIP_SITE": "0"}
-    command = [python, "-m", "pip", "config", "list"]
+    command = [str(python), "-m", "pip", "config", "list"]
     listed = subprocess.run(command, capture_output=True, text=True, check=True, env=all_files)
     found = {}
     for line in listed.stdout.splitlines():  # global.index-url='https://…', the weakest first
