@@ -24,6 +24,7 @@ app.add_middleware(TellsModel, identity=lambda scope: identity.read(seen["model"
 seen: dict[str, Any] = {"headers": {}, "requests": 0, "callers": [], "model": "", "ailment": ""}
 seen |= {"running": 0, "finished": 0, "cancelled": 0, "sent": 0}
 gate = asyncio.Event()
+FULL = {"retry-after": "3"}
 
 
 @app.get("/health/ready")
@@ -48,7 +49,7 @@ async def tell(request: Request) -> None:
 
 @app.post("/ail")
 async def ail(request: Request) -> None:
-    """`500`, or the seconds that every answer takes; nothing: it is well."""
+    """`500`, `429`, or the seconds that every answer takes; nothing: it is well."""
     seen["ailment"] = (await request.body()).decode()
 
 
@@ -150,6 +151,8 @@ async def answer(request: Request) -> Response:
     seen["headers"] = dict(request.headers)
     if seen["ailment"] == "500":
         return PlainTextResponse("Traceback: /secret/path 10.0.0.7", 500)
+    if seen["ailment"] == "429":
+        return JSONResponse({"error": {"message": "Full.", "type": "t", "param": None, "code": "too_busy"}}, 429, FULL)
     await asyncio.sleep(float(seen["ailment"] or 0))
     match body["case"]:
         case "say" if "events" in body:

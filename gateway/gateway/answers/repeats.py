@@ -4,12 +4,15 @@ The encoder keeps every text's result, in Redis too, and finds it in whichever r
 way to it, the reading and the writing of numbers: see decision 13.
 """
 
+import time
+from collections.abc import Callable
 from typing import Literal
 
 from fastapi.responses import Response
 from starlette.types import Receive, Scope
 
 from gateway.answers.kept import Kept, KeptCodec, find, hit
+from gateway.answers.refusals import Refusals, terms
 from gateway.calls import Call
 from gateway.relay import call_of, relay
 from gateway.reply import Reply
@@ -19,6 +22,7 @@ from onecard.cache.identity import Identity
 from onecard.cache.keys import Keyspace
 from onecard.cache.tiers import Cache, Store
 from onecard.edge import state_of
+from onecard.errors import TooBusy
 
 LARGEST_BODY_BYTES = 256_000
 """Longer bodies are only relayed: few come twice."""
@@ -39,6 +43,7 @@ class Repeats:
         memory = cache.in_memory()
         self._enabled = memory.enabled
         self._store = Store(memory, kind, KeptCodec(), ttl_seconds)
+        self._refusals = Refusals[Response](time.monotonic)
 
     async def answer(self, scope: Scope, receive: Receive) -> Response:
         """The answer to a request, as `gateway.relay.relay` gives it; `x-cache` is the encoder's where it was asked.
@@ -50,7 +55,7 @@ class Repeats:
         allowed = control.read(call.headers.get("cache-control"))
         model = self._upstream.pool.model
         if model is None or not allowed.store or not self._enabled or len(call.body) > LARGEST_BODY_BYTES:
-            return await relay(scope, receive, self._upstream, call)
+            return await self._ask(scope, receive, call)
         key = self._key(call, model)
         if allowed.read and (kept := await find(self._store, key, state_of(scope)["timings"])):
             return hit(kept)
@@ -59,7 +64,18 @@ class Repeats:
             if reply.model == model and reply.status == 200 and len(body) <= LARGEST_ANSWER_BYTES:
                 self._store.set_many([(key, Kept(reply.headers.get("content-type", "application/json"), body))])
 
-        return await relay(scope, receive, self._upstream, call, keep)
+        return await self._ask(scope, receive, call, keep)
+
+    async def _ask(
+        self, scope: Scope, receive: Receive, call: Call, keep: Callable[[Reply, bytes], None] | None = None
+    ) -> Response:
+        asked = terms(call)
+        if (refusal := self._refusals.recent(asked)) is not None:
+            return Response(bytes(refusal.body), refusal.status_code, dict(refusal.headers))
+        response = await relay(scope, receive, self._upstream, call, keep)
+        if response.status_code == TooBusy.status:
+            self._refusals.add(asked, response)
+        return response
 
     def _key(self, call: Call, model: Identity) -> bytes:
         space = Keyspace(self._kind, model.model, model.revision, model.fingerprint)
