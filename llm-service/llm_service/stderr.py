@@ -20,8 +20,9 @@ from pathlib import Path
 
 SERVING = b"onecard: requests come from now on"
 """vLLM's server writes this line when they do. There is no way back: a request cannot feign an earlier time."""
-MOST_BYTES = 2000
-"""Of one line; the rest of it is dropped."""
+MOST_BYTES = 1000
+"""Of one line; the rest of it is dropped. A record then has less than the 4,096 bytes that a pipe takes at once: with
+more, whoever says that there is room would still wait."""
 TOLD_EVERY_SECONDS = 10.0
 _FATAL = re.compile(
     rb"Fatal Python error: (Aborted|Bus error|Floating-point exception|Illegal instruction|Segmentation fault)"
@@ -92,7 +93,8 @@ def divert() -> None:
 def _write(record: dict[str, object]) -> None:
     """A line, or none if nobody reads: whoever writes to us must not wait."""
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    line = json.dumps({**record, "timestamp": stamp, "service": "llm", "stream": "stderr"}).encode() + b"\n"
+    told = {**record, "timestamp": stamp, "service": "llm", "stream": "stderr"}
+    line = json.dumps(told, ensure_ascii=False).encode() + b"\n"
     writable = select.poll()
     writable.register(1, select.POLLOUT)
     try:
