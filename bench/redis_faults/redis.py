@@ -146,8 +146,11 @@ def watched() -> Iterator[Watched]:
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
-        primary = stack.enter_context(Redis())
-        replica = stack.enter_context(Redis("--replicaof", "127.0.0.1", str(primary.port)))
+        copies = ("--dir", str(folder))  # Where a replica is sent what the primary holds.
+        primary = stack.enter_context(Redis(*copies))
+        replica = stack.enter_context(
+            Redis(*copies, "--dbfilename", "replica.rdb", "--replicaof", "127.0.0.1", str(primary.port))
+        )
         sentinels = []
         for number in range(3):
             file = folder / f"sentinel{number}.conf"  # Sentinels write into it.

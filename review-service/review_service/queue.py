@@ -33,6 +33,7 @@ def open_queue(settings: RedisSettings) -> Celery:
         accept_content=["json"],
         broker_connection_max_retries=None,
         broker_connection_retry_on_startup=True,
+        broker_use_ssl=_certificates(address) if address.tls and address.sentinels else None,
         broker_transport_options={
             "global_keyprefix": PREFIX,
             "visibility_timeout": VISIBILITY_SECONDS,
@@ -82,7 +83,10 @@ def _broker(address: Address) -> str:
     if address.sentinels:
         return ";".join(f"sentinel://{login}{_server(*node)}/{address.database}" for node in address.sentinels)
     server = f"{login}{_server(address.host, address.port)}/{address.database}"
-    return f"rediss://{server}?{_certificates(address)}" if address.tls else f"redis://{server}"
+    if not address.tls:
+        return f"redis://{server}"
+    checked = _certificates(address) | {"ssl_cert_reqs": address.certificates.name}
+    return f"rediss://{server}?{urlencode(checked)}"
 
 
 def _server(host: str, port: int) -> str:
@@ -90,14 +94,15 @@ def _server(host: str, port: int) -> str:
 
 
 def _sentinels(address: Address) -> dict[str, object]:
+    """What Celery's connections have to know besides, where Sentinels name the primary."""
     if not address.sentinels:
         return {}
-    patience = {"socket_timeout": _PATIENCE_SECONDS, "socket_connect_timeout": _PATIENCE_SECONDS}
-    asking = {"password": address.sentinel_password, **patience}
-    return {"master_name": address.sentinel_master, "sentinel_kwargs": asking}
+    asking = {"password": address.sentinel_password, "socket_timeout": _PATIENCE_SECONDS}
+    tls = {"ssl": True, **_certificates(address)} if address.tls else {}
+    return {"master_name": address.sentinel_master, "sentinel_kwargs": asking | tls}
 
 
-def _certificates(address: Address) -> str:
+def _certificates(address: Address) -> dict[str, object]:
     required = address.certificates is ssl.CERT_REQUIRED
-    query = {"ssl_cert_reqs": address.certificates.name, "ssl_check_hostname": str(required).lower()}
-    return urlencode(query | ({"ssl_ca_certs": address.ca_file} if address.ca_file else {}))
+    checked = {"ssl_cert_reqs": address.certificates, "ssl_check_hostname": required}
+    return checked | ({"ssl_ca_certs": address.ca_file} if address.ca_file else {})

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import structlog.testing
+from prometheus_client import CollectorRegistry
 
+from bench.redis_faults.redis import cluster
 from gateway.limits.admission import Quota, Settlement, Use, decide
 from gateway.limits.limits import Admission, Limits, open_limits
 from gateway.limits.metrics import LimitsMetrics
@@ -18,6 +20,7 @@ from gateway.limits.shared import SharedUse
 from gateway.limits.window import CELL_MS, MINUTE_MS, Cell, Window
 from onecard.cache.address import Address
 from onecard.cache.channel import Channel
+from onecard.cache.settings import RedisSettings
 from onecard.errors import RateLimited
 from tests.gateway.support import key
 from tests.shared.cache.support import Figures, Redis, eventually, running_redis
@@ -257,3 +260,23 @@ async def test_a_keys_own_limit_counts_before_the_default() -> None:
         assert admission.headers["x-ratelimit-limit-requests"] == "5"
         assert admission.headers["x-ratelimit-limit-tokens"] == "10"
         assert await admitted(limits, 10, "plain") == 3
+
+
+async def test_limits_are_shared_in_a_cluster() -> None:
+    """Each key's use lies on one server, whichever; a lost server is a Redis that is away, and comes back."""
+    with cluster() as shards:
+        address = RedisSettings(redis_cluster_nodes=shards.addresses).redis_address()
+        figures = Figures()
+        async with (
+            open_limits(Quota(requests=20), address, figures.registry) as one,
+            open_limits(Quota(requests=20), address, CollectorRegistry()) as two,
+        ):
+            for name in ("a", "b", "c", "d", "e"):
+                assert await admitted(one, 15, name) == 15
+                assert await admitted(two, 15, name) == 5
+            shards.shards[1].kill()
+            await eventually(lambda: figures("onecard_limits_redis_up") == 0)
+            assert await admitted(one, 30, "f") == 20
+            shards.shards[1].start()
+            await asyncio.to_thread(shards.wait)
+            await eventually(lambda: figures("onecard_limits_redis_up") == 1)

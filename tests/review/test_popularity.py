@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+from bench.redis_faults.redis import cluster
 from onecard.cache.address import Address
 from onecard.cache.channel import Channel
 from onecard.cache.metrics import RedisMetrics
+from onecard.cache.settings import RedisSettings
 from review_service import decay
 from review_service.popularity import MOST_SUBJECT_BYTES, Popularity, Traffic, open_traffic
 from tests.shared.cache.support import AILMENTS, Redis, eventually, running_redis
@@ -168,3 +170,17 @@ async def test_a_sick_redis_fails_nothing(redis: Redis, ailment: str) -> None:
                 return
             await asyncio.sleep(0.05)
         raise AssertionError("Redis is well, and nothing is learned")
+
+
+async def test_popularity_is_learned_in_a_cluster() -> None:
+    """Each set lies on one server, and is ranked by that server's clock."""
+    with cluster() as shards:
+        address = RedisSettings(redis_cluster_nodes=shards.addresses).redis_address()
+        async with open_traffic(address, DAY, CollectorRegistry()) as traffic:
+            await eventually(lambda: traffic.channel.up)
+            traffic.restaurants.note("r1")
+            traffic.queries.note("q1")
+            await traffic.restaurants.tell()
+            await traffic.queries.tell()
+            assert await subjects(traffic.restaurants) == ["r1"]
+            assert await subjects(traffic.queries) == ["q1"]

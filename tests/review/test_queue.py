@@ -12,6 +12,7 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 from redis import Redis as Client
 
+from bench.redis_faults.redis import watched
 from onecard.cache.settings import RedisSettings
 from onecard_stack.settings import StackSettings
 from onecard_stack.table import Machine, processes
@@ -99,6 +100,39 @@ def test_over_tls_the_certificate_is_checked_as_the_cache_checks_it(query: str, 
     connection = queue.connection_for_write()
     assert (connection.hostname, connection.userid, connection.password) == ("cache.example", "user", PASSWORD)
     assert connection.ssl == checked
+
+
+def test_sentinels_name_the_server_of_the_queue() -> None:
+    """In the database of the address, whose host does not count."""
+    with watched() as group:
+        settings = RedisSettings(redis_url="redis://ignored/3", redis_sentinels=group.addresses)
+        open_queue(settings).send_task(PLAN)
+        with Client(port=group.primary.port, db=3) as client:
+            assert client.llen(PREFIX + QUEUE) == 1
+
+
+def test_over_tls_sentinels_are_asked_and_checked_as_the_server_is() -> None:
+    settings = RedisSettings(
+        redis_url="rediss://user:secret@ignored?ssl_ca_certs=/etc/own.pem",
+        redis_sentinels="a,b:1",
+        redis_sentinel_password="hush",
+    )
+    checked = {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True, "ssl_ca_certs": "/etc/own.pem"}
+    connection = open_queue(settings).connection_for_write()
+    assert (connection.hostname, connection.port, connection.userid) == ("a", 26379, "user")
+    assert connection.alt == ["sentinel://user:secret@a:26379/0", "sentinel://user:secret@b:1/0"]
+    assert connection.ssl == checked
+    asking = connection.transport_options["sentinel_kwargs"]
+    assert asking == {"password": "hush", "socket_timeout": 5.0, "ssl": True} | checked
+
+
+def test_the_queue_has_its_own_redis_where_the_cache_is_a_cluster() -> None:
+    """Celery's broker knows no Cluster: without a word about the queue nothing starts."""
+    cluster = RedisSettings(redis_cluster_nodes="a", queue_redis_url="redis://b:7000/1")
+    connection = open_queue(cluster).connection_for_write()
+    assert (connection.hostname, connection.port, connection.virtual_host) == ("b", 7000, "1")
+    with pytest.raises(SystemExit, match="QUEUE_REDIS_URL"):
+        open_queue(RedisSettings(redis_cluster_nodes="a"))
 
 
 def test_no_password_in_what_the_queue_says_of_itself() -> None:
