@@ -20,7 +20,8 @@ from bench import files, machine
 from bench.command import ends_in_order, say, started
 from bench.places import ROOT
 from bench.redis_faults import load, report
-from bench.redis_faults.redis import FAULTS, Fault, Redis
+from bench.redis_faults.faults import FAULTS, Fault
+from bench.redis_faults.redis import Redis
 from bench.servers import Server, module
 
 MODELS = ROOT / ".onecard" / "models"
