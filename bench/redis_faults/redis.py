@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -161,9 +162,14 @@ def watched() -> Iterator[Watched]:
         made = Watched([primary, replica], sentinels)
         wanted = (b"num-slaves\r\n$1\r\n1\r\n", b"num-other-sentinels\r\n$1\r\n2\r\n")
         for one in sentinels:
-            _wait(lambda one=one: all(part in one.tell("SENTINEL", "MASTER", MASTER) for part in wanted))
+            _wait(partial(_says, one, wanted))
         _wait(lambda: b"master_link_status:up" in replica.tell("INFO", "replication"))
         yield made
+
+
+def _says(sentinel: Redis, wanted: tuple[bytes, ...]) -> bool:
+    told = sentinel.tell("SENTINEL", "MASTER", MASTER)
+    return all(part in told for part in wanted)
 
 
 class _Sentinel(Redis):
