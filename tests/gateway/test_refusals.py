@@ -91,11 +91,13 @@ def test_who_waits_as_told_is_let_through() -> None:
     encoder = Encoder()
     assert encoder.says(b"a") == "2"
     assert encoder.wait(b"a") == 2
-    encoder.now += 2
+    assert encoder.wait(b"b") is not None
+    encoder.now += 4
     encoder.says(b"c")
     assert encoder.wait(b"n") is not None
-    assert encoder.wait(b"a") is None
+    assert encoder.wait(b"a") is encoder.wait(b"b") is None
     encoder.says(b"a")
+    assert encoder.wait(b"b") is not None, "not even one who was told, for a moment"
     assert (encoder.wait(b"a") or 0) >= 2
     encoder.refusals.answered(b"a")
     assert (encoder.wait(b"a") or 0) >= 2

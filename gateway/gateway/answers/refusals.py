@@ -21,6 +21,8 @@ from onecard.lanes import LANE_HEADER, most_texts
 from onecard.wire import TIMEOUT_HEADER
 
 REMEMBERED_SECONDS = 0.5
+RETURNED_SECONDS = 0.1
+"""How long the refusal of one who came as told is repeated to others who do."""
 MOST_LATER_SECONDS = 10.0
 """Most that is added to the service's own `Retry-After`: of those who are refused, most may never come back."""
 _MOST_TERMS = 1000
@@ -45,6 +47,8 @@ def terms(scope: Scope, body: bytes) -> Hashable | None:
 class _Refusal:
     until: float
     """When it is forgotten."""
+    for_all_until: float
+    """Until then there is no room for those either who come as told."""
     message: str
     seconds: int
     """Its own `Retry-After`."""
@@ -81,8 +85,11 @@ class Refusals:
             return
         if len(self._refusals) >= _MOST_TERMS:
             self._refusals.clear()
-        refusal = self._refusals[terms] = _Refusal(self._clock() + REMEMBERED_SECONDS, message, int(seconds))
-        response.headers["retry-after"] = str(self._told_when(refusal, _digest(body)))
+        now, digest = self._clock(), _digest(body)
+        for_all_until = now + RETURNED_SECONDS if digest in self._told else now
+        refusal = _Refusal(now + REMEMBERED_SECONDS, for_all_until, message, int(seconds))
+        self._refusals[terms] = refusal
+        response.headers["retry-after"] = str(self._told_when(refusal, digest))
 
     def check(self, scope: Scope, body: bytes) -> None:
         """Let a request go to the service, or not.
@@ -95,10 +102,10 @@ class Refusals:
             return
         digest = _digest(body)
         due = self._told.get(digest)
-        if due is None:
-            raise TooBusy(refusal.message, retry_after=self._told_when(refusal, digest))
-        if now < due:
+        if due is not None and now < due:
             raise TooBusy(refusal.message, retry_after=due - now)  # As it was told: to ask more often gains nothing.
+        if due is None or now < refusal.for_all_until:
+            raise TooBusy(refusal.message, retry_after=self._told_when(refusal, digest))
 
     def _told_when(self, refusal: _Refusal, digest: bytes) -> int:
         now = self._clock()
