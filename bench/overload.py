@@ -97,17 +97,19 @@ async def flood(session: aiohttp.ClientSession, url: str, supply: Iterator[bytes
 
 async def polite(session: aiohttp.ClientSession, url: str, supply: Iterator[bytes], until: float, seen: Seen) -> None:
     """Ask, and come again as told until let in; then with the next text, until a moment of the clock."""
-    own = Seen(seen.started)
+    own = Seen(seen.started, answered_at=seen.answered_at, waits=seen.waits)
     for data in supply:
         for times in itertools.count():
-            if time.perf_counter() > until:
-                return
             status = await one(session, url, data, own)
             seen.returned += times > 0
             if status != 429:
                 break
             seen.returns_refused += times > 0
+            if time.perf_counter() + own.retry_after[-1] > until:
+                return
             await asyncio.sleep(own.retry_after[-1])
+        if time.perf_counter() > until:
+            return
         if times:
             seen.returns.append(times)
 
@@ -162,7 +164,7 @@ async def under_flood(
     ) as session:
         samples: list[dict[str, float]] = []
         sampling = asyncio.create_task(sample(session, servers, samples))
-        used = [cpu_seconds(server) for server in (*servers,)]
+        used = [cpu_seconds(server) for server in servers]
         seen = Seen(time.perf_counter())
         until = seen.started + seconds
         waiting = [asyncio.create_task(polite(session, through.url, others, until, seen)) for _ in range(POLITE)]
