@@ -1,16 +1,21 @@
 """A full encoder is not asked again for a moment: its refusal is repeated, and who waits as told is let through."""
 
 import time
+from types import SimpleNamespace
 
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry
 from starlette.responses import Response
 from starlette.types import Scope
 
 from gateway.answers.refusals import MOST_LATER_SECONDS, REMEMBERED_SECONDS, Refusals, terms
+from gateway.answers.repeats import Repeats
+from onecard.cache.metrics import CacheMetrics
+from onecard.cache.tiers import Cache
 from onecard.errors import TooBusy, error_body
 from tests.gateway.answering import Scene
-from tests.gateway.support import error_of
+from tests.gateway.support import error_of, key
 from tests.gateway.test_answers_repeats import embedding
 
 EMBED = "/v1/embeddings"
@@ -140,3 +145,15 @@ def test_what_is_kept_is_answered_while_the_encoder_is_full(own: Scene) -> None:
     httpx.post(f"{own.canned.url}/ail", content="429")
     assert own.post(embedding(), EMBED).status_code == 429
     assert own.post(body, EMBED).headers["x-cache"] == "hit"
+
+
+def test_a_key_for_some_models_is_asked_for_its_own_first() -> None:
+    """What it may not use is a 403 at a full encoder, too: its requests pass the edge, and are refused behind that."""
+    cache = Cache(None, None, CacheMetrics(CollectorRegistry()), time.time)
+    repeats = Repeats(SimpleNamespace(), "embedding", cache, 60)  # type: ignore[arg-type]
+    response = Response(error_body("Full.", "rate_limit_error", "too_busy"), 429, {"retry-after": "2"})
+    repeats._refusals.add(terms(asked(), b"a"), b"a", response)
+    for caller in (None, key("a")):
+        with pytest.raises(TooBusy):
+            repeats.check({**asked(), "state": {"caller": caller}}, b"b")
+    repeats.check({**asked(), "state": {"caller": key("b", models=("other",))}}, b"b")

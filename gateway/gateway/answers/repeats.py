@@ -85,7 +85,11 @@ class Repeats:
     async def _ask(
         self, scope: Scope, receive: Receive, call: Call, keep: Callable[[Reply, bytes], None] | None = None
     ) -> Response:
-        self._refusals.check(scope, call.body)
+        try:
+            self._refusals.check(scope, call.body)
+        except TooBusy:
+            state_of(scope)["quiet"] = True
+            raise
         response = await relay(scope, receive, self._upstream, call, keep)
         if response.status_code == TooBusy.status:
             self._refusals.add(terms(scope, call.body), call.body, response)
