@@ -77,7 +77,7 @@ hashes: ## After a pin was changed by hand: put the hashes of its wheels into ha
 bench-encoders: $(STAMP) ## Measure the encoder beside its peers; a short look with options=--quick
 	@$(BIN)/python -m bench.encoders $(options)
 
-bench-overload: $(STAMP) ## Flood the encoder with four times what it can do
+bench-overload: $(STAMP) ## Flood the encoder with four times what it can do, alone and through the gateway
 	@$(BIN)/python -m bench.overload $(options)
 
 bench-gateway: $(STAMP) ## Measure the gateway beside other relays; options=--quick, or options=--soak for its memory

@@ -1,38 +1,49 @@
-"""`python -m bench.overload`: four times what the encoder can do, for a minute.
+"""`python -m bench.overload`, which is `make bench-overload`: an encoder under four times what it can do, alone and
+through the gateway, by turns under the same flood.
 
-First the peak, from 32 clients in a closed loop; then new requests at four times that rate, whoever is still waiting;
-then the peak once more, since machines drift.
-What should hold: throughput stays near the peak, memory and queue stay bounded, nobody accepted is answered late, and
-who is refused is told a time after which he is let in.
+The peak comes from 32 clients in a closed loop at the encoder, before and after each flood, since machines drift. A
+flood starts requests at four times the first peak, whoever is still waiting; beside it some clients obey `Retry-After`.
+What should hold: throughput stays near the peak, alone and nearly as much through the gateway; memory and queue stay
+bounded; nobody accepted is answered late; who is refused is told a time after which he is let in.
 """
 
 import asyncio
-import json
+import itertools
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
 import aiohttp
+import psutil
 import typer
 import uvloop
 
-from bench import encoders, machine, memory, texts, weights
+from bench import encoders, files, machine, memory, texts, weights
 from bench.cells import Cell, Load
-from bench.contenders import CONTENDERS
+from bench.command import ends_in_order, say
 from bench.load import body, drive
-from bench.places import MODEL, RESULTS
-from bench.servers import Server
+from bench.places import MODEL
+from bench.servers import Contender, Server
 from bench.stats import percentile
+from bench.tables import number, table
+from onecard.encoder_settings import EncoderSettings
 
+ALONE, THROUGH = "alone", "gateway"
 SAMPLE_SECONDS = 1.0
 SETTLE_SECONDS = 20.0
-"""Left out at the beginning: until the queue is full, more is accepted than answered."""
+"""Left out at the beginning, or a third of a shorter flood: until the queue is full, more is accepted than answered."""
 STEP_SECONDS = 0.02
 """Requests are started in steps of this length."""
+PEAK_SECONDS = 5.0
+POLITE = 16
+"""Clients that wait as told, and have new texts once they are let in."""
+DEADLINE_SECONDS = float(EncoderSettings.model_fields["request_timeout_seconds"].default)
 
 
 @dataclass
@@ -48,6 +59,12 @@ class Seen:
     refusals: list[float] = field(default_factory=list)
     """Seconds until a refusal was said."""
     retry_after: list[int] = field(default_factory=list)
+    returns: list[int] = field(default_factory=list)
+    """Of each polite client that was refused and let in: how often it had to come again."""
+    returns_refused: int = 0
+    """Times that one came as told and was refused again."""
+    returned: int = 0
+    """Times that one came as told."""
 
 
 async def one(session: aiohttp.ClientSession, url: str, data: bytes, seen: Seen) -> int:
@@ -78,31 +95,51 @@ async def flood(session: aiohttp.ClientSession, url: str, supply: Iterator[bytes
     await asyncio.gather(*under_way)
 
 
-async def returns_in_time(session: aiohttp.ClientSession, url: str, supply: Iterator[bytes], rate: float) -> float:
-    """Fill the queue until somebody is refused, come back when told to, and say which share is let in then."""
-    seen = Seen(time.perf_counter())
-    waiting = []
+async def polite(session: aiohttp.ClientSession, url: str, supply: Iterator[bytes], until: float, seen: Seen) -> None:
+    """Ask, and come again as told until let in; then with the next text, until a moment of the clock."""
+    own = Seen(seen.started, answered_at=seen.answered_at, waits=seen.waits)
     for data in supply:
-        waiting.append(asyncio.create_task(one(session, url, data, seen)))
-        if seen.retry_after:
-            break
-        await asyncio.sleep(1 / rate)
-    await asyncio.sleep(seen.retry_after[0])
-    back = Seen(time.perf_counter())
-    await asyncio.gather(*(one(session, url, next(supply), back) for _ in range(8)))
-    await asyncio.gather(*waiting)
-    return back.statuses[200] / 8
+        for times in itertools.count():
+            status = await one(session, url, data, own)
+            seen.returned += times > 0
+            if status != 429:
+                break
+            seen.returns_refused += times > 0
+            if time.perf_counter() + own.retry_after[-1] > until:
+                return
+            await asyncio.sleep(own.retry_after[-1])
+        if time.perf_counter() > until:
+            return
+        if times:
+            seen.returns.append(times)
 
 
-async def sample(session: aiohttp.ClientSession, server: Server, into: list[dict[str, float]]) -> None:
-    """Once a second: the queue's tokens and the server's memory."""
-    metrics = server.url.replace(server.contender.path, "/metrics")
+async def sample(session: aiohttp.ClientSession, servers: Sequence[Server], into: list[dict[str, float]]) -> None:
+    """Once a second: the encoder's queue, and all servers' memory."""
     while True:
-        async with session.get(metrics) as response:
+        async with session.get(f"http://127.0.0.1:{servers[0].port}/metrics") as response:
             lines = (await response.text()).splitlines()
         waiting = sum(float(line.split()[-1]) for line in lines if line.startswith("onecard_queue_tokens{"))
-        into.append({"queue_tokens": waiting, "rss_mb": memory.resident_bytes(server.pid) / 1e6})
+        resident = {f"{server.contender.name}_mb": memory.resident_bytes(server.pid) / 1e6 for server in servers}
+        into.append({"queue_tokens": waiting, **resident})
         await asyncio.sleep(SAMPLE_SECONDS)
+
+
+def gateway(encoder: Server) -> Contender:
+    """The gateway in front of a running encoder, without keys and without Redis."""
+    nobody = "http://127.0.0.1:9"
+    return Contender(
+        "overload-gateway",
+        "the gateway in front of it",
+        lambda port: [sys.executable, "-m", "gateway"],
+        "/health/live",
+        environment=lambda port: {
+            "GATEWAY_PORT": str(port),
+            "EMBEDDING_URL": f"http://127.0.0.1:{encoder.port}",
+            **dict.fromkeys(("LLM_URL", "SENTIMENT_URL", "REVIEW_URL"), nobody),
+            "CACHE_ENABLED": "false",
+        },
+    )
 
 
 def supply_of(count: int, seed: str) -> Iterator[bytes]:
@@ -110,57 +147,169 @@ def supply_of(count: int, seed: str) -> Iterator[bytes]:
     return iter([body([text], MODEL.name) for text in texts.make(weights.reviews(), count, seed=seed)])
 
 
-async def measure(server: Server, seconds: float, factor: float) -> dict[str, Any]:
-    """The whole run."""
-    peak = await drive(Load(server.url, MODEL.name, Cell(1, 32), 15.0, 60.0, "peak"))
-    rate = peak.texts_per_second * factor
-    print(f"peak {peak.texts_per_second:.0f} texts/s; now {rate:.0f} requests/s for {seconds:g} s", flush=True)
-    requests = supply_of(int(rate * seconds), "flood")
+def cpu_seconds(server: Server) -> float:
+    """That it has used so far."""
+    times = psutil.Process(server.pid).cpu_times()
+    return float(times.user + times.system)
+
+
+async def under_flood(
+    servers: Sequence[Server], through: Server, rate: float, seconds: float, seed: str
+) -> dict[str, Any]:
+    """One flood of the encoder, which is the first of `servers`."""
     timeout, connector = aiohttp.ClientTimeout(total=120), aiohttp.TCPConnector(limit=0)
+    requests, others = supply_of(int(rate * seconds), seed), supply_of(2_000, f"{seed} polite")
     async with aiohttp.ClientSession(
         connector=connector, timeout=timeout, headers={"content-type": "application/json"}
     ) as session:
         samples: list[dict[str, float]] = []
-        sampling = asyncio.create_task(sample(session, server, samples))
+        sampling = asyncio.create_task(sample(session, servers, samples))
+        used = [cpu_seconds(server) for server in servers]
         seen = Seen(time.perf_counter())
-        await flood(session, server.url, requests, rate, seen)
+        until = seen.started + seconds
+        waiting = [asyncio.create_task(polite(session, through.url, others, until, seen)) for _ in range(POLITE)]
+        await flood(session, through.url, requests, rate, seen)
+        await asyncio.gather(*waiting)
         sampling.cancel()
-        after = await drive(Load(server.url, MODEL.name, Cell(1, 32), 15.0, 60.0, "peak after"))
-        let_in = await returns_in_time(session, server.url, supply_of(int(rate * 30), "return"), rate / 2)
-    during = sum(SETTLE_SECONDS <= at <= seconds for at in seen.answered_at) / (seconds - SETTLE_SECONDS)
-    settled = [one["rss_mb"] for at, one in enumerate(samples) if at >= SETTLE_SECONDS]
+    used = [cpu_seconds(server) - before for server, before in zip(servers, used, strict=True)]
+    return {**figures(seen, seconds), **sampled(samples), "cpu_s": used}
+
+
+def figures(seen: Seen, seconds: float) -> dict[str, Any]:
+    """What the clients saw of one flood."""
+    begin = min(SETTLE_SECONDS, seconds / 3)
     return {
-        "peak_texts_per_second": [peak.texts_per_second, after.texts_per_second],
-        "sent_per_second": rate,
-        "seconds": seconds,
-        "texts_per_second": during,
-        "of_peak": during / ((peak.texts_per_second + after.texts_per_second) / 2),
+        "texts_per_second": sum(begin <= at <= seconds for at in seen.answered_at) / (seconds - begin),
         "statuses": {str(status): count for status, count in sorted(seen.statuses.items())},
         "accepted_p50_s": percentile(seen.waits, 0.5),
-        "accepted_max_s": max(seen.waits),
+        "accepted_max_s": max(seen.waits, default=None),
+        "late": sum(wait > DEADLINE_SECONDS for wait in seen.waits) + seen.statuses[504],
         "refused_p50_ms": (percentile(seen.refusals, 0.5) or 0) * 1000,
+        "refused_p99_ms": (percentile(seen.refusals, 0.99) or 0) * 1000,
         "retry_after_s": dict(sorted(Counter(seen.retry_after).items())),
-        "let_in_after_retry_after": let_in,
-        "rss_mb_every_10_s": [round(one["rss_mb"]) for one in samples[::10]],
-        "queue_tokens_max": max(one["queue_tokens"] for one in samples),
-        "rss_mb_settled": median(settled[:5]),
-        "rss_mb_end": median(settled[-5:]),
+        "returned_as_told": seen.returned,
+        "let_in": 1 - seen.returns_refused / seen.returned if seen.returned else None,
+        "returns_until_let_in": dict(sorted(Counter(seen.returns).items())),
     }
 
 
+def sampled(samples: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """The encoder's queue and everybody's memory: the medians of the last seconds, and of some in the middle."""
+    middle = samples[len(samples) // 3 :][:5]
+    resident = {
+        f"{name}_{when}": median(one[name] for one in some)
+        for name in samples[0]
+        if name.endswith("_mb")
+        for when, some in (("settled", middle), ("end", samples[-5:]))
+    }
+    return {"queue_tokens_max": max(one["queue_tokens"] for one in samples), **resident}
+
+
+async def measure(encoder: Server, relay: Server, rounds: int, seconds: float, factor: float) -> dict[str, Any]:
+    """The whole run: alone and through the gateway, then the other way round, and so on."""
+
+    async def peak(number: int) -> float:
+        load = Load(encoder.url, MODEL.name, Cell(1, 32), PEAK_SECONDS, 60.0, f"peak {number}")
+        return (await drive(load)).texts_per_second
+
+    peaks = [await peak(0)]
+    rate = peaks[0] * factor
+    floods: list[dict[str, Any]] = []
+    for turn in range(rounds):
+        for name in (ALONE, THROUGH) if turn % 2 == 0 else (THROUGH, ALONE):
+            say(f"peak {peaks[-1]:.0f} texts/s; now {name}: {rate:.0f} requests/s for {seconds:g} s")
+            through = encoder if name == ALONE else relay
+            made = await under_flood([encoder, relay], through, rate, seconds, f"flood {turn}")
+            peaks.append(await peak(len(peaks)))
+            around = (peaks[-2] + peaks[-1]) / 2
+            floods.append({"name": name, "round": turn, **made, "of_peak": made["texts_per_second"] / around})
+    pairs = [
+        [
+            flood["texts_per_second"]
+            for name in (THROUGH, ALONE)
+            for flood in floods
+            if (flood["name"], flood["round"]) == (name, turn)
+        ]
+        for turn in range(rounds)
+    ]
+    kept = [ours / theirs for ours, theirs in pairs]
+    return {"sent_per_second": rate, "seconds": seconds, "peaks": peaks, "gateway_over_alone": kept, "floods": floods}
+
+
+def as_markdown(document: Mapping[str, Any]) -> str:
+    """The report for a person."""
+    made = document["overload"]
+    floods = made["floods"]
+
+    def row(what: str, name: str, digits: int = 1, scale: float = 1.0) -> list[str]:
+        values = [flood.get(name) for flood in floods]
+        return [what, *(number(None if value is None else value * scale, digits) for value in values)]
+
+    def statuses(what: str, status: str) -> list[str]:
+        return [what, *(number(flood["statuses"].get(status, 0), 0) for flood in floods)]
+
+    rows = [
+        ["", *(f"{flood['name']}, round {flood['round'] + 1}" for flood in floods)],
+        row("texts/s", "texts_per_second"),
+        row("% of the peaks around it", "of_peak", 1, 100),
+        statuses("answered", "200"),
+        statuses("refused", "429"),
+        [
+            "others",
+            *(
+                number(
+                    sum(flood["statuses"].values()) - sum(flood["statuses"].get(one, 0) for one in ("200", "429")), 0
+                )
+                for flood in floods
+            ),
+        ],
+        row("accepted: p50, s", "accepted_p50_s"),
+        row("accepted: longest, s", "accepted_max_s"),
+        row(f"answered after {DEADLINE_SECONDS:g} s, or not in time", "late", 0),
+        row("refused: p50, ms", "refused_p50_ms", 2),
+        row("refused: p99, ms", "refused_p99_ms", 2),
+        row("came again as told", "returned_as_told", 0),
+        row("% of these let in", "let_in", 1, 100),
+        row("most tokens in the queue", "queue_tokens_max", 0),
+        *(
+            row(f"{name}: MB {when}", f"{name}_mb_{when}", 0)
+            for name in ("onecard", "overload-gateway")
+            for when in ("settled", "end")
+        ),
+    ]
+    kept = median(made["gateway_over_alone"])
+    parts = [
+        "# Four times what the encoder can do",
+        machine.line(document["machine"]),
+        f"{made['sent_per_second']:.0f} requests/s of one text for {made['seconds']:g} s, by turns; peaks "
+        f"{', '.join(f'{one:.0f}' for one in made['peaks'])} texts/s. Through the gateway it keeps **{kept:.2f}** of "
+        "what it keeps alone (median of the rounds).",
+        table(rows),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
 def main(
-    seconds: Annotated[float, typer.Option(min=20, max=600, help="Length of the flood.")] = 60.0,
+    seconds: Annotated[float, typer.Option(min=5, max=600, help="Length of a flood.")] = 60.0,
+    rounds: Annotated[int, typer.Option(min=1, max=20, help="Floods of each.")] = 2,
     factor: Annotated[float, typer.Option(min=1, max=20, help="Requests sent, in multiples of the peak.")] = 4.0,
+    out: Annotated[Path | None, typer.Option(help="Folder for results; bench/results unless --quick.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A look only: one round of 15 s.")] = False,
 ) -> None:
-    """Flood the embedding service and write bench/results/overload.json."""
-    encoders.prepare([])
-    with Server(CONTENDERS["onecard"]) as server:
-        server.wait_ready()
-        results = uvloop.run(measure(server, seconds, factor))
+    """Flood the embedding service, alone and through the gateway, and write overload.json and .md."""
+    if quick:
+        seconds, rounds = min(seconds, 15.0), 1
     head = machine.describe("python -m bench.overload " + " ".join(sys.argv[1:]))
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "overload.json").write_text(json.dumps({**head, **results}, indent=2) + "\n")
-    print(json.dumps(results, indent=2))
+    with ends_in_order(), ExitStack() as stack:
+        encoders.prepare([])
+        encoder = encoders.start_all(stack, ["onecard"])["onecard"]
+        relay = stack.enter_context(Server(gateway(encoder)))
+        relay.wait_ready()
+        results = uvloop.run(measure(encoder, relay, rounds, seconds, factor))
+    document = {"machine": head, "overload": results}
+    folder = files.folder_for(out, quick=quick)
+    files.write(folder, "overload", document, as_markdown(document))
+    files.show(folder, "overload")
 
 
 if __name__ == "__main__":

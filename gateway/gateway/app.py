@@ -17,7 +17,7 @@ from gateway.limits.layer import LimitsLayer
 from gateway.metrics import measured_buffers
 from gateway.routes import RELAYED, Shortcut, ready, routes
 from gateway.settings import GatewaySettings
-from gateway.state import open_gateway
+from gateway.state import gate, open_gateway
 from onecard import app as base
 from onecard.errors import InvalidRequest, render
 
@@ -68,6 +68,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         ready=ready,
         json_bodies=False,
         guard=KeysGuard(settings),
+        gate=gate,
         layer=lambda inner: LimitsLayer(Shortcut(inner), settings.reserved_answer_tokens),
     )
     buffers = measured_buffers(int(settings.buffer_mb * 1_000_000 * (1 - STREAMS_SHARE)), app.state.registry)

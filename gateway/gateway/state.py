@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+from fastapi import FastAPI
 from fastapi.responses import Response
 from prometheus_client import CollectorRegistry
 from starlette.types import Receive, Scope
@@ -25,6 +26,7 @@ from gateway.upstreams import Upstreams, connect
 from onecard.buffers import Buffers
 from onecard.cache.channel import Alarm
 from onecard.cache.tiers import Cache, open_cache
+from onecard.edge import Gate
 
 Answer = Callable[[Scope, Receive], Awaitable[Response]]
 
@@ -37,6 +39,8 @@ class Gateway:
     cache: Cache
     answers: Mapping[str, Answer]
     """What answers the paths whose answers are kept; the others are only relayed."""
+    encoders: Mapping[str, Repeats]
+    """Of these, what answers the encoders' paths."""
     catalog: Catalog
     scopes: Scopes
     limits: Limits
@@ -60,19 +64,24 @@ async def open_gateway(
     # Nobody is asked to run a Redis for limits that there cannot be.
     address = None if settings.api_keys_file is None and defaults.is_empty else settings.redis_address()
     limits = await closing.enter_async_context(open_limits(defaults, address, registry, alarm))
-    answers, catalog = _answers(upstreams, cache, settings, registry, buffers), Catalog()
-    return Gateway(upstreams, cache, answers, catalog, Scopes(catalog), limits, observer)
-
-
-def _answers(
-    upstreams: Upstreams, cache: Cache, settings: GatewaySettings, registry: CollectorRegistry, buffers: Buffers
-) -> Mapping[str, Answer]:
-    """By path, what answers from the cache."""
     llm = Answers(upstreams.llm, cache, settings, registry, buffers)
-    embedding = Repeats(upstreams.embedding, "embedding", cache, settings.ttl_seconds("embedding"))
-    sentiment = Repeats(upstreams.sentiment, "sentiment", cache, settings.ttl_seconds("sentiment"))
-    encoders = {"/v1/embeddings": embedding.answer, "/v1/sentiment": sentiment.answer}
-    return {**dict.fromkeys(policy.KINDS, llm.answer), **encoders}
+    encoders = {
+        "/v1/embeddings": Repeats(upstreams.embedding, "embedding", cache, settings.ttl_seconds("embedding")),
+        "/v1/sentiment": Repeats(upstreams.sentiment, "sentiment", cache, settings.ttl_seconds("sentiment")),
+    }
+    answers = dict.fromkeys(policy.KINDS, llm.answer) | {path: encoder.answer for path, encoder in encoders.items()}
+    catalog = Catalog()
+    return Gateway(upstreams, cache, answers, encoders, catalog, Scopes(catalog), limits, observer)
+
+
+def gate(app: FastAPI) -> Gate:
+    """Repeats a full encoder's refusals, before limits and routes."""
+
+    def check(scope: Scope, body: bytes) -> None:
+        gateway: Gateway = app.state.service
+        gateway.encoders[scope["path"]].check(scope, body)
+
+    return Gate(frozenset({"/v1/embeddings", "/v1/sentiment"}), check)
 
 
 def _tracing(settings: GatewaySettings, closing: AsyncExitStack) -> Tracing | None:

@@ -67,7 +67,7 @@ numbers = itertools.count()
 
 def saying(finish_reason: str | None = "stop", **more: Any) -> dict[str, Any]:
     """A request for an answer, unlike all others."""
-    message = {"role": "assistant", "content": "안녕하세요", "reasoning": None, "tool_calls": []}
+    message: dict[str, Any] = {"role": "assistant", "content": "안녕하세요", "reasoning": None, "tool_calls": []}
     choice = {"index": 0, "message": message, "finish_reason": finish_reason}
     return {"case": "say", "nonce": next(numbers), "answer": {"choices": [choice]}, **more}
 

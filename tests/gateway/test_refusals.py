@@ -1,57 +1,159 @@
-"""A full encoder is not asked again for a moment: its refusal is repeated."""
+"""A full encoder is not asked again for a moment: its refusal is repeated, and who waits as told is let through."""
 
 import time
+from types import SimpleNamespace
 
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry
+from starlette.responses import Response
+from starlette.types import Scope
 
-from gateway.answers.refusals import REMEMBERED_SECONDS, Refusals, terms
-from gateway.calls import Call
+from gateway.answers.refusals import MOST_LATER_SECONDS, REMEMBERED_SECONDS, Refusals, terms
+from gateway.answers.repeats import Repeats
+from onecard.cache.metrics import CacheMetrics
+from onecard.cache.tiers import Cache
+from onecard.errors import TooBusy, error_body
 from tests.gateway.answering import Scene
-from tests.gateway.support import error_of
+from tests.gateway.support import error_of, key
+from tests.gateway.test_answers_repeats import embedding
 
 EMBED = "/v1/embeddings"
 
 
+class Encoder:
+    """Refusals of an encoder that is full, and a clock."""
+
+    def __init__(self) -> None:
+        self.now = 5.0
+        self.refusals = Refusals(lambda: self.now)
+
+    def says(self, body: bytes = b"a", seconds: str = "2", code: str = "too_busy", **headers: str) -> str:
+        """It refuses a request; what that is told."""
+        response = Response(error_body("Full.", "rate_limit_error", code), 429, {"retry-after": seconds})
+        self.refusals.add(terms(asked(**headers), body), body, response)
+        return response.headers["retry-after"]
+
+    def wait(self, body: bytes, **headers: str) -> int | None:
+        """What a request is told; None if it goes to the encoder."""
+        try:
+            self.refusals.check(asked(**headers), body)
+        except TooBusy as error:
+            return int((error.headers or {})["retry-after"]) if error.detail == "Full." else -1
+        return None
+
+
+def asked(**headers: str) -> Scope:
+    raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    return {"type": "http", "path": EMBED, "headers": raw}
+
+
 def test_a_refusal_is_repeated_for_a_moment() -> None:
-    """To requests of the same terms, and to no others."""
-    now = 5.0
-    refusals = Refusals[str](lambda: now)
-    assert refusals.recent("a") is None
-    refusals.add("a", "full")
-    refusals.add(None, "late")
-    assert (refusals.recent("a"), refusals.recent("b"), refusals.recent(None)) == ("full", None, None)
-    now += REMEMBERED_SECONDS
-    assert refusals.recent("a") is None
-    for number in range(10_000):
-        refusals.add(number, "full")
-    assert len(refusals._refusals) <= 1000
+    """In the encoder's words, with a time that is not before the encoder's own."""
+    encoder = Encoder()
+    assert encoder.wait(b"b") is None
+    assert encoder.says() == "2"
+    assert (encoder.wait(b"b") or 0) >= 2
+    encoder.now += REMEMBERED_SECONDS
+    assert encoder.wait(b"c") is None
+    for number in range(2_000):
+        encoder.says(b"%d" % number, x_onecard_lane=str(number))
+    assert len(encoder.refusals._refusals) <= 1000
+
+
+@pytest.mark.parametrize(
+    ("seconds", "code", "headers"),
+    [
+        ("2", "too_busy", {"x_onecard_timeout_ms": "5"}),
+        ("2", "rate_limit_exceeded", {}),
+        ("Sun, 29 Nov 2026 01:00:00 GMT", "too_busy", {}),
+    ],
+    ids=["of a time limit", "for another reason", "without seconds"],
+)
+def test_what_says_nothing_of_others_is_not_repeated(seconds: str, code: str, headers: dict[str, str]) -> None:
+    encoder = Encoder()
+    assert encoder.says(b"a", seconds, code, **headers) == seconds
+    assert encoder.wait(b"b", **headers) is None
 
 
 @pytest.mark.parametrize(
     ("body", "headers", "alike"),
     [
         (b'{"input": "b"}', {}, True),
-        (b'{"input": "b"}', {"x-onecard-lane": "bulk"}, False),
+        (b'{"input": "b"}', {"x_onecard_lane": "bulk"}, False),
         (b'{"input": ["b", "c"]}', {}, False),
-        (b'{"input": "b"}', {"x-onecard-timeout-ms": "60000"}, False),
+        (b'{"input": "bbbbbbbbbbbbbbbbbbbb"}', {}, False),
+        (b'{"input": "b"}', {"x_onecard_timeout_ms": "60000"}, False),
     ],
 )
 def test_what_is_judged_alike_is_refused_alike(body: bytes, headers: dict[str, str], alike: bool) -> None:
-    """Not another lane, another number of texts, another time limit."""
-    asked = terms(Call("POST", EMBED, {}, b'{"input": "a"}'))
-    assert (terms(Call("POST", EMBED, headers, body)) == asked) == alike
+    """Not another lane, another number of texts, another length, another time limit."""
+    assert (terms(asked(**headers), body) == terms(asked(), b'{"input": "a"}')) == alike
+
+
+def test_who_waits_as_told_is_let_through() -> None:
+    """While newcomers are refused, and not before the time. Who is refused by the encoder itself gets a new time."""
+    encoder = Encoder()
+    assert encoder.says(b"a") == "2"
+    assert encoder.wait(b"a") == 2
+    assert encoder.wait(b"b") is not None
+    encoder.now += 4
+    encoder.says(b"c")
+    assert encoder.wait(b"n") is not None
+    assert encoder.wait(b"a") is encoder.wait(b"b") is None
+    encoder.says(b"a")
+    assert encoder.wait(b"b") is not None, "not even one who was told, for a moment"
+    assert (encoder.wait(b"a") or 0) >= 2
+    encoder.refusals.answered(b"a")
+    assert (encoder.wait(b"a") or 0) >= 2
+
+
+def test_they_are_told_to_come_as_fast_as_requests_are_answered() -> None:
+    """One after the other, but none much later than the encoder said, since most may never come."""
+    encoder = Encoder()
+    encoder.now += 1
+    for number in range(4):
+        encoder.refusals.answered(b"%d" % number)  # Four a second.
+    encoder.now += 1
+    encoder.refusals.answered(b"")
+    encoder.says(b"00")
+    waits = [encoder.wait(b"%02d" % number) or 0 for number in range(1, 90)]
+    assert all(2 <= wait <= 2 + MOST_LATER_SECONDS for wait in waits)
+    assert max(waits.count(wait) for wait in set(waits)) < len(waits) / 4
+    assert waits[:8] == sorted(waits[:8])
 
 
 def test_a_full_encoder_is_asked_now_and_then(own: Scene) -> None:
     """All are told what it said, most without asking it; it is asked again as soon as it may have room."""
     httpx.post(f"{own.canned.url}/ail", content="429")
-    before = own.seen("requests")
+    before, lines = own.seen("requests"), own.figure("onecard_http_requests_total")
     for number in range(100):
-        answer = own.post({"case": "echo", "input": f"{number}"}, EMBED)
+        answer = own.post({"case": "echo", "input": f"{number:02d}"}, EMBED)
         assert error_of(answer, 429)["code"] == "too_busy"
-        assert answer.headers["retry-after"] == "3"
+        assert 3 <= int(answer.headers["retry-after"]) <= 3 + MOST_LATER_SECONDS
+        assert answer.headers["x-request-id"]
     assert own.seen("requests") - before < 100
+    assert own.figure("onecard_http_requests_total") - lines >= 100
     httpx.post(f"{own.canned.url}/ail", content="")
     time.sleep(REMEMBERED_SECONDS)
     assert own.post({"case": "echo", "input": "in"}, EMBED).status_code == 200
+
+
+def test_what_is_kept_is_answered_while_the_encoder_is_full(own: Scene) -> None:
+    body = embedding()
+    assert own.post(body, EMBED).status_code == 200
+    httpx.post(f"{own.canned.url}/ail", content="429")
+    assert own.post(embedding(), EMBED).status_code == 429
+    assert own.post(body, EMBED).headers["x-cache"] == "hit"
+
+
+def test_a_key_for_some_models_is_asked_for_its_own_first() -> None:
+    """What it may not use is a 403 at a full encoder, too: its requests pass the edge, and are refused behind that."""
+    cache = Cache(None, None, CacheMetrics(CollectorRegistry()), time.time)
+    repeats = Repeats(SimpleNamespace(), "embedding", cache, 60)  # type: ignore[arg-type]
+    response = Response(error_body("Full.", "rate_limit_error", "too_busy"), 429, {"retry-after": "2"})
+    repeats._refusals.add(terms(asked(), b"a"), b"a", response)
+    for caller in (None, key("a")):
+        with pytest.raises(TooBusy):
+            repeats.check({**asked(), "state": {"caller": caller}}, b"b")
+    repeats.check({**asked(), "state": {"caller": key("b", models=("other",))}}, b"b")

@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope
 from gateway.answers.kept import Kept, KeptCodec, find, hit
 from gateway.answers.refusals import Refusals, terms
 from gateway.calls import Call
+from gateway.keys.ring import Key
 from gateway.relay import call_of, relay
 from gateway.reply import Reply
 from gateway.upstreams import Upstream
@@ -23,6 +24,7 @@ from onecard.cache.keys import Keyspace
 from onecard.cache.tiers import Cache, Store
 from onecard.edge import state_of
 from onecard.errors import TooBusy
+from onecard.known_bodies import KnownBodies
 
 LARGEST_BODY_BYTES = 256_000
 """Longer bodies are only relayed: few come twice."""
@@ -43,7 +45,20 @@ class Repeats:
         memory = cache.in_memory()
         self._enabled = memory.enabled
         self._store = Store(memory, kind, KeptCodec(), ttl_seconds)
-        self._refusals = Refusals[Response](time.monotonic)
+        self._refusals = Refusals(time.monotonic)
+        self._known = KnownBodies()
+        """What is kept, most likely: it is answered under overload, too."""
+
+    def check(self, scope: Scope, body: bytes) -> None:
+        """Refuse what the encoder would refuse, before anything is done for it.
+
+        Raises:
+            TooBusy: as `Refusals.check`.
+        """
+        key: Key | None = state_of(scope).get("caller")
+        # A key that may not use all models is refused for that first.
+        if (key is None or key.models is None) and body not in self._known:
+            self._refusals.check(scope, body)
 
     async def answer(self, scope: Scope, receive: Receive) -> Response:
         """The answer to a request, as `gateway.relay.relay` gives it; `x-cache` is the encoder's where it was asked.
@@ -63,18 +78,23 @@ class Repeats:
         def keep(reply: Reply, body: bytes) -> None:
             if reply.model == model and reply.status == 200 and len(body) <= LARGEST_ANSWER_BYTES:
                 self._store.set_many([(key, Kept(reply.headers.get("content-type", "application/json"), body))])
+                self._known.add(call.body)
 
         return await self._ask(scope, receive, call, keep)
 
     async def _ask(
         self, scope: Scope, receive: Receive, call: Call, keep: Callable[[Reply, bytes], None] | None = None
     ) -> Response:
-        asked = terms(call)
-        if (refusal := self._refusals.recent(asked)) is not None:
-            return Response(bytes(refusal.body), refusal.status_code, dict(refusal.headers))
+        try:
+            self._refusals.check(scope, call.body)
+        except TooBusy:
+            state_of(scope)["quiet"] = True
+            raise
         response = await relay(scope, receive, self._upstream, call, keep)
         if response.status_code == TooBusy.status:
-            self._refusals.add(asked, response)
+            self._refusals.add(terms(scope, call.body), call.body, response)
+        elif response.status_code == 200:
+            self._refusals.answered(call.body)
         return response
 
     def _key(self, call: Call, model: Identity) -> bytes:
