@@ -20,7 +20,7 @@ from onecard_stack.settings import StackSettings
 from onecard_stack.table import Machine, processes
 from review_service.heartbeat import alive
 from review_service.precompute import ROUND_SECONDS, Errand
-from review_service.queue import PLAN, PREFIX, QUEUE, open_queue
+from review_service.queue import PLAN, PREFIX, QUEUE, REFRESH, open_queue
 from review_service.tasks import Precomputer, add_tasks
 from tests.review.working import until
 from tests.shared.cache.support import Figures, cache_on, eventually, running_redis
@@ -192,6 +192,20 @@ def test_the_queue_has_its_own_redis_where_the_cache_is_a_cluster() -> None:
     assert (connection.hostname, connection.port, connection.virtual_host) == ("b", 7000, "1")
     with pytest.raises(SystemExit, match="QUEUE_REDIS_URL"):
         open_queue(RedisSettings(redis_cluster_nodes="a"))
+
+
+def test_no_search_in_what_the_worker_logs(tmp_path: Path) -> None:
+    """Also where it tells all that it does: the task holds what a user has asked for."""
+    with running_redis(tmp_path) as redis:
+        env = {"REDIS_PORT": str(redis.port), "PRECOMPUTE_HEARTBEAT_FILE": str(tmp_path / "beat"), "LOG_LEVEL": "debug"}
+        worker = start("review_service.worker", port_variable="PRECOMPUTE_METRICS_PORT", env=env)
+        try:
+            errand = Errand("/v1/reviews/search", '{"query": "secret-soup"}')
+            open_queue(RedisSettings(redis_port=redis.port)).send_task(REFRESH, [errand.as_json()])
+            until(lambda: "errand done" in worker.log(), worker)
+            assert "secret-soup" not in worker.log()
+        finally:
+            worker.stop()
 
 
 def test_no_password_in_what_the_queue_says_of_itself() -> None:
