@@ -23,6 +23,8 @@ VISIBILITY_SECONDS = 300
 """Longer than any task takes: a message that is not done by then counts as lost."""
 _PATIENCE_SECONDS = 5.0
 """For one answer of Redis, and for connecting. Waiting for messages takes a second each time."""
+_SENTINEL_SECONDS = 1.0
+"""For one answer of a Sentinel, and for connecting: then the next one is asked."""
 
 
 def open_queue(settings: RedisSettings) -> Celery:
@@ -31,6 +33,9 @@ def open_queue(settings: RedisSettings) -> Celery:
     queue = Celery("onecard", broker=_broker(address), set_as_current=False, fixups=[])
     queue.conf.update(
         accept_content=["json"],
+        # Sentinels are asked for each task: over a connection that is kept, one would go to a primary that is none any
+        # more, which takes it for some ten seconds and then forgets it.
+        broker_pool_limit=0 if address.sentinels else 10,
         broker_connection_max_retries=None,
         broker_connection_retry_on_startup=True,
         broker_use_ssl=_certificates(address) if address.tls and address.sentinels else None,
@@ -62,10 +67,11 @@ def open_queue(settings: RedisSettings) -> Celery:
 def keep_logging() -> None:
     """Celery leaves this process's logging as it is: it sets up its own unless somebody else says that he does.
 
-    Of its own lines, two for each task and one for each round would be most of the log where nobody asks for anything.
+    Of its own lines, two for each task and one for each round would be most of the log where nobody asks for anything,
+    and its pool's tell what users have searched for.
     """
     signals.setup_logging.connect(_as_it_is, weak=False)
-    for chatty in ("celery.worker.strategy", "celery.app.trace", "celery.beat"):
+    for chatty in ("celery.worker.strategy", "celery.app.trace", "celery.beat", "celery.pool"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
@@ -97,7 +103,7 @@ def _sentinels(address: Address) -> dict[str, object]:
     """What Celery's connections have to know besides, where Sentinels name the primary."""
     if not address.sentinels:
         return {}
-    asking = {"password": address.sentinel_password, "socket_timeout": _PATIENCE_SECONDS}
+    asking = {"password": address.sentinel_password, "socket_timeout": _SENTINEL_SECONDS}
     tls = {"ssl": True, **_certificates(address)} if address.tls else {}
     return {"master_name": address.sentinel_master, "sentinel_kwargs": asking | tls}
 

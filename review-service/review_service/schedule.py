@@ -41,6 +41,8 @@ def main() -> None:
     config = settings.load(WorkerSettings)
     logs.configure("schedule", config.log_level)
     keep_logging()
+    # Celery says nothing any more: this is what its log begins with.
+    logs.logger().info("schedule", seconds=config.precompute_seconds)
     scheduler = _beating(Heartbeat(config.precompute_heartbeat_file))
     Beat(
         app=create_schedule(config),

@@ -120,9 +120,10 @@ def add_tasks(queue: Celery, portal: BlockingPortal, work: Precomputer) -> None:
 
     def plan() -> None:
         planned = portal.call(work.plan)
-        for errand in planned:
-            # The next round makes anew what this one does not come to.
-            queue.send_task(REFRESH, [errand.as_json()], expires=ROUND_SECONDS)
+        with queue.producer_or_acquire() as producer:
+            for errand in planned:
+                # The next round makes anew what this one does not come to.
+                queue.send_task(REFRESH, [errand.as_json()], expires=ROUND_SECONDS, producer=producer)
         log.info("round planned", errands=len(planned))
 
     def refresh(given: dict[str, str | None]) -> None:

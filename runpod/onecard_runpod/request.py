@@ -23,7 +23,9 @@ _NOT_FOR_THE_POD = re.compile(
 )
 """Variables of the machine that the command runs on: its keys, ports, addresses, folders and cards, and the time that
 it gives its parts to end, which a pod does not have."""
-_SECRET = re.compile(".*(KEY|TOKEN|SECRET|PASSWORD).*|REDIS_URL")
+_SECRET = re.compile(".*(KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL).*|.*REDIS_URL")
+_LOGIN = re.compile("[^/]*://[^/]*@.*", re.DOTALL)
+"""An address that tells who calls, such as `https://user:password@host/`."""
 
 
 def variables(set_here: Mapping[str, str | None], api_key: str) -> dict[str, str]:
@@ -33,6 +35,8 @@ def variables(set_here: Mapping[str, str | None], api_key: str) -> dict[str, str
         PodError: they are too many.
     """
     found = {name: value for name, value in set_here.items() if value and not _stays_here(name, value)}
+    if (password := set_here.get("REDIS_PASSWORD")) and found.keys() & {"REDIS_SENTINELS", "REDIS_CLUSTER_NODES"}:
+        found["REDIS_PASSWORD"] = password
     found["API_KEY"] = api_key
     if len(found) > MAX_VARIABLES:
         raise PodError(
@@ -77,7 +81,10 @@ def body(
 
 def without_secrets(request: Mapping[str, Any]) -> dict[str, Any]:
     """The same, fit to be shown."""
-    environment = {name: "(hidden)" if _SECRET.fullmatch(name) else text for name, text in request["env"].items()}
+    environment = {
+        name: "(hidden)" if _SECRET.fullmatch(name) or _LOGIN.search(text) else text
+        for name, text in request["env"].items()
+    }
     return {**request, "env": environment}
 
 

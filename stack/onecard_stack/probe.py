@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx2 as httpx
 
+from onecard_stack import redis_login
 from onecard_stack.table import Process
 from review_service.heartbeat import alive
 
@@ -18,7 +19,7 @@ def ready(part: Process) -> bool:
     if not part.port:
         return True
     if part.health is None:
-        return _pong(part.port)
+        return _pong(part)
     try:
         return httpx.get(part.url + part.health, timeout=SECONDS, trust_env=False).status_code == 200
     except httpx.HTTPError:
@@ -32,10 +33,13 @@ def all_ready(parts: list[Process]) -> dict[str, bool]:
         return {part.name: answer for part, answer in zip(parts, answers, strict=True)}
 
 
-def _pong(port: int) -> bool:
+def _pong(part: Process) -> bool:
+    """Redis lets us in, and answers."""
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=SECONDS) as connection:
-            connection.sendall(b"PING\r\n")
-            return connection.recv(16).startswith(b"+PONG")
+        password = part.login and redis_login.password(part.login)
+        with socket.create_connection((part.host, part.port), timeout=SECONDS) as connection:
+            connection.sendall(f"AUTH {password}\r\nPING\r\n".encode())
+            with connection.makefile("rb") as answers:
+                return answers.readline(64) == b"+OK\r\n" and answers.readline(64) == b"+PONG\r\n"
     except OSError:
         return False

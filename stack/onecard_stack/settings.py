@@ -101,7 +101,8 @@ class StackSettings(
     @property
     def starts_redis(self) -> bool:
         """The settings name no Redis elsewhere."""
-        return self.redis_url is None and self.redis_host in ("127.0.0.1", "localhost", "::1")
+        elsewhere = self.redis_url or self.redis_sentinels or self.redis_cluster_nodes
+        return elsewhere is None and self.redis_host in ("127.0.0.1", "localhost", "::1")
 
 
 def read() -> StackSettings:

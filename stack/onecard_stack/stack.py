@@ -10,7 +10,18 @@ from pathlib import Path
 from rich.console import Console
 
 from onecard.models import Kind, ModelFolder
-from onecard_stack import checks, fetching, fingerprint, leftovers, machine, probe, runfile, stopping, supervisor
+from onecard_stack import (
+    checks,
+    fetching,
+    fingerprint,
+    leftovers,
+    machine,
+    probe,
+    redis_login,
+    runfile,
+    stopping,
+    supervisor,
+)
 from onecard_stack.errors import StackError
 from onecard_stack.progress import Progress
 from onecard_stack.settings import StackSettings
@@ -60,7 +71,7 @@ class Stack:
         folders = self._models()
         files = self._files()
         if self.supervisor.running():
-            if self.supervisor.files() == files:
+            if self.supervisor.holds(files):
                 self.supervisor.revive()
                 self._wait(folders)
                 return False
@@ -74,7 +85,7 @@ class Stack:
         checks.ports(self.parts)
         try:
             checks.logs(self.settings.log_folder, [part.name for part in self.parts])
-            self.supervisor.start(files, os.environ)
+            self.supervisor.start(files, {**os.environ, **redis_login.variables(files)})
             self._wait(folders)
         except BaseException:
             self.stop_again("What was started has been stopped again.")
@@ -105,6 +116,7 @@ class Stack:
         return {
             supervisor.CONFIG: supervisor.render(self.parts, fingerprint.of(os.environ)),
             runfile.FILE: runfile.render(self.parts, os.environ, scratch),
+            **{part.login.name: redis_login.render(part.login) for part in self.parts if part.login},
         }
 
     def _wait(self, folders: dict[Kind, ModelFolder]) -> None:

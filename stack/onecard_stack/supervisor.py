@@ -202,10 +202,10 @@ class Supervisor:
             return False
         return True
 
-    def files(self) -> dict[str, str]:
-        """What the supervisord that runs, or ran, was started with, by name of the file."""
-        found = {name: self.run_folder / name for name in (CONFIG, runfile.FILE)}
-        return {name: path.read_text(errors="replace") for name, path in found.items() if path.exists()}
+    def holds(self, files: Mapping[str, str]) -> bool:
+        """What runs here was started with these `files`, texts by name."""
+        found = {name: self.run_folder / name for name in files}
+        return files == {name: path.read_text(errors="replace") for name, path in found.items() if path.exists()}
 
     def start(self, files: Mapping[str, str], environment: Mapping[str, str]) -> None:
         """Start supervisord with all parts, in the background.
@@ -220,6 +220,7 @@ class Supervisor:
         for name, text in files.items():
             path = self.run_folder / name
             path.touch(mode=outlog.PRIVATE_FILE)
+            path.chmod(outlog.PRIVATE_FILE)
             path.write_text(text)
         own = {RUN_VARIABLE: str(self.run_folder), PYTHON_VARIABLE: shlex.quote(sys.executable)}
         marked = {**environment, **own, runfile.UMASK_VARIABLE: f"{_umask():o}"}

@@ -5,9 +5,10 @@ Whatever starts the parts reads this one table: supervisord here, and any other 
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from onecard_stack import redis_login
 from onecard_stack.settings import LOOPBACK, StackSettings, reachable_url
 
 CALLERS = 1
@@ -48,6 +49,8 @@ class Process:
     """When it is killed, temporary files and sockets of it stay: it gets a folder for them that is emptied."""
     heartbeat: Path | None = None
     """File that a part without a port touches while it works."""
+    login: Path | None = None
+    """File with the password of the Redis that is started here, which all parts get."""
 
     @property
     def url(self) -> str:
@@ -78,9 +81,7 @@ def processes(settings: StackSettings, machine: Machine) -> list[Process]:
     watchdog = _watchdog(settings, parts)
     if machine.redis_server is None or not settings.starts_redis:
         return [*parts, *watchdog]
-    # The Redis that is started here has no password: one that is meant for another place must not be sent to it.
-    without = [replace(part, environment=part.environment | {"REDIS_PASSWORD": ""}) for part in parts]
-    return [_redis(settings, machine.redis_server), *without, *watchdog]
+    return [_redis(settings, machine.redis_server), *parts, *watchdog]
 
 
 def _python(module: str, *arguments: str) -> tuple[str, ...]:
@@ -88,8 +89,10 @@ def _python(module: str, *arguments: str) -> tuple[str, ...]:
 
 
 def _redis(settings: StackSettings, binary: Path) -> Process:
+    login = settings.run_folder / redis_login.FILE
     argv = (
         str(binary),
+        str(login),
         *("--bind", LOOPBACK),
         *("--port", str(settings.redis_port)),
         *("--save", ""),
@@ -100,7 +103,7 @@ def _redis(settings: StackSettings, binary: Path) -> Process:
         # Writes nothing there; Redis overwrites its environment with its title, and is recognised by its folder.
         *("--dir", str(settings.run_folder)),
     )
-    return Process("redis", argv, settings.redis_port, order=10, stop_seconds=5, health=None)
+    return Process("redis", argv, settings.redis_port, order=10, stop_seconds=5, health=None, login=login)
 
 
 def _offline(settings: StackSettings) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 import json
 import ssl
+from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,16 +14,21 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 from redis import Redis as Client
 
-from bench.redis_faults.redis import watched
+from bench.redis_faults.redis import MASTER, Redis, Watched, watched
 from onecard.cache.settings import RedisSettings
 from onecard_stack.settings import StackSettings
 from onecard_stack.table import Machine, processes
+from review_service.heartbeat import alive
 from review_service.precompute import ROUND_SECONDS, Errand
-from review_service.queue import PLAN, PREFIX, QUEUE, open_queue
+from review_service.queue import PLAN, PREFIX, QUEUE, REFRESH, open_queue
 from review_service.tasks import Precomputer, add_tasks
+from tests.review.working import until
 from tests.shared.cache.support import Figures, cache_on, eventually, running_redis
+from tests.support import metric, start
 
 TASKS = 5
+MOVING_SECONDS = 20.0
+"""Sentinels take their time to agree, and ten seconds more until they turn an old primary into a replica."""
 VALUE = b"x" * 50_000
 PASSWORD = "a@b:c/d%41#e?f+g&h;i"
 QUOTED = quote(PASSWORD, safe="")
@@ -111,6 +118,58 @@ def test_sentinels_name_the_server_of_the_queue() -> None:
             assert client.llen(PREFIX + QUEUE) == 1
 
 
+def agreed(group: Watched, old: Redis) -> bool:
+    """No Sentinel takes `old` for the primary any more, in the answer that redis-py goes by."""
+    port = b"$4\r\nport\r\n$%d\r\n%d\r\n" % (len(str(old.port)), old.port)
+    return all(port not in one.tell("SENTINEL", "MASTER", MASTER) for one in group.sentinels)
+
+
+async def test_a_worker_follows_a_move(tmp_path: Path) -> None:
+    """Once the old primary has become a replica; what was sent meanwhile is done."""
+    heartbeat = tmp_path / "heartbeat"
+    with watched() as group:
+        env = {"REDIS_SENTINELS": group.addresses, "PRECOMPUTE_HEARTBEAT_FILE": str(heartbeat)}
+        worker = start("review_service.worker", port_variable="PRECOMPUTE_METRICS_PORT", env=env)
+        try:
+            until(lambda: alive(heartbeat), worker)
+            old = group.primary
+            group.move()
+            await eventually(lambda: agreed(group, old), MOVING_SECONDS)
+            open_queue(RedisSettings(redis_sentinels=group.addresses)).send_task(PLAN)
+            until(lambda: metric(worker, "onecard_precompute_rounds_total") == 1, worker)
+            assert worker.process.poll() is None
+        finally:
+            worker.stop()
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen", "moved"])
+async def test_a_task_sent_after_a_move_is_at_the_new_primary(how: str) -> None:
+    """Also while the old one works, and does not know yet that it is none."""
+    with watched() as group, ExitStack() as stack:
+        queue = open_queue(RedisSettings(redis_sentinels=group.addresses))
+        queue.send_task(PLAN)
+        old = group.primary
+        stack.callback(old.thaw)
+        do: dict[str, Callable[[], object]] = {"killed": old.kill, "frozen": old.freeze, "moved": group.move}
+        do[how]()
+        await eventually(lambda: agreed(group, old), MOVING_SECONDS)
+        with Client(port=group.primary.port) as client:
+            before = client.llen(PREFIX + QUEUE)
+            for _ in range(TASKS):
+                queue.send_task(PLAN)
+            assert client.llen(PREFIX + QUEUE) == before + TASKS
+
+
+def test_one_sentinel_of_three_is_enough_to_send_a_task() -> None:
+    """Those that hang or are gone are passed over."""
+    with watched() as group:
+        group.sentinels[0].freeze()
+        group.sentinels[1].kill()
+        open_queue(RedisSettings(redis_sentinels=group.addresses)).send_task(PLAN)
+        with Client(port=group.servers[0].port) as client:
+            assert client.llen(PREFIX + QUEUE) == 1
+
+
 def test_over_tls_sentinels_are_asked_and_checked_as_the_server_is() -> None:
     settings = RedisSettings(
         redis_url="rediss://user:secret@ignored?ssl_ca_certs=/etc/own.pem",
@@ -123,7 +182,7 @@ def test_over_tls_sentinels_are_asked_and_checked_as_the_server_is() -> None:
     assert connection.alt == ["sentinel://user:secret@a:26379/0", "sentinel://user:secret@b:1/0"]
     assert connection.ssl == checked
     asking = connection.transport_options["sentinel_kwargs"]
-    assert asking == {"password": "hush", "socket_timeout": 5.0, "ssl": True} | checked
+    assert asking == {"password": "hush", "socket_timeout": 1.0, "ssl": True} | checked
 
 
 def test_the_queue_has_its_own_redis_where_the_cache_is_a_cluster() -> None:
@@ -133,6 +192,20 @@ def test_the_queue_has_its_own_redis_where_the_cache_is_a_cluster() -> None:
     assert (connection.hostname, connection.port, connection.virtual_host) == ("b", 7000, "1")
     with pytest.raises(SystemExit, match="QUEUE_REDIS_URL"):
         open_queue(RedisSettings(redis_cluster_nodes="a"))
+
+
+def test_no_search_in_what_the_worker_logs(tmp_path: Path) -> None:
+    """Also where it tells all that it does: the task holds what a user has asked for."""
+    with running_redis(tmp_path) as redis:
+        env = {"REDIS_PORT": str(redis.port), "PRECOMPUTE_HEARTBEAT_FILE": str(tmp_path / "beat"), "LOG_LEVEL": "debug"}
+        worker = start("review_service.worker", port_variable="PRECOMPUTE_METRICS_PORT", env=env)
+        try:
+            errand = Errand("/v1/reviews/search", '{"query": "secret-soup"}')
+            open_queue(RedisSettings(redis_port=redis.port)).send_task(REFRESH, [errand.as_json()])
+            until(lambda: "errand done" in worker.log(), worker)
+            assert "secret-soup" not in worker.log()
+        finally:
+            worker.stop()
 
 
 def test_no_password_in_what_the_queue_says_of_itself() -> None:

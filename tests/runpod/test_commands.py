@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from onecard_runpod.request import variables, without_secrets
+from onecard_runpod.settings import PodSettings
+from onecard_stack.settings import StackSettings
 from tests.runpod.conftest import Command
 from tests.runpod.double import ACCOUNT_KEY, Refusal, RunPod, card
 from tests.support import free_port
@@ -104,6 +107,25 @@ def test_a_dry_run_rents_nothing_and_hides_keys(runpod: RunPod, pod_command: Com
     assert shown["gpu"]["id"] == "NVIDIA RTX A5000"
     assert not runpod.pods
     assert not runpod.bodies(*CREATE)
+
+
+@pytest.mark.parametrize("several", ["REDIS_SENTINELS", "REDIS_CLUSTER_NODES"])
+def test_the_password_of_a_redis_elsewhere_is_the_pods_too(several: str) -> None:
+    """One at a host of this machine has another than the pod's own Redis."""
+    here = {"REDIS_PASSWORD": "x"}
+    assert "REDIS_PASSWORD" not in variables(here, "key")
+    assert variables({**here, several: "a.example"}, "key")["REDIS_PASSWORD"] == "x"
+
+
+def test_every_secret_setting_is_hidden() -> None:
+    """Whatever the settings keep secret, and any address with a login in it."""
+    fields = {**StackSettings.model_fields, **PodSettings.model_fields}
+    secret = {name.upper() for name, field in fields.items() if "SecretStr" in str(field.annotation)}
+    assert {"QUEUE_REDIS_URL", "REDIS_SENTINEL_PASSWORD", "REDIS_PASSWORD", "REDIS_URL", "HF_TOKEN"} <= secret
+    hidden = dict.fromkeys(secret, "hush") | {"OTEL_EXPORTER_OTLP_ENDPOINT": "https://me:hush@spans.example"}
+    shown = {"LLM_URL": "http://spans.example/a@b", "LLM_MODEL": "Qwen/x"}
+    told = without_secrets({"env": hidden | shown})
+    assert told["env"] == dict.fromkeys(hidden, "(hidden)") | shown
 
 
 def test_more_variables_than_a_pod_takes_are_refused_here(runpod: RunPod, pod_command: Command, tmp_path: Path) -> None:

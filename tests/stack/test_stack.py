@@ -8,8 +8,10 @@ from collections.abc import Callable
 import httpx
 import psutil
 import pytest
+from redis import AuthenticationError
+from redis import Redis as Client
 
-from onecard_stack import leftovers
+from onecard_stack import leftovers, redis_login
 from onecard_stack.part import is_main
 from tests.stack.conftest import Place
 from tests.support import KEY
@@ -116,6 +118,32 @@ def test_the_key_is_nowhere_to_be_read(stack: Place) -> None:
     assert len(files) > len(PARTS)
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
     assert stack.run_folder.stat().st_mode & 0o077 == 0
+
+
+def test_another_process_is_refused_by_redis(stack: Place) -> None:
+    """It wants a password, which its owner's processes have from a file that is theirs alone, and nobody else."""
+    login = stack.run_folder / redis_login.FILE
+    assert login.stat().st_mode & 0o777 == 0o600
+    password = login.read_text().split()[1]
+    port = stack.port("REDIS_PORT")
+    with Client(port=port) as stranger, pytest.raises(AuthenticationError):
+        stranger.ping()
+    with Client(port=port, password=f"{password[:-1]}g") as guessing, pytest.raises(AuthenticationError):
+        guessing.ping()
+    with Client(port=port, password=password) as ours:
+        assert ours.ping()
+    assert not [process for process in stack.processes() if password in " ".join(process.cmdline())]
+    files = [path for path in stack.folder.rglob("*") if path.is_file() and path != login]
+    assert not [path for path in files if password.encode() in path.read_bytes()]
+
+
+def test_every_part_that_uses_redis_is_let_in(stack: Place) -> None:
+    """Cache, limits, popularity and the queue of tasks."""
+    for variable in ("GATEWAY_PORT", "SENTIMENT_PORT", "EMBEDDING_PORT", "REVIEW_PORT"):
+        readiness = httpx.get(f"{stack.url(variable)}/health/ready", timeout=5).json()
+        assert "degraded" not in str(readiness), (variable, readiness)
+    logs = {part: (stack.logs / f"{part}.log").read_text() for part in PARTS}
+    assert not [part for part, text in logs.items() if "NOAUTH" in text or "server_noauth" in text]
 
 
 def test_the_demonstration_runs_and_leaves_the_stack_up(stack: Place) -> None:

@@ -1,10 +1,12 @@
 """The process table: settings in, processes out."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
+from onecard_stack import redis_login
 from onecard_stack.probe import ready
 from onecard_stack.settings import StackSettings
 from onecard_stack.table import CALLERS, Machine, Process, processes
@@ -84,15 +86,34 @@ def test_no_redis_of_our_own_where_one_is_named() -> None:
     """A Redis elsewhere is used, not doubled."""
     assert "redis" not in table(redis_host="cache.example")
     assert "redis" not in table(redis_url="redis://user:secret@cache.example/0")
+    assert "redis" not in table(redis_sentinels="a.example,b.example")
+    assert "redis" not in table(redis_cluster_nodes="a.example:7000", queue_redis_url="redis://b.example")
+    assert "redis" in table(redis_sentinels="", queue_redis_url="redis://b.example")
     assert "redis" not in table(Machine(cores=1, redis_server=None))
 
 
-def test_a_password_is_for_a_redis_elsewhere() -> None:
-    """The one that is started here has none; the same settings serve Docker's, which has."""
-    ours = table(redis_password="secret")
-    assert {part.environment["REDIS_PASSWORD"] for name, part in ours.items() if name != "redis"} == {""}
+def test_the_password_of_our_redis_is_in_a_file_and_nowhere_else(tmp_path: Path) -> None:
+    """Redis reads it there; it is made once, is another one in each place, and what is no password is replaced."""
+    redis = table(onecard_home=tmp_path, redis_password="secret")["redis"]
+    assert redis.login is not None
+    assert redis.argv[1] == str(redis.login) == str(tmp_path / "run" / redis_login.FILE)
+    redis.login.parent.mkdir()
+    made = redis_login.render(redis.login)
+    assert re.fullmatch(r"requirepass [0-9a-f]{64}\n", made)
+    assert redis_login.render(redis.login) != made
+    redis.login.write_text(made)
+    assert redis_login.render(redis.login) == made
+    assert redis_login.variables({redis.login.name: made}) == {"REDIS_PASSWORD": made.split()[1]}
+    for broken in ("", "requirepass \n", "requirepass short\n", made * 2):
+        redis.login.write_text(broken)
+        assert len(redis_login.render(redis.login)) == len(made)
+
+
+def test_a_redis_elsewhere_has_the_password_that_settings_say() -> None:
+    """Then none is made, and the parts inherit theirs."""
     elsewhere = table(redis_password="secret", redis_host="cache.example")
-    assert not any("REDIS_PASSWORD" in part.environment for part in elsewhere.values())
+    assert not any("REDIS_PASSWORD" in part.environment or part.login for part in elsewhere.values())
+    assert redis_login.variables({}) == {}
 
 
 def test_redis_is_bounded_and_writes_nothing() -> None:
