@@ -45,7 +45,7 @@ class Plan:
         return int(self.rate * (self.warm + faults * (self.healthy + self.fault + self.healed + SPARE_SECONDS)))
 
 
-def start_services(stack: ExitStack, where: Mapping[str, str], models: Path) -> list[Server]:
+def start_services(stack: ExitStack, where: Mapping[str, str], llm: Server, models: Path) -> list[Server]:
     """The gateway, and the sentiment service behind it. No tier in memory: every look-up asks Redis.
 
     Raises:
@@ -53,12 +53,13 @@ def start_services(stack: ExitStack, where: Mapping[str, str], models: Path) -> 
     """
     cache = {**where, "CACHE_MEMORY_MB": "0"}
     on_stand_in = {"MODEL_CACHE_PATH": str(models), "OMP_NUM_THREADS": "1", **cache}
-    llm = started(stack, module("faults-llm", "a canned LLM service", "bench.redis_faults.llm", "CANNED_PORT", {}))
     what = "the sentiment service on the stand-in"
-    sentiment = started(stack, module("faults-sentiment", what, "sentiment_service", "SENTIMENT_PORT", on_stand_in))
+    made = module("faults-sentiment", what, "sentiment_service", "SENTIMENT_PORT", on_stand_in)
+    sentiment = stack.enter_context(Server(made))  # The gateway waits for it, and starts meanwhile.
     # Nobody asks for embeddings and reviews; what stands at their addresses has only to be ready.
     urls = {"LLM_URL": llm.url, "EMBEDDING_URL": llm.url, "REVIEW_URL": llm.url, "SENTIMENT_URL": sentiment.url}
     gateway = started(stack, module("faults-gateway", "the gateway", "gateway", "GATEWAY_PORT", {**urls, **cache}))
+    sentiment.wait_ready()
     return [gateway, sentiment]
 
 
@@ -104,10 +105,10 @@ async def measure(services: list[str], faults: Sequence[Fault], plan: Plan) -> l
     return [report.measured(one, asked, looks) for one in visits]
 
 
-def measure_patient(patient: Patient, models: Path, plan: Plan) -> list[dict[str, Any]]:
+def measure_patient(patient: Patient, llm: Server, models: Path, plan: Plan) -> list[dict[str, Any]]:
     """Its faults, under services of its own."""
     with ExitStack() as stack:
-        services = start_services(stack, patient.settings, models)
+        services = start_services(stack, patient.settings, llm, models)
         return uvloop.run(measure([server.url for server in services], patient.faults, plan))
 
 
@@ -139,11 +140,12 @@ def main(
     plan = Plan(rate, healthy=1.0, fault=2.0, healed=3.0) if quick else Plan(rate)
     results: list[dict[str, Any]] = []
     what: dict[str, str] = {}
-    with ends_in_order():
+    with ends_in_order(), ExitStack() as stack:
+        llm = started(stack, module("faults-llm", "a canned LLM service", "bench.redis_faults.llm", "CANNED_PORT", {}))
         for name in names:
             with PATIENTS[name]() as patient:
                 what |= {fault.name: fault.what for fault in patient.faults}
-                results += measure_patient(patient, models.resolve(), plan)
+                results += measure_patient(patient, llm, models.resolve(), plan)
     broken = report.broken_promises(results)
     document = {"machine": head, "rate": rate, "what": what, "faults": results, "broken_promises": broken}
     folder = files.folder_for(out, quick=quick)

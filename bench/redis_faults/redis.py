@@ -145,12 +145,14 @@ class Watched:
         self._left.kill()
 
     def wait(self) -> None:
-        """Until the Sentinels name another primary than the one that was moved or lost.
+        """Until the Sentinels name another primary than the one that was moved or lost, and have made that a replica.
+
+        They give a primary that lives some eight seconds to notice by itself; who is connected to it meanwhile stays.
 
         Raises:
             ServerFailed: they do not.
         """
-        _wait(lambda: self.primary is not self._left)
+        _wait(lambda: self.primary is not self._left and _is_no_primary(self._left))
 
 
 @contextmanager
@@ -180,6 +182,13 @@ def watched() -> Iterator[Watched]:
             _wait(partial(_says, one, wanted))
         _wait(lambda: b"master_link_status:up" in replica.tell("INFO", "replication"))
         yield made
+
+
+def _is_no_primary(server: Redis) -> bool:
+    try:
+        return b"role:slave" in server.tell("INFO", "replication")
+    except OSError:
+        return True
 
 
 def _says(sentinel: Redis, wanted: tuple[bytes, ...]) -> bool:
