@@ -73,7 +73,7 @@ async def visit(fault: Fault, plan: Plan) -> report.Visit:
     if fault.brief:
         await asyncio.to_thread(fault.heal)
         healed = time.perf_counter()
-    await asyncio.sleep(plan.fault)
+    await asyncio.sleep(broken + plan.fault - time.perf_counter())
     settled = time.perf_counter()
     if healed is None:
         await asyncio.to_thread(fault.heal)

@@ -27,7 +27,7 @@ class Visit:
     broken: float
     """Just before the fault began."""
     settled: float
-    """The fault's phase ends here: before healing, or a phase later if the fault was brief."""
+    """The fault's phase ends here: before healing, unless the fault was brief."""
     healed: float
     """Redis could work again."""
     ended: float
