@@ -90,7 +90,7 @@ bench-llm: $(STAMP) ## Measure vLLM directly and through the gateway; a short lo
 bench-cache: $(STAMP) ## Measure what the cache saves; a short look with options=--quick
 	@$(BIN)/python -m bench.cache $(options)
 
-bench-redis-faults: $(STAMP) ## Make Redis ill under load, in six ways; a short look with options=--quick
+bench-redis-faults: $(STAMP) ## Make Redis ill under load, in ten ways; a short look with options=--quick
 	@$(BIN)/python -m standins train --out .onecard/models --only sentiment
 	@$(BIN)/python -m bench.redis_faults $(options)
 

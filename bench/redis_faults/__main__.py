@@ -1,12 +1,13 @@
 """`python -m bench.redis_faults`, which is `make bench-redis-faults`: Redis falls sick under load, in several ways.
 
 What should hold: no request fails for it, p99 rises by no more than 50 ms, readiness says degraded meanwhile, and ok
-within 5 s after Redis is well again.
+within 5 s after Redis is well again: one server, one far away, one that Sentinels watch, and a Cluster.
 """
 
 import asyncio
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,74 +21,70 @@ from bench import files, machine
 from bench.command import ends_in_order, say, started
 from bench.places import ROOT
 from bench.redis_faults import load, report
-from bench.redis_faults.faults import FAULTS, Fault
-from bench.redis_faults.redis import Redis
+from bench.redis_faults.faults import PATIENTS, Fault, Patient
 from bench.servers import Server, module
 
 MODELS = ROOT / ".onecard" / "models"
-HEALTHY, FAULT, HEALED = 10.0, 12.0, 10.0
-"""Seconds of the phases."""
-QUICK = 0.2
-"""What a quick run leaves of them."""
-WARM_SECONDS = 5.0
-"""Before the first phase, so that known texts are known and sockets are open."""
+SPARE_SECONDS = 15.0
+"""For a fault to begin and to be healed: Redis has to start, Sentinels have to agree."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long, and how much."""
+    """Seconds of the phases, and requests a second."""
 
-    healthy: float
-    fault: float
-    healed: float
     rate: float
-    """Requests a second."""
+    healthy: float = 4.0
+    fault: float = 6.0
+    healed: float = 5.0
+    warm: float = 4.0
+    """Before the first phase, so that known texts are known and sockets are open."""
 
-    @property
-    def seconds(self) -> float:
-        """Of all phases together, with time to spare for Redis to start."""
-        return WARM_SECONDS + len(FAULTS) * (self.healthy + self.fault + self.healed + 2)
+    def requests(self, faults: int) -> int:
+        """Enough for all phases of so many faults."""
+        return int(self.rate * (self.warm + faults * (self.healthy + self.fault + self.healed + SPARE_SECONDS)))
 
 
-def start_services(stack: ExitStack, redis: Redis, models: Path) -> list[Server]:
+def start_services(stack: ExitStack, where: Mapping[str, str], llm: Server, models: Path) -> list[Server]:
     """The gateway, and the sentiment service behind it. No tier in memory: every look-up asks Redis.
 
     Raises:
         ServerFailed: one did not start.
     """
-    cache = {"REDIS_PORT": str(redis.port), "CACHE_MEMORY_MB": "0"}
+    cache = {**where, "CACHE_MEMORY_MB": "0"}
     on_stand_in = {"MODEL_CACHE_PATH": str(models), "OMP_NUM_THREADS": "1", **cache}
-    llm = started(stack, module("faults-llm", "a canned LLM service", "bench.redis_faults.llm", "CANNED_PORT", {}))
     what = "the sentiment service on the stand-in"
-    sentiment = started(stack, module("faults-sentiment", what, "sentiment_service", "SENTIMENT_PORT", on_stand_in))
+    made = module("faults-sentiment", what, "sentiment_service", "SENTIMENT_PORT", on_stand_in)
+    sentiment = stack.enter_context(Server(made))  # The gateway waits for it, and starts meanwhile.
     # Nobody asks for embeddings and reviews; what stands at their addresses has only to be ready.
     urls = {"LLM_URL": llm.url, "EMBEDDING_URL": llm.url, "REVIEW_URL": llm.url, "SENTIMENT_URL": sentiment.url}
     gateway = started(stack, module("faults-gateway", "the gateway", "gateway", "GATEWAY_PORT", {**urls, **cache}))
+    sentiment.wait_ready()
     return [gateway, sentiment]
 
 
-async def visit(fault: Fault, redis: Redis, plan: Plan) -> report.Visit:
+async def visit(fault: Fault, plan: Plan) -> report.Visit:
     """Healthy, sick, well again; the load goes on all the while. Redis is handled in threads, which hold up nobody."""
     began = time.perf_counter()
     await asyncio.sleep(plan.healthy)
     broken = time.perf_counter()
-    await asyncio.to_thread(fault.begin, redis)
+    await asyncio.to_thread(fault.begin)
     healed = None
     if fault.brief:
-        await asyncio.to_thread(fault.heal, redis)
+        await asyncio.to_thread(fault.heal)
         healed = time.perf_counter()
-    await asyncio.sleep(plan.fault)
+    await asyncio.sleep(broken + plan.fault - time.perf_counter())
     settled = time.perf_counter()
     if healed is None:
-        await asyncio.to_thread(fault.heal, redis)
+        await asyncio.to_thread(fault.heal)
         healed = time.perf_counter()
     await asyncio.sleep(plan.healed)
-    return report.Visit(fault.name, began, broken, settled, healed, time.perf_counter(), fault.brief)
+    return report.Visit(fault.name, began, broken, settled, healed, time.perf_counter(), fault.unseen)
 
 
-async def measure(services: list[str], redis: Redis, plan: Plan) -> list[dict[str, Any]]:
-    """All faults, one after the other; requests go to the first of `services`, and all of them are watched."""
-    stop, supply = asyncio.Event(), load.requests(int(plan.rate * plan.seconds), "faults")
+async def measure(services: list[str], faults: Sequence[Fault], plan: Plan) -> list[dict[str, Any]]:
+    """All `faults`, one after the other; requests go to the first of `services`, and all of them are watched."""
+    stop, supply = asyncio.Event(), load.requests(plan.requests(len(faults)), "faults")
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
         timeout=aiohttp.ClientTimeout(total=load.LIMIT_SECONDS),
@@ -98,35 +95,58 @@ async def measure(services: list[str], redis: Redis, plan: Plan) -> list[dict[st
         watching = asyncio.create_task(load.watch(session, services, stop))
         visits = []
         try:
-            await asyncio.sleep(WARM_SECONDS)
-            for fault in FAULTS:
+            await asyncio.sleep(plan.warm)
+            for fault in faults:
                 say(f"{fault.name}: {fault.what}")
-                visits.append(await visit(fault, redis, plan))
+                visits.append(await visit(fault, plan))
         finally:
             stop.set()
             asked, looks = await asyncio.gather(sending, watching)
     return [report.measured(one, asked, looks) for one in visits]
 
 
+def measure_patient(patient: Patient, llm: Server, models: Path, plan: Plan) -> list[dict[str, Any]]:
+    """Its faults, under services of its own."""
+    with ExitStack() as stack:
+        services = start_services(stack, patient.settings, llm, models)
+        return uvloop.run(measure([server.url for server in services], patient.faults, plan))
+
+
+def chosen(names: str) -> list[str]:
+    """`one,slow` → those of `PATIENTS`.
+
+    Raises:
+        typer.BadParameter: one is not there.
+    """
+    found = names.split(",")
+    if not set(found) <= PATIENTS.keys():
+        raise typer.BadParameter(f"'{names}' is not a list of {', '.join(PATIENTS)} with commas between")
+    return found
+
+
 def main(
     rate: Annotated[float, typer.Option(min=10, max=500, help="Requests a second.")] = 60.0,
     models: Annotated[Path, typer.Option(help="Folder with the stand-ins.")] = MODELS,
     out: Annotated[Path | None, typer.Option(help="Folder for results; bench/results unless --quick.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A look only: phases of 2 s, under a minute.")] = False,
+    only: Annotated[str, typer.Option(help="Which forms of Redis.")] = ",".join(PATIENTS),
+    quick: Annotated[bool, typer.Option("--quick", help="A look only: short phases, two minutes.")] = False,
 ) -> None:
     """Make Redis ill under load and write redis-faults.json and .md; exit 1 if a promise did not hold.
 
-    The whole takes three minutes; nothing else should run meanwhile. Ctrl-C stops all servers.
+    The whole takes four minutes; nothing else should run meanwhile. Ctrl-C stops all servers.
     """
     head = machine.describe("python -m bench.redis_faults " + " ".join(sys.argv[1:]))
-    part = QUICK if quick else 1.0
-    plan = Plan(HEALTHY * part, FAULT * part, HEALED * part, rate)
+    names = chosen(only)
+    plan = Plan(rate, healthy=1.0, fault=2.0, healed=3.0) if quick else Plan(rate)
+    results: list[dict[str, Any]] = []
+    what: dict[str, str] = {}
     with ends_in_order(), ExitStack() as stack:
-        redis = stack.enter_context(Redis())
-        services = start_services(stack, redis, models.resolve())
-        results = uvloop.run(measure([server.url for server in services], redis, plan))
+        llm = started(stack, module("faults-llm", "a canned LLM service", "bench.redis_faults.llm", "CANNED_PORT", {}))
+        for name in names:
+            with PATIENTS[name]() as patient:
+                what |= {fault.name: fault.what for fault in patient.faults}
+                results += measure_patient(patient, llm, models.resolve(), plan)
     broken = report.broken_promises(results)
-    what = {fault.name: fault.what for fault in FAULTS}
     document = {"machine": head, "rate": rate, "what": what, "faults": results, "broken_promises": broken}
     folder = files.folder_for(out, quick=quick)
     files.write(folder, "redis-faults", document, report.as_markdown(document))

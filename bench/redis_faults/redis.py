@@ -16,7 +16,7 @@ from bench.servers import ServerFailed, free_port
 
 START_SECONDS = 10.0
 MEET_SECONDS = 30.0
-"""For several servers to find each other."""
+"""For several servers to find each other, and to agree."""
 SLOTS = 16_384
 """Of a Cluster."""
 _BUS = 10_000
@@ -121,6 +121,7 @@ class Watched:
         self.servers = servers
         """The primary of the beginning comes first."""
         self.sentinels = sentinels
+        self._left = servers[0]
 
     @property
     def addresses(self) -> str:
@@ -135,7 +136,23 @@ class Watched:
 
     def move(self) -> None:
         """Have the replica take the primary's place, as an operator would."""
+        self._left = self.primary
         self.sentinels[0].tell("SENTINEL", "FAILOVER", MASTER)
+
+    def lose(self) -> None:
+        """Kill the primary; the Sentinels have to notice."""
+        self._left = self.primary
+        self._left.kill()
+
+    def wait(self) -> None:
+        """Until the Sentinels name another primary than the one that was moved or lost, and have made that a replica.
+
+        They give a primary that lives some eight seconds to notice by itself; who is connected to it meanwhile stays.
+
+        Raises:
+            ServerFailed: they do not.
+        """
+        _wait(lambda: self.primary is not self._left and _is_no_primary(self._left))
 
 
 @contextmanager
@@ -165,6 +182,13 @@ def watched() -> Iterator[Watched]:
             _wait(partial(_says, one, wanted))
         _wait(lambda: b"master_link_status:up" in replica.tell("INFO", "replication"))
         yield made
+
+
+def _is_no_primary(server: Redis) -> bool:
+    try:
+        return b"role:slave" in server.tell("INFO", "replication")
+    except OSError:
+        return True
 
 
 def _says(sentinel: Redis, wanted: tuple[bytes, ...]) -> bool:
@@ -227,5 +251,5 @@ def _wait(holds: Callable[[], bool]) -> None:
     deadline = time.monotonic() + MEET_SECONDS
     while not holds():
         if time.monotonic() > deadline:
-            raise ServerFailed(f"the Redis servers have not found each other after {MEET_SECONDS:g} s")
+            raise ServerFailed(f"the Redis servers have not agreed after {MEET_SECONDS:g} s")
         time.sleep(0.05)

@@ -27,12 +27,12 @@ class Visit:
     broken: float
     """Just before the fault began."""
     settled: float
-    """The fault's phase ends here: before healing, or a phase later if the fault was brief."""
+    """The fault's phase ends here: before healing, unless the fault was brief."""
     healed: float
     """Redis could work again."""
     ended: float
-    brief: bool = False
-    """It was healed at once, so that nobody may have seen it."""
+    unseen: bool = False
+    """It may have been over before anybody noticed."""
 
     def phase(self, name: str) -> tuple[float, float]:
         """Beginning and end of one of `PHASES`."""
@@ -90,7 +90,7 @@ def measured(visit: Visit, asked: Sequence[Asked], services: Sequence[Sequence[L
         phases[name]["p99_added_ms"] = _added(phases[name]["p99_ms"], phases["healthy"]["p99_ms"])
     return {
         "fault": visit.fault,
-        "brief": visit.brief,
+        "unseen": visit.unseen,
         "phases": phases,
         "seconds_until_degraded": seconds_until_said("degraded", services, visit.broken, visit.settled),
         "seconds_until_ok": seconds_until_ok(services, visit.healed, visit.ended),
@@ -111,7 +111,7 @@ def broken_promises(results: Sequence[Mapping[str, Any]]) -> list[str]:
             added = phase.get("p99_added_ms")
             if added is not None and added > MOST_ADDED_MS:
                 found.append(f"{made['fault']}, {name}: p99 is {added:.0f} ms over the healthy one")
-        if made["seconds_until_degraded"] is None and not made["brief"]:
+        if made["seconds_until_degraded"] is None and not made["unseen"]:
             found.append(f"{made['fault']}: readiness did not say degraded")
         after = made["seconds_until_ok"]
         if after is None or after > MOST_RECOVERY_SECONDS:
@@ -130,10 +130,10 @@ def as_markdown(document: Mapping[str, Any]) -> str:
         machine.line(head),
         f"{document['rate']:g} requests a second, whoever is still waiting. [How](../README.md#a-sick-redis).",
         "\n".join(lines),
-        table(_phase_rows(results)),
-        "## Readiness",
-        table(_readiness_rows(results)),
+        table(_case_rows(results)),
         verdict,
+        "## Each phase",
+        table(_phase_rows(results)),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -149,7 +149,14 @@ def _phase_rows(results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     return rows
 
 
-def _readiness_rows(results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    head = ["fault", "seconds until degraded", "seconds from healing until ok"]
-    names = ("seconds_until_degraded", "seconds_until_ok")
-    return [head, *([made["fault"], *(number(made[name], 2) for name in names)] for made in results)]
+def _case_rows(results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    times = ["healthy p50 ms", "ill p50 ms", "healthy p99 ms", "ill p99 ms", "p99 added ms"]
+    rows = [["case", "requests", "failures", *times, "degraded after s", "ok after s"]]
+    for made in results:
+        phases = made["phases"]
+        counts = [str(sum(phase[name] for phase in phases.values())) for name in ("requests", "failures")]
+        latencies = [phases[name][figure] for figure in ("p50_ms", "p99_ms") for name in ("healthy", "fault")]
+        seconds = [number(made[name], 2) for name in ("seconds_until_degraded", "seconds_until_ok")]
+        added = phases["fault"]["p99_added_ms"]
+        rows.append([made["fault"], *counts, *map(number, [*latencies, added]), *seconds])
+    return rows

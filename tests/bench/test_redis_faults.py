@@ -2,9 +2,14 @@
 
 import aiohttp
 import pytest
+import typer
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from bench import churn, machine
 from bench.redis_faults import load, report
+from bench.redis_faults.__main__ import Plan, chosen, measure
+from bench.redis_faults.faults import PATIENTS, Fault
 from bench.redis_faults.load import Asked, Look
 from bench.redis_faults.report import Visit
 from tests.support import free_port
@@ -77,10 +82,19 @@ def test_every_broken_promise_is_reported(asked: list[Asked], seen: list[Look], 
 
 def test_a_brief_fault_may_pass_unseen() -> None:
     """Redis was back before anybody looked."""
-    brief = Visit("restarted", 0.0, 10.0, 20.0, 10.1, 30.0, brief=True)
+    brief = Visit("restarted", 0.0, 10.0, 20.0, 10.1, 30.0, unseen=True)
     made = report.measured(brief, answers(), [looks((0.0, "ok"))])
     assert made["seconds_until_ok"] == pytest.approx(0.4)
     assert report.broken_promises([made]) == []
+
+
+def test_a_case_is_one_line_with_all_that_was_promised() -> None:
+    """Requests and failures of all phases, latencies healthy and ill, what was added, and what readiness said."""
+    result = report.measured(VISIT, answers(Asked(15.0, 5.0, "503", hit=False), added_ms=40.0), [WELL])
+    document = {"machine": HEAD, "rate": 60.0, "what": {}, "faults": [result], "broken_promises": []}
+    line = next(line for line in report.as_markdown(document).splitlines() if line.startswith("| stopped |"))
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells == ["stopped", "301", "1", "5.0", "45.0", "5.0", "45.0", "40.0", "1.00", "1.00"]
 
 
 def test_the_report_has_every_phase_in_even_columns() -> None:
@@ -88,7 +102,7 @@ def test_the_report_has_every_phase_in_even_columns() -> None:
     results = [report.measured(VISIT, made, [WELL]) for made in (answers(), [])]
     document = {"machine": HEAD, "rate": 60.0, "what": {"stopped": "killed"}, "faults": results, "broken_promises": []}
     tables = [block.splitlines() for block in report.as_markdown(document).split("\n\n") if block.startswith("|")]
-    assert [len(rows) for rows in tables] == [2 + 2 * len(report.PHASES), 2 + 2]
+    assert [len(rows) for rows in tables] == [2 + 2, 2 + 2 * len(report.PHASES)]
     assert all(len({row.count("|") for row in rows}) == 1 for rows in tables)
 
 
@@ -109,6 +123,47 @@ async def test_no_answer_is_a_failure_and_no_exception() -> None:
         assert asked.failure is not None
         assert not asked.hit
         assert await load.status(session, nobody) == "silent"
+
+
+@pytest.mark.parametrize("name", PATIENTS)
+def test_every_redis_falls_ill_and_is_well_again(name: str) -> None:
+    """Each fault begins and ends, one after the other, on the servers that the one before has left behind."""
+    with PATIENTS[name]() as patient:
+        assert len(patient.settings) == 1
+        for fault in patient.faults:
+            fault.begin()
+            fault.heal()
+
+
+def test_only_forms_that_there_are_can_be_chosen() -> None:
+    assert chosen("slow,cluster") == ["slow", "cluster"]
+    with pytest.raises(typer.BadParameter, match="'fast'"):
+        chosen("fast")
+
+
+async def test_a_tiny_run_asks_breaks_heals_and_watches() -> None:
+    """A service that says degraded while it is told that Redis is ill, and answers all the same."""
+    ill: list[bool] = []
+
+    async def ready(_: web.Request) -> web.Response:
+        return web.json_response({"status": "degraded" if ill else "ok"})
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=b"data: [DONE]", headers={"x-cache": "hit"})
+
+    app = web.Application()
+    app.router.add_get("/health/ready", ready)
+    app.router.add_post("/{path:.*}", answer)
+    faults = [
+        Fault("stopped", "", lambda: ill.append(True), ill.clear),
+        Fault("restarted", "", lambda: ill.append(True), ill.clear, brief=True, unseen=True),
+    ]
+    plan = Plan(50.0, healthy=0.3, fault=0.3, healed=0.3, warm=0.1)
+    async with TestServer(app) as server:
+        found = await measure([str(server.make_url("")).rstrip("/")] * 2, faults, plan)
+    assert [made["fault"] for made in found] == ["stopped", "restarted"]
+    assert all(phase["requests"] and phase["hits"] == 1 for made in found for phase in made["phases"].values())
+    assert report.broken_promises(found) == []
 
 
 def test_churned_values_have_the_sizes_of_their_kinds() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.shared.cache.proxy import proxy
+from bench.redis_faults.proxy import proxy
 from tests.shared.cache.support import Figures, Redis, cache_on, eventually, running_redis
 from tests.shared.cache.test_redis import ANSWER_SECONDS, KIND, NOISE_SECONDS, fill, key, timed_get, works
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager, suppress
+from threading import Thread
 
 
 class Proxy:
@@ -57,3 +59,27 @@ async def proxy(port: int, tls: ssl.SSLContext | None = None) -> AsyncIterator[P
     finally:
         server.close()
         await made.close()
+
+
+@contextmanager
+def proxy_beside(port: int) -> Iterator[Proxy]:
+    """A running one in a thread of its own, for who has no event loop yet."""
+    running: Future[tuple[Proxy, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+
+    async def run() -> None:
+        try:
+            async with proxy(port) as made:
+                stop = asyncio.Event()
+                running.set_result((made, asyncio.get_running_loop(), stop))
+                await stop.wait()
+        except OSError as error:
+            running.set_exception(error)
+
+    thread = Thread(target=asyncio.run, args=[run()], name="proxy")
+    thread.start()
+    made, loop, stop = running.result()
+    try:
+        yield made
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
