@@ -113,8 +113,8 @@ class Meter:
             self._streamed += 1
         elif line.startswith(b"data:") and not line.startswith(b"data: [DONE]"):
             self._streamed += max(1, sum(map(len, _texts(line))) // BYTES_PER_TOKEN)
-        if b'"usage"' in line and line.startswith(b"data:"):
-            self._found = _usage(line) or self._found
+        if _NAME in line and line.startswith(b"data:"):
+            self._found = _usage_of_event(line) or self._found
         self._held.clear()
         self._too_long = False
 
@@ -130,6 +130,22 @@ def _usage(text: bytes | bytearray) -> Usage | None:
     try:
         usage, _ = _DECODER.raw_decode(text[field.end() : field.end() + _MOST_USAGE_BYTES].decode(errors="replace"))
     except json.JSONDecodeError:
+        return None
+    return _read(usage)
+
+
+def _usage_of_event(line: bytes) -> Usage | None:
+    """What an event of a stream says of itself, or of the response that it is about. What else is in it may be the
+    caller's own: a response repeats the tools that it was asked with, and who leaves would pay what they say."""
+    try:
+        event = orjson.loads(line.removeprefix(b"data:"))
+        return _read((event.get("response") or event).get("usage"))
+    except (orjson.JSONDecodeError, AttributeError):
+        return None
+
+
+def _read(usage: Any) -> Usage | None:
+    if not isinstance(usage, dict):
         return None
     total = _count(usage, "total_tokens")
     if total is None:

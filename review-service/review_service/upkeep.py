@@ -128,7 +128,8 @@ async def _watch(store: Store, index_rows: int) -> None:
     while True:
         try:
             # Once the table has come to rest, one more look drops what was kept for its readers.
-            await asyncio.wait_for(changed.wait(), None if settled else SETTLED_SECONDS)
+            async with asyncio.timeout(None if settled else SETTLED_SECONDS):
+                await changed.wait()
             settled = False
         except TimeoutError:
             settled = True

@@ -23,6 +23,8 @@ LAST = b'data: {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens"
 CALLS = b'[{"function": {"arguments": "{}"}}]'
 MANY = b'data: {"choices": [{"delta": {"content": "0123456789", "tool_calls": ' + CALLS + b"}}]}\n\n"
 RESPONSES = b'event: response.completed\ndata: {"response": {"usage": {"total_tokens": 9}}}\n\n'
+TOOL = b'{"parameters": {"usage": {"total_tokens": 0}}}'
+CREATED = b'data: {"response": {"tools": [' + TOOL + b'], "usage": null, "metadata": ' + TOOL + b"}}\n\n"
 
 
 @pytest.mark.parametrize(
@@ -32,6 +34,8 @@ RESPONSES = b'event: response.completed\ndata: {"response": {"usage": {"total_to
         (b'{"text": "\\"usage\\": {}"}', b"application/json", 10 + 6),
         (EVENTS + LAST + b"data: [DONE]\n\n", STREAM, 7),
         (EVENTS + RESPONSES, STREAM, 9),
+        (CREATED + EVENTS, STREAM, 10 + 3),
+        (CREATED + RESPONSES, STREAM, 9),
         (EVENTS + b"data: [DONE]\n\n", STREAM, 10 + 2),
         (EVENTS + MANY + b'data: {"choices": [{"text": "012345678"}]}\n\n', STREAM, 10 + 2 + 3 + 2),
         (b'data: {"choices": [{"delta": {"content": ""}}]}\n\ndata: {"choices": 1}\n\n', STREAM, 10 + 2),
@@ -45,6 +49,8 @@ RESPONSES = b'event: response.completed\ndata: {"response": {"usage": {"total_to
         "no usage",
         "stream with usage",
         "responses",
+        "a response that was left, with tools of the caller's",
+        "a response with tools of the caller's",
         "stream without",
         "many tokens in an event",
         "odd events",

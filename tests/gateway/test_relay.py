@@ -5,14 +5,18 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from itertools import starmap
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.protocol.frames import http2, literal, request, reset
 from tests.support import KEY, Server, free_port, serving
 
 PATH = "/v1/chat/completions"
+FIRST_WINDOW_BYTES = 65_535
+"""What HTTP/2 lets a server send before its client says more."""
 
 
 @pytest.fixture
@@ -78,6 +82,24 @@ def test_a_client_that_leaves_a_stream_cancels_the_work(door: httpx.Client, cann
     with door.stream("POST", PATH, json={"case": "stream", "count": 200, "seconds": 0.1}) as answer:
         next(answer.iter_lines())
     eventually(canned, running=0, cancelled=1, finished=0)
+
+
+@pytest.mark.parametrize("leaves", ["its stream", "altogether"])
+def test_a_client_of_http2_that_leaves_a_flood_it_has_no_window_for_cancels_the_work(
+    door: httpx.Client, canned: Server, leaves: str
+) -> None:
+    """At the moment in which it leaves, nobody waits for its window any more."""
+    told = {b"authorization": f"Bearer {KEY}".encode(), b"content-type": b"application/json"}
+    body = json.dumps({"case": "flood", "size": 60_000}).encode()
+    with http2(door.base_url.port or 0) as client:
+        client.send(request(1, PATH.encode(), *starmap(literal, told.items()), method=b"POST", body=body))
+        while len(client.body.get(1, b"")) < FIRST_WINDOW_BYTES:
+            client.read()
+        eventually(canned, running=1)
+        if leaves == "its stream":
+            client.send(reset(1))
+            eventually(canned, running=0)
+    eventually(canned, running=0)
 
 
 def test_a_client_that_leaves_before_its_answer_cancels_the_work(door: httpx.Client, canned: Server) -> None:

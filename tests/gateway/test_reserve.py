@@ -48,6 +48,8 @@ def cost(path: str, **fields: Any) -> int:
         (CHAT, {"max_tokens": 7, "n": 3}, 21),
         (CHAT, {"n": 3}, 3 * EXPECTED),
         (CHAT, {"max_tokens": "7", "n": True}, EXPECTED),
+        (CHAT, {"max_tokens": 900.0, "n": 3}, 2700),
+        (CHAT, {"max_tokens": 900.5}, EXPECTED),
         (CHAT, {"max_tokens": -7, "n": 0}, EXPECTED),
         (CHAT, {"max_tokens": 0}, 0),
         ("/v1/completions", {"max_tokens": 7, "n": 2, "best_of": 5}, 35),

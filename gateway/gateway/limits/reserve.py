@@ -52,6 +52,8 @@ def _object(body: bytes) -> Mapping[str, Any]:
 
 def _count(fields: Mapping[str, Any], name: str) -> int | None:
     value = fields.get(name)
+    if type(value) is float and value.is_integer():
+        value = int(value)  # As vLLM takes it.
     return value if type(value) is int and value >= 0 else None
 
 

@@ -113,7 +113,9 @@ class Http2(Patience, ZttpH2Protocol):
             room = self.loop.create_future()
             self._waiting[cycle] = most, room
             try:
-                await asyncio.wait_for(room, self.limits.send_seconds)
+                # Not `wait_for`: in Python 3.11 it drops a cancellation that comes when there is room, as at a reset.
+                async with asyncio.timeout(self.limits.send_seconds):
+                    await room
             except TimeoutError:
                 if (cycle.stream.pending_bytes or 0) >= parked:
                     log.info("client does not read")
