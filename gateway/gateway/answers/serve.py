@@ -41,12 +41,7 @@ class Answers:
     """Answers the routes of `policy.KINDS`."""
 
     def __init__(
-        self,
-        upstream: Upstream,
-        cache: Cache,
-        settings: GatewaySettings,
-        registry: CollectorRegistry,
-        buffers: Buffers,
+        self, upstream: Upstream, cache: Cache, settings: GatewaySettings, registry: CollectorRegistry, buffers: Buffers
     ) -> None:
         """Keep answers of `upstream` in `cache`, each under the model that gave it."""
         self._upstream = upstream

@@ -52,12 +52,7 @@ class SharedStream(Streamed):
     """What a client gets of a stream that others may read too; it leaves the stream when the client does."""
 
     def __init__(
-        self,
-        chunks: AsyncIterator[bytes],
-        closing: AsyncExitStack,
-        content_type: str,
-        x_cache: str,
-        deadline: Deadline,
+        self, chunks: AsyncIterator[bytes], closing: AsyncExitStack, content_type: str, x_cache: str, deadline: Deadline
     ) -> None:
         super().__init__(_events(chunks), 200, {"content-type": content_type, "x-cache": x_cache}, deadline)
         self._closing = closing

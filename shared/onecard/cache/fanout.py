@@ -55,12 +55,7 @@ class StreamFlight:
     """A stream, its chunks and its readers."""
 
     def __init__(
-        self,
-        source: Source,
-        max_bytes: int,
-        on_complete: Complete | None,
-        on_closed: Callable[[], None],
-        room: Room,
+        self, source: Source, max_bytes: int, on_complete: Complete | None, on_closed: Callable[[], None], room: Room
     ):
         """Call `on_complete` with all chunks if the source ends well and was short enough to be recorded; `on_closed`
         when nobody may join any more.
