@@ -65,7 +65,7 @@ async def send(call: Call, upstream: Upstream, deadline: Deadline | None = None)
     except BaseException:
         turn.end()
         raise
-    reply.hold(turn)
+    reply.turn = turn
     return reply
 
 

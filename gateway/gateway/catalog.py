@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any
 
 import orjson
@@ -50,11 +51,8 @@ class Catalog:
 
 async def _cards(upstream: Upstream) -> Cards:
     try:
-        reply = await look(_LOOK, upstream)
-        try:
+        with closing(await look(_LOOK, upstream)) as reply:
             found: Cards = orjson.loads(await reply.read())["data"]
-        finally:
-            reply.close()
     except (OnecardError, ValueError, KeyError, TypeError):
         return []
     return found

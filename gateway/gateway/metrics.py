@@ -68,13 +68,13 @@ class UpstreamFigures:
         self._metrics = metrics
         self._upstream = upstream
         self._attempts = {outcome: metrics.attempts.labels(upstream, outcome) for outcome in _OUTCOMES}
-        self._head_seconds = metrics.head_seconds.labels(upstream)
+        self.head_seconds = metrics.head_seconds.labels(upstream)
         self._seconds = metrics.seconds.labels(upstream)
         self._retries = metrics.retries.labels(upstream)
         self._unretried = metrics.unretried.labels(upstream)
-        self._none_free = metrics.none_free.labels(upstream)
-        self._wait_seconds = metrics.wait_seconds.labels(upstream)
-        self._queue_full = metrics.queue_full.labels(upstream)
+        self.none_free = metrics.none_free.labels(upstream)
+        self.wait_seconds = metrics.wait_seconds.labels(upstream)
+        self.queue_full = metrics.queue_full.labels(upstream)
         self._tokens_in = metrics.tokens.labels(upstream, "in")
         self._tokens_out = metrics.tokens.labels(upstream, "out")
         for reason in get_args(Reason):
@@ -90,27 +90,11 @@ class UpstreamFigures:
         """Ask for this whenever somebody reads the metrics."""
         self._metrics.waiting.labels(self._upstream).set_function(waiting)
 
-    def waited(self, seconds: float) -> None:
-        """A request has got its turn, after so long."""
-        self._wait_seconds.observe(seconds)
-
-    def queue_full(self) -> None:
-        """A request is refused, for too many wait."""
-        self._queue_full.inc()
-
-    def head(self, seconds: float) -> None:
-        """The head of an answer took so long."""
-        self._head_seconds.observe(seconds)
-
     def ended(self, outcome: Outcome, seconds: float) -> None:
         """An attempt is over, after so long."""
         self._attempts[outcome].inc()
         if outcome == "ok":
             self._seconds.observe(seconds)
-
-    def none_free(self) -> None:
-        """Nobody could be asked."""
-        self._none_free.inc()
 
     def retry(self, goes_out: bool) -> None:
         """An attempt is worth repeating, and is or is not repeated."""
@@ -173,12 +157,9 @@ class RouteFigures:
     def __init__(self, cache: dict[str, Counter], overhead: Histogram, first_byte: Histogram, recent: Recent) -> None:
         self._cache = cache
         self._overhead = overhead
-        self._first_byte = first_byte
+        self.first_byte = first_byte
+        """Takes the seconds until the body of an answer begins."""
         self.recent = recent
-
-    def first_byte(self, seconds: float) -> None:
-        """The body of an answer begins after so long."""
-        self._first_byte.observe(seconds)
 
     def answered(self, cache: str, seconds: float, upstream_seconds: float | None) -> None:
         """The whole of an answer is sent.

@@ -66,7 +66,7 @@ class Observed:
             body = message.get("body", b"")
             if body and not self._begun:
                 self._begun = True
-                self._figures.first_byte(time.perf_counter() - self._received)
+                self._figures.first_byte.observe(time.perf_counter() - self._received)
             self._meter.answered(body)
             self._whole = not message.get("more_body", False)
         await self._send(message)

@@ -73,7 +73,7 @@ class Lease:
         """The first byte of an answer is here that says nothing against the replica."""
         seconds = time.monotonic() - self._began
         self._answered = True
-        self._pool.figures.head(seconds)
+        self._pool.figures.head_seconds.observe(seconds)
         self._pool.replicas.answered(self._ticket, seconds)
         self._pool.tell(self.replica)
 
@@ -97,12 +97,6 @@ class Lease:
             if self._span is not None:
                 self._span.end(outcome)
             self._pool.replicas.give_back(self._ticket)
-
-    def __enter__(self) -> "Lease":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
 
 
 class Pool:
@@ -132,7 +126,7 @@ class Pool:
         """
         ticket = self.replicas.take(tried)
         if ticket is None:
-            self.figures.none_free()
+            self.figures.none_free.inc()
             return None
         return Lease(self, ticket, trail)
 

@@ -2,10 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import ClassVar
 from urllib.parse import parse_qsl, quote, urlencode
 
-import orjson
 from fastapi.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from typing_extensions import override
@@ -15,23 +13,14 @@ from gateway.deadlines import Deadline
 from gateway.keys.ring import Key
 from gateway.reply import RETRY_AFTER_SECONDS, Reply
 from gateway.upstreams import Upstream
-from onecard import logs
+from onecard import logs, wire
 from onecard.buffers import Held
 from onecard.edge import state_of
 from onecard.errors import BadUpstream, OnecardError, Unavailable, error_body
 from onecard.leaving import ClientGone, Connected
 
 FORWARDED = frozenset(
-    {
-        b"accept",
-        b"cache-control",
-        b"content-type",
-        b"traceparent",
-        b"tracestate",
-        b"x-onecard-lane",
-        b"x-onecard-timeout-ms",
-        b"x-request-id",
-    }
+    b"accept cache-control content-type traceparent tracestate x-onecard-lane x-onecard-timeout-ms x-request-id".split()
 )
 """The client's headers that a service gets. A list of what may pass: everything else stays outside."""
 PIECE_BYTES = 64 * 1024
@@ -82,10 +71,8 @@ async def relay(
     with Connected(receive):
         reply = await send(call or call_of(scope), upstream)
         state_of(scope)["timings"].update(reply.timings)
-        if reply.streams:
-            return _RelayedStream(reply)
-        if reply.status < 300 and not reply.is_whole:
-            return _RelayedBody(reply)
+        if reply.streams or (reply.status < 300 and not reply.is_whole):
+            return _Relayed(reply)
         try:
             body = await reply.read()
         finally:
@@ -106,8 +93,9 @@ class Streamed(StreamingResponse):
     is none, and it would be read on and on for nobody.
     """
 
-    says_why: ClassVar[bool] = False
-    """Whether an answer that cannot be finished ends with a word about it."""
+    says_why = True
+    """An answer that cannot be finished ends with an error event, so that no client takes that for the end: the service
+    broke off, or the gateway stops. What is no stream of events has no place for it."""
 
     def __init__(self, chunks: AsyncIterator[bytes], status: int, headers: Mapping[str, str], deadline: Deadline):
         super().__init__(chunks, status, headers)
@@ -139,14 +127,7 @@ class Streamed(StreamingResponse):
         await send({"type": "http.response.body", "body": b""})
 
 
-class EventStream(Streamed):
-    """A service that breaks off, or the gateway if it stops, leaves an error event, so that no client takes that for
-    the end."""
-
-    says_why = True
-
-
-class _RelayedBody(Streamed):
+class _Relayed(Streamed):
     """A reply's chunks as they come.
 
     The reply is closed here and not in the generator: one that is never started, since the client has left by then,
@@ -156,6 +137,7 @@ class _RelayedBody(Streamed):
     def __init__(self, reply: Reply) -> None:
         headers = reply.headers if reply.length is None else {**reply.headers, "content-length": reply.length}
         super().__init__(reply.chunks(), reply.status, headers, reply.deadline)
+        self.says_why = reply.streams
         self._reply = reply
 
     @override
@@ -164,12 +146,6 @@ class _RelayedBody(Streamed):
             await super().__call__(scope, receive, send)
         finally:
             self._reply.close()
-
-
-class _RelayedStream(_RelayedBody):
-    """The same with events."""
-
-    says_why = True
 
 
 class Whole(Response):
@@ -242,17 +218,9 @@ def _error_answer(reply: Reply, body: bytes, upstream: Upstream) -> Whole:
     if reply.status == 503:
         headers.setdefault("retry-after", str(int(RETRY_AFTER_SECONDS)))
     # What a service says of a fault of its own is for its log: it may be an exception's text, with paths in it.
-    if reply.status == 500 or not _has_error_shape(body):
+    if reply.status == 500 or not isinstance(wire.fields(body).get("error"), Mapping):
         type_ = "server_error" if reply.status >= 500 else "invalid_request_error"
         message = f"The {upstream.name} service answered with status {reply.status}."
         body = error_body(message, type_, f"http_{reply.status}")
     headers["content-type"] = "application/json"
     return Whole(body, reply.status, headers)
-
-
-def _has_error_shape(body: bytes) -> bool:
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return False
-    return isinstance(value, Mapping) and isinstance(value.get("error"), Mapping)

@@ -50,15 +50,12 @@ class Reply:
         self._held = held
         self._parts: list[bytes] = []
         """Of the body, what has come and has not been passed on."""
-        self._turn: Turn | None = None
+        self.turn: Turn | None = None
+        """The request's, kept until this is closed."""
         self.length = answer.header("content-length")
         self.deadline = deadline
         self.is_whole = False
         """All of its body is here."""
-
-    def hold(self, turn: Turn) -> None:
-        """Keep the request's turn until this is closed."""
-        self._turn = turn
 
     @property
     def streams(self) -> bool:
@@ -138,8 +135,8 @@ class Reply:
             self._answer.close()
             self._lease.close()
         finally:
-            if self._turn is not None:
-                self._turn.end()
+            if self.turn is not None:
+                self.turn.end()
 
     def _silence(self) -> float:
         return min(self._upstream.limits.silence_seconds, self.deadline.left)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from re import Pattern
 from typing import Any
 
@@ -21,22 +22,7 @@ from onecard.errors import ModelNotFound, Unavailable
 from onecard.health import Part, Readiness, worst
 
 Pick = Callable[[Upstreams], Upstream]
-
-
-def _llm(upstreams: Upstreams) -> Upstream:
-    return upstreams.llm
-
-
-def _embedding(upstreams: Upstreams) -> Upstream:
-    return upstreams.embedding
-
-
-def _sentiment(upstreams: Upstreams) -> Upstream:
-    return upstreams.sentiment
-
-
-def _review(upstreams: Upstreams) -> Upstream:
-    return upstreams.review
+_llm, _embedding, _sentiment, _review = map(attrgetter, ("llm", "embedding", "sentiment", "review"))
 
 
 def state(request: Request) -> Gateway:

@@ -1,12 +1,11 @@
 """Which models a key may use."""
 
-import orjson
-
 from gateway import catalog
 from gateway.catalog import Catalog
 from gateway.keys.ring import Key
 from gateway.reply import unavailable
 from gateway.upstreams import Upstream
+from onecard import wire
 from onecard.errors import ModelNotAllowed
 
 KEPT_SECONDS = 10.0
@@ -33,19 +32,10 @@ class Scopes:
         cards = await self._models.cards(upstream, KEPT_SECONDS)
         if not cards:
             raise unavailable(upstream)
-        asked = _asked(body)
+        model = wire.fields(body).get("model")  # Of a body that is wrong the service says what is.
+        asked = model if isinstance(model, str) else None
         card = cards[0] if asked is None else next((card for card in cards if asked in catalog.names(card)), None)
         if card is None or catalog.names(card).isdisjoint(key.models):
             raise ModelNotAllowed(
                 "This API key is not for this model. Use one that it is for, or ask the operator.", param="model"
             )
-
-
-def _asked(body: bytes) -> str | None:
-    """The model that a body names. One that is not JSON names none: the service says what is wrong with it."""
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
-    model = value.get("model") if isinstance(value, dict) else None
-    return model if isinstance(model, str) else None

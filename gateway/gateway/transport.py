@@ -69,7 +69,7 @@ def request_head(method: str, origin: Origin, path: str, headers: Mapping[str, s
         lines.append(f"content-length: {body_bytes}")
     head = "\r\n".join(lines)
     if not head.count("\r") == head.count("\n") == len(lines) - 1 or "\0" in head:
-        raise ValueError("a header or the path holds a control character")
+        raise ValueError("a header or the path holds a line break or a NUL")
     return head.encode("latin-1") + b"\r\n\r\n"
 
 

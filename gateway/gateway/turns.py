@@ -53,7 +53,7 @@ class Turns:
             async with asyncio.timeout(seconds):
                 await granted
         except asyncio.QueueFull:
-            self._figures.queue_full()
+            self._figures.queue_full.inc()
             raise
         except BaseException:
             self._queue.remove(caller, granted)
@@ -61,7 +61,7 @@ class Turns:
                 self.free()  # It came at the very moment in which nobody wanted it any more.
             raise
         else:
-            self._figures.waited(time.monotonic() - began)
+            self._figures.wait_seconds.observe(time.monotonic() - began)
         finally:
             trail.upstream_seconds += time.monotonic() - began
 

@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar, cast
+from typing import Any, Generic, Literal, TypeVar
 
 from onecard.batching.batcher import Batcher, Spans
 from onecard.batching.queue import LANES, Lane, TokenIds
@@ -59,19 +59,10 @@ class Reading:
     """Inputs → token ids, without holding up the event loop."""
 
     def __init__(self, reader: TextReader, batcher: Batcher[Any]) -> None:
-        self._reader = reader
+        self.reader = reader
         self._batcher = batcher
         self._thread = asyncio.Semaphore(1)
         """Held while a thread tokenises: the tokenizer uses several cores itself, and they are the model's."""
-
-    def check(self, inputs: Inputs) -> None:
-        """Refuse token ids that the model does not know.
-
-        Raises:
-            InvalidRequest: an id is outside the vocabulary.
-        """
-        if not isinstance(inputs[0], str):
-            self._reader.check_ids(cast("Sequence[Sequence[int]]", inputs))
 
     async def read(self, query: Query, places: Sequence[int]) -> list[list[int]]:
         """Token ids of the inputs at `places`.
@@ -82,13 +73,13 @@ class Reading:
         """
         inputs: Any = [query.inputs[place] for place in places]
         if not inputs or not isinstance(inputs[0], str):
-            return self._reader.cut(inputs, truncate=query.truncate, places=places)
+            return self.reader.cut(inputs, truncate=query.truncate, places=places)
         if sum(map(len, inputs)) <= INLINE_CHARACTERS:
-            return self._reader.read(inputs, truncate=query.truncate, places=places)
+            return self.reader.read(inputs, truncate=query.truncate, places=places)
         async with self._thread:
             # One that would be refused afterwards is refused now, before it costs the tokenizer's time.
             self._batcher.check_room(query.terms.lane, len(inputs), query.terms.timeout_seconds)
-            return await asyncio.to_thread(self._reader.read, inputs, truncate=query.truncate, places=places)
+            return await asyncio.to_thread(self.reader.read, inputs, truncate=query.truncate, places=places)
 
 
 @dataclass(frozen=True)
@@ -127,10 +118,6 @@ class Answers(Generic[Result]):
             lane: TextFlights(personal=(TooBusy, DeadlineExceeded)) for lane in LANES
         }
 
-    def check(self, inputs: Inputs) -> None:
-        """As `Reading.check`."""
-        self._reading.check(inputs)
-
     async def answer(self, query: Query, timings: dict[str, Timing]) -> Answered[Result]:
         """The result of each input; adds to `timings` where the time went.
 
@@ -138,7 +125,7 @@ class Answers(Generic[Result]):
             InvalidRequest, InputTooLong: a token id that the model does not know; a text over the window.
             TooBusy, DeadlineExceeded, InternalError, Unavailable: as `Batcher.submit`.
         """
-        self._reading.check(query.inputs)
+        self._reading.reader.check_ids(query.inputs)
         if self._shelf is None or not query.policy.store:
             return await self._compute_all(query, timings)
         return await self._look_up(query, self._shelf, timings)

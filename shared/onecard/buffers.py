@@ -45,10 +45,10 @@ class Buffers:
             async with asyncio.timeout(WAIT_SECONDS):
                 await granted
         except BaseException as error:
-            if granted.done() and not granted.cancelled():
-                self.give_back(count)  # It came at the very moment in which nobody wanted it any more.
-            elif (granted, count) in waiting:  # Else it has been passed over already, between the end and this turn.
+            unwanted = granted.done() and not granted.cancelled()  # It came at the very moment in which nobody waited.
+            if (granted, count) in waiting:  # Else it has been passed over already, between the end and this turn.
                 waiting.remove((granted, count))
+            self.give_back(count if unwanted else 0)  # In any case, whoever stood behind may fit in now.
             if not isinstance(error, TimeoutError):
                 raise
             self._refused()

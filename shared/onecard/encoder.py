@@ -86,7 +86,7 @@ class Encoder(Generic[Result]):
             InvalidRequest: as `check_inputs`; a token id that the model does not know; nothing is left of a text.
         """
         check_inputs(inputs, self.settings.max_inputs)
-        self.answers.check(inputs)
+        self.reader.check_ids(inputs)
         return await asyncio.to_thread(self.reader.shorten, inputs, cutting)
 
     async def answer(

@@ -60,15 +60,15 @@ class TextReader:
         encoded = [encoding.ids for encoding in self.tokenizer.encode_batch_fast(list(texts))]
         return self.cut(encoded, truncate=truncate, places=places)
 
-    def check_ids(self, inputs: Sequence[Sequence[int]]) -> None:
-        """Whether the model knows ready-made token ids, as an OpenAI client may send them.
+    def check_ids(self, inputs: Sequence[str | Sequence[int]]) -> None:
+        """Whether the model knows ready-made token ids, as an OpenAI client may send them; texts pass.
 
         Raises:
             InvalidRequest: an id is outside the vocabulary.
         """
         size = self.vocabulary
         for index, ids in enumerate(inputs):
-            if min(ids) < 0 or max(ids) >= size:
+            if not isinstance(ids, str) and (min(ids) < 0 or max(ids) >= size):
                 raise InvalidRequest(f"input[{index}] has a token id outside 0..{size - 1}.", param="input")
 
     def cut(

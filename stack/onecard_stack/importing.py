@@ -73,7 +73,7 @@ class Imported:
     def plus(self, batch: Batch, answer: dict[str, Any]) -> "Imported":
         """With what the service says of one more batch."""
         told = (f"line {batch.first + one['line'] - 1}: {one['message']}" for one in answer["errors"])
-        written, unchanged, superseded = answer["written"], answer["unchanged"], len(answer["superseded"])
+        written, unchanged, superseded = answer["written"], answer["unchanged"], answer["superseded_count"]
         return Imported(
             self.written + written,
             self.unchanged + unchanged,

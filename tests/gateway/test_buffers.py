@@ -233,3 +233,18 @@ async def test_who_waits_in_vain_or_leaves_holds_nothing(monkeypatch: pytest.Mon
     other.close()
     await other.more(5)
     assert all_of_it.held_bytes == 0
+
+
+async def test_who_leaves_lets_those_in_who_stood_behind() -> None:
+    """The first in the line wanted much; those behind it fit in at once, and not only when somebody gives back."""
+    room = Buffers(1000)
+    held = room.hold()
+    await held.more(900)
+    large = asyncio.create_task(room.hold().more(500))
+    await asyncio.sleep(0)
+    small = asyncio.create_task(room.hold().more(50))
+    await asyncio.sleep(0)
+    assert not small.done()
+    large.cancel()
+    await asyncio.wait_for(small, 1)
+    assert room.held_bytes >= 900

@@ -103,3 +103,18 @@ def test_expect_100_continue(plain: Server) -> None:
         assert connection.recv(1000).startswith(b"HTTP/1.1 100 ")
         connection.sendall(b"{}")
         assert b'"bytes":2,' in connection.makefile("rb").read()
+
+
+@pytest.mark.parametrize("beginning", [b"", b"x" * 10])
+def test_an_answer_that_does_not_wait_for_a_body_says_that_it_is_the_last(plain: Server, beginning: bytes) -> None:
+    """Whoever would send the next request behind the body knows better, and reads the answer, not a reset."""
+    with socket.create_connection(("127.0.0.1", plain.port), timeout=30) as connection:
+        connection.sendall(b"GET /health/live HTTP/1.1\r\nhost: x\r\ncontent-length: 20\r\n\r\n" + beginning)
+        answer = connection.makefile("rb")
+        head = b"".join(iter(answer.readline, b"\r\n")).lower()
+        assert (head.startswith(b"http/1.1 200"), b"\r\nconnection: close\r\n" in head) == (True, True), head
+        connection.sendall(b"x" * (20 - len(beginning)))
+        assert answer.read().endswith(b"}")
+    one = b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n"
+    waits = exchange(plain.port, one, b"{}" + one.replace(b"host: x", b"host: x\r\nconnection: close") + b"{}")
+    assert waits.count(b"HTTP/1.1 200") == 2

@@ -76,6 +76,14 @@ def test_wrong_lines_are_counted_one_by_one(door: Server, empty: Server, tmp_pat
     assert (code, "0 stored, 1 were stored already, 0 wrong" in output) == (0, True), output
 
 
+def test_lines_of_one_id_are_no_wrong_ones_however_many(door: Server, empty: Server, tmp_path: Path) -> None:
+    """The service tells of the first hundred of them one by one, and counts all."""
+    file = write(tmp_path / "reviews.jsonl", [made(0, text=f"국물이 {number}번 좋았다") for number in range(150)])
+    code, output = finish(start(door, file))
+    assert (code, total(empty)) == (0, 1), output
+    assert "1 stored, 0 were stored already, 0 wrong, 149 replaced by a later line of the same id" in output
+
+
 def test_a_file_in_utf16_is_refused(door: Server, empty: Server, tmp_path: Path) -> None:
     """In one line, before anything is sent."""
     file = tmp_path / "reviews.jsonl"

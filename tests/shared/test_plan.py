@@ -66,4 +66,4 @@ def test_whatever_fits_fits_together(card: float, context: int, llm: object) -> 
     assert plan.conversations(context) >= 1
     for share in (plan.llm, plan.sentiment, plan.embedding):
         assert 0 < share.fraction < 1
-        assert share.working_bytes > 0
+        assert share.size_bytes > share.weights_bytes

@@ -10,11 +10,7 @@ from onecard.cache.keys import CacheKind, Json
 from onecard.errors import UnsupportedMedia
 from onecard.sampling import TEMPERATURE, TOP_P
 
-KINDS: dict[str, CacheKind] = {
-    "/v1/chat/completions": "chat",
-    "/v1/completions": "completion",
-    "/generate": "generate",
-}
+KINDS: dict[str, CacheKind] = {"/v1/chat/completions": "chat", "/v1/completions": "completion", "/generate": "generate"}
 """The routes whose answers are kept. A response of `/v1/responses` has a state of its own, so those are not."""
 
 LARGEST_BODY_BYTES = 256_000

@@ -41,12 +41,7 @@ class Answers:
     """Answers the routes of `policy.KINDS`."""
 
     def __init__(
-        self,
-        upstream: Upstream,
-        cache: Cache,
-        settings: GatewaySettings,
-        registry: CollectorRegistry,
-        buffers: Buffers,
+        self, upstream: Upstream, cache: Cache, settings: GatewaySettings, registry: CollectorRegistry, buffers: Buffers
     ) -> None:
         """Keep answers of `upstream` in `cache`, each under the model that gave it."""
         self._upstream = upstream
@@ -142,12 +137,12 @@ class Answers:
             if not kept:
                 return
             if sum(map(len, recording)) <= CHECKED_AT_ONCE_BYTES:
-                self._keep_if_whole(wanted, recorded(recording))
+                self._keep(wanted, recorded(recording))
             else:
                 self._tasks.begin(later(recording))
 
         async def later(recording: tuple[bytes, ...]) -> None:
-            self._keep_if_whole(wanted, await asyncio.to_thread(recorded, recording))
+            self._keep(wanted, await asyncio.to_thread(recorded, recording))
 
         deadline = deadline_of(wanted.call, self._upstream)
         async with AsyncExitStack() as stack:
@@ -200,12 +195,10 @@ class Answers:
     def _shaped(self, reply: Reply, body: bytes) -> Whole:
         return whole_answer(reply, body, self._upstream)
 
-    def _keep_if_whole(self, wanted: Wanted, value: Kept | None) -> None:
+    def _keep(self, wanted: Wanted, value: Kept | None) -> None:
+        """None is what is not whole."""
         if value is not None:
-            self._keep(wanted, value)
-
-    def _keep(self, wanted: Wanted, value: Kept) -> None:
-        self._stores[wanted.question.kind].set_many([(wanted.key, value)])
+            self._stores[wanted.question.kind].set_many([(wanted.key, value)])
 
     def _counted(self, wanted: Wanted, coalesced: bool) -> XCache:
         if coalesced:

@@ -9,7 +9,7 @@ from typing_extensions import override
 from gateway.answers import complete
 from gateway.answers.kept import Kept
 from gateway.deadlines import Deadline
-from gateway.relay import EventStream, Whole, error_event
+from gateway.relay import Streamed, Whole, error_event
 from gateway.reply import Reply
 from onecard.cache.fanout import TooSlow
 from onecard.cache.flight import Abandoned
@@ -48,16 +48,11 @@ def recorded(recording: tuple[bytes, ...]) -> Kept | None:
     return Kept(content_type.decode("latin-1"), body) if complete.stream(body) else None
 
 
-class SharedStream(EventStream):
+class SharedStream(Streamed):
     """What a client gets of a stream that others may read too; it leaves the stream when the client does."""
 
     def __init__(
-        self,
-        chunks: AsyncIterator[bytes],
-        closing: AsyncExitStack,
-        content_type: str,
-        x_cache: str,
-        deadline: Deadline,
+        self, chunks: AsyncIterator[bytes], closing: AsyncExitStack, content_type: str, x_cache: str, deadline: Deadline
     ) -> None:
         super().__init__(_events(chunks), 200, {"content-type": content_type, "x-cache": x_cache}, deadline)
         self._closing = closing

@@ -38,7 +38,9 @@ class KeysGuard:
 
 def _source(settings: GatewaySettings) -> Callable[[], KeyRing] | None:
     """Where the keys that count come from; None if none are asked for."""
-    own = [] if settings.api_key is None else [_own(settings.api_key.get_secret_value())]
+    key = settings.api_key
+    # Among others, without limits of its own.
+    own = [Key(name=OWN_NAME, sha256=hash_of(key.get_secret_value().encode()))] if key else []
     if settings.api_keys_file is not None:
         try:
             return WatchedKeys(settings.api_keys_file, own).ring
@@ -50,8 +52,3 @@ def _source(settings: GatewaySettings) -> Callable[[], KeyRing] | None:
         ring = KeyRing(own)
         return lambda: ring
     return None
-
-
-def _own(key: str) -> Key:
-    """API_KEY as one key among others, without limits of its own."""
-    return Key(name=OWN_NAME, sha256=hash_of(key.encode()))

@@ -38,11 +38,7 @@ class Limits:
     """
 
     def __init__(
-        self,
-        defaults: Quota,
-        shared: SharedUse | None,
-        metrics: LimitsMetrics,
-        clock: Callable[[], float] = time.time,
+        self, defaults: Quota, shared: SharedUse | None, metrics: LimitsMetrics, clock: Callable[[], float] = time.time
     ) -> None:
         """Use `defaults` for keys without limits of their own; `clock` gives Unix seconds."""
         self._defaults = defaults

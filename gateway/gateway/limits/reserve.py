@@ -4,9 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
-
 from gateway.meter import BYTES_PER_TOKEN
+from onecard import wire
 
 _ANSWER_FIELDS: dict[str, tuple[str, ...]] = {
     "/v1/chat/completions": ("max_completion_tokens", "max_tokens"),
@@ -35,19 +34,10 @@ def tokens(method: str, path: str, body: bytes, answer_tokens: int) -> int:
     fields = _ANSWER_FIELDS.get(path)
     if fields is None:
         return prompt
-    asked = _object(body)
+    asked = wire.fields(body)
     most = next((value for name in fields if (value := _count(asked, name)) is not None), answer_tokens)
     answers = max(1, _count(asked, "n") or 1, _count(asked, "best_of") or 1) * _prompts(asked.get("prompt"))
     return min(_MOST, prompt + most * answers)
-
-
-def _object(body: bytes) -> Mapping[str, Any]:
-    """The body's fields; none of one that the service will refuse."""
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _count(fields: Mapping[str, Any], name: str) -> int | None:

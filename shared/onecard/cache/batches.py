@@ -66,10 +66,7 @@ class Batches(Generic[Item, Answer]):
     """Joins what callers ask for."""
 
     def __init__(
-        self,
-        fetch: Callable[[Sequence[Item]], Awaitable[list[Answer]]],
-        seconds: float,
-        on_late: Callable[[str], None],
+        self, fetch: Callable[[Sequence[Item]], Awaitable[list[Answer]]], seconds: float, on_late: Callable[[str], None]
     ) -> None:
         """`fetch` gives an answer for each item; who waits longer than `seconds` gets `NoAnswer`, and `on_late` is
         told once for each batch: "silent", or "slow" if others were answered meanwhile.

@@ -20,20 +20,15 @@ class Breaker:
     def __init__(self, clock: Callable[[], float]) -> None:
         """Open after `SOFT_FAILURES` in a row, or one `trip`. Pauses double from the first to the longest."""
         self._clock = clock
-        self._state: State = "open"
+        self.state: State = "open"
         self._failures = 0
         self._pause = 0.0
         self._closed_at = self._probe_at = clock()
 
     @property
-    def state(self) -> State:
-        """Where it stands."""
-        return self._state
-
-    @property
     def closed(self) -> bool:
         """The server may be asked."""
-        return self._state == "closed"
+        return self.state == "closed"
 
     def succeeded(self) -> None:
         """The server answered in time. Closes nothing: an answer to an earlier question may come late."""
@@ -47,14 +42,14 @@ class Breaker:
 
     def trip(self, *, pausing: bool = False) -> None:
         """The server is silent, gone or refuses: open at once. `pausing`: it may have paused only for a moment."""
-        if self._state == "closed":
+        if self.state == "closed":
             if self._clock() - self._closed_at > LONGEST_PAUSE_SECONDS:
                 self._pause = 0.0
             self._open(0.0 if pausing else FIRST_PAUSE_SECONDS)
 
     def seconds_to_probe(self) -> float:
         """How long until `begin_probe` may be called; 0 when it is due. Infinite while closed or probing."""
-        if self._state != "open":
+        if self.state != "open":
             return float("inf")
         return max(0.0, self._probe_at - self._clock())
 
@@ -62,20 +57,20 @@ class Breaker:
         """Whether the caller is the one to probe now."""
         if self.seconds_to_probe() > 0:
             return False
-        self._state = "probing"
+        self.state = "probing"
         return True
 
     def end_probe(self, healthy: bool) -> None:
         """The probe's outcome: closed again, or open for longer."""
-        if self._state == "probing" and healthy:
-            self._state = "closed"
+        if self.state == "probing" and healthy:
+            self.state = "closed"
             self._failures = 0
             self._closed_at = self._clock()
-        elif self._state == "probing":
+        elif self.state == "probing":
             self._open(FIRST_PAUSE_SECONDS)
 
     def _open(self, least_pause: float) -> None:
         pause = max(self._pause, least_pause)
-        self._state = "open"
+        self.state = "open"
         self._probe_at = self._clock() + pause
         self._pause = min(max(pause * 2, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)

@@ -9,13 +9,14 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from onecard import logs
 from onecard.cache.address import Address
 from onecard.cache.batches import Batches, NoAnswer
 from onecard.cache.breaker import Breaker
 from onecard.cache.client import CONNECT_SECONDS, Client, Command, Reply, word
+from onecard.cache.metrics import RedisMetrics
 
 BEAT_SECONDS = 1.0
 """Between two looks at a Redis that is up, so that a quiet service learns of its loss, too."""
@@ -24,19 +25,6 @@ _CLOSE_SECONDS = 0.2
 Item = TypeVar("Item")
 
 log = logs.logger()
-
-
-class ChannelMetrics(Protocol):
-    """What a channel reports, by operation; connecting is the operation `connect`."""
-
-    def round_trip(self, operation: str, seconds: float) -> None:
-        """One round trip was answered."""
-
-    def failed(self, operation: str, reason: str) -> None:
-        """One round trip or connection failed."""
-
-    def up(self, operation: str, is_up: bool) -> None:
-        """Redis can be used for it, or can no longer."""
 
 
 class Alarm:
@@ -59,7 +47,7 @@ class Channel:
     """One sort of command: each has its own connections and its own health."""
 
     def __init__(
-        self, operation: str, address: Address, metrics: ChannelMetrics, *, probe: Command, alarm: Alarm | None = None
+        self, operation: str, address: Address, metrics: RedisMetrics, *, probe: Command, alarm: Alarm | None = None
     ) -> None:
         """Connect in `start`. `probe` is a harmless command of that sort; its answer says whether Redis is well.
 

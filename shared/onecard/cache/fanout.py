@@ -55,12 +55,7 @@ class StreamFlight:
     """A stream, its chunks and its readers."""
 
     def __init__(
-        self,
-        source: Source,
-        max_bytes: int,
-        on_complete: Complete | None,
-        on_closed: Callable[[], None],
-        room: Room,
+        self, source: Source, max_bytes: int, on_complete: Complete | None, on_closed: Callable[[], None], room: Room
     ):
         """Call `on_complete` with all chunks if the source ends well and was short enough to be recorded; `on_closed`
         when nobody may join any more.
@@ -74,7 +69,8 @@ class StreamFlight:
         self._dropped = 0
         """Chunks that everybody has read and that are gone."""
         self._bytes = 0
-        self._kept = 0
+        self.kept_bytes = 0
+        """Size of the chunks that are kept now."""
         self._recorded = True
         self._ended = False
         self._failure: Exception | None = None
@@ -88,11 +84,6 @@ class StreamFlight:
         """All chunks, once the source has ended well; None before, after a failure, and for a stream too long."""
         whole = self._ended and self._failure is None and self._recorded
         return tuple(self._chunks) if whole else None
-
-    @property
-    def kept_bytes(self) -> int:
-        """Size of the chunks that are kept now."""
-        return self._kept
 
     def enter(self, reader: "StreamReader") -> None:
         """One more reader, from the first chunk on."""
@@ -181,13 +172,13 @@ class StreamFlight:
         self._keep(-sum(len(chunk) + _CHUNK_BYTES for chunk in read))
 
     def _keep(self, more_bytes: int) -> None:
-        self._kept += more_bytes
+        self.kept_bytes += more_bytes
         self._all.kept_bytes += more_bytes
 
     def _forget(self) -> None:
         """Nobody reads any more."""
         self._chunks.clear()
-        self._keep(-self._kept)
+        self._keep(-self.kept_bytes)
 
     async def _until_there_is_room(self) -> None:
         while not self._recorded and self._ahead() > self._max_bytes // 2:
@@ -249,11 +240,6 @@ class StreamReader(AsyncIterator[bytes]):
     def _enter(self) -> None:
         self._flight, self.coalesced = self._board()
         self._flight.enter(self)
-
-    @property
-    def recording(self) -> tuple[bytes, ...] | None:
-        """See `StreamFlight.recording`."""
-        return self._flight.recording
 
 
 class StreamFlights:

@@ -28,11 +28,7 @@ class Cache:
     """Payloads by key, in two tiers. What does not open is a miss, whatever it is."""
 
     def __init__(
-        self,
-        memory: MemoryTier | None,
-        redis: RedisTier | None,
-        metrics: CacheMetrics,
-        clock: Callable[[], float],
+        self, memory: MemoryTier | None, redis: RedisTier | None, metrics: CacheMetrics, clock: Callable[[], float]
     ) -> None:
         """Join the tiers; either may be missing. `clock` gives Unix seconds."""
         self._memory = memory

@@ -61,11 +61,6 @@ class Share:
     size_bytes: int
     weights_bytes: int
 
-    @property
-    def working_bytes(self) -> int:
-        """What is left of the share beside the weights."""
-        return self.size_bytes - self.weights_bytes
-
 
 @dataclass(frozen=True)
 class MemoryPlan:

@@ -14,11 +14,7 @@ from onecard.settings import CPU_MODEL, GPU_MODEL, ModelSettings
 
 Cost = TypeVar("Cost", DecoderCost, EncoderCost)
 
-KNOWN_LLMS: Mapping[str, DecoderCost] = {
-    GPU_MODEL: QWEN_7B,
-    f"{GPU_MODEL}-AWQ": QWEN_7B_AWQ,
-    CPU_MODEL: QWEN_HALF_B,
-}
+KNOWN_LLMS: Mapping[str, DecoderCost] = {GPU_MODEL: QWEN_7B, f"{GPU_MODEL}-AWQ": QWEN_7B_AWQ, CPU_MODEL: QWEN_HALF_B}
 """In FP16, for a plan before the model is fetched."""
 _FIELDS = ModelSettings.model_fields
 KNOWN_ENCODERS: Mapping[str, EncoderCost] = dict.fromkeys(

@@ -18,6 +18,7 @@ MOST_EARLY_BYTES = 64 * 1024
 MOST_FRAMING_BYTES = 1_000_000
 """Of a chunked body that are not its own, beyond as many as are: a chunk of one byte costs the event loop as much as
 one of 64 KiB."""
+_CLOSE = (b"connection", b"close")
 
 
 class Http1(Patience, ZttpProtocol):
@@ -86,6 +87,8 @@ class Http1(Patience, ZttpProtocol):
         if self.scope["http_version"] == "1.0":
             self.cycle.conn = _Http10(self.conn)  # type: ignore[assignment]
             self.cycle.keep_alive = False
+        elif self.cycle.more_body:
+            self.cycle.conn = _Early(self.conn, self.cycle)  # type: ignore[assignment]
 
     @override
     def handle_events(self, event: zttp.Event) -> None:
@@ -171,6 +174,26 @@ class _Flow(FlowControl):
             super().resume_reading()
 
 
+class _Early:
+    """The parser, for a request whose body has not come yet: an answer that does not wait for it says that it is the
+    last, and the connection ends when the client has read it."""
+
+    def __init__(self, conn: zttp.H1Connection, cycle: Any) -> None:
+        self._conn = conn
+        self._cycle = cycle
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._conn, name)
+
+    def send_response(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        if self._cycle.more_body:
+            headers = [*((name, value) for name, value in headers if name.lower() != b"connection"), _CLOSE]
+        self._conn.send_response(status, headers)
+
+    def should_close(self) -> bool:
+        return not self._cycle.more_body and self._conn.should_close()
+
+
 class _Http10:
     """The parser, for an answer to HTTP/1.0, which knows no chunks: what has no length ends with the connection."""
 
@@ -185,7 +208,7 @@ class _Http10:
     def send_response(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self._unframed = any(name.lower() == b"transfer-encoding" for name, _ in headers)
         kept = [(name, value) for name, value in headers if name.lower() != b"connection"]
-        self._conn.send_response(status, [*kept, (b"connection", b"close")])
+        self._conn.send_response(status, [*kept, _CLOSE])
 
     def send_data(self, data: bytes) -> None:
         if self._unframed:

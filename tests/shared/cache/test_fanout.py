@@ -127,7 +127,7 @@ async def test_an_upstream_error_comes_after_the_chunks_before_it() -> None:
                     got.append(chunk)
                     await asyncio.sleep(0)
             except ConnectionError as seen:
-                assert stream.recording is None
+                assert stream._flight.recording is None
                 return got, seen
         return got, None
 
@@ -158,11 +158,11 @@ async def test_a_whole_stream_is_recorded_once() -> None:
             assert (first.coalesced, second.coalesced) == (False, True)
             upstream.go(5)
             await settle()
-            assert first.recording is None
+            assert first._flight.recording is None
             assert recorded == []
         upstream.go()
         assert [chunk async for chunk in first] == CHUNKS
-        assert first.recording == tuple(CHUNKS)
+        assert first._flight.recording == tuple(CHUNKS)
     assert recorded == [tuple(CHUNKS)]
 
 
