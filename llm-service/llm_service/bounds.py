@@ -19,6 +19,8 @@ MOST_PROPERTIES = 256
 """Of one object in a schema: compiling takes their square. 300 take xgrammar 0.05 s, 1,000 3.5 s, 2,000 37 s."""
 MOST_LENGTHS = 16
 """Strings in a schema with a `minLength` or a `maxLength`: each takes seconds to compile."""
+LEAST_PENALTY = 0.01
+"""Of `repetition_penalty`. What a model says of a token is divided by it, and no number is left of it in 32 bits."""
 _WHOLE = ("n", "best_of", "priority")
 _NUMBERS = frozenset(
     {
@@ -96,6 +98,8 @@ def _check_numbers(body: Mapping[str, Any]) -> None:
             raise InvalidRequest(f"'{name}' has to be a whole number.", param=name)
         if name in _NUMBERS and any(isinstance(one, str) for one in _leaves(value)):
             raise InvalidRequest(f"'{name}' has to be a number.", param=name)
+        if name == "repetition_penalty" and isinstance(value, int | float) and value < LEAST_PENALTY:
+            raise InvalidRequest(f"'{name}' has to be at least {LEAST_PENALTY}.", param=name)
         if name not in _FREE and any(isinstance(one, int | float) and abs(one) >= 2**63 for one in _leaves(value)):
             raise InvalidRequest(f"'{name}' has a number that 64 bits do not hold.", param=name)
 

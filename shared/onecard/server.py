@@ -4,6 +4,7 @@ import contextlib
 import functools
 import gc
 import ipaddress
+import logging
 import resource
 import socket
 import sys
@@ -145,4 +146,5 @@ def run(app: FastAPI, *, service: str, port: int, settings: ServiceSettings) -> 
     with contextlib.suppress(SystemExit):  # uvicorn's own, with a code of its own
         server.run(sockets=[listener])
     if not server.started:
+        logging.shutdown()  # The reason, which the interpreter prints, comes last.
         raise SystemExit(startup.refusal or 1)

@@ -33,6 +33,7 @@ TOO_MUCH: dict[str, tuple[dict[str, Any], str]] = {
     "top_k": ({"top_k": HUGE}, "top_k"),
     "top_k as a text": ({"top_k": str(HUGE)}, "top_k"),
     "stream_interval": ({"stream_interval": HUGE}, "stream_interval"),
+    "repetition_penalty": ({"repetition_penalty": 5e-324}, "repetition_penalty"),
     "repetition_detection": ({"repetition_detection": {"max_pattern_size": HUGE}}, "repetition_detection"),
     "stop": ({"stop": ["a"] * 17}, "stop"),
 }

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from llm_service.bounds import MOST_PRIORITY
+from llm_service.bounds import LEAST_PENALTY, MOST_PRIORITY
 from llm_service.schemas import StopText
 from onecard.errors import InvalidRequest
 
@@ -73,7 +73,7 @@ class Sampling(BaseModel):
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
     top_k: int | None = Field(default=None, ge=1)
-    repetition_penalty: float | None = Field(default=None, gt=0, le=2)
+    repetition_penalty: float | None = Field(default=None, ge=LEAST_PENALTY, le=2)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     n: int = Field(default=1, ge=1)
     stop: StopText | Annotated[list[StopText], Field(max_length=16)] | None = None
