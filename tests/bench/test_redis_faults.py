@@ -141,9 +141,10 @@ def test_every_redis_falls_ill_and_is_well_again(name: str) -> None:
 
 def test_a_redis_that_cannot_have_its_port_is_not_waited_for() -> None:
     """It ends, and that is said at once."""
-    with socket.socket() as taken, pytest.raises(ServerFailed, match="exited with 1"):
+    with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # Not listening: nobody answers there.
-        Redis(port=taken.getsockname()[1]).start()
+        with pytest.raises(ServerFailed, match="exited with 1"):
+            Redis(port=taken.getsockname()[1]).start()
 
 
 def test_only_forms_that_there_are_can_be_chosen() -> None:
