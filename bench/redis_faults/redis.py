@@ -49,6 +49,8 @@ class Redis:
             with suppress(OSError):
                 self.tell("PING")
                 return
+            if self._process.poll() is not None:
+                raise ServerFailed(f"redis-server exited with {self._process.returncode} at port {self.port}")
             time.sleep(0.01)
         raise ServerFailed(f"redis-server does not answer after {START_SECONDS:g} s")
 
@@ -231,7 +233,7 @@ def cluster() -> Iterator[Cluster]:
         shards = []
         for number in range(3):
             port = free_port()
-            while port + _BUS > 65_535:
+            while not _is_free(port + _BUS):
                 port = free_port()
             file = str(Path(folder) / f"nodes{number}.conf")
             options = ("--cluster-enabled", "yes", "--cluster-config-file", file, "--cluster-node-timeout", "1000")
@@ -245,6 +247,15 @@ def cluster() -> Iterator[Cluster]:
         made = Cluster(shards)
         made.wait()
         yield made
+
+
+def _is_free(port: int) -> bool:
+    if port > 65_535:
+        return False
+    with socket.socket() as probe, suppress(OSError):
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False
 
 
 def _wait(holds: Callable[[], bool]) -> None:

@@ -1,5 +1,7 @@
 """Phases, recovery and promises of the benchmark with a sick Redis; sizes of the churn."""
 
+import socket
+
 import aiohttp
 import pytest
 import typer
@@ -11,7 +13,9 @@ from bench.redis_faults import load, report
 from bench.redis_faults.__main__ import Plan, chosen, measure
 from bench.redis_faults.faults import PATIENTS, Fault
 from bench.redis_faults.load import Asked, Look
+from bench.redis_faults.redis import Redis
 from bench.redis_faults.report import Visit
+from bench.servers import ServerFailed
 from tests.support import free_port
 
 VISIT = Visit("stopped", started=0.0, broken=10.0, settled=20.0, healed=21.0, ended=30.0)
@@ -133,6 +137,14 @@ def test_every_redis_falls_ill_and_is_well_again(name: str) -> None:
         for fault in patient.faults:
             fault.begin()
             fault.heal()
+
+
+def test_a_redis_that_cannot_have_its_port_is_not_waited_for() -> None:
+    """It ends, and that is said at once."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # Not listening: nobody answers there.
+        with pytest.raises(ServerFailed, match="exited with 1"):
+            Redis(port=taken.getsockname()[1]).start()
 
 
 def test_only_forms_that_there_are_can_be_chosen() -> None:
