@@ -1,6 +1,7 @@
 """One request to one service and back: bytes in, bytes out, nothing buffered that need not be."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -27,6 +28,8 @@ PIECE_BYTES = 64 * 1024
 """Of a whole answer so much is given to the server at a time."""
 LAST_WORDS_SECONDS = 1.0
 """After a request's time: in it, a client that reads hears of that."""
+_ERROR_FIELDS = {"message", "type", "param", "code"}
+_SECONDS = re.compile(r"[0-9]{1,9}")
 
 log = logs.logger()
 
@@ -215,12 +218,18 @@ def _error_answer(reply: Reply, body: bytes, upstream: Upstream) -> Whole:
             "that service's ALLOWED_HOSTS."
         )
     headers = dict(reply.headers)
+    if not _SECONDS.fullmatch(headers.get("retry-after", "")):
+        headers.pop("retry-after", None)
     if reply.status == 503:
         headers.setdefault("retry-after", str(int(RETRY_AFTER_SECONDS)))
     # What a service says of a fault of its own is for its log: it may be an exception's text, with paths in it.
-    if reply.status == 500 or not isinstance(wire.fields(body).get("error"), Mapping):
+    if reply.status == 500 or not _is_error(wire.fields(body).get("error")):
         type_ = "server_error" if reply.status >= 500 else "invalid_request_error"
         message = f"The {upstream.name} service answered with status {reply.status}."
         body = error_body(message, type_, f"http_{reply.status}")
     headers["content-type"] = "application/json"
     return Whole(body, reply.status, headers)
+
+
+def _is_error(error: object) -> bool:
+    return isinstance(error, Mapping) and set(error) == _ERROR_FIELDS and isinstance(error["message"], str)

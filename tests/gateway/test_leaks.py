@@ -185,6 +185,13 @@ NOT_ANSWERS = {
     "another protocol": (said(101, b"secret", b"connection: upgrade", b"upgrade: h2c"), 502),
     "an encoding that nobody asked for": (said(200, b"secret", b"content-encoding: gzip"), 502),
     "the answer to another request": (said(200, b"secret", b"x-request-id: another"), 502),
+    "an error of another shape": (said(400, b'{"error": {"message": "secret", "a": 1}}', LAST), 400),
+    "an error whose message is none": (
+        said(400, b'{"error": {"message": ["secret"], "type": "", "param": 1, "code": 1}}', LAST),
+        400,
+    ),
+    "a Retry-After below zero": (said(503, b"", b"retry-after: -5", LAST), 503),
+    "a Retry-After of many digits": (said(503, b"", b"retry-after: " + b"9" * 5000, LAST), 503),
     "an error that is long": (said(400, b"secret" * 100_000, LAST), 400),
 }
 """With the status that its client gets."""
@@ -201,7 +208,7 @@ def test_what_is_no_answer_is_one_error(patient: Server, impostor: Impostor, cas
     assert answer.headers["content-type"] == "application/json"
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
     assert "secret" not in answer.text
-    assert ("retry-after" in answer.headers) == (status in (502, 503))
+    assert answer.headers.get("retry-after") == ("2" if status in (502, 503) else None)
 
 
 WRONG: dict[str, dict[str, object]] = {
