@@ -24,7 +24,7 @@ _NOT_FOR_THE_POD = re.compile(
 """Variables of the machine that the command runs on: its keys, ports, addresses, folders and cards, and the time that
 it gives its parts to end, which a pod does not have."""
 _SECRET = re.compile(".*(KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL).*|.*REDIS_URL")
-_LOGIN = re.compile("[^/]*://[^/]*@.*", re.DOTALL)
+_LOGIN = re.compile("://[^/@]*@")
 """An address that tells who calls, such as `https://user:password@host/`."""
 
 

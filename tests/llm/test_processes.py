@@ -123,12 +123,20 @@ def test_a_killed_api_server_leaves_no_engine_behind(own_vllm: Server) -> None:
     assert_gone(engine, 10)
 
 
+def command_of(process: psutil.Process) -> str:
+    """Its command line; nothing of one that has ended meanwhile."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
 def test_a_server_killed_while_it_starts_leaves_no_engine_behind(llm_env: dict[str, str]) -> None:
     """The same before the engine has loaded anything, when it would wait for its server for minutes."""
     server = start("llm_service", port_variable="VLLM_PORT", env=llm_env)
     try:
         process, deadline = psutil.Process(server.process.pid), time.monotonic() + VLLM_START_SECONDS
-        while not (engine := [c for c in process.children() if "spawn_main" in " ".join(c.cmdline())]):
+        while not (engine := [c for c in process.children() if "spawn_main" in command_of(c)]):
             assert time.monotonic() < deadline, server.log()
             time.sleep(0.05)
         server.process.kill()
@@ -142,7 +150,7 @@ def test_a_killed_engine_ends_the_server(own_vllm: Server) -> None:
     """Without its engine the server is not ready, and exits with an error, so that a supervisor starts it again."""
     engine = children(own_vllm)
     headers = {"authorization": f"Bearer {KEY}"}
-    next(child for child in engine if "EngineCore" in " ".join(child.cmdline())).kill()
+    next(child for child in engine if "EngineCore" in command_of(child)).kill()
     with httpx.Client(base_url=own_vllm.url, headers=headers, timeout=30) as http, suppress(httpx.TransportError):
         while own_vllm.process.poll() is None:
             answer = http.post("/v1/completions", json={**LONG, "max_tokens": 5})

@@ -67,7 +67,8 @@ def test_a_wrong_setting_stops_nobody_from_stopping(place: Place) -> None:
     """`down` and `logs` need no setting but the folder."""
     (place.folder / ".env").write_text("MAX_INPUTS=none\n")
     down = place.run("down", GATEWAY_PORT="many", API_KEY="short")
-    assert (down.returncode, down.stdout, down.stderr) == (0, "Nothing was running.\n", "")
+    assert (down.returncode, down.stderr) == (0, "")
+    assert down.stdout.startswith("Nothing was running.\n")  # Other tests' stacks may run elsewhere, which it says.
     assert place.run("logs", GATEWAY_PORT="many").returncode == 0
 
 

@@ -236,4 +236,5 @@ def test_down_stops_everything_also_what_ignores_it(stack: Place) -> None:
     gone = [not process.is_running() or process.status() == psutil.STATUS_ZOMBIE for process in processes]
     assert all(gone)  # Whom nobody has waited for yet is a zombie.
     again = stack.run("down")
-    assert (again.returncode, again.stdout) == (0, "Nothing was running.\n")
+    assert again.returncode == 0
+    assert again.stdout.startswith("Nothing was running.\n")  # Other tests' stacks may run elsewhere, which it says.
