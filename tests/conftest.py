@@ -30,6 +30,7 @@ if _soft < 10_000:
 collect_ignore = [suite for suite in ("compose", "clients") if not os.environ.get(f"ONECARD_TEST_{suite.upper()}")]
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of its own.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Two workers: what uses vLLM shares one server on one of them; the whole stack and the rest run on the other."""
     for item in items:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from onecard.models import STAND_INS, folder_name
+from onecard.models import MANIFEST, STAND_INS, folder_name
 from onecard_stack import leftovers
 from onecard_stack.errors import StackError
 from onecard_stack.stack import Stack
@@ -85,6 +85,7 @@ def test_a_part_that_keeps_crashing(place: Place, model_cache: Path, tmp_path: P
     shutil.copytree(model_cache / folder_name(STAND_INS["embedding"]), broken)
     config = broken / "config.json"
     config.write_text(config.read_text().replace('"bert"', '"nonsense"'))
+    (broken / MANIFEST).unlink()  # It knows the file's digest: without it, the folder is somebody's own.
     result = place.run("up", EMBEDDING_MODEL=str(broken))
     place.assert_refused(result, "embedding keeps crashing", "embedding.log")
 
