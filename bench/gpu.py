@@ -139,7 +139,7 @@ def main(
             job = GpuJob(model, precision, plan.gpu_bytes, plan.embedding.fraction, plan.batch_tokens)
             rows.append({**run_job(job), "planned_bytes": planned_bytes(plan)})
     head = {**machine.describe(f"python -m bench.gpu --card-gb {card_gb:g}"), "gpu": properties.name}
-    head["gpu_gb"] = card_gb
+    head["card_gb"] = card_gb
     out.mkdir(parents=True, exist_ok=True)
     (out / "gpu.json").write_text(json.dumps({"machine": head, "rows": rows}, indent=1) + "\n")
     (out / "gpu.md").write_text(as_markdown(head, rows))

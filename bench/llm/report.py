@@ -47,7 +47,7 @@ def as_json(head: Mapping[str, Any], contenders: Mapping[str, str], results: Llm
         "contenders": dict(contenders),
         "medians": summary,
         "ratios": {f"{GATEWAY}/{DIRECT}": paired(results.visits, GATEWAY, DIRECT, RATE)},
-        "over_baseline": over_baseline(summary),
+        "over_before": over_baseline(summary),
         "first_token": first_token_figures(results.first_tokens),
         "visits": [asdict(visit) for visit in results.visits],
         "first_tokens": results.first_tokens,
@@ -72,7 +72,7 @@ def as_markdown(document: Mapping[str, Any]) -> str:
     ratio_rows = [["tokens a second", *(f"{key} client{'s' if key != '1' else ''}" for key in keys)]]
     direct = document["ratios"].get(f"{GATEWAY}/{DIRECT}", {})
     ratio_rows.append([f"{GATEWAY}/{DIRECT}", *(number(direct.get(key), 3) for key in keys)])
-    over = document["over_baseline"]
+    over = document["over_before"]
     ratio_rows.append([f"{GATEWAY}/{BASELINE} with one client", *(number(over.get(key), 2) for key in keys)])
     first_rows = [["one client, streamed", "p50 ms", "p99 ms"]]
     first_rows += [

@@ -44,7 +44,7 @@ def as_json(head: Mapping[str, Any], results: PrecomputeResults) -> dict[str, An
         "renewed_beside_live_load": results.renewed_beside,
         "visits": [asdict(visit) for visit in results.visits],
     }
-    return {**document, "missed_targets": missed_targets(document)}
+    return {**document, "broken_promises": missed_targets(document)}
 
 
 def missed_targets(document: Mapping[str, Any]) -> list[str]:
@@ -76,7 +76,7 @@ def missed_targets(document: Mapping[str, Any]) -> list[str]:
 
 def as_markdown(document: Mapping[str, Any]) -> str:
     """The report for a person."""
-    broken = document["missed_targets"]
+    broken = document["broken_promises"]
     ready, renewed = document["ready"], document["renewed"]
     share = ready.get("share_ready")
     seconds = median_of_present([one["seconds"] for one in renewed])

@@ -153,7 +153,7 @@ def main(
                 what |= {fault.name: fault.what for fault in patient.faults}
                 results += measure_setup(patient, llm, models.resolve(), plan)
     broken = report.missed_targets(results)
-    document = {"machine": head, "rate": rate, "what": what, "faults": results, "missed_targets": broken}
+    document = {"machine": head, "rate": rate, "what": what, "faults": results, "broken_promises": broken}
     folder = files.folder_for(out, quick=quick)
     files.write(folder, "redis-faults", document, report.as_markdown(document))
     files.show(folder, "redis-faults")

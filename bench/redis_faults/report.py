@@ -127,7 +127,7 @@ def as_markdown(document: Mapping[str, Any]) -> str:
     """The report for a person."""
     head, results = document["machine"], document["faults"]
     lines = [f"- **{name}**: {what}" for name, what in document["what"].items()]
-    promises = document["missed_targets"]
+    promises = document["broken_promises"]
     verdict = "Every promise held." if not promises else "Not held:\n\n" + "\n".join(f"- {one}" for one in promises)
     parts = [
         "# A sick Redis under load",

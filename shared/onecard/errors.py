@@ -165,7 +165,7 @@ def render(error: HTTPException) -> tuple[int, dict[str, str], bytes]:
 
 def _framework_message(error: HTTPException, type_: str) -> tuple[str, str, str]:
     if error.status_code == 404:
-        return "No such path. GET /openapi.json lists the paths.", type_, "restaurant_not_found"
+        return "No such path. GET /openapi.json lists the paths.", type_, "not_found"
     if error.status_code == 405:
         allow = (error.headers or {}).get("Allow", "another method")
         return f"This path does not take that method; it takes {allow}.", type_, "method_not_allowed"

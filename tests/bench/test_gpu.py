@@ -62,7 +62,7 @@ def test_report_names_what_went_over_its_cap() -> None:
         "planned_bytes": gpu.planned_bytes(plan), "peak_reserved_bytes": plan.embedding.size_bytes + 2**20,
         "texts_per_second": {"512": 100.0}, "back_off": {"answered": 2, "out_of_memory": 1, "budget_tokens": [8, 4]},
     }  # fmt: skip
-    text = gpu.as_markdown({"date": "today", "gpu": "card", "gpu_gb": 24.0, "torch": "2"}, [row])
+    text = gpu.as_markdown({"date": "today", "gpu": "card", "card_gb": 24.0, "torch": "2"}, [row])
     assert "| no |" in text
     assert "from 8 to 4 tokens" in text
 

@@ -62,7 +62,7 @@ def results(
 def test_promises_that_hold_are_not_reported() -> None:
     """A machine that grows slower over the run changes nothing: phases of one round are compared."""
     document = report.as_json(HEAD, results())
-    assert document["missed_targets"] == []
+    assert document["broken_promises"] == []
     assert document["working_over_idle"]["p95_ms"] == {"all": 1.05}
     assert "Every promise held" in report.as_markdown(document)
 
@@ -80,7 +80,7 @@ def test_every_broken_promise_is_reported() -> None:
         (results(ready={"errors": 1}), "for what lies ready failed"),
         (PrecomputeResults(30.0), "live p95 is –"),
     ):
-        assert any(said in line for line in report.as_json(HEAD, made)["missed_targets"])
+        assert any(said in line for line in report.as_json(HEAD, made)["broken_promises"])
 
 
 def test_the_report_has_even_columns() -> None:

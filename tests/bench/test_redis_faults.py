@@ -97,7 +97,7 @@ def test_a_brief_fault_may_pass_unseen() -> None:
 def test_a_case_is_one_line_with_all_that_was_promised() -> None:
     """Requests and failures of all phases, latencies healthy and ill, what was added, and what readiness said."""
     result = report.summarize_fault(VISIT, answers(RequestResult(15.0, 5.0, "503", hit=False), added_ms=40.0), [WELL])
-    document = {"machine": HEAD, "rate": 60.0, "what": {}, "faults": [result], "missed_targets": []}
+    document = {"machine": HEAD, "rate": 60.0, "what": {}, "faults": [result], "broken_promises": []}
     line = next(line for line in report.as_markdown(document).splitlines() if line.startswith("| stopped |"))
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells == ["stopped", "301", "1", "5.0", "45.0", "5.0", "45.0", "40.0", "1.00", "1.00"]
@@ -106,7 +106,7 @@ def test_a_case_is_one_line_with_all_that_was_promised() -> None:
 def test_the_report_has_every_phase_in_even_columns() -> None:
     """Figures that are missing are dashes."""
     results = [report.summarize_fault(VISIT, made, [WELL]) for made in (answers(), [])]
-    document = {"machine": HEAD, "rate": 60.0, "what": {"stopped": "killed"}, "faults": results, "missed_targets": []}
+    document = {"machine": HEAD, "rate": 60.0, "what": {"stopped": "killed"}, "faults": results, "broken_promises": []}
     tables = [block.splitlines() for block in report.as_markdown(document).split("\n\n") if block.startswith("|")]
     assert [len(rows) for rows in tables] == [2 + 2, 2 + 2 * len(report.PHASES)]
     assert all(len({row.count("|") for row in rows}) == 1 for rows in tables)

@@ -103,7 +103,7 @@ def test_a_dish_is_named_by_a_word_of_its_own() -> None:
     """A soup that has its name within its own is another dish."""
     answers = RelevanceJudgements()
     assert answers.naming_dish("순대")
-    assert not answers.naming_dish("순대") & answers.naming("순대국")
+    assert not answers.naming_dish("순대") & answers.naming_dish("순대국")
 
 
 def test_the_report_compares_and_fusion_is_chosen_by_its_least_gain(tmp_path: Path) -> None:

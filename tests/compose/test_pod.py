@@ -48,8 +48,8 @@ RECOVERY_SECONDS = 120
 _KILL = """
 import sys
 from pathlib import Path
-from onecard_stack import leftovers, part
-[process] = filter(part.is_main, leftovers.find(Path("/var/lib/onecard/run"), sys.argv[1]))
+from onecard_stack.processes import orphans, process_launcher
+[process] = filter(process_launcher.is_main_process, orphans.find(Path("/var/lib/onecard/run"), sys.argv[1]))
 process.kill()
 """
 KILL_SECONDS = 4

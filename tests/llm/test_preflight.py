@@ -115,10 +115,10 @@ def test_the_limit_holds_for_all_neighbours_together() -> None:
 LAUNCH_ON_A_GPU = """
 import os, sys
 from llm_service import __main__, preflight
-from llm_service.launch import Machine
-from onecard.gpu import card
-preflight.look_at_machine = lambda config: Machine(gpu=True, bfloat16=True, cpus=2)
-card.total_bytes = lambda name: None
+from llm_service.launch import HostInfo
+from onecard.gpu import nvml
+preflight.detect_host = lambda config: HostInfo(gpu=True, bfloat16=True, cpus=2)
+nvml.gpu_total_bytes = lambda name: None
 os.execve = lambda path, argv, environment: sys.exit(f"becomes {argv}")
 try:
     __main__.main()
@@ -129,7 +129,7 @@ finally:
 
 
 @pytest.mark.parametrize(
-    ("gpu_gb", "wait_for", "says"),
+    ("card_gb", "wait_for", "says"),
     [
         # 4 GB are full of contexts and vLLM's own needs, even for the stand-ins.
         ("4", "http://127.0.0.1:9", "memory plan: 4 GB do not hold this plan"),

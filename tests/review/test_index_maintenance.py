@@ -118,13 +118,13 @@ async def test_a_broken_index_alone_is_made_anew(folder: Path, column: str, dama
 GROW = """
 import asyncio, gzip, json, sys
 import numpy as np
-from review_service.reviews.malloc import be_sparing
-be_sparing()
-from review_service.model_services import Opinion
-from review_service.reviews.rows import Filters, Judged, digest_of
+from review_service.reviews.malloc import limit_arenas
+limit_arenas()
+from review_service.model_services import Prediction
+from review_service.reviews.rows import ClassifiedReview, Filters, digest_of
 from review_service.schemas import Review
 from review_service.reviews.store import open_store
-from review_service.reviews.index_maintenance import tend
+from review_service.reviews.index_maintenance import maintain
 
 def resident(name):
     with open("/proc/self/status") as status:
@@ -138,16 +138,16 @@ async def main(path, folder):
             given = [Review.model_validate_json(line) for line in lines[first : first + 1024]]
             vectors = chance.normal(size=(len(given), 768)).astype(np.float32)
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-            judged = [Judged(one, digest_of(one), Opinion("positive", 0.9)) for one in given]
+            judged = [ClassifiedReview(one, digest_of(one), Prediction("positive", 0.9)) for one in given]
             await store.upsert(judged, vectors, "m")
             if first % 10_240 == 0:
-                await tend(store, 10_000)
-        await tend(store, 10_000)
-        await tend(store, 10_000, settled=True)
+                await maintain(store, 10_000)
+        await maintain(store, 10_000)
+        await maintain(store, 10_000, settled=True)
         for query in ("배우들 연기가 정말 좋았던 영화", "지루해서 잠이 와요"):
-            assert len(await store.matching(query, Filters(), 50)) == 50
-            assert len(await store.nearest(vectors[0], "m", Filters(), 50)) == 50
-        print(json.dumps({"rows": await store.rows(), "most": resident("VmHWM"), "now": resident("VmRSS")}))
+            assert len(await store.keyword_search(query, Filters(), 50)) == 50
+            assert len(await store.vector_search(vectors[0], "m", Filters(), 50)) == 50
+        print(json.dumps({"rows": await store.count_rows(), "most": resident("VmHWM"), "now": resident("VmRSS")}))
 
 asyncio.run(main(*sys.argv[1:]))
 """

@@ -172,7 +172,7 @@ async def test_a_sick_redis_fails_nothing(redis: RedisProcess, ailment: str) -> 
             if "after" in await subjects(traffic.restaurants):
                 return
             await asyncio.sleep(0.05)
-        raise AssertionError("RedisProcess is well, and nothing is learned")
+        raise AssertionError("Redis is well, and nothing is learned")
 
 
 async def test_popularity_is_learned_in_a_cluster() -> None:

@@ -133,7 +133,7 @@ def test_more_variables_than_a_pod_takes_are_refused_here(
 ) -> None:
     """RunPod takes fifty."""
     (tmp_path / ".env").write_text("\n".join(f"V{number}=x" for number in range(50)))
-    assert "sets 51 variables, and FakeRunPod takes 50" in pod_command("create").stderr
+    assert "sets 51 variables, and RunPod takes 50" in pod_command("create").stderr
     assert not runpod.bodies(*CREATE)
 
 
@@ -222,7 +222,7 @@ def test_the_log_goes_on_where_a_connection_broke(runpod: FakeRunPod, pod_comman
     runpod.log = [(f"2026-11-23T10:00:0{second}Z", f"line {second}") for second in range(5)]
     done = pod_command("logs", "abc")
     assert done.stdout.splitlines() == [f"line {second}" for second in range(5)]
-    assert "FakeRunPod does not know it" in done.stderr
+    assert "RunPod does not know it" in done.stderr
 
 
 def test_a_network_volume_is_made(runpod: FakeRunPod, pod_command: Command) -> None:

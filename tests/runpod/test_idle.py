@@ -46,7 +46,7 @@ class SimulatedPod:
     def stop(self) -> None:
         self.stops.append(self.now)
         if len(self.stops) <= self._refusals:
-            raise PodError("FakeRunPod cannot be reached.")
+            raise PodError("RunPod cannot be reached.")
 
     def samples(self) -> dict[str, ActivitySample]:
         return {"gateway": ActivitySample(7.0, 1.0 if self.now < self._busy_until else 0.0)}

@@ -49,9 +49,9 @@ def test_the_settings_are_those_of_the_services(monkeypatch: pytest.MonkeyPatch)
     """What the services would follow is shown; flags win."""
     monkeypatch.setenv("GPU_CARD_GB", "40")
     monkeypatch.setenv("MAX_MODEL_LEN", "8192")
-    assert (plan()["gpu_gb"], plan()["context_tokens"]) == (40, 8192)
+    assert (plan()["card_gb"], plan()["context_tokens"]) == (40, 8192)
     flags = plan("--gpu-gb", "80", "--context", "1024", "--int4")
-    assert (flags["gpu_gb"], flags["context_tokens"]) == (80, 1024)
+    assert (flags["card_gb"], flags["context_tokens"]) == (80, 1024)
     assert flags["models"]["llm"] == "Qwen/Qwen2.5-7B-Instruct-AWQ"
 
 

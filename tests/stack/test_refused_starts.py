@@ -92,7 +92,7 @@ def test_a_part_that_keeps_crashing(place: Workspace, model_cache: Path, tmp_pat
 
 def test_a_time_limit(place: Workspace) -> None:
     """The line names the parts that were not ready, and the variable."""
-    place.assert_refused(place.run("up", START_SECONDS="2"), "llm", "START_TIMEOUT_SECONDS")
+    place.assert_refused(place.run("up", START_SECONDS="2"), "llm", "START_SECONDS")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -19,7 +19,7 @@ from onecard.web.middleware import request_state
 _ERROR_CODES = {
     400: "invalid_value",
     401: "invalid_api_key",
-    404: "restaurant_not_found",
+    404: "not_found",
     405: "method_not_allowed",
     413: "body_too_large",
     415: "unsupported_media_type",

@@ -70,7 +70,7 @@ def as_json(planned: PlanReport) -> str:
     """All figures; sizes in bytes."""
     plan = planned.plan
     document: dict[str, Any] = {
-        "gpu_gb": plan.request.gpu_gb,
+        "card_gb": plan.request.gpu_gb,
         "card_bytes": plan.gpu_bytes,
         "context_tokens": plan.request.context_tokens,
         "models": planned.models,

@@ -7,7 +7,7 @@ from onecard_stack.settings import StackSettings
 
 _LIBRARY_VARIABLES = {"OMP_NUM_THREADS"}
 """Read by the libraries of a part."""
-_COMMAND_VARIABLES = {"START_TIMEOUT_SECONDS", "HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE"}
+_COMMAND_VARIABLES = {"START_SECONDS", "HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE"}
 """Of no account once the stack runs."""
 
 
