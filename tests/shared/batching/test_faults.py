@@ -6,23 +6,23 @@ import time
 
 import pytest
 
-from onecard.batching.budget import RECOVERY_BATCHES
+from onecard.batching.batch_limit import RECOVERY_BATCHES
 from onecard.batching.engine import EngineLost, OutOfMemory
 from onecard.batching.queue import Batch
 from onecard.errors import InternalError, Unavailable
-from tests.shared.batching.support import Engine, Finished, gate, opened
+from tests.shared.batching.support import FinishedBatch, SumEngine, blocking_device, open_batcher
 
 
 async def test_an_exception_answers_its_batch_and_nothing_else() -> None:
     """The text that fails takes down only what ran with it; the next request is served."""
-    event, wait = gate()
+    event, wait = blocking_device()
 
     def poisoned(batch: Batch) -> None:
         wait(batch)
         if any(13 in ids for ids in batch.texts):
             raise RuntimeError("no such token")
 
-    async with opened(Engine(poisoned), texts=2) as at:
+    async with open_batcher(SumEngine(poisoned), texts=2) as at:
         asked = [asyncio.create_task(at.ask([1]))]
         await asyncio.sleep(0.05)
         asked += [asyncio.create_task(at.ask([number])) for number in (13, 2, 3, 4)]
@@ -41,10 +41,10 @@ async def test_a_wrong_number_of_results_is_an_error(results: list[int]) -> None
     """Nobody gets somebody else's answer."""
 
     class Miscounting:
-        def launch(self, batch: Batch) -> Finished:
-            return Finished(results)
+        def launch(self, batch: Batch) -> FinishedBatch:
+            return FinishedBatch(results)
 
-    async with opened(Miscounting()) as at:
+    async with open_batcher(Miscounting()) as at:
         with pytest.raises(InternalError):
             await at.ask([1], [2])
         assert at.batcher.alive
@@ -54,14 +54,14 @@ async def test_a_wrong_number_of_results_is_an_error(results: list[int]) -> None
 async def test_out_of_memory_at_any_size(fits: int) -> None:
     """Batches over `fits` tokens run out: every request is answered, the budget shrinks, and it grows back."""
     largest = [fits]
-    event, wait = gate()
+    event, wait = blocking_device()
 
     def small_only(batch: Batch) -> None:
         wait(batch)
-        if batch.rows.area > largest[0]:
+        if batch.packing.padded_tokens > largest[0]:
             raise OutOfMemory
 
-    async with opened(Engine(small_only), texts=64) as at:
+    async with open_batcher(SumEngine(small_only), texts=64) as at:
         asked = [asyncio.create_task(at.ask([n])) for n in range(200)]
         await asyncio.sleep(0.1)  # All wait when the device begins, so that batches are as large as they may be.
         event.set()
@@ -78,10 +78,10 @@ async def test_a_single_text_that_cannot_fit_is_a_clear_503() -> None:
     """Its neighbours in the request's batch are answered by themselves; the service lives on."""
 
     def small_only(batch: Batch) -> None:
-        if batch.rows.area > 16:
+        if batch.packing.padded_tokens > 16:
             raise OutOfMemory
 
-    async with opened(Engine(small_only)) as at:
+    async with open_batcher(SumEngine(small_only)) as at:
         with pytest.raises(Unavailable, match="does not fit"):
             await at.ask([1] * 40)
         assert await at.ask([1] * 16) == [16]
@@ -89,13 +89,13 @@ async def test_a_single_text_that_cannot_fit_is_a_clear_503() -> None:
 
 async def test_a_lost_device_answers_everybody_and_says_so_once() -> None:
     """503 at once for those who wait and those who come; the process is told to end."""
-    event, wait = gate()
+    event, wait = blocking_device()
 
     def lose(batch: Batch) -> None:
         wait(batch)
         raise EngineLost("illegal memory access")
 
-    async with opened(Engine(lose)) as at:
+    async with open_batcher(SumEngine(lose)) as at:
         asked = [asyncio.create_task(at.ask([n])) for n in range(5)]
         await asyncio.sleep(0.05)
         event.set()
@@ -109,9 +109,9 @@ async def test_a_lost_device_answers_everybody_and_says_so_once() -> None:
 
 async def test_a_device_that_hangs_is_lost() -> None:
     """Nobody waits for ever; closing does not wait for the hanging thread either."""
-    event, wait = gate()
+    event, wait = blocking_device()
     started = time.monotonic()
-    async with opened(Engine(wait), hang=0.3) as at:
+    async with open_batcher(SumEngine(wait), hang=0.3) as at:
         with pytest.raises(Unavailable):
             await at.ask([1], seconds=20)
         assert at.lost == [True]
@@ -121,7 +121,7 @@ async def test_a_device_that_hangs_is_lost() -> None:
 
 async def test_an_idle_device_does_not_count_as_hanging() -> None:
     """However long nothing is asked."""
-    async with opened(Engine(), hang=0.2) as at:
+    async with open_batcher(SumEngine(), hang=0.2) as at:
         for _ in range(3):
             await asyncio.sleep(0.4)
             assert await at.ask([1]) == [1]
@@ -134,7 +134,7 @@ async def test_an_error_of_ours_cannot_end_the_loop_in_silence() -> None:
     def exit_(batch: Batch) -> None:
         raise SystemExit
 
-    async with opened(Engine(exit_)) as at:
+    async with open_batcher(SumEngine(exit_)) as at:
         with pytest.raises(Unavailable):
             await at.ask([1])
         assert at.lost == [True]
@@ -142,17 +142,17 @@ async def test_an_error_of_ours_cannot_end_the_loop_in_silence() -> None:
 
 async def test_a_receiver_that_fails_costs_nobody_else_an_answer() -> None:
     """In the same batch."""
-    event, wait = gate()
+    event, wait = blocking_device()
 
     def fails(results: object) -> None:
         raise KeyError
 
     begun = threading.Event()
-    async with opened(Engine(lambda batch: begun.set() or wait(batch))) as at:
+    async with open_batcher(SumEngine(lambda batch: begun.set() or wait(batch))) as at:
         first = asyncio.create_task(at.ask([1]))
         await asyncio.to_thread(begun.wait, 20)
-        job = at.batcher.accept([[2]], lane="interactive", timeout_seconds=5, deliver=fails)
-        finishing = asyncio.create_task(at.batcher.finish(job))
+        job = at.batcher.enqueue([[2]], lane="interactive", timeout_seconds=5, deliver=fails)
+        finishing = asyncio.create_task(at.batcher.wait(job))
         other = asyncio.create_task(at.ask([3]))
         await asyncio.sleep(0)
         event.set()
