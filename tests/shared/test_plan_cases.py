@@ -8,12 +8,13 @@ from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
-from onecard.gpu.costs import BERT_BASE, GIB, QWEN_7B, QWEN_7B_AWQ, EncoderCost
+from onecard.gpu.costs import BERT_BASE, GIB, QWEN_7B, QWEN_7B_AWQ, DecoderCost, EncoderCost
 from onecard.gpu.plan import (
     ENCODER_WINDOW,
     USABLE_GIB,
     DoesNotFit,
     PlanRequest,
+    Share,
     batch_texts,
     make_plan,
     nominal_gb,
@@ -169,6 +170,23 @@ def test_lighter_weights_are_named_where_they_are_lighter_and_fit() -> None:
     assert refused(PlanRequest(16, context_tokens=200_000)).endswith("The smallest card that holds it has 40 GB.")
     small = PlanRequest(24, llm=QWEN_7B_AWQ, usable_bytes=8 * GIB)
     assert refused(small).endswith("The smallest card that holds it has 40 GB.")
+
+
+def test_a_model_with_lighter_weights_is_not_pointed_to_heavier_ones() -> None:
+    """What it has too much of is KV cache."""
+    greedy = DecoderCost(QWEN_7B_AWQ.weights_bytes - 1, 10_000_000)
+    assert refused(PlanRequest(24, llm=greedy)).endswith("It fits with MAX_MODEL_LEN=1024.")
+    greedy = replace(greedy, kv_bytes_per_token=100_000_000)
+    assert refused(PlanRequest(24, llm=greedy)).endswith(
+        "No card of up to 80 GB holds it: use a smaller model or context."
+    )
+
+
+def test_what_is_free_is_all_that_no_share_has() -> None:
+    """Also of shares that are small."""
+    plan = make_plan(PlanRequest(24))
+    small = replace(plan, llm=Share(0.0, 1000, 0), sentiment=Share(0.0, 200, 0), embedding=Share(0.0, 30, 0))
+    assert small.free_bytes == small.card_bytes - 1230
 
 
 def test_a_model_that_no_card_holds() -> None:

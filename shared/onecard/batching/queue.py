@@ -199,4 +199,5 @@ def _within(pieces: list[Piece], limit: Limit, multiple: int) -> Batch:
         rows = lay_out([len(piece.ids) for piece in pieces], multiple=multiple)
         if rows.area <= limit.tokens or len(pieces) == 1:
             return Batch(pieces, rows)
-        pieces = pieces[: max(1, min(len(pieces) - 1, len(pieces) * limit.tokens // rows.area))]
+        # The area is over the limit, so that this is fewer of them.
+        pieces = pieces[: max(1, len(pieces) * limit.tokens // rows.area)]

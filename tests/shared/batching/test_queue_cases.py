@@ -237,6 +237,14 @@ def test_padding_counts_against_the_limit() -> None:
     assert took(queue, Limit(9, 107)) == [1] * 7
 
 
+def test_a_batch_is_cut_in_proportion_to_what_is_too_much() -> None:
+    """Eight texts take 200 tokens of 170, so six of them are tried: a batch of hundreds is not laid out anew for each
+    text that it loses."""
+    queue = queue_of(ticket(*[10] * 7, 100))
+    assert took(queue, Limit(9, 170)) == [10] * 6
+    assert [took(queue, Limit(9, 170)) for _ in range(2)] == [[10], [100]]
+
+
 def test_a_text_that_is_cut_off_a_batch_is_handed_out_next() -> None:
     """Nothing is lost, and nothing runs twice."""
     queue = queue_of(ticket(50, 40, 30), ticket(20))
