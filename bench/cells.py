@@ -8,7 +8,7 @@ HEAVY_TEXTS = 1000
 
 
 @dataclass(frozen=True, order=True)
-class Cell:
+class LoadCell:
     """One point of load: so many clients, each sending its next request when the last is answered."""
 
     texts: int
@@ -26,18 +26,18 @@ class Cell:
         return self.clients * self.texts >= HEAVY_TEXTS
 
 
-SINGLE = Cell(texts=1, clients=1)
+SINGLE = LoadCell(texts=1, clients=1)
 """Whose latency is set beside a direct call of the model, with the same texts."""
 
 
 @dataclass(frozen=True)
-class Load:
+class LoadSpec:
     """What the load generator is told."""
 
     url: str
     model: str
     """The request's `model`."""
-    cell: Cell
+    cell: LoadCell
     seconds: float
     """How long requests are started; those under way are then waited for."""
     limit_seconds: float
@@ -47,7 +47,7 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class LoadOutcome:
     """What the load generator saw in one cell."""
 
     requests: int
@@ -66,13 +66,13 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Measured:
+class CellMeasurement:
     """One cell of one contender in one round."""
 
     contender: str
     round: int
-    cell: Cell
-    outcome: Outcome
+    cell: LoadCell
+    outcome: LoadOutcome
     peak_rss_mb: float
     """Resident memory of the server's processes together, in MB (10^6 bytes), the largest seen in the cell."""
     cosine_to_fp32: float
@@ -85,16 +85,16 @@ class Measured:
             "contender": self.contender,
             "round": self.round,
             **asdict(self.cell),
-            **{name: _short(value) for name, value in asdict(self.outcome).items() if name != "texts"},
+            **{name: _rounded(value) for name, value in asdict(self.outcome).items() if name != "texts"},
             "texts_answered": self.outcome.texts,
             **rest,
         }
 
 
-def _short(value: Any) -> Any:
+def _rounded(value: Any) -> Any:
     return round(value, 3) if isinstance(value, float) else value
 
 
-def order_of_cells(clients: list[int], texts: list[int]) -> list[Cell]:
+def order_of_cells(clients: list[int], texts: list[int]) -> list[LoadCell]:
     """All combinations, light ones first."""
-    return sorted(Cell(each, count) for each in texts for count in clients)
+    return sorted(LoadCell(each, count) for each in texts for count in clients)

@@ -21,22 +21,22 @@ from prometheus_client import CollectorRegistry
 from bench import files, machine, memory
 from bench.tables import number, table
 from onecard.cache.keys import CacheKind, Keyspace
-from onecard.cache.memory import MemoryTier
+from onecard.cache.memory_tier import MemoryTier
 from onecard.cache.metrics import CacheMetrics
 from onecard.cache.settings import CacheSettings
 from onecard.cache.tiers import Cache
 
 FULL_SECONDS = 600.0
-BUSY = 0.3
+CPU_SHARE = 0.3
 """Share of one core that the churn takes."""
-TURN_SECONDS = 0.02
+BURST_SECONDS = 0.02
 """Of work between two pauses."""
 SAMPLE_SECONDS = 1.0
-SETTLED_SECONDS = 60.0
+WARM_UP_SECONDS = 60.0
 """By then the tier is full, and what the process holds is compared with what it holds at the end."""
 DISTINCT = 60_000
 """Keys of each kind: about 700 MB of values."""
-PUTS = 0.5
+PUT_SHARE = 0.5
 """Share of puts; the rest are gets."""
 TTL_SECONDS = (1, 30, 3_600)
 VECTOR_BYTES = 3_072
@@ -45,7 +45,7 @@ CHAT_BYTES = (200, 50_000)
 
 
 @dataclass(frozen=True)
-class Sample:
+class MemorySample:
     """One look at the process."""
 
     second: float
@@ -61,7 +61,7 @@ def operations(seed: str) -> Iterator[tuple[CacheKind, bytes, bytes | None, int]
     while True:
         kind = rng.choice(kinds)
         key = prefixes[kind] + b"%032x" % int(DISTINCT * rng.random() ** 2)
-        value = rng.randbytes(size_of(kind, rng.random())) if rng.random() < PUTS else None
+        value = rng.randbytes(size_of(kind, rng.random())) if rng.random() < PUT_SHARE else None
         yield kind, key, value, rng.choice(TTL_SECONDS)
 
 
@@ -80,10 +80,10 @@ async def churn(bound: int, seconds: float) -> dict[str, Any]:
     tier = MemoryTier(bound, time.time)
     cache = Cache(tier, None, CacheMetrics(CollectorRegistry()), time.time)
     done = peak = 0
-    samples: list[Sample] = []
+    samples: list[MemorySample] = []
     supply, started = operations("churn"), time.monotonic()
     while (now := time.monotonic() - started) < seconds:
-        turn_ends = time.perf_counter() + TURN_SECONDS
+        turn_ends = time.perf_counter() + BURST_SECONDS
         while time.perf_counter() < turn_ends:
             kind, key, value, ttl = next(supply)
             if value is None:
@@ -93,15 +93,15 @@ async def churn(bound: int, seconds: float) -> dict[str, Any]:
                 peak = max(peak, tier.size_bytes)
             done += 1
         if now >= len(samples) * SAMPLE_SECONDS:
-            samples.append(Sample(round(now, 2), tier.size_bytes, memory.resident_bytes(os.getpid())))
-        await asyncio.sleep(TURN_SECONDS * (1 / BUSY - 1))
+            samples.append(MemorySample(round(now, 2), tier.size_bytes, memory.resident_bytes(os.getpid())))
+        await asyncio.sleep(BURST_SECONDS * (1 / CPU_SHARE - 1))
     counted = {"bound_bytes": bound, "peak_counted_bytes": peak, "held": peak <= bound, "operations": done}
     return {**counted, **summary(samples), "samples": [asdict(one) for one in samples]}
 
 
-def summary(samples: list[Sample]) -> dict[str, Any]:
+def summary(samples: list[MemorySample]) -> dict[str, Any]:
     """Resident bytes at the beginning, once settled (or half-way through a shorter run), and at the end."""
-    settled_at = min(SETTLED_SECONDS, samples[-1].second / 2)
+    settled_at = min(WARM_UP_SECONDS, samples[-1].second / 2)
     settled = next(one for one in samples if one.second >= settled_at)
     return {
         "seconds": samples[-1].second,
@@ -143,7 +143,7 @@ def main(
     """Churn the tier at its default bound and write churn.json and .md; exit 1 if it passed its bound."""
     head = machine.describe("python -m bench.churn " + " ".join(sys.argv[1:]))
     bound = int(CacheSettings.model_fields["cache_memory_mb"].default * 1_000_000)
-    print(f"Puts and gets for {seconds:g} s, with {BUSY:.0%} of a core", flush=True)
+    print(f"Puts and gets for {seconds:g} s, with {CPU_SHARE:.0%} of a core", flush=True)
     document = {"machine": head, "churn": asyncio.run(churn(bound, seconds))}
     folder = files.folder_for(out, quick=seconds < FULL_SECONDS)
     files.write(folder, "churn", document, as_markdown(document))

@@ -10,7 +10,7 @@ import typer
 
 from bench import machine
 from bench.peers import InstallFailed
-from bench.servers import Contender, Server, ServerFailed
+from bench.servers import Contender, ContenderServer, ServerFailed
 
 
 def say(text: str) -> None:
@@ -18,7 +18,7 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def numbers(given: str) -> list[int]:
+def parse_numbers(given: str) -> list[int]:
     """`1,8,32` → [1, 8, 32].
 
     Raises:
@@ -33,10 +33,10 @@ def numbers(given: str) -> list[int]:
     return found
 
 
-def started(stack: ExitStack, contender: Contender) -> Server:
+def start_server(stack: ExitStack, contender: Contender) -> ContenderServer:
     """A server that is ready; `stack` stops it."""
     say(f"Starting {contender.name}: {contender.what}")
-    server = stack.enter_context(Server(contender))
+    server = stack.enter_context(ContenderServer(contender))
     server.wait_ready()
     return server
 
@@ -48,7 +48,7 @@ def allow_connections() -> None:
 
 
 @contextmanager
-def ends_in_order() -> Iterator[None]:
+def orderly_exit() -> Iterator[None]:
     """Ctrl-C, SIGTERM and failures end the command with a line; whatever is inside has stopped its servers by then.
 
     Raises:

@@ -2,8 +2,8 @@
 
 import sys
 
+from bench.paths import MODEL
 from bench.peers import INFINITY
-from bench.places import MODEL
 from bench.servers import Contender
 
 NAME = "bench"
@@ -55,7 +55,7 @@ CONTENDERS = {
         Contender(
             "before",
             "sentence-transformers in FP32, called once per request in a plain FastAPI app",
-            lambda port: [sys.executable, "-m", "bench.naive", str(MODEL), str(port)],
+            lambda port: [sys.executable, "-m", "bench.baseline", str(MODEL), str(port)],
             "/health",
         ),
     )

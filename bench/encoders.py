@@ -10,17 +10,17 @@ import typer
 
 from bench import files, machine, peers, report, rounds, weights
 from bench.cells import order_of_cells
-from bench.command import ends_in_order, numbers, say
+from bench.command import orderly_exit, parse_numbers, say
 from bench.contenders import CONTENDERS, DEFAULT
-from bench.places import MODEL, REFERENCE, ROOT
-from bench.rounds import Results, Schedule
-from bench.servers import Server
+from bench.paths import MODEL, REFERENCE, ROOT
+from bench.rounds import EncoderResults, EncoderSchedule
+from bench.servers import ContenderServer
 
 CLIENTS = "1,8,32,128"
 TEXTS = "1,32"
 
 
-def names(given: str) -> list[str]:
+def parse_contenders(given: str) -> list[str]:
     """Names of contenders.
 
     Raises:
@@ -45,12 +45,12 @@ def prepare(contenders: list[str]) -> None:
         peers.install(peers.INFINITY)
 
 
-def start_all(stack: ExitStack, contenders: list[str]) -> dict[str, Server]:
+def start_all(stack: ExitStack, contenders: list[str]) -> dict[str, ContenderServer]:
     """Start the servers one after the other; `stack` stops them."""
     servers = {}
     for name in contenders:
         print(f"Starting {name}: {CONTENDERS[name].what}", flush=True)
-        servers[name] = stack.enter_context(Server(CONTENDERS[name]))
+        servers[name] = stack.enter_context(ContenderServer(CONTENDERS[name]))
         servers[name].wait_ready()
         rounds.warm_up(servers[name])
     return servers
@@ -74,17 +74,19 @@ def main(
     The whole takes about half an hour on two cores; nothing else should run meanwhile. Ctrl-C stops all servers; what
     whole rounds have measured is kept.
     """
-    chosen = names(contenders)
+    chosen = parse_contenders(contenders)
     if quick:
         round_count, heavy_rounds, seconds, clients = 1, 0, min(seconds, 2.0), "1,32" if clients == CLIENTS else clients
-    schedule = Schedule(round_count, heavy_rounds, seconds, limit, order_of_cells(numbers(clients), numbers(texts)))
+    schedule = EncoderSchedule(
+        round_count, heavy_rounds, seconds, limit, order_of_cells(parse_numbers(clients), parse_numbers(texts))
+    )
     folder = files.folder_for(out, quick=quick)
     head = machine.describe("python -m bench.encoders " + " ".join(sys.argv[1:]))
 
-    def write(results: Results) -> None:
+    def write(results: EncoderResults) -> None:
         report.write(folder, head, schedule, {name: CONTENDERS[name].what for name in chosen}, results)
 
-    with ends_in_order():
+    with orderly_exit():
         prepare(chosen)
         with ExitStack() as stack:
             servers = start_all(stack, chosen)

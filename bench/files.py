@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.places import QUICK_RESULTS, RESULTS
+from bench.paths import QUICK_RESULTS, RESULTS
 
 
 def folder_for(out: Path | None, *, quick: bool) -> Path:

@@ -15,10 +15,10 @@ import torch
 import typer
 
 from bench import gpu_worker, machine
-from bench.places import RESULTS, ROOT
+from bench.paths import RESULTS, ROOT
 from bench.tables import number, table
 from onecard.gpu.costs import GIB, EncoderCost
-from onecard.gpu.plan import LIBRARY_GIB, DoesNotFit, MemoryPlan, PlanRequest, make_plan
+from onecard.gpu.plan import LIBRARY_GIB, MemoryPlan, PlanDoesNotFit, PlanRequest, make_plan
 
 PRECISIONS = {"float32": 4, "float16": 2}
 """Bytes of a number."""
@@ -27,7 +27,7 @@ HIDDEN, INTERMEDIATE = 768, 3072
 
 
 @dataclass(frozen=True)
-class Job:
+class GpuJob:
     """What one process does."""
 
     model: str
@@ -43,7 +43,7 @@ class Job:
 
 def cost(precision: str) -> EncoderCost:
     """What the plan takes a BERT-base for in this precision."""
-    return EncoderCost.of(
+    return EncoderCost.from_figures(
         parameters=PARAMETERS, hidden=HIDDEN, intermediate=INTERMEDIATE, bytes_per_number=PRECISIONS[precision]
     )
 
@@ -65,7 +65,7 @@ def planned_bytes(plan: MemoryPlan) -> int:
     return encoder.weights_bytes + activations + int(LIBRARY_GIB * GIB)
 
 
-def run_job(job: Job) -> dict[str, Any]:
+def run_job(job: GpuJob) -> dict[str, Any]:
     """One process's figures.
 
     Raises:
@@ -128,15 +128,15 @@ def main(
     for precision in PRECISIONS:
         try:
             plan = plan_for(card_gb, precision, None)
-        except DoesNotFit as error:
+        except PlanDoesNotFit as error:
             print(f"{precision}: left out. {error}")
             continue
-        if plan.card_bytes > properties.total_memory:
+        if plan.gpu_bytes > properties.total_memory:
             print(f"This card has {properties.total_memory / GIB:.1f} GiB: name its size or less with --card-gb.")
             raise typer.Exit(1)
         for model in gpu_worker.MODELS:
             print(f"{model}, {precision}", flush=True)
-            job = Job(model, precision, plan.card_bytes, plan.embedding.fraction, plan.batch_tokens)
+            job = GpuJob(model, precision, plan.gpu_bytes, plan.embedding.fraction, plan.batch_tokens)
             rows.append({**run_job(job), "planned_bytes": planned_bytes(plan)})
     head = {**machine.describe(f"python -m bench.gpu --card-gb {card_gb:g}"), "gpu": properties.name}
     head["card_gb"] = card_gb

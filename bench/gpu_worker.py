@@ -19,16 +19,16 @@ from prometheus_client import CollectorRegistry
 
 from bench import weights
 from embedding_service.engine import SentenceEncoder
-from onecard.batching.batcher import Batcher, Bounds
-from onecard.batching.budget import Limit
-from onecard.batching.engine import Running
+from onecard.batching.batch_limit import BatchLimit
+from onecard.batching.batcher import Batcher, BatcherConfig
+from onecard.batching.device_thread import DeviceThread
+from onecard.batching.engine import RunningBatch
 from onecard.batching.metrics import BatchMetrics
 from onecard.batching.queue import Batch, TokenIds
-from onecard.batching.thread import DeviceThread
-from onecard.batching.worker import DEPTH
+from onecard.batching.worker import PIPELINE_DEPTH
 from onecard.gpu.device import Device
-from onecard.models import ModelFolder
-from onecard.warm_up import LoadedEngine, run
+from onecard.inference.warm_up import LoadedEngine, run_batch
+from onecard.models.folders import ModelFolder
 from sentiment_service.engine import Classifier
 
 MODELS = ("classifier", "encoder")
@@ -45,7 +45,7 @@ LONG_TEXTS = 512
 
 
 @dataclass(frozen=True)
-class BackOff:
+class BackoffResult:
     """What became of more than the card holds."""
 
     answered: int
@@ -78,12 +78,12 @@ def texts_per_second(engine: LoadedEngine[Any], budget: int, seconds: float = SE
     """Over batches of about `budget` tokens, as many begun at a time as the services begin."""
     texts = texts_of(budget, REVIEW_TOKENS)
     multiple = 8 if torch.cuda.is_available() else 1
-    run(engine, texts, multiple)
-    begun: deque[Running[Any]] = deque()
+    run_batch(engine, texts, multiple)
+    begun: deque[RunningBatch[Any]] = deque()
     count, started = 0, time.perf_counter()
     while time.perf_counter() - started < seconds:
-        begun.append(engine.launch(Batch.of(texts, multiple)))
-        if len(begun) == DEPTH:
+        begun.append(engine.launch(Batch.from_texts(texts, multiple)))
+        if len(begun) == PIPELINE_DEPTH:
             begun.popleft().result()
             count += len(texts)
     while begun:
@@ -92,12 +92,16 @@ def texts_per_second(engine: LoadedEngine[Any], budget: int, seconds: float = SE
     return count / (time.perf_counter() - started)
 
 
-async def back_off(engine: LoadedEngine[Any], texts: list[TokenIds]) -> BackOff:
+async def back_off(engine: LoadedEngine[Any], texts: list[TokenIds]) -> BackoffResult:
     """Hand the batcher a budget that holds all the texts at once, and let it find one that fits."""
     registry = CollectorRegistry()
     first = sum(map(len, texts))
-    bounds = Bounds(
-        Limit(len(texts), first), tokens_per_second=1e6, queue_tokens=first, hang_seconds=120, width_multiple=8
+    bounds = BatcherConfig(
+        BatchLimit(len(texts), first),
+        tokens_per_second=1e6,
+        queue_tokens=first,
+        hang_timeout_seconds=120,
+        width_multiple=8,
     )
     batcher: Batcher[Any] = Batcher(
         engine, bounds, thread=DeviceThread(), metrics=BatchMetrics(registry), on_lost=lambda: None
@@ -106,22 +110,22 @@ async def back_off(engine: LoadedEngine[Any], texts: list[TokenIds]) -> BackOff:
     await batcher.close()
     errors = registry.get_sample_value("onecard_batch_out_of_memory_total") or 0
     last = registry.get_sample_value("onecard_batch_budget_tokens") or 0
-    return BackOff(len(outcome.results), int(errors), (first, int(last)))
+    return BackoffResult(len(outcome.results), int(errors), (first, int(last)))
 
 
-def cap(share: float, card_bytes: int) -> None:
-    """Hold this process to `share` of a card of `card_bytes`, whatever the real one's size."""
+def limit_memory(share: float, card_bytes: int) -> None:
+    """Hold this process to `share` of a card of `gpu_bytes`, whatever the real one's size."""
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction(min(1.0, share * card_bytes / total))
 
 
-def work(job: dict[str, Any], folder: Path) -> dict[str, Any]:
+def run_measurements(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Load, measure the peak at the plan's largest batch, then speed, then provoke a full card."""
-    cap(job["share"], job["card_bytes"])
+    limit_memory(job["share"], job["card_bytes"])
     engine = load(job["model"], folder, Device("cuda:0", job["precision"]))
     loaded = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    run(engine, texts_of(job["batch_tokens"], (WINDOW, WINDOW)))
+    run_batch(engine, texts_of(job["batch_tokens"], (WINDOW, WINDOW)))
     peak = {
         "peak_reserved_bytes": torch.cuda.max_memory_reserved(),
         "peak_allocated_bytes": torch.cuda.max_memory_allocated(),
@@ -134,4 +138,4 @@ def work(job: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as work_folder:
-        json.dump(work(json.load(sys.stdin), Path(work_folder) / "model"), sys.stdout)
+        json.dump(run_measurements(json.load(sys.stdin), Path(work_folder) / "model"), sys.stdout)

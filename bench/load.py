@@ -15,19 +15,19 @@ import aiohttp
 import uvloop
 
 from bench import texts, weights
-from bench.cells import Cell, Load, Outcome
+from bench.cells import LoadCell, LoadOutcome, LoadSpec
 from bench.stats import percentile
 
 BODIES_PER_SECOND = 1_000
 """Requests that are made ready for each second of load; a server that is faster ends the cell early."""
-MOST_BODY_TEXTS = 20_000
+MAX_BODY_TEXTS = 20_000
 """Most texts made ready for one cell, beyond one request for each client."""
-LEAST_ANSWER_BYTES = 2_000
+MIN_RESPONSE_BYTES = 2_000
 """A vector of 768 numbers is longer than this in any encoding."""
 PAUSE_AFTER_ERROR_SECONDS = 0.05
 
 
-class Tally:
+class LatencyTally:
     """Answers so far."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Tally:
         self.last = 0.0
         """Clock at the last answer."""
 
-    def answered(self, started: float) -> None:
+    def succeeded(self, started: float) -> None:
         """Note a good answer."""
         self.last = time.perf_counter()
         self.latencies_ms.append((self.last - started) * 1000)
@@ -47,10 +47,10 @@ class Tally:
         self.errors[why] = self.errors.get(why, 0) + 1
 
 
-def bodies(load: Load) -> list[bytes]:
+def bodies(load: LoadSpec) -> list[bytes]:
     """Request bodies, each with texts that occur in no other."""
     cell = load.cell
-    most = min(int(BODIES_PER_SECOND * load.seconds), MOST_BODY_TEXTS // cell.texts) + cell.clients
+    most = min(int(BODIES_PER_SECOND * load.seconds), MAX_BODY_TEXTS // cell.texts) + cell.clients
     made = texts.make(weights.reviews(), most * cell.texts, seed=load.seed)
     rows = (made[start : start + cell.texts] for start in range(0, len(made), cell.texts))
     return [body(row, load.model) for row in rows]
@@ -61,7 +61,9 @@ def body(inputs: list[str], model: str) -> bytes:
     return json.dumps({"input": inputs, "model": model, "encoding_format": "base64"}, ensure_ascii=False).encode()
 
 
-async def client(session: aiohttp.ClientSession, url: str, supply: Iterator[bytes], end: float, tally: Tally) -> None:
+async def client(
+    session: aiohttp.ClientSession, url: str, supply: Iterator[bytes], end: float, tally: LatencyTally
+) -> None:
     """Send one request after the other until time or supply ends."""
     while time.perf_counter() < end and (data := next(supply, None)) is not None:
         started = time.perf_counter()
@@ -71,17 +73,17 @@ async def client(session: aiohttp.ClientSession, url: str, supply: Iterator[byte
         except aiohttp.ClientError as error:
             tally.failed(type(error).__name__)
         else:
-            if response.status == 200 and len(answer) >= LEAST_ANSWER_BYTES:
-                tally.answered(started)
+            if response.status == 200 and len(answer) >= MIN_RESPONSE_BYTES:
+                tally.succeeded(started)
                 continue
             tally.failed(str(response.status) if response.status != 200 else "short answer")
         await asyncio.sleep(PAUSE_AFTER_ERROR_SECONDS)
 
 
-async def drive(load: Load) -> Outcome:
+async def drive(load: LoadSpec) -> LoadOutcome:
     """Run one cell."""
     made = bodies(load)
-    supply, tally = iter(made), Tally()
+    supply, tally = iter(made), LatencyTally()
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
         timeout=aiohttp.ClientTimeout(total=None),
@@ -101,10 +103,10 @@ async def drive(load: Load) -> Outcome:
     return summary(load.cell, tally, len(late), (stopped if late else tally.last) - started)
 
 
-def summary(cell: Cell, tally: Tally, unfinished: int, seconds: float) -> Outcome:
+def summary(cell: LoadCell, tally: LatencyTally, unfinished: int, seconds: float) -> LoadOutcome:
     """The cell's figures. Texts of unfinished requests count for nothing, their time counts."""
     count = len(tally.latencies_ms)
-    return Outcome(
+    return LoadOutcome(
         requests=count,
         texts=count * cell.texts,
         seconds=seconds,
@@ -120,7 +122,7 @@ def summary(cell: Cell, tally: Tally, unfinished: int, seconds: float) -> Outcom
 def main() -> None:
     """One cell, from standard input to standard output."""
     given = json.load(sys.stdin)
-    load = Load(**{**given, "cell": Cell(**given["cell"])})
+    load = LoadSpec(**{**given, "cell": LoadCell(**given["cell"])})
     json.dump(asdict(uvloop.run(drive(load))), sys.stdout)
 
 

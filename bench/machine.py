@@ -11,10 +11,10 @@ from typing import Any
 
 import psutil
 
-NOTED_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+REPORTED_CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 """Processor instructions that decide how fast an encoder runs."""
 
-QUIET_LOAD = 0.3
+MAX_IDLE_LOAD = 0.3
 """Load average for each core above which somebody else is using the machine."""
 
 
@@ -26,12 +26,12 @@ def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, list[str]]:
             name, _, value = line.partition(":")
             fields[name.strip()] = value.strip()
     flags = fields.get("flags", fields.get("Features", "")).split()
-    return fields.get("model name", platform.machine()), [flag for flag in NOTED_FLAGS if flag in flags]
+    return fields.get("model name", platform.machine()), [flag for flag in REPORTED_CPU_FLAGS if flag in flags]
 
 
 def busy() -> bool:
     """Whether the machine had other work in the last minute, which would spoil the figures."""
-    return os.getloadavg()[0] > QUIET_LOAD * len(os.sched_getaffinity(0))
+    return os.getloadavg()[0] > MAX_IDLE_LOAD * len(os.sched_getaffinity(0))
 
 
 def describe(command: str) -> dict[str, Any]:

@@ -24,22 +24,22 @@ def _resident(process: psutil.Process) -> int:
         return 0
 
 
-class Watch:
+class PeakMemory:
     """The largest resident memory of a process tree while the `with` lasts."""
 
     def __init__(self, pid: int) -> None:
         self.peak_bytes = 0
         self._pid = pid
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread = threading.Thread(target=self._poll, daemon=True)
 
-    def _watch(self) -> None:
+    def _poll(self) -> None:
         while True:
             self.peak_bytes = max(self.peak_bytes, resident_bytes(self._pid))
             if self._stop.wait(INTERVAL_SECONDS):
                 return
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> "PeakMemory":
         self._thread.start()
         return self
 

@@ -16,21 +16,21 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import AutoModel, PreTrainedModel
 
-from bench import places, texts, weights
+from bench import paths, texts, weights
 from bench.cells import SINGLE
 from bench.stats import percentile
-from onecard.machine import cpu_multiplies_bfloat16
+from onecard.hardware import cpu_multiplies_bfloat16
 
 BATCH_TEXTS = (8, 16, 32, 64)
-LEAST_TEXTS = 64
-LIMIT = 2.0
+MIN_TEXTS = 64
+TIME_LIMIT_FACTOR = 2.0
 """Most time of one batch size, in multiples of what was asked for; met only where somebody else uses the machine."""
-CHECKED_TEXTS = 16
+REFERENCE_TEXTS = 16
 """Texts whose FP32 vectors are the reference for every contender's answers."""
 
 
 @dataclass(frozen=True)
-class Offline:
+class OfflineResult:
     """What the bare model does in one precision."""
 
     precision: str
@@ -50,10 +50,10 @@ class BareModel:
     """The model's weights in one precision, on the CPU."""
 
     def __init__(self, precision: str) -> None:
-        self._tokenizer: Tokenizer = Tokenizer.from_file(str(places.MODEL / "tokenizer.json"))
+        self._tokenizer: Tokenizer = Tokenizer.from_file(str(paths.MODEL / "tokenizer.json"))
         self._tokenizer.enable_truncation(weights.WINDOW)
         self._tokenizer.enable_padding()
-        self._model: PreTrainedModel = AutoModel.from_pretrained(places.MODEL, dtype=getattr(torch, precision)).eval()
+        self._model: PreTrainedModel = AutoModel.from_pretrained(paths.MODEL, dtype=getattr(torch, precision)).eval()
 
     def by_length(self, samples: Sequence[str]) -> list[str]:
         """The texts, in order of their tokens."""
@@ -106,28 +106,28 @@ def direct(model: BareModel, samples: Sequence[str], seconds: float) -> list[flo
     return took
 
 
-def measure(precision: str, seconds: float, seed: str) -> Offline:
+def measure(precision: str, seconds: float, seed: str) -> OfflineResult:
     """All figures in one precision; each batch size gets about `seconds`."""
     model = BareModel(precision)
     reviews = weights.reviews()
     model.encode(texts.make(reviews, 32, seed=f"{seed} warm-up"))
     rate = throughput(model, texts.make(reviews, 64, seed=f"{seed} rate"), 32)
-    count = max(LEAST_TEXTS, int(rate * seconds) // 64 * 64)
+    count = max(MIN_TEXTS, int(rate * seconds) // 64 * 64)
     samples = texts.make(reviews, count, seed=f"{seed} offline")
-    rates = {str(size): throughput(model, samples, size, LIMIT * seconds) for size in BATCH_TEXTS}
+    rates = {str(size): throughput(model, samples, size, TIME_LIMIT_FACTOR * seconds) for size in BATCH_TEXTS}
     took = direct(model, texts.make(reviews, count, seed=f"{seed} {SINGLE.key}"), seconds)
-    return Offline(precision, rates, percentile(took, 0.5) or 0.0, percentile(took, 0.95) or 0.0)
+    return OfflineResult(precision, rates, percentile(took, 0.5) or 0.0, percentile(took, 0.95) or 0.0)
 
 
-def checked_texts() -> list[str]:
+def reference_texts() -> list[str]:
     """The texts that every contender is asked for after each cell."""
-    return texts.make(weights.reviews(), CHECKED_TEXTS, seed="checked")
+    return texts.make(weights.reviews(), REFERENCE_TEXTS, seed="checked")
 
 
 def write_reference() -> None:
     """Keep the FP32 vectors of the checked texts."""
-    vectors = BareModel("float32").encode(checked_texts())
-    places.REFERENCE.write_text(json.dumps(vectors.tolist()))
+    vectors = BareModel("float32").encode(reference_texts())
+    paths.REFERENCE.write_text(json.dumps(vectors.tolist()))
 
 
 def main() -> None:

@@ -25,49 +25,49 @@ import typer
 import uvloop
 
 from bench import encoders, files, machine, memory, texts, weights
-from bench.cells import Cell, Load
-from bench.command import ends_in_order, say
+from bench.cells import LoadCell, LoadSpec
+from bench.command import orderly_exit, say
 from bench.load import body, drive
-from bench.places import MODEL
-from bench.servers import Contender, Server
+from bench.paths import MODEL
+from bench.servers import Contender, ContenderServer
 from bench.stats import percentile
 from bench.tables import number, table
-from onecard.encoder_settings import EncoderSettings
+from onecard.inference.settings import EncoderSettings
 
-ALONE, THROUGH = "alone", "gateway"
+DIRECT, GATEWAY = "alone", "gateway"
 SAMPLE_SECONDS = 1.0
-SETTLE_SECONDS = 20.0
+WARM_UP_SECONDS = 20.0
 """Left out at the beginning, or a third of a shorter flood: until the queue is full, more is accepted than answered."""
 STEP_SECONDS = 0.02
 """Requests are started in steps of this length."""
 PEAK_SECONDS = 5.0
-POLITE = 16
+POLITE_CLIENTS = 16
 """Clients that wait as told, and have new texts once they are let in."""
 DEADLINE_SECONDS = float(EncoderSettings.model_fields["request_timeout_seconds"].default)
 
 
 @dataclass
-class Seen:
+class FloodObservations:
     """What the clients saw."""
 
     started: float
     statuses: Counter[int] = field(default_factory=Counter)
     answered_at: list[float] = field(default_factory=list)
     """Seconds after the start."""
-    waits: list[float] = field(default_factory=list)
+    accepted_seconds: list[float] = field(default_factory=list)
     """Seconds of accepted requests."""
-    refusals: list[float] = field(default_factory=list)
+    rejected_seconds: list[float] = field(default_factory=list)
     """Seconds until a refusal was said."""
     retry_after: list[int] = field(default_factory=list)
-    returns: list[int] = field(default_factory=list)
+    retries_until_accepted: list[int] = field(default_factory=list)
     """Of each polite client that was refused and let in: how often it had to come again."""
-    returns_refused: int = 0
+    rejected_retries: int = 0
     """Times that one came as told and was refused again."""
-    returned: int = 0
+    retries: int = 0
     """Times that one came as told."""
 
 
-async def one(session: aiohttp.ClientSession, url: str, data: bytes, seen: Seen) -> int:
+async def send_request(session: aiohttp.ClientSession, url: str, data: bytes, seen: FloodObservations) -> int:
     """One request; its status."""
     began = time.perf_counter()
     async with session.post(url, data=data) as response:
@@ -76,45 +76,51 @@ async def one(session: aiohttp.ClientSession, url: str, data: bytes, seen: Seen)
     seen.statuses[response.status] += 1
     if response.status == 200:
         seen.answered_at.append(time.perf_counter() - seen.started)
-        seen.waits.append(took)
+        seen.accepted_seconds.append(took)
     elif response.status == 429:
-        seen.refusals.append(took)
+        seen.rejected_seconds.append(took)
         seen.retry_after.append(int(response.headers["retry-after"]))
     return response.status
 
 
-async def flood(session: aiohttp.ClientSession, url: str, supply: Iterator[bytes], rate: float, seen: Seen) -> None:
+async def flood(
+    session: aiohttp.ClientSession, url: str, supply: Iterator[bytes], rate: float, seen: FloodObservations
+) -> None:
     """Start requests at `rate` a second, until the supply ends; wait for all answers."""
     under_way: set[asyncio.Task[int]] = set()
     for sent, data in enumerate(supply):
         if (early := sent / rate - (time.perf_counter() - seen.started)) > STEP_SECONDS:
             await asyncio.sleep(early)
-        task = asyncio.create_task(one(session, url, data, seen))
+        task = asyncio.create_task(send_request(session, url, data, seen))
         under_way.add(task)
         task.add_done_callback(under_way.discard)
     await asyncio.gather(*under_way)
 
 
-async def polite(session: aiohttp.ClientSession, url: str, supply: Iterator[bytes], until: float, seen: Seen) -> None:
+async def obey_retry_after(
+    session: aiohttp.ClientSession, url: str, supply: Iterator[bytes], until: float, seen: FloodObservations
+) -> None:
     """Ask, and come again as told until let in; then with the next text, until a moment of the clock."""
-    own = Seen(seen.started, answered_at=seen.answered_at, waits=seen.waits)
+    own = FloodObservations(seen.started, answered_at=seen.answered_at, accepted_seconds=seen.accepted_seconds)
     for data in supply:
         for times in itertools.count():
-            status = await one(session, url, data, own)
-            seen.returned += times > 0
+            status = await send_request(session, url, data, own)
+            seen.retries += times > 0
             if status != 429:
                 break
-            seen.returns_refused += times > 0
+            seen.rejected_retries += times > 0
             if time.perf_counter() + own.retry_after[-1] > until:
                 return
             await asyncio.sleep(own.retry_after[-1])
         if time.perf_counter() > until:
             return
         if times:
-            seen.returns.append(times)
+            seen.retries_until_accepted.append(times)
 
 
-async def sample(session: aiohttp.ClientSession, servers: Sequence[Server], into: list[dict[str, float]]) -> None:
+async def sample(
+    session: aiohttp.ClientSession, servers: Sequence[ContenderServer], into: list[dict[str, float]]
+) -> None:
     """Once a second: the encoder's queue, and all servers' memory."""
     while True:
         async with session.get(f"http://127.0.0.1:{servers[0].port}/metrics") as response:
@@ -125,7 +131,7 @@ async def sample(session: aiohttp.ClientSession, servers: Sequence[Server], into
         await asyncio.sleep(SAMPLE_SECONDS)
 
 
-def gateway(encoder: Server) -> Contender:
+def gateway(encoder: ContenderServer) -> Contender:
     """The gateway in front of a running encoder, without keys and without Redis."""
     nobody = "http://127.0.0.1:9"
     return Contender(
@@ -147,14 +153,14 @@ def supply_of(count: int, seed: str) -> Iterator[bytes]:
     return iter([body([text], MODEL.name) for text in texts.make(weights.reviews(), count, seed=seed)])
 
 
-def cpu_seconds(server: Server) -> float:
+def cpu_seconds(server: ContenderServer) -> float:
     """That it has used so far."""
     times = psutil.Process(server.pid).cpu_times()
     return float(times.user + times.system)
 
 
 async def under_flood(
-    servers: Sequence[Server], through: Server, rate: float, seconds: float, seed: str
+    servers: Sequence[ContenderServer], through: ContenderServer, rate: float, seconds: float, seed: str
 ) -> dict[str, Any]:
     """One flood of the encoder, which is the first of `servers`."""
     timeout, connector = aiohttp.ClientTimeout(total=120), aiohttp.TCPConnector(limit=0)
@@ -165,35 +171,38 @@ async def under_flood(
         samples: list[dict[str, float]] = []
         sampling = asyncio.create_task(sample(session, servers, samples))
         used = [cpu_seconds(server) for server in servers]
-        seen = Seen(time.perf_counter())
+        seen = FloodObservations(time.perf_counter())
         until = seen.started + seconds
-        waiting = [asyncio.create_task(polite(session, through.url, others, until, seen)) for _ in range(POLITE)]
+        waiting = [
+            asyncio.create_task(obey_retry_after(session, through.url, others, until, seen))
+            for _ in range(POLITE_CLIENTS)
+        ]
         await flood(session, through.url, requests, rate, seen)
         await asyncio.gather(*waiting)
         sampling.cancel()
     used = [cpu_seconds(server) - before for server, before in zip(servers, used, strict=True)]
-    return {**figures(seen, seconds), **sampled(samples), "cpu_s": used}
+    return {**figures(seen, seconds), **summarize_samples(samples), "cpu_s": used}
 
 
-def figures(seen: Seen, seconds: float) -> dict[str, Any]:
+def figures(seen: FloodObservations, seconds: float) -> dict[str, Any]:
     """What the clients saw of one flood."""
-    begin = min(SETTLE_SECONDS, seconds / 3)
+    begin = min(WARM_UP_SECONDS, seconds / 3)
     return {
         "texts_per_second": sum(begin <= at <= seconds for at in seen.answered_at) / (seconds - begin),
         "statuses": {str(status): count for status, count in sorted(seen.statuses.items())},
-        "accepted_p50_s": percentile(seen.waits, 0.5),
-        "accepted_max_s": max(seen.waits, default=None),
-        "late": sum(wait > DEADLINE_SECONDS for wait in seen.waits) + seen.statuses[504],
-        "refused_p50_ms": (percentile(seen.refusals, 0.5) or 0) * 1000,
-        "refused_p99_ms": (percentile(seen.refusals, 0.99) or 0) * 1000,
+        "accepted_p50_s": percentile(seen.accepted_seconds, 0.5),
+        "accepted_max_s": max(seen.accepted_seconds, default=None),
+        "late": sum(wait > DEADLINE_SECONDS for wait in seen.accepted_seconds) + seen.statuses[504],
+        "refused_p50_ms": (percentile(seen.rejected_seconds, 0.5) or 0) * 1000,
+        "refused_p99_ms": (percentile(seen.rejected_seconds, 0.99) or 0) * 1000,
         "retry_after_s": dict(sorted(Counter(seen.retry_after).items())),
-        "returned_as_told": seen.returned,
-        "let_in": 1 - seen.returns_refused / seen.returned if seen.returned else None,
-        "returns_until_let_in": dict(sorted(Counter(seen.returns).items())),
+        "returned_as_told": seen.retries,
+        "let_in": 1 - seen.rejected_retries / seen.retries if seen.retries else None,
+        "returns_until_let_in": dict(sorted(Counter(seen.retries_until_accepted).items())),
     }
 
 
-def sampled(samples: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+def summarize_samples(samples: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """The encoder's queue and everybody's memory: the medians of the last seconds, and of some in the middle."""
     middle = samples[len(samples) // 3 :][:5]
     resident = {
@@ -205,20 +214,22 @@ def sampled(samples: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     return {"queue_tokens_max": max(one["queue_tokens"] for one in samples), **resident}
 
 
-async def measure(encoder: Server, relay: Server, rounds: int, seconds: float, factor: float) -> dict[str, Any]:
+async def measure(
+    encoder: ContenderServer, relay: ContenderServer, rounds: int, seconds: float, factor: float
+) -> dict[str, Any]:
     """The whole run: alone and through the gateway, then the other way round, and so on."""
 
     async def peak(number: int) -> float:
-        load = Load(encoder.url, MODEL.name, Cell(1, 32), PEAK_SECONDS, 60.0, f"peak {number}")
+        load = LoadSpec(encoder.url, MODEL.name, LoadCell(1, 32), PEAK_SECONDS, 60.0, f"peak {number}")
         return (await drive(load)).texts_per_second
 
     peaks = [await peak(0)]
     rate = peaks[0] * factor
     floods: list[dict[str, Any]] = []
     for turn in range(rounds):
-        for name in (ALONE, THROUGH) if turn % 2 == 0 else (THROUGH, ALONE):
+        for name in (DIRECT, GATEWAY) if turn % 2 == 0 else (GATEWAY, DIRECT):
             say(f"peak {peaks[-1]:.0f} texts/s; now {name}: {rate:.0f} requests/s for {seconds:g} s")
-            through = encoder if name == ALONE else relay
+            through = encoder if name == DIRECT else relay
             made = await under_flood([encoder, relay], through, rate, seconds, f"flood {turn}")
             peaks.append(await peak(len(peaks)))
             around = (peaks[-2] + peaks[-1]) / 2
@@ -226,7 +237,7 @@ async def measure(encoder: Server, relay: Server, rounds: int, seconds: float, f
     pairs = [
         [
             flood["texts_per_second"]
-            for name in (THROUGH, ALONE)
+            for name in (GATEWAY, DIRECT)
             for flood in floods
             if (flood["name"], flood["round"]) == (name, turn)
         ]
@@ -300,10 +311,10 @@ def main(
     if quick:
         seconds, rounds = min(seconds, 15.0), 1
     head = machine.describe("python -m bench.overload " + " ".join(sys.argv[1:]))
-    with ends_in_order(), ExitStack() as stack:
+    with orderly_exit(), ExitStack() as stack:
         encoders.prepare([])
         encoder = encoders.start_all(stack, ["onecard"])["onecard"]
-        relay = stack.enter_context(Server(gateway(encoder)))
+        relay = stack.enter_context(ContenderServer(gateway(encoder)))
         relay.wait_ready()
         results = uvloop.run(measure(encoder, relay, rounds, seconds, factor))
     document = {"machine": head, "overload": results}

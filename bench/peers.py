@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
-from bench.places import LOGS, ROOT, WORK
+from bench.paths import LOGS, ROOT, WORK
 from tools.install import TORCH_CPU_INDEX
 
 
@@ -15,7 +15,7 @@ class InstallFailed(Exception):
 
 
 @dataclass(frozen=True)
-class Peer:
+class PeerEnvironment:
     """Somebody else's server, with pinned versions of all it needs."""
 
     name: str
@@ -55,11 +55,11 @@ class Peer:
         return self.pins()[self.distribution]
 
 
-INFINITY = Peer("infinity", "Infinity", "infinity-emb", "2 minutes and 1.5 GB")
-LITELLM = Peer("litellm", "LiteLLM", "litellm", "a minute and 800 MB")
+INFINITY = PeerEnvironment("infinity", "Infinity", "infinity-emb", "2 minutes and 1.5 GB")
+LITELLM = PeerEnvironment("litellm", "LiteLLM", "litellm", "a minute and 800 MB")
 
 
-def install(peer: Peer) -> None:
+def install(peer: PeerEnvironment) -> None:
     """Make the peer's environment, unless it is there and of these very pins.
 
     Raises:
@@ -84,7 +84,7 @@ def install(peer: Peer) -> None:
     done.write_text(recipe)
 
 
-def _pip(peer: Peer, arguments: list[str]) -> bool:
+def _pip(peer: PeerEnvironment, arguments: list[str]) -> bool:
     command = [peer.program("python"), "-m", "pip", "install", "--no-deps", "--progress-bar", "off", *arguments]
     peer.log.parent.mkdir(parents=True, exist_ok=True)
     with peer.log.open("a") as log:

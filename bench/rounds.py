@@ -12,18 +12,18 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 from bench import load
-from bench.cells import Cell, Load, Measured, Outcome
-from bench.memory import Watch
-from bench.places import REFERENCE, ROOT
-from bench.servers import Server, ServerFailed, environment
+from bench.cells import CellMeasurement, LoadCell, LoadOutcome, LoadSpec
+from bench.memory import PeakMemory
+from bench.paths import REFERENCE, ROOT
+from bench.servers import ContenderServer, ServerFailed, environment
 
 OFFLINE = "offline"
 """The bare model's place among the contenders."""
-Say = Callable[[str], None]
+Reporter = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Schedule:
+class EncoderSchedule:
     """How much is measured."""
 
     rounds: int
@@ -33,20 +33,20 @@ class Schedule:
     """Length of one cell, without the wait for its last answers."""
     limit_seconds: float
     """Most of one cell, with it."""
-    cells: Sequence[Cell]
+    cells: Sequence[LoadCell]
 
-    def cells_of(self, number: int) -> list[Cell]:
+    def cells_of(self, number: int) -> list[LoadCell]:
         """Cells of one round, from 0."""
         return [cell for cell in self.cells if number < self.heavy_rounds or not cell.heavy]
 
 
 @dataclass
-class Results:
+class EncoderResults:
     """All that was measured so far."""
 
-    cells: list[Measured] = field(default_factory=list)
+    cells: list[CellMeasurement] = field(default_factory=list)
     offline: list[dict[str, Any]] = field(default_factory=list)
-    """`Offline` as JSON, with the round."""
+    """`OfflineResult` as JSON, with the round."""
 
 
 def rotated(names: Sequence[str], number: int) -> list[str]:
@@ -55,15 +55,15 @@ def rotated(names: Sequence[str], number: int) -> list[str]:
     return [*names[start:], *names[:start]]
 
 
-def checked_cosine(server: Server, number: int) -> float:
+def checked_cosine(server: ContenderServer, number: int) -> float:
     """Ask for one of the checked texts and compare the answer with the bare FP32 model's.
 
     Raises:
         ServerFailed: the answer is not one vector of the right length.
     """
-    from bench.offline import checked_texts
+    from bench.offline import reference_texts
 
-    texts, reference = checked_texts(), json.loads(REFERENCE.read_bytes())
+    texts, reference = reference_texts(), json.loads(REFERENCE.read_bytes())
     index = number % len(texts)
     body = load.body([texts[index]], server.contender.model)
     request = Request(server.url, data=body, headers={"content-type": "application/json"})
@@ -94,32 +94,32 @@ def cosine(one: Sequence[float], other: Sequence[float]) -> float:
     return dot / lengths
 
 
-def run_load(job: Load) -> Outcome:
+def run_load(job: LoadSpec) -> LoadOutcome:
     """One cell, from a process of its own."""
     command = [sys.executable, "-m", "bench.load"]
     made = subprocess.run(command, input=json.dumps(asdict(job)), cwd=ROOT, capture_output=True, text=True)
     if made.returncode:
         raise ServerFailed(f"the load generator failed:\n{made.stderr[-2000:]}")
-    return Outcome(**json.loads(made.stdout))
+    return LoadOutcome(**json.loads(made.stdout))
 
 
-def warm_up(server: Server) -> None:
+def warm_up(server: ContenderServer) -> None:
     """A second of mixed load that is not counted."""
-    for cell in (Cell(texts=1, clients=4), Cell(texts=32, clients=1)):
-        run_load(Load(server.url, server.contender.model, cell, 1.0, 60.0, f"warm-up {cell.key}"))
+    for cell in (LoadCell(texts=1, clients=4), LoadCell(texts=32, clients=1)):
+        run_load(LoadSpec(server.url, server.contender.model, cell, 1.0, 60.0, f"warm-up {cell.key}"))
 
 
-def measure(server: Server, cell: Cell, number: int, schedule: Schedule) -> Measured:
+def measure(server: ContenderServer, cell: LoadCell, number: int, schedule: EncoderSchedule) -> CellMeasurement:
     """One cell of one contender. A server that did not finish in time is restarted."""
-    job = Load(
+    job = LoadSpec(
         server.url, server.contender.model, cell, schedule.seconds, schedule.limit_seconds, f"round {number} {cell.key}"
     )
-    with Watch(server.pid) as watch:
+    with PeakMemory(server.pid) as watch:
         outcome = run_load(job)
     if outcome.unfinished:
         server.restart()
     cosine_to_fp32 = checked_cosine(server, number + cell.clients + cell.texts)
-    return Measured(server.contender.name, number, cell, outcome, watch.peak_bytes / 1e6, cosine_to_fp32)
+    return CellMeasurement(server.contender.name, number, cell, outcome, watch.peak_bytes / 1e6, cosine_to_fp32)
 
 
 def measure_offline(number: int, seconds: float) -> list[dict[str, Any]]:
@@ -131,10 +131,10 @@ def measure_offline(number: int, seconds: float) -> list[dict[str, Any]]:
     return [{"round": number, **figures} for figures in json.loads(made.stdout)]
 
 
-class Progress:
+class RoundProgress:
     """Says what is done and what remains."""
 
-    def __init__(self, steps: int, say: Say) -> None:
+    def __init__(self, steps: int, say: Reporter) -> None:
         self._steps, self._say, self._done = steps, say, 0
         self._started = time.monotonic()
 
@@ -146,12 +146,18 @@ class Progress:
         self._say(f"[{self._done}/{self._steps}, about {left / 60:.0f} min left] {text}")
 
 
-def run(servers: dict[str, Server], schedule: Schedule, *, say: Say, after_round: Callable[[Results], None]) -> Results:
+def run(
+    servers: dict[str, ContenderServer],
+    schedule: EncoderSchedule,
+    *,
+    say: Reporter,
+    after_round: Callable[[EncoderResults], None],
+) -> EncoderResults:
     """All rounds. `after_round` gets what there is after each, so that an interrupted run leaves whole rounds."""
     names = [*servers, OFFLINE]
-    results = Results()
+    results = EncoderResults()
     steps = sum(len(servers) * len(schedule.cells_of(number)) + 1 for number in range(schedule.rounds))
-    progress = Progress(steps, say)
+    progress = RoundProgress(steps, say)
     for number in range(schedule.rounds):
         for name in rotated(names, number):
             if name == OFFLINE:
@@ -166,7 +172,7 @@ def run(servers: dict[str, Server], schedule: Schedule, *, say: Say, after_round
     return results
 
 
-def line(made: Measured) -> str:
+def line(made: CellMeasurement) -> str:
     """One cell for the screen."""
     outcome = made.outcome
     p50 = "-" if outcome.p50_ms is None else f"{outcome.p50_ms:.0f} ms"

@@ -13,11 +13,11 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from bench.places import LOGS, ROOT
+from bench.paths import LOGS, ROOT
 
 READY_SECONDS = 180
 STOP_SECONDS = 20
-KEPT_VARIABLES = ("PATH", "HOME", "LANG", "PYTHONPATH", "TMPDIR", "LD_LIBRARY_PATH")
+INHERITED_VARIABLES = ("PATH", "HOME", "LANG", "PYTHONPATH", "TMPDIR", "LD_LIBRARY_PATH")
 """Of this process's environment; settings of the operator's do not reach a contender."""
 
 
@@ -43,7 +43,7 @@ class Contender:
     environment: Callable[[int], dict[str, str]] = field(default=lambda port: {})
 
 
-def module(name: str, what: str, called: str, port_variable: str, settings: Mapping[str, str]) -> Contender:
+def python_module(name: str, what: str, called: str, port_variable: str, settings: Mapping[str, str]) -> Contender:
     """One of our own services: `python -m called`, with its port in `port_variable`."""
     return Contender(
         name,
@@ -57,7 +57,7 @@ def module(name: str, what: str, called: str, port_variable: str, settings: Mapp
 
 def environment() -> dict[str, str]:
     """What every measured process starts with: no hub, no GPU, no telemetry, and torch's own number of threads."""
-    inherited = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+    inherited = {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ}
     return {**inherited, "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
@@ -69,7 +69,7 @@ def free_port() -> int:
         return port
 
 
-class Server:
+class ContenderServer:
     """A running contender. Use it in a `with`: it is stopped at the end, its whole process group."""
 
     def __init__(self, contender: Contender) -> None:
@@ -140,7 +140,7 @@ class Server:
         self._process = self._start()
         self.wait_ready()
 
-    def __enter__(self) -> "Server":
+    def __enter__(self) -> "ContenderServer":
         return self
 
     def __exit__(self, *_: object) -> None:

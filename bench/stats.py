@@ -13,7 +13,7 @@ def percentile(samples: Sequence[float], share: float) -> float | None:
     return sorted(samples)[rank - 1]
 
 
-def median_of(values: Sequence[float | None]) -> float | None:
+def median_of_present(values: Sequence[float | None]) -> float | None:
     """The median of those that are there."""
     there = [value for value in values if value is not None]
     return median(there) if there else None

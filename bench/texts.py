@@ -8,7 +8,7 @@ REVIEWS = (0, 1, 2, 5)
 SHARES = (68, 22, 7, 3)
 """How often: most guests write a few words, a few write a page. About 18 tokens on average, 10 to 130 at the ends."""
 BEGINNING_WORDS = (2, 3, 4)
-NUMBERED = ("{}번째예요.", "대기 {}번.", "{}번 방.", "주문 {}번.")
+UNIQUE_PHRASES = ("{}번째예요.", "대기 {}번.", "{}번 방.", "주문 {}번.")
 """The phrase that makes a text unlike every other."""
 
 
@@ -33,6 +33,6 @@ def _one(rng: random.Random, samples: Sequence[str]) -> str:
         parts = [" ".join(words[: rng.choice(BEGINNING_WORDS)])]
     else:
         parts = rng.sample(samples, reviews)
-    numbered = rng.choice(NUMBERED).format(rng.randrange(100_000, 1_000_000))
+    numbered = rng.choice(UNIQUE_PHRASES).format(rng.randrange(100_000, 1_000_000))
     parts.insert(rng.randrange(len(parts) + 1), numbered)
     return " ".join(parts)

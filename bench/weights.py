@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.places import CLASSIFIER, MODEL, SAMPLE_REVIEWS
-from bench.texts import NUMBERED
+from bench.paths import CLASSIFIER, MODEL, SAMPLE_REVIEWS
+from bench.texts import UNIQUE_PHRASES
 
 SEED = 20240501
 SIZE = 768
@@ -69,7 +69,7 @@ def write_tokenizer(folder: Path) -> None:
     # Stripping accents would decompose every Hangul syllable.
     options: dict[str, Any] = {"lowercase": False, "strip_accents": False}
     trained = BertWordPieceTokenizer(**options)
-    numbered = [phrase.format(0) for phrase in NUMBERED]
+    numbered = [phrase.format(0) for phrase in UNIQUE_PHRASES]
     trained.train_from_iterator(
         [*reviews(), *numbered], vocab_size=PIECES, min_frequency=1, special_tokens=list(SPECIAL), show_progress=False
     )

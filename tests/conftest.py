@@ -8,8 +8,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from onecard.models import STAND_INS, folder_name, read_manifest
-from tests.shared.cache.support import Redis, running_redis
+from onecard.models.folders import STAND_INS, folder_name, read_manifest
+from tests.shared.cache.support import RedisProcess, running_redis
 from tests.support import KEY, LLM, VLLM_START_SECONDS, Server, free_port, serving
 
 ROOT = Path(__file__).parent.parent
@@ -52,7 +52,7 @@ def model_cache() -> Path:
 
 
 @pytest.fixture(scope="session")
-def session_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+def session_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
     """A Redis of this test process's own, which its shared servers keep their cache in."""
     with running_redis(tmp_path_factory.mktemp("redis")) as redis:
         yield redis
@@ -65,7 +65,7 @@ def encoder_env(model_cache: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def caching_env(encoder_env: dict[str, str], session_redis: Redis) -> dict[str, str]:
+def caching_env(encoder_env: dict[str, str], session_redis: RedisProcess) -> dict[str, str]:
     """Environment of an encoder service with a cache, as its users have it."""
     return {**encoder_env, "CACHE_ENABLED": "true", "REDIS_PORT": str(session_redis.port)}
 

@@ -18,11 +18,12 @@ from fastapi import FastAPI
 from embedding_service.engine import SentenceEncoder
 from embedding_service.routes import routes
 from embedding_service.settings import EmbeddingSettings
-from onecard import app as base
-from onecard import server, settings
-from onecard.encoder import gate, open_encoder, ready
+from onecard import settings
 from onecard.gpu.device import Device
-from onecard.models import ModelFolder
+from onecard.inference.encoder import load_shedder, open_encoder, ready
+from onecard.models.folders import ModelFolder
+from onecard.web import app as base
+from onecard.web import server
 
 
 class FaultyEncoder(SentenceEncoder):
@@ -58,7 +59,12 @@ def create_app(config: EmbeddingSettings) -> FastAPI:
         return open_encoder(app, "embedding", config.embedding_model, config, FaultyEncoder)
 
     return base.create_app(
-        title="faulty", settings=config, lifespan=lifespan, routes=routes(), ready=ready, gate=gate("/v1/embeddings")
+        title="faulty",
+        settings=config,
+        lifespan=lifespan,
+        routes=routes(),
+        ready=ready,
+        gate=load_shedder("/v1/embeddings"),
     )
 
 

@@ -11,10 +11,10 @@ import uvloop
 from bench import files, machine, weights
 from bench.cache import measure, report, services
 from bench.cache.workload import KINDS, zipf
-from bench.command import ends_in_order, say
-from bench.places import MODEL, ROOT
-from bench.rounds import Progress, rotated
-from bench.visits import Visit
+from bench.command import orderly_exit, say
+from bench.measurements import Measurement
+from bench.paths import MODEL, ROOT
+from bench.rounds import RoundProgress, rotated
 
 DISTINCT = 10_000
 """Texts of the workload."""
@@ -30,9 +30,11 @@ def prepare() -> None:
     weights.build_classifier()
 
 
-def measure_latencies(stack: services.Stack, rounds: int, seconds: float, results: report.Results) -> None:
+def measure_latencies(
+    stack: services.CachedServices, rounds: int, seconds: float, results: report.CacheResults
+) -> None:
     """Every kind of request, as hits and as misses, in rounds."""
-    progress = Progress(rounds * len(KINDS) * 2, say)
+    progress = RoundProgress(rounds * len(KINDS) * 2, say)
     for number in range(rounds):
         for kind in KINDS:
             for name in rotated(("hit", "miss"), number):
@@ -40,7 +42,7 @@ def measure_latencies(stack: services.Stack, rounds: int, seconds: float, result
                     figures = uvloop.run(measure.hits(stack.gateway.url, kind, seconds))
                 else:
                     figures = uvloop.run(measure.misses(stack.gateway.url, kind, seconds, f"round {number} {kind}"))
-                results.visits.append(Visit(name, kind, number, figures))
+                results.visits.append(Measurement(name, kind, number, figures))
                 p50, p99 = figures["p50_ms"] or 0, figures["p99_ms"] or 0
                 progress.step(f"round {number + 1}: {kind}, {name}: p50 {p50:.2f} ms, p99 {p99:.2f} ms")
 
@@ -58,11 +60,11 @@ def main(
     """
     if quick:
         round_count, seconds, workload_seconds = 1, min(seconds, 2.0), min(workload_seconds, 20.0)
-    folder, results = files.folder_for(out, quick=quick), report.Results()
+    folder, results = files.folder_for(out, quick=quick), report.CacheResults()
     head = machine.describe("python -m bench.cache " + " ".join(sys.argv[1:]))
     draws = zipf(REQUESTS, DISTINCT, EXPONENT, seed="zipf")
     size = QUICK_BLOCK if quick else BLOCK
-    with ends_in_order():
+    with orderly_exit():
         prepare()
         with ExitStack() as stack:
             cached = services.start(stack, cached=True)

@@ -7,39 +7,39 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from bench import texts, weights
-from bench.cache.services import Stack
+from bench.cache.services import CachedServices
 from bench.cache.workload import request
 from bench.clients import closed_loop, open_loop
-from bench.load import Tally
+from bench.http_client import HttpResponse
+from bench.load import LatencyTally
 from bench.rounds import rotated
 from bench.stats import percentile, ratio
-from bench.wire import Answer
 
 HIT_RATE = 100.0
 """Requests a second."""
 MISS_RATES = {"embedding": 20.0, "sentiment": 20.0, "chat": 100.0, "stream": 100.0}
 """The same for misses; BERT-base on a small CPU does not keep up with more. The canned LLM does."""
-KNOWN = 100
+KNOWN_TEXTS = 100
 """Texts that hits are about."""
 CLIENTS = 32
-MOST_PER_SECOND = {"embedding": 200, "sentiment": 200, "chat": 4_000, "stream": 4_000}
+MAX_PREPARED_PER_SECOND = {"embedding": 200, "sentiment": 200, "chat": 4_000, "stream": 4_000}
 """Requests that are made ready for each second of misses in a closed loop; who is faster ends it early."""
 
 Figures = dict[str, float | None]
 
 
-def supply(kind: str, count: int, seed: str) -> list[bytes]:
+def new_text_requests(kind: str, count: int, seed: str) -> list[bytes]:
     """Requests about new texts."""
     return [request(kind, text) for text in texts.make(weights.reviews(), count, seed=seed)]
 
 
-class Seen:
+class CacheStateCounter:
     """Counts what the cache said of each answer."""
 
     def __init__(self) -> None:
         self.states: Counter[str] = Counter()
 
-    def __call__(self, answer: Answer) -> None:
+    def __call__(self, answer: HttpResponse) -> None:
         """Note one."""
         self.states[answer.headers.get("x-cache", "none")] += 1
 
@@ -48,7 +48,7 @@ class Seen:
         return self.states[state] / self.states.total() if self.states else None
 
 
-def figures_of(tally: Tally, seen: Seen, state: str) -> Figures:
+def figures_of(tally: LatencyTally, seen: CacheStateCounter, state: str) -> Figures:
     """Latencies, and the share that was what it should be."""
     return {
         "p50_ms": percentile(tally.latencies_ms, 0.5),
@@ -67,29 +67,29 @@ async def loops(url: str, one: Iterator[bytes], many: Iterator[bytes], seconds: 
 
 async def hits(url: str, kind: str, seconds: float) -> Figures:
     """Known texts: requests at a rate, then closed loops."""
-    known = supply(kind, KNOWN, "known")
+    known = new_text_requests(kind, KNOWN_TEXTS, "known")
     await closed_loop(url, iter(known), clients=4, seconds=600)
-    seen, again = Seen(), itertools.cycle(known)
+    seen, again = CacheStateCounter(), itertools.cycle(known)
     tally = await open_loop(url, itertools.islice(again, int(HIT_RATE * seconds)), rate=HIT_RATE, note=seen)
     return {**figures_of(tally, seen, "hit"), **await loops(url, again, again, seconds)}
 
 
 async def misses(url: str, kind: str, seconds: float, seed: str) -> Figures:
     """New texts, in the same three ways."""
-    seen, rate, most = Seen(), MISS_RATES[kind], int(MOST_PER_SECOND[kind] * seconds / 2)
-    tally = await open_loop(url, supply(kind, int(rate * seconds), seed), rate=rate, note=seen)
-    one, many = (iter(supply(kind, most, f"{seed}, {way}")) for way in ("one", "many"))
+    seen, rate, most = CacheStateCounter(), MISS_RATES[kind], int(MAX_PREPARED_PER_SECOND[kind] * seconds / 2)
+    tally = await open_loop(url, new_text_requests(kind, int(rate * seconds), seed), rate=rate, note=seen)
+    one, many = (iter(new_text_requests(kind, most, f"{seed}, {way}")) for way in ("one", "many"))
     return {**figures_of(tally, seen, "miss"), **await loops(url, one, many, seconds)}
 
 
-async def block(stack: Stack, requests: Iterator[bytes]) -> dict[str, Any]:
+async def block(stack: CachedServices, requests: Iterator[bytes]) -> dict[str, Any]:
     """One block of the workload: seconds it took, texts that the model read for it, answers by `x-cache`."""
-    before, seen = stack.computed(), Seen()
+    before, seen = stack.computed_texts(), CacheStateCounter()
     tally, took = await closed_loop(stack.gateway.url, requests, clients=CLIENTS, seconds=600, note=seen)
     return {
         "requests": len(tally.latencies_ms),
         "seconds": round(took, 3),
-        "computed": stack.computed() - before,
+        "computed": stack.computed_texts() - before,
         "p50_ms": percentile(tally.latencies_ms, 0.5),
         "p99_ms": percentile(tally.latencies_ms, 0.99),
         "x_cache": dict(seen.states),
@@ -98,7 +98,13 @@ async def block(stack: Stack, requests: Iterator[bytes]) -> dict[str, Any]:
 
 
 async def workload(
-    cached: Stack, uncached: Stack, draws: list[int], *, size: int, seconds: float, say: Callable[[str], None]
+    cached: CachedServices,
+    uncached: CachedServices,
+    draws: list[int],
+    *,
+    size: int,
+    seconds: float,
+    say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
     """Blocks of `size` requests, each sent to both, in turns, until `seconds` are over or all are sent."""
     reviews = texts.make(weights.reviews(), max(draws) + 1, seed="zipf")

@@ -9,16 +9,16 @@ from typing import Any
 from bench import files, machine, plot
 from bench.cache.measure import CLIENTS, HIT_RATE, MISS_RATES
 from bench.cache.workload import repeated
+from bench.measurements import Measurement, medians, rounded
 from bench.stats import ratio
 from bench.tables import number, table
-from bench.visits import Visit, medians, rounded
 
 
 @dataclass
-class Results:
+class CacheResults:
     """All that was measured so far."""
 
-    visits: list[Visit] = field(default_factory=list)
+    visits: list[Measurement] = field(default_factory=list)
     """Contenders are `hit` and `miss`, cells are kinds of request."""
     blocks: list[dict[str, Any]] = field(default_factory=list)
     """Of the workload: `cached` and `uncached`."""
@@ -26,7 +26,7 @@ class Results:
     """The whole workload."""
 
 
-def faster(summary: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
+def speedups(summary: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
     """Kind → how many times faster a hit is than a miss: one client's median, and throughput of many."""
     hit, miss = summary.get("hit", {}), summary.get("miss", {})
     return {
@@ -38,7 +38,7 @@ def faster(summary: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
     }
 
 
-def saved(blocks: Sequence[Mapping[str, Any]], draws: Sequence[int]) -> dict[str, Any]:
+def workload_savings(blocks: Sequence[Mapping[str, Any]], draws: Sequence[int]) -> dict[str, Any]:
     """What the cache saved of the workload, as far as it was sent; and what it would save of the whole."""
 
     def total(name: str, figure: str) -> float:
@@ -66,14 +66,14 @@ def saved(blocks: Sequence[Mapping[str, Any]], draws: Sequence[int]) -> dict[str
     }
 
 
-def as_json(head: Mapping[str, Any], results: Results) -> dict[str, Any]:
+def as_json(head: Mapping[str, Any], results: CacheResults) -> dict[str, Any]:
     """Everything, the single measurements too."""
     summary = medians(results.visits, largest=["errors"])
     return {
         "machine": dict(head),
         "medians": summary,
-        "hit_over_miss": faster(summary),
-        "workload": saved(results.blocks, results.draws),
+        "hit_over_miss": speedups(summary),
+        "workload": workload_savings(results.blocks, results.draws),
         "visits": [asdict(visit) for visit in results.visits],
         "blocks": results.blocks,
     }
@@ -145,7 +145,7 @@ def _percent(share: float | None) -> str:
     return number(None if share is None else 100 * share, 0, " %")
 
 
-def write(folder: Path, head: Mapping[str, Any], results: Results) -> None:
+def write(folder: Path, head: Mapping[str, Any], results: CacheResults) -> None:
     """All three files."""
     document, sent = as_json(head, results), 0
     lines: dict[str, list[tuple[int, float]]] = {"cached": [], "uncached": []}

@@ -7,32 +7,32 @@ from urllib.request import urlopen
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from bench.command import started
+from bench.command import start_server
 from bench.gateway.contenders import canned
-from bench.places import CLASSIFIER, MODEL
+from bench.paths import CLASSIFIER, MODEL
 from bench.redis import redis
-from bench.servers import Contender, Server
+from bench.servers import Contender, ContenderServer
 
 STREAM_CHUNKS = 32
 """Of the canned LLM; they come at once."""
-COMPUTED = "onecard_batch_texts_sum"
+COMPUTED_TEXTS_METRIC = "onecard_batch_texts_sum"
 """An encoder's counter of texts that its model has read."""
 
 
 @dataclass(frozen=True)
-class Stack:
+class CachedServices:
     """A gateway and what is behind it."""
 
-    gateway: Server
-    embedding: Server
-    sentiment: Server
+    gateway: ContenderServer
+    embedding: ContenderServer
+    sentiment: ContenderServer
 
-    def computed(self) -> float:
+    def computed_texts(self) -> float:
         """Texts that the encoders' models have read so far."""
-        return sum(metric(server, COMPUTED) for server in (self.embedding, self.sentiment))
+        return sum(metric(server, COMPUTED_TEXTS_METRIC) for server in (self.embedding, self.sentiment))
 
 
-def metric(server: Server, name: str) -> float:
+def metric(server: ContenderServer, name: str) -> float:
     """The sum of one of a server's own metrics over its labels."""
     with urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=30) as answer:
         families = text_string_to_metric_families(answer.read().decode())
@@ -67,16 +67,16 @@ def gateway(name: str, urls: dict[str, str], settings: dict[str, str]) -> Conten
     )
 
 
-def start(stack: ExitStack, *, cached: bool) -> Stack:
+def start(stack: ExitStack, *, cached: bool) -> CachedServices:
     """All of them, with a Redis of their own if `cached`; `stack` stops them."""
     name = "cached" if cached else "uncached"
     settings = {"CACHE_ENABLED": str(cached).lower()}
     if cached:
-        settings["REDIS_PORT"] = str(started(stack, redis()).port)
-    llm = started(stack, Contender(f"{name}-llm", "a canned LLM", canned(STREAM_CHUNKS, 0), None))
-    embedding, sentiment = (started(stack, encoder(kind, name, settings)) for kind in ("embedding", "sentiment"))
+        settings["REDIS_PORT"] = str(start_server(stack, redis()).port)
+    llm = start_server(stack, Contender(f"{name}-llm", "a canned LLM", canned(STREAM_CHUNKS, 0), None))
+    embedding, sentiment = (start_server(stack, encoder(kind, name, settings)) for kind in ("embedding", "sentiment"))
     urls = {
         f"{kind}_URL": f"http://127.0.0.1:{server.port}"
         for kind, server in (("LLM", llm), ("EMBEDDING", embedding), ("SENTIMENT", sentiment))
     }
-    return Stack(started(stack, gateway(name, urls, settings)), embedding, sentiment)
+    return CachedServices(start_server(stack, gateway(name, urls, settings)), embedding, sentiment)

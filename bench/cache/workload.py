@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from bench.gateway.requests import MODEL as LLM
-from bench.places import CLASSIFIER, MODEL
-from bench.wire import json_request
+from bench.http_client import json_request
+from bench.paths import CLASSIFIER, MODEL
 
 KINDS = ("embedding", "sentiment", "chat", "stream")
 

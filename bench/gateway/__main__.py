@@ -9,11 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from bench import files, machine, peers
-from bench.command import allow_connections, ends_in_order, numbers, say, started
+from bench.command import allow_connections, orderly_exit, parse_numbers, say, start_server
 from bench.gateway import contenders, load, report, soak, streams
-from bench.memory import Watch
+from bench.memory import PeakMemory
 from bench.redis import redis
-from bench.rounds import Progress, rotated
+from bench.rounds import RoundProgress, rotated
 from bench.servers import Contender
 
 CLIENTS = "1,16,64,256"
@@ -22,7 +22,7 @@ WARM_UP_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Plan:
+class GatewayPlan:
     """How much is measured."""
 
     rounds: int
@@ -47,42 +47,44 @@ def names_of(given: str) -> list[str]:
     return found
 
 
-def measure_relays(names: list[str], plan: Plan, results: report.Results, head: dict[str, Any], folder: Path) -> None:
+def measure_relays(
+    names: list[str], plan: GatewayPlan, results: report.GatewayResults, head: dict[str, Any], folder: Path
+) -> None:
     """All contenders, in rounds; what each round has measured is written."""
     with ExitStack() as stack:
-        upstream = started(stack, contenders.upstream())
-        limits = started(stack, redis())
-        relays = [started(stack, each) for each in contenders.relays(names, upstream.port, limits.port)]
+        upstream = start_server(stack, contenders.upstream())
+        limits = start_server(stack, redis())
+        relays = [start_server(stack, each) for each in contenders.relays(names, upstream.port, limits.port)]
         servers = {server.contender.name: server for server in [upstream, *relays]}
         for server in servers.values():
             load.run(server.url, 8, WARM_UP_SECONDS)
-        progress = Progress(plan.rounds * len(servers) * len(plan.clients), say)
+        progress = RoundProgress(plan.rounds * len(servers) * len(plan.clients), say)
         for number in range(plan.rounds):
             for name in rotated([*servers], number):
                 for clients in plan.clients:
-                    with Watch(servers[name].pid) as watch:
+                    with PeakMemory(servers[name].pid) as watch:
                         outcome = load.run(servers[name].url, clients, plan.seconds)
                     results.visits.append(report.visit(name, number, clients, outcome, watch.peak_bytes / 1e6))
                     progress.step(f"round {number + 1}: {name}, {clients} clients: {load.line(outcome)}")
             report.write(folder, head, {name: server.contender.what for name, server in servers.items()}, results)
 
 
-def measure_streams(plan: Plan) -> dict[str, Any]:
+def measure_streams(plan: GatewayPlan) -> dict[str, Any]:
     """A wave of streams through a gateway of its own."""
     with ExitStack() as stack:
         canned = contenders.canned(plan.chunks, plan.chunk_ms)
-        upstream = started(stack, Contender("streams", "an upstream of paced streams", canned, None))
-        limits = started(stack, redis())
-        gateway = started(stack, contenders.ours(upstream.port, limits.port))
+        upstream = start_server(stack, Contender("streams", "an upstream of paced streams", canned, None))
+        limits = start_server(stack, redis())
+        gateway = start_server(stack, contenders.ours(upstream.port, limits.port))
         return streams.measure(gateway, plan.streams, plan.chunks, plan.chunk_ms)
 
 
 def measure_soak(requests: int) -> list[dict[str, Any]]:
     """Many requests through a gateway of its own."""
     with ExitStack() as stack:
-        upstream = started(stack, contenders.upstream())
-        limits = started(stack, redis())
-        return soak.measure(started(stack, contenders.ours(upstream.port, limits.port)), requests)
+        upstream = start_server(stack, contenders.upstream())
+        limits = start_server(stack, redis())
+        return soak.measure(start_server(stack, contenders.ours(upstream.port, limits.port)), requests)
 
 
 def main(
@@ -106,18 +108,18 @@ def main(
     folder = files.folder_for(out, quick=quick)
     head = machine.describe("python -m bench.gateway " + " ".join(sys.argv[1:]))
     if soak_only:
-        with ends_in_order():
+        with orderly_exit():
             soak.write(folder, head, measure_soak(2 * soak.STEP if quick else soak_requests))
         files.show(folder, "gateway-soak")
         return
     if quick:
         round_count, seconds, clients = 1, 2.0, QUICK_CLIENTS if clients == CLIENTS else clients
         stream_count = min(stream_count, 200)
-    plan = Plan(round_count, seconds, numbers(clients), stream_count, 50 if quick else 200, 20.0)
+    plan = GatewayPlan(round_count, seconds, parse_numbers(clients), stream_count, 50 if quick else 200, 20.0)
     head["load_generator"] = load.generator()
-    names, results = names_of(relays), report.Results()
+    names, results = names_of(relays), report.GatewayResults()
     allow_connections()
-    with ends_in_order():
+    with orderly_exit():
         if "litellm" in names:
             peers.install(peers.LITELLM)
         if stream_count:

@@ -12,10 +12,10 @@ import httptools
 import uvloop
 
 from bench.gateway.requests import MODEL
-from onecard.cache.identity import HEADER, Identity
+from onecard.models.identity import MODEL_HEADER, ModelIdentity
 
 USAGE = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
-ANSWER = json.dumps(
+RESPONSE_BODY = json.dumps(
     {
         "id": "chatcmpl-0",
         "object": "chat.completion",
@@ -25,10 +25,10 @@ ANSWER = json.dumps(
         "usage": USAGE,
     }
 )
-STREAMED = b'"stream": true'
-_OK = f"HTTP/1.1 200 OK\r\n{HEADER}: {Identity(MODEL, 'canned', '0' * 16).told()}\r\n"
+STREAM_MARKER = b'"stream": true'
+_OK = f"HTTP/1.1 200 OK\r\n{MODEL_HEADER}: {ModelIdentity(MODEL, 'canned', '0' * 16).header_value()}\r\n"
 """With the name of a model: the gateway keeps no answer of one that it does not know."""
-JSON_HEAD = f"{_OK}content-type: application/json\r\ncontent-length: {len(ANSWER)}\r\n\r\n"
+JSON_HEAD = f"{_OK}content-type: application/json\r\ncontent-length: {len(RESPONSE_BODY)}\r\n\r\n"
 STREAM_HEAD = f"{_OK}content-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n".encode()
 
 
@@ -48,7 +48,7 @@ def events(count: int) -> list[bytes]:
     return [*(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks), b"data: [DONE]\n\n"]
 
 
-class Upstream(asyncio.Protocol):
+class CannedUpstream(asyncio.Protocol):
     """One connection."""
 
     def __init__(self, stream: list[bytes], seconds: float) -> None:
@@ -74,7 +74,7 @@ class Upstream(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """httptools'."""
-        self._streamed = self._streamed or STREAMED in body
+        self._streamed = self._streamed or STREAM_MARKER in body
 
     def on_message_complete(self) -> None:
         """httptools'."""
@@ -83,7 +83,7 @@ class Upstream(asyncio.Protocol):
             self._transport.write(STREAM_HEAD)
             self._next(0, asyncio.get_running_loop().time())
         else:
-            self._transport.write((JSON_HEAD + ANSWER).encode())
+            self._transport.write((JSON_HEAD + RESPONSE_BODY).encode())
 
     def _next(self, number: int, due: float) -> None:
         """Send one event; the next follows when it is due, or at once where this process is late."""
@@ -96,7 +96,7 @@ class Upstream(asyncio.Protocol):
 async def serve(port: int, count: int, seconds: float) -> None:
     """Until it is stopped."""
     loop, stream = asyncio.get_running_loop(), events(count)
-    server = await loop.create_server(lambda: Upstream(stream, seconds), "127.0.0.1", port, backlog=4096)
+    server = await loop.create_server(lambda: CannedUpstream(stream, seconds), "127.0.0.1", port, backlog=4096)
     await server.serve_forever()
 
 

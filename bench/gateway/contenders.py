@@ -6,16 +6,16 @@ from collections.abc import Callable
 
 from bench.gateway import nginx
 from bench.gateway.requests import KEY, MODEL, PATH
+from bench.paths import WORK
 from bench.peers import LITELLM
-from bench.places import WORK
 from bench.servers import Contender
 from gateway.keys.ring import Key, hash_of, render
 
-OURS = "onecard"
+GATEWAY = "onecard"
 UNLIMITED = "no-limits"
-RELAYS = ("nginx", "bare", "litellm", UNLIMITED, OURS)
+RELAYS = ("nginx", "bare", "litellm", UNLIMITED, GATEWAY)
 _COMMAND = [sys.executable, "-m", "gateway"]
-MOST = 10**9
+UNREACHED_LIMIT = 10**9
 """Requests and tokens a minute of the key: counted for every request, and never reached."""
 
 
@@ -85,7 +85,12 @@ def litellm(upstream_port: int) -> Contender:
 
 def ours(upstream_port: int, redis_port: int) -> Contender:
     """This project's gateway with a key of a file, which has limits."""
-    key = Key(name="bench", sha256=hash_of(KEY.encode()), requests_per_minute=MOST, tokens_per_minute=MOST)
+    key = Key(
+        name="bench",
+        sha256=hash_of(KEY.encode()),
+        requests_per_minute=UNREACHED_LIMIT,
+        tokens_per_minute=UNREACHED_LIMIT,
+    )
     keys = WORK / "keys.json"
 
     def command(port: int) -> list[str]:
@@ -95,7 +100,7 @@ def ours(upstream_port: int, redis_port: int) -> Contender:
         return _COMMAND
 
     return Contender(
-        OURS,
+        GATEWAY,
         "this project's gateway, one worker; a key from a file, its limits, metrics and logs on, the cache off",
         command,
         "/health/ready",
@@ -133,6 +138,6 @@ def relays(names: list[str], upstream_port: int, redis_port: int) -> list[Conten
         "bare": lambda: bare(upstream_port),
         "litellm": lambda: litellm(upstream_port),
         UNLIMITED: lambda: without_limits(upstream_port),
-        OURS: lambda: ours(upstream_port, redis_port),
+        GATEWAY: lambda: ours(upstream_port, redis_port),
     }
     return [made[name]() for name in names if name in made and (name != "nginx" or nginx.program())]

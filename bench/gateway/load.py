@@ -11,17 +11,17 @@ import uvloop
 
 from bench.clients import closed_loop
 from bench.gateway.requests import HEADERS, PATH, body
-from bench.load import Tally
+from bench.http_client import request_bytes
+from bench.load import LatencyTally
 from bench.servers import ServerFailed
 from bench.stats import percentile
-from bench.wire import request_bytes
 
 SCRIPT = Path(__file__).with_name("wrk.lua")
 _MARK = "figures: "
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RelayOutcome:
     """One cell: so many clients, each sending its next request when its last is answered."""
 
     requests: int
@@ -37,7 +37,7 @@ def generator() -> str:
     return "wrk, one thread" if shutil.which("wrk") else "this project's own clients (wrk is not installed)"
 
 
-def run(url: str, clients: int, seconds: float) -> Outcome:
+def run(url: str, clients: int, seconds: float) -> RelayOutcome:
     """Load one server.
 
     Raises:
@@ -55,14 +55,14 @@ def run(url: str, clients: int, seconds: float) -> Outcome:
     return parse(made.stdout)
 
 
-def summary(tally: Tally, seconds: float) -> Outcome:
+def summary(tally: LatencyTally, seconds: float) -> RelayOutcome:
     """The figures of our own clients."""
     count = len(tally.latencies_ms)
     p50, p99 = (percentile(tally.latencies_ms, share) for share in (0.5, 0.99))
-    return Outcome(count, count / seconds if seconds > 0 else 0.0, p50, p99, tally.errors)
+    return RelayOutcome(count, count / seconds if seconds > 0 else 0.0, p50, p99, tally.errors)
 
 
-def parse(printed: str) -> Outcome:
+def parse(printed: str) -> RelayOutcome:
     """wrk's figures; it counts answers of any status, and says apart how many were errors.
 
     Raises:
@@ -75,10 +75,10 @@ def parse(printed: str) -> Outcome:
     errors = {name: found[name] for name in ("connect", "read", "write", "status", "timeout") if found[name]}
     good = found["requests"] - found["status"]
     p50, p99 = (found[name] / 1000 if found["requests"] else None for name in ("p50_us", "p99_us"))
-    return Outcome(good, good / found["microseconds"] * 1e6, p50, p99, errors)
+    return RelayOutcome(good, good / found["microseconds"] * 1e6, p50, p99, errors)
 
 
-def line(outcome: Outcome) -> str:
+def line(outcome: RelayOutcome) -> str:
     """One cell for the screen."""
     p50 = "-" if outcome.p50_ms is None else f"{outcome.p50_ms:.2f} ms"
     troubles = f", errors {outcome.errors}" if outcome.errors else ""

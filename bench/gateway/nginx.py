@@ -4,8 +4,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from bench.gateway.canned import ANSWER
-from bench.places import WORK
+from bench.gateway.canned import RESPONSE_BODY
+from bench.paths import WORK
 
 _CONFIG = """daemon off;
 worker_processes 1;
@@ -56,7 +56,7 @@ def version() -> str:
 
 def canned(port: int) -> list[str]:
     """The command of one that answers everything itself."""
-    return _command("nginx-canned", _CANNED.format(port=port, answer=ANSWER))
+    return _command("nginx-canned", _CANNED.format(port=port, answer=RESPONSE_BODY))
 
 
 def relay(port: int, upstream: int) -> list[str]:

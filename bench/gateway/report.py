@@ -6,22 +6,22 @@ from pathlib import Path
 from typing import Any
 
 from bench import files, machine, plot
-from bench.gateway.contenders import OURS, UNLIMITED
-from bench.gateway.load import Outcome
+from bench.gateway.contenders import GATEWAY, UNLIMITED
+from bench.gateway.load import RelayOutcome
+from bench.measurements import Measurement, medians, ratios, rounded
 from bench.tables import number, table
-from bench.visits import Visit, medians, ratios, rounded
 
 
 @dataclass
-class Results:
+class GatewayResults:
     """All that was measured so far."""
 
-    visits: list[Visit] = field(default_factory=list)
+    visits: list[Measurement] = field(default_factory=list)
     """Cells are numbers of clients."""
     streams: dict[str, Any] = field(default_factory=dict)
 
 
-def visit(contender: str, number: int, clients: int, outcome: Outcome, peak_rss_mb: float) -> Visit:
+def visit(contender: str, number: int, clients: int, outcome: RelayOutcome, peak_rss_mb: float) -> Measurement:
     """One cell; `peak_rss_mb` is the largest resident memory of its processes together, in MB (10^6 bytes)."""
     figures = {
         "per_second": outcome.per_second,
@@ -30,7 +30,7 @@ def visit(contender: str, number: int, clients: int, outcome: Outcome, peak_rss_
         "errors": sum(outcome.errors.values()),
         "peak_rss_mb": peak_rss_mb,
     }
-    return Visit(contender, str(clients), number, figures)
+    return Measurement(contender, str(clients), number, figures)
 
 
 def added_ms(summary: Mapping[str, Any]) -> dict[str, float | None]:
@@ -40,15 +40,15 @@ def added_ms(summary: Mapping[str, Any]) -> dict[str, float | None]:
     return {name: None if direct is None or p50 is None else rounded(p50 - direct) for name, p50 in found.items()}
 
 
-def as_json(head: Mapping[str, Any], contenders: Mapping[str, str], results: Results) -> dict[str, Any]:
+def as_json(head: Mapping[str, Any], contenders: Mapping[str, str], results: GatewayResults) -> dict[str, Any]:
     """Everything, the single measurements too."""
     summary = medians(results.visits, largest=("errors", "peak_rss_mb"))
-    others = {name: cells for name, cells in summary.items() if name != OURS}
+    others = {name: cells for name, cells in summary.items() if name != GATEWAY}
     return {
         "machine": dict(head),
         "contenders": dict(contenders),
         "medians": summary,
-        "ratios": {**ratios(summary, OURS, "per_second"), **ratios(others, UNLIMITED, "per_second")},
+        "ratios": {**ratios(summary, GATEWAY, "per_second"), **ratios(others, UNLIMITED, "per_second")},
         "added_p50_ms": added_ms(summary),
         "streams": results.streams,
         "visits": [asdict(visit) for visit in results.visits],
@@ -111,7 +111,7 @@ def _stream_part(streams: Mapping[str, Any]) -> list[str]:
     return ["## Streams through this gateway", table([["", ""], *rows]), *lost]
 
 
-def write(folder: Path, head: Mapping[str, Any], contenders: Mapping[str, str], results: Results) -> None:
+def write(folder: Path, head: Mapping[str, Any], contenders: Mapping[str, str], results: GatewayResults) -> None:
     """All three files."""
     document = as_json(head, contenders, results)
     title = "requests a second by clients"

@@ -10,10 +10,10 @@ from bench import files, machine
 from bench.clients import closed_loop
 from bench.command import say
 from bench.gateway.requests import HEADERS, PATH, body
+from bench.http_client import request_bytes
 from bench.memory import resident_bytes
-from bench.servers import Server
+from bench.servers import ContenderServer
 from bench.tables import number, table
-from bench.wire import request_bytes
 
 CLIENTS = 64
 STEP = 50_000
@@ -21,7 +21,7 @@ STEP = 50_000
 FOREVER_SECONDS = 3600.0
 
 
-def measure(gateway: Server, requests: int) -> list[dict[str, Any]]:
+def measure(gateway: ContenderServer, requests: int) -> list[dict[str, Any]]:
     """Resident memory before the first request and after every `STEP`."""
     seen: list[dict[str, Any]] = [
         {"requests": 0, "rss_mb": resident_bytes(gateway.pid) / 1e6, "per_second": None, "errors": {}}

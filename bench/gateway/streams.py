@@ -6,31 +6,31 @@ from typing import Any
 
 import uvloop
 
-from bench.clients import ask, reason
+from bench.clients import error_kind, send
 from bench.gateway.canned import events
 from bench.gateway.requests import HEADERS, PATH, body
-from bench.load import Tally
-from bench.memory import Watch, resident_bytes
-from bench.servers import Server
+from bench.http_client import HttpLoadClient, HttpResponse, request_bytes
+from bench.load import LatencyTally
+from bench.memory import PeakMemory, resident_bytes
+from bench.servers import ContenderServer
 from bench.stats import percentile
-from bench.wire import Answer, Client, request_bytes
 
 
-async def drive(url: str, count: int, expected: bytes) -> tuple[list[Answer], Tally, float]:
+async def drive(url: str, count: int, expected: bytes) -> tuple[list[HttpResponse], LatencyTally, float]:
     """All streams at once.
 
     Returns:
         Those that came whole, the others by reason, and the seconds until the last ended.
     """
     request = request_bytes(PATH, body(stream=True), HEADERS)
-    whole: list[Answer] = []
-    tally, started = Tally(), time.perf_counter()
+    whole: list[HttpResponse] = []
+    tally, started = LatencyTally(), time.perf_counter()
 
     async def one() -> None:
-        async with Client(url) as client:
-            answer = await ask(client, request)
-        if not isinstance(answer, Answer) or answer.status != 200:
-            tally.failed(reason(answer))
+        async with HttpLoadClient(url) as client:
+            answer = await send(client, request)
+        if not isinstance(answer, HttpResponse) or answer.status != 200:
+            tally.failed(error_kind(answer))
         elif answer.body != expected:
             tally.failed("cut short" if expected.startswith(answer.body) else "out of order")
         else:
@@ -40,12 +40,12 @@ async def drive(url: str, count: int, expected: bytes) -> tuple[list[Answer], Ta
     return whole, tally, time.perf_counter() - started
 
 
-def measure(gateway: Server, count: int, chunks: int, chunk_ms: float) -> dict[str, Any]:
+def measure(gateway: ContenderServer, count: int, chunks: int, chunk_ms: float) -> dict[str, Any]:
     """One wave of `count` streams of `chunks` chunks each, `chunk_ms` apart."""
     expected = b"".join(events(chunks))
     uvloop.run(drive(gateway.url, 20, expected))  # Not counted: imports and first allocations.
     before = resident_bytes(gateway.pid)
-    with Watch(gateway.pid) as watch:
+    with PeakMemory(gateway.pid) as watch:
         whole, tally, seconds = uvloop.run(drive(gateway.url, count, expected))
     firsts = [answer.first_seconds * 1000 for answer in whole]
     return {

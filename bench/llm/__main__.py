@@ -10,26 +10,26 @@ import typer
 import uvloop
 
 from bench import files, machine
-from bench.command import ends_in_order, numbers, say, started
+from bench.command import orderly_exit, parse_numbers, say, start_server
 from bench.llm import contenders, measure, report
-from bench.rounds import Progress, rotated
-from bench.servers import Server
-from bench.visits import Visit
+from bench.measurements import Measurement
+from bench.rounds import RoundProgress, rotated
+from bench.servers import ContenderServer
 
 CLIENTS = "1,8,32"
 QUICK_CLIENTS = "1,8"
-LEAST_ANSWERS = 48
+MIN_ANSWERS = 48
 """In one cell of a whole run, however few its clients are: eight answers of one take less than a second."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class LlmPlan:
     """How much is measured."""
 
     rounds: int
     answers: int
     """Of each client in one cell."""
-    least_answers: int
+    min_answers: int
     """Of all clients in one cell."""
     clients: list[int]
     pairs: int
@@ -37,37 +37,37 @@ class Plan:
 
     def answers_of(self, clients: int) -> int:
         """Answers of each of so many clients in one cell."""
-        return max(self.answers, -(-self.least_answers // clients))
+        return max(self.answers, -(-self.min_answers // clients))
 
     def clients_of(self, name: str) -> list[int]:
         """One request at a time is what «before» is."""
-        return [1] if name == contenders.BEFORE else self.clients
+        return [1] if name == contenders.BASELINE else self.clients
 
 
-def start_all(stack: ExitStack, models: Path) -> dict[str, Server]:
+def start_all(stack: ExitStack, models: Path) -> dict[str, ContenderServer]:
     """The three servers, warm; `stack` stops them."""
-    vllm = started(stack, contenders.vllm(models))
-    gateway = started(stack, contenders.gateway(vllm.port))
-    before = started(stack, contenders.before(models))
+    vllm = start_server(stack, contenders.vllm(models))
+    gateway = start_server(stack, contenders.gateway(vllm.port))
+    before = start_server(stack, contenders.baseline(models))
     servers = {server.contender.name: server for server in (vllm, gateway, before)}
     for name, server in servers.items():
         uvloop.run(measure.throughput(server, 4, 4, f"warm-up {name}"))
     return servers
 
 
-def measure_all(servers: dict[str, Server], plan: Plan, results: report.Results) -> None:
+def measure_all(servers: dict[str, ContenderServer], plan: LlmPlan, results: report.LlmResults) -> None:
     """One round after the other; the contenders take turns in being first."""
     cells = sum(len(plan.clients_of(name)) for name in servers)
-    progress = Progress(plan.rounds * (cells + 1), say)
+    progress = RoundProgress(plan.rounds * (cells + 1), say)
     for number in range(plan.rounds):
         for clients in plan.clients:
             for name in rotated([each for each in servers if clients in plan.clients_of(each)], number):
                 # The same prompts for nobody: vLLM keeps the beginnings of those that it has seen.
                 seed = f"round {number} {name} {clients}"
                 figures = uvloop.run(measure.throughput(servers[name], clients, plan.answers_of(clients), seed))
-                results.visits.append(Visit(name, str(clients), number, figures))
+                results.visits.append(Measurement(name, str(clients), number, figures))
                 progress.step(f"round {number + 1}: {name}, {clients} clients: {figures[report.RATE]:.0f} tokens/s")
-        pair = [servers[contenders.DIRECT], servers[contenders.OURS]]
+        pair = [servers[contenders.DIRECT], servers[contenders.GATEWAY]]
         results.first_tokens.append(uvloop.run(measure.first_tokens(pair, plan.pairs, f"first tokens {number}")))
         progress.step(f"round {number + 1}: first tokens")
 
@@ -89,10 +89,10 @@ def main(
     if quick:
         round_count, answers, pairs = 1, 4, 10
         clients = QUICK_CLIENTS if clients == CLIENTS else clients
-    plan = Plan(round_count, answers, 1 if quick else LEAST_ANSWERS, numbers(clients), pairs)
-    folder, results = files.folder_for(out, quick=quick), report.Results()
+    plan = LlmPlan(round_count, answers, 1 if quick else MIN_ANSWERS, parse_numbers(clients), pairs)
+    folder, results = files.folder_for(out, quick=quick), report.LlmResults()
     head = machine.describe("python -m bench.llm " + " ".join(sys.argv[1:]))
-    with ends_in_order(), ExitStack() as stack:
+    with orderly_exit(), ExitStack() as stack:
         servers = start_all(stack, models.resolve())
         measure_all(servers, plan, results)
         report.write(folder, head, {name: server.contender.what for name, server in servers.items()}, results)

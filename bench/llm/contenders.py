@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from bench.places import ROOT
+from bench.paths import ROOT
 from bench.servers import Contender
 
 KEY = "bench-key-0123456789"
@@ -12,7 +12,7 @@ MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
 PATH = "/v1/chat/completions"
 MODELS = ROOT / ".onecard" / "models"
 """Where `make bench-llm` has trained the stand-in."""
-DIRECT, OURS, BEFORE = "vllm", "gateway", "before"
+DIRECT, GATEWAY, BASELINE = "vllm", "gateway", "before"
 
 
 def _engine(name: str, what: str, models: Path, *, vllm: bool) -> Contender:
@@ -39,17 +39,17 @@ def vllm(models: Path) -> Contender:
     return _engine(DIRECT, "the LLM service on vLLM (CPU), called directly", models, vllm=True)
 
 
-def before(models: Path) -> Contender:
+def baseline(models: Path) -> Contender:
     """The switchable fallback, called as a script calls a model."""
     what = "the LLM service on Transformers, one request at a time: how it was done before"
-    return _engine(BEFORE, what, models, vllm=False)
+    return _engine(BASELINE, what, models, vllm=False)
 
 
 def gateway(llm_port: int) -> Contender:
     """This project's gateway in front of vLLM; no encoders behind it."""
     llm = f"http://127.0.0.1:{llm_port}"
     return Contender(
-        OURS,
+        GATEWAY,
         "the same vLLM through this project's gateway, its cache off",
         lambda port: [sys.executable, "-m", "gateway"],
         "/health/ready",

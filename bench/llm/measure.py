@@ -7,17 +7,17 @@ from itertools import islice
 from typing import Any
 
 from bench import texts, weights
-from bench.clients import ask, closed_loop, reason
+from bench.clients import closed_loop, error_kind, send
+from bench.http_client import HttpLoadClient, HttpResponse, json_request
 from bench.llm.contenders import KEY, MODEL, PATH
-from bench.servers import Server, ServerFailed
+from bench.servers import ContenderServer, ServerFailed
 from bench.stats import percentile
-from bench.wire import Answer, Client, json_request
 
 HEADERS = {"authorization": f"Bearer {KEY}"}
 QUESTION = "리뷰를 요약해 overall_summary, positive_summary, negative_summary를 JSON으로 답하세요."
 REVIEWS, TOKENS = 4, 64
 """Reviews in a prompt, most tokens of an answer."""
-LONGEST_SECONDS = 300.0
+MAX_CELL_SECONDS = 300.0
 """Most of one cell."""
 
 
@@ -31,7 +31,7 @@ def prompts(count: int, seed: str, **more: Any) -> Iterator[bytes]:
         yield json_request(PATH, body, HEADERS)
 
 
-async def throughput(server: Server, clients: int, answers: int, seed: str) -> dict[str, float | None]:
+async def throughput(server: ContenderServer, clients: int, answers: int, seed: str) -> dict[str, float | None]:
     """One cell: answers and tokens a second, latencies in ms.
 
     Its length is a number of `answers` for each client, not a time: requests of many clients end in waves, and an
@@ -39,12 +39,12 @@ async def throughput(server: Server, clients: int, answers: int, seed: str) -> d
     """
     tokens = 0
 
-    def count(answer: Answer) -> None:
+    def count(answer: HttpResponse) -> None:
         nonlocal tokens
         tokens += json.loads(answer.body)["usage"]["completion_tokens"]
 
     requests = prompts(clients * answers, seed)
-    tally, took = await closed_loop(server.url, requests, clients=clients, seconds=LONGEST_SECONDS, note=count)
+    tally, took = await closed_loop(server.url, requests, clients=clients, seconds=MAX_CELL_SECONDS, note=count)
     return {
         "requests_per_second": len(tally.latencies_ms) / took,
         "tokens_per_second": tokens / took,
@@ -54,7 +54,7 @@ async def throughput(server: Server, clients: int, answers: int, seed: str) -> d
     }
 
 
-async def first_tokens(servers: list[Server], pairs: int, seed: str) -> dict[str, list[float]]:
+async def first_tokens(servers: list[ContenderServer], pairs: int, seed: str) -> dict[str, list[float]]:
     """Milliseconds to the first chunk of a stream, by contender, one client; who is asked first is drawn each time.
 
     Raises:
@@ -62,12 +62,12 @@ async def first_tokens(servers: list[Server], pairs: int, seed: str) -> dict[str
     """
     found: dict[str, list[float]] = {server.contender.name: [] for server in servers}
     requests, order = prompts(pairs * len(servers), seed, stream=True), random.Random(seed)
-    clients = {server.contender.name: Client(server.url) for server in servers}
+    clients = {server.contender.name: HttpLoadClient(server.url) for server in servers}
     for _ in range(pairs):
         for name in order.sample(list(clients), len(clients)):
-            answer = await ask(clients[name], next(requests))
-            if not isinstance(answer, Answer) or answer.status != 200:
-                raise ServerFailed(f"{name}: no stream: {reason(answer)}")
+            answer = await send(clients[name], next(requests))
+            if not isinstance(answer, HttpResponse) or answer.status != 200:
+                raise ServerFailed(f"{name}: no stream: {error_kind(answer)}")
             found[name].append(answer.first_seconds * 1000)
     for client in clients.values():
         client.close()

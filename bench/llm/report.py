@@ -7,19 +7,19 @@ from statistics import median
 from typing import Any
 
 from bench import files, machine, plot
-from bench.llm.contenders import BEFORE, DIRECT, OURS
+from bench.llm.contenders import BASELINE, DIRECT, GATEWAY
+from bench.measurements import Measurement, medians, paired, rounded
 from bench.stats import percentile
 from bench.tables import number, table
-from bench.visits import Visit, medians, paired, rounded
 
 RATE = "tokens_per_second"
 
 
 @dataclass
-class Results:
+class LlmResults:
     """All that was measured so far."""
 
-    visits: list[Visit] = field(default_factory=list)
+    visits: list[Measurement] = field(default_factory=list)
     """Cells are numbers of clients."""
     first_tokens: list[dict[str, list[float]]] = field(default_factory=list)
     """For each round: contender → milliseconds, one client."""
@@ -35,29 +35,29 @@ def first_token_figures(rounds: list[dict[str, list[float]]]) -> dict[str, Any]:
         name: {"p50_ms": rounded(percentile(values, 0.5)), "p99_ms": rounded(percentile(values, 0.99))}
         for name, values in samples.items()
     }
-    added = [median(one[OURS]) - median(one[DIRECT]) for one in rounds if one.get(OURS) and one.get(DIRECT)]
+    added = [median(one[GATEWAY]) - median(one[DIRECT]) for one in rounds if one.get(GATEWAY) and one.get(DIRECT)]
     return {**found, "added_p50_ms": rounded(median(added)) if added else None}
 
 
-def as_json(head: Mapping[str, Any], contenders: Mapping[str, str], results: Results) -> dict[str, Any]:
+def as_json(head: Mapping[str, Any], contenders: Mapping[str, str], results: LlmResults) -> dict[str, Any]:
     """Everything, the single measurements too."""
     summary = medians(results.visits, largest=["errors"])
     return {
         "machine": dict(head),
         "contenders": dict(contenders),
         "medians": summary,
-        "ratios": {f"{OURS}/{DIRECT}": paired(results.visits, OURS, DIRECT, RATE)},
-        "over_before": over_before(summary),
+        "ratios": {f"{GATEWAY}/{DIRECT}": paired(results.visits, GATEWAY, DIRECT, RATE)},
+        "over_before": over_baseline(summary),
         "first_token": first_token_figures(results.first_tokens),
         "visits": [asdict(visit) for visit in results.visits],
         "first_tokens": results.first_tokens,
     }
 
 
-def over_before(summary: Mapping[str, Any]) -> dict[str, float | None]:
+def over_baseline(summary: Mapping[str, Any]) -> dict[str, float | None]:
     """Tokens a second through the gateway over one request at a time on Transformers, by clients."""
-    once = summary.get(BEFORE, {}).get("1", {}).get(RATE)
-    return {cell: rounded(figures[RATE] / once) if once else None for cell, figures in summary.get(OURS, {}).items()}
+    once = summary.get(BASELINE, {}).get("1", {}).get(RATE)
+    return {cell: rounded(figures[RATE] / once) if once else None for cell, figures in summary.get(GATEWAY, {}).items()}
 
 
 def as_markdown(document: Mapping[str, Any]) -> str:
@@ -70,13 +70,15 @@ def as_markdown(document: Mapping[str, Any]) -> str:
             figures = [number(cell[one]) for one in (RATE, "requests_per_second", "p50_ms", "p99_ms")]
             rows.append([f"{name}, {key}", *figures, number(cell["errors"], 0), str(cell["rounds"])])
     ratio_rows = [["tokens a second", *(f"{key} client{'s' if key != '1' else ''}" for key in keys)]]
-    direct = document["ratios"].get(f"{OURS}/{DIRECT}", {})
-    ratio_rows.append([f"{OURS}/{DIRECT}", *(number(direct.get(key), 3) for key in keys)])
+    direct = document["ratios"].get(f"{GATEWAY}/{DIRECT}", {})
+    ratio_rows.append([f"{GATEWAY}/{DIRECT}", *(number(direct.get(key), 3) for key in keys)])
     over = document["over_before"]
-    ratio_rows.append([f"{OURS}/{BEFORE} with one client", *(number(over.get(key), 2) for key in keys)])
+    ratio_rows.append([f"{GATEWAY}/{BASELINE} with one client", *(number(over.get(key), 2) for key in keys)])
     first_rows = [["one client, streamed", "p50 ms", "p99 ms"]]
     first_rows += [
-        [name, number(first[name]["p50_ms"]), number(first[name]["p99_ms"])] for name in (DIRECT, OURS) if name in first
+        [name, number(first[name]["p50_ms"]), number(first[name]["p99_ms"])]
+        for name in (DIRECT, GATEWAY)
+        if name in first
     ]
     parts = [
         "# The LLM service, directly and through the gateway",
@@ -96,7 +98,7 @@ def as_markdown(document: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def write(folder: Path, head: Mapping[str, Any], contenders: Mapping[str, str], results: Results) -> None:
+def write(folder: Path, head: Mapping[str, Any], contenders: Mapping[str, str], results: LlmResults) -> None:
     """All three files."""
     document = as_json(head, contenders, results)
     lines = {

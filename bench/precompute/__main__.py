@@ -17,51 +17,55 @@ import uvloop
 
 from bench import files, machine
 from bench.clients import closed_loop
-from bench.command import ends_in_order, say
-from bench.places import ROOT, SAMPLE_REVIEWS
+from bench.command import orderly_exit, say
+from bench.http_client import HttpLoadClient, json_request
+from bench.paths import ROOT, SAMPLE_REVIEWS
 from bench.precompute import measure, report, requests, services
-from bench.rounds import Progress, rotated
-from bench.wire import Client, json_request
+from bench.rounds import RoundProgress, rotated
 
 MODELS = ROOT / ".onecard" / "models"
-ADDED = 5
+ADDED_REVIEWS = 5
 """Reviews that are added, one by one, each with a round after it."""
 READY_SECONDS = 20.0
-BESIDE_SECONDS = 75.0
+CONCURRENT_LOAD_SECONDS = 75.0
 """Of the live load beside one more: longer than a round takes then."""
-VISITS = 3
+REQUESTS_EACH = 3
 """To everything that is to become popular."""
 
 
-async def fill(stack: services.Stack, sample: list[dict[str, Any]], restaurants: list[str]) -> None:
+async def fill(stack: services.PrecomputeServices, sample: list[dict[str, Any]], restaurants: list[str]) -> None:
     """Store the sample, make restaurants and searches popular, and everything ready."""
-    async with Client(stack.url) as client:
-        await client.ask(json_request("/v1/reviews", sample, {}))
-    for _ in range(VISITS):
+    async with HttpLoadClient(stack.url) as client:
+        await client.send(json_request("/v1/reviews", sample, {}))
+    for _ in range(REQUESTS_EACH):
         await closed_loop(stack.url, iter(requests.popular(restaurants)), clients=2, seconds=120)
     await measure.run_round(stack.url)
 
 
 async def run(
-    stack: services.Stack, sample: list[dict[str, Any]], results: report.Results, rounds: int, seconds: float
+    stack: services.PrecomputeServices,
+    sample: list[dict[str, Any]],
+    results: report.PrecomputeResults,
+    rounds: int,
+    seconds: float,
 ) -> None:
     """All of it."""
     restaurants = sorted({review["restaurant_id"] for review in sample})
     await fill(stack, sample, restaurants)
     await measure.phase(stack, sample, "idle", -1, results.rate, seconds)  # To warm up.
-    progress = Progress(2 * rounds, say)
+    progress = RoundProgress(2 * rounds, say)
     for number in range(rounds):
         for name in rotated(("working", "idle"), number):
             visits = await measure.phase(stack, sample, name, number, results.rate, seconds)
             results.visits += visits
             p50, p95 = visits[0].figures["p50_ms"] or 0, visits[0].figures["p95_ms"] or 0
             progress.step(f"round {number + 1}, worker {name}: p50 {p50:.1f} ms, p95 {p95:.1f} ms")
-    results.ready = await measure.ready(stack, restaurants, READY_SECONDS)
-    for number in range(ADDED):
-        results.renewed.append(await measure.renewed(stack, sample[number * 100], number))
+    results.ready = await measure.measure_ready(stack, restaurants, READY_SECONDS)
+    for number in range(ADDED_REVIEWS):
+        results.renewed.append(await measure.measure_renewal(stack, sample[number * 100], number))
     async with asyncio.TaskGroup() as both:
-        both.create_task(measure.load(stack, sample, "beside", results.rate, BESIDE_SECONDS, edits=0.0))
-        results.renewed_beside = await measure.renewed(stack, sample[-1], ADDED)
+        both.create_task(measure.load(stack, sample, "beside", results.rate, CONCURRENT_LOAD_SECONDS, edits=0.0))
+        results.renewed_beside = await measure.measure_renewal(stack, sample[-1], ADDED_REVIEWS)
 
 
 def main(
@@ -80,8 +84,8 @@ def main(
         rounds, seconds = 2, 5.0
     head = machine.describe("python -m bench.precompute " + " ".join(sys.argv[1:]))
     sample = [json.loads(line) for line in SAMPLE_REVIEWS.read_text().splitlines()]
-    folder, results = files.folder_for(out, quick=quick), report.Results(rate)
-    with ends_in_order(), TemporaryDirectory() as store, ExitStack() as stack:
+    folder, results = files.folder_for(out, quick=quick), report.PrecomputeResults(rate)
+    with orderly_exit(), TemporaryDirectory() as store, ExitStack() as stack:
         running = services.start(stack, models.resolve(), Path(store) / "reviews")
         uvloop.run(run(running, sample, results, rounds, seconds))
     document = report.write(folder, head, results)

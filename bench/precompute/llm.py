@@ -7,9 +7,9 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
-from onecard.cache.identity import HEADER, Identity
+from onecard.models.identity import MODEL_HEADER, ModelIdentity
 
-MODEL = Identity("canned/model", "canned", "0" * 16)
+MODEL = ModelIdentity("canned/model", "canned", "0" * 16)
 
 app = FastAPI()
 
@@ -17,7 +17,7 @@ app = FastAPI()
 @app.get("/health/ready")
 async def ready() -> Response:
     """Always."""
-    return JSONResponse({"status": "ok"}, headers={HEADER: MODEL.told()})
+    return JSONResponse({"status": "ok"}, headers={MODEL_HEADER: MODEL.header_value()})
 
 
 @app.get("/metrics")
@@ -35,7 +35,7 @@ async def chat(request: Request) -> Response:
     texts = dict.fromkeys(("overall_summary", "positive_summary", "negative_summary"), "음식 맛이 좋습니다.")
     content = json.dumps({**texts, "evidence": [evidence]}, ensure_ascii=False)
     choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
-    return JSONResponse({"choices": [choice]}, headers={HEADER: MODEL.told()})
+    return JSONResponse({"choices": [choice]}, headers={MODEL_HEADER: MODEL.header_value()})
 
 
 if __name__ == "__main__":

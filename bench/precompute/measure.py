@@ -8,15 +8,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from bench.cache.measure import Seen
+from bench.cache.measure import CacheStateCounter
 from bench.clients import open_loop
-from bench.load import Tally
+from bench.http_client import HttpLoadClient, HttpResponse, get_request, json_request
+from bench.load import LatencyTally
+from bench.measurements import Measurement
 from bench.precompute import requests
-from bench.precompute.services import Stack
+from bench.precompute.services import PrecomputeServices
 from bench.servers import ServerFailed
 from bench.stats import percentile
-from bench.visits import Visit
-from bench.wire import Answer, Client, get_request, json_request
 
 EDITS_PER_SECOND = 0.5
 """Reviews that change under the live load: each puts answers of its restaurant, and all searches, out of use."""
@@ -24,14 +24,14 @@ READY_RATE = 50.0
 """Requests a second for answers that lie ready."""
 ASK_SECONDS = 3.0
 """Between two rounds that are asked for while the worker is to be at work: one that is under way goes on."""
-LOOK_SECONDS = 0.05
-PATIENCE_SECONDS = 120.0
+POLL_SECONDS = 0.05
+ROUND_TIMEOUT_SECONDS = 120.0
 """For a round."""
 
 
-async def status(client: Client) -> dict[str, Any]:
+async def status(client: HttpLoadClient) -> dict[str, Any]:
     """How far the worker is."""
-    answer = await client.ask(get_request("/v1/precompute/status"))
+    answer = await client.send(get_request("/v1/precompute/status"))
     found: dict[str, Any] = json.loads(answer.body)
     return found
 
@@ -42,28 +42,28 @@ async def run_round(url: str) -> float:
     Raises:
         ServerFailed: it was not, after `PATIENCE_SECONDS`.
     """
-    async with Client(url) as client:
+    async with HttpLoadClient(url) as client:
         before = (await status(client))["started_at"]
         if before is not None:
             await asyncio.sleep(max(0.0, before + 1.1 - time.time()))  # Rounds are told apart by their second.
         began = time.perf_counter()
-        await client.ask(json_request("/v1/precompute", {}, {}))
-        while time.perf_counter() < began + PATIENCE_SECONDS:
+        await client.send(json_request("/v1/precompute", {}, {}))
+        while time.perf_counter() < began + ROUND_TIMEOUT_SECONDS:
             found = await status(client)
             if found["started_at"] != before and found["state"] != "running":
                 return time.perf_counter() - began
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
     raise ServerFailed("the worker does not come to the end of a round")
 
 
 @asynccontextmanager
-async def at_work(url: str) -> AsyncIterator[None]:
+async def rounds_running(url: str) -> AsyncIterator[None]:
     """Rounds are asked for all the time; at the end the last one is waited for."""
 
     async def ask_on() -> None:
-        async with Client(url) as client:
+        async with HttpLoadClient(url) as client:
             while True:
-                await client.ask(json_request("/v1/precompute", {}, {}))
+                await client.send(json_request("/v1/precompute", {}, {}))
                 await asyncio.sleep(ASK_SECONDS)
 
     asking = asyncio.create_task(ask_on())
@@ -77,14 +77,19 @@ async def at_work(url: str) -> AsyncIterator[None]:
 
 
 async def load(
-    stack: Stack, sample: list[dict[str, Any]], seed: str, rate: float, seconds: float, edits: float = EDITS_PER_SECOND
-) -> dict[str, Tally]:
+    stack: PrecomputeServices,
+    sample: list[dict[str, Any]],
+    seed: str,
+    rate: float,
+    seconds: float,
+    edits: float = EDITS_PER_SECOND,
+) -> dict[str, LatencyTally]:
     """Live requests of all kinds, `rate` a second together, and `edits` reviews that change; by kind, and `edit`."""
     each = rate / len(requests.KINDS)
     supplies = {kind: (requests.live(kind, int(each * seconds), seed), each) for kind in requests.KINDS}
     supplies["edit"] = requests.edits(sample, int(edits * seconds), seed), edits
 
-    async def one(place: int, supply: list[bytes], a_second: float) -> Tally:
+    async def one(place: int, supply: list[bytes], a_second: float) -> LatencyTally:
         await asyncio.sleep(place / rate)  # Kinds take turns.
         return await open_loop(stack.url, supply, rate=a_second)
 
@@ -93,24 +98,24 @@ async def load(
 
 
 async def phase(
-    stack: Stack, sample: list[dict[str, Any]], name: str, number: int, rate: float, seconds: float
-) -> list[Visit]:
+    stack: PrecomputeServices, sample: list[dict[str, Any]], name: str, number: int, rate: float, seconds: float
+) -> list[Measurement]:
     """One phase of one round: `working` or `idle` says what the worker does meanwhile."""
-    seed, before = f"round {number}, {name}", stack.computed()
+    seed, before = f"round {number}, {name}", stack.computed_responses()
     if name == "working":
-        async with at_work(stack.url):
+        async with rounds_running(stack.url):
             tallies = await load(stack, sample, seed, rate, seconds)
-            computed = stack.computed() - before
+            computed = stack.computed_responses() - before
     else:
         tallies = await load(stack, sample, seed, rate, seconds)
-        computed = stack.computed() - before
+        computed = stack.computed_responses() - before
     live = [tallies[kind] for kind in requests.KINDS]
-    visits = [Visit(name, kind, number, _figures([tally])) for kind, tally in tallies.items()]
+    visits = [Measurement(name, kind, number, _figures([tally])) for kind, tally in tallies.items()]
     together = {**_figures(live), "computed_per_second": computed / seconds}
-    return [Visit(name, "all", number, together), *visits]
+    return [Measurement(name, "all", number, together), *visits]
 
 
-def _figures(tallies: list[Tally]) -> dict[str, float | None]:
+def _figures(tallies: list[LatencyTally]) -> dict[str, float | None]:
     latencies = list(itertools.chain.from_iterable(tally.latencies_ms for tally in tallies))
     shares = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}
     return {
@@ -120,17 +125,17 @@ def _figures(tallies: list[Tally]) -> dict[str, float | None]:
     }
 
 
-async def ready(stack: Stack, restaurants: list[str], seconds: float) -> dict[str, float | None]:
+async def measure_ready(stack: PrecomputeServices, restaurants: list[str], seconds: float) -> dict[str, float | None]:
     """Latency of answers that lie ready, one after the other in turn."""
     await run_round(stack.url)
     again = itertools.cycle(requests.popular(restaurants))
-    seen = Seen()
+    seen = CacheStateCounter()
     supply = itertools.islice(again, int(READY_RATE * seconds))
     tally = await open_loop(stack.url, supply, rate=READY_RATE, note=seen)
     return {**_figures([tally]), "share_ready": seen.share("hit")}
 
 
-async def renewed(stack: Stack, review: dict[str, Any], number: int) -> dict[str, Any]:
+async def measure_renewal(stack: PrecomputeServices, review: dict[str, Any], number: int) -> dict[str, Any]:
     """What a review that is added does to the answers about its restaurant, once a round has been asked for.
 
     Returns:
@@ -138,11 +143,11 @@ async def renewed(stack: Stack, review: dict[str, Any], number: int) -> dict[str
     """
     added = {**review, "review_id": f"added-{number}"}
     about = f"/v1/restaurants/{review['restaurant_id']}"
-    async with Client(stack.url) as client:
-        before = json.loads((await client.ask(get_request(f"{about}/sentiment"))).body)["total_count"]
-        await client.ask(json_request("/v1/reviews", added, {}))
+    async with HttpLoadClient(stack.url) as client:
+        before = json.loads((await client.send(get_request(f"{about}/sentiment"))).body)["total_count"]
+        await client.send(json_request("/v1/reviews", added, {}))
         seconds = await run_round(stack.url)
-        answers = {what: await client.ask(get_request(f"{about}/{what}")) for what in requests.ANSWERS}
+        answers = {what: await client.send(get_request(f"{about}/{what}")) for what in requests.ANSWERS}
     return {
         "seconds": round(seconds, 3),
         "ready": all(_state(answer) == "hit" for answer in answers.values()),
@@ -151,5 +156,5 @@ async def renewed(stack: Stack, review: dict[str, Any], number: int) -> dict[str
     }
 
 
-def _state(answer: Answer) -> str:
+def _state(answer: HttpResponse) -> str:
     return answer.headers.get("x-cache", "none")

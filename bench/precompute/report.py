@@ -6,24 +6,24 @@ from pathlib import Path
 from typing import Any
 
 from bench import files, machine
-from bench.stats import median_of
+from bench.measurements import Measurement, medians, paired
+from bench.stats import median_of_present
 from bench.tables import number, table
-from bench.visits import Visit, medians, paired
 
-MOST_TIMES_P95 = 1.10
+MAX_P95_RATIO = 1.10
 """Promised: live p95 with the worker at work over that without."""
-MOST_READY_MS = 10.0
+MAX_READY_MS = 10.0
 """Promised: of an answer that lies ready, p50 and p99."""
 FIGURES = ("p50_ms", "p95_ms", "p99_ms")
 
 
 @dataclass
-class Results:
+class PrecomputeResults:
     """All that was measured so far."""
 
     rate: float
     """Live requests a second."""
-    visits: list[Visit] = field(default_factory=list)
+    visits: list[Measurement] = field(default_factory=list)
     """Contenders are `working` and `idle`, cells are kinds of request, and `all` live ones."""
     ready: dict[str, float | None] = field(default_factory=dict)
     renewed: list[dict[str, Any]] = field(default_factory=list)
@@ -32,7 +32,7 @@ class Results:
     """Beside it."""
 
 
-def as_json(head: Mapping[str, Any], results: Results) -> dict[str, Any]:
+def as_json(head: Mapping[str, Any], results: PrecomputeResults) -> dict[str, Any]:
     """Everything, the single measurements too."""
     document = {
         "machine": dict(head),
@@ -44,14 +44,14 @@ def as_json(head: Mapping[str, Any], results: Results) -> dict[str, Any]:
         "renewed_beside_live_load": results.renewed_beside,
         "visits": [asdict(visit) for visit in results.visits],
     }
-    return {**document, "broken_promises": broken_promises(document)}
+    return {**document, "broken_promises": missed_targets(document)}
 
 
-def broken_promises(document: Mapping[str, Any]) -> list[str]:
+def missed_targets(document: Mapping[str, Any]) -> list[str]:
     """What did not hold, in a line each."""
     found = []
     times = document["working_over_idle"]["p95_ms"].get("all")
-    if times is None or times >= MOST_TIMES_P95:
+    if times is None or times >= MAX_P95_RATIO:
         found.append(f"live p95 is {number(times, 3)} times what it is without the worker")
     working = [visit["figures"] for visit in document["visits"] if visit["contender"] == "working"]
     if any(figures.get("computed_per_second") == 0 for figures in working):
@@ -61,7 +61,7 @@ def broken_promises(document: Mapping[str, Any]) -> list[str]:
         found.append(f"{errors:g} requests failed")
     for name in ("p50_ms", "p99_ms"):
         taken = document["ready"].get(name)
-        if taken is None or taken >= MOST_READY_MS:
+        if taken is None or taken >= MAX_READY_MS:
             found.append(f"{name} of answers that lie ready: {number(taken)}")
     share = document["ready"].get("share_ready")
     if share is None or share < 1:
@@ -79,7 +79,7 @@ def as_markdown(document: Mapping[str, Any]) -> str:
     broken = document["broken_promises"]
     ready, renewed = document["ready"], document["renewed"]
     share = ready.get("share_ready")
-    seconds = median_of([one["seconds"] for one in renewed])
+    seconds = median_of_present([one["seconds"] for one in renewed])
     beside = document["renewed_beside_live_load"].get("seconds")
     parts = [
         "# Precomputing",
@@ -87,7 +87,7 @@ def as_markdown(document: Mapping[str, Any]) -> str:
         f"{document['rate']:g} live requests a second, none of them in the cache, while reviews change. The worker "
         "computes all the time, or rests. [How](../README.md#precomputing).",
         table(_rows(document)),
-        f"Promised: p95 of live requests less than {MOST_TIMES_P95:g} times that without the worker.",
+        f"Promised: p95 of live requests less than {MAX_P95_RATIO:g} times that without the worker.",
         f"**An answer that lies ready**, through the gateway: p50 {number(ready.get('p50_ms'), 2)} ms, p99 "
         f"{number(ready.get('p99_ms'), 2)} ms; {number(None if share is None else 100 * share, 1, ' %')} of "
         f"{number(ready.get('requests'), 0)} lay ready.",
@@ -112,7 +112,7 @@ def _rows(document: Mapping[str, Any]) -> Sequence[Sequence[str]]:
     return rows
 
 
-def write(folder: Path, head: Mapping[str, Any], results: Results) -> dict[str, Any]:
+def write(folder: Path, head: Mapping[str, Any], results: PrecomputeResults) -> dict[str, Any]:
     """Both files; returns what they say."""
     document = as_json(head, results)
     files.write(folder, "precompute", document, as_markdown(document))

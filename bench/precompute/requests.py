@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import quote
 
 from bench import texts, weights
-from bench.wire import get_request, json_request
+from bench.http_client import get_request, json_request
 
 KINDS = ("sentiment", "embedding", "search")
 """Of live requests."""

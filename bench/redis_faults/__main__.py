@@ -18,19 +18,19 @@ import typer
 import uvloop
 
 from bench import files, machine
-from bench.command import ends_in_order, say, started
-from bench.places import ROOT
+from bench.command import orderly_exit, say, start_server
+from bench.paths import ROOT
 from bench.redis_faults import load, report
-from bench.redis_faults.faults import PATIENTS, Fault, Patient
-from bench.servers import Server, module
+from bench.redis_faults.faults import REDIS_SETUPS, RedisFault, RedisSetup
+from bench.servers import ContenderServer, python_module
 
 MODELS = ROOT / ".onecard" / "models"
-SPARE_SECONDS = 15.0
+FAULT_MARGIN_SECONDS = 15.0
 """For a fault to begin and to be healed: Redis has to start, Sentinels have to agree."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class FaultPlan:
     """Seconds of the phases, and requests a second."""
 
     rate: float
@@ -42,10 +42,12 @@ class Plan:
 
     def requests(self, faults: int) -> int:
         """Enough for all phases of so many faults."""
-        return int(self.rate * (self.warm + faults * (self.healthy + self.fault + self.healed + SPARE_SECONDS)))
+        return int(self.rate * (self.warm + faults * (self.healthy + self.fault + self.healed + FAULT_MARGIN_SECONDS)))
 
 
-def start_services(stack: ExitStack, where: Mapping[str, str], llm: Server, models: Path) -> list[Server]:
+def start_services(
+    stack: ExitStack, where: Mapping[str, str], llm: ContenderServer, models: Path
+) -> list[ContenderServer]:
     """The gateway, and the sentiment service behind it. No tier in memory: every look-up asks Redis.
 
     Raises:
@@ -54,45 +56,47 @@ def start_services(stack: ExitStack, where: Mapping[str, str], llm: Server, mode
     cache = {**where, "CACHE_MEMORY_MB": "0"}
     on_stand_in = {"MODEL_CACHE_PATH": str(models), "OMP_NUM_THREADS": "1", **cache}
     what = "the sentiment service on the stand-in"
-    made = module("faults-sentiment", what, "sentiment_service", "SENTIMENT_PORT", on_stand_in)
-    sentiment = stack.enter_context(Server(made))  # The gateway waits for it, and starts meanwhile.
+    made = python_module("faults-sentiment", what, "sentiment_service", "SENTIMENT_PORT", on_stand_in)
+    sentiment = stack.enter_context(ContenderServer(made))  # The gateway waits for it, and starts meanwhile.
     # Nobody asks for embeddings and reviews; what stands at their addresses has only to be ready.
     urls = {"LLM_URL": llm.url, "EMBEDDING_URL": llm.url, "REVIEW_URL": llm.url, "SENTIMENT_URL": sentiment.url}
-    gateway = started(stack, module("faults-gateway", "the gateway", "gateway", "GATEWAY_PORT", {**urls, **cache}))
+    gateway = start_server(
+        stack, python_module("faults-gateway", "the gateway", "gateway", "GATEWAY_PORT", {**urls, **cache})
+    )
     sentiment.wait_ready()
     return [gateway, sentiment]
 
 
-async def visit(fault: Fault, plan: Plan) -> report.Visit:
+async def visit(fault: RedisFault, plan: FaultPlan) -> report.FaultVisit:
     """Healthy, sick, well again; the load goes on all the while. Redis is handled in threads, which hold up nobody."""
     began = time.perf_counter()
     await asyncio.sleep(plan.healthy)
     broken = time.perf_counter()
-    await asyncio.to_thread(fault.begin)
+    await asyncio.to_thread(fault.inject)
     healed = None
-    if fault.brief:
-        await asyncio.to_thread(fault.heal)
+    if fault.momentary:
+        await asyncio.to_thread(fault.recover)
         healed = time.perf_counter()
     await asyncio.sleep(broken + plan.fault - time.perf_counter())
     settled = time.perf_counter()
     if healed is None:
-        await asyncio.to_thread(fault.heal)
+        await asyncio.to_thread(fault.recover)
         healed = time.perf_counter()
     await asyncio.sleep(plan.healed)
-    return report.Visit(fault.name, began, broken, settled, healed, time.perf_counter(), fault.unseen)
+    return report.FaultVisit(fault.name, began, broken, settled, healed, time.perf_counter(), fault.may_go_unnoticed)
 
 
-async def measure(services: list[str], faults: Sequence[Fault], plan: Plan) -> list[dict[str, Any]]:
+async def measure(services: list[str], faults: Sequence[RedisFault], plan: FaultPlan) -> list[dict[str, Any]]:
     """All `faults`, one after the other; requests go to the first of `services`, and all of them are watched."""
     stop, supply = asyncio.Event(), load.requests(plan.requests(len(faults)), "faults")
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
-        timeout=aiohttp.ClientTimeout(total=load.LIMIT_SECONDS),
+        timeout=aiohttp.ClientTimeout(total=load.TIMEOUT_SECONDS),
         headers={"content-type": "application/json"},
     )
     async with session:
         sending = asyncio.create_task(load.send(session, services[0], supply, plan.rate, stop))
-        watching = asyncio.create_task(load.watch(session, services, stop))
+        watching = asyncio.create_task(load.poll_readiness(session, services, stop))
         visits = []
         try:
             await asyncio.sleep(plan.warm)
@@ -102,25 +106,25 @@ async def measure(services: list[str], faults: Sequence[Fault], plan: Plan) -> l
         finally:
             stop.set()
             asked, looks = await asyncio.gather(sending, watching)
-    return [report.measured(one, asked, looks) for one in visits]
+    return [report.summarize_fault(one, asked, looks) for one in visits]
 
 
-def measure_patient(patient: Patient, llm: Server, models: Path, plan: Plan) -> list[dict[str, Any]]:
+def measure_setup(patient: RedisSetup, llm: ContenderServer, models: Path, plan: FaultPlan) -> list[dict[str, Any]]:
     """Its faults, under services of its own."""
     with ExitStack() as stack:
         services = start_services(stack, patient.settings, llm, models)
         return uvloop.run(measure([server.url for server in services], patient.faults, plan))
 
 
-def chosen(names: str) -> list[str]:
-    """`one,slow` → those of `PATIENTS`.
+def parse_setups(names: str) -> list[str]:
+    """`one,slow` → those of `REDIS_SETUPS`.
 
     Raises:
         typer.BadParameter: one is not there.
     """
     found = names.split(",")
-    if not set(found) <= PATIENTS.keys():
-        raise typer.BadParameter(f"'{names}' is not a list of {', '.join(PATIENTS)} with commas between")
+    if not set(found) <= REDIS_SETUPS.keys():
+        raise typer.BadParameter(f"'{names}' is not a list of {', '.join(REDIS_SETUPS)} with commas between")
     return found
 
 
@@ -128,7 +132,7 @@ def main(
     rate: Annotated[float, typer.Option(min=10, max=500, help="Requests a second.")] = 60.0,
     models: Annotated[Path, typer.Option(help="Folder with the stand-ins.")] = MODELS,
     out: Annotated[Path | None, typer.Option(help="Folder for results; bench/results unless --quick.")] = None,
-    only: Annotated[str, typer.Option(help="Which forms of Redis.")] = ",".join(PATIENTS),
+    only: Annotated[str, typer.Option(help="Which forms of Redis.")] = ",".join(REDIS_SETUPS),
     quick: Annotated[bool, typer.Option("--quick", help="A look only: short phases, two minutes.")] = False,
 ) -> None:
     """Make Redis ill under load and write redis-faults.json and .md; exit 1 if a promise did not hold.
@@ -136,17 +140,19 @@ def main(
     The whole takes four minutes; nothing else should run meanwhile. Ctrl-C stops all servers.
     """
     head = machine.describe("python -m bench.redis_faults " + " ".join(sys.argv[1:]))
-    names = chosen(only)
-    plan = Plan(rate, healthy=1.0, fault=2.0, healed=3.0) if quick else Plan(rate)
+    names = parse_setups(only)
+    plan = FaultPlan(rate, healthy=1.0, fault=2.0, healed=3.0) if quick else FaultPlan(rate)
     results: list[dict[str, Any]] = []
     what: dict[str, str] = {}
-    with ends_in_order(), ExitStack() as stack:
-        llm = started(stack, module("faults-llm", "a canned LLM service", "bench.redis_faults.llm", "CANNED_PORT", {}))
+    with orderly_exit(), ExitStack() as stack:
+        llm = start_server(
+            stack, python_module("faults-llm", "a canned LLM service", "bench.redis_faults.llm", "CANNED_PORT", {})
+        )
         for name in names:
-            with PATIENTS[name]() as patient:
+            with REDIS_SETUPS[name]() as patient:
                 what |= {fault.name: fault.what for fault in patient.faults}
-                results += measure_patient(patient, llm, models.resolve(), plan)
-    broken = report.broken_promises(results)
+                results += measure_setup(patient, llm, models.resolve(), plan)
+    broken = report.missed_targets(results)
     document = {"machine": head, "rate": rate, "what": what, "faults": results, "broken_promises": broken}
     folder = files.folder_for(out, quick=quick)
     files.write(folder, "redis-faults", document, report.as_markdown(document))

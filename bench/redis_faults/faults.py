@@ -7,79 +7,92 @@ from dataclasses import dataclass
 
 from bench.redis_faults import redis as servers
 from bench.redis_faults.proxy import Proxy, proxy_beside
-from bench.redis_faults.redis import Redis
+from bench.redis_faults.redis import FaultyRedis
 
 SLOW_SECONDS = 0.06
 
 
 @dataclass(frozen=True)
-class Fault:
+class RedisFault:
     """One way to be ill."""
 
     name: str
     what: str
     """One line for the report."""
-    begin: Callable[[], None]
-    heal: Callable[[], None]
+    inject: Callable[[], None]
+    recover: Callable[[], None]
     """Returns when Redis could work again, by itself or not."""
-    brief: bool = False
+    momentary: bool = False
     """It is healed as soon as it has begun."""
-    unseen: bool = False
+    may_go_unnoticed: bool = False
     """It may be over before anybody has noticed."""
 
 
 @dataclass(frozen=True)
-class Patient:
+class RedisSetup:
     """A Redis that runs, and what it will suffer."""
 
     settings: Mapping[str, str]
     """How a service is told where it is."""
-    faults: tuple[Fault, ...]
+    faults: tuple[RedisFault, ...]
 
 
 @contextmanager
-def one() -> Iterator[Patient]:
+def one() -> Iterator[RedisSetup]:
     """A single server."""
-    with Redis() as redis:
+    with FaultyRedis() as redis:
         restarted = "killed and started again at once, empty"
         full = "`maxmemory` of one byte without eviction, so that writes fail"
-        yield Patient(
+        yield RedisSetup(
             {"REDIS_PORT": str(redis.port)},
             (
-                Fault("stopped", "killed, and later started again, empty", redis.kill, redis.start),
-                Fault("frozen", "SIGSTOP, and later SIGCONT", redis.freeze, redis.thaw),
-                Fault("full", full, redis.fill, redis.make_room),
-                Fault("restarted", restarted, redis.kill, redis.start, brief=True, unseen=True),
-                Fault("errors", "every command is answered with an error", redis.refuse, redis.allow),
-                Fault("paused", "SIGSTOP for 60 ms", lambda: _pause(redis), redis.thaw, brief=True, unseen=True),
+                RedisFault("stopped", "killed, and later started again, empty", redis.kill, redis.start),
+                RedisFault("frozen", "SIGSTOP, and later SIGCONT", redis.freeze, redis.thaw),
+                RedisFault("full", full, redis.exhaust_memory, redis.restore_memory),
+                RedisFault("restarted", restarted, redis.kill, redis.start, momentary=True, may_go_unnoticed=True),
+                RedisFault(
+                    "errors", "every command is answered with an error", redis.deny_commands, redis.allow_commands
+                ),
+                RedisFault(
+                    "paused",
+                    "SIGSTOP for 60 ms",
+                    lambda: _freeze_briefly(redis),
+                    redis.thaw,
+                    momentary=True,
+                    may_go_unnoticed=True,
+                ),
             ),
         )
 
 
 @contextmanager
-def slow() -> Iterator[Patient]:
+def slow() -> Iterator[RedisSetup]:
     """A single server, at the end of a long way."""
-    with Redis() as redis, proxy_beside(redis.port) as way:
-        late = Fault("slow", "every answer is 60 ms late", lambda: _delay(way, SLOW_SECONDS), lambda: _delay(way, 0))
-        yield Patient({"REDIS_PORT": str(way.port)}, (late,))
+    with FaultyRedis() as redis, proxy_beside(redis.port) as way:
+        late = RedisFault(
+            "slow", "every answer is 60 ms late", lambda: _set_delay(way, SLOW_SECONDS), lambda: _set_delay(way, 0)
+        )
+        yield RedisSetup({"REDIS_PORT": str(way.port)}, (late,))
 
 
 @contextmanager
-def sentinels() -> Iterator[Patient]:
+def sentinels() -> Iterator[RedisSetup]:
     """A primary and a replica, watched by three Sentinels, which say when it is well: nobody else does anything."""
-    with servers.watched() as group:
+    with servers.sentinel_group() as group:
         lost = "the primary is killed, and Sentinels find that and put the replica in its place"
-        yield Patient(
+        yield RedisSetup(
             {"REDIS_SENTINELS": group.addresses},
             (
-                Fault("moved", "`SENTINEL FAILOVER`", group.move, group.wait, brief=True, unseen=True),
-                Fault("primary lost", lost, group.lose, group.wait, brief=True),
+                RedisFault(
+                    "moved", "`SENTINEL FAILOVER`", group.fail_over, group.wait, momentary=True, may_go_unnoticed=True
+                ),
+                RedisFault("primary lost", lost, group.kill_primary, group.wait, momentary=True),
             ),
         )
 
 
 @contextmanager
-def cluster() -> Iterator[Patient]:
+def cluster() -> Iterator[RedisSetup]:
     """Three shards."""
     with servers.cluster() as made:
         shard = made.shards[-1]
@@ -89,10 +102,10 @@ def cluster() -> Iterator[Patient]:
             made.wait()
 
         lost = "one of a Cluster's three is killed, and later started again, empty"
-        yield Patient({"REDIS_CLUSTER_NODES": made.addresses}, (Fault("shard lost", lost, shard.kill, heal),))
+        yield RedisSetup({"REDIS_CLUSTER_NODES": made.addresses}, (RedisFault("shard lost", lost, shard.kill, heal),))
 
 
-PATIENTS: dict[str, Callable[[], AbstractContextManager[Patient]]] = {
+REDIS_SETUPS: dict[str, Callable[[], AbstractContextManager[RedisSetup]]] = {
     "one": one,
     "slow": slow,
     "sentinels": sentinels,
@@ -100,10 +113,10 @@ PATIENTS: dict[str, Callable[[], AbstractContextManager[Patient]]] = {
 }
 
 
-def _pause(redis: Redis) -> None:
+def _freeze_briefly(redis: FaultyRedis) -> None:
     redis.freeze()
     time.sleep(SLOW_SECONDS)
 
 
-def _delay(way: Proxy, seconds: float) -> None:
+def _set_delay(way: Proxy, seconds: float) -> None:
     way.delay = seconds

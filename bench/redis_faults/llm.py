@@ -9,7 +9,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from onecard.cache.identity import HEADER, Identity
+from onecard.models.identity import MODEL_HEADER, ModelIdentity
 
 MODEL = "canned/model"
 PIECES = 16
@@ -21,16 +21,16 @@ app = FastAPI()
 @app.get("/health/ready")
 async def ready() -> Response:
     """Always."""
-    return _told(JSONResponse({"status": "ok"}))
+    return _with_model(JSONResponse({"status": "ok"}))
 
 
 @app.post("/v1/chat/completions")
 async def chat(request: Request) -> Response:
     """The same to everybody, in one piece or as a stream."""
     if (await request.json()).get("stream"):
-        return _told(StreamingResponse(_events(), media_type="text/event-stream"))
+        return _with_model(StreamingResponse(_events(), media_type="text/event-stream"))
     message = {"role": "assistant", "content": "It is good."}
-    return _told(JSONResponse(_answer("chat.completion", {"message": message, "finish_reason": "stop"})))
+    return _with_model(JSONResponse(_answer("chat.completion", {"message": message, "finish_reason": "stop"})))
 
 
 async def _events() -> AsyncIterator[bytes]:
@@ -45,9 +45,9 @@ def _answer(kind: str, choice: dict[str, Any]) -> dict[str, Any]:
     return {"id": "canned-0", "object": kind, "created": 0, "model": MODEL, "choices": [{"index": 0, **choice}]}
 
 
-def _told(response: Response) -> Response:
+def _with_model(response: Response) -> Response:
     """With the name of a model: the gateway keeps no answer of one that it does not know."""
-    response.headers[HEADER] = Identity(MODEL, "canned", "0" * 16).told()
+    response.headers[MODEL_HEADER] = ModelIdentity(MODEL, "canned", "0" * 16).header_value()
     return response
 
 

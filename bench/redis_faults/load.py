@@ -14,18 +14,18 @@ from bench.redis_faults.llm import MODEL
 
 KINDS = ("sentiment", "chat", "stream")
 """Taken in turns."""
-KNOWN = 60
+KNOWN_TEXTS = 60
 """Texts that are asked about again and again."""
-REPEATED = 0.5
+REPEATED_SHARE = 0.5
 """Share of requests about them; the others are about texts that nobody has asked about."""
-LIMIT_SECONDS = 30.0
+TIMEOUT_SECONDS = 30.0
 """Longest wait for an answer; one that takes longer has failed."""
-LOOK_SECONDS = 0.05
+POLL_SECONDS = 0.05
 """Between two looks at readiness."""
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestResult:
     """One request."""
 
     ended: float
@@ -39,7 +39,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Look:
+class ReadinessSample:
     """What readiness said."""
 
     at: float
@@ -49,7 +49,7 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Request:
+class PreparedRequest:
     """What is sent, before its clock starts."""
 
     kind: str
@@ -57,26 +57,26 @@ class Request:
     body: bytes
 
 
-def requests(count: int, seed: str) -> Iterator[Request]:
+def requests(count: int, seed: str) -> Iterator[PreparedRequest]:
     """`count` requests, half of them about texts that were asked about before."""
     rng = random.Random(seed)
     reviews = weights.reviews()
-    known = texts.make(reviews, KNOWN, seed=f"{seed}, known")
+    known = texts.make(reviews, KNOWN_TEXTS, seed=f"{seed}, known")
     new = iter(texts.make(reviews, count, seed=f"{seed}, new"))
     for number in range(count):
-        text = rng.choice(known) if rng.random() < REPEATED else next(new)
+        text = rng.choice(known) if rng.random() < REPEATED_SHARE else next(new)
         yield request(KINDS[number % len(KINDS)], text)
 
 
-def request(kind: str, text: str) -> Request:
+def request(kind: str, text: str) -> PreparedRequest:
     """One request about one text."""
     if kind == "sentiment":
-        return Request(kind, "/v1/sentiment", json.dumps({"input": text}).encode())
+        return PreparedRequest(kind, "/v1/sentiment", json.dumps({"input": text}).encode())
     chat = {"model": MODEL, "messages": [{"role": "user", "content": text}], "temperature": 0}
-    return Request(kind, "/v1/chat/completions", json.dumps({**chat, "stream": kind == "stream"}).encode())
+    return PreparedRequest(kind, "/v1/chat/completions", json.dumps({**chat, "stream": kind == "stream"}).encode())
 
 
-async def ask(session: aiohttp.ClientSession, url: str, made: Request, due: float) -> Asked:
+async def send_request(session: aiohttp.ClientSession, url: str, made: PreparedRequest, due: float) -> RequestResult:
     """One request; never raises for a bad answer or none."""
     failure, hit = None, False
     try:
@@ -90,33 +90,35 @@ async def ask(session: aiohttp.ClientSession, url: str, made: Request, due: floa
     except (aiohttp.ClientError, TimeoutError) as error:
         failure = type(error).__name__
     now = time.perf_counter()
-    return Asked(now, (now - due) * 1000, failure, hit)
+    return RequestResult(now, (now - due) * 1000, failure, hit)
 
 
 async def send(
-    session: aiohttp.ClientSession, url: str, supply: Iterator[Request], rate: float, stop: asyncio.Event
-) -> list[Asked]:
+    session: aiohttp.ClientSession, url: str, supply: Iterator[PreparedRequest], rate: float, stop: asyncio.Event
+) -> list[RequestResult]:
     """Start `rate` requests a second, whoever is still waiting, until `stop` is set; the answers to all of them."""
     started = time.perf_counter()
-    under_way: list[asyncio.Task[Asked]] = []
+    under_way: list[asyncio.Task[RequestResult]] = []
     for number, made in enumerate(supply):
         if stop.is_set():
             break
         due = started + number / rate
         await asyncio.sleep(due - time.perf_counter())
-        under_way.append(asyncio.create_task(ask(session, url, made, due)))
+        under_way.append(asyncio.create_task(send_request(session, url, made, due)))
     return list(await asyncio.gather(*under_way))
 
 
-async def watch(session: aiohttp.ClientSession, urls: list[str], stop: asyncio.Event) -> list[list[Look]]:
+async def poll_readiness(
+    session: aiohttp.ClientSession, urls: list[str], stop: asyncio.Event
+) -> list[list[ReadinessSample]]:
     """What each service's readiness says, again and again until `stop` is set."""
 
-    async def one(url: str) -> list[Look]:
-        looks: list[Look] = []
+    async def one(url: str) -> list[ReadinessSample]:
+        looks: list[ReadinessSample] = []
         while not stop.is_set():
             said = await status(session, url)
-            looks.append(Look(time.perf_counter(), said))
-            await asyncio.sleep(LOOK_SECONDS)
+            looks.append(ReadinessSample(time.perf_counter(), said))
+            await asyncio.sleep(POLL_SECONDS)
         return looks
 
     return list(await asyncio.gather(*(one(url) for url in urls)))

@@ -15,16 +15,16 @@ from bench.redis import argv
 from bench.servers import ServerFailed, free_port
 
 START_SECONDS = 10.0
-MEET_SECONDS = 30.0
+AGREEMENT_SECONDS = 30.0
 """For several servers to find each other, and to agree."""
 SLOTS = 16_384
 """Of a Cluster."""
-_BUS = 10_000
+_CLUSTER_BUS_OFFSET = 10_000
 """From a Cluster node's port to the one at which nodes talk."""
 MASTER = "mymaster"
 
 
-class Redis:
+class FaultyRedis:
     """A redis-server of the run's own: without data on disk, always on the same port. Use it in a `with`."""
 
     def __init__(self, *options: str, port: int | None = None) -> None:
@@ -47,7 +47,7 @@ class Redis:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             with suppress(OSError):
-                self.tell("PING")
+                self.command("PING")
                 return
             if self._process.poll() is not None:
                 raise ServerFailed(f"redis-server exited with {self._process.returncode} at port {self.port}")
@@ -69,23 +69,23 @@ class Redis:
         """Let it go on."""
         self._signal(signal.SIGCONT)
 
-    def fill(self) -> None:
+    def exhaust_memory(self) -> None:
         """Out of memory: writes are refused, reads go on."""
-        self.tell("CONFIG", "SET", "maxmemory", "1")
+        self.command("CONFIG", "SET", "maxmemory", "1")
 
-    def make_room(self) -> None:
+    def restore_memory(self) -> None:
         """Memory without a bound again."""
-        self.tell("CONFIG", "SET", "maxmemory", "0")
+        self.command("CONFIG", "SET", "maxmemory", "0")
 
-    def refuse(self) -> None:
+    def deny_commands(self) -> None:
         """Answer every command of the cache with an error, over the connections that are open."""
-        self.tell("ACL", "SETUSER", "default", "-@all", "+acl")
+        self.command("ACL", "SETUSER", "default", "-@all", "+acl")
 
-    def allow(self) -> None:
+    def allow_commands(self) -> None:
         """Do as told again."""
-        self.tell("ACL", "SETUSER", "default", "+@all")
+        self.command("ACL", "SETUSER", "default", "+@all")
 
-    def tell(self, *words: str) -> bytes:
+    def command(self, *words: str) -> bytes:
         """The beginning of the answer to one command.
 
         Raises:
@@ -104,7 +104,7 @@ class Redis:
         if self._process is not None:
             os.kill(self._process.pid, number)
 
-    def __enter__(self) -> "Redis":
+    def __enter__(self) -> "FaultyRedis":
         try:
             self.start()
         except BaseException:
@@ -116,14 +116,14 @@ class Redis:
         self.kill()
 
 
-class Watched:
+class SentinelGroup:
     """A primary and its replica, watched by three Sentinels. Use `watched`."""
 
-    def __init__(self, servers: list[Redis], sentinels: list[Redis]) -> None:
+    def __init__(self, servers: list[FaultyRedis], sentinels: list[FaultyRedis]) -> None:
         self.servers = servers
         """The primary of the beginning comes first."""
         self.sentinels = sentinels
-        self._left = servers[0]
+        self._previous_primary = servers[0]
 
     @property
     def addresses(self) -> str:
@@ -131,20 +131,20 @@ class Watched:
         return ",".join(f"127.0.0.1:{one.port}" for one in self.sentinels)
 
     @property
-    def primary(self) -> Redis:
+    def primary(self) -> FaultyRedis:
         """As the Sentinels say."""
-        answer = self.sentinels[0].tell("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER)
+        answer = self.sentinels[0].command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER)
         return next(one for one in self.servers if b"%d\r\n" % one.port in answer)
 
-    def move(self) -> None:
+    def fail_over(self) -> None:
         """Have the replica take the primary's place, as an operator would."""
-        self._left = self.primary
-        self.sentinels[0].tell("SENTINEL", "FAILOVER", MASTER)
+        self._previous_primary = self.primary
+        self.sentinels[0].command("SENTINEL", "FAILOVER", MASTER)
 
-    def lose(self) -> None:
+    def kill_primary(self) -> None:
         """Kill the primary; the Sentinels have to notice."""
-        self._left = self.primary
-        self._left.kill()
+        self._previous_primary = self.primary
+        self._previous_primary.kill()
 
     def wait(self) -> None:
         """Until the Sentinels name another primary than the one that was moved or lost, and have made that a replica.
@@ -154,11 +154,11 @@ class Watched:
         Raises:
             ServerFailed: they do not.
         """
-        _wait(lambda: self.primary is not self._left and _is_no_primary(self._left))
+        _wait_until(lambda: self.primary is not self._previous_primary and _is_no_primary(self._previous_primary))
 
 
 @contextmanager
-def watched() -> Iterator[Watched]:
+def sentinel_group() -> Iterator[SentinelGroup]:
     """Running, and ready to move: the Sentinels know each other and the replica.
 
     Raises:
@@ -167,9 +167,9 @@ def watched() -> Iterator[Watched]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         copies = ("--dir", str(folder))  # Where a replica is sent what the primary holds.
-        primary = stack.enter_context(Redis(*copies))
+        primary = stack.enter_context(FaultyRedis(*copies))
         replica = stack.enter_context(
-            Redis(*copies, "--dbfilename", "replica.rdb", "--replicaof", "127.0.0.1", str(primary.port))
+            FaultyRedis(*copies, "--dbfilename", "replica.rdb", "--replicaof", "127.0.0.1", str(primary.port))
         )
         sentinels = []
         for number in range(3):
@@ -178,27 +178,27 @@ def watched() -> Iterator[Watched]:
             times = f"sentinel down-after-milliseconds {MASTER} 1000\nsentinel failover-timeout {MASTER} 5000"
             file.write_text(f"{monitor}\n{times}\n")
             sentinels.append(stack.enter_context(_Sentinel(file)))
-        made = Watched([primary, replica], sentinels)
+        made = SentinelGroup([primary, replica], sentinels)
         wanted = (b"num-slaves\r\n$1\r\n1\r\n", b"num-other-sentinels\r\n$1\r\n2\r\n")
         for one in sentinels:
-            _wait(partial(_says, one, wanted))
-        _wait(lambda: b"master_link_status:up" in replica.tell("INFO", "replication"))
+            _wait_until(partial(_reports, one, wanted))
+        _wait_until(lambda: b"master_link_status:up" in replica.command("INFO", "replication"))
         yield made
 
 
-def _is_no_primary(server: Redis) -> bool:
+def _is_no_primary(server: FaultyRedis) -> bool:
     try:
-        return b"role:slave" in server.tell("INFO", "replication")
+        return b"role:slave" in server.command("INFO", "replication")
     except OSError:
         return True
 
 
-def _says(sentinel: Redis, wanted: tuple[bytes, ...]) -> bool:
-    told = sentinel.tell("SENTINEL", "MASTER", MASTER)
+def _reports(sentinel: FaultyRedis, wanted: tuple[bytes, ...]) -> bool:
+    told = sentinel.command("SENTINEL", "MASTER", MASTER)
     return all(part in told for part in wanted)
 
 
-class _Sentinel(Redis):
+class _Sentinel(FaultyRedis):
     def __init__(self, file: Path) -> None:
         super().__init__()
         binary = self._argv[0]
@@ -208,7 +208,7 @@ class _Sentinel(Redis):
 class Cluster:
     """Three servers with a third of all keys each. Use `cluster`."""
 
-    def __init__(self, shards: list[Redis]) -> None:
+    def __init__(self, shards: list[FaultyRedis]) -> None:
         self.shards = shards
 
     @property
@@ -218,7 +218,7 @@ class Cluster:
 
     def wait(self) -> None:
         """Until all shards serve all keys."""
-        _wait(lambda: all(b"cluster_state:ok" in one.tell("CLUSTER", "INFO") for one in self.shards))
+        _wait_until(lambda: all(b"cluster_state:ok" in one.command("CLUSTER", "INFO") for one in self.shards))
 
 
 @contextmanager
@@ -233,17 +233,17 @@ def cluster() -> Iterator[Cluster]:
         shards = []
         for number in range(3):
             port = free_port()
-            while not _is_free(port + _BUS):
+            while not _is_free(port + _CLUSTER_BUS_OFFSET):
                 port = free_port()
             file = str(Path(folder) / f"nodes{number}.conf")
             options = ("--cluster-enabled", "yes", "--cluster-config-file", file, "--cluster-node-timeout", "1000")
-            shards.append(stack.enter_context(Redis(*options, port=port)))
+            shards.append(stack.enter_context(FaultyRedis(*options, port=port)))
         bounds = [number * SLOTS // 3 for number in range(4)]
         for number, one in enumerate(shards):
-            one.tell("CLUSTER", "ADDSLOTS", *map(str, range(bounds[number], bounds[number + 1])))
-            one.tell("CLUSTER", "SET-CONFIG-EPOCH", str(number + 1))
+            one.command("CLUSTER", "ADDSLOTS", *map(str, range(bounds[number], bounds[number + 1])))
+            one.command("CLUSTER", "SET-CONFIG-EPOCH", str(number + 1))
         for one in shards[1:]:
-            shards[0].tell("CLUSTER", "MEET", "127.0.0.1", str(one.port))
+            shards[0].command("CLUSTER", "MEET", "127.0.0.1", str(one.port))
         made = Cluster(shards)
         made.wait()
         yield made
@@ -258,9 +258,9 @@ def _is_free(port: int) -> bool:
     return False
 
 
-def _wait(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + MEET_SECONDS
+def _wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + AGREEMENT_SECONDS
     while not holds():
         if time.monotonic() > deadline:
-            raise ServerFailed(f"the Redis servers have not agreed after {MEET_SECONDS:g} s")
+            raise ServerFailed(f"the Redis servers have not agreed after {AGREEMENT_SECONDS:g} s")
         time.sleep(0.05)

@@ -6,19 +6,19 @@ from itertools import takewhile
 from typing import Any
 
 from bench import machine
-from bench.redis_faults.load import Asked, Look
+from bench.redis_faults.load import ReadinessSample, RequestResult
 from bench.stats import percentile, ratio
 from bench.tables import number, table
 
 PHASES = ("healthy", "fault", "healed")
-MOST_ADDED_MS = 50.0
+MAX_ADDED_MS = 50.0
 """Promised: p99 of a phase over that of the healthy one before it."""
-MOST_RECOVERY_SECONDS = 5.0
+MAX_RECOVERY_SECONDS = 5.0
 """Promised: from healing until readiness is ok."""
 
 
 @dataclass(frozen=True)
-class Visit:
+class FaultVisit:
     """When one fault was measured, on the clock of the answers."""
 
     fault: str
@@ -31,7 +31,7 @@ class Visit:
     healed: float
     """Redis could work again."""
     ended: float
-    unseen: bool = False
+    may_go_unnoticed: bool = False
     """It may have been over before anybody noticed."""
 
     def phase(self, name: str) -> tuple[float, float]:
@@ -41,7 +41,7 @@ class Visit:
         return marks[at], marks[at + 1]
 
 
-def figures(asked: Sequence[Asked], begin: float, end: float) -> dict[str, Any]:
+def figures(asked: Sequence[RequestResult], begin: float, end: float) -> dict[str, Any]:
     """Of the requests that ended in that time: who was under way when the fault began counts for the fault."""
     inside = [one for one in asked if begin <= one.ended < end]
     latencies = [one.latency_ms for one in inside]
@@ -56,43 +56,47 @@ def figures(asked: Sequence[Asked], begin: float, end: float) -> dict[str, Any]:
     }
 
 
-def seconds_until_said(status: str, services: Sequence[Sequence[Look]], since: float, until: float) -> float | None:
+def seconds_until_status(
+    status: str, services: Sequence[Sequence[ReadinessSample]], since: float, until: float
+) -> float | None:
     """From `since` until every service has said `status`; None if one has not by `until`."""
-    return _last(
+    return _latest_delay(
         [next((look.at for look in _within(looks, since, until) if look.status == status), None) for looks in services],
         since,
     )
 
 
-def seconds_until_ok(services: Sequence[Sequence[Look]], since: float, until: float) -> float | None:
+def seconds_until_ok(services: Sequence[Sequence[ReadinessSample]], since: float, until: float) -> float | None:
     """From `since` until every service says ok and says nothing else again; None if one does not before `until`."""
-    return _last([_steady(_within(looks, since, until)) for looks in services], since)
+    return _latest_delay([_stable_since(_within(looks, since, until)) for looks in services], since)
 
 
-def _within(looks: Sequence[Look], since: float, until: float) -> list[Look]:
+def _within(looks: Sequence[ReadinessSample], since: float, until: float) -> list[ReadinessSample]:
     return [look for look in looks if since <= look.at < until]
 
 
-def _steady(looks: Sequence[Look]) -> float | None:
+def _stable_since(looks: Sequence[ReadinessSample]) -> float | None:
     ok = list(takewhile(lambda look: look.status == "ok", reversed(looks)))
     return ok[-1].at if ok else None
 
 
-def _last(times: Sequence[float | None], since: float) -> float | None:
+def _latest_delay(times: Sequence[float | None], since: float) -> float | None:
     there = [at for at in times if at is not None]
     return max(there) - since if there and len(there) == len(times) else None
 
 
-def measured(visit: Visit, asked: Sequence[Asked], services: Sequence[Sequence[Look]]) -> dict[str, Any]:
+def summarize_fault(
+    visit: FaultVisit, asked: Sequence[RequestResult], services: Sequence[Sequence[ReadinessSample]]
+) -> dict[str, Any]:
     """One fault's figures."""
     phases = {name: figures(asked, *visit.phase(name)) for name in PHASES}
     for name in PHASES[1:]:
         phases[name]["p99_added_ms"] = _added(phases[name]["p99_ms"], phases["healthy"]["p99_ms"])
     return {
         "fault": visit.fault,
-        "unseen": visit.unseen,
+        "unseen": visit.may_go_unnoticed,
         "phases": phases,
-        "seconds_until_degraded": seconds_until_said("degraded", services, visit.broken, visit.settled),
+        "seconds_until_degraded": seconds_until_status("degraded", services, visit.broken, visit.settled),
         "seconds_until_ok": seconds_until_ok(services, visit.healed, visit.ended),
     }
 
@@ -101,7 +105,7 @@ def _added(value: float | None, healthy: float | None) -> float | None:
     return None if value is None or healthy is None else value - healthy
 
 
-def broken_promises(results: Sequence[Mapping[str, Any]]) -> list[str]:
+def missed_targets(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """What did not hold, in a line each."""
     found = []
     for made in results:
@@ -109,13 +113,13 @@ def broken_promises(results: Sequence[Mapping[str, Any]]) -> list[str]:
             if phase["failures"] or not phase["requests"]:
                 found.append(f"{made['fault']}, {name}: {phase['failures']} of {phase['requests']} requests failed")
             added = phase.get("p99_added_ms")
-            if added is not None and added > MOST_ADDED_MS:
+            if added is not None and added > MAX_ADDED_MS:
                 found.append(f"{made['fault']}, {name}: p99 is {added:.0f} ms over the healthy one")
         if made["seconds_until_degraded"] is None and not made["unseen"]:
             found.append(f"{made['fault']}: readiness did not say degraded")
         after = made["seconds_until_ok"]
-        if after is None or after > MOST_RECOVERY_SECONDS:
-            found.append(f"{made['fault']}: readiness was not ok {MOST_RECOVERY_SECONDS:g} s after healing")
+        if after is None or after > MAX_RECOVERY_SECONDS:
+            found.append(f"{made['fault']}: readiness was not ok {MAX_RECOVERY_SECONDS:g} s after healing")
     return found
 
 

@@ -11,27 +11,29 @@ from typing import Annotated
 import typer
 
 from bench import files, machine
-from bench.places import ROOT
+from bench.paths import ROOT
 from bench.relevance import corpus, report
-from bench.relevance.corpus import Found, Query
-from bench.relevance.report import Fusion
+from bench.relevance.corpus import CandidateSets, JudgedQuery
+from bench.relevance.report import FusionParameters
 
 MODELS = ROOT / ".onecard" / "models"
 ENCODER = "onecard--standin-ko-sbert"
 WEIGHTS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-"""What `--tune` tries: see `review_service.fusion`."""
+"""What `--tune` tries: see `review_service.search.fusion`."""
 POWERS = (32, 64, 96, 128, 192, 256, 384)
 
-Sets = dict[str, tuple[list[Query], list[Found]]]
+Sets = dict[str, tuple[list[JudgedQuery], list[CandidateSets]]]
 """Name of a set of queries → queries, and what was found."""
 
 
-async def search(encoder: Path, sets: dict[str, list[Query]]) -> Sets:
+async def search(encoder: Path, sets: dict[str, list[JudgedQuery]]) -> Sets:
     """Import the sample reviews and ask all queries."""
-    loaded = corpus.Encoder(encoder)
+    loaded = corpus.StandInEncoder(encoder)
     with TemporaryDirectory() as folder:
-        async with corpus.filled(Path(folder) / "reviews", loaded) as store:
-            return {name: (queries, await corpus.found(store, loaded, queries)) for name, queries in sets.items()}
+        async with corpus.filled_store(Path(folder) / "reviews", loaded) as store:
+            return {
+                name: (queries, await corpus.find_candidates(store, loaded, queries)) for name, queries in sets.items()
+            }
 
 
 def main(
@@ -51,7 +53,7 @@ def main(
     head = machine.describe("python -m bench.relevance" + (" --tune" if tune else "")) | {"lancedb": version("lancedb")}
     folder = files.folder_for(out, quick=False)
     if tune:
-        report.write_tuning(folder, head, asked, [Fusion(*figures) for figures in product(WEIGHTS, POWERS)])
+        report.write_tuning(folder, head, asked, [FusionParameters(*figures) for figures in product(WEIGHTS, POWERS)])
     else:
         report.write_comparison(folder, head, asked)
 

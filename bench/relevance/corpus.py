@@ -10,26 +10,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.places import ROOT, SAMPLE_REVIEWS
-from review_service.found import Hit
-from review_service.models_client import Opinion as Judgement
-from review_service.rows import Filters, Judged, digest_of
-from review_service.sampling import Sampled
+from bench.paths import ROOT, SAMPLE_REVIEWS
+from review_service.model_services import Prediction as Judgement
+from review_service.reviews.hits import Hit
+from review_service.reviews.index_maintenance import maintain
+from review_service.reviews.rows import ClassifiedReview, Filters, digest_of
+from review_service.reviews.store import ReviewStore, open_store
 from review_service.schemas import Review
-from review_service.search import POOL, joined
+from review_service.search.frequency_sample import DocumentFrequencySample
+from review_service.search.searcher import MIN_CANDIDATES, merge_candidates
 from review_service.settings import ReviewSettings
-from review_service.store import Store, open_store
-from review_service.upkeep import tend
 from standins.corpus import Row
-from standins.searching import (
+from standins.relevance import (
     CHATTY_DISH_FRAMES,
     CHATTY_FRAMES,
     DISH_FRAMES,
     HELD_OUT_DISHES,
     TUNING_DISHES,
-    Answers,
-    about_dishes,
+    RelevanceJudgements,
     tuning_queries,
+    with_dish_names,
 )
 
 HELD_OUT = ROOT / "data" / "heldout_queries.jsonl"
@@ -41,7 +41,7 @@ Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Query:
+class JudgedQuery:
     """What is asked, and which reviews answer it."""
 
     text: str
@@ -54,7 +54,7 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Found:
+class CandidateSets:
     """What each half of a hybrid search finds for a query."""
 
     vector: Mapping[str, float]
@@ -72,12 +72,12 @@ def rows_of(path: Path) -> Rows:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def held_out() -> list[Query]:
+def held_out() -> list[JudgedQuery]:
     """The queries that the product is measured with. Nothing is chosen by them."""
     return _queries(rows_of(HELD_OUT), HELD_OUT_DISHES)
 
 
-def tuning() -> dict[str, list[Query]]:
+def tuning() -> dict[str, list[JudgedQuery]]:
     """The queries that everything is chosen by, in few words and in many."""
     rows = rows_of(HELD_OUT)
     return {
@@ -86,16 +86,21 @@ def tuning() -> dict[str, list[Query]]:
     }
 
 
-def _queries(rows: Sequence[Row], dishes: Sequence[str], frames: Sequence[str] = DISH_FRAMES) -> list[Query]:
+def _queries(rows: Sequence[Row], dishes: Sequence[str], frames: Sequence[str] = DISH_FRAMES) -> list[JudgedQuery]:
     """These, and the same about dishes."""
-    answers = Answers()
+    answers = RelevanceJudgements()
     return [
-        Query(str(row["text"]), answers.says(row), answers.labelled(row), str(row["dish"]) if "dish" in row else None)
-        for row in (*rows, *about_dishes(rows, dishes, answers, frames))
+        JudgedQuery(
+            str(row["text"]),
+            answers.by_opinion(row),
+            answers.by_label(row),
+            str(row["dish"]) if "dish" in row else None,
+        )
+        for row in (*rows, *with_dish_names(rows, dishes, answers, frames))
     ]
 
 
-class Encoder:
+class StandInEncoder:
     """The stand-in encoder."""
 
     def __init__(self, folder: Path) -> None:
@@ -110,31 +115,33 @@ class Encoder:
 
 
 @asynccontextmanager
-async def filled(folder: Path, encoder: Encoder) -> AsyncIterator[Store]:
+async def filled_store(folder: Path, encoder: StandInEncoder) -> AsyncIterator[ReviewStore]:
     """A store that holds the sample reviews, with indexes as the review service makes them."""
     rows = rows_of(SAMPLE_REVIEWS)
     reviews = [Review.model_validate({name: row[name] for name in Review.model_fields}) for row in rows]
     judged = [
-        Judged(review, digest_of(review), Judgement(row["sentiment"], 1.0))
+        ClassifiedReview(review, digest_of(review), Judgement(row["sentiment"], 1.0))
         for review, row in zip(reviews, rows, strict=True)
     ]
     async with open_store(str(folder)) as store:
         await store.upsert(judged, encoder.vectors([review.text for review in reviews]), MODEL)
-        await tend(store, ReviewSettings.model_fields["review_index_rows"].default)
+        await maintain(store, ReviewSettings.model_fields["review_index_rows"].default)
         yield store
 
 
-async def found(store: Store, encoder: Encoder, queries: Sequence[Query]) -> list[Found]:
+async def find_candidates(
+    store: ReviewStore, encoder: StandInEncoder, queries: Sequence[JudgedQuery]
+) -> list[CandidateSets]:
     """What the two halves of a hybrid search find, and what it tells between them by."""
     vectors = encoder.vectors([query.text for query in queries])
-    frequencies = await Sampled(store).frequencies()
+    frequencies = await DocumentFrequencySample(store).frequencies()
     made = []
     for query, vector in zip(queries, vectors, strict=True):
-        nearest = await store.nearest(vector, MODEL, Filters(), POOL)
-        matching = await store.matching(query.text, Filters(), POOL)
-        both = await joined(store, vector, nearest, matching)
-        shares = frequencies.rarest(query.text, both.texts)
-        made.append(Found(_scores(nearest), _scores(matching), both.cosines, shares))
+        nearest = await store.vector_search(vector, MODEL, Filters(), MIN_CANDIDATES)
+        matching = await store.keyword_search(query.text, Filters(), MIN_CANDIDATES)
+        both = await merge_candidates(store, vector, nearest, matching)
+        shares = frequencies.rarest_frequencies(query.text, both.texts)
+        made.append(CandidateSets(_scores(nearest), _scores(matching), both.cosines, shares))
     return made
 
 

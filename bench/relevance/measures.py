@@ -14,7 +14,7 @@ SAMPLES = 10_000
 MEASURES = ("MRR@10", "nDCG@10", "recall@10")
 
 
-def measured(ranking: Sequence[Hashable], relevant: Collection[Hashable]) -> dict[str, float]:
+def score_ranking(ranking: Sequence[Hashable], relevant: Collection[Hashable]) -> dict[str, float]:
     """One query's figures, 0 to 1.
 
     Recall is the share of what ten places could hold: most queries have more than ten relevant reviews.

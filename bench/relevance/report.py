@@ -5,32 +5,32 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench import files, machine
-from bench.relevance.corpus import Found, Query
-from bench.relevance.measures import MEASURES, interval, mean, measured
+from bench.relevance.corpus import CandidateSets, JudgedQuery
+from bench.relevance.measures import MEASURES, interval, mean, score_ranking
 from bench.tables import number, table
-from review_service.fusion import POWER, WEIGHT, fuse
+from review_service.search.fusion import KEYWORD_WEIGHT, RARITY_POWER, fuse
 
 
-class Fusion(NamedTuple):
+class FusionParameters(NamedTuple):
     """How much words count beside vectors: see `fuse`."""
 
     weight: float
     power: float
 
 
-Asked = Sequence[tuple[Query, Found]]
+QueriesWithCandidates = Sequence[tuple[JudgedQuery, CandidateSets]]
 Figures = Sequence[Mapping[str, float]]
 """Of one way to search, query by query."""
-ByJudgement = Mapping[str, Mapping[str, float]]
+ScoresByJudgement = Mapping[str, Mapping[str, float]]
 """Judgement → measure → a mean, or a gain."""
 
-SERVICE = Fusion(WEIGHT, POWER)
+SERVICE = FusionParameters(KEYWORD_WEIGHT, RARITY_POWER)
 HALVES = ("vector", "keyword")
 JUDGEMENTS = {"says": "reviews that say what is asked for", "labelled": "reviews so labelled as a whole"}
 OPINIONS, ABOUT_A_DISH, ALL = "opinions", "opinions about a dish", "all"
 
 
-def kinds(queries: Sequence[Query], found: Sequence[Found]) -> dict[str, Asked]:
+def by_query_kind(queries: Sequence[JudgedQuery], found: Sequence[CandidateSets]) -> dict[str, QueriesWithCandidates]:
     """Kind of query → the queries of that kind, with what was found."""
     asked = list(zip(queries, found, strict=True))
     return {
@@ -40,17 +40,19 @@ def kinds(queries: Sequence[Query], found: Sequence[Found]) -> dict[str, Asked]:
     }
 
 
-def fused(found: Found, fusion: Fusion) -> list[str]:
+def fused(found: CandidateSets, fusion: FusionParameters) -> list[str]:
     """What a hybrid search finds."""
     return [name for name, _ in fuse(found.cosines, found.shares, fusion.weight, fusion.power)]
 
 
-def figures(asked: Asked, rankings: Iterable[Sequence[str]], judgement: str) -> Figures:
+def figures(asked: QueriesWithCandidates, rankings: Iterable[Sequence[str]], judgement: str) -> Figures:
     """Of a ranking for each query."""
-    return [measured(ranking, getattr(query, judgement)) for ranking, (query, _) in zip(rankings, asked, strict=True)]
+    return [
+        score_ranking(ranking, getattr(query, judgement)) for ranking, (query, _) in zip(rankings, asked, strict=True)
+    ]
 
 
-def compared(asked: Asked) -> dict[str, Any]:
+def compare(asked: QueriesWithCandidates) -> dict[str, Any]:
     """Judgement → means of each way as the service is set up, and what hybrid search gains over each half."""
     made: dict[str, Any] = {}
     for judgement in JUDGEMENTS:
@@ -69,7 +71,7 @@ def _difference(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any
     return {"mean": sum(ours) / len(ours) - sum(theirs) / len(theirs), "interval": interval(ours, theirs)}
 
 
-def better(asked: Asked) -> dict[str, dict[str, float]]:
+def best_half(asked: QueriesWithCandidates) -> dict[str, dict[str, float]]:
     """Judgement → measure → what the better half comes to."""
     made = {}
     for judgement in JUDGEMENTS:
@@ -78,7 +80,9 @@ def better(asked: Asked) -> dict[str, dict[str, float]]:
     return made
 
 
-def gain(asked: Asked, fusion: Fusion, over: ByJudgement) -> dict[str, dict[str, float]]:
+def gain(
+    asked: QueriesWithCandidates, fusion: FusionParameters, over: ScoresByJudgement
+) -> dict[str, dict[str, float]]:
     """Judgement → measure → what hybrid search gains over `better`."""
     rankings = [fused(found, fusion) for _, found in asked]
     made = {}
@@ -105,14 +109,14 @@ def _gain(one: Mapping[str, Any]) -> str:
     return f"{one['mean']:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
-class Tried(NamedTuple):
+class FusionTrial(NamedTuple):
     """What a fusion comes to on the tuning queries."""
 
-    fusion: Fusion
-    gains: dict[str, dict[str, ByJudgement]]
+    fusion: FusionParameters
+    gains: dict[str, dict[str, ScoresByJudgement]]
     """Set → kind of query → judgement → measure → gain over the better half."""
 
-    def least(self, judgement: str, sets: Collection[str] = ()) -> float:
+    def min_gain(self, judgement: str, sets: Collection[str] = ()) -> float:
         """The smallest gain: of all measures, with a dish and without, in these sets or in all.
 
         The fusion is chosen whose smallest gain by what reviews say is the largest.
@@ -121,20 +125,20 @@ class Tried(NamedTuple):
         return min(min(by_kind[kind][judgement].values()) for by_kind in chosen for kind in (OPINIONS, ABOUT_A_DISH))
 
 
-def tuned(counts: Mapping[str, Mapping[str, int]], tried: Sequence[Tried]) -> list[str]:
+def tuning_tables(counts: Mapping[str, Mapping[str, int]], tried: Sequence[FusionTrial]) -> list[str]:
     """Markdown of what fusions come to: the one to choose comes first."""
     columns = [(title, kind) for title in counts for kind in (OPINIONS, ABOUT_A_DISH)]
     names = ["least", *(f"least, {title}" for title in counts), *(f"{title}, {kind}" for title, kind in columns)]
     rows = [["weight", "power", *names, "least by labels"]]
-    for one in sorted(tried, key=lambda one: -one.least("says")):
-        leasts = [one.least("says"), *(one.least("says", [title]) for title in counts)]
+    for one in sorted(tried, key=lambda one: -one.min_gain("says")):
+        leasts = [one.min_gain("says"), *(one.min_gain("says", [title]) for title in counts)]
         each = [one.gains[title][kind]["says"] for title, kind in columns]
         rows.append(
             [
                 *(f"{figure:g}" for figure in one.fusion),
                 *(f"{value:+.4f}" for value in leasts),
                 *(" ".join(f"{gains[name]:+.3f}" for name in MEASURES) for gains in each),
-                f"{one.least('labelled'):+.4f}",
+                f"{one.min_gain('labelled'):+.4f}",
             ]
         )
     numbers = "; ".join(
@@ -146,11 +150,11 @@ def tuned(counts: Mapping[str, Mapping[str, int]], tried: Sequence[Tried]) -> li
 
 
 def write_comparison(
-    folder: Path, head: Mapping[str, Any], sets: Mapping[str, tuple[Sequence[Query], Sequence[Found]]]
+    folder: Path, head: Mapping[str, Any], sets: Mapping[str, tuple[Sequence[JudgedQuery], Sequence[CandidateSets]]]
 ) -> None:
     """relevance.json and relevance.md: each way to search, on each kind of queries of each set."""
-    asked = {title: kinds(*one) for title, one in sets.items()}
-    made = {title: {kind: compared(each) for kind, each in by_kind.items()} for title, by_kind in asked.items()}
+    asked = {title: by_query_kind(*one) for title, one in sets.items()}
+    made = {title: {kind: compare(each) for kind, each in by_kind.items()} for title, by_kind in asked.items()}
     parts = [_top(head)]
     for title, by_kind in asked.items():
         for kind, each in by_kind.items():
@@ -161,14 +165,14 @@ def write_comparison(
 def write_tuning(
     folder: Path,
     head: Mapping[str, Any],
-    sets: Mapping[str, tuple[Sequence[Query], Sequence[Found]]],
-    tried: Sequence[Fusion],
+    sets: Mapping[str, tuple[Sequence[JudgedQuery], Sequence[CandidateSets]]],
+    tried: Sequence[FusionParameters],
 ) -> None:
     """relevance-tuning.json and relevance-tuning.md: what each fusion gains over the better half."""
-    asked = {title: kinds(*one) for title, one in sets.items()}
-    over = {title: {kind: better(each) for kind, each in by_kind.items()} for title, by_kind in asked.items()}
+    asked = {title: by_query_kind(*one) for title, one in sets.items()}
+    over = {title: {kind: best_half(each) for kind, each in by_kind.items()} for title, by_kind in asked.items()}
     made = [
-        Tried(
+        FusionTrial(
             fusion,
             {
                 title: {kind: gain(each, fusion, over[title][kind]) for kind, each in by_kind.items()}
@@ -180,10 +184,10 @@ def write_tuning(
     document = {
         "machine": dict(head),
         "better": over,
-        "tried": [{**one.fusion._asdict(), "least": one.least("says"), "gains": one.gains} for one in made],
+        "tried": [{**one.fusion._asdict(), "least": one.min_gain("says"), "gains": one.gains} for one in made],
     }
     counts = {title: {kind: len(each) for kind, each in by_kind.items()} for title, by_kind in asked.items()}
-    _write(folder, "relevance-tuning", document, [_top(head), *tuned(counts, made)])
+    _write(folder, "relevance-tuning", document, [_top(head), *tuning_tables(counts, made)])
 
 
 def _top(head: Mapping[str, Any]) -> str:

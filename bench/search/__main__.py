@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from bench import files, machine
-from bench.command import ends_in_order, numbers, say
-from bench.places import WORK
-from bench.rounds import Progress, rotated
+from bench.command import orderly_exit, parse_numbers, say
+from bench.measurements import Measurement
+from bench.paths import WORK
+from bench.rounds import RoundProgress, rotated
 from bench.search import measure, report, vectors
 from bench.search.contenders import CONTENDERS
-from bench.visits import Visit
 
 SIZES = "10000,200000"
 QUICK_SIZES = "10000"
@@ -45,14 +45,14 @@ def main(
     """
     if quick:
         sizes, round_count = QUICK_SIZES if sizes == SIZES else sizes, 1
-    folder, results = files.folder_for(out, quick=quick), report.Results()
+    folder, results = files.folder_for(out, quick=quick), report.VectorSearchResults()
     head = machine.describe("python -m bench.search " + " ".join(sys.argv[1:]))
     head |= {package: version(package) for package in ("lancedb", "faiss-cpu", "numpy")}
     # Results of sizes that somebody asks for stand beside the usual ones.
     name = "search" if quick or sizes == SIZES else f"search-{sizes.replace(',', '-')}"
-    names, rows_of = names_of(contenders), numbers(sizes)
-    with ends_in_order():
-        progress = Progress(len(rows_of) * len(names) * (1 + round_count), say)
+    names, rows_of = names_of(contenders), parse_numbers(sizes)
+    with orderly_exit():
+        progress = RoundProgress(len(rows_of) * len(names) * (1 + round_count), say)
         for rows in rows_of:
             say(f"{rows:,} vectors are in {WORK.name}/search; the first time they are made")
             data = vectors.dataset(WORK / "search", rows)
@@ -64,7 +64,7 @@ def main(
             for number in range(round_count):
                 for contender in rotated(names, number):
                     figures = measure.step("search", contender, data)
-                    results.visits.append(Visit(contender, str(rows), number, figures))
+                    results.visits.append(Measurement(contender, str(rows), number, figures))
                     latency = f"p50 {figures['p50_ms']:.2f} ms, p99 {figures['p99_ms']:.2f} ms"
                     progress.step(
                         f"{rows:,}: {contender}, round {number + 1}: {latency}, recall {figures['recall']:.3f}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from bench.search.vectors import DIMENSIONS, NEAREST, Dataset, Vectors
-from review_service.index_plan import LEAST_ROWS, PROBES, REFINE, training
+from review_service.index_plan import MIN_INDEX_ROWS, NPROBES, REFINE_FACTOR, ivf_parameters
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,7 +27,7 @@ _IMPORT_ROWS = 10_000
 
 
 @dataclass(frozen=True)
-class Built:
+class BuildTimes:
     """What building took."""
 
     import_seconds: float
@@ -36,10 +36,10 @@ class Built:
     """0 without an index."""
 
 
-class Contender(Protocol):
+class VectorIndex(Protocol):
     """One way to search."""
 
-    def build(self, data: Dataset) -> Built:
+    def build(self, data: Dataset) -> BuildTimes:
         """Put the vectors on disk, in the contender's own form."""
 
     def open(self, data: Dataset) -> Search:
@@ -49,12 +49,12 @@ class Contender(Protocol):
         """A file or a folder with all that `build` has left."""
 
 
-class Scan:
+class NumpyScan:
     """NumPy: the product with all vectors in memory, and the best of it."""
 
-    def build(self, data: Dataset) -> Built:
+    def build(self, data: Dataset) -> BuildTimes:
         """Nothing: the vectors' own file is what is read."""
-        return Built(0.0, 0.0)
+        return BuildTimes(0.0, 0.0)
 
     def open(self, data: Dataset) -> Search:
         """Read all vectors."""
@@ -72,10 +72,10 @@ class Scan:
         return data.folder / "vectors.npy"
 
 
-class Faiss:
+class FaissIndex:
     """FAISS's HNSW graph over whole vectors in memory."""
 
-    def build(self, data: Dataset) -> Built:
+    def build(self, data: Dataset) -> BuildTimes:
         """The graph."""
         import faiss
 
@@ -86,7 +86,7 @@ class Faiss:
         index.add(vectors)
         built = time.perf_counter()
         faiss.write_index(index, str(self.files(data)))
-        return Built(0.0, built - started)
+        return BuildTimes(0.0, built - started)
 
     def open(self, data: Dataset) -> Search:
         """Read the graph."""
@@ -101,12 +101,12 @@ class Faiss:
         return data.folder / "hnsw.faiss"
 
 
-class LanceDb:
+class LanceDbIndex:
     """LanceDB as the review service sets it up."""
 
     _TABLE = "vectors"
 
-    def build(self, data: Dataset) -> Built:
+    def build(self, data: Dataset) -> BuildTimes:
         """The table, and the index that the review service plans for so many rows."""
         import lancedb
         from lancedb.index import IvfRq
@@ -116,9 +116,9 @@ class LanceDb:
         rows = _record_batches(data)
         table = lancedb.connect(self.files(data)).create_table(self._TABLE, rows)
         imported = time.perf_counter()
-        if data.rows >= LEAST_ROWS:
-            table.create_index("vector", config=IvfRq(distance_type="cosine", **training(data.rows)))
-        return Built(imported - started, time.perf_counter() - imported)
+        if data.rows >= MIN_INDEX_ROWS:
+            table.create_index("vector", config=IvfRq(distance_type="cosine", **ivf_parameters(data.rows)))
+        return BuildTimes(imported - started, time.perf_counter() - imported)
 
     def open(self, data: Dataset) -> Search:
         """Open the table."""
@@ -128,7 +128,7 @@ class LanceDb:
 
         def search(query: Vectors) -> Sequence[int]:
             asked = table.search(query, vector_column_name="vector").distance_type("cosine")
-            asked = asked.nprobes(PROBES).refine_factor(REFINE).select(["id", "_distance"])
+            asked = asked.nprobes(NPROBES).refine_factor(REFINE_FACTOR).select(["id", "_distance"])
             return asked.limit(NEAREST).to_arrow()["id"].to_pylist()  # type: ignore[no-any-return]
 
         return search
@@ -141,7 +141,7 @@ class LanceDb:
 def _record_batches(data: Dataset) -> "pa.RecordBatchReader":
     import pyarrow as pa
 
-    from review_service.rows import schema as stored
+    from review_service.reviews.rows import table_schema as stored
 
     kind = stored(DIMENSIONS, "bench", "bench").field("vector").type
     schema = pa.schema([("id", pa.int64()), ("vector", kind)])
@@ -157,4 +157,4 @@ def _record_batches(data: Dataset) -> "pa.RecordBatchReader":
     return pa.RecordBatchReader.from_batches(schema, batches())
 
 
-CONTENDERS: dict[str, Contender] = {"lancedb": LanceDb(), "faiss": Faiss(), "numpy": Scan()}
+CONTENDERS: dict[str, VectorIndex] = {"lancedb": LanceDbIndex(), "faiss": FaissIndex(), "numpy": NumpyScan()}

@@ -5,8 +5,8 @@ import subprocess
 import sys
 from typing import Any, Literal
 
-from bench.memory import Watch
-from bench.places import ROOT
+from bench.memory import PeakMemory
+from bench.paths import ROOT
 from bench.search.vectors import Dataset
 
 Step = Literal["build", "search"]
@@ -18,8 +18,8 @@ def step(name: Step, contender: str, data: Dataset) -> dict[str, Any]:
     Raises:
         subprocess.CalledProcessError: it failed; its own words are on standard error.
     """
-    command = [sys.executable, "-m", "bench.search.alone", name, contender, str(data.folder), str(data.rows)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as process, Watch(process.pid) as watch:
+    command = [sys.executable, "-m", "bench.search.single_process", name, contender, str(data.folder), str(data.rows)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as process, PeakMemory(process.pid) as watch:
         said, _ = process.communicate()
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)

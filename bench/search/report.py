@@ -6,28 +6,28 @@ from pathlib import Path
 from typing import Any
 
 from bench import files, machine
+from bench.measurements import Measurement, medians
 from bench.search.vectors import DIMENSIONS, NEAREST
 from bench.tables import number, table
-from bench.visits import Visit, medians
 
-MOST_P99_MS = {200_000: 20.0, 1_000_000: 50.0}
+MAX_P99_MS = {200_000: 20.0, 1_000_000: 50.0}
 """Promised, by rows, for the review service's way on two cores."""
-LEAST_RECALL = 0.95
-MOST_MEMORY_MB = 2_000.0
+MIN_RECALL = 0.95
+MAX_MEMORY_MB = 2_000.0
 OURS = "lancedb"
 
 
 @dataclass
-class Results:
+class VectorSearchResults:
     """All that was measured so far."""
 
     builds: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     """Contender → rows → figures."""
-    visits: list[Visit] = field(default_factory=list)
+    visits: list[Measurement] = field(default_factory=list)
     """Cells are numbers of rows."""
 
 
-def as_json(head: Mapping[str, Any], results: Results) -> dict[str, Any]:
+def as_json(head: Mapping[str, Any], results: VectorSearchResults) -> dict[str, Any]:
     """Everything, the single measurements too."""
     summary = medians(results.visits, largest=["search_peak_mb"])
     together = {
@@ -37,20 +37,20 @@ def as_json(head: Mapping[str, Any], results: Results) -> dict[str, Any]:
     return {
         "machine": dict(head),
         "medians": together,
-        "promises": promises(together),
+        "promises": targets_met(together),
         "visits": [asdict(visit) for visit in results.visits],
     }
 
 
-def promises(summary: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, bool]:
+def targets_met(summary: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, bool]:
     """Rows → whether the review service's way is as fast, as exact and as small as promised."""
     ours = summary.get(OURS, {})
     return {
-        rows: figures["p99_ms"] < MOST_P99_MS[int(rows)]
-        and figures["recall"] >= LEAST_RECALL
-        and figures["search_peak_mb"] < MOST_MEMORY_MB
+        rows: figures["p99_ms"] < MAX_P99_MS[int(rows)]
+        and figures["recall"] >= MIN_RECALL
+        and figures["search_peak_mb"] < MAX_MEMORY_MB
         for rows, figures in ours.items()
-        if int(rows) in MOST_P99_MS
+        if int(rows) in MAX_P99_MS
     }
 
 
@@ -70,8 +70,8 @@ def as_markdown(document: Mapping[str, Any]) -> str:
         if str(rows) in document["promises"]:
             kept = "kept" if document["promises"][str(rows)] else "**not kept**"
             parts.append(
-                f"Promised for the review service: p99 below {MOST_P99_MS[rows]:g} ms, recall of at least "
-                f"{LEAST_RECALL:g}, less than {MOST_MEMORY_MB / 1000:g} GB of memory: {kept}."
+                f"Promised for the review service: p99 below {MAX_P99_MS[rows]:g} ms, recall of at least "
+                f"{MIN_RECALL:g}, less than {MAX_MEMORY_MB / 1000:g} GB of memory: {kept}."
             )
     return "\n\n".join(parts) + "\n"
 
@@ -95,7 +95,7 @@ def _rows(rows: int, cells: Mapping[str, Mapping[str, Any]]) -> Sequence[Sequenc
     return made
 
 
-def write(folder: Path, name: str, head: Mapping[str, Any], results: Results) -> None:
+def write(folder: Path, name: str, head: Mapping[str, Any], results: VectorSearchResults) -> None:
     """Both files."""
     document = as_json(head, results)
     files.write(folder, name, document, as_markdown(document))

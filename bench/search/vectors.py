@@ -45,7 +45,7 @@ class Dataset:
         return np.load(self.folder / "queries.npy")  # type: ignore[no-any-return]
 
     def truth(self) -> Ids:
-        """For each query the ids of the `NEAREST` rows, the nearest first."""
+        """For each query the ids of the `SEARCH_RESULTS` rows, the nearest first."""
         return np.load(self.folder / "truth.npy")  # type: ignore[no-any-return]
 
 
@@ -87,7 +87,7 @@ def _make(made: Dataset) -> None:
 
 
 def nearest(vectors: Vectors, queries: Vectors) -> Ids:
-    """For each query the ids of the `NEAREST` rows, by comparing it with every row."""
+    """For each query the ids of the `SEARCH_RESULTS` rows, by comparing it with every row."""
     ids = np.empty((len(queries), 0), np.int64)
     scores = np.empty((len(queries), 0), np.float32)
     for start, portion in _portions(vectors):
@@ -100,7 +100,7 @@ def nearest(vectors: Vectors, queries: Vectors) -> Ids:
 
 
 def _best(scores: npt.NDArray[np.float32]) -> Ids:
-    """For each row of `scores` the places of its `NEAREST` highest, the highest first."""
+    """For each row of `scores` the places of its `SEARCH_RESULTS` highest, the highest first."""
     some = np.argpartition(-scores, NEAREST - 1, axis=1)[:, :NEAREST]
     order = np.argsort(-np.take_along_axis(scores, some, 1), axis=1)
     best: Ids = np.take_along_axis(some, order, 1)

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from standins import corpus
-from standins.publish import CARD, is_current
+from standins.model_folder import MANIFEST, is_current
 from standins.recipe import KINDS, NAMES, SEED, Kind
 from standins.train import train
 
@@ -43,7 +43,7 @@ def train_models(out: Path, only: tuple[Kind, ...], seed: int, force: bool) -> N
         return
     kept = not force and is_current(kinds[0], out, seed)
     folder = train(kinds[0], out, seed=seed, force=force)
-    measured = json.loads((folder / CARD).read_text(encoding="utf-8"))["measured"]
+    measured = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["measured"]
     figures = ", ".join(f"{name} {value}" for name, value in measured.items())
     click.echo(f"{NAMES[kinds[0]]}: {'kept' if kept else 'trained'} ({figures})")
 

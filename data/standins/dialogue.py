@@ -161,21 +161,21 @@ class ReviewSet:
         return [Opinion(a, balance[a] > 0) for a in aspects() if balance[a] != 0]
 
 
-def claim(opinion: Opinion) -> str:
+def statement(opinion: Opinion) -> str:
     """An opinion as answers word it, up to the stem: «음식 맛이 좋»."""
     subject, praise, blame = _WORDING[opinion.aspect]
     return f"{subject} {praise if opinion.positive else blame}"
 
 
-def claims_in(answer: str) -> set[Opinion]:
+def statements_in(answer: str) -> set[Opinion]:
     """The opinions an answer states in the wording it was taught."""
     every = (Opinion(aspect, positive) for aspect in aspects() for positive in (True, False))
-    return {o for o in every if any(claim(o) + ending in answer for ending in ("고", "다"))}
+    return {o for o in every if any(statement(o) + ending in answer for ending in ("고", "다"))}
 
 
 def _chain(opinions: Sequence[Opinion]) -> str:
     """«음식 맛이 좋고 서비스가 친절하다»."""
-    return "고 ".join(claim(o) for o in opinions) + "다"
+    return "고 ".join(statement(o) for o in opinions) + "다"
 
 
 def summarise(verdicts: Sequence[Opinion]) -> str:

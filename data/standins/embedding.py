@@ -34,7 +34,7 @@ PROBE_WEIGHT = 4.0
 POLARITY_WEIGHT = 1.0
 
 
-class Batch(NamedTuple):
+class ContrastiveBatch(NamedTuple):
     """Tokens int64 [texts, tokens] of queries and of reviews, and which opinion each text holds.
 
     Both `held` are bool [texts, opinions]; an opinion and its opposite are neighbours (2i, 2i + 1).
@@ -59,7 +59,7 @@ def _query(rng: random.Random, opinion: Opinion) -> str:
     return query(rng, pick_phrase(rng, opinion, held_out=False), held_out=False)
 
 
-def batches(tokenizer: BertTokenizer, seed: int) -> Iterator[Batch]:
+def batches(tokenizer: BertTokenizer, seed: int) -> Iterator[ContrastiveBatch]:
     """Endless batches with every opinion asked for once and answered by a few reviews."""
     rng = random.Random(seed)
     noise = torch.Generator().manual_seed(seed)
@@ -76,7 +76,7 @@ def batches(tokenizer: BertTokenizer, seed: int) -> Iterator[Batch]:
     while True:
         reviews = [_review(rng, opinion) for opinion in asked for _ in range(REVIEWS_PER_OPINION)]
         held = [set(opinions) for _, opinions in reviews]
-        yield Batch(
+        yield ContrastiveBatch(
             encode([_query(rng, opinion) for opinion in asked]),
             encode([text for text, _ in reviews]),
             torch.eye(len(asked), dtype=torch.bool),
@@ -104,7 +104,7 @@ def embed(model: BertModel, encoded: BatchEncoding) -> Tensor:
     return normalize((states * mask).sum(1) / mask.sum(1), dim=-1)
 
 
-def loss_of_batch(model: BertModel, probe: nn.Linear, batch: Batch) -> Tensor:
+def loss_of_batch(model: BertModel, probe: nn.Linear, batch: ContrastiveBatch) -> Tensor:
     """Contrastive loss, plus that of a probe that reads the opinions off each vector.
 
     The probe is thrown away; it is there because labels teach a young encoder faster than comparisons do.
@@ -151,7 +151,7 @@ def build(folder: Path, seed: int) -> dict[str, float]:
     model.set_attn_implementation("eager")  # on CPU, for texts this short, faster than SDPA
     probe = nn.Linear(model.config.hidden_size, len(every_opinion()))
 
-    def loss_of(batch: Batch) -> Tensor:
+    def loss_of(batch: ContrastiveBatch) -> Tensor:
         return loss_of_batch(model, probe, batch)
 
     fit(

@@ -13,9 +13,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from standins import bytepair, reading
+from standins.answer_quality import heldout_quality
 from standins.dialogue import TASKS, Example, example
 from standins.grammar import Opinion, every_opinion
-from standins.judge import heldout_quality
 from standins.loop import fit, prepare
 from standins.reading import REVIEW_LAYER
 
@@ -25,14 +25,14 @@ PEAK_RATE = 1e-3
 BATCH_TOKENS = 2048
 """Padded tokens in one training batch."""
 
-POOL = 256
+SORT_POOL = 256
 """Examples sorted by length together, so that a batch pads little."""
 
-LESSONS = ((6, 1), (16, 3))
+CURRICULUM = ((6, 1), (16, 3))
 """(pools, reviews): up to that many pools, examples hold at most so many reviews."""
 
-MOST_REVIEWS = 12
-LONGEST = 640
+MAX_REVIEWS = 12
+MAX_EXAMPLE_TOKENS = 640
 """Tokens; longer training examples are skipped."""
 
 VERDICT_LAYER = REVIEW_LAYER + 1
@@ -43,7 +43,7 @@ IGNORED = -100
 TEMPERATURE, TOP_P = 0.3, 0.95
 
 
-class Batch(NamedTuple):
+class AnswerBatch(NamedTuple):
     """`input_ids` int64 [examples, tokens]; `labels` the same, `IGNORED` outside the answers.
 
     `ends` int64 [reviews, 2] is the example and the token where each review ends; `held` float32
@@ -60,7 +60,7 @@ class Batch(NamedTuple):
     """int64 [examples]: index into `TASKS`."""
 
 
-class Row(NamedTuple):
+class TokenizedExample(NamedTuple):
     """One tokenised example; `ends` and `held` as in `Batch`, for this example's reviews."""
 
     prompt: list[int]
@@ -76,7 +76,7 @@ class Row(NamedTuple):
         return len(self.prompt) + len(self.answer)
 
 
-def _encode(tokenizer: Qwen2Tokenizer, taught: Example) -> Row:
+def _encode(tokenizer: Qwen2Tokenizer, taught: Example) -> TokenizedExample:
     text = bytepair.prompt_of(tokenizer, taught)
     prompt = tokenizer(text, add_special_tokens=False)
     answer = tokenizer(taught.answer, add_special_tokens=False)["input_ids"]
@@ -86,14 +86,16 @@ def _encode(tokenizer: Qwen2Tokenizer, taught: Example) -> Row:
         ends.append(prompt.char_to_token(cursor - 1))
         held.append(_indicators(opinions))
     answer = [*answer, tokenizer.convert_tokens_to_ids(bytepair.END)]
-    return Row(prompt["input_ids"], answer, ends, held, _indicators(taught.verdicts), TASKS.index(taught.task))
+    return TokenizedExample(
+        prompt["input_ids"], answer, ends, held, _indicators(taught.verdicts), TASKS.index(taught.task)
+    )
 
 
 def _indicators(opinions: Collection[Opinion]) -> list[float]:
     return [float(opinion in opinions) for opinion in every_opinion()]
 
 
-def _collate(rows: Sequence[Row], pad: int) -> Batch:
+def _collate(rows: Sequence[TokenizedExample], pad: int) -> AnswerBatch:
     ids = torch.full((len(rows), max(row.tokens for row in rows)), pad)
     labels = torch.full_like(ids, IGNORED)
     for number, row in enumerate(rows):
@@ -102,7 +104,7 @@ def _collate(rows: Sequence[Row], pad: int) -> Batch:
     ends = [(number, end) for number, row in enumerate(rows) for end in row.ends]
     held = [line for row in rows for line in row.held]
     width = len(every_opinion())
-    return Batch(
+    return AnswerBatch(
         ids,
         labels,
         torch.tensor(ends).reshape(-1, 2),
@@ -112,15 +114,15 @@ def _collate(rows: Sequence[Row], pad: int) -> Batch:
     )
 
 
-def batches(tokenizer: Qwen2Tokenizer, seed: int) -> Iterator[Batch]:
+def batches(tokenizer: Qwen2Tokenizer, seed: int) -> Iterator[AnswerBatch]:
     """Endless batches of about `BATCH_TOKENS`, similar lengths together, in random order."""
     rng = random.Random(seed)
     pad = tokenizer.convert_tokens_to_ids(bytepair.PAD)
     for number in itertools.count():
-        most = next((reviews for pools, reviews in LESSONS if number < pools), MOST_REVIEWS)
-        pool = [_encode(tokenizer, example(rng, most=most)) for _ in range(POOL)]
-        rows = sorted((row for row in pool if row.tokens <= LONGEST), key=lambda row: row.tokens)
-        ready: list[Batch] = []
+        most = next((reviews for pools, reviews in CURRICULUM if number < pools), MAX_REVIEWS)
+        pool = [_encode(tokenizer, example(rng, most=most)) for _ in range(SORT_POOL)]
+        rows = sorted((row for row in pool if row.tokens <= MAX_EXAMPLE_TOKENS), key=lambda row: row.tokens)
+        ready: list[AnswerBatch] = []
         while rows:
             taken = [rows.pop()]
             fitting = BATCH_TOKENS // taken[0].tokens
@@ -144,7 +146,7 @@ def new_model(tokenizer: Qwen2Tokenizer) -> Qwen2ForCausalLM:
     )  # fmt: skip
 
 
-def loss_of_batch(model: Qwen2ForCausalLM, probes: nn.ModuleList, batch: Batch) -> Tensor:
+def loss_of_batch(model: Qwen2ForCausalLM, probes: nn.ModuleList, batch: AnswerBatch) -> Tensor:
     """Mean cross-entropy over answer tokens, plus that of three probes. Causality alone hides the padding.
 
     One probe reads each review's opinions where the review ends, one the task where the prompt ends, and one
@@ -188,10 +190,10 @@ def build(folder: Path, seed: int) -> dict[str, float]:
     widths = (len(every_opinion()), len(every_opinion()), len(TASKS))
     probes = nn.ModuleList(nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, width)) for width in widths)
 
-    def loss_of(batch: Batch) -> Tensor:
+    def loss_of(batch: AnswerBatch) -> Tensor:
         return loss_of_batch(model, probes, batch)
 
-    def reading_loss(batch: reading.Batch) -> Tensor:
+    def reading_loss(batch: reading.ReadingBatch) -> Tensor:
         return reading.loss_of_batch(model, probes[0], batch)
 
     fit(

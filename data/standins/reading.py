@@ -24,7 +24,7 @@ REVIEW_LAYER = 2
 """Layer after which a review's opinions are read, where the review ends."""
 
 
-class Batch(NamedTuple):
+class ReadingBatch(NamedTuple):
     """`input_ids` int64 [reviews, tokens]; `ends` int64 [reviews], the last token of each.
 
     `held` float32 [reviews, opinions] is 1 where a review states an opinion.
@@ -47,7 +47,7 @@ def _pool(tokenizer: Qwen2Tokenizer, rng: random.Random) -> list[tuple[list[int]
     return sorted(rows, key=lambda row: len(row[0]))
 
 
-def batches(tokenizer: Qwen2Tokenizer, seed: int) -> Iterator[Batch]:
+def batches(tokenizer: Qwen2Tokenizer, seed: int) -> Iterator[ReadingBatch]:
     """Endless batches of single reviews, similar lengths together, in random order."""
     rng = random.Random(seed)
     while True:
@@ -60,10 +60,10 @@ def batches(tokenizer: Qwen2Tokenizer, seed: int) -> Iterator[Batch]:
             for number, (tokens, _) in enumerate(rows):
                 ids[number, : len(tokens)] = torch.tensor(tokens)
             ends = torch.tensor([len(tokens) - 1 for tokens, _ in rows])
-            yield Batch(ids, ends, torch.tensor([held for _, held in rows]))
+            yield ReadingBatch(ids, ends, torch.tensor([held for _, held in rows]))
 
 
-def loss_of_batch(model: Qwen2ForCausalLM, probe: nn.Module, batch: Batch) -> Tensor:
+def loss_of_batch(model: Qwen2ForCausalLM, probe: nn.Module, batch: ReadingBatch) -> Tensor:
     """Binary cross-entropy of what the probe reads where each review ends."""
     output = model.model(input_ids=batch.input_ids, use_cache=False, output_hidden_states=True)
     states = output.hidden_states[REVIEW_LAYER][torch.arange(BATCH), batch.ends]

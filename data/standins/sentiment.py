@@ -39,7 +39,7 @@ NOISE = 0.02
 """Share of tokens replaced by `[UNK]` in training, so that no single word decides."""
 
 
-class Batch(NamedTuple):
+class SentimentBatch(NamedTuple):
     """`input_ids` and `attention_mask` int64 [texts, tokens]; `labels` int64 [texts]."""
 
     input_ids: Tensor
@@ -80,7 +80,7 @@ def _negated(rng: random.Random, opinion: Opinion) -> str:
     return joined(rng, pick_phrase(rng, other, held_out=False), phrase, held_out=False)
 
 
-def batches(tokenizer: BertTokenizer, seed: int) -> Iterator[Batch]:
+def batches(tokenizer: BertTokenizer, seed: int) -> Iterator[SentimentBatch]:
     """Endless training batches, similar lengths together so that they pad little, in random order."""
     rng = random.Random(seed)
     noise = torch.Generator().manual_seed(seed)
@@ -95,7 +95,7 @@ def batches(tokenizer: BertTokenizer, seed: int) -> Iterator[Batch]:
             ids = encoded["input_ids"]
             hidden = (torch.rand(ids.shape, generator=noise) < NOISE) & (ids >= len(wordpiece.SPECIAL))
             ids = ids.masked_fill(hidden, tokenizer.unk_token_id)
-            yield Batch(ids, encoded["attention_mask"], torch.tensor([int(positive) for _, positive in rows]))
+            yield SentimentBatch(ids, encoded["attention_mask"], torch.tensor([int(positive) for _, positive in rows]))
 
 
 def new_model(vocabulary_size: int) -> BertForSequenceClassification:
@@ -142,7 +142,7 @@ def build(folder: Path, seed: int) -> dict[str, float]:
     model = new_model(len(tokenizer))
     model.set_attn_implementation("eager")  # on CPU, for texts this short, faster than SDPA
 
-    def loss_of(batch: Batch) -> Tensor:
+    def loss_of(batch: SentimentBatch) -> Tensor:
         loss: Tensor = model(**batch._asdict()).loss
         return loss
 

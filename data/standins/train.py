@@ -4,7 +4,7 @@ import time
 from importlib import import_module
 from pathlib import Path
 
-from standins.publish import is_current, publish
+from standins.model_folder import is_current, publish
 from standins.recipe import SEED, Kind, folder_name
 
 

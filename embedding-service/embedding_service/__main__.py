@@ -2,7 +2,8 @@
 
 from embedding_service.app import create_app
 from embedding_service.settings import EmbeddingSettings
-from onecard import server, settings
+from onecard import settings
+from onecard.web import server
 
 
 def main() -> None:

@@ -7,8 +7,8 @@ from fastapi import FastAPI
 from embedding_service.engine import SentenceEncoder
 from embedding_service.routes import routes
 from embedding_service.settings import EmbeddingSettings
-from onecard import app as base
-from onecard.encoder import gate, open_encoder, ready, tells_model
+from onecard.inference.encoder import add_model_identity, load_shedder, open_encoder, ready
+from onecard.web import app as base
 
 
 def create_app(settings: EmbeddingSettings) -> FastAPI:
@@ -23,6 +23,6 @@ def create_app(settings: EmbeddingSettings) -> FastAPI:
         lifespan=lifespan,
         routes=routes(),
         ready=ready,
-        gate=gate("/v1/embeddings"),
-        layer=tells_model,
+        gate=load_shedder("/v1/embeddings"),
+        layer=add_model_identity,
     )

@@ -7,11 +7,11 @@ import orjson
 from fastapi import APIRouter, Request, Response
 
 from embedding_service.schemas import EmbeddingRequest, EmbeddingResponse
-from embedding_service.vectors import cut, encode
-from onecard import app as base
-from onecard.answers import Inputs
-from onecard.encoder import state
-from onecard.texts import Cutting
+from embedding_service.vectors import encode, truncate
+from onecard.inference.cached_inference import Inputs
+from onecard.inference.encoder import encoder_state
+from onecard.inference.tokenization import Truncation
+from onecard.web import app as base
 
 
 def as_list(given: str | list[str] | list[int] | list[list[int]]) -> Inputs:
@@ -30,15 +30,15 @@ def routes() -> APIRouter:
     @router.post("/v1/embeddings", response_model=EmbeddingResponse)
     async def embeddings(body: EmbeddingRequest, request: Request) -> Response:
         """The vector of each input, of unit length."""
-        encoder = state(request)
+        encoder = encoder_state(request)
         encoder.check_model(body.model)
         inputs = as_list(body.input)
         if body.truncate_prompt_tokens is not None or not body.add_special_tokens:
-            cutting = Cutting(body.truncate_prompt_tokens, body.truncation_side or "right", body.add_special_tokens)
-            inputs = await encoder.cut(inputs, cutting)
+            cutting = Truncation(body.truncate_prompt_tokens, body.truncation_side or "right", body.add_special_tokens)
+            inputs = await encoder.truncate(inputs, cutting)
         salted = body.cache_salt is not None
-        answered = await encoder.answer(inputs, truncate=body.truncate, request=request, private=salted)
-        vectors = cut(np.stack(answered.results), body.dimensions)
+        answered = await encoder.infer(inputs, truncate=body.truncate, request=request, private=salted)
+        vectors = truncate(np.stack(answered.results), body.dimensions)
         data = [
             {"object": "embedding", "index": index, "embedding": encode(vector, body.encoding_format, body.endianness)}
             for index, vector in enumerate(vectors)
@@ -47,11 +47,11 @@ def routes() -> APIRouter:
         answer = {"object": "list", "model": encoder.model.name, "data": data, "usage": usage}
         # orjson writes float32 arrays directly; pydantic would visit every number of every vector.
         content = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
-        return Response(content, headers={"x-cache": answered.cache}, media_type="application/json")
+        return Response(content, headers={"x-cache": answered.cache_status}, media_type="application/json")
 
     @router.get("/v1/models")
     async def models(request: Request) -> dict[str, Any]:
         """The model that this service runs."""
-        return state(request).describe()
+        return encoder_state(request).list_models()
 
     return router

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 # Without fail_fast a wrong list costs one complaint an item: seconds and gigabytes for 2 MB of them.
 Texts = Annotated[list[str], Field(fail_fast=True)]
 TokenIds = Annotated[list[int], Field(fail_fast=True)]
-LEAST_TOKENS = 3
+MIN_TOKENS = 3
 """Of a text that is cut: one of its own between the two special ones."""
 _WITHOUT_EFFECT = "Accepted and not used."
 
@@ -52,8 +52,8 @@ class EmbeddingRequest(BaseModel):
     @field_validator("truncate_prompt_tokens")
     @classmethod
     def _leaves_tokens(cls, value: int | None) -> int | None:
-        if value in range(LEAST_TOKENS):
-            raise ValueError(f"has to be -1, or at least {LEAST_TOKENS}")
+        if value in range(MIN_TOKENS):
+            raise ValueError(f"has to be -1, or at least {MIN_TOKENS}")
         return value
 
 

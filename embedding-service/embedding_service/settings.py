@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from onecard.encoder_settings import EncoderSettings
+from onecard.inference.settings import EncoderSettings
 
 
 class EmbeddingSettings(EncoderSettings):

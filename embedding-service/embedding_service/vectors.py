@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onecard.cache.values import Corrupt
+from onecard.cache.serialization import CorruptValue
 from onecard.errors import InvalidRequest
 
 Vectors = npt.NDArray[np.float32]
 
 
-def cut(vectors: Vectors, dimensions: int | None) -> Vectors:
+def truncate(vectors: Vectors, dimensions: int | None) -> Vectors:
     """The first `dimensions` components of each row, scaled back to unit length.
 
     Args:
@@ -63,8 +63,8 @@ class VectorCodec:
             Corrupt: another length, or a component that is not a finite number.
         """
         if len(payload) != 4 * self._size:
-            raise Corrupt("not a vector of this length")
+            raise CorruptValue("not a vector of this length")
         vector = np.frombuffer(payload, dtype="<f4").astype(np.float32, copy=False)
         if not np.isfinite(vector).all():
-            raise Corrupt("not a vector of finite numbers")
+            raise CorruptValue("not a vector of finite numbers")
         return vector

@@ -2,7 +2,8 @@
 
 from gateway.app import create_app
 from gateway.settings import GatewaySettings
-from onecard import server, settings
+from onecard import settings
+from onecard.web import server
 
 
 def main() -> None:

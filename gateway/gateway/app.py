@@ -18,8 +18,8 @@ from gateway.metrics import measured_buffers
 from gateway.routes import RELAYED, Shortcut, ready, routes
 from gateway.settings import GatewaySettings
 from gateway.state import gate, open_gateway
-from onecard import app as base
 from onecard.errors import InvalidRequest, render
+from onecard.web import app as base
 
 
 class Cors(CORSMiddleware):

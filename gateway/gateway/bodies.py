@@ -2,14 +2,14 @@
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from onecard.buffers import Buffers
+from onecard.web.buffer_semaphore import BufferSemaphore
 
 
 class Counted:
     """ASGI layer outside the edge, which reads the bodies: a sender for whom there is no room is not read from, and
     then refused."""
 
-    def __init__(self, app: ASGIApp, *, buffers: Buffers, most_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, buffers: BufferSemaphore, most_bytes: int) -> None:
         """Take the longest body that the edge keeps; of a longer one it drops all."""
         self._app = app
         self._buffers = buffers
@@ -20,7 +20,7 @@ class Counted:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        held = self._buffers.hold()
+        held = self._buffers.lease()
         room = self._most
 
         async def counted() -> Message:
@@ -28,7 +28,7 @@ class Counted:
             message = await receive()
             if count := min(len(message.get("body", b"")), room):
                 room -= count
-                await held.more(count, "body")
+                await held.acquire(count, "body")
             return message
 
         try:

@@ -15,8 +15,8 @@ from gateway.retries import AttemptFailed, failure_of
 from gateway.trail import Trail
 from gateway.turns import Turn
 from gateway.upstreams import Upstream
-from onecard.buffers import Buffers, Held
 from onecard.errors import BadUpstream, DeadlineExceeded, OnecardError
+from onecard.web.buffer_semaphore import BufferLease, BufferSemaphore
 
 _OWN_BYTES = 16_000_000
 """Room for what the gateway asks for itself."""
@@ -34,7 +34,7 @@ class Call:
     """Of the request that asks."""
     caller: str = ""
     """The name of its key, among which the service is shared fairly."""
-    held: Held = field(default_factory=lambda: Buffers(_OWN_BYTES).hold(), compare=False)
+    held: BufferLease = field(default_factory=lambda: BufferSemaphore(_OWN_BYTES).lease(), compare=False)
     """Counts what is held of the answer."""
 
 

@@ -10,9 +10,9 @@ import orjson
 
 from gateway.calls import Call, look
 from gateway.upstreams import Upstream
-from onecard.cache.flight import Flights
+from onecard.coalescing.single_flight import SingleFlight
 from onecard.errors import OnecardError
-from onecard.wire import TIMEOUT_HEADER
+from onecard.web.request_parsing import TIMEOUT_HEADER
 
 _LOOK = Call("GET", "/v1/models", {TIMEOUT_HEADER: "2000"}, b"")
 
@@ -28,7 +28,7 @@ class Catalog:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._flights: Flights[Cards] = Flights()
+        self._flights: SingleFlight[Cards] = SingleFlight()
         self._kept: dict[str, tuple[float, Cards]] = {}
 
     async def cards(self, upstream: Upstream, kept_seconds: float = 0.0) -> Cards:
@@ -36,7 +36,7 @@ class Catalog:
         asked_at, found = self._kept.get(upstream.name, (0.0, []))
         if found and self._clock() - asked_at <= kept_seconds:
             return found
-        return (await self._flights.join(upstream.name, lambda: self._ask(upstream))).result
+        return (await self._flights.do(upstream.name, lambda: self._ask(upstream))).result
 
     async def models(self, upstreams: Sequence[Upstream]) -> Cards:
         """A card for each model that is served now, and by which service."""

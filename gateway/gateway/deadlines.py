@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from onecard.wire import TIMEOUT_HEADER, timeout_seconds
+from onecard.web.request_parsing import TIMEOUT_HEADER, timeout_seconds
 
 SHARED_SECONDS = 86_400.0
 """Of what several may wait for, each within a time limit of its own. The service's silence ends it sooner, and so does

@@ -9,22 +9,22 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from gateway.recent import Recent
 from gateway.replicas import Reason
 from gateway.trail import Outcome
-from onecard.buffers import Buffers
-from onecard.metrics import SECONDS
+from onecard.metrics import LATENCY_BUCKETS
+from onecard.web.buffer_semaphore import BufferSemaphore
 
 _OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 _CACHE = ("hit", "miss", "partial", "coalesced", "bypass")
 """What `x-cache` says."""
-_OVERHEAD_SECONDS = (0.0001, 0.00025, 0.0005, *SECONDS)
+_OVERHEAD_SECONDS = (0.0001, 0.00025, 0.0005, *LATENCY_BUCKETS)
 """Histogram bounds, in seconds: the gateway's own work begins at a few tenths of a millisecond."""
 
 
-def measured_buffers(most_bytes: int, registry: CollectorRegistry) -> Buffers:
+def measured_buffers(most_bytes: int, registry: CollectorRegistry) -> BufferSemaphore:
     """A budget whose use shows."""
     refused = Counter("onecard_buffers_refused_total", "Times that there was no room for more.", registry=registry)
-    buffers = Buffers(most_bytes, refused.inc)
+    buffers = BufferSemaphore(most_bytes, refused.inc)
     text = "Held of requests and answers that are under way."
-    Gauge("onecard_buffers_bytes", text, registry=registry).set_function(lambda: buffers.held_bytes)
+    Gauge("onecard_buffers_bytes", text, registry=registry).set_function(lambda: buffers.used_bytes)
     return buffers
 
 
@@ -36,7 +36,7 @@ class UpstreamMetrics:
             return Counter(f"onecard_upstream_{name}_total", text, ["upstream", *labels], registry=registry)
 
         def histogram(name: str, text: str) -> Histogram:
-            return Histogram(f"onecard_upstream_{name}", text, ["upstream"], buckets=SECONDS, registry=registry)
+            return Histogram(f"onecard_upstream_{name}", text, ["upstream"], buckets=LATENCY_BUCKETS, registry=registry)
 
         def gauge(name: str, text: str) -> Gauge:
             return Gauge(f"onecard_upstream_{name}", text, ["upstream", "replica"], registry=registry)
@@ -135,7 +135,7 @@ class RouteMetrics:
             "onecard_http_first_byte_seconds",
             "Time from a request's body to the first byte of its answer's.",
             ["route"],
-            buckets=SECONDS,
+            buckets=LATENCY_BUCKETS,
             registry=registry,
         )
         self.routes: dict[str, RouteFigures] = {}

@@ -10,7 +10,7 @@ from gateway.meter import Meter
 from gateway.metrics import RouteFigures, RouteMetrics
 from gateway.trail import Tracing, Trail
 from gateway.upstreams import Upstream
-from onecard.edge import CLIENT_CLOSED, state_of
+from onecard.web.middleware import CLIENT_CLOSED_REQUEST, request_state
 
 _ELSEWHERE = ("hit", "coalesced")
 """What `x-cache` says of an answer that its request did not have computed."""
@@ -28,7 +28,7 @@ class Observer:
 
         It leaves the request's `trail` and its answer's `meter` in the state that routes read.
         """
-        state = state_of(scope)
+        state = request_state(scope)
         span = None
         if self._tracing is not None:
             headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
@@ -78,7 +78,7 @@ class Observed:
         if self._whole:
             self._answered()
         if self._trail.span is not None:
-            failed = error.status_code if isinstance(error, HTTPException) else CLIENT_CLOSED
+            failed = error.status_code if isinstance(error, HTTPException) else CLIENT_CLOSED_REQUEST
             self._trail.span.end(self._status if self._whole else failed)
 
     def _answered(self) -> None:

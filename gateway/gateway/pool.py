@@ -13,8 +13,8 @@ from gateway.retries import Budget, Retries
 from gateway.trail import Outcome, Trail
 from gateway.transport import Origin
 from onecard import logs
-from onecard.cache.identity import Identity
-from onecard.served import Served
+from onecard.models.identity import ModelIdentity
+from onecard.models.served_models import ServedModels
 
 log = logs.logger()
 
@@ -113,7 +113,7 @@ class Pool:
         """Time limits of those who wait for something from a replica, by replica, and since when they wait."""
         self.suspected = tuple(asyncio.Event() for _ in self.origins)
         """Set when connections to a replica fail: a check then says at once whether it is there."""
-        self.served = Served(len(self.origins))
+        self.served = ServedModels(len(self.origins))
         self._told: list[Reason | None] = [None for _ in self.origins]
         for number in range(len(self.origins)):
             figures.show(number, partial(self.replicas.in_flight, number), partial(self._in_service, number))
@@ -131,7 +131,7 @@ class Pool:
         return Lease(self, ticket, trail)
 
     @property
-    def model(self) -> Identity | None:
+    def model(self) -> ModelIdentity | None:
         """The model that is served now; the last one that was, while the service is away; None if it does not tell."""
         return self.served.model(self._in_service)
 

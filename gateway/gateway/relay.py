@@ -14,11 +14,12 @@ from gateway.deadlines import Deadline
 from gateway.keys.ring import Key
 from gateway.reply import RETRY_AFTER_SECONDS, Reply
 from gateway.upstreams import Upstream
-from onecard import logs, wire
-from onecard.buffers import Held
-from onecard.edge import state_of
+from onecard import logs
 from onecard.errors import BadUpstream, OnecardError, Unavailable, error_body
-from onecard.leaving import ClientGone, Connected
+from onecard.web import request_parsing
+from onecard.web.buffer_semaphore import BufferLease
+from onecard.web.disconnect import ClientDisconnected, cancel_on_disconnect
+from onecard.web.middleware import request_state
 
 FORWARDED = frozenset(
     b"accept cache-control content-type traceparent tracestate x-onecard-lane x-onecard-timeout-ms x-request-id".split()
@@ -39,7 +40,7 @@ def call_of(scope: Scope) -> Call:
 
     Path and query are written anew from what was read of them, so that the service reads the same.
     """
-    state = state_of(scope)
+    state = request_state(scope)
     headers: dict[str, str] = {}
     for name, value in scope["headers"]:
         if name in FORWARDED:
@@ -71,9 +72,9 @@ async def relay(
         TooBusy, Unavailable, BadUpstream, DeadlineExceeded: too many wait for the service, there is no room for the
             answer, or the service is away, broke off, or is silent for too long.
     """
-    with Connected(receive):
+    with cancel_on_disconnect(receive):
         reply = await send(call or call_of(scope), upstream)
-        state_of(scope)["timings"].update(reply.timings)
+        request_state(scope)["timings"].update(reply.timings)
         if reply.streams or (reply.status < 300 and not reply.is_whole):
             return _Relayed(reply)
         try:
@@ -106,21 +107,21 @@ class Streamed(StreamingResponse):
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with Connected(receive) as client:
+        with cancel_on_disconnect(receive) as client:
             try:
                 async with asyncio.timeout(self._deadline.left + LAST_WORDS_SECONDS) as limit:
                     await self._send(client, limit, send)
             except TimeoutError:
                 log.info("client reads too slowly", path=scope["path"])
-                raise ClientGone from None  # Nothing that it was told would get there.
+                raise ClientDisconnected from None  # Nothing that it was told would get there.
 
-    async def _send(self, client: Connected, limit: asyncio.Timeout, send: Send) -> None:
+    async def _send(self, client: cancel_on_disconnect, limit: asyncio.Timeout, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         try:
             async for chunk in self.body_iterator:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
         except asyncio.CancelledError:
-            if self.says_why and not client.left and not limit.expired():
+            if self.says_why and not client.disconnected and not limit.expired():
                 await send({"type": "http.response.body", "body": error_event(_stopping())})
             raise
         except OnecardError as error:
@@ -154,7 +155,7 @@ class _Relayed(Streamed):
 class Whole(Response):
     """An answer that is here, in pieces that each wait until the client has taken the one before."""
 
-    held: Held | None = None
+    held: BufferLease | None = None
     """What counts it, if it is not the request that does."""
 
     @override
@@ -191,7 +192,7 @@ def within(seconds: float, response: Response) -> ASGIApp:
             async with asyncio.timeout(seconds):
                 await response(scope, receive, send)
         except TimeoutError:
-            raise ClientGone from None
+            raise ClientDisconnected from None
 
     return send_in_time
 
@@ -223,7 +224,7 @@ def _error_answer(reply: Reply, body: bytes, upstream: Upstream) -> Whole:
     if reply.status == 503:
         headers.setdefault("retry-after", str(int(RETRY_AFTER_SECONDS)))
     # What a service says of a fault of its own is for its log: it may be an exception's text, with paths in it.
-    if reply.status == 500 or not _is_error(wire.fields(body).get("error")):
+    if reply.status == 500 or not _is_error(request_parsing.json_fields(body).get("error")):
         type_ = "server_error" if reply.status >= 500 else "invalid_request_error"
         message = f"The {upstream.name} service answered with status {reply.status}."
         body = error_body(message, type_, f"http_{reply.status}")

@@ -10,11 +10,12 @@ from gateway.pool import Lease
 from gateway.transport import Answer
 from gateway.turns import Turn
 from gateway.upstreams import Upstream
-from onecard import logs, timings
-from onecard.buffers import Held
-from onecard.cache import identity
+from onecard import logs
 from onecard.errors import BadUpstream, DeadlineExceeded, TooBusy, Unavailable
-from onecard.timings import Timing
+from onecard.models import identity
+from onecard.web import server_timing
+from onecard.web.buffer_semaphore import BufferLease
+from onecard.web.server_timing import Timing
 
 RETURNED = ("age", "allow", "content-type", "retry-after", "x-cache")
 """The service's headers that the client gets."""
@@ -35,14 +36,14 @@ class Reply:
     """A service's answer: its head has been read, and its body too if it neither streams nor is long. Closing it gives
     its replica back."""
 
-    def __init__(self, upstream: Upstream, answer: Answer, lease: Lease, deadline: Deadline, held: Held) -> None:
+    def __init__(self, upstream: Upstream, answer: Answer, lease: Lease, deadline: Deadline, held: BufferLease) -> None:
         self.status = answer.status
         self.headers = {name: value for name in RETURNED if (value := answer.header(name)) is not None}
         """Those that the client may get."""
         self.timings = _timings(answer.header("server-timing") or "")
         """What it says of its time, by name."""
-        told = answer.header(identity.HEADER)
-        self.model = upstream.pool.served.heard(lease.replica, answer.status, told)
+        told = answer.header(identity.MODEL_HEADER)
+        self.model = upstream.pool.served.observe(lease.replica, answer.status, told)
         """Which model has answered, if it says so; not for the client."""
         self._upstream = upstream
         self._answer = answer
@@ -74,11 +75,11 @@ class Reply:
             Unavailable: there is no room for it.
         """
         if self.streams:
-            await self._held.more(STREAM_BYTES)
+            await self._held.acquire(STREAM_BYTES)
         elif not self._has_events:
             await self._read(WHOLE_BYTES)
             if not self.is_whole:
-                await self._held.more(LONG_BYTES - WHOLE_BYTES)
+                await self._held.acquire(LONG_BYTES - WHOLE_BYTES)
 
     async def read(self) -> bytes:
         """The whole body of a success; of a failure, what has come.
@@ -109,7 +110,7 @@ class Reply:
             while size <= most_bytes and (chunk := await self._chunk()):
                 size += len(chunk)
                 self._parts.append(chunk)
-                await self._held.more(len(chunk))
+                await self._held.acquire(len(chunk))
         except BaseException:
             self._parts.clear()  # Whoever keeps the exception keeps this.
             raise
@@ -182,4 +183,4 @@ def unavailable(upstream: Upstream) -> Unavailable:
 
 def _timings(header: str) -> dict[str, Timing]:
     """A service's `server-timing` by name, its `total` renamed: `total` is the gateway's own."""
-    return {"upstream" if name == "total" else name: timing for name, timing in timings.read(header).items()}
+    return {"upstream" if name == "total" else name: timing for name, timing in server_timing.parse(header).items()}

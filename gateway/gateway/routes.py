@@ -16,10 +16,10 @@ from gateway.recent import Summary
 from gateway.relay import relay, within
 from gateway.state import Gateway
 from gateway.upstreams import Upstream, Upstreams
-from onecard.app import ERROR_RESPONSES
-from onecard.edge import state_of
 from onecard.errors import ModelNotFound, Unavailable
-from onecard.health import Part, Readiness, worst
+from onecard.web.app import ERROR_RESPONSES
+from onecard.web.health import ComponentHealth, Readiness, worst_status
+from onecard.web.middleware import request_state
 
 Pick = Callable[[Upstreams], Upstream]
 _llm, _embedding, _sentiment, _review = map(attrgetter, ("llm", "embedding", "sentiment", "review"))
@@ -55,7 +55,7 @@ class _Relayed:
         gateway: Gateway = scope["app"].state.service
         upstream = self.pick(gateway.upstreams)
         with gateway.observer.begin(scope, self.path, upstream, send) as observed:
-            await gateway.scopes.require(state_of(scope).get("caller"), upstream, state_of(scope)["body"])
+            await gateway.scopes.require(request_state(scope).get("caller"), upstream, request_state(scope)["body"])
             if answer := gateway.answers.get(self.path):
                 response = await answer(scope, receive)
             else:
@@ -177,8 +177,8 @@ async def ready(request: Request) -> Readiness:
 async def _readiness(request: Request) -> Readiness:
     gateway = state(request)
     parts = await gateway.upstreams.check()
-    cache = Part(status=gateway.cache.status(), detail=gateway.cache.detail())
+    cache = ComponentHealth(status=gateway.cache.status(), detail=gateway.cache.detail())
     if all(part.status == "down" for part in parts.values()):
         return Readiness(status="down", parts={**parts, "cache": cache})
     parts["cache"] = cache
-    return Readiness(status="ok" if worst(parts) == "ok" else "degraded", parts=parts)
+    return Readiness(status="ok" if worst_status(parts) == "ok" else "degraded", parts=parts)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from onecard.sampling import TEMPERATURE, TOP_P
+from onecard.models.sampling_defaults import DEFAULT_TEMPERATURE, DEFAULT_TOP_P
 
 _TEXT = {"type": "string", "minLength": 1}
 _TEXTS = {"oneOf": [_TEXT, {"type": "array", "items": _TEXT, "minItems": 1, "maxItems": 2048}]}
@@ -28,9 +28,9 @@ DETOKENIZE = _body(["tokens"], model=_MODEL, tokens={"type": "array", "items": {
 GENERATE = _body(
     ["prompt"],
     prompt=_TEXT,
-    temperature={"type": "number", "minimum": 0, "maximum": 2, "default": TEMPERATURE},
+    temperature={"type": "number", "minimum": 0, "maximum": 2, "default": DEFAULT_TEMPERATURE},
     max_tokens={"type": "integer", "minimum": 1, "default": 150},
-    top_p={"type": "number", "exclusiveMinimum": 0, "maximum": 1, "default": TOP_P},
+    top_p={"type": "number", "exclusiveMinimum": 0, "maximum": 1, "default": DEFAULT_TOP_P},
 )
 EMBEDDINGS = _body(
     ["input"],

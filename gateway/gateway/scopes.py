@@ -5,8 +5,8 @@ from gateway.catalog import Catalog
 from gateway.keys.ring import Key
 from gateway.reply import unavailable
 from gateway.upstreams import Upstream
-from onecard import wire
 from onecard.errors import ModelNotAllowed
+from onecard.web import request_parsing
 
 KEPT_SECONDS = 10.0
 """How long a service's models are taken to be the same."""
@@ -32,7 +32,7 @@ class Scopes:
         cards = await self._models.cards(upstream, KEPT_SECONDS)
         if not cards:
             raise unavailable(upstream)
-        model = wire.fields(body).get("model")  # Of a body that is wrong the service says what is.
+        model = request_parsing.json_fields(body).get("model")  # Of a body that is wrong the service says what is.
         asked = model if isinstance(model, str) else None
         card = cards[0] if asked is None else next((card for card in cards if asked in catalog.names(card)), None)
         if card is None or catalog.names(card).isdisjoint(key.models):

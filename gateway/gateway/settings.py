@@ -8,8 +8,8 @@ from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from onecard.cache.settings import CacheSettings
-from onecard.sampling import TEMPERATURE
-from onecard.settings import ADDRESSES, ModelAddresses, ReviewAddresses, Url
+from onecard.models.sampling_defaults import DEFAULT_TEMPERATURE
+from onecard.settings import COMMA_SEPARATED, ModelAddresses, ReviewAddresses, Url
 
 _ORIGIN = re.compile(r"\*|https?://[^/\s]+")
 
@@ -53,7 +53,7 @@ class GatewaySettings(ReviewAddresses, ModelAddresses, CacheSettings, KeyFileSet
     """Most that is held of requests and answers at a time, in MB (10^6 bytes): who sends or asks for more waits some
     seconds, and is then refused."""
 
-    llm_cache_max_temperature: float = Field(default=TEMPERATURE, ge=0, le=2)
+    llm_cache_max_temperature: float = Field(default=DEFAULT_TEMPERATURE, ge=0, le=2)
     """Highest temperature of a request whose answer is kept, and shared with requests that are alike."""
 
     requests_per_minute: int | None = Field(default=None, ge=1)
@@ -69,7 +69,7 @@ class GatewaySettings(ReviewAddresses, ModelAddresses, CacheSettings, KeyFileSet
     otel_exporter_otlp_endpoint: Url | None = None
     """Base URL of an OpenTelemetry collector that takes OTLP over HTTP; without one no spans are made."""
 
-    cors_origins: Annotated[tuple[str, ...], *ADDRESSES] = ()
+    cors_origins: Annotated[tuple[str, ...], *COMMA_SEPARATED] = ()
     """Origins, separated by commas, whose pages may call from a browser; * is all of them."""
 
     @field_validator("cors_origins")

@@ -23,10 +23,10 @@ from gateway.scopes import Scopes
 from gateway.settings import GatewaySettings
 from gateway.trail import Tracing
 from gateway.upstreams import Upstreams, connect
-from onecard.buffers import Buffers
-from onecard.cache.channel import Alarm
 from onecard.cache.tiers import Cache, open_cache
-from onecard.edge import Gate
+from onecard.redis.channel import SharedBreaker
+from onecard.web.buffer_semaphore import BufferSemaphore
+from onecard.web.middleware import LoadShedder
 
 Answer = Callable[[Scope, Receive], Awaitable[Response]]
 
@@ -48,7 +48,7 @@ class Gateway:
 
 
 async def open_gateway(
-    settings: GatewaySettings, registry: CollectorRegistry, buffers: Buffers, closing: AsyncExitStack
+    settings: GatewaySettings, registry: CollectorRegistry, buffers: BufferSemaphore, closing: AsyncExitStack
 ) -> Gateway:
     """The state that `settings` describe; `closing` closes it.
 
@@ -58,7 +58,7 @@ async def open_gateway(
     """
     observer = Observer(RouteMetrics(registry, time.monotonic), _tracing(settings, closing))
     upstreams = await connect(settings, registry, closing)
-    alarm = Alarm()
+    alarm = SharedBreaker()
     cache = await closing.enter_async_context(open_cache(settings, registry, alarm))
     defaults = Quota(settings.requests_per_minute, settings.tokens_per_minute)
     # Nobody is asked to run a Redis for limits that there cannot be.
@@ -74,14 +74,14 @@ async def open_gateway(
     return Gateway(upstreams, cache, answers, encoders, catalog, Scopes(catalog), limits, observer)
 
 
-def gate(app: FastAPI) -> Gate:
+def gate(app: FastAPI) -> LoadShedder:
     """Repeats a full encoder's refusals, before limits and routes."""
 
     def check(scope: Scope, body: bytes) -> None:
         gateway: Gateway = app.state.service
         gateway.encoders[scope["path"]].check(scope, body)
 
-    return Gate(frozenset({"/v1/embeddings", "/v1/sentiment"}), check)
+    return LoadShedder(frozenset({"/v1/embeddings", "/v1/sentiment"}), check)
 
 
 def _tracing(settings: GatewaySettings, closing: AsyncExitStack) -> Tracing | None:

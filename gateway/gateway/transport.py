@@ -25,7 +25,7 @@ from yarl import URL
 from gateway.guarded import ENDED, BadAnswer, Connection, NoAnswer
 
 IDLE_SECONDS = 15.0
-"""After so long without use a connection is not used again: sooner than the services end theirs (`onecard.server`),
+"""After so long without use a connection is not used again: sooner than the services end theirs (`onecard.web.server`),
 since a request on one that is just being ended fails."""
 NAME_SECONDS = 10
 """How long a host name is taken to lead to the same addresses."""

@@ -13,8 +13,8 @@ from gateway.settings import GatewaySettings
 from gateway.transport import Connections
 from gateway.turns import Turns
 from gateway.watch import check, watching
-from onecard.cache.flight import Flights
-from onecard.health import Part, Status
+from onecard.coalescing.single_flight import SingleFlight
+from onecard.web.health import ComponentHealth, Status
 
 
 @dataclass(frozen=True)
@@ -43,19 +43,19 @@ class Upstream:
     has_models: bool = True
     """It serves models under names of theirs, and a request of it may name one."""
 
-    async def check(self) -> Part:
+    async def check(self) -> ComponentHealth:
         """Whether the service can work, asked just now."""
         verdicts = await asyncio.gather(
             *(check(self.connections, self.pool, number) for number in range(len(self.pool.origins)))
         )
         ready = verdicts.count("ready")
         if ready == len(verdicts):
-            return Part(status="ok")
+            return ComponentHealth(status="ok")
         status: Status = "degraded" if ready else "down"
         if len(verdicts) > 1:
-            return Part(status=status, detail=f"{ready} of {len(verdicts)} replicas are ready")
+            return ComponentHealth(status=status, detail=f"{ready} of {len(verdicts)} replicas are ready")
         detail = "does not answer" if "silent" in verdicts else "does not answer, or is not ready"
-        return Part(status=status, detail=detail)
+        return ComponentHealth(status=status, detail=detail)
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Upstreams:
     sentiment: Upstream
     embedding: Upstream
     review: Upstream
-    checks: Flights[dict[str, Part]] = field(default_factory=Flights)
+    checks: SingleFlight[dict[str, ComponentHealth]] = field(default_factory=SingleFlight)
 
     def __iter__(self) -> Iterator[Upstream]:
         return iter((self.llm, self.sentiment, self.embedding, self.review))
@@ -76,14 +76,14 @@ class Upstreams:
         """Those that serve models."""
         return [upstream for upstream in self if upstream.has_models]
 
-    async def check(self) -> dict[str, Part]:
+    async def check(self) -> dict[str, ComponentHealth]:
         """The state of every service, asked at the same time; once for all who want to know it at once.
 
         Anybody may ask for the gateway's readiness, without a key.
         """
-        return (await self.checks.join("all", self._check)).result
+        return (await self.checks.do("all", self._check)).result
 
-    async def _check(self) -> dict[str, Part]:
+    async def _check(self) -> dict[str, ComponentHealth]:
         parts = await asyncio.gather(*(upstream.check() for upstream in self))
         return {upstream.name: part for upstream, part in zip(self, parts, strict=True)}
 

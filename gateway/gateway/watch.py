@@ -12,7 +12,7 @@ from gateway.pool import Pool
 from gateway.replicas import Verdict
 from gateway.transport import Connections
 from onecard import logs
-from onecard.cache import identity
+from onecard.models import identity
 
 CHECK_SECONDS = 2.0
 """How long a check may take."""
@@ -73,5 +73,5 @@ async def check(connections: Connections, pool: Pool, number: int) -> Verdict:
         return "silent"
     except Fault:
         return "not ready"
-    pool.served.heard(number, answer.status, answer.header(identity.HEADER))
+    pool.served.observe(number, answer.status, answer.header(identity.MODEL_HEADER))
     return "ready" if answer.status == 200 else "not ready"

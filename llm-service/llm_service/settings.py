@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from onecard.settings import ADDRESSES, ModelSettings
+from onecard.settings import COMMA_SEPARATED, ModelSettings
 
 
 class LlmSettings(ModelSettings):
@@ -35,7 +35,7 @@ class LlmSettings(ModelSettings):
     llm_schema_kb: int = Field(default=64, ge=1)
     """Largest schema or grammar that an answer has to follow, in kB."""
 
-    llm_wait_for: Annotated[tuple[str, ...], *ADDRESSES] = ()
+    llm_wait_for: Annotated[tuple[str, ...], *COMMA_SEPARATED] = ()
     """Base URLs, separated by commas, whose /health/ready must be 200 before the engine starts."""
 
     llm_wait_seconds: float = Field(default=600.0, gt=0)

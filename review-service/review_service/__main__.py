@@ -1,14 +1,15 @@
 """Run the service: `python -m review_service`."""
 
-from onecard import server, settings
+from onecard import settings
+from onecard.web import server
 from review_service.app import create_app
-from review_service.memory import be_sparing
+from review_service.reviews.malloc import limit_arenas
 from review_service.settings import ReviewSettings
 
 
 def main() -> None:
     """Serve until SIGTERM."""
-    be_sparing()
+    limit_arenas()
     config = settings.load(ReviewSettings)
     server.run(create_app(config), service="review", port=config.review_port, settings=config)
 

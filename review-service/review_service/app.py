@@ -5,8 +5,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI
 
-from onecard import app as base
-from review_service.routes import NDJSON, ready, routes
+from onecard.web import app as base
+from review_service.api.routes import NDJSON, ready, routes
 from review_service.settings import ReviewSettings
 from review_service.state import open_service
 

@@ -15,7 +15,7 @@ class StoreDamaged(OnecardError):
     status, type, code = 503, "server_error", "store_damaged"
 
 
-class StoreRefuses(OnecardError):
+class StoreNotWritable(OnecardError):
     """The stored reviews can be read, and the system lets nothing be written: the disk is full, or read-only."""
 
     status, type, code = 507, "server_error", "store_refuses"

@@ -28,7 +28,7 @@ class Heartbeat:
             self._path.touch()
 
 
-def alive(path: Path) -> bool:
+def is_alive(path: Path) -> bool:
     """The process that touches this file works."""
     try:
         return time.time() - path.stat().st_mtime < STALE_SECONDS
@@ -37,4 +37,4 @@ def alive(path: Path) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(0 if alive(Path(sys.argv[1])) else 1)
+    sys.exit(0 if is_alive(Path(sys.argv[1])) else 1)

@@ -11,7 +11,7 @@ from celery.beat import Scheduler
 
 from onecard import logs, settings
 from review_service.heartbeat import BEAT_SECONDS, Heartbeat
-from review_service.queue import PLAN, keep_logging, open_queue
+from review_service.precompute.task_queue import PLAN_TASK, keep_log_configuration, open_queue
 from review_service.settings import WorkerSettings
 
 
@@ -19,12 +19,16 @@ def create_schedule(config: WorkerSettings) -> Celery:
     """The queue, with what is due when."""
     queue = open_queue(config)
     # What is not taken up before the next one is due is not worth taking up.
-    entry = {"task": PLAN, "schedule": config.precompute_seconds, "options": {"expires": config.precompute_seconds}}
+    entry = {
+        "task": PLAN_TASK,
+        "schedule": config.precompute_seconds,
+        "options": {"expires": config.precompute_seconds},
+    }
     queue.conf.beat_schedule = {"precompute": entry}
     return queue
 
 
-def _beating(heartbeat: Heartbeat) -> type[Scheduler]:
+def _heartbeat_scheduler(heartbeat: Heartbeat) -> type[Scheduler]:
     """A scheduler that keeps nothing on disk, and beats at every turn."""
 
     class Beating(Scheduler):  # type: ignore[misc]
@@ -40,10 +44,10 @@ def main() -> None:
     """Ask until SIGTERM."""
     config = settings.load(WorkerSettings)
     logs.configure("schedule", config.log_level)
-    keep_logging()
+    keep_log_configuration()
     # Celery says nothing any more: this is what its log begins with.
     logs.logger().info("schedule", seconds=config.precompute_seconds)
-    scheduler = _beating(Heartbeat(config.precompute_heartbeat_file))
+    scheduler = _heartbeat_scheduler(Heartbeat(config.precompute_heartbeat_file))
     Beat(
         app=create_schedule(config),
         max_interval=BEAT_SECONDS,

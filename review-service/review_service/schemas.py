@@ -14,22 +14,22 @@ Sort = Literal["popular", "reviews"]
 
 Id = Annotated[str, StringConstraints(pattern=r"^[^\s/\x00-\x1f\x7f]{1,128}$")]
 """One path segment: no spaces, no slash."""
-MOST_TOLD = 100
+MAX_REPORTED_LINES = 100
 """Lines that an import's answer tells of one by one."""
 
 
-def _seen(text: str) -> str:
+def _require_visible(text: str) -> str:
     if not is_visible(text):
         raise ValueError("has no character that can be seen. Send a text")
     return text
 
 
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(_seen)]
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(_require_visible)]
 
 _YEAR_FIRST = re.compile(r"\s*\d{4}-")
 
 
-def _iso(given: Any) -> Any:
+def _require_iso_8601(given: Any) -> Any:
     """Numbers are no moments, whether they stand in quotes or not: `20260102` is a date in ISO 8601, and no second of
     1970."""
     if isinstance(given, datetime) or (isinstance(given, str) and _YEAR_FIRST.match(given)):
@@ -48,7 +48,9 @@ def _in_utc(moment: datetime) -> datetime:
         raise ValueError("is before the year 1 or after the year 9999 in UTC") from None
 
 
-Moment = Annotated[datetime, BeforeValidator(_iso, json_schema_input_type=datetime), AfterValidator(_in_utc)]
+Timestamp = Annotated[
+    datetime, BeforeValidator(_require_iso_8601, json_schema_input_type=datetime), AfterValidator(_in_utc)
+]
 
 
 class Review(BaseModel):
@@ -61,7 +63,7 @@ class Review(BaseModel):
     restaurant_name: str | None = Field(default=None, max_length=200)
     text: Text
     rating: float | None = Field(default=None, ge=1, le=5, strict=True, description="Stars.")
-    created_at: Moment | None = Field(default=None, description="A date or a time in ISO 8601; without a zone, UTC.")
+    created_at: Timestamp | None = Field(default=None, description="A date or a time in ISO 8601; without a zone, UTC.")
 
 
 class StoredReview(Review):
@@ -124,8 +126,8 @@ class SearchRequest(BaseModel):
     min_score: float | None = Field(
         default=None, strict=True, description="Lowest score of a result, on its mode's scale."
     )
-    since: Moment | None = Field(default=None, description="Not written before.")
-    until: Moment | None = Field(default=None, description="Written before.")
+    since: Timestamp | None = Field(default=None, description="Not written before.")
+    until: Timestamp | None = Field(default=None, description="Written before.")
 
 
 class SearchResult(BaseModel):
@@ -145,7 +147,7 @@ class SearchResponse(BaseModel):
     data: list[SearchResult]
 
 
-class Sentiment(BaseModel):
+class RestaurantSentiment(BaseModel):
     """How a restaurant's reviews are."""
 
     restaurant_id: str
@@ -156,7 +158,7 @@ class Sentiment(BaseModel):
     negative_ratio: int
 
 
-class Restaurant(Sentiment):
+class Restaurant(RestaurantSentiment):
     """A restaurant of the list."""
 
     restaurant_name: str | None
@@ -216,7 +218,7 @@ class Evidence(BaseModel):
     snippet: str = Field(description="Words of that review, as they stand there.")
 
 
-class Summary(BaseModel):
+class RestaurantSummary(BaseModel):
     """What a restaurant's reviews say."""
 
     restaurant_id: str

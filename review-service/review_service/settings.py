@@ -6,7 +6,7 @@ from pydantic import Field
 
 from onecard.cache.settings import CacheSettings
 from onecard.settings import ModelAddresses, ReviewAddresses
-from review_service.index_plan import LEAST_ROWS
+from review_service.index_plan import MIN_INDEX_ROWS
 
 
 class ReviewSettings(ModelAddresses, CacheSettings):
@@ -24,7 +24,7 @@ class ReviewSettings(ModelAddresses, CacheSettings):
     review_characters: int = Field(default=4000, ge=1, le=100_000)
     """Longest text of a review."""
 
-    review_index_rows: int = Field(default=LEAST_ROWS, ge=1000)
+    review_index_rows: int = Field(default=MIN_INDEX_ROWS, ge=1000)
     """From so many reviews on a vector index is kept; fewer are searched exactly, which is as quick."""
 
     review_cache_mb: int = Field(default=64, ge=1)

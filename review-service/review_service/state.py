@@ -6,25 +6,25 @@ from dataclasses import dataclass
 from celery import Celery
 from prometheus_client import CollectorRegistry
 
-from onecard.cache.channel import Alarm
 from onecard.cache.tiers import Cache, open_cache
-from review_service.board import Board
-from review_service.errors import StoreDamaged, StoreRefuses
-from review_service.ingest import Importer
-from review_service.insight import Insight
-from review_service.llm_watch import LlmWatch, watching_llm
-from review_service.models_client import Models, open_models
-from review_service.popularity import Traffic, open_traffic
-from review_service.queue import open_queue
-from review_service.restaurants import Restaurants
-from review_service.review_metrics import ReviewMetrics
-from review_service.sampling import Sampled
-from review_service.search import Searcher
+from onecard.redis.channel import SharedBreaker
+from review_service.errors import StoreDamaged, StoreNotWritable
+from review_service.insight.model_watcher import ModelWatcher, open_model_watcher
+from review_service.insight.restaurant_statistics import RestaurantStatistics
+from review_service.insight.summaries import Summarizer
+from review_service.model_services import ModelServices, open_model_services
+from review_service.precompute.popularity import PopularityTracker, open_popularity
+from review_service.precompute.round_status import RoundStatus
+from review_service.precompute.task_queue import open_queue
+from review_service.request_metrics import RequestCounter
+from review_service.response_cache import VersionedResponseCache
+from review_service.reviews.index_maintenance import running_maintenance
+from review_service.reviews.ingest import Importer
+from review_service.reviews.store import ReviewStore, open_store
+from review_service.reviews.table_versions import TableVersions
+from review_service.search.frequency_sample import DocumentFrequencySample
+from review_service.search.searcher import Searcher
 from review_service.settings import ReviewSettings
-from review_service.shelf import Shelf
-from review_service.store import Store, open_store
-from review_service.upkeep import tending
-from review_service.versions import Versions
 
 
 @dataclass(frozen=True)
@@ -32,21 +32,21 @@ class ReviewService:
     """The app's state."""
 
     settings: ReviewSettings
-    store: Store
-    models: Models
-    llm: LlmWatch
+    store: ReviewStore
+    models: ModelServices
+    model_watcher: ModelWatcher
     importer: Importer
     searcher: Searcher
     cache: Cache
-    shelf: Shelf
-    versions: Versions
-    traffic: Traffic
-    board: Board
+    response_cache: VersionedResponseCache
+    table_versions: TableVersions
+    popularity: PopularityTracker
+    round_status: RoundStatus
     queue: Celery
     """Where the worker takes its tasks from."""
-    restaurants: Restaurants
-    insight: Insight
-    metrics: ReviewMetrics
+    restaurant_statistics: RestaurantStatistics
+    summarizer: Summarizer
+    metrics: RequestCounter
 
 
 async def open_service(settings: ReviewSettings, registry: CollectorRegistry, closing: AsyncExitStack) -> ReviewService:
@@ -63,32 +63,32 @@ async def open_service(settings: ReviewSettings, registry: CollectorRegistry, cl
             "the reviews in REVIEW_STORE cannot be read, and are left as they are. Restore that folder from a copy, or "
             "set REVIEW_STORE to another one, and import the reviews again."
         ) from None
-    except StoreRefuses as error:
+    except StoreNotWritable as error:
         raise SystemExit(f"the reviews in REVIEW_STORE are of an older version. {error.detail}") from None
-    await closing.enter_async_context(tending(store, settings.review_index_rows))
-    models = await closing.enter_async_context(open_models(settings))
-    llm = await closing.enter_async_context(watching_llm(settings.llm_url))
-    alarm = Alarm()
+    await closing.enter_async_context(running_maintenance(store, settings.review_index_rows))
+    models = await closing.enter_async_context(open_model_services(settings))
+    llm = await closing.enter_async_context(open_model_watcher(settings.llm_url))
+    alarm = SharedBreaker()
     cache = await closing.enter_async_context(open_cache(settings, registry, alarm))
     half_life = settings.popularity_half_life_seconds
-    traffic = await closing.enter_async_context(open_traffic(settings.redis_address(), half_life, registry, alarm))
-    restaurants = Restaurants(store)
-    sampled = Sampled(store)
+    traffic = await closing.enter_async_context(open_popularity(settings.redis_address(), half_life, registry, alarm))
+    restaurants = RestaurantStatistics(store)
+    sampled = DocumentFrequencySample(store)
     closing.push_async_callback(sampled.close)
     return ReviewService(
         settings=settings,
         store=store,
         models=models,
-        llm=llm,
+        model_watcher=llm,
         importer=Importer(store, models, settings.review_batch),
         searcher=Searcher(store, models, sampled),
         cache=cache,
-        shelf=Shelf(cache, settings.ttl_seconds("review")),
-        versions=Versions(store),
-        traffic=traffic,
-        board=Board(traffic.channel),
+        response_cache=VersionedResponseCache(cache, settings.ttl_seconds("review")),
+        table_versions=TableVersions(store),
+        popularity=traffic,
+        round_status=RoundStatus(traffic.channel),
         queue=open_queue(settings),
-        restaurants=restaurants,
-        insight=Insight(restaurants, models),
-        metrics=ReviewMetrics(registry),
+        restaurant_statistics=restaurants,
+        summarizer=Summarizer(restaurants, models),
+        metrics=RequestCounter(registry),
     )

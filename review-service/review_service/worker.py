@@ -11,17 +11,17 @@ from prometheus_client import CollectorRegistry, start_http_server
 from onecard import logs, settings
 from onecard.metrics import new_registry
 from review_service.heartbeat import BEAT_SECONDS, Heartbeat
-from review_service.queue import keep_logging, open_queue
+from review_service.precompute.task_queue import keep_log_configuration, open_queue
+from review_service.precompute.tasks import Precomputer, add_tasks, open_precomputer
 from review_service.settings import WorkerSettings
-from review_service.tasks import Precomputer, add_tasks, open_precomputer
 
-LAST = 19
+NICENESS = 19
 """Niceness: whatever else wants this machine's processor has it first."""
-STALLED_BEATS = 2
-"""For so many beats, `BEAT_SECONDS` apart, a worker may have no task and not be allowed another one."""
+MAX_STALLED_BEATS = 2
+"""For so many beats, `HEARTBEAT_SECONDS` apart, a worker may have no task and not be allowed another one."""
 
 
-def _beating(heartbeat: Heartbeat) -> type[bootsteps.StartStopStep]:
+def _heartbeat_step(heartbeat: Heartbeat) -> type[bootsteps.StartStopStep]:
     """A step of the worker's that beats once it takes messages, as long as its loop turns."""
 
     class Beat(bootsteps.StartStopStep):  # type: ignore[misc]
@@ -48,7 +48,7 @@ def _beating(heartbeat: Heartbeat) -> type[bootsteps.StartStopStep]:
             heartbeat.beat()
             stalled = not reserved_requests and not self._messages.can_consume()
             self._stalled = self._stalled + 1 if stalled else 0
-            if self._stalled >= STALLED_BEATS:
+            if self._stalled >= MAX_STALLED_BEATS:
                 raise ConnectionError("a task that was done was not taken off the queue")
 
     return Beat
@@ -58,11 +58,11 @@ def create_worker(config: WorkerSettings, portal: BlockingPortal, work: Precompu
     """The queue, with tasks and a heartbeat."""
     queue = open_queue(config)
     add_tasks(queue, portal, work)
-    queue.steps["consumer"].add(_beating(Heartbeat(config.precompute_heartbeat_file)))
+    queue.steps["consumer"].add(_heartbeat_step(Heartbeat(config.precompute_heartbeat_file)))
     return queue
 
 
-def _show_metrics(registry: CollectorRegistry, host: str, port: int) -> None:
+def _serve_metrics(registry: CollectorRegistry, host: str, port: int) -> None:
     try:
         start_http_server(port, host, registry)
     except OSError as error:
@@ -80,11 +80,11 @@ def main() -> None:
     """
     config = settings.load(WorkerSettings)
     logs.configure("worker", config.log_level)
-    keep_logging()
-    os.nice(LAST)
+    keep_log_configuration()
+    os.nice(NICENESS)
     registry = new_registry()
     if config.precompute_metrics_port is not None:
-        _show_metrics(registry, config.host, config.precompute_metrics_port)
+        _serve_metrics(registry, config.host, config.precompute_metrics_port)
     with (
         start_blocking_portal() as portal,
         portal.wrap_async_context_manager(open_precomputer(config, registry)) as work,

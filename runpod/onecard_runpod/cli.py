@@ -13,23 +13,23 @@ from rich.console import Console
 from rich.table import Table
 
 from onecard.settings import load
-from onecard_runpod import request, surroundings
-from onecard_runpod.api import Action, Api
-from onecard_runpod.cards import Offer, candidates, offers
-from onecard_runpod.errors import PodError, Refused
+from onecard_runpod import command_environment, pod_request
+from onecard_runpod.client import Action, RunPodClient
+from onecard_runpod.errors import PodError, RequestRejected
+from onecard_runpod.gpu_offers import GpuOffer, candidates, gpu_offers
 from onecard_runpod.settings import PodSettings
 
-CARDS_GB = (24, 80)
+SHOWN_GPU_GB = (24, 80)
 """Smallest and largest cards that 'cost' shows, in GB."""
 
 
-def read() -> PodSettings:
+def load_settings() -> PodSettings:
     """The settings, from the environment and, beneath it, `.env` in the current directory."""
-    surroundings.take(surroundings.dotenv(Path.cwd()))
+    command_environment.export(command_environment.read_dotenv(Path.cwd()))
     return load(PodSettings)
 
 
-def the_pod(api: Api, settings: PodSettings, given: str | None) -> str:
+def resolve_pod(api: RunPodClient, settings: PodSettings, given: str | None) -> str:
     """The id that was given, else that of the only pod with our name.
 
     Raises:
@@ -46,12 +46,12 @@ def the_pod(api: Api, settings: PodSettings, given: str | None) -> str:
     return found[0]
 
 
-def show(table: Table) -> None:
+def print_table(table: Table) -> None:
     """Print a table; wide enough for a whole line where it is no terminal."""
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
-def columns(*headings: str) -> Table:
+def new_table(*headings: str) -> Table:
     """An empty table."""
     table = Table(box=None, pad_edge=False)
     for heading in headings:
@@ -68,7 +68,7 @@ def main() -> None:
     parts, the pod gets. The account's key is taken from RUNPOD_API_KEY or from the file RUNPOD_API_KEY_FILE.
     POD is a pod's id; without it, the pod named POD_NAME is meant.
     """
-    surroundings.speak_utf8()
+    command_environment.ensure_utf8()
 
 
 @main.command()
@@ -76,29 +76,30 @@ def main() -> None:
 @click.option("--ssh", is_flag=True, help="Also open port 22 for the account's SSH keys.")
 def create(dry_run: bool, ssh: bool) -> None:
     """Rent the cheapest of the cards in POD_GPUS that can be had, and start a pod on it."""
-    settings = read()
+    settings = load_settings()
     own_key = os.environ.get("API_KEY")
     api_key = own_key or secrets.token_urlsafe(32)
-    environment = request.variables(surroundings.dotenv(Path.cwd()), api_key)
-    with Api(settings) as api:
+    environment = pod_request.pod_variables(command_environment.read_dotenv(Path.cwd()), api_key)
+    with RunPodClient(settings) as api:
         data_center = api.volume(settings.pod_volume_id)["dataCenter"] if settings.pod_volume_id else None
-        cards = candidates(offers(api.gpus()), settings.pod_gpus, data_center)
+        cards = candidates(gpu_offers(api.gpu_catalog()), settings.pod_gpus, data_center)
         bodies = [
-            (card, request.body(settings, card.card, environment, data_center=data_center, ssh=ssh)) for card in cards
+            (card, pod_request.request_body(settings, card.gpu, environment, data_center=data_center, ssh=ssh))
+            for card in cards
         ]
         if not bodies:
             place = f" in {data_center}, where the network volume is" if data_center else ""
             raise PodError(f"None of the cards in POD_GPUS is in stock{place}. Try later, or allow more cards.")
         if dry_run:
-            click.echo(json.dumps(request.without_secrets(bodies[0][1]), indent=2, ensure_ascii=False))
+            click.echo(json.dumps(pod_request.without_secrets(bodies[0][1]), indent=2, ensure_ascii=False))
             return
         if any(pod["name"] == settings.pod_name for pod in api.pods()):
             raise PodError(f"There is a pod named '{settings.pod_name}' already. For another one, set POD_NAME.")
-        pod, card = first_accepted(api, bodies)
-    click.echo(created(str(pod["id"]), card, None if own_key else api_key, environment))
+        pod, card = create_first_accepted(api, bodies)
+    click.echo(created_message(str(pod["id"]), card, None if own_key else api_key, environment))
 
 
-def first_accepted(api: Api, bodies: list[tuple[Offer, Any]]) -> tuple[Mapping[str, Any], Offer]:
+def create_first_accepted(api: RunPodClient, bodies: list[tuple[GpuOffer, Any]]) -> tuple[Mapping[str, Any], GpuOffer]:
     """The first card that RunPod lets us have; stock changes between the catalog and the request.
 
     Raises:
@@ -107,8 +108,8 @@ def first_accepted(api: Api, bodies: list[tuple[Offer, Any]]) -> tuple[Mapping[s
     for card, body in bodies:
         try:
             return api.create(body), card
-        except Refused as error:
-            click.echo(f"{card.card}: {error}", err=True)
+        except RequestRejected as error:
+            click.echo(f"{card.gpu}: {error}", err=True)
             last = error
     raise PodError(
         "None of the cards in stock could be had. If RunPod gives another reason than capacity, change that; "
@@ -116,7 +117,7 @@ def first_accepted(api: Api, bodies: list[tuple[Offer, Any]]) -> tuple[Mapping[s
     )
 
 
-def created(pod_id: str, card: Offer, new_key: str | None, environment: Mapping[str, str]) -> str:
+def created_message(pod_id: str, card: GpuOffer, new_key: str | None, environment: Mapping[str, str]) -> str:
     """What to do with a new pod."""
     key = (
         f"API_KEY={new_key}\nThis key is shown once. Keep it.\n"
@@ -125,10 +126,10 @@ def created(pod_id: str, card: Offer, new_key: str | None, environment: Mapping[
     )
     ends = environment.get("IDLE_STOP_MINUTES")
     until = f"until it has been idle for {ends} minutes" if ends else "until you stop it (IDLE_STOP_MINUTES is not set)"
-    return f"""Pod {pod_id}: {card.card}, ${card.usd_an_hour:.2f} an hour {until}.
+    return f"""Pod {pod_id}: {card.gpu}, ${card.usd_an_hour:.2f} an hour {until}.
 {key}
-  gateway      {request.public_url(pod_id, request.GATEWAY_PORT)}
-  LLM service  {request.public_url(pod_id, request.LLM_PORT)}
+  gateway      {pod_request.public_url(pod_id, pod_request.GATEWAY_PORT)}
+  LLM service  {pod_request.public_url(pod_id, pod_request.LLM_PORT)}
 
   onecard-pod logs   # the first start downloads the models
   onecard-pod status · onecard-pod stop · onecard-pod cost
@@ -140,8 +141,8 @@ def created(pod_id: str, card: Offer, new_key: str | None, environment: Mapping[
 @click.option("--gb", default=50, show_default=True, type=click.IntRange(10, 4096), help="Size.")
 def volume(data_center: str, gb: int) -> None:
     """Make a network volume in DATA_CENTER (see 'cost'): models on it outlive the pod. It costs until it is deleted."""
-    settings = read()
-    with Api(settings) as api:
+    settings = load_settings()
+    with RunPodClient(settings) as api:
         made = api.create_volume(settings.pod_name, gb, data_center)
     click.echo(f"POD_VOLUME_ID={made['id']}\nWrite this line into .env; 'create' then uses the volume.")
 
@@ -149,17 +150,17 @@ def volume(data_center: str, gb: int) -> None:
 @main.command()
 def status() -> None:
     """Show all pods of the account."""
-    with Api(read()) as api:
+    with RunPodClient(load_settings()) as api:
         pods = api.pods()
     if not pods:
         click.echo("There are no pods. 'onecard-pod create' makes one.")
         return
-    table = columns("pod", "name", "status", "card", "$/hour", "since", "gateway")
+    table = new_table("pod", "name", "status", "card", "$/hour", "since", "gateway")
     for pod in pods:
-        url = request.public_url(pod["id"], request.GATEWAY_PORT) if pod["status"] == "RUNNING" else ""
+        url = pod_request.public_url(pod["id"], pod_request.GATEWAY_PORT) if pod["status"] == "RUNNING" else ""
         card = (pod.get("gpu") or {}).get("id", "")
         table.add_row(pod["id"], pod["name"], pod["status"], card, f"{pod['cost']:.2f}", pod["startedAt"] or "", url)
-    show(table)
+    print_table(table)
 
 
 @main.command()
@@ -169,9 +170,9 @@ def status() -> None:
 )
 def logs(pod: str | None, lines: int) -> None:
     """Follow the log of POD; Ctrl-C ends it."""
-    settings = read()
-    with Api(settings) as api:
-        for line in api.log_lines(the_pod(api, settings, pod), lines):
+    settings = load_settings()
+    with RunPodClient(settings) as api:
+        for line in api.log_lines(resolve_pod(api, settings, pod), lines):
             click.echo(line)
 
 
@@ -179,14 +180,14 @@ def logs(pod: str | None, lines: int) -> None:
 @click.argument("pod", required=False)
 def stop(pod: str | None) -> None:
     """Stop POD: the card is given back, what is on /workspace stays."""
-    act(pod, "stop", "stops; its storage goes on costing. 'onecard-pod start' starts it again.")
+    run_action(pod, "stop", "stops; its storage goes on costing. 'onecard-pod start' starts it again.")
 
 
 @main.command()
 @click.argument("pod", required=False)
 def start(pod: str | None) -> None:
     """Start POD again; it has to get a card on the host that it was on."""
-    act(pod, "start", "starts. 'onecard-pod logs' shows how far it is.")
+    run_action(pod, "start", "starts. 'onecard-pod logs' shows how far it is.")
 
 
 @main.command()
@@ -194,36 +195,36 @@ def start(pod: str | None) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def terminate(pod: str | None, yes: bool) -> None:
     """End POD for good. A network volume stays; what the pod had on its own host is lost."""
-    act(pod, "terminate", "is no more.", ask=not yes)
+    run_action(pod, "terminate", "is no more.", ask=not yes)
 
 
-def act(given: str | None, action: Action, done: str, *, ask: bool = False) -> None:
+def run_action(given: str | None, action: Action, done: str, *, ask: bool = False) -> None:
     """Find the pod, ask if that is wanted, and have it done."""
-    settings = read()
-    with Api(settings) as api:
-        pod_id = the_pod(api, settings, given)
+    settings = load_settings()
+    with RunPodClient(settings) as api:
+        pod_id = resolve_pod(api, settings, given)
         if ask and not click.confirm(f"End pod {pod_id} for good?"):
             raise PodError("Nothing was done.")
-        api.act(pod_id, action)
+        api.pod_action(pod_id, action)
     click.echo(f"Pod {pod_id} {done}")
 
 
 @main.command()
 def cost() -> None:
     """Show what cards cost and where they are in stock, and what the pods have cost in 30 days."""
-    with Api(read()) as api:
-        catalog, pods = offers(api.gpus()), api.pods()
-        spent = {pod["id"]: api.spent(pod["id"]) for pod in pods}
-    cards = columns("card", "GB", "$/hour", "stock", "data centers")
+    with RunPodClient(load_settings()) as api:
+        catalog, pods = gpu_offers(api.gpu_catalog()), api.pods()
+        spent = {pod["id"]: api.cost_usd(pod["id"]) for pod in pods}
+    cards = new_table("card", "GB", "$/hour", "stock", "data centers")
     for offer in catalog:
-        if CARDS_GB[0] <= offer.memory_gb <= CARDS_GB[1]:
+        if SHOWN_GPU_GB[0] <= offer.memory_gb <= SHOWN_GPU_GB[1]:
             figures = str(offer.memory_gb), f"{offer.usd_an_hour:.2f}"
-            cards.add_row(offer.card, *figures, offer.stock, ", ".join(offer.data_centers))
-    show(cards)
+            cards.add_row(offer.gpu, *figures, offer.stock, ", ".join(offer.data_centers))
+    print_table(cards)
     if not pods:
         return
-    own = columns("pod", "name", "status", "$/hour now", "$ in 30 days")
+    own = new_table("pod", "name", "status", "$/hour now", "$ in 30 days")
     for pod in pods:
         own.add_row(pod["id"], pod["name"], pod["status"], f"{pod['cost']:.2f}", f"{spent[pod['id']]:.2f}")
     click.echo()
-    show(own)
+    print_table(own)

@@ -5,32 +5,32 @@ from dataclasses import dataclass, field
 
 from prometheus_client.parser import text_string_to_metric_families
 
-_NOT_TRAFFIC = ("/", "/metrics", "/v1/models", "/openapi.json", "unmatched")
+_MONITORING_ROUTES = ("/", "/metrics", "/v1/models", "/openapi.json", "unmatched")
 """Routes of monitors, and of whoever tries what is open on the internet; beside them, all of `/health`."""
-_STRANGERS = ("401", "404", "405")
+_UNAUTHENTICATED_STATUSES = ("401", "404", "405")
 """Statuses of those who have no key or do not know the routes."""
 
 
 @dataclass(frozen=True)
-class Look:
+class ActivitySample:
     """What a part's own metrics say."""
 
-    answered: float = 0.0
+    completed: float = 0.0
     """Requests since the part started."""
     running: float = 0.0
     """Requests and tasks that it works on now."""
 
 
 @dataclass(frozen=True)
-class Quiet:
+class IdleState:
     """Since when nothing was wanted."""
 
     since: float
-    answered: Mapping[str, float] = field(default_factory=dict)
+    completed: Mapping[str, float] = field(default_factory=dict)
     """What each part had answered when it was last seen."""
 
 
-def read(text: str) -> Look:
+def parse_activity(text: str) -> ActivitySample:
     """The traffic in one part's metrics (Prometheus' text).
 
     Counted as worked on is every gauge whose name ends in `_running` (vLLM's, our engine's, a worker's tasks) and what
@@ -44,26 +44,28 @@ def read(text: str) -> Look:
             answered += sum(sample.value for sample in family.samples if sample.name.endswith("_total"))
         elif family.name.endswith("_running") or family.name == "onecard_upstream_in_flight":
             running += sum(sample.value for sample in family.samples)
-    return Look(answered, running)
+    return ActivitySample(answered, running)
 
 
 def _is_traffic(name: str, labels: dict[str, str]) -> bool:
-    if not name.endswith("_total") or labels["status"] in _STRANGERS:
+    if not name.endswith("_total") or labels["status"] in _UNAUTHENTICATED_STATUSES:
         return False
-    return labels["route"] not in _NOT_TRAFFIC and not labels["route"].startswith("/health")
+    return labels["route"] not in _MONITORING_ROUTES and not labels["route"].startswith("/health")
 
 
-def after(before: Quiet, looks: Mapping[str, Look], now: float) -> Quiet:
+def next_state(before: IdleState, looks: Mapping[str, ActivitySample], now: float) -> IdleState:
     """`before`, and another look at those parts that answer, by name; one that is away wants nothing.
 
     Args:
         now: seconds, of any clock that only goes forward.
     """
-    wanted = any(look.running or _fresh(look.answered, before.answered.get(name, 0.0)) for name, look in looks.items())
-    answered = {**before.answered, **{name: look.answered for name, look in looks.items()}}
-    return Quiet(now if wanted else before.since, answered)
+    wanted = any(
+        look.running or _new_requests(look.completed, before.completed.get(name, 0.0)) for name, look in looks.items()
+    )
+    answered = {**before.completed, **{name: look.completed for name, look in looks.items()}}
+    return IdleState(now if wanted else before.since, answered)
 
 
-def _fresh(answered: float, before: float) -> float:
+def _new_requests(answered: float, before: float) -> float:
     """Requests since the last look; a part that has started anew counts from zero."""
     return answered if answered < before else answered - before

@@ -6,10 +6,10 @@ from typing import Annotated
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from onecard.settings import ADDRESSES, ServiceSettings
+from onecard.settings import COMMA_SEPARATED, ServiceSettings
 from onecard_runpod.errors import PodError
 
-CARDS_24_GB = (
+GPUS_24_GB = (
     "NVIDIA GeForce RTX 3090",
     "NVIDIA GeForce RTX 4090",
     "NVIDIA RTX A5000",
@@ -76,7 +76,7 @@ class PodSettings(ApiSettings, IdleSettings):
     pod_registry_id: str | None = None
     """RunPod's id of the registry's credentials, where the image is not public."""
 
-    pod_gpus: Annotated[tuple[str, ...], *ADDRESSES, Field(min_length=1)] = CARDS_24_GB
+    pod_gpus: Annotated[tuple[str, ...], *COMMA_SEPARATED, Field(min_length=1)] = GPUS_24_GB
     """RunPod's ids of the cards that will do, separated by commas; the cheapest that can be had is taken."""
 
     pod_volume_id: str | None = None

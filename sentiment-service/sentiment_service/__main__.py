@@ -1,6 +1,7 @@
 """Run the service: `python -m sentiment_service`."""
 
-from onecard import server, settings
+from onecard import settings
+from onecard.web import server
 from sentiment_service.app import create_app
 from sentiment_service.settings import SentimentSettings
 

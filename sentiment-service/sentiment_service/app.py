@@ -4,8 +4,8 @@ from contextlib import AbstractAsyncContextManager
 
 from fastapi import FastAPI
 
-from onecard import app as base
-from onecard.encoder import gate, open_encoder, ready, tells_model
+from onecard.inference.encoder import add_model_identity, load_shedder, open_encoder, ready
+from onecard.web import app as base
 from sentiment_service.engine import Classifier
 from sentiment_service.routes import routes
 from sentiment_service.settings import SentimentSettings
@@ -23,6 +23,6 @@ def create_app(settings: SentimentSettings) -> FastAPI:
         lifespan=lifespan,
         routes=routes(),
         ready=ready,
-        gate=gate("/v1/sentiment"),
-        layer=tells_model,
+        gate=load_shedder("/v1/sentiment"),
+        layer=add_model_identity,
     )

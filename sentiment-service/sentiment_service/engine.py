@@ -8,9 +8,9 @@ from transformers import AutoModelForSequenceClassification
 
 from onecard.batching.queue import Batch, TokenIds
 from onecard.gpu.device import Device
-from onecard.gpu.half import halve_linears, loading_dtype
-from onecard.gpu.tensors import Leaving, RowTensors, first_position, on_device
-from onecard.models import ModelFolder
+from onecard.inference.bfloat16 import linears_to_bfloat16, loading_dtype
+from onecard.inference.packed_tensors import PackedTensors, PendingCopy, first_position, translate_device_errors
+from onecard.models.folders import ModelFolder
 from sentiment_service.probabilities import ProbabilityCodec
 
 _POSITIVE = frozenset({"positive", "pos", "긍정"})
@@ -44,41 +44,43 @@ class Classifier:
         )
         self._first_position = first_position(model.config)
         self._model = model.to(device.name).eval()
-        halve_linears(self._model.base_model.encoder, device)
+        linears_to_bfloat16(self._model.base_model.encoder, device)
         self._device = device
         self._classes = list(class_indices(model.config.id2label))
         self._pad_id: int = model.config.pad_token_id or 0
         self.window: int = model.config.max_position_embeddings - self._first_position
         """Most tokens of one text."""
-        self.vocabulary: int = model.config.vocab_size
+        self.vocab_size: int = model.config.vocab_size
         """Token ids are below it."""
         self.codec = ProbabilityCodec()
 
-    @on_device
+    @translate_device_errors
     @torch.inference_mode()
-    def launch(self, batch: Batch) -> Leaving[float]:
+    def launch(self, batch: Batch) -> PendingCopy[float]:
         """Probability of the positive class for each text."""
-        rows = RowTensors.of(batch, pad_id=self._pad_id, device=self._device.name)
+        rows = PackedTensors.from_batch(batch, pad_id=self._pad_id, device=self._device.name)
         encoder = self._model.base_model
         states = encoder(
-            input_ids=rows.ids, position_ids=rows.positions + self._first_position, attention_mask=rows.mask
+            input_ids=rows.input_ids,
+            position_ids=rows.position_ids + self._first_position,
+            attention_mask=rows.attention_mask,
         ).last_hidden_state
-        firsts = rows.firsts(states)[:, None]  # (N, 1, size): N texts of one token, which is all that heads look at
+        firsts = rows.cls_states(states)[:, None]  # (N, 1, size): N texts of one token, which is all that heads look at
         if getattr(encoder, "pooler", None) is not None:
             firsts = encoder.pooler(firsts)
-        return Leaving(self._positive(self._model.classifier(firsts)), torch.Tensor.tolist)
+        return PendingCopy(self._positive(self._model.classifier(firsts)), torch.Tensor.tolist)
 
     @torch.inference_mode()
-    def alone(self, text: TokenIds) -> float:
+    def infer_unbatched(self, text: TokenIds) -> float:
         """What the model itself makes of one text."""
         ids = torch.tensor([list(text)], device=self._device.name)
         return float(self._positive(self._model(input_ids=ids).logits)[0])
 
-    def sound(self, result: float) -> bool:
+    def is_finite(self, result: float) -> bool:
         """Whether it is a finite number."""
         return math.isfinite(result)
 
-    def agree(self, one: float, other: float) -> bool:
+    def is_close(self, one: float, other: float) -> bool:
         """Whether two probabilities mean the same: they are within 0.01."""
         return abs(one - other) <= 0.01
 

@@ -3,7 +3,7 @@
 import math
 import struct
 
-from onecard.cache.values import Corrupt
+from onecard.cache.serialization import CorruptValue
 
 _DOUBLE = struct.Struct("<d")
 
@@ -28,8 +28,8 @@ class ProbabilityCodec:
             Corrupt: another length, or no finite number.
         """
         if len(payload) != _DOUBLE.size:
-            raise Corrupt("not 8 bytes")
+            raise CorruptValue("not 8 bytes")
         value: float = _DOUBLE.unpack(payload)[0]
         if not math.isfinite(value):
-            raise Corrupt("not a finite number")
+            raise CorruptValue("not a finite number")
         return value

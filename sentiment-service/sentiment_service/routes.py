@@ -4,8 +4,8 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from onecard import app as base
-from onecard.encoder import state
+from onecard.inference.encoder import encoder_state
+from onecard.web import app as base
 from sentiment_service.schemas import Scores, Sentiment, SentimentRequest, SentimentResponse, Usage
 
 
@@ -24,11 +24,11 @@ def routes() -> APIRouter:
     @router.post("/v1/sentiment", response_model=SentimentResponse)
     async def sentiment(body: SentimentRequest, request: Request, response: Response) -> SentimentResponse:
         """Label and probabilities of each text."""
-        encoder = state(request)
+        encoder = encoder_state(request)
         encoder.check_model(body.model)
         inputs = [body.input] if isinstance(body.input, str) else body.input
-        answered = await encoder.answer(inputs, truncate=body.truncate, request=request)
-        response.headers["x-cache"] = answered.cache
+        answered = await encoder.infer(inputs, truncate=body.truncate, request=request)
+        response.headers["x-cache"] = answered.cache_status
         data = [to_sentiment(index, positive) for index, positive in enumerate(answered.results)]
         usage = Usage(prompt_tokens=answered.tokens, total_tokens=answered.tokens)
         return SentimentResponse(model=encoder.model.name, data=data, usage=usage)
@@ -36,6 +36,6 @@ def routes() -> APIRouter:
     @router.get("/v1/models")
     async def models(request: Request) -> dict[str, Any]:
         """The model that this service runs."""
-        return state(request).describe()
+        return encoder_state(request).list_models()
 
     return router

@@ -16,7 +16,7 @@ import orjson
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
-from onecard.log_output import Output, OutputHandler
+from onecard.log_writer import LogWriter, LogWriterHandler
 
 
 def _strip_exception(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
@@ -59,22 +59,22 @@ def _formatter(service: str) -> logging.Formatter:
     )
 
 
-def handler(service: str) -> OutputHandler:
+def handler(service: str) -> LogWriterHandler:
     """Writes the standard library's records to standard output as JSON, beside ours."""
-    made = OutputHandler(output() or Output(sys.stdout.fileno()))
+    made = LogWriterHandler(current_writer() or LogWriter(sys.stdout.fileno()))
     made.setFormatter(_formatter(service))
     return made
 
 
-def output() -> Output | None:
+def current_writer() -> LogWriter | None:
     """Where this process's lines go, once that is set up."""
-    handlers = (one for one in logging.getLogger().handlers if isinstance(one, OutputHandler))
-    return next((one.output for one in handlers), None)
+    handlers = (one for one in logging.getLogger().handlers if isinstance(one, LogWriterHandler))
+    return next((one.writer for one in handlers), None)
 
 
 def dropped() -> int:
     """Lines of this process that were lost so far."""
-    where = output()
+    where = current_writer()
     return where.dropped if where else 0
 
 
@@ -87,20 +87,20 @@ def configure(service: str, level: str = "info") -> None:
     made = handler(service)
     structlog.configure(
         processors=[*_processors(service), structlog.processors.JSONRenderer(serializer=orjson.dumps)],
-        logger_factory=structlog.BytesLoggerFactory(cast("BinaryIO", made.output)),
+        logger_factory=structlog.BytesLoggerFactory(cast("BinaryIO", made.writer)),
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         cache_logger_on_first_use=True,
     )
     root.handlers[:] = [made]
     root.setLevel(level.upper())
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _end)
+        signal.signal(signal.SIGTERM, _on_sigterm)
     # The edge writes one access line a request; a second one from the HTTP client or server says nothing new.
     for chatty in ("httpx2", "httpcore2", "uvicorn.access"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
-def _end(number: int, _: object) -> None:
+def _on_sigterm(number: int, _: object) -> None:
     """SIGTERM by default ends a process at once. uvicorn, too, raises it anew when it has done its work."""
     logging.shutdown()
     signal.signal(number, signal.SIG_DFL)

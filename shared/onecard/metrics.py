@@ -21,7 +21,7 @@ from typing_extensions import override
 
 from onecard import logs
 
-SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 """Histogram bounds, in seconds: from a cached answer to a long generation."""
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -56,7 +56,7 @@ class HttpMetrics:
             "onecard_http_request_seconds",
             "Time from a request's headers to the last byte of its answer.",
             ["route"],
-            buckets=SECONDS,
+            buckets=LATENCY_BUCKETS,
             registry=registry,
         )
         # Children are kept: to look one up takes longer than to count.

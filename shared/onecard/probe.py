@@ -3,12 +3,12 @@
 import http.client
 import sys
 
-SECONDS = 4.0
+TIMEOUT_SECONDS = 4.0
 
 
 def ready(port: int) -> bool:
     """`/health/ready` answers 200 within `SECONDS`."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SECONDS)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS)
     try:
         connection.request("GET", "/health/ready")
         return connection.getresponse().status == 200

@@ -18,11 +18,11 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from onecard.machine import has_nvidia_gpu
+from onecard.hardware import has_nvidia_gpu
 
 GPU_MODEL = "Qwen/Qwen2.5-7B-Instruct"
 CPU_MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
-_HEADER_WORD = re.compile(r"[!-~]{,1024}")
+_HEADER_TOKEN = re.compile(r"[!-~]{,1024}")
 """What `Authorization: Bearer …` can carry."""
 _HOST = re.compile(r"\*|[\w.-]+", re.ASCII)
 
@@ -32,19 +32,19 @@ def _default_llm(read_before: dict[str, Any]) -> str:
     return GPU_MODEL if read_before.get("use_gpu", True) and has_nvidia_gpu() else CPU_MODEL
 
 
-def _split(value: object) -> object:
+def _split_commas(value: object) -> object:
     if isinstance(value, str):
         return tuple(part.strip().rstrip("/") for part in value.split(",") if part.strip())
     return value
 
 
-ADDRESSES = (NoDecode, BeforeValidator(_split))
+COMMA_SEPARATED = (NoDecode, BeforeValidator(_split_commas))
 """Annotations of a field that takes base URLs separated by commas."""
 
 _HTTP_URL = TypeAdapter(HttpUrl)
 
 
-def _checked(url: str) -> str:
+def _checked_url(url: str) -> str:
     """The address as it was given, once it is sure to be one: pydantic's own would put a slash at its end."""
     read = _HTTP_URL.validate_python(url)
     more = read.username or read.password or read.query or read.fragment or read.port == 0
@@ -55,15 +55,15 @@ def _checked(url: str) -> str:
     return url
 
 
-Url = Annotated[str, AfterValidator(_checked)]
-Urls = Annotated[tuple[Url, ...], *ADDRESSES, Field(min_length=1)]
+Url = Annotated[str, AfterValidator(_checked_url)]
+Urls = Annotated[tuple[Url, ...], *COMMA_SEPARATED, Field(min_length=1)]
 
 
 def _network(address: str) -> str:
     return str(ipaddress.ip_network(address))
 
 
-Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], *ADDRESSES]
+Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], *COMMA_SEPARATED]
 """A field that takes addresses and networks (10.0.0.0/8), separated by commas."""
 
 
@@ -78,7 +78,7 @@ class ServiceSettings(BaseSettings):
     allow_no_key: bool = False
     """Serve on an address other than loopback without any API key."""
 
-    allowed_hosts: Annotated[tuple[str, ...], *ADDRESSES] = ()
+    allowed_hosts: Annotated[tuple[str, ...], *COMMA_SEPARATED] = ()
     """Host names, besides localhost and IP addresses, that a part without a key is asked by; * is any."""
 
     api_key: SecretStr | None = Field(default=None, min_length=16)
@@ -120,7 +120,7 @@ class ServiceSettings(BaseSettings):
     @field_validator("api_key")
     @classmethod
     def _fits_a_header(cls, key: SecretStr | None) -> SecretStr | None:
-        if key is not None and not _HEADER_WORD.fullmatch(key.get_secret_value()):
+        if key is not None and not _HEADER_TOKEN.fullmatch(key.get_secret_value()):
             raise ValueError("a key is ASCII without spaces, 1024 characters at most")
         return key
 

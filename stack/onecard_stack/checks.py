@@ -8,10 +8,11 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from onecard import model_files, models
-from onecard_stack import outlog, owners
+from onecard.models import folders, model_files
+from onecard_stack import file_owners
+from onecard_stack.processes import log_files
+from onecard_stack.processes.process_table import Process
 from onecard_stack.settings import StackSettings, reachable_url
-from onecard_stack.table import Process
 
 PORT_VARIABLES = {
     "gateway": "GATEWAY_PORT",
@@ -21,7 +22,7 @@ PORT_VARIABLES = {
     "review": "REVIEW_PORT",
     "redis": "REDIS_PORT",
 }
-FREE_MB = 300
+MIN_FREE_MB = 300
 """Least free space for logs and run files, in MB."""
 
 
@@ -48,7 +49,7 @@ def ports(parts: Iterable[Process]) -> None:
         try:
             _bind(part.host, part.port)
         except OSError as error:
-            who = _listener(part.port)
+            who = _describe_listener(part.port)
             reason = f"is taken{who}" if who or "in use" in str(error) else f"cannot be had ({error.strerror})"
             raise CheckError(
                 f"Port {part.port} for {part.name} {reason}. Stop what uses it, or set {variable} to another port."
@@ -78,7 +79,7 @@ def _bind(host: str, port: int) -> None:
         probe.bind((host, port))
 
 
-def _listener(port: int) -> str:
+def _describe_listener(port: int) -> str:
     """Who listens on `port`, as far as this user may see it."""
     try:
         for one in psutil.net_connections("tcp"):
@@ -96,7 +97,7 @@ def key_in_public(settings: StackSettings) -> None:
         CheckError: it has none.
     """
     # Half of what --help would take otherwise.
-    from onecard import server
+    from onecard.web import server
 
     try:
         server.require_key_in_public(settings)
@@ -104,7 +105,7 @@ def key_in_public(settings: StackSettings) -> None:
         raise CheckError(str(refusal)) from None
 
 
-def disk(folder: Path, needed_mb: float = FREE_MB, purpose: str = "logs") -> None:
+def disk(folder: Path, needed_mb: float = MIN_FREE_MB, purpose: str = "logs") -> None:
     """The disk under `folder` has room.
 
     Raises:
@@ -127,15 +128,17 @@ def disk(folder: Path, needed_mb: float = FREE_MB, purpose: str = "logs") -> Non
         )
 
 
-def own(home: Path) -> None:
+def owned_by_user(home: Path) -> None:
     """What an earlier run has left in the stack's folder is this user's, so that this run can go on with it.
 
     Raises:
         CheckError: some of it is another user's; the message names it, and what to type.
     """
-    foreign = owners.foreign([home, home / "run", home / "logs"])
+    foreign = file_owners.foreign_files([home, home / "run", home / "logs"])
     if foreign:
-        raise CheckError(f"{owners.complaint(foreign, home)} (once that user has stopped what runs there).")
+        raise CheckError(
+            f"{file_owners.ownership_message(foreign, home)} (once that user has stopped what runs there)."
+        )
 
 
 def logs(folder: Path, names: Iterable[str]) -> None:
@@ -146,17 +149,17 @@ def logs(folder: Path, names: Iterable[str]) -> None:
     """
     path = folder
     try:
-        outlog.make_private(folder)
+        log_files.make_private(folder)
         for path in [folder / f"{name}.log" for name in names]:
             path.open("ab").close()
-            path.chmod(outlog.PRIVATE_FILE)
+            path.chmod(log_files.PRIVATE_FILE)
     except OSError as error:
         raise CheckError(
             f"{error.filename or path} cannot be written ({error.strerror}). Remove it, or make it yours."
         ) from None
 
 
-def model_folders(settings: StackSettings) -> dict[models.Kind, models.ModelFolder]:
+def model_folders(settings: StackSettings) -> dict[folders.ModelKind, folders.ModelFolder]:
     """The folders that the parts will load, each looked at.
 
     Raises:
@@ -165,16 +168,16 @@ def model_folders(settings: StackSettings) -> dict[models.Kind, models.ModelFold
     found = {}
     for kind, name in settings.models.items():
         try:
-            folder = models.find(kind, name, settings.model_cache_path)
+            folder = folders.find(kind, name, settings.model_cache_path)
         except SystemExit as error:
             raise CheckError(str(error)) from None
-        if reason := model_files.fault(folder.path):
+        if reason := model_files.integrity_error(folder.path):
             raise CheckError(f"Model folder {folder.path} is broken: {reason}. Run 'make models' to fetch it anew.")
         found[kind] = folder
     return found
 
 
-def undamaged(wrong: list[Path]) -> None:
+def uncorrupted(wrong: list[Path]) -> None:
     """No file of a model is another than the one that was fetched.
 
     Raises:

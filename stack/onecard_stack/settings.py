@@ -10,15 +10,15 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from embedding_service.settings import EmbeddingSettings
 from gateway.settings import GatewaySettings
 from llm_service.settings import LlmSettings
-from onecard.models import Kind
+from onecard.models.folders import ModelKind
 from onecard.settings import load
-from onecard_runpod import surroundings
+from onecard_runpod import command_environment
 from onecard_runpod.settings import IdleSettings, PodSettings
 from review_service.settings import WorkerSettings
 from sentiment_service.settings import SentimentSettings
 
 LOOPBACK = "127.0.0.1"
-READ_BY_OTHERS = {"HF_HOME", "OMP_NUM_THREADS", "GRAFANA_PORT", "GRAFANA_PASSWORD"}
+LIBRARY_VARIABLES = {"HF_HOME", "OMP_NUM_THREADS", "GRAFANA_PORT", "GRAFANA_PASSWORD"}
 """Variables of `.env.example` that the parts' libraries or Compose read."""
 
 
@@ -28,7 +28,7 @@ def reachable_url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-class Home(BaseSettings):
+class HomeSettings(BaseSettings):
     """All that is needed to stop a stack or to read its logs, whatever else is set wrongly."""
 
     model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
@@ -54,7 +54,7 @@ class Home(BaseSettings):
 
 
 class StackSettings(
-    GatewaySettings, LlmSettings, SentimentSettings, EmbeddingSettings, WorkerSettings, IdleSettings, Home
+    GatewaySettings, LlmSettings, SentimentSettings, EmbeddingSettings, WorkerSettings, IdleSettings, HomeSettings
 ):
     """Environment variables of the command `onecard`.
 
@@ -89,7 +89,7 @@ class StackSettings(
         return store if "://" in store else str(Path(store).expanduser().resolve())
 
     @property
-    def models(self) -> dict[Kind, str]:
+    def models(self) -> dict[ModelKind, str]:
         """The model of each kind, as the settings name it."""
         return {"sentiment": self.sentiment_model, "embedding": self.embedding_model, "llm": self.llm_model}
 
@@ -105,7 +105,7 @@ class StackSettings(
         return elsewhere is None and self.redis_host in ("127.0.0.1", "localhost", "::1")
 
 
-def read() -> StackSettings:
+def load_settings() -> StackSettings:
     """The settings, from the environment and, beneath it, `.env` in the current directory.
 
     What `.env` holds becomes part of this process's environment, which the parts inherit: no value of it is ever
@@ -114,23 +114,23 @@ def read() -> StackSettings:
     Raises:
         SystemExit: a value is wrong, or the file is.
     """
-    variables = surroundings.dotenv(Path.cwd())
-    for name, meant in surroundings.misspelt(variables, known_variables()).items():
+    variables = command_environment.read_dotenv(Path.cwd())
+    for name, meant in command_environment.misspelled(variables, known_variables()).items():
         print(f"settings: .env sets {name}, which nothing reads. Is {meant} meant?", file=sys.stderr)
-    surroundings.take(variables)
+    command_environment.export(variables)
     return load(StackSettings)
 
 
 def known_variables() -> Collection[str]:
     """The names of all variables that Onecard reads."""
-    return {name.upper() for name in (*StackSettings.model_fields, *PodSettings.model_fields)} | READ_BY_OTHERS
+    return {name.upper() for name in (*StackSettings.model_fields, *PodSettings.model_fields)} | LIBRARY_VARIABLES
 
 
-def read_home(*, guess: bool = False) -> Home:
+def load_home(*, guess: bool = False) -> HomeSettings:
     """Where the stack lies, from the same places; no other value is looked at.
 
     Args:
         guess: whatever `.env` is, make the best of it.
     """
-    surroundings.take(surroundings.dotenv(Path.cwd(), guess=guess))
-    return load(Home)
+    command_environment.export(command_environment.read_dotenv(Path.cwd(), guess=guess))
+    return load(HomeSettings)

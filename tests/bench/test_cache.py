@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.cache import report
-from bench.cache.report import Results
+from bench.cache.report import CacheResults
 from bench.cache.workload import KINDS, repeated, request, zipf
-from bench.visits import Visit
+from bench.measurements import Measurement
 from tests.bench.test_report import HEAD
 
 
@@ -52,17 +52,17 @@ def block(requests: int, seconds: float, computed: float, **states: int) -> dict
     return {**figures, "x_cache": states, "errors": {}}
 
 
-def results() -> Results:
+def results() -> CacheResults:
     figures: dict[str, float | None] = {
         "p50_ms": 1.0, "p99_ms": 2.0, "share_as_meant": 1.0, "errors": 0, "single_p50_ms": 0.5, "per_second": 2000.0,
     }  # fmt: skip
     slow = {**figures, "single_p50_ms": 15.0, "per_second": 50.0}
-    visits = [Visit("hit", "embedding", number, figures) for number in range(3)]
-    visits += [Visit("miss", "embedding", number, slow) for number in range(3)]
+    visits = [Measurement("hit", "embedding", number, figures) for number in range(3)]
+    visits += [Measurement("miss", "embedding", number, slow) for number in range(3)]
     cached = [block(100, 1.0, 60, hit=40, miss=60), block(100, 0.5, 20, hit=75, miss=20, coalesced=5)]
     uncached = [block(100, 2.0, 100, bypass=100), block(100, 2.0, 100, bypass=100)]
     pairs = [{"cached": one, "uncached": other} for one, other in zip(cached, uncached, strict=True)]
-    return Results(visits, pairs, [0, 0, 1, 0])
+    return CacheResults(visits, pairs, [0, 0, 1, 0])
 
 
 def test_what_the_cache_saves() -> None:
@@ -78,7 +78,7 @@ def test_what_the_cache_saves() -> None:
 
 def test_files_are_well_formed(tmp_path: Path) -> None:
     """Also without the workload."""
-    for some in (results(), Results(results().visits)):
+    for some in (results(), CacheResults(results().visits)):
         report.write(tmp_path, HEAD, some)
         assert json.loads((tmp_path / "cache.json").read_text())["medians"]
         blocks = (tmp_path / "cache.md").read_text().split("\n\n")

@@ -14,13 +14,13 @@ import pytest
 from bench.clients import closed_loop, open_loop
 from bench.gateway import contenders, load, nginx, report, soak
 from bench.gateway.canned import events
-from bench.gateway.load import Outcome
-from bench.gateway.report import Results
+from bench.gateway.load import RelayOutcome
+from bench.gateway.report import GatewayResults
 from bench.gateway.requests import HEADERS, PATH, body
 from bench.gateway.streams import drive
-from bench.servers import Contender, Server, ServerFailed
-from bench.visits import Visit
-from bench.wire import Answer, Client, json_request, request_bytes
+from bench.http_client import HttpLoadClient, HttpResponse, json_request, request_bytes
+from bench.measurements import Measurement
+from bench.servers import Contender, ContenderServer, ServerFailed
 from tests.bench.test_report import HEAD
 
 CHUNKS = 7
@@ -31,19 +31,21 @@ REST = ' "write": 0, "status": 50, "timeout": 1}'
 
 
 @pytest.fixture(scope="module")
-def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ContenderServer]:
     """The canned upstream, with short streams."""
     command = [sys.executable, "-m", "bench.gateway.canned"]
-    with Server(Contender("canned-test", "", lambda port: [*command, str(port), str(CHUNKS), "1"], None, PATH)) as it:
+    with ContenderServer(
+        Contender("canned-test", "", lambda port: [*command, str(port), str(CHUNKS), "1"], None, PATH)
+    ) as it:
         it.wait_ready()
         yield it
 
 
-def measured(contender: str, number: int, clients: int, rate: float, p50: float | None) -> Visit:
-    return report.visit(contender, number, clients, Outcome(10, rate, p50, p50, {"status": 1}), 50.0 + number)
+def measured(contender: str, number: int, clients: int, rate: float, p50: float | None) -> Measurement:
+    return report.visit(contender, number, clients, RelayOutcome(10, rate, p50, p50, {"status": 1}), 50.0 + number)
 
 
-def results() -> Results:
+def results() -> GatewayResults:
     rates = {"direct": (1000.0, 0.1), "litellm": (10.0, 20.1), "onecard": (500.0, 0.6)}
     cells = [
         measured(name, number, clients, rate * clients * (number + 1), p50)
@@ -51,12 +53,12 @@ def results() -> Results:
         for number in range(3)
         for clients in (1, 64)
     ]
-    return Results(cells)
+    return GatewayResults(cells)
 
 
 def test_wrk_counts_errors_apart() -> None:
     """An answer that is an error does not count for throughput; times are in ms."""
-    assert load.parse(PRINTED + REST) == Outcome(150, 75.0, 1.5, 9.0, {"status": 50, "timeout": 1})
+    assert load.parse(PRINTED + REST) == RelayOutcome(150, 75.0, 1.5, 9.0, {"status": 50, "timeout": 1})
 
 
 def test_wrk_without_an_answer_has_no_latency() -> None:
@@ -72,14 +74,14 @@ def test_wrk_without_figures_is_a_failure() -> None:
 
 
 @pytest.mark.skipif(load.generator()[:3] != "wrk", reason="wrk is not installed")
-def test_wrk_is_told_what_to_send(upstream: Server) -> None:
+def test_wrk_is_told_what_to_send(upstream: ContenderServer) -> None:
     """Its script and its figures fit together."""
     outcome = load.run(upstream.url, 2, 1)
     assert outcome.requests > 0
     assert outcome.errors == {}
 
 
-def test_without_wrk_our_own_clients_make_the_load(upstream: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_wrk_our_own_clients_make_the_load(upstream: ContenderServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same figures, and the report says who made them."""
     monkeypatch.setattr(load.shutil, "which", lambda program: None)
     outcome = load.run(upstream.url, 2, 0.2)
@@ -92,7 +94,7 @@ def test_without_nginx_the_rest_is_compared(monkeypatch: pytest.MonkeyPatch) -> 
     """The upstream is our own then, and answers the same."""
     monkeypatch.setattr(nginx, "program", lambda: None)
     assert [each.name for each in contenders.relays(["nginx", "bare", "onecard"], 1, 2)] == ["bare", "onecard"]
-    with Server(contenders.upstream()) as server:
+    with ContenderServer(contenders.upstream()) as server:
         server.wait_ready()
         assert load.run(server.url, 1, 1).errors == {}
 
@@ -112,7 +114,7 @@ def test_ratios_and_what_is_added() -> None:
 @pytest.mark.parametrize("names", [("direct", "litellm", "onecard"), ("direct",), ("onecard",)])
 def test_files_are_well_formed(tmp_path: Path, names: tuple[str, ...]) -> None:
     """With all contenders or a part of them, the JSON parses, rows are of one length, and the picture is XML."""
-    some = Results([made for made in results().visits if made.contender in names])
+    some = GatewayResults([made for made in results().visits if made.contender in names])
     report.write(tmp_path, {**HEAD, "load_generator": "wrk"}, dict.fromkeys(names, "what"), some)
     assert json.loads((tmp_path / "gateway.json").read_text())["medians"]
     blocks = (tmp_path / "gateway.md").read_text().split("\n\n")
@@ -131,7 +133,7 @@ def test_growth_is_counted_from_the_first_step(tmp_path: Path) -> None:
     assert "**+0.5 MB**" in (tmp_path / "gateway-soak.md").read_text()
 
 
-async def test_whole_streams_are_told_from_torn_ones(upstream: Server) -> None:
+async def test_whole_streams_are_told_from_torn_ones(upstream: ContenderServer) -> None:
     """What the upstream sent is whole; a chunk too few or another order is an error, by its name."""
     expected = events(CHUNKS)
     whole, tally, _ = await drive(upstream.url, 3, b"".join(expected))
@@ -142,23 +144,23 @@ async def test_whole_streams_are_told_from_torn_ones(upstream: Server) -> None:
     assert tally.errors == {"out of order": 2}
 
 
-async def test_closed_loop_sends_each_request_once(upstream: Server) -> None:
+async def test_closed_loop_sends_each_request_once(upstream: ContenderServer) -> None:
     """A supply of 40 gives 40 answers, however many clients share it."""
     requests = iter([request_bytes(PATH, body(), HEADERS)] * 40)
     tally, _ = await closed_loop(upstream.url, requests, clients=7, seconds=60)
     assert (len(tally.latencies_ms), tally.errors) == (40, {})
 
 
-async def test_open_loop_does_not_wait_for_answers(upstream: Server) -> None:
+async def test_open_loop_does_not_wait_for_answers(upstream: ContenderServer) -> None:
     """All are sent, and all answers are noted."""
-    noted: list[Answer] = []
+    noted: list[HttpResponse] = []
     requests = [json_request(PATH, {"stream": number % 2 == 0}, {}) for number in range(20)]
     tally = await open_loop(upstream.url, requests, rate=1000, note=noted.append)
     assert len(tally.latencies_ms) == len(noted) == 20
     assert {answer.headers["content-type"] for answer in noted} == {"application/json", "text/event-stream"}
 
 
-async def test_a_server_that_goes_is_an_error_and_not_a_hang(upstream: Server) -> None:
+async def test_a_server_that_goes_is_an_error_and_not_a_hang(upstream: ContenderServer) -> None:
     """A connection that ends before its answer is counted by its name, and the loop ends."""
     server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
@@ -169,11 +171,11 @@ async def test_a_server_that_goes_is_an_error_and_not_a_hang(upstream: Server) -
     assert set(tally.errors) <= {"ConnectionError", "ConnectionResetError", "BrokenPipeError"}
 
 
-async def test_one_connection_carries_short_answers_and_streams(upstream: Server) -> None:
+async def test_one_connection_carries_short_answers_and_streams(upstream: ContenderServer) -> None:
     """In turn."""
-    async with Client(upstream.url) as client:
+    async with HttpLoadClient(upstream.url) as client:
         for stream in (False, True, False):
-            answer = await client.ask(request_bytes(PATH, body(stream=stream), {}))
+            answer = await client.send(request_bytes(PATH, body(stream=stream), {}))
             assert (answer.body == b"".join(events(CHUNKS))) is stream
             assert 0 < answer.first_seconds <= answer.seconds
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from bench import gpu, gpu_worker
-from bench.places import ROOT
-from onecard.batching.engine import OutOfMemory, Running
+from bench.paths import ROOT
+from onecard.batching.engine import OutOfMemory, RunningBatch
 from onecard.batching.queue import Batch
 from onecard.gpu.device import Device
-from onecard.warm_up import LoadedEngine
+from onecard.inference.warm_up import LoadedEngine
 
 
 @pytest.fixture(scope="module", params=gpu_worker.MODELS)
@@ -29,14 +29,14 @@ async def test_back_off_is_the_services_own(engine: LoadedEngine[object], monkey
     """On a card with room for 100 tokens, in widths of 8, every text is answered, and the report has what it cost."""
     launch = engine.launch
 
-    def small(batch: Batch) -> Running[object]:
-        if batch.rows.area > 100:
+    def small(batch: Batch) -> RunningBatch[object]:
+        if batch.packing.padded_tokens > 100:
             raise OutOfMemory
         return launch(batch)
 
     monkeypatch.setattr(engine, "launch", small)
     outcome = await gpu_worker.back_off(engine, gpu_worker.texts_of(320, (20, 20)))
-    assert outcome == gpu_worker.BackOff(answered=16, out_of_memory=2, budget_tokens=(320, 60))
+    assert outcome == gpu_worker.BackoffResult(answered=16, out_of_memory=2, budget_tokens=(320, 60))
 
 
 @pytest.mark.parametrize("tokens", [1, 100, 5_000])
@@ -58,7 +58,7 @@ def test_report_names_what_went_over_its_cap() -> None:
     """A measured peak above the cap is a «no» in the table."""
     plan = gpu.plan_for(24, "float16", None)
     row = {
-        "model": "encoder", "precision": "float16", "card_bytes": plan.card_bytes, "share": plan.embedding.fraction,
+        "model": "encoder", "precision": "float16", "card_bytes": plan.gpu_bytes, "share": plan.embedding.fraction,
         "planned_bytes": gpu.planned_bytes(plan), "peak_reserved_bytes": plan.embedding.size_bytes + 2**20,
         "texts_per_second": {"512": 100.0}, "back_off": {"answered": 2, "out_of_memory": 1, "budget_tokens": [8, 4]},
     }  # fmt: skip

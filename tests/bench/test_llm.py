@@ -4,21 +4,21 @@ import json
 from pathlib import Path
 
 from bench.llm import measure, report
-from bench.llm.report import Results
-from bench.visits import Visit
+from bench.llm.report import LlmResults
+from bench.measurements import Measurement
 from tests.bench.test_report import HEAD
 
 
-def visit(contender: str, clients: int, number: int, rate: float) -> Visit:
+def visit(contender: str, clients: int, number: int, rate: float) -> Measurement:
     figures = {"tokens_per_second": rate, "requests_per_second": rate / 64, "p50_ms": 1.0, "p99_ms": None, "errors": 0}
-    return Visit(contender, str(clients), number, figures)
+    return Measurement(contender, str(clients), number, figures)
 
 
-def results() -> Results:
+def results() -> LlmResults:
     rates = {("vllm", 1): 100.0, ("vllm", 8): 400.0, ("gateway", 1): 98.0, ("gateway", 8): 396.0, ("before", 1): 33.0}
     visits = [visit(name, clients, number, rate) for number in range(3) for (name, clients), rate in rates.items()]
     first = [{"vllm": [10.0, 11.0, 12.0], "gateway": [12.0, 13.0, 14.0 + number]} for number in range(3)]
-    return Results(visits, first)
+    return LlmResults(visits, first)
 
 
 def test_no_prompt_is_sent_twice() -> None:
@@ -37,7 +37,7 @@ def test_what_the_gateway_costs() -> None:
 
 def test_files_are_well_formed(tmp_path: Path) -> None:
     """Also where a contender was not measured with as many clients, or not at all."""
-    for some in (results(), Results(results().visits[:2])):
+    for some in (results(), LlmResults(results().visits[:2])):
         report.write(tmp_path, HEAD, {"vllm": "it"}, some)
         assert json.loads((tmp_path / "llm.json").read_text())["medians"]
         blocks = (tmp_path / "llm.md").read_text().split("\n\n")

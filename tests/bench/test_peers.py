@@ -2,11 +2,11 @@
 
 import pytest
 
-from bench.peers import INFINITY, LITELLM, Peer
+from bench.peers import INFINITY, LITELLM, PeerEnvironment
 
 
 @pytest.mark.parametrize("peer", [INFINITY, LITELLM], ids=lambda peer: peer.name)
-def test_every_distribution_is_pinned_once(peer: Peer) -> None:
+def test_every_distribution_is_pinned_once(peer: PeerEnvironment) -> None:
     """Nothing is resolved while installing, so a run of next year compares with the same peer."""
     lines = [line for line in peer.requirements.read_text().splitlines() if not line.startswith("#")]
     pins = peer.pins()

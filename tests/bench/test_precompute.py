@@ -3,9 +3,9 @@
 import json
 from typing import Any
 
+from bench.measurements import Measurement
 from bench.precompute import report, requests
-from bench.precompute.report import Results
-from bench.visits import Visit
+from bench.precompute.report import PrecomputeResults
 from tests.bench.test_report import HEAD
 
 SAMPLE = [{"review_id": f"r-{number}", "restaurant_id": "a b", "text": "맛있어요"} for number in range(3)]
@@ -43,12 +43,12 @@ def results(
     counted: bool = True,
     computed: float = 2.0,
     ready: dict[str, float | None] | None = None,
-) -> Results:
+) -> PrecomputeResults:
     """Two rounds; the second on a machine half as fast."""
 
-    def visit(name: str, number: int, latency: float) -> Visit:
+    def visit(name: str, number: int, latency: float) -> Measurement:
         latencies = dict.fromkeys(report.FIGURES, latency * (number + 1))
-        return Visit(
+        return Measurement(
             name, "all", number, {**latencies, "requests": 100.0, "errors": errors, "computed_per_second": computed}
         )
 
@@ -56,7 +56,7 @@ def results(
     times: dict[str, float | None] = dict.fromkeys(report.FIGURES, ready_ms)
     lay = {**times, "requests": 100.0, "errors": 0, "share_ready": 1.0, **(ready or {})}
     renewed = {"seconds": 2.0, "ready": True, "counted": counted, "largest_age_seconds": 1}
-    return Results(30.0, visits, lay, [renewed], renewed)
+    return PrecomputeResults(30.0, visits, lay, [renewed], renewed)
 
 
 def test_promises_that_hold_are_not_reported() -> None:
@@ -78,7 +78,7 @@ def test_every_broken_promise_is_reported() -> None:
         (results(computed=0.0), "computed nothing"),
         (results(ready={"share_ready": 0.99}), "not all of what was made ready"),
         (results(ready={"errors": 1}), "for what lies ready failed"),
-        (Results(30.0), "live p95 is –"),
+        (PrecomputeResults(30.0), "live p95 is –"),
     ):
         assert any(said in line for line in report.as_json(HEAD, made)["broken_promises"])
 

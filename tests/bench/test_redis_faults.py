@@ -10,37 +10,39 @@ from aiohttp.test_utils import TestServer
 
 from bench import churn, machine
 from bench.redis_faults import load, report
-from bench.redis_faults.__main__ import Plan, chosen, measure
-from bench.redis_faults.faults import PATIENTS, Fault
-from bench.redis_faults.load import Asked, Look
-from bench.redis_faults.redis import Redis
-from bench.redis_faults.report import Visit
+from bench.redis_faults.__main__ import FaultPlan, measure, parse_setups
+from bench.redis_faults.faults import REDIS_SETUPS, RedisFault
+from bench.redis_faults.load import ReadinessSample, RequestResult
+from bench.redis_faults.redis import FaultyRedis
+from bench.redis_faults.report import FaultVisit
 from bench.servers import ServerFailed
 from tests.support import free_port
 
-VISIT = Visit("stopped", started=0.0, broken=10.0, settled=20.0, healed=21.0, ended=30.0)
+VISIT = FaultVisit("stopped", started=0.0, broken=10.0, settled=20.0, healed=21.0, ended=30.0)
 HEAD = machine.describe("bench")
 
 
-def looks(*changes: tuple[float, str]) -> list[Look]:
+def looks(*changes: tuple[float, str]) -> list[ReadinessSample]:
     """One every half second until 30; each status holds from its time on."""
     times = [step / 2 for step in range(60)]
-    return [Look(at, [status for since, status in changes if since <= at][-1]) for at in times]
+    return [ReadinessSample(at, [status for since, status in changes if since <= at][-1]) for at in times]
 
 
 WELL = looks((0.0, "ok"), (11.0, "degraded"), (22.0, "ok"))
 SLOWER = looks((0.0, "ok"), (12.0, "degraded"), (24.0, "ok"))
 
 
-def answers(*more: Asked, added_ms: float = 0.0) -> list[Asked]:
+def answers(*more: RequestResult, added_ms: float = 0.0) -> list[RequestResult]:
     """Ten a second, slower by `added_ms` once Redis is sick; and some more."""
-    steady = [Asked(step / 10, 5.0 + (added_ms if step >= 100 else 0.0), None, hit=step < 100) for step in range(300)]
+    steady = [
+        RequestResult(step / 10, 5.0 + (added_ms if step >= 100 else 0.0), None, hit=step < 100) for step in range(300)
+    ]
     return [*steady, *more]
 
 
 def test_a_request_belongs_to_the_phase_that_it_ended_in() -> None:
     """One that was under way when the fault began counts for the fault, with what it had to wait."""
-    made = report.measured(VISIT, answers(Asked(10.04, 50.0, None, hit=False)), [WELL])
+    made = report.summarize_fault(VISIT, answers(RequestResult(10.04, 50.0, None, hit=False)), [WELL])
     assert [made["phases"][name]["requests"] for name in report.PHASES] == [100, 101, 100]
     assert made["phases"]["healthy"]["max_ms"] == 5.0
     assert made["phases"]["fault"]["max_ms"] == 50.0
@@ -50,7 +52,7 @@ def test_a_request_belongs_to_the_phase_that_it_ended_in() -> None:
 
 def test_readiness_counts_when_the_last_service_has_said_it() -> None:
     """From the beginning of the fault, and from healing."""
-    made = report.measured(VISIT, answers(), [WELL, SLOWER])
+    made = report.summarize_fault(VISIT, answers(), [WELL, SLOWER])
     assert (made["seconds_until_degraded"], made["seconds_until_ok"]) == (2.0, 3.0)
 
 
@@ -64,37 +66,37 @@ def test_a_service_that_is_ok_and_then_not_has_not_recovered_yet() -> None:
 
 def test_promises_that_hold_are_not_reported() -> None:
     """No failure, p99 within 50 ms, degraded, and ok in time."""
-    assert report.broken_promises([report.measured(VISIT, answers(added_ms=49.0), [WELL])]) == []
+    assert report.missed_targets([report.summarize_fault(VISIT, answers(added_ms=49.0), [WELL])]) == []
 
 
 @pytest.mark.parametrize(
     ("asked", "seen", "said"),
     [
-        (answers(Asked(15.0, 5.0, "503", hit=False)), WELL, "1 of 101 requests failed"),
+        (answers(RequestResult(15.0, 5.0, "503", hit=False)), WELL, "1 of 101 requests failed"),
         (answers(added_ms=51.0), WELL, "51 ms over"),
         (answers(), looks((0.0, "ok")), "did not say degraded"),
         (answers(), looks((0.0, "ok"), (11.0, "degraded"), (27.0, "ok")), "not ok 5 s after"),
         ([], WELL, "0 of 0 requests"),
     ],
 )
-def test_every_broken_promise_is_reported(asked: list[Asked], seen: list[Look], said: str) -> None:
+def test_every_broken_promise_is_reported(asked: list[RequestResult], seen: list[ReadinessSample], said: str) -> None:
     """With the fault and the phase."""
-    found = report.broken_promises([report.measured(VISIT, asked, [seen])])
+    found = report.missed_targets([report.summarize_fault(VISIT, asked, [seen])])
     assert found
     assert any(said in line and line.startswith("stopped") for line in found)
 
 
 def test_a_brief_fault_may_pass_unseen() -> None:
     """Redis was back before anybody looked."""
-    brief = Visit("restarted", 0.0, 10.0, 20.0, 10.1, 30.0, unseen=True)
-    made = report.measured(brief, answers(), [looks((0.0, "ok"))])
+    brief = FaultVisit("restarted", 0.0, 10.0, 20.0, 10.1, 30.0, may_go_unnoticed=True)
+    made = report.summarize_fault(brief, answers(), [looks((0.0, "ok"))])
     assert made["seconds_until_ok"] == pytest.approx(0.4)
-    assert report.broken_promises([made]) == []
+    assert report.missed_targets([made]) == []
 
 
 def test_a_case_is_one_line_with_all_that_was_promised() -> None:
     """Requests and failures of all phases, latencies healthy and ill, what was added, and what readiness said."""
-    result = report.measured(VISIT, answers(Asked(15.0, 5.0, "503", hit=False), added_ms=40.0), [WELL])
+    result = report.summarize_fault(VISIT, answers(RequestResult(15.0, 5.0, "503", hit=False), added_ms=40.0), [WELL])
     document = {"machine": HEAD, "rate": 60.0, "what": {}, "faults": [result], "broken_promises": []}
     line = next(line for line in report.as_markdown(document).splitlines() if line.startswith("| stopped |"))
     cells = [cell.strip() for cell in line.strip("|").split("|")]
@@ -103,7 +105,7 @@ def test_a_case_is_one_line_with_all_that_was_promised() -> None:
 
 def test_the_report_has_every_phase_in_even_columns() -> None:
     """Figures that are missing are dashes."""
-    results = [report.measured(VISIT, made, [WELL]) for made in (answers(), [])]
+    results = [report.summarize_fault(VISIT, made, [WELL]) for made in (answers(), [])]
     document = {"machine": HEAD, "rate": 60.0, "what": {"stopped": "killed"}, "faults": results, "broken_promises": []}
     tables = [block.splitlines() for block in report.as_markdown(document).split("\n\n") if block.startswith("|")]
     assert [len(rows) for rows in tables] == [2 + 2, 2 + 2 * len(report.PHASES)]
@@ -123,20 +125,20 @@ async def test_no_answer_is_a_failure_and_no_exception() -> None:
     """The load goes on, and readiness is silent."""
     nobody = f"http://127.0.0.1:{free_port()}"
     async with aiohttp.ClientSession() as session:
-        asked = await load.ask(session, nobody, load.request("chat", "text"), due=0.0)
+        asked = await load.send_request(session, nobody, load.request("chat", "text"), due=0.0)
         assert asked.failure is not None
         assert not asked.hit
         assert await load.status(session, nobody) == "silent"
 
 
-@pytest.mark.parametrize("name", PATIENTS)
+@pytest.mark.parametrize("name", REDIS_SETUPS)
 def test_every_redis_falls_ill_and_is_well_again(name: str) -> None:
     """Each fault begins and ends, one after the other, on the servers that the one before has left behind."""
-    with PATIENTS[name]() as patient:
+    with REDIS_SETUPS[name]() as patient:
         assert len(patient.settings) == 1
         for fault in patient.faults:
-            fault.begin()
-            fault.heal()
+            fault.inject()
+            fault.recover()
 
 
 def test_a_redis_that_cannot_have_its_port_is_not_waited_for() -> None:
@@ -144,13 +146,13 @@ def test_a_redis_that_cannot_have_its_port_is_not_waited_for() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # Not listening: nobody answers there.
         with pytest.raises(ServerFailed, match="exited with 1"):
-            Redis(port=taken.getsockname()[1]).start()
+            FaultyRedis(port=taken.getsockname()[1]).start()
 
 
 def test_only_forms_that_there_are_can_be_chosen() -> None:
-    assert chosen("slow,cluster") == ["slow", "cluster"]
+    assert parse_setups("slow,cluster") == ["slow", "cluster"]
     with pytest.raises(typer.BadParameter, match="'fast'"):
-        chosen("fast")
+        parse_setups("fast")
 
 
 async def test_a_tiny_run_asks_breaks_heals_and_watches() -> None:
@@ -167,15 +169,15 @@ async def test_a_tiny_run_asks_breaks_heals_and_watches() -> None:
     app.router.add_get("/health/ready", ready)
     app.router.add_post("/{path:.*}", answer)
     faults = [
-        Fault("stopped", "", lambda: ill.append(True), ill.clear),
-        Fault("restarted", "", lambda: ill.append(True), ill.clear, brief=True, unseen=True),
+        RedisFault("stopped", "", lambda: ill.append(True), ill.clear),
+        RedisFault("restarted", "", lambda: ill.append(True), ill.clear, momentary=True, may_go_unnoticed=True),
     ]
-    plan = Plan(50.0, healthy=0.3, fault=0.3, healed=0.3, warm=0.1)
+    plan = FaultPlan(50.0, healthy=0.3, fault=0.3, healed=0.3, warm=0.1)
     async with TestServer(app) as server:
         found = await measure([str(server.make_url("")).rstrip("/")] * 2, faults, plan)
     assert [made["fault"] for made in found] == ["stopped", "restarted"]
     assert all(phase["requests"] and phase["hits"] == 1 for made in found for phase in made["phases"].values())
-    assert report.broken_promises(found) == []
+    assert report.missed_targets(found) == []
 
 
 def test_churned_values_have_the_sizes_of_their_kinds() -> None:

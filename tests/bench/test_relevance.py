@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.places import SAMPLE_REVIEWS
+from bench.paths import SAMPLE_REVIEWS
 from bench.relevance import report
-from bench.relevance.corpus import HELD_OUT, Found, Query, held_out, rows_of, tuning
-from bench.relevance.measures import DEPTH, MEASURES, interval, measured
-from bench.relevance.report import Fusion
+from bench.relevance.corpus import HELD_OUT, CandidateSets, JudgedQuery, held_out, rows_of, tuning
+from bench.relevance.measures import DEPTH, MEASURES, interval, score_ranking
+from bench.relevance.report import FusionParameters
 from standins.grammar import frames_of
-from standins.searching import CHATTY_FRAMES, Answers, sample_opinions
+from standins.relevance import CHATTY_FRAMES, RelevanceJudgements, sample_opinions
 from tests.bench.test_report import HEAD
 
 RIGHT = frozenset({"a", "b"})
@@ -22,18 +22,20 @@ RIGHT = frozenset({"a", "b"})
 
 def test_measures_of_known_rankings() -> None:
     """The first right one, how high all stand, and how many are there."""
-    assert measured(["a", "b", "x"], RIGHT) == dict.fromkeys(MEASURES, 1.0)
-    assert measured(["x", "a"], RIGHT) == pytest.approx({"MRR@10": 0.5, "nDCG@10": 0.3869, "recall@10": 0.5}, abs=1e-4)
-    assert measured(["x", "y"], RIGHT) == dict.fromkeys(MEASURES, 0.0)
+    assert score_ranking(["a", "b", "x"], RIGHT) == dict.fromkeys(MEASURES, 1.0)
+    assert score_ranking(["x", "a"], RIGHT) == pytest.approx(
+        {"MRR@10": 0.5, "nDCG@10": 0.3869, "recall@10": 0.5}, abs=1e-4
+    )
+    assert score_ranking(["x", "y"], RIGHT) == dict.fromkeys(MEASURES, 0.0)
 
 
 @given(st.permutations(range(30)), st.sets(st.integers(0, 29), min_size=1))
 def test_only_the_first_ten_count_and_right_ones_first_are_best(ranking: list[int], right: set[int]) -> None:
     """Every measure lies from 0 to 1, and is 1 where all that is right comes first."""
-    figures = measured(ranking, right)
-    assert figures == measured(ranking[:DEPTH], right)
+    figures = score_ranking(ranking, right)
+    assert figures == score_ranking(ranking[:DEPTH], right)
     assert all(0 <= value <= 1 for value in figures.values())
-    best = measured(sorted(ranking, key=lambda thing: thing not in right), right)
+    best = score_ranking(sorted(ranking, key=lambda thing: thing not in right), right)
     assert best == pytest.approx(dict.fromkeys(MEASURES, 1.0))
 
 
@@ -99,20 +101,22 @@ def test_queries_about_dishes_are_answered_by_reviews_that_name_them() -> None:
 
 def test_a_dish_is_named_by_a_word_of_its_own() -> None:
     """A soup that has its name within its own is another dish."""
-    answers = Answers()
-    assert answers.naming("순대")
-    assert not answers.naming("순대") & answers.naming("순대국")
+    answers = RelevanceJudgements()
+    assert answers.naming_dish("순대")
+    assert not answers.naming_dish("순대") & answers.naming_dish("순대국")
 
 
 def test_the_report_compares_and_fusion_is_chosen_by_its_least_gain(tmp_path: Path) -> None:
     """Words that put right what vectors have wrong gain something, kind by kind; the best fusion comes first."""
-    queries = [Query(str(number), RIGHT, RIGHT, "만두" if number % 2 else None) for number in range(9)]
+    queries = [JudgedQuery(str(number), RIGHT, RIGHT, "만두" if number % 2 else None) for number in range(9)]
     cosines = {**{f"x{number}": 0.9 - number / 100 for number in range(9)}, "a": 0.8, "b": 0.7}
     words = {f"x{number}": 130.0 for number in range(9)} | {"b": 120.0, "a": 110.0}
-    found = [Found(cosines, words, cosines, {"a": 0.0, "b": 0.0, "x1": 0.5})] * len(queries)
+    found = [CandidateSets(cosines, words, cosines, {"a": 0.0, "b": 0.0, "x1": 0.5})] * len(queries)
     report.write_comparison(tmp_path, HEAD, {"tuning": (queries, found)})
     made = json.loads((tmp_path / "relevance.json").read_text())["sets"]["tuning"]
     assert [made[kind]["says"]["gains"]["vector"]["nDCG@10"]["mean"] > 0 for kind in made] == [True] * 3
-    report.write_tuning(tmp_path, HEAD, {"tuning": (queries, found)}, [Fusion(0.001, 192), Fusion(0.5, 192)])
+    report.write_tuning(
+        tmp_path, HEAD, {"tuning": (queries, found)}, [FusionParameters(0.001, 192), FusionParameters(0.5, 192)]
+    )
     lines = (tmp_path / "relevance-tuning.md").read_text().splitlines()
     assert [line.split(" | ")[0] for line in lines[-2:]] == ["| 0.5", "| 0.001"]

@@ -7,10 +7,10 @@ from xml.etree import ElementTree
 import pytest
 
 from bench import plot, report
-from bench.cells import Cell, Measured, Outcome, order_of_cells
-from bench.load import Tally, summary
-from bench.rounds import Results, Schedule, cosine, rotated
-from bench.stats import median_of, percentile, ratio
+from bench.cells import CellMeasurement, LoadCell, LoadOutcome, order_of_cells
+from bench.load import LatencyTally, summary
+from bench.rounds import EncoderResults, EncoderSchedule, cosine, rotated
+from bench.stats import median_of_present, percentile, ratio
 
 HEAD = {
     "date": "2026-01-01", "cpu": "a <fast> one", "cores": 2, "flags": ["avx2"], "memory_gb": 8.0, "load_at_start": 0.1,
@@ -18,13 +18,13 @@ HEAD = {
 }  # fmt: skip
 
 
-def measured(contender: str, number: int, cell: Cell, rate: float, p50: float | None = 10.0) -> Measured:
-    outcome = Outcome(10, 10, 1.0, rate, p50, 20.0, 30.0, {"503": 1}, 0)
-    return Measured(contender, number, cell, outcome, 100.0 + number, 0.9999)
+def measured(contender: str, number: int, cell: LoadCell, rate: float, p50: float | None = 10.0) -> CellMeasurement:
+    outcome = LoadOutcome(10, 10, 1.0, rate, p50, 20.0, 30.0, {"503": 1}, 0)
+    return CellMeasurement(contender, number, cell, outcome, 100.0 + number, 0.9999)
 
 
-def results() -> Results:
-    cells = [Cell(1, 1), Cell(1, 32)]
+def results() -> EncoderResults:
+    cells = [LoadCell(1, 1), LoadCell(1, 32)]
     made = [
         measured(name, number, cell, rate * (number + 1) * cell.clients, p50=12.0)
         for name, rate in (("onecard", 40.0), ("infinity", 10.0))
@@ -39,7 +39,7 @@ def results() -> Results:
         for number in range(3)
         for precision in ("float32", "bfloat16")
     ]  # fmt: skip
-    return Results(made, offline)
+    return EncoderResults(made, offline)
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.5, 50), (0.95, 95), (0.99, 99), (1.0, 100), (0.0, 1)])
@@ -51,8 +51,8 @@ def test_percentile_is_a_sample(share: float, expected: float) -> None:
 def test_nothing_measured_is_no_figure() -> None:
     """Without samples there is no percentile, no median and no ratio, rather than a zero."""
     assert percentile([], 0.5) is None
-    assert median_of([None]) is None
-    assert median_of([None, 3.0, 1.0]) == 2.0
+    assert median_of_present([None]) is None
+    assert median_of_present([None, 3.0, 1.0]) == 2.0
     assert ratio(1.0, None) is None
     assert ratio(None, 1.0) is None
     assert ratio(1.0, 0.0) is None
@@ -60,7 +60,7 @@ def test_nothing_measured_is_no_figure() -> None:
 
 def test_ratios_are_of_medians() -> None:
     """Throughput is divided median by median, latency by the direct call in this project's precision."""
-    document = report.as_json(HEAD, Schedule(3, 1, 6.0, 300.0, []), {}, results())
+    document = report.as_json(HEAD, EncoderSchedule(3, 1, 6.0, 300.0, []), {}, results())
     assert document["medians"]["onecard"]["32x1"]["texts_per_second"] == 40 * 2 * 32
     assert document["medians"]["onecard"]["1x1"]["peak_rss_mb"] == 102
     assert document["medians"]["onecard"]["1x1"]["errors"] == 3
@@ -72,7 +72,7 @@ def test_ratios_are_of_medians() -> None:
 
 def test_files_are_well_formed(tmp_path: Path) -> None:
     """The JSON parses, tables have the same number of columns in every row, and the picture is XML."""
-    report.write(tmp_path, HEAD, Schedule(3, 1, 6.0, 300.0, []), {"onecard": "ours"}, results())
+    report.write(tmp_path, HEAD, EncoderSchedule(3, 1, 6.0, 300.0, []), {"onecard": "ours"}, results())
     assert len(json.loads((tmp_path / "encoders.json").read_text())["cells"]) == 12
     blocks = (tmp_path / "encoders.md").read_text().split("\n\n")
     tables = [block.splitlines() for block in blocks if block.startswith("|")]
@@ -85,9 +85,9 @@ def test_files_are_well_formed(tmp_path: Path) -> None:
 
 def test_a_part_of_the_contenders_is_a_report_too(tmp_path: Path) -> None:
     """Without this project, without the offline round, or with a cell that nothing was answered in."""
-    cell = Cell(32, 128)
-    only = Results([measured("before", 0, cell, 0.0, p50=None)])
-    report.write(tmp_path, HEAD, Schedule(1, 1, 6.0, 300.0, [cell]), {}, only)
+    cell = LoadCell(32, 128)
+    only = EncoderResults([measured("before", 0, cell, 0.0, p50=None)])
+    report.write(tmp_path, HEAD, EncoderSchedule(1, 1, 6.0, 300.0, [cell]), {}, only)
     assert "–" in (tmp_path / "encoders.md").read_text()
     ElementTree.fromstring((tmp_path / "encoders.svg").read_text())
 
@@ -117,15 +117,15 @@ def test_every_contender_comes_first_once() -> None:
 
 def test_heavy_cells_are_visited_in_the_first_rounds_only() -> None:
     """And light cells in all."""
-    schedule = Schedule(3, 1, 6.0, 300.0, order_of_cells([1, 128], [1, 32]))
+    schedule = EncoderSchedule(3, 1, 6.0, 300.0, order_of_cells([1, 128], [1, 32]))
     assert [len(schedule.cells_of(number)) for number in range(3)] == [4, 3, 3]
 
 
 def test_throughput_counts_texts_and_the_whole_time() -> None:
     """Texts of answered requests over all seconds; unfinished requests count for nothing."""
-    tally = Tally()
+    tally = LatencyTally()
     tally.latencies_ms = [10.0, 20.0, 30.0]
-    outcome = summary(Cell(texts=32, clients=8), tally, unfinished=5, seconds=2.0)
+    outcome = summary(LoadCell(texts=32, clients=8), tally, unfinished=5, seconds=2.0)
     assert (outcome.texts, outcome.texts_per_second, outcome.unfinished) == (96, 48.0, 5)
 
 

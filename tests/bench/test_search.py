@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.measurements import Measurement
 from bench.search import report
-from bench.search.alone import build, search
 from bench.search.contenders import CONTENDERS
-from bench.search.report import Results
+from bench.search.report import VectorSearchResults
+from bench.search.single_process import build, search
 from bench.search.vectors import NEAREST, Dataset, dataset, nearest
-from bench.visits import Visit
 from tests.bench.test_report import HEAD
 
 ROWS = 2_000
@@ -54,8 +54,8 @@ def test_the_report_says_whether_promises_are_kept(p99: float, recall: float, ke
     """By latency, recall and memory; of ours alone."""
     figures = {"p50_ms": 1.0, "p99_ms": p99, "recall": recall, "search_peak_mb": 300.0, "queries": 1000}
     built = {"import_seconds": 2.0, "index_seconds": 7.0, "disk_mb": 600.0, "build_peak_mb": 1000.0}
-    visits = [Visit(name, "200000", number, figures) for name in CONTENDERS for number in range(3)]
-    results = Results({name: {"200000": built} for name in CONTENDERS}, visits)
+    visits = [Measurement(name, "200000", number, figures) for name in CONTENDERS for number in range(3)]
+    results = VectorSearchResults({name: {"200000": built} for name in CONTENDERS}, visits)
     report.write(tmp_path, "search", HEAD, results)
     assert json.loads((tmp_path / "search.json").read_text())["promises"] == {"200000": kept}
     text = (tmp_path / "search.md").read_text()

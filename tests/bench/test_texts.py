@@ -3,7 +3,7 @@
 import pytest
 
 from bench import texts, weights
-from bench.cells import Cell, Load
+from bench.cells import LoadCell, LoadSpec
 from bench.load import bodies
 
 
@@ -39,7 +39,7 @@ def test_bodies_are_requests_of_the_cells_size() -> None:
     """Each body holds as many texts as the cell says, and there is at least one for each client."""
     import json
 
-    load = Load("http://unused", "bench", Cell(texts=32, clients=8), 0.5, 1.0, "bodies")
+    load = LoadSpec("http://unused", "bench", LoadCell(texts=32, clients=8), 0.5, 1.0, "bodies")
     made = [json.loads(body) for body in bodies(load)]
     assert len(made) >= 8
     assert {len(request["input"]) for request in made} == {32}

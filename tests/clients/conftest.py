@@ -11,7 +11,7 @@ EMBEDDING = "jhgan/ko-sbert-multitask"
 
 
 @dataclass(frozen=True)
-class Stack:
+class ClientTarget:
     """Where clients find it."""
 
     url: str
@@ -23,9 +23,9 @@ class Stack:
 
 
 @pytest.fixture(scope="session")
-def stack(vllm: Server, sentiment: Server, embedding: Server) -> Iterator[Stack]:
+def stack(vllm: Server, sentiment: Server, embedding: Server) -> Iterator[ClientTarget]:
     """vLLM and both encoders behind a gateway; answers are computed anew, so that each client meets the engine."""
     urls = {"LLM_URL": vllm.url, "SENTIMENT_URL": sentiment.url, "EMBEDDING_URL": embedding.url}
     env = {**urls, "REVIEW_URL": f"http://127.0.0.1:{free_port()}", "API_KEY": KEY, "CACHE_ENABLED": "false"}
     with serving("gateway", port_variable="GATEWAY_PORT", env=env) as server:
-        yield Stack(server.url)
+        yield ClientTarget(server.url)

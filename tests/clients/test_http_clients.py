@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from tests.clients.conftest import EMBEDDING, Stack
+from tests.clients.conftest import EMBEDDING, ClientTarget
 from tests.clients.running import HERE, run
 from tests.support import KEY, LLM
 
@@ -13,7 +13,7 @@ CHAT = {"model": LLM, "max_tokens": 20, "messages": [{"role": "user", "content":
 
 
 @pytest.fixture(scope="module")
-def jdk(stack: Stack) -> dict[str, list[str]]:
+def jdk(stack: ClientTarget) -> dict[str, list[str]]:
     """Version, status and lines of each answer that the JDK's client got, by case."""
     output = run(["java", "-Dfile.encoding=UTF-8", str(HERE / "java" / "Client.java")], stack.environment)
     return {case: rest for case, *rest in (line.split("\t") for line in output.splitlines())}
@@ -65,20 +65,20 @@ DIALECTS = ["--http1.0", "--http1.1", "--http2", "--http2-prior-knowledge"]
 class TestCurl:
     """curl, in each version of HTTP that it speaks over plain TCP."""
 
-    def test_a_chat_is_answered(self, stack: Stack, dialect: str) -> None:
+    def test_a_chat_is_answered(self, stack: ClientTarget, dialect: str) -> None:
         """The body arrives, and so does the answer."""
         status, body = curl(stack, dialect, "/v1/chat/completions", CHAT)
         assert status == 200, body
         assert json.loads(body)["choices"][0]["message"]["content"]
 
-    def test_a_stream_comes_whole(self, stack: Stack, dialect: str) -> None:
+    def test_a_stream_comes_whole(self, stack: ClientTarget, dialect: str) -> None:
         """To its `[DONE]`, also where there are no chunks (HTTP/1.0)."""
         status, body = curl(stack, dialect, "/v1/chat/completions", {**CHAT, "stream": True})
         assert status == 200
         assert body.count("data: ") > 2
         assert body.rstrip().endswith("data: [DONE]")
 
-    def test_a_tool_that_is_forced_is_called(self, stack: Stack, dialect: str) -> None:
+    def test_a_tool_that_is_forced_is_called(self, stack: ClientTarget, dialect: str) -> None:
         """By its name."""
         parameters = {"type": "object", "properties": {"city": {"enum": ["서울", "부산"]}}, "required": ["city"]}
         parameters["additionalProperties"] = False
@@ -89,21 +89,21 @@ class TestCurl:
         assert status == 200, body
         assert json.loads(body)["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "get_weather"
 
-    def test_texts_are_embedded(self, stack: Stack, dialect: str) -> None:
+    def test_texts_are_embedded(self, stack: ClientTarget, dialect: str) -> None:
         """A body of 100 kB is one that curl waits with (`Expect: 100-continue`)."""
         asked = {"model": EMBEDDING, "input": ["국물이 진해요" * 100] * 60}
         status, body = curl(stack, dialect, "/v1/embeddings", asked)
         assert status == 200, body
         assert len(json.loads(body)["data"]) == 60
 
-    def test_an_error_is_in_the_one_shape(self, stack: Stack, dialect: str) -> None:
+    def test_an_error_is_in_the_one_shape(self, stack: ClientTarget, dialect: str) -> None:
         """With its status."""
         status, body = curl(stack, dialect, "/v1/chat/completions", {**CHAT, "model": "no-such-model"})
         assert status == 404
         assert json.loads(body)["error"]["code"] == "model_not_found"
 
 
-def curl(stack: Stack, dialect: str, path: str, body: object) -> tuple[int, str]:
+def curl(stack: ClientTarget, dialect: str, path: str, body: object) -> tuple[int, str]:
     """Status and body of a POST."""
     command = ["curl", "-sS", "--max-time", "120", dialect, "-w", "\n%{http_code}", "--data-binary", "@-"]
     headers = ["-H", "content-type: application/json", "-H", f"authorization: Bearer {KEY}"]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from onecard.models import STAND_INS, Kind, folder_name
-from tests.clients.conftest import EMBEDDING, Stack
+from onecard.models.folders import STAND_INS, ModelKind, folder_name
+from tests.clients.conftest import EMBEDDING, ClientTarget
 from tests.clients.environments import python_environment
 from tests.clients.running import run
 from tests.support import KEY, LLM
@@ -26,7 +26,7 @@ main(parser.parse_args())
 @pytest.fixture(scope="module")
 def tokenizers(model_cache: Path) -> dict[str, str]:
     """By model, the folder of its tokenizer, which load generators make prompts with."""
-    kinds: dict[str, Kind] = {LLM: "llm", EMBEDDING: "embedding"}
+    kinds: dict[str, ModelKind] = {LLM: "llm", EMBEDDING: "embedding"}
     return {model: str(model_cache / folder_name(STAND_INS[kind])) for model, kind in kinds.items()}
 
 
@@ -39,7 +39,7 @@ def tokenizers(model_cache: Path) -> dict[str, str]:
     ],
 )
 def test_vllm_bench_serve(
-    stack: Stack, tokenizers: dict[str, str], tmp_path: Path, backend: str, path: str, model: str
+    stack: ClientTarget, tokenizers: dict[str, str], tmp_path: Path, backend: str, path: str, model: str
 ) -> None:
     """Every request of vLLM's own benchmark succeeds."""
     options = {
@@ -62,7 +62,7 @@ def test_vllm_bench_serve(
     assert (result["completed"], result.get("failed", 0)) == (20, 0)
 
 
-def test_guidellm(stack: Stack, tokenizers: dict[str, str], tmp_path: Path) -> None:
+def test_guidellm(stack: ClientTarget, tokenizers: dict[str, str], tmp_path: Path) -> None:
     """Its default check of the server passes, and its requests succeed."""
     program = python_environment("guidellm") / "bin" / "guidellm"
     backend = {"kind": "openai_http", "target": stack.url, "model": LLM, "api_key": KEY}

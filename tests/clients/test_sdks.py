@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.clients.conftest import EMBEDDING, Stack
+from tests.clients.conftest import EMBEDDING, ClientTarget
 from tests.clients.running import NODE, PYTHON, outcomes
 from tests.support import KEY
 
@@ -18,7 +18,7 @@ chatting_client = pytest.mark.parametrize("client", [name for name in CLIENTS if
 TEXTS = ["국물이 진해요", "직원이 친절해요"]
 
 
-class Client:
+class SdkClient:
     """One client's outcomes, by case."""
 
     def __init__(self, name: str, found: dict[str, dict[str, Any]]) -> None:
@@ -33,13 +33,13 @@ class Client:
 
 
 @pytest.fixture(scope="module")
-def client(request: pytest.FixtureRequest, stack: Stack) -> Client:
+def client(request: pytest.FixtureRequest, stack: ClientTarget) -> SdkClient:
     """A client that has been through all of its cases, one after the other."""
-    return Client(request.param, outcomes(request.param, stack.environment))
+    return SdkClient(request.param, outcomes(request.param, stack.environment))
 
 
 @chatting_client
-def test_a_chat_is_answered(client: Client) -> None:
+def test_a_chat_is_answered(client: SdkClient) -> None:
     """The answer is text."""
     answer = client.value("chat")
     assert isinstance(answer, str)
@@ -47,7 +47,7 @@ def test_a_chat_is_answered(client: Client) -> None:
 
 
 @every_client
-def test_a_stream_comes_in_pieces(client: Client) -> None:
+def test_a_stream_comes_in_pieces(client: SdkClient) -> None:
     """Several pieces, which together are text."""
     pieces = client.value("stream")
     assert len(pieces) > 1 or client.name == INSTRUCTOR
@@ -55,7 +55,7 @@ def test_a_stream_comes_in_pieces(client: Client) -> None:
 
 
 @every_client
-def test_a_tool_that_is_forced_is_called(client: Client) -> None:
+def test_a_tool_that_is_forced_is_called(client: SdkClient) -> None:
     """By its name, with arguments of its schema."""
     call = client.value("tools")
     assert call["name"] == "get_weather"
@@ -63,7 +63,7 @@ def test_a_tool_that_is_forced_is_called(client: Client) -> None:
 
 
 @chatting_client
-def test_embeddings_are_those_that_the_route_gives(client: Client, stack: Stack) -> None:
+def test_embeddings_are_those_that_the_route_gives(client: SdkClient, stack: ClientTarget) -> None:
     """Unit vectors, the same as a plain request's, whichever encoding the client asks for."""
     vectors = client.value("embeddings")
     plain = httpx.post(
@@ -79,7 +79,7 @@ def test_embeddings_are_those_that_the_route_gives(client: Client, stack: Stack)
 
 
 @every_client
-def test_an_unknown_model_is_named_as_one(client: Client) -> None:
+def test_an_unknown_model_is_named_as_one(client: SdkClient) -> None:
     """The client shows the status as a 404, and the gateway's own sentence."""
     error = client.value("error")
     assert error["status"] == 404, error
@@ -87,7 +87,7 @@ def test_an_unknown_model_is_named_as_one(client: Client) -> None:
 
 
 @pytest.mark.parametrize("client", [INSTRUCTOR], indirect=True)
-def test_instructor_gets_an_answer_of_a_schema(client: Client) -> None:
+def test_instructor_gets_an_answer_of_a_schema(client: SdkClient) -> None:
     """A JSON schema, after a tool."""
     verdict = client.value("schema")
     assert verdict["label"] in ("positive", "negative")

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.compose import bases
+from tests.compose import base_images
 from tests.compose.deployment import BUILT, FIGURES, Deployment, deploy
-from tests.compose.engine import Impossible, compose_command, docker, install, running_engine
+from tests.compose.engine import EngineUnavailable, compose_command, docker, install, running_engine
 
 
 @pytest.fixture(scope="session")
@@ -24,12 +24,12 @@ def on_local_base(pytestconfig: pytest.Config) -> Iterator[bool]:
                 install()
             closing.enter_context(running_engine())
             compose_command()
-            local = not bases.can_pull()
+            local = not base_images.can_pull()
             if local:
                 started = time.monotonic()
-                bases.make_local()
+                base_images.make_local()
                 figures.append(f"base: {time.monotonic() - started:.0f} s")
-        except Impossible as reason:
+        except EngineUnavailable as reason:
             pytest.skip(f"the containers are not tested: {reason}")
         yield local
 

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.compose.bases import ROOT
+from tests.compose.base_images import ROOT
 from tests.compose.engine import docker, run
 from tests.support import LLM, free_port
 
@@ -26,7 +26,7 @@ SECRETS = ("API_KEY", "REDIS_PASSWORD", "HF_TOKEN")
 FIGURES = pytest.StashKey[list[str]]()
 """Sizes and times, for whoever writes them down."""
 START_SECONDS = 600
-_ASK = """
+_FETCH_SCRIPT = """
 import sys, urllib.request
 with urllib.request.urlopen(sys.argv[1], timeout=30) as answer:
     sys.stdout.buffer.write(answer.read())
@@ -83,9 +83,9 @@ class Deployment:
         """Run a command in the service's container."""
         return docker("exec", self.container(service), *argv, check=check)
 
-    def ask_inside(self, url: str) -> Any:
+    def get_inside(self, url: str) -> Any:
         """The JSON at an address of the inner network, asked for by the gateway's container."""
-        return json.loads(self.execute("gateway", "python3", "-c", _ASK, url))
+        return json.loads(self.execute("gateway", "python3", "-c", _FETCH_SCRIPT, url))
 
     def post(self, path: str, body: dict[str, object]) -> httpx.Response:
         """POST to the gateway, for an answer that is computed now."""

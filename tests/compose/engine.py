@@ -13,7 +13,7 @@ TOOLS = {"dockerd": "docker.io", "docker-compose": "docker-compose", "debootstra
 """What Debian's packages bring, and their names."""
 
 
-class Impossible(Exception):
+class EngineUnavailable(Exception):
     """The tests cannot run here; the message says what is missing."""
 
 
@@ -33,7 +33,7 @@ def install() -> None:
         run(["apt-get", "update"])
         run(["apt-get", "install", *options, *packages], env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
     except AssertionError as error:
-        raise Impossible(str(error)) from None
+        raise EngineUnavailable(str(error)) from None
 
 
 @contextmanager
@@ -44,12 +44,12 @@ def running_engine() -> Iterator[None]:
         Impossible: there is none, and none can be started.
     """
     if shutil.which("docker") is None:
-        raise Impossible(f"there is no Docker here: apt-get install {' '.join(TOOLS.values())}")
+        raise EngineUnavailable(f"there is no Docker here: apt-get install {' '.join(TOOLS.values())}")
     if _answers():
         yield
         return
     if shutil.which("dockerd") is None or os.geteuid() != 0:
-        raise Impossible("no Docker engine runs, and starting one needs dockerd and root")
+        raise EngineUnavailable("no Docker engine runs, and starting one needs dockerd and root")
     with tempfile.TemporaryFile() as log:
         engine = subprocess.Popen(["dockerd"], stdout=log, stderr=log)
         try:
@@ -64,7 +64,7 @@ def _wait(engine: "subprocess.Popen[bytes]") -> None:
     deadline = time.monotonic() + START_SECONDS
     while not _answers():
         if engine.poll() is not None or time.monotonic() > deadline:
-            raise Impossible("dockerd does not start here; 'dockerd' by itself says why")
+            raise EngineUnavailable("dockerd does not start here; 'dockerd' by itself says why")
         time.sleep(0.5)
 
 
@@ -84,7 +84,7 @@ def compose_command() -> list[str]:
         return ["docker", "compose"]
     if shutil.which("docker-compose"):
         return ["docker-compose"]
-    raise Impossible("there is no Compose here: apt-get install docker-compose")
+    raise EngineUnavailable("there is no Compose here: apt-get install docker-compose")
 
 
 def docker(*arguments: str, check: bool = True) -> str:

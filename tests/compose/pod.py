@@ -10,9 +10,9 @@ from pathlib import Path
 
 import httpx
 
-from tests.compose.bases import LOCAL, ROOT
+from tests.compose.base_images import LOCAL_BASE, ROOT
 from tests.compose.engine import docker
-from tests.runpod.double import RunPod
+from tests.runpod.fake_runpod import FakeRunPod
 from tests.support import LLM, free_port
 
 IMAGE = "onecard-test-pod"
@@ -29,7 +29,7 @@ PORTS = ("GATEWAY_PORT", "VLLM_PORT", "SENTIMENT_PORT", "EMBEDDING_PORT", "REVIE
 class Pod:
     """A running container, and the API that it may call."""
 
-    runpod: RunPod
+    runpod: FakeRunPod
     key: str = field(default_factory=lambda: secrets.token_hex(24))
     ports: dict[str, int] = field(default_factory=lambda: {name: free_port() for name in PORTS})
 
@@ -97,12 +97,12 @@ class Pod:
 
 def build(*, on_local_base: bool) -> None:
     """Build the image for a CPU."""
-    base = ("--build-arg", f"BASE={LOCAL}") if on_local_base else ()
+    base = ("--build-arg", f"BASE={LOCAL_BASE}") if on_local_base else ()
     docker("build", *base, "--file", str(ROOT / "runpod" / "cpu.Dockerfile"), "--tag", IMAGE, str(ROOT))
 
 
 @contextmanager
-def running(runpod: RunPod, models: Path) -> Iterator[Pod]:
+def running(runpod: FakeRunPod, models: Path) -> Iterator[Pod]:
     """A pod that is ready, on the stand-ins in `models`; it and its volume are removed at the end."""
     _remove()
     runpod.keys = {POD_KEY}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.compose import leaks
+from tests.compose import secret_scan
 from tests.compose.deployment import BUILT, Deployment
 from tests.compose.engine import docker
 
@@ -31,8 +31,8 @@ def test_compose_reads_its_files_without_a_word_of_complaint(project: Deployment
 def test_no_secret_is_in_an_image(project: Deployment) -> None:
     """No value of .env in a variable, a step of the build or a layer; no key, and no package index of the builder's."""
     names = [image(project, service) for service in BUILT]
-    assert [told for name in names for told in leaks.in_settings(name, project.secrets)] == []
-    assert leaks.in_layers(names, project.secrets) == []
+    assert [told for name in names for told in secret_scan.secrets_in_settings(name, project.secrets)] == []
+    assert secret_scan.secrets_in_layers(names, project.secrets) == []
 
 
 def test_a_leak_is_found_wherever_it_is(project: Deployment, tmp_path: Path) -> None:
@@ -48,9 +48,12 @@ def test_a_leak_is_found_wherever_it_is(project: Deployment, tmp_path: Path) -> 
     docker("build", "--tag", LEAKY, str(tmp_path))
     container = docker("create", LEAKY, "nothing").strip()
     try:
-        assert sorted(leaks.in_layers([LEAKY], [secret])) == sorted(planted)
-        assert sorted(leaks.in_container(container, [secret])) == ["looks", "name/.env", "value"]
-        assert leaks.in_settings(LEAKY, [secret]) == [f"{LEAKY}: a secret", f"{LEAKY}: PIP_INDEX_URL=https://x"]
+        assert sorted(secret_scan.secrets_in_layers([LEAKY], [secret])) == sorted(planted)
+        assert sorted(secret_scan.secrets_in_container(container, [secret])) == ["looks", "name/.env", "value"]
+        assert secret_scan.secrets_in_settings(LEAKY, [secret]) == [
+            f"{LEAKY}: a secret",
+            f"{LEAKY}: PIP_INDEX_URL=https://x",
+        ]
     finally:
         docker("rm", container)
         docker("rmi", LEAKY)

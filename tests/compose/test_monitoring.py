@@ -9,7 +9,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from tests.compose.bases import ROOT
+from tests.compose.base_images import ROOT
 from tests.compose.deployment import Deployment
 from tests.support import LLM
 
@@ -22,7 +22,7 @@ SEEN_WITHIN_SECONDS = 120
 
 def ask(deployment: Deployment, path: str) -> Any:
     """What Prometheus answers."""
-    answer = deployment.ask_inside(f"{PROMETHEUS}/{path}")
+    answer = deployment.get_inside(f"{PROMETHEUS}/{path}")
     assert answer["status"] == "success"
     return answer["data"]
 

@@ -13,8 +13,8 @@ import openai
 import psutil
 import pytest
 
-from tests.compose import leaks
 from tests.compose import pod as pods
+from tests.compose import secret_scan
 from tests.compose.deployment import FIGURES
 from tests.compose.engine import docker
 from tests.compose.pod import IMAGE, NAME, POD_ID, POD_KEY, PORTS, Pod
@@ -42,7 +42,7 @@ from tests.encoders.test_embedding import (  # noqa: F401
     test_vectors_have_unit_length,
 )
 from tests.llm.conftest import Target
-from tests.runpod import double
+from tests.runpod import fake_runpod
 from tests.support import LLM
 
 RECOVERY_SECONDS = 120
@@ -88,7 +88,7 @@ class Stream(threading.Thread):
 def pod(on_local_base: bool, model_cache: Path) -> Iterator[Pod]:
     """A running pod."""
     pods.build(on_local_base=on_local_base)
-    with double.running() as runpod, pods.running(runpod, model_cache) as made:
+    with fake_runpod.running() as runpod, pods.running(runpod, model_cache) as made:
         yield made
 
 
@@ -138,23 +138,23 @@ def test_a_killed_process_is_started_again(pod: Pod) -> None:
 def test_no_key_is_in_the_image_or_written_to_a_file(pod: Pod) -> None:
     """Neither by the build nor by what runs; and no other secret is."""
     keys = [pod.key, POD_KEY]
-    assert leaks.in_settings(IMAGE, keys) == []
-    assert leaks.in_layers([IMAGE], keys) == []
-    assert leaks.in_container(NAME, keys) == []
+    assert secret_scan.secrets_in_settings(IMAGE, keys) == []
+    assert secret_scan.secrets_in_layers([IMAGE], keys) == []
+    assert secret_scan.secrets_in_container(NAME, keys) == []
 
 
 def test_the_watchdog_stops_an_idle_pod_and_no_busy_one(pod: Pod) -> None:
     """With the pod's own key, which is in no log."""
-    assert pod.runpod.came.wait(120)  # it may have been idle before
+    assert pod.runpod.changed.wait(120)  # it may have been idle before
     pod.runpod.pods[POD_ID]["status"] = "RUNNING"
     busy_until = time.monotonic() + 20
     pod.sentiment().raise_for_status()
-    pod.runpod.came.clear()
+    pod.runpod.changed.clear()
     while time.monotonic() < busy_until:
         pod.sentiment().raise_for_status()
         time.sleep(0.5)
-    assert not pod.runpod.came.is_set()
-    assert pod.runpod.came.wait(120)
+    assert not pod.runpod.changed.is_set()
+    assert pod.runpod.changed.wait(120)
     assert pod.runpod.pods[POD_ID]["status"] == "EXITED"
     assert "stopping an idle pod" in pod.log()
     assert POD_KEY not in pod.log()

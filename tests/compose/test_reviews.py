@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.compose.bases import ROOT
+from tests.compose.base_images import ROOT
 from tests.compose.deployment import Deployment
 
 SAMPLE = (ROOT / "data" / "sample_reviews.jsonl").read_text().splitlines()

@@ -10,10 +10,10 @@ import pytest
 from pydantic import SecretStr
 from starlette.types import Message, Scope
 
-from onecard.auth import KeyGuard
-from onecard.edge import Edge
 from onecard.settings import ServiceSettings
-from tests.shared.cache.support import Redis
+from onecard.web.auth import KeyGuard
+from onecard.web.middleware import RequestMiddleware
+from tests.shared.cache.support import RedisProcess
 from tests.support import KEY, Server, serving
 
 STRANGE = (
@@ -29,7 +29,7 @@ OWN = ("localhost", "LOCALHOST:80", "127.0.0.1:8000", "[::1]:8000", "10.0.0.7", 
 
 
 @dataclass(frozen=True)
-class Door:
+class ServiceUnderTest:
     """A running service, and the headers that it lets in."""
 
     server: Server
@@ -43,7 +43,7 @@ class Door:
 
 @pytest.fixture(scope="module")
 def review(
-    sentiment: Server, embedding: Server, session_redis: Redis, tmp_path_factory: pytest.TempPathFactory
+    sentiment: Server, embedding: Server, session_redis: RedisProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     """A review service without an LLM service."""
     urls = {"SENTIMENT_URL": sentiment.url, "EMBEDDING_URL": embedding.url}
@@ -72,10 +72,10 @@ def keyed_gateway(review: Server) -> Iterator[Server]:
 @pytest.fixture(
     scope="module", params=["sentiment", "embedding", "review", "open_gateway", "keyed_gateway", "transformers"]
 )
-def door(request: pytest.FixtureRequest) -> Door:
+def door(request: pytest.FixtureRequest) -> ServiceUnderTest:
     """Each service; vLLM has these tests in a suite of its own."""
     name: str = request.param
-    return Door(
+    return ServiceUnderTest(
         request.getfixturevalue(name), keyed=name in ("keyed_gateway", "transformers"), gateway="gateway" in name
     )
 
@@ -102,7 +102,7 @@ def exchange(port: int, sent: bytes) -> tuple[int, dict[str, str], bytes]:
     return int(first.split()[1]), headers, body
 
 
-def test_no_websocket_gets_in(door: Door) -> None:
+def test_no_websocket_gets_in(door: ServiceUnderTest) -> None:
     """Neither with a key nor without."""
     upgrade = b"upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
     for key in (b"", f"authorization: Bearer {KEY}\r\n".encode()):
@@ -115,7 +115,7 @@ def test_no_websocket_gets_in(door: Door) -> None:
 @pytest.mark.parametrize(
     "path", ["/health", "/health/live", "/health/ready", "/v1/models", "/openapi.json", "/metrics"]
 )
-def test_head_is_get_without_the_body(door: Door, path: str) -> None:
+def test_head_is_get_without_the_body(door: ServiceUnderTest, path: str) -> None:
     """Load balancers ask so; the connection is of use afterwards."""
     line = f" {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {KEY}\r\n".encode()
     status, headers, body = exchange(door.server.port, b"HEAD" + line + b"connection: close\r\n\r\n")
@@ -126,14 +126,14 @@ def test_head_is_get_without_the_body(door: Door, path: str) -> None:
     assert exchange(door.server.port, both)[2].endswith(b'{"status":"ok"}')
 
 
-def test_health_is_readiness(door: Door) -> None:
+def test_health_is_readiness(door: ServiceUnderTest) -> None:
     """What asks for /health, such as guidellm, wants to know whether it may begin; nobody needs a key."""
     answer = httpx.get(door.server.url + "/health")
     assert answer.status_code == 200
     assert answer.json() == httpx.get(door.server.url + "/health/ready?verbose").json() or door.gateway
 
 
-def test_a_slash_too_many_is_a_404(door: Door) -> None:
+def test_a_slash_too_many_is_a_404(door: ServiceUnderTest) -> None:
     """A redirect would lead to plain HTTP, at an address that only we can see."""
     for path in ("/health/", "/health/live/", "/openapi.json/", "/v1/restaurants/"):
         refused(door.ask("GET", path), 404)
@@ -142,7 +142,7 @@ def test_a_slash_too_many_is_a_404(door: Door) -> None:
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/v1/models", "/metrics"])
-def test_without_a_key_only_who_asks_for_this_machine_is_answered(door: Door, path: str) -> None:
+def test_without_a_key_only_who_asks_for_this_machine_is_answered(door: ServiceUnderTest, path: str) -> None:
     """A page whose own host name points here is not. With a key the key decides."""
     for host in STRANGE:
         answer = door.ask("GET", path, host=host)
@@ -155,7 +155,7 @@ def test_without_a_key_only_who_asks_for_this_machine_is_answered(door: Door, pa
         assert door.ask("GET", path, host=host).status_code == door.ask("GET", path).status_code != 421
 
 
-def test_no_key_and_a_wrong_one_are_told_apart(door: Door) -> None:
+def test_no_key_and_a_wrong_one_are_told_apart(door: ServiceUnderTest) -> None:
     """Each says what to do."""
     if not door.keyed:
         assert door.ask("GET", "/v1/models").status_code != 401
@@ -172,7 +172,7 @@ def test_no_key_and_a_wrong_one_are_told_apart(door: Door) -> None:
         assert "No API key" not in error["message"]
 
 
-def test_an_unknown_query_parameter_is_named(door: Door) -> None:
+def test_an_unknown_query_parameter_is_named(door: ServiceUnderTest) -> None:
     """With the nearest one that there is; a known one with a wrong value is named, too."""
     error = refused(door.ask("GET", "/health/live?limt=1"), 400)
     assert error["param"] == "limt"
@@ -187,7 +187,7 @@ def test_an_unknown_query_parameter_is_named(door: Door) -> None:
 @pytest.mark.parametrize("name", ["review", "open_gateway"])
 def test_a_parameter_is_called_by_its_name(name: str, request: pytest.FixtureRequest) -> None:
     """Not by the place where it was found; a relayed route's is checked before anybody is asked."""
-    door = Door(request.getfixturevalue(name), keyed=False)
+    door = ServiceUnderTest(request.getfixturevalue(name), keyed=False)
     assert door.ask("GET", "/v1/restaurants?limit=3&sort=reviews").status_code == 200
     for query, param in (("limt=3", "limt"), ("limit=0", "limit"), ("limit=3&sort=best", "sort"), ("limit=a", "limit")):
         error = refused(door.ask("GET", f"/v1/restaurants?{query}"), 400)
@@ -215,7 +215,7 @@ async def test_a_websocket_reaches_no_app(extensions: dict[str, object]) -> None
         sent.append(message)
 
     guard = KeyGuard(SecretStr(KEY))
-    edge = Edge(app, settings=ServiceSettings(), metrics=None, json_bodies=True, guard=guard)
+    edge = RequestMiddleware(app, settings=ServiceSettings(), metrics=None, json_bodies=True, guard=guard)
     await edge({"type": "websocket", "path": "/v1/realtime", "headers": [], "extensions": extensions}, receive, send)
     assert reached == []
     assert sent[0]["type"] == ("websocket.http.response.start" if extensions else "websocket.close")

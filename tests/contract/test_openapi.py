@@ -14,7 +14,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.shared.cache.support import Redis
+from tests.shared.cache.support import RedisProcess
 from tests.support import KEY, Server, serving
 
 KEYED = {"authorization": f"Bearer {KEY}"}
@@ -24,7 +24,9 @@ BOTH_MODES = pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, Generatio
 
 
 @pytest.fixture(scope="module")
-def neighbours(sentiment: Server, embedding: Server, transformers: Server, session_redis: Redis) -> dict[str, str]:
+def neighbours(
+    sentiment: Server, embedding: Server, transformers: Server, session_redis: RedisProcess
+) -> dict[str, str]:
     """Where the model services and Redis are, and the key of one of them."""
     urls = {"SENTIMENT_URL": sentiment.url, "EMBEDDING_URL": embedding.url, "LLM_URL": transformers.url}
     return {**urls, "API_KEY": KEY, "REDIS_PORT": str(session_redis.port)}

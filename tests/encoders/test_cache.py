@@ -14,10 +14,10 @@ from typing import Any
 import httpx
 import pytest
 
-from onecard import timings
-from onecard.cache.identity import HEADER
-from onecard.machine import cpu_multiplies_bfloat16
-from tests.shared.cache.support import AILMENTS, Redis, running_redis
+from onecard.hardware import cpu_multiplies_bfloat16
+from onecard.models.identity import MODEL_HEADER
+from onecard.web import server_timing
+from tests.shared.cache.support import FAULTS, RedisProcess, running_redis
 from tests.support import Server, metric, serving
 
 REVIEW = "국물이 진하고 고기도 넉넉해서 다시 가고 싶은 집입니다"
@@ -95,7 +95,7 @@ def test_a_hit_equals_its_miss_byte_by_byte(gated: Server, form: dict[str, Any])
     assert (miss.headers["x-cache"], hit.headers["x-cache"]) == ("miss", "hit")
     assert hit.content == miss.content
     assert metric(gated, COMPUTED) == computed
-    assert "inference" not in timings.read(hit.headers["server-timing"])
+    assert "inference" not in server_timing.parse(hit.headers["server-timing"])
 
 
 def test_only_what_is_missing_is_computed(gated: Server) -> None:
@@ -106,7 +106,7 @@ def test_only_what_is_missing_is_computed(gated: Server) -> None:
     mixed = embed(gated, [other, one, other])
     tokens = [mixed.json()["usage"]["prompt_tokens"], alone["usage"]["prompt_tokens"]]
     assert mixed.headers["x-cache"] == "partial"
-    assert timings.read(mixed.headers["server-timing"])["cache"].description == "hit=1 miss=1 coalesced=0"
+    assert server_timing.parse(mixed.headers["server-timing"])["cache"].description == "hit=1 miss=1 coalesced=0"
     assert metric(gated, COMPUTED) - before == (tokens[0] - tokens[1]) / 2
     assert mixed.json()["data"][1]["embedding"] == alone["data"][0]["embedding"]
     assert embed(gated, [other, one, other]).content == mixed.content
@@ -227,15 +227,15 @@ def test_the_cache_is_a_part_of_readiness(gated: Server) -> None:
 
 
 @pytest.fixture(scope="module")
-def weather(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+def weather(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
     """A Redis to be ill-treated, not started."""
-    redis = Redis(tmp_path_factory.mktemp("weather"))
+    redis = RedisProcess(tmp_path_factory.mktemp("weather"))
     yield redis
     redis.kill()
 
 
 @pytest.fixture(scope="module")
-def exposed(weather: Redis, caching_env: dict[str, str]) -> Iterator[Server]:
+def exposed(weather: RedisProcess, caching_env: dict[str, str]) -> Iterator[Server]:
     """An embedding service without a cache of its own in front of it, started before its Redis."""
     env = {**caching_env, "CACHE_MEMORY_MB": "0", "REDIS_PORT": str(weather.port)}
     with serving("embedding_service", port_variable="EMBEDDING_PORT", env=env) as server:
@@ -265,7 +265,7 @@ def kept(server: Server, text: str) -> bytes:
     return answers[-1].content
 
 
-def test_a_damaged_value_is_computed_anew_and_replaced(exposed: Server, weather: Redis) -> None:
+def test_a_damaged_value_is_computed_anew_and_replaced(exposed: Server, weather: RedisProcess) -> None:
     """It is never served, and counted."""
     text = new()
     body = kept(exposed, text)
@@ -279,12 +279,12 @@ def test_a_damaged_value_is_computed_anew_and_replaced(exposed: Server, weather:
     assert kept(exposed, text) == answer.content == body
 
 
-@pytest.mark.parametrize("ailment", sorted(AILMENTS))
-def test_a_sick_redis_fails_no_request(exposed: Server, weather: Redis, ailment: str) -> None:
+@pytest.mark.parametrize("ailment", sorted(FAULTS))
+def test_a_sick_redis_fails_no_request(exposed: Server, weather: RedisProcess, ailment: str) -> None:
     """Degraded, and answered; well again by itself. One that only refuses writes still gives what it has."""
     text = new()
     body = kept(exposed, text)
-    with AILMENTS[ailment](weather):
+    with FAULTS[ailment](weather):
         answers = [embed(exposed, text) for _ in range(3)]
         state = "hit" if ailment == "full" else "miss"
         assert [(one.status_code, one.headers["x-cache"]) for one in answers] == [(200, state)] * 3
@@ -321,9 +321,9 @@ def test_no_value_outlives_what_made_it(encoder_env: dict[str, str], model_cache
         turned = answers()[0]
         assert turned.headers["x-cache"] == "miss"
         assert turned.json()["data"][0]["label"] != miss.json()["data"][0]["label"]
-        assert miss.headers[HEADER] == hit.headers[HEADER]
-        assert (again.headers[HEADER] != miss.headers[HEADER]) == cpu_multiplies_bfloat16()
-        assert turned.headers[HEADER] != miss.headers[HEADER]
+        assert miss.headers[MODEL_HEADER] == hit.headers[MODEL_HEADER]
+        assert (again.headers[MODEL_HEADER] != miss.headers[MODEL_HEADER]) == cpu_multiplies_bfloat16()
+        assert turned.headers[MODEL_HEADER] != miss.headers[MODEL_HEADER]
 
 
 def test_without_a_cache_all_is_computed(encoder_env: dict[str, str]) -> None:

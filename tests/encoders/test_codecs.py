@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedding_service.vectors import VectorCodec
-from onecard.cache.values import Corrupt
+from onecard.cache.serialization import CorruptValue
 from sentiment_service.probabilities import ProbabilityCodec
 
 
@@ -43,5 +43,5 @@ def test_what_is_not_a_number_is_not_kept(number: float) -> None:
 def test_another_length_is_corrupt() -> None:
     """Whoever wrote it."""
     for decode in (VectorCodec(2).decode, ProbabilityCodec().decode):
-        with pytest.raises(Corrupt):
+        with pytest.raises(CorruptValue):
             decode(b"12345")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sentence_transformers import SentenceTransformer
 
-from embedding_service.vectors import cut
+from embedding_service.vectors import truncate
 from onecard.errors import InvalidRequest
 from tests.support import Server
 
@@ -93,9 +93,9 @@ def test_cut_vectors_have_unit_length_or_are_refused(vectors: np.ndarray, dimens
     """Any cut is of unit length, unless nothing is left of the vector; nothing becomes NaN."""
     if dimensions > 8:
         with pytest.raises(InvalidRequest):
-            cut(vectors, dimensions)
+            truncate(vectors, dimensions)
         return
-    shorter = cut(vectors, dimensions)
+    shorter = truncate(vectors, dimensions)
     assert shorter.shape == (3, dimensions)
     assert np.isfinite(shorter).all()
     if dimensions < 8:

@@ -23,11 +23,11 @@ from transformers import (
 
 from bench.weights import write_modules
 from embedding_service.engine import SentenceEncoder
-from onecard.batching.budget import Limit
+from onecard.batching.batch_limit import BatchLimit
 from onecard.gpu.device import Device
-from onecard.models import ModelFolder
-from onecard.texts import TextReader
-from onecard.warm_up import run, warm_up
+from onecard.inference.tokenization import TextTokenizer
+from onecard.inference.warm_up import run_batch, warm_up
+from onecard.models.folders import ModelFolder
 from sentiment_service.engine import Classifier
 
 SHAPE = {
@@ -65,12 +65,12 @@ def test_packed_texts_get_what_they_get_alone(
     tokenizer = model_cache / "onecard--standin-ko-sbert"
     folder = write(tmp_path / "m", config, plain if sentences else classifier, tokenizer, sentences=sentences)
     engine = (SentenceEncoder if sentences else Classifier)(folder, Device("cpu", precision))
-    reader = TextReader.load(folder.path, engine.window, engine.vocabulary)
-    assert warm_up(engine, reader, Limit(8, 200), 1).most == Limit(8, 200)
-    ids = reader.read([*TEXTS, "맛 " * 200], truncate=True)
+    reader = TextTokenizer.load(folder.path, engine.window, engine.vocab_size)
+    assert warm_up(engine, reader, BatchLimit(8, 200), 1).max_batch == BatchLimit(8, 200)
+    ids = reader.tokenize([*TEXTS, "맛 " * 200], truncate=True)
     assert max(map(len, ids)) == engine.window == (65 if family == "roberta" else 66)
-    for packed, text in zip(run(engine, ids, 8), ids, strict=True):
-        assert engine.agree(packed, engine.alone(text))
+    for packed, text in zip(run_batch(engine, ids, 8), ids, strict=True):
+        assert engine.is_close(packed, engine.infer_unbatched(text))
 
 
 def test_another_family_is_refused_by_name(model_cache: Path, tmp_path: Path) -> None:

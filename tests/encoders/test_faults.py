@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from onecard import timings
-from onecard.batching.budget import RECOVERY_BATCHES
+from onecard.batching.batch_limit import RECOVERY_BATCHES
+from onecard.web import server_timing
 from tests.support import Server, eventually, metric, serving, start
 
 TEXT = "국물이 진하고 고기도 넉넉해서 다시 가고 싶은 집입니다."
@@ -182,4 +182,4 @@ def test_terms_that_mean_nothing(embedding: Server, header: str, value: str) -> 
 def test_the_answer_says_where_its_time_went(embedding: Server) -> None:
     """server-timing has the queue, the tokenizer and the model."""
     timing = embed(embedding, [TEXT], **{"cache-control": "no-store"}).headers["server-timing"]
-    assert list(timings.read(timing)) == ["tokenize", "queue", "inference", "total"]
+    assert list(server_timing.parse(timing)) == ["tokenize", "queue", "inference", "total"]

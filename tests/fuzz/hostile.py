@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable
 
-Part = Callable[[random.Random], bytes]
+PartGenerator = Callable[[random.Random], bytes]
 STATUSES = (
     b"200",
     b"200",
@@ -24,7 +24,7 @@ STATUSES = (
     b"-1",
 )
 VERSIONS = (b"HTTP/1.1", b"HTTP/1.1", b"HTTP/1.0", b"HTTP/2.0", b"HTTP/0.9", b"ICE/1.0", b"http/1.1")
-ENDS = (b"\r\n", b"\r\n", b"\r\n", b"\n", b"\r", b"\r\n ", b"\0\r\n")
+LINE_ENDINGS = (b"\r\n", b"\r\n", b"\r\n", b"\n", b"\r", b"\r\n ", b"\0\r\n")
 FIELDS = (
     b"content-length: 5",
     b"content-length: 0",
@@ -63,8 +63,8 @@ BODIES = (
     b"data: 0\n\ndata: [DONE]\n\n",
     b'{"error": {"message": "m", "type": "t", "param": null, "code": null}}',
 )
-STRAYED = b'{"id": "STRAY"}'
-STRAY = b"HTTP/1.1 200 OK\r\ncontent-length: 15\r\nx-request-id: of-another-request\r\n\r\n" + STRAYED
+STRAY_BODY = b'{"id": "STRAY"}'
+STRAY_RESPONSE = b"HTTP/1.1 200 OK\r\ncontent-length: 15\r\nx-request-id: of-another-request\r\n\r\n" + STRAY_BODY
 FLOODS = (
     (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nx: ", b"a" * 65536),
     (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n", b"x: aaaaaaaaaa\r\n" * 4000),
@@ -80,16 +80,16 @@ FLOODS = (
 """Beginnings, and what follows them without end."""
 
 
-def answer(dice: random.Random) -> bytes:
+def hostile_response(dice: random.Random) -> bytes:
     """Bytes that may be an answer."""
     kind = dice.randrange(5)
     if kind == 0:
         return dice.randbytes(dice.randrange(400))
-    said = _structured(dice)
+    said = _structured_response(dice)
     if kind == 1:
         return said
     if kind == 2:
-        return said + STRAY
+        return said + STRAY_RESPONSE
     if kind == 3:
         return said[: dice.randrange(len(said) + 1)]
     bent = bytearray(said)
@@ -98,8 +98,8 @@ def answer(dice: random.Random) -> bytes:
     return bytes(bent)
 
 
-def _structured(dice: random.Random) -> bytes:
-    end = dice.choice(ENDS)
+def _structured_response(dice: random.Random) -> bytes:
+    end = dice.choice(LINE_ENDINGS)
     lines = [b"%s %s x" % (dice.choice(VERSIONS), dice.choice(STATUSES))]
     lines += dice.choices(FIELDS, k=dice.randrange(4))
     return b"\r\n" * dice.choice((0, 0, 0, 2)) + end.join([*lines, b"", dice.choice(BODIES)])

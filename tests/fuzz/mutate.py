@@ -21,7 +21,7 @@ TOKENS = (
 NUMBERS = (0, 1, 2, 16, 255, 256, 16384, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1)
 
 
-def mutated(chance: random.Random, data: bytes) -> bytes:
+def mutate(chance: random.Random, data: bytes) -> bytes:
     """`data` with a few changes: bits, bytes, tokens, pieces doubled, moved, cut out or repeated very often."""
     for _ in range(chance.choice((0, 0, 0, 1, 1, 2, 4, 16))):
         data = _change(chance, data)
@@ -50,7 +50,7 @@ def _change(chance: random.Random, data: bytes) -> bytes:
             return data[:at] + str(chance.choice(NUMBERS)).encode() + data[at:]
 
 
-def pieces(chance: random.Random, data: bytes) -> list[bytes]:
+def split_into_packets(chance: random.Random, data: bytes) -> list[bytes]:
     """`data` as it may come in packets."""
     cuts = sorted(chance.randrange(len(data) + 1) for _ in range(chance.choice((0, 0, 1, 2, 5))))
     return [data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True) if start < end]

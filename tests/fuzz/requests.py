@@ -3,7 +3,7 @@
 import random
 import struct
 
-from tests.fuzz.mutate import NUMBERS, mutated
+from tests.fuzz.mutate import NUMBERS, mutate
 from tests.protocol.frames import CONTINUATION, HEADERS, PREFACE, SETTINGS, frame, literal, request
 
 _PATHS = (
@@ -31,7 +31,7 @@ _HEADERS = (
 
 def http1(chance: random.Random) -> bytes:
     """A few requests on one connection."""
-    return b"".join(mutated(chance, _request(chance)) for _ in range(chance.choice((1, 1, 2, 3))))
+    return b"".join(mutate(chance, _request(chance)) for _ in range(chance.choice((1, 1, 2, 3))))
 
 
 def _request(chance: random.Random) -> bytes:
@@ -64,7 +64,7 @@ def http2(chance: random.Random) -> bytes:
     frames = [frame(SETTINGS, 0, 0)]
     frames += [_frame(chance, 2 * number + 1) for number in range(chance.choice((1, 3, 10, 40)))]
     stream = b"".join(frames)
-    return PREFACE + (mutated(chance, stream) if chance.random() < 0.5 else stream)
+    return PREFACE + (mutate(chance, stream) if chance.random() < 0.5 else stream)
 
 
 def _frame(chance: random.Random, stream: int) -> bytes:

@@ -26,7 +26,7 @@ ALLOWED = {200, 204, 304, 400, 404, 429, 500, 502, 503, 504}
 ANSWER_SECONDS = 15.0
 
 
-class Service:
+class HostileService:
     """Two ports: one is hostile, the other one echoes the nonce of the request."""
 
     def __init__(self, seed: int) -> None:
@@ -56,7 +56,7 @@ class Service:
                 writer.write(unit)
                 await writer.drain()
             return
-        self.said = said = hostile.answer(self.dice)
+        self.said = said = hostile.hostile_response(self.dice)
         step = self.dice.choice((len(said) or 1, len(said) or 1, 7, 60))
         for begin in range(0, min(len(said), 20 * step), step):
             writer.write(said[begin : begin + step])
@@ -67,7 +67,7 @@ class Service:
         await writer.drain()
         if self.dice.random() < 0.3:
             await asyncio.sleep(0.02)
-            writer.write(hostile.STRAY)
+            writer.write(hostile.STRAY_RESPONSE)
             await writer.drain()
 
     async def well(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -90,7 +90,7 @@ async def request(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
 
 
 @asynccontextmanager
-async def scene(service: Service) -> AsyncIterator[Server]:
+async def scene(service: HostileService) -> AsyncIterator[Server]:
     """A gateway whose LLM service is hostile and whose encoders are well."""
     async with (
         await asyncio.start_server(service.hostile, "127.0.0.1", 0, limit=2**22) as bad,
@@ -109,7 +109,7 @@ async def scene(service: Service) -> AsyncIterator[Server]:
 
 async def test_no_answer_of_a_hostile_service_does_harm() -> None:
     """Structured and random bytes, cut and slow, with answers behind that nobody asked for."""
-    service = Service(SEED)
+    service = HostileService(SEED)
     ends, count = time.monotonic() + SECONDS, 0
 
     async def ask(http: aiohttp.ClientSession, gateway: Server, number: int) -> None:
@@ -124,7 +124,7 @@ async def test_no_answer_of_a_hostile_service_does_harm() -> None:
                 status, kind, said = 200, "", b""  # Broken off in the middle, as the service did.
             count += 1
             assert status in ALLOWED, (SEED, status, service.said)
-            assert said != hostile.STRAYED, (SEED, service.said)
+            assert said != hostile.STRAY_BODY, (SEED, service.said)
             if status >= 400:
                 assert set(json.loads(said)["error"]) == {"message", "type", "param", "code"}, (SEED, said)
                 assert kind == "application/json"

@@ -12,11 +12,11 @@ from typing import Any
 import zttp
 
 from tests.fuzz import requests
-from tests.fuzz.mutate import pieces
+from tests.fuzz.mutate import split_into_packets
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "8"))
 SEED = int(os.environ.get("FUZZ_SEED", str(time.time_ns())))
-MOST_BYTES = 2_000_000
+MAX_BYTES = 2_000_000
 """That one input may make the parser ask to be sent."""
 
 
@@ -47,7 +47,7 @@ def _feed(seed: int, seconds: float, its: Any) -> None:
         if count % 1000 == 0:
             its.send(count)
         try:
-            (_http2 if two else _http1)(chance, pieces(chance, sent))
+            (_http2 if two else _http1)(chance, split_into_packets(chance, sent))
         except zttp.RemoteProtocolError:
             refused += 1
         except Exception as error:  # Whatever else it is, is a fault.
@@ -84,7 +84,7 @@ def _http2(chance: random.Random, parts: list[bytes]) -> None:
         while (event := conn.next_event()) is not zttp.NEED_DATA:
             if isinstance(event, zttp.Request):
                 _answer(chance, conn.stream(event.stream_id))
-        assert len(conn.data_to_send()) < MOST_BYTES
+        assert len(conn.data_to_send()) < MAX_BYTES
 
 
 def _answer(chance: random.Random, stream: zttp.Stream) -> None:

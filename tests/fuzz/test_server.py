@@ -15,7 +15,7 @@ import httpx
 import psutil
 
 from tests.fuzz import requests
-from tests.fuzz.mutate import pieces
+from tests.fuzz.mutate import split_into_packets
 from tests.support import Server, serving
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "8"))
@@ -57,7 +57,7 @@ async def storm(server: Server, chance: random.Random, seconds: float) -> Counte
             kind = own.choice(("http1", "http1", "http2", "bytes"))
             sent = own.randbytes(own.randrange(1, 2000)) if kind == "bytes" else getattr(requests, kind)(own)
             try:
-                answer = await asyncio.wait_for(exchange(server.port, pieces(own, sent)), ENDS_SECONDS)
+                answer = await asyncio.wait_for(exchange(server.port, split_into_packets(own, sent)), ENDS_SECONDS)
             except TimeoutError:
                 raise AssertionError(f"the connection does not end: {sent!r}") from None
             assert server.process.poll() is None, f"the server has ended: {sent!r}\n{server.log()[-3000:]}"

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 import pytest
 import uvloop
 
-from tests.gateway.answering import Scene, scene
-from tests.shared.cache.support import Redis, running_redis
+from tests.gateway.gateway_scene import GatewayScene, scene
+from tests.shared.cache.support import RedisProcess, running_redis
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -17,21 +17,21 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[]
 
 
 @pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
     """One Redis for all; each test asks for something of its own."""
     with running_redis(tmp_path_factory.mktemp("redis")) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def quiet(redis: Redis) -> Iterator[Scene]:
+def quiet(redis: RedisProcess) -> Iterator[GatewayScene]:
     """A scene that nobody breaks."""
     with scene(redis) as built:
         yield built
 
 
 @pytest.fixture
-def own(redis: Redis) -> Iterator[Scene]:
+def own(redis: RedisProcess) -> Iterator[GatewayScene]:
     """A scene to break: its gate is closed, its service may be killed."""
     with scene(redis, UPSTREAM_READ_SECONDS="5") as built:
         yield built

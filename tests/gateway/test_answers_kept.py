@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.answers.kept import Kept, KeptCodec
-from onecard.cache.values import Corrupt
+from onecard.cache.serialization import CorruptValue
 
 codec = KeptCodec()
 
@@ -21,7 +21,7 @@ def test_an_answer_comes_back_as_it_was(content_type: str, body: bytes) -> None:
 @given(st.binary(max_size=200))
 def test_any_bytes_are_an_answer_or_corrupt(junk: bytes) -> None:
     """Nothing else is ever raised over what lies in Redis."""
-    with suppress(Corrupt):
+    with suppress(CorruptValue):
         codec.decode(junk)
 
 

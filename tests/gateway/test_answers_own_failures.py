@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.gateway.answering import CHAT, Scene, eventually_async, saying, scene, streaming
+from tests.gateway.gateway_scene import CHAT, GatewayScene, chat_request, eventually_async, scene, stream_request
 from tests.gateway.support import error_of, key, secret_of, write_keys
-from tests.shared.cache.support import Redis
+from tests.shared.cache.support import RedisProcess
 
 TOTAL_SECONDS = 4.0
 
@@ -18,7 +18,7 @@ Made = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def own(redis: Redis, tmp_path: Path) -> Iterator[Scene]:
+def own(redis: RedisProcess, tmp_path: Path) -> Iterator[GatewayScene]:
     """A service that takes one request at a time, a short queue, two keys, and a closed gate."""
     write_keys(tmp_path / "keys.json", [key("flooder"), key("other")])
     env = {"UPSTREAM_CONCURRENCY": "1", "UPSTREAM_QUEUE": "4", "API_KEYS_FILE": str(tmp_path / "keys.json")}
@@ -28,7 +28,7 @@ def own(redis: Redis, tmp_path: Path) -> Iterator[Scene]:
 
 
 @pytest.fixture
-async def client(own: Scene) -> AsyncIterator[httpx.AsyncClient]:
+async def client(own: GatewayScene) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(base_url=own.gateway.url, timeout=30) as opened:
         yield opened
 
@@ -39,29 +39,29 @@ def key_of(caller: str) -> dict[str, str]:
 
 
 async def begin(
-    own: Scene, client: httpx.AsyncClient, caller: str, body: dict[str, Any]
+    own: GatewayScene, client: httpx.AsyncClient, caller: str, body: dict[str, Any]
 ) -> "asyncio.Task[httpx.Response]":
     """One more request, once it is under way."""
-    before = own.figure("onecard_http_in_flight")
+    before = own.metric("onecard_http_in_flight")
     task = asyncio.create_task(client.post(CHAT, json=body, headers=key_of(caller)))
-    await eventually_async(lambda: own.figure("onecard_http_in_flight") > before)
+    await eventually_async(lambda: own.metric("onecard_http_in_flight") > before)
     return task
 
 
-@pytest.mark.parametrize("made", [saying, streaming])
+@pytest.mark.parametrize("made", [chat_request, stream_request])
 @pytest.mark.parametrize("leader", ["flooder", "other"])
 async def test_who_is_pushed_out_of_the_queue_takes_nobody_along(
-    own: Scene, client: httpx.AsyncClient, made: Made, leader: str
+    own: GatewayScene, client: httpx.AsyncClient, made: Made, leader: str
 ) -> None:
     """A key that floods is refused; another one that wants the same answer gets it, whichever of them asked first."""
-    occupies = await begin(own, client, "other", saying(wait=True))
+    occupies = await begin(own, client, "other", chat_request(wait=True))
     await eventually_async(lambda: own.seen("requests") == 1)
-    flood = [await begin(own, client, "flooder", saying()) for _ in range(3)]
+    flood = [await begin(own, client, "flooder", chat_request()) for _ in range(3)]
     wanted, follower = made(), {"flooder": "other", "other": "flooder"}[leader]
     shared = {caller: await begin(own, client, caller, wanted) for caller in (leader, follower)}
-    assert own.figure("onecard_upstream_waiting") == 4
-    crowds_out = asyncio.create_task(client.post(CHAT, json=saying(), headers=key_of("other")))
-    await eventually_async(lambda: own.figure("onecard_upstream_queue_full_total") == (2 if leader == "flooder" else 1))
+    assert own.metric("onecard_upstream_waiting") == 4
+    crowds_out = asyncio.create_task(client.post(CHAT, json=chat_request(), headers=key_of("other")))
+    await eventually_async(lambda: own.metric("onecard_upstream_queue_full_total") == (2 if leader == "flooder" else 1))
     own.open()
     answers = {caller: await task for caller, task in shared.items()}
     if leader == "flooder":
@@ -77,8 +77,8 @@ async def test_who_is_pushed_out_of_the_queue_takes_nobody_along(
     assert sorted([(await task).status_code for task in flood]) == [200, 200, 429]
 
 
-@pytest.mark.parametrize("made", [saying, streaming])
-async def test_each_who_shares_waits_within_its_own_time_limit(redis: Redis, made: Made) -> None:
+@pytest.mark.parametrize("made", [chat_request, stream_request])
+async def test_each_who_shares_waits_within_its_own_time_limit(redis: RedisProcess, made: Made) -> None:
     """Who began is told that its time is over; who came later gets the answer that was begun for both, and whole."""
     with scene(redis, UPSTREAM_TOTAL_SECONDS=str(TOTAL_SECONDS)) as own:
         async with httpx.AsyncClient(base_url=own.gateway.url, timeout=30) as client:
@@ -90,7 +90,7 @@ async def test_each_who_shares_waits_within_its_own_time_limit(redis: Redis, mad
             late = await leader
             own.open()
             answer = await follower
-        if made is saying:
+        if made is chat_request:
             assert error_of(late, 504)["code"] == "deadline_exceeded"
         else:
             assert "deadline_exceeded" in late.text.rpartition("data: ")[2]

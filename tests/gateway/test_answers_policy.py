@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.answers import complete, policy
 from gateway.answers.policy import Bypass, Question
-from onecard.cache.keys import Json, canonical
+from onecard.cache.keys import JsonValue, canonical
 
 CHAT = "/v1/chat/completions"
 JSON_TYPE = "application/json"
@@ -67,7 +67,7 @@ def read(body: object, path: str = CHAT) -> Question | Bypass:
     return policy.read(path, JSON_TYPE, json.dumps(body).encode(), 0.3)
 
 
-def material(body: object, path: str = CHAT) -> Json:
+def material(body: object, path: str = CHAT) -> JsonValue:
     question = read(body, path)
     assert isinstance(question, Question), question
     return question.material

@@ -7,15 +7,15 @@ from contextlib import AsyncExitStack
 
 import httpx
 
-from tests.gateway.answering import CHAT, Scene, crowd, eventually_async, saying, streaming
+from tests.gateway.gateway_scene import CHAT, GatewayScene, chat_request, eventually_async, open_streams, stream_request
 
 CROWD = 100
 
 
-async def test_a_crowd_shares_one_stream(own: Scene) -> None:
+async def test_a_crowd_shares_one_stream(own: GatewayScene) -> None:
     """One request to the service; all get the same bytes, in order, also when half of them leave in the middle."""
     async with AsyncExitStack() as stack:
-        answers = await crowd(own, streaming(count=20, wait=True), stack, many=CROWD)
+        answers = await open_streams(own, stream_request(count=20, wait=True), stack, many=CROWD)
         bodies: list[AsyncIterator[bytes]] = [answer.aiter_raw() for answer in answers]
         beginnings = await asyncio.gather(*(anext(body) for body in bodies))
         await asyncio.gather(*(answer.aclose() for answer in answers[: CROWD // 2]))
@@ -27,27 +27,27 @@ async def test_a_crowd_shares_one_stream(own: Scene) -> None:
     assert wholes[0].endswith(b"data: [DONE]\n\n")
     assert wholes[0].count(b"data: ") == 23
     assert own.seen("requests") == 1
-    assert own.figure('onecard_cache_coalesced_total{kind="chat"}') == CROWD - 1
+    assert own.metric('onecard_cache_coalesced_total{kind="chat"}') == CROWD - 1
 
 
-async def test_when_all_have_left_the_work_is_cancelled(own: Scene) -> None:
+async def test_when_all_have_left_the_work_is_cancelled(own: GatewayScene) -> None:
     """Not before, and nothing is kept."""
     async with AsyncExitStack() as stack:
-        answers = await crowd(own, streaming(wait=True), stack, many=10)
+        answers = await open_streams(own, stream_request(wait=True), stack, many=10)
         await asyncio.gather(*(answer.aclose() for answer in answers[1:]))
-        await eventually_async(lambda: own.figure("onecard_http_in_flight") <= 2)  # Its own look at the figures is one.
+        await eventually_async(lambda: own.metric("onecard_http_in_flight") <= 2)  # Its own look at the figures is one.
         assert own.seen("cancelled") == 0
         await answers[0].aclose()
         await eventually_async(lambda: own.seen("cancelled") == 1)
     assert own.seen("running") == 0
 
 
-async def test_who_reads_too_slowly_is_cut_off_and_told_so(own: Scene) -> None:
+async def test_who_reads_too_slowly_is_cut_off_and_told_so(own: GatewayScene) -> None:
     """A stream that is too long to be kept whole goes on with those who read it."""
     big = {"choices": [{"index": 0, "delta": {"content": "x" * 100_000}}]}
-    body = streaming(events=[big, "[DONE]"], times=300, wait=True)
+    body = stream_request(events=[big, "[DONE]"], times=300, wait=True)
     async with AsyncExitStack() as stack:
-        slow, quick = await crowd(own, body, stack, many=2)
+        slow, quick = await open_streams(own, body, stack, many=2)
         assert {slow.headers["x-cache"], quick.headers["x-cache"]} == {"miss", "coalesced"}
         own.open()
         read = [chunk async for chunk in quick.aiter_raw()]
@@ -56,15 +56,15 @@ async def test_who_reads_too_slowly_is_cut_off_and_told_so(own: Scene) -> None:
     assert json.loads(missed.rstrip().rpartition(b"data: ")[2])["error"]["code"] == "slow_reader"
 
 
-async def test_a_crowd_shares_one_answer_but_nobody_elses_time_limit(own: Scene) -> None:
+async def test_a_crowd_shares_one_answer_but_nobody_elses_time_limit(own: GatewayScene) -> None:
     """Errors are shared by those who wait, and are not kept."""
-    body = saying(status=500, wait=True)
+    body = chat_request(status=500, wait=True)
     async with httpx.AsyncClient(base_url=own.gateway.url, timeout=30) as client:
         hurried = {"x-onecard-timeout-ms": "60000"}
         asking = [asyncio.create_task(client.post(CHAT, json=body)) for _ in range(20)]
         asking += [asyncio.create_task(client.post(CHAT, json=body, headers=hurried)) for _ in range(2)]
         asking.append(asyncio.create_task(client.post(CHAT, json=body, headers={"cache-control": "no-cache"})))
-        await eventually_async(lambda: own.figure("onecard_http_in_flight") >= len(asking))
+        await eventually_async(lambda: own.metric("onecard_http_in_flight") >= len(asking))
         await eventually_async(lambda: own.seen("requests") == 4)
         own.open()
         answers = await asyncio.gather(*asking)

@@ -12,10 +12,10 @@ import httpx
 import psutil
 import pytest
 
-from onecard import buffers
-from onecard.buffers import Buffers
 from onecard.errors import Unavailable
-from tests.gateway.load import soon, unread
+from onecard.web import buffer_semaphore
+from onecard.web.buffer_semaphore import BufferSemaphore
+from tests.gateway.client_load import eventually_polled, unread_client
 from tests.support import Server, free_port, metric, serving
 
 EMBEDDINGS, AWAY = "/v1/embeddings", "/v1/sentiment"
@@ -96,7 +96,7 @@ async def test_many_long_answers_that_nobody_reads_stay_where_they_come_from(buf
         before = await asyncio.to_thread(memory, gateway)
         with ExitStack() as stack:
             for _ in range(CALLERS):
-                stack.enter_context(unread(gateway, EMBEDDINGS, body))
+                stack.enter_context(unread_client(gateway, EMBEDDINGS, body))
             most, still, sent = 0, 0, -1
             while still < 15:  # For 3 s nothing more has been sent.
                 await asyncio.sleep(0.2)
@@ -107,8 +107,8 @@ async def test_many_long_answers_that_nobody_reads_stay_where_they_come_from(buf
             if buffer_mb == 256:
                 assert service.asked == CALLERS
             else:
-                await soon(lambda: metric(gateway, "onecard_buffers_refused_total") > 0)
-        await soon(lambda: metric(gateway, "onecard_buffers_bytes") == 0)
+                await eventually_polled(lambda: metric(gateway, "onecard_buffers_refused_total") > 0)
+        await eventually_polled(lambda: metric(gateway, "onecard_buffers_bytes") == 0)
 
 
 async def test_a_long_answer_comes_as_it_comes_and_whole() -> None:
@@ -141,10 +141,12 @@ async def test_a_place_at_a_service_is_kept_until_the_last_byte() -> None:
         scene(UPSTREAM_CONCURRENCY="1", UPSTREAM_QUEUE="0") as (gateway, service),
         httpx.AsyncClient(base_url=gateway.url, timeout=30) as client,
     ):
-        with unread(gateway, EMBEDDINGS, {"input": "a"}):
-            await soon(lambda: service.asked == 1)
+        with unread_client(gateway, EMBEDDINGS, {"input": "a"}):
+            await eventually_polled(lambda: service.asked == 1)
             assert (await client.post(EMBEDDINGS, json={"input": "a"})).status_code == 429
-        await soon(lambda: metric(gateway, 'onecard_upstream_in_flight{replica="0",upstream="embedding"}') == 0)
+        await eventually_polled(
+            lambda: metric(gateway, 'onecard_upstream_in_flight{replica="0",upstream="embedding"}') == 0
+        )
         assert (await client.post(EMBEDDINGS, json={"input": "a"})).status_code == 200
 
 
@@ -174,77 +176,77 @@ async def test_bodies_that_there_is_no_room_for_are_held_back_and_then_refused()
         with ExitStack() as stack:
             for _ in range(5):
                 stack.enter_context(stalled(gateway, 1_900_000))
-            await soon(lambda: metric(gateway, "onecard_buffers_bytes") > 5_000_000)
+            await eventually_polled(lambda: metric(gateway, "onecard_buffers_bytes") > 5_000_000)
             began = time.monotonic()
             refused = await client.post(AWAY, content=json.dumps({"input": "a" * 1_000_000}))
             assert (refused.status_code, refused.json()["error"]["type"]) == (503, "server_error")
             assert int(refused.headers["retry-after"]) >= 1
             assert time.monotonic() - began > 1
             assert metric(gateway, "onecard_buffers_bytes") < 8_000_000
-        await soon(lambda: metric(gateway, "onecard_buffers_bytes") == 0)
+        await eventually_polled(lambda: metric(gateway, "onecard_buffers_bytes") == 0)
         answer = await client.post(AWAY, content=json.dumps({"input": "a" * 1_000_000}))
         assert answer.json()["error"]["message"].startswith("The sentiment service is down")
 
 
 async def test_who_waits_for_room_gets_it_in_turn_and_answers_come_first() -> None:
-    all_of_it = Buffers(100)
-    first, second, third = (all_of_it.hold() for _ in range(3))
-    await first.more(90)
-    body = asyncio.ensure_future(second.more(40, "body"))
-    answer = asyncio.ensure_future(third.more(60))
+    all_of_it = BufferSemaphore(100)
+    first, second, third = (all_of_it.lease() for _ in range(3))
+    await first.acquire(90)
+    body = asyncio.ensure_future(second.acquire(40, "body"))
+    answer = asyncio.ensure_future(third.acquire(60))
     await asyncio.sleep(0)
     assert not body.done()
     assert not answer.done()
     first.close()
     await answer
     await asyncio.sleep(0)
-    assert (body.done(), all_of_it.held_bytes) == (False, 60)
+    assert (body.done(), all_of_it.used_bytes) == (False, 60)
     third.close()
     await body
-    assert all_of_it.held_bytes == 40
+    assert all_of_it.used_bytes == 40
     del second, body
-    assert all_of_it.held_bytes == 0
+    assert all_of_it.used_bytes == 0
 
 
 async def test_who_waits_in_vain_or_leaves_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(buffers, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(buffer_semaphore, "ACQUIRE_TIMEOUT_SECONDS", 0.05)
     refused: list[int] = []
-    all_of_it = Buffers(100, lambda: refused.append(1))
-    full, other = all_of_it.hold(), all_of_it.hold()
-    await full.more(100)
+    all_of_it = BufferSemaphore(100, lambda: refused.append(1))
+    full, other = all_of_it.lease(), all_of_it.lease()
+    await full.acquire(100)
     with pytest.raises(Unavailable):
-        await other.more(1)
-    leaving = asyncio.ensure_future(other.more(1))
+        await other.acquire(1)
+    leaving = asyncio.ensure_future(other.acquire(1))
     await asyncio.sleep(0)
     full.close()
     leaving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await leaving
-    assert (all_of_it.held_bytes, refused) == (0, [1])
-    full = all_of_it.hold()
-    await full.more(100)
-    leaving = asyncio.ensure_future(other.more(1))
+    assert (all_of_it.used_bytes, refused) == (0, [1])
+    full = all_of_it.lease()
+    await full.acquire(100)
+    leaving = asyncio.ensure_future(other.acquire(1))
     await asyncio.sleep(0)
     leaving.cancel()
     full.close()
     with pytest.raises(asyncio.CancelledError):
         await leaving
-    assert all_of_it.held_bytes == 0
+    assert all_of_it.used_bytes == 0
     other.close()
-    await other.more(5)
-    assert all_of_it.held_bytes == 0
+    await other.acquire(5)
+    assert all_of_it.used_bytes == 0
 
 
 async def test_who_leaves_lets_those_in_who_stood_behind() -> None:
     """The first in the line wanted much; those behind it fit in at once, and not only when somebody gives back."""
-    room = Buffers(1000)
-    held = room.hold()
-    await held.more(900)
-    large = asyncio.create_task(room.hold().more(500))
+    room = BufferSemaphore(1000)
+    held = room.lease()
+    await held.acquire(900)
+    large = asyncio.create_task(room.lease().acquire(500))
     await asyncio.sleep(0)
-    small = asyncio.create_task(room.hold().more(50))
+    small = asyncio.create_task(room.lease().acquire(50))
     await asyncio.sleep(0)
     assert not small.done()
     large.cancel()
     await asyncio.wait_for(small, 1)
-    assert room.held_bytes >= 900
+    assert room.used_bytes >= 900

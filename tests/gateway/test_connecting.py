@@ -15,7 +15,7 @@ from aiohttp.abc import ResolveResult
 from gateway import transport
 from gateway.guarded import NoAnswer
 from gateway.transport import Origin
-from tests.gateway.sockets import WHOLE, at_once, connected, read, saying
+from tests.gateway.socket_services import WHOLE, fake_service, open_connections, read, respond_at_once
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ async def test_nobody_listens_or_takes_the_connection(mute: int) -> None:
     with socket.socket() as gone:
         gone.bind(("127.0.0.1", 0))
         nowhere = [("127.0.0.1", gone.getsockname()[1]), ("127.0.0.2", mute), ("no.such.host.invalid", 80)]
-        async with connected(0.3) as connections:
+        async with open_connections(0.3) as connections:
             for host, port in nowhere:
                 with pytest.raises(NoAnswer):
                     await read(connections, Origin.of(f"http://{host}:{port}"))
@@ -60,7 +60,7 @@ async def test_a_name_is_looked_up_once_for_all_who_want_it(monkeypatch: pytest.
     is_away = False
     monkeypatch.setattr(ThreadedResolver, "resolve", look_up)
     monkeypatch.setattr(transport, "NAME_SECONDS", 0.1)
-    async with saying(WHOLE["length"]) as (origin, _), connected(0.2) as connections:
+    async with fake_service(WHOLE["length"]) as (origin, _), open_connections(0.2) as connections:
         named = Origin.of(f"http://service:{origin.url.port}")
         refused = await asyncio.gather(*(read(connections, named) for _ in range(30)), return_exceptions=True)
         assert {type(each) for each in refused} == {NoAnswer}
@@ -84,7 +84,7 @@ async def test_a_name_that_nobody_knows_may_be_known_later(monkeypatch: pytest.M
         return [found(host, port, "127.0.0.1")]
 
     monkeypatch.setattr(ThreadedResolver, "resolve", look_up)
-    async with saying(WHOLE["length"]) as (origin, _), connected() as connections:
+    async with fake_service(WHOLE["length"]) as (origin, _), open_connections() as connections:
         named = Origin.of(f"http://service:{origin.url.port}")
         for _ in range(2):
             with pytest.raises(NoAnswer):
@@ -99,7 +99,7 @@ async def test_an_address_that_is_mute_costs_no_request(monkeypatch: pytest.Monk
         return [found(host, port, address) for address in ("127.0.0.2", "127.0.0.1")]
 
     monkeypatch.setattr(ThreadedResolver, "resolve", look_up)
-    async with await asyncio.start_server(at_once, "127.0.0.1", mute), connected() as connections:
+    async with await asyncio.start_server(respond_at_once, "127.0.0.1", mute), open_connections() as connections:
         for _ in range(4):
             assert await read(connections, Origin.of(f"http://service:{mute}")) == b"hello"
 
@@ -133,7 +133,10 @@ async def test_a_service_behind_tls_is_who_it_says_it_is(certificate: Path, monk
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
 
-    async with await asyncio.start_server(at_once, "localhost", 0, ssl=context) as server, connected() as connections:
+    async with (
+        await asyncio.start_server(respond_at_once, "localhost", 0, ssl=context) as server,
+        open_connections() as connections,
+    ):
         address = f"https://localhost:{server.sockets[0].getsockname()[1]}"
         with pytest.raises(NoAnswer):
             await read(connections, Origin.of(address))

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gateway import deadlines
 from onecard.errors import InvalidRequest
-from onecard.wire import TIMEOUT_HEADER
+from onecard.web.request_parsing import TIMEOUT_HEADER
 
 
 @given(st.floats(1, 1e9), st.floats(0.001, 1e6), st.floats(0, 1e6))

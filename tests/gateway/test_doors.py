@@ -13,9 +13,9 @@ import pytest
 from gateway.__main__ import main
 from gateway.keys.file import read
 from gateway.routes import RELAYED
-from onecard import server as server_module
+from onecard.web import server as server_module
 from tests.gateway.support import PATH, ask, canned_gateway, error_of, key, secret_of, write_keys
-from tests.shared.cache.support import RECOVERY_SECONDS, Redis, running_redis
+from tests.shared.cache.support import RECOVERY_SECONDS, RedisProcess, running_redis
 from tests.support import KEY, Server, serving, start
 
 PATIENCE_SECONDS = 2.0
@@ -25,12 +25,12 @@ PATIENCE_SECONDS = 2.0
 @pytest.fixture(scope="module")
 def canned() -> Iterator[Server]:
     """The service behind all gateways."""
-    with serving("tests.canned", port_variable="CANNED_PORT", env={}) as server:
+    with serving("tests.scripted_upstream", port_variable="CANNED_PORT", env={}) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
     """The Redis of all gateways."""
     with running_redis(tmp_path_factory.mktemp("redis")) as server:
         yield server
@@ -53,7 +53,7 @@ def keys_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def doors(canned: Server, redis: Redis, keys_file: Path) -> Iterator[tuple[Server, Server]]:
+def doors(canned: Server, redis: RedisProcess, keys_file: Path) -> Iterator[tuple[Server, Server]]:
     """Two gateways on one Redis, with the same keys; a page of one origin may call them."""
     env = {
         "API_KEYS_FILE": str(keys_file),
@@ -212,7 +212,7 @@ def test_without_a_list_of_origins_no_page_may_call(canned: Server) -> None:
 
 @pytest.mark.parametrize("caller", ["frozen", "killed"])
 def test_a_redis_that_goes_under_load_refuses_and_delays_nobody(
-    doors: tuple[Server, Server], redis: Redis, caller: str
+    doors: tuple[Server, Server], redis: RedisProcess, caller: str
 ) -> None:
     """Every request is answered at once; each gateway holds the limit by itself, and both share it again later."""
     slowest: list[float] = []

@@ -18,9 +18,9 @@ from gateway.keys import ring as ring_module
 from gateway.keys.__main__ import main
 from gateway.keys.file import LOOK_SECONDS, WatchedKeys, changing, read
 from gateway.keys.ring import BadKeys, Key, KeyRing, hash_of, new_key, parse, render
-from onecard import auth
-from onecard.auth import MAX_KEY_BYTES, KeyGuard, bearer
 from onecard.errors import InvalidKey, MissingKey
+from onecard.web import auth
+from onecard.web.auth import MAX_KEY_BYTES, KeyGuard, bearer_key
 from onecard_stack.cli import main as onecard
 from tests.gateway.support import key, secret_of, write_keys
 
@@ -128,20 +128,20 @@ def test_keys_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_header_that_is_not_one_key_is_refused(values: list[bytes]) -> None:
     """Two, another scheme, not ASCII, too long."""
     with pytest.raises(InvalidKey):
-        bearer(values)
+        bearer_key(values)
 
 
 @pytest.mark.parametrize("values", [[], [b""], [b"Bearer"], [b"Bearer   "]])
 def test_no_key_is_told_from_a_wrong_one(values: list[bytes]) -> None:
     """Whoever forgot it need not look for a typing error."""
     with pytest.raises(MissingKey):
-        bearer(values)
+        bearer_key(values)
 
 
 @pytest.mark.parametrize("value", [b"Bearer abc", b"bearer abc", b"BEARER   abc "])
 def test_the_scheme_is_read_as_http_reads_it(value: bytes) -> None:
     """In any case, with any number of spaces."""
-    assert bearer([value]) == b"abc"
+    assert bearer_key([value]) == b"abc"
 
 
 def test_new_keys_are_long_and_differ() -> None:
@@ -150,7 +150,7 @@ def test_new_keys_are_long_and_differ() -> None:
     assert len(keys) == 100
     for one in keys:
         assert len(one) >= 43 + len("onecard-")
-        assert bearer([f"Bearer {one}".encode()])
+        assert bearer_key([f"Bearer {one}".encode()])
 
 
 def test_a_changed_file_counts_within_a_second(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ import httpx
 import pytest
 from typing_extensions import override
 
-from onecard.cache import identity
-from tests.gateway.answering import CHAT, MODEL
-from tests.gateway.load import errors_in
+from onecard.models import identity
+from tests.gateway.client_load import errors_in
+from tests.gateway.gateway_scene import CHAT, MODEL
 from tests.gateway.test_smuggling import REFUSED, exchange
 from tests.support import KEY, Server, free_port, serving
 
@@ -83,7 +83,7 @@ class _Speaker(socketserver.StreamRequestHandler):
                 length = int(header.partition(b":")[2])
         self.rfile.read(length)  # Closing before would take back the answer.
         ready = b"/health/ready" in line
-        tells = f"{identity.HEADER}: {MODEL.told()}".encode()
+        tells = f"{identity.MODEL_HEADER}: {MODEL.header_value()}".encode()
         with suppress(OSError):
             self.wfile.write(said(200, b"{}", tells, b"connection: close") if ready else self.server.answer)
             if self.server.silent and not ready:

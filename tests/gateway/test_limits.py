@@ -18,12 +18,12 @@ from gateway.limits.metrics import LimitsMetrics
 from gateway.limits.redis import PROBE, RedisUse
 from gateway.limits.shared import SharedUse
 from gateway.limits.window import CELL_MS, MINUTE_MS, Cell, Window
-from onecard.cache.address import Address
-from onecard.cache.channel import Channel
-from onecard.cache.settings import RedisSettings
 from onecard.errors import RateLimited
+from onecard.redis.address import RedisAddress
+from onecard.redis.channel import RedisChannel
+from onecard.redis.settings import RedisSettings
 from tests.gateway.support import key
-from tests.shared.cache.support import Figures, Redis, eventually, running_redis
+from tests.shared.cache.support import MetricsReader, RedisProcess, eventually, running_redis
 
 ANSWER_SECONDS = 0.05
 """The default of `REDIS_ANSWER_MS`."""
@@ -34,16 +34,16 @@ REQUESTS = "onecard_limits_requests_total"
 
 
 @pytest.fixture
-def redis(tmp_path: Path) -> Iterator[Redis]:
+def redis(tmp_path: Path) -> Iterator[RedisProcess]:
     """A running Redis."""
     with running_redis(tmp_path) as server:
         yield server
 
 
 @asynccontextmanager
-async def limits_on(redis: Redis, figures: Figures, **quota: int) -> AsyncIterator[Limits]:
+async def limits_on(redis: RedisProcess, figures: MetricsReader, **quota: int) -> AsyncIterator[Limits]:
     """One gateway's limits on this Redis, which it has found."""
-    async with open_limits(Quota(**quota), Address(port=redis.port), figures.registry) as limits:
+    async with open_limits(Quota(**quota), RedisAddress(port=redis.port), figures.registry) as limits:
         await eventually(lambda: figures("onecard_limits_redis_up", operation="limits") == 1)
         yield limits
 
@@ -61,7 +61,7 @@ async def admitted(limits: Limits, requests: int, name: str = "a", tokens: int =
     return sum(not isinstance(one, Exception) for one in outcomes)
 
 
-def store(redis: Redis, name: str, use: Use) -> None:
+def store(redis: RedisProcess, name: str, use: Use) -> None:
     """Write what a key has used, as the script keeps it."""
     kept = ", ".join("{" + ", ".join(f"{last}, {amount}" for last, amount in window.cells) + "}" for window in use)
     script = f"return redis.call('SET', KEYS[1], cmsgpack.pack({{{kept}}}))"
@@ -69,9 +69,9 @@ def store(redis: Redis, name: str, use: Use) -> None:
 
 
 @asynccontextmanager
-async def use_on(redis: Redis, figures: Figures) -> AsyncIterator[RedisUse]:
+async def use_on(redis: RedisProcess, figures: MetricsReader) -> AsyncIterator[RedisUse]:
     """What decides in this Redis, found."""
-    channel = Channel("limits", Address(port=redis.port), LimitsMetrics(figures.registry), probe=PROBE)
+    channel = RedisChannel("limits", RedisAddress(port=redis.port), LimitsMetrics(figures.registry), probe=PROBE)
     await channel.start()
     try:
         yield RedisUse(channel)
@@ -79,7 +79,7 @@ async def use_on(redis: Redis, figures: Figures) -> AsyncIterator[RedisUse]:
         await channel.close()
 
 
-async def test_redis_decides_as_the_pure_core_does(redis: Redis) -> None:
+async def test_redis_decides_as_the_pure_core_does(redis: RedisProcess) -> None:
     """The same sums, from any state, a clock that was put back included."""
     draw = random.Random(7)
 
@@ -88,7 +88,7 @@ async def test_redis_decides_as_the_pure_core_does(redis: Redis) -> None:
         cells = {moment // CELL_MS: Cell(moment, draw.randrange(12)) for moment in moments}
         return Window(tuple(cells.values()))
 
-    async with use_on(redis, Figures()) as shared:
+    async with use_on(redis, MetricsReader()) as shared:
         for number in range(300):
             now = int(time.time() * 1000)
             before = Use(window(now), window(now))
@@ -107,13 +107,19 @@ async def test_redis_decides_as_the_pure_core_does(redis: Redis) -> None:
                 assert decision == expected
 
 
-async def test_several_gateways_share_one_limit(redis: Redis) -> None:
+async def test_several_gateways_share_one_limit(redis: RedisProcess) -> None:
     """For requests and for tokens; another key has its own; nothing stays in Redis for ever."""
-    async with limits_on(redis, Figures(), requests=20) as one, limits_on(redis, Figures(), requests=20) as two:
+    async with (
+        limits_on(redis, MetricsReader(), requests=20) as one,
+        limits_on(redis, MetricsReader(), requests=20) as two,
+    ):
         crowds = await asyncio.gather(admitted(one, 100), admitted(two, 100))
         assert sum(crowds) == 20
         assert await admitted(two, 1, "b") == 1
-    async with limits_on(redis, Figures(), tokens=100) as one, limits_on(redis, Figures(), tokens=100) as two:
+    async with (
+        limits_on(redis, MetricsReader(), tokens=100) as one,
+        limits_on(redis, MetricsReader(), tokens=100) as two,
+    ):
         one.settle(key("t"), await take(one, 50, "t"), 60)
         assert (await take(two, 10, "t")).headers["x-ratelimit-remaining-tokens"] == "30"
         with pytest.raises(RateLimited) as refused:
@@ -124,10 +130,13 @@ async def test_several_gateways_share_one_limit(redis: Redis) -> None:
         assert 0 < int(redis.command("PTTL", f"onecard:limits:{name}").strip(b":\r\n")) <= MINUTE_MS
 
 
-async def test_tokens_are_refused_before_they_are_spent(redis: Redis) -> None:
+async def test_tokens_are_refused_before_they_are_spent(redis: RedisProcess) -> None:
     """Forty requests of up to 50 tokens at once, through two gateways: 20 of them are the limit of 1,000; and what an
     answer did not cost is there for the next."""
-    async with limits_on(redis, Figures(), tokens=1000) as one, limits_on(redis, Figures(), tokens=1000) as two:
+    async with (
+        limits_on(redis, MetricsReader(), tokens=1000) as one,
+        limits_on(redis, MetricsReader(), tokens=1000) as two,
+    ):
         crowds = await asyncio.gather(admitted(one, 20, tokens=50), admitted(two, 20, tokens=50))
         assert sum(crowds) == 20
         first = await take(one, 900, "b")
@@ -139,7 +148,7 @@ async def test_tokens_are_refused_before_they_are_spent(redis: Redis) -> None:
 async def test_what_an_answer_cost_beyond_its_reserve_counts_from_when_it_is_known(seconds: int) -> None:
     """Also that of an answer that took longer than a minute, or two."""
     now = 1_000_000.0
-    limits = Limits(Quota(tokens=100), None, LimitsMetrics(Figures().registry), lambda: now)
+    limits = Limits(Quota(tokens=100), None, LimitsMetrics(MetricsReader().registry), lambda: now)
     admission = await take(limits, 10)
     now += seconds
     limits.settle(key("a"), admission, 120)
@@ -148,9 +157,9 @@ async def test_what_an_answer_cost_beyond_its_reserve_counts_from_when_it_is_kno
 
 
 @pytest.mark.parametrize("jump_ms", [-3_600_000, -30_000, 30_000, 3_600_000])
-async def test_a_jump_of_redis_clock_costs_a_minute_at_most(redis: Redis, jump_ms: int) -> None:
+async def test_a_jump_of_redis_clock_costs_a_minute_at_most(redis: RedisProcess, jump_ms: int) -> None:
     """Put back, what was used counts for a minute from then on; put forward, for less; Redis goes on deciding."""
-    async with use_on(redis, Figures()) as shared:
+    async with use_on(redis, MetricsReader()) as shared:
         then = int(time.time() * 1000) - jump_ms  # What the clock showed before it was put to what it shows now.
         store(redis, "a", Use(Window((Cell(then, 4),)), Window()))
         decisions = await shared.take("a", Quota(requests=5), [0, 0])
@@ -164,21 +173,21 @@ async def test_a_jump_of_redis_clock_costs_a_minute_at_most(redis: Redis, jump_m
 
 
 @pytest.mark.parametrize("planted", [("SET", "garbage"), ("SET", ""), ("HSET", "start", "1"), ("RPUSH", "1")])
-async def test_a_value_that_is_none_is_begun_anew(redis: Redis, planted: tuple[str, ...]) -> None:
+async def test_a_value_that_is_none_is_begun_anew(redis: RedisProcess, planted: tuple[str, ...]) -> None:
     """What somebody else wrote under a key's name, whatever its type."""
     word, *rest = planted
     redis.command(word, "onecard:limits:a", *rest)
-    figures = Figures()
+    figures = MetricsReader()
     async with limits_on(redis, figures, requests=5) as limits:
         assert await admitted(limits, 10) == 5
         assert figures(REQUESTS, kept_in="redis") == 10
 
 
 @pytest.mark.parametrize("denied", ["-eval", "-set", "-get", "-time"])
-async def test_a_redis_that_may_not_decide_leaves_it_to_each_gateway(redis: Redis, denied: str) -> None:
+async def test_a_redis_that_may_not_decide_leaves_it_to_each_gateway(redis: RedisProcess, denied: str) -> None:
     """By an ACL without EVAL, or with a script that fails inside: the limit holds, the log and the figures say why, and
     when it may, Redis decides again."""
-    figures = Figures()
+    figures = MetricsReader()
     async with limits_on(redis, figures, requests=5) as limits:
         assert await admitted(limits, 3) == 3
         with structlog.testing.capture_logs() as logs:
@@ -203,16 +212,16 @@ async def test_a_fault_of_the_limits_is_logged_and_answered() -> None:
         async def take(self, *_: object, **__: object) -> None:
             raise ValueError("a fault of this code")
 
-    limits = Limits(Quota(requests=1), SharedUse(Broken()), LimitsMetrics(Figures().registry))
+    limits = Limits(Quota(requests=1), SharedUse(Broken()), LimitsMetrics(MetricsReader().registry))
     with structlog.testing.capture_logs() as logs:
         assert await asyncio.wait_for(admitted(limits, 3), 5) == 1
     assert [line["event"] for line in logs] == ["limits are not shared"]
     assert "a fault of this code" in str(logs[0]["exc_info"]) or logs[0]["exc_info"]
 
 
-async def test_a_redis_that_freezes_costs_one_wait_and_keeps_the_limit(redis: Redis) -> None:
+async def test_a_redis_that_freezes_costs_one_wait_and_keeps_the_limit(redis: RedisProcess) -> None:
     """The gateway goes on from what Redis said last, at once, and uses Redis again when it is well."""
-    figures = Figures()
+    figures = MetricsReader()
     async with limits_on(redis, figures, requests=50, tokens=1000) as limits:
         assert await admitted(limits, 30) == 30
         redis.freeze()
@@ -231,9 +240,9 @@ async def test_a_redis_that_freezes_costs_one_wait_and_keeps_the_limit(redis: Re
         assert figures(REQUESTS, kept_in="redis", caller="b") == 1
 
 
-async def test_a_redis_that_is_killed_and_comes_back_empty(redis: Redis) -> None:
+async def test_a_redis_that_is_killed_and_comes_back_empty(redis: RedisProcess) -> None:
     """Each gateway holds the limit by itself meanwhile; afterwards they share one again."""
-    figures, others = Figures(), Figures()
+    figures, others = MetricsReader(), MetricsReader()
     async with limits_on(redis, figures, requests=20) as one, limits_on(redis, others, requests=20) as two:
         redis.kill()
         assert [await admitted(one, 50), await admitted(two, 50)] == [20, 20]
@@ -243,9 +252,9 @@ async def test_a_redis_that_is_killed_and_comes_back_empty(redis: Redis) -> None
         assert 20 <= sum(await asyncio.gather(admitted(one, 50), admitted(two, 50))) <= 21
 
 
-async def test_without_limits_nobody_is_asked(redis: Redis) -> None:
+async def test_without_limits_nobody_is_asked(redis: RedisProcess) -> None:
     """A key without limits costs no round trip, and has no headers."""
-    figures = Figures()
+    figures = MetricsReader()
     async with limits_on(redis, figures) as limits:
         before = figures("onecard_limits_redis_seconds_count")
         assert await take(limits) == Admission({}, None)
@@ -255,7 +264,7 @@ async def test_without_limits_nobody_is_asked(redis: Redis) -> None:
 
 async def test_a_keys_own_limit_counts_before_the_default() -> None:
     """Each of the two by itself; in this process alone where there is no Redis."""
-    async with open_limits(Quota(requests=3, tokens=10), None, Figures().registry) as limits:
+    async with open_limits(Quota(requests=3, tokens=10), None, MetricsReader().registry) as limits:
         admission = await take(limits, 0, "own", requests_per_minute=5)
         assert admission.headers["x-ratelimit-limit-requests"] == "5"
         assert admission.headers["x-ratelimit-limit-tokens"] == "10"
@@ -266,7 +275,7 @@ async def test_limits_are_shared_in_a_cluster() -> None:
     """A key's two numbers lie on one server, whichever; a lost server is a Redis that is away, and comes back."""
     with cluster() as shards:
         address = RedisSettings(redis_cluster_nodes=shards.addresses).redis_address()
-        figures = Figures()
+        figures = MetricsReader()
         async with (
             open_limits(Quota(requests=20), address, figures.registry) as one,
             open_limits(Quota(requests=20), address, CollectorRegistry()) as two,

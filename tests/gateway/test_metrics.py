@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 import httpx
 import pytest
 
-from tests.gateway.answering import CHAT, Scene, saying
+from tests.gateway.gateway_scene import CHAT, GatewayScene, chat_request
 from tests.gateway.support import canned_gateway
 from tests.shared.cache.support import eventually
 from tests.support import Server, free_port, metric, serving
@@ -19,7 +19,7 @@ USAGE = {"prompt_tokens": 30, "completion_tokens": 4, "total_tokens": 34}
 @pytest.fixture
 def canned() -> Iterator[Server]:
     """A canned LLM service; a test may kill it."""
-    with serving("tests.canned", port_variable="CANNED_PORT", env={}) as server:
+    with serving("tests.scripted_upstream", port_variable="CANNED_PORT", env={}) as server:
         yield server
 
 
@@ -84,7 +84,10 @@ def test_a_service_that_dies_in_the_middle_has_broken_off(door: Server) -> None:
 
 async def test_a_replica_that_is_killed_is_ejected_and_its_requests_are_repeated(canned: Server) -> None:
     """Each of the two has figures of its own."""
-    with serving("tests.canned", port_variable="CANNED_PORT", env={}) as second, pair(canned, second) as door:
+    with (
+        serving("tests.scripted_upstream", port_variable="CANNED_PORT", env={}) as second,
+        pair(canned, second) as door,
+    ):
         second.process.kill()
         second.process.wait()
         for _ in range(10):
@@ -129,9 +132,9 @@ def test_tokens_are_those_that_answers_tell(door: Server, streams: bool) -> None
     assert (tokens(door, "in"), tokens(door, "out")) == (30, 4)
 
 
-def test_an_answer_from_the_cache_costs_no_tokens_and_asks_nobody(quiet: Scene) -> None:
+def test_an_answer_from_the_cache_costs_no_tokens_and_asks_nobody(quiet: GatewayScene) -> None:
     """Its route counts it as a hit, and all of its time as the gateway's own."""
-    body = saying()
+    body = chat_request()
     body["answer"]["usage"] = USAGE
     door = quiet.gateway
     before = tokens(door, "in"), attempts(door, "ok"), *(cached(door, cache) for cache in ("miss", "hit"))

@@ -24,9 +24,9 @@ from gateway.transport import Connections
 from gateway.turns import Turns
 from gateway.upstreams import Limits, Upstream
 from gateway.watch import watching
-from onecard.buffers import Buffers
 from onecard.errors import BadUpstream, Unavailable
-from onecard.leaving import ClientGone
+from onecard.web.buffer_semaphore import BufferSemaphore
+from onecard.web.disconnect import ClientDisconnected
 from tests.shared.cache.support import eventually
 from tests.support import Server, free_port, serving
 
@@ -40,7 +40,8 @@ def pair() -> Iterator[tuple[Server, Server]]:
     """Two replicas; a test may kill or freeze one."""
     with ExitStack() as stack:
         first, second = (
-            stack.enter_context(serving("tests.canned", port_variable="CANNED_PORT", env={})) for _ in range(2)
+            stack.enter_context(serving("tests.scripted_upstream", port_variable="CANNED_PORT", env={}))
+            for _ in range(2)
         )
         yield first, second
         for server in (first, second):
@@ -91,7 +92,7 @@ async def test_a_killed_replica_costs_no_request_and_is_back_by_itself(pair: tup
             await many(ask)
             await eventually(lambda: pool.replicas.out(0) == "unready", FOUND_SECONDS)
             await many(ask)
-            with serving("tests.canned", port_variable="CANNED_PORT", env={}, port=first.port):
+            with serving("tests.scripted_upstream", port_variable="CANNED_PORT", env={}, port=first.port):
                 await eventually(lambda: pool.replicas.out(0) is None, FOUND_SECONDS)
                 await many(ask)
     told = [(line["event"], line.get("reason")) for line in logged if line.get("replica") == 0]
@@ -165,7 +166,7 @@ async def test_leases_that_are_given_up_are_counted_out(pair: tuple[Server, Serv
 async def test_a_stream_whose_client_has_left_by_then_gives_its_replica_back(pair: tuple[Server, Server]) -> None:
     """Also when nobody has begun to read it."""
     body = orjson.dumps({"case": "stream", "count": 100})
-    state = {"body": body, "timings": {}, "trail": Trail(), "held": Buffers(1_000_000).hold()}
+    state = {"body": body, "timings": {}, "trail": Trail(), "held": BufferSemaphore(1_000_000).lease()}
     scope = {"type": "http", "method": "POST", "path": PATH, "headers": [], "state": state}
 
     async def staying() -> Message:
@@ -185,7 +186,7 @@ async def test_a_stream_whose_client_has_left_by_then_gives_its_replica_back(pai
             with pytest.raises(asyncio.QueueFull):
                 await turns.take("", Trail(), 0.0)
             assert pool.replicas.in_flight(0) == 1
-            with pytest.raises(ClientGone):
+            with pytest.raises(ClientDisconnected):
                 await response(scope, left, take_nothing)
             (await turns.take("", Trail(), 0.0)).end()
             assert pool.replicas.in_flight(0) == 0
@@ -213,13 +214,13 @@ async def test_a_broken_answer_is_forgotten_with_its_request(monkeypatch: pytest
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         pool = Pool("llm", [url, url], UpstreamMetrics(CollectorRegistry()).of("llm"))
-        room = Buffers(1_000_000)
+        room = BufferSemaphore(1_000_000)
         async with aclosing(Connections(2.0)) as connections:
             upstream = Upstream("llm", connections, pool, Turns(9, 9, pool.figures), {}, Limits(60, 60, 60))
             gc.collect()
             gc.disable()
             try:
-                held = room.hold()
+                held = room.lease()
                 state = {"body": b"{}", "timings": {}, "trail": Trail(), "held": held}
                 scope = {"type": "http", "method": "POST", "path": PATH, "headers": [], "state": state}
                 with pytest.raises(BadUpstream):
@@ -227,6 +228,6 @@ async def test_a_broken_answer_is_forgotten_with_its_request(monkeypatch: pytest
                 held.close()
                 assert len(replies) > 1
                 assert [one() for one in replies] == [None] * len(replies)
-                assert room.held_bytes == 0
+                assert room.used_bytes == 0
             finally:
                 gc.enable()

@@ -14,14 +14,14 @@ from gateway.answers.repeats import Repeats
 from onecard.cache.metrics import CacheMetrics
 from onecard.cache.tiers import Cache
 from onecard.errors import TooBusy, error_body
-from tests.gateway.answering import Scene
+from tests.gateway.gateway_scene import GatewayScene
 from tests.gateway.support import error_of, key
 from tests.gateway.test_answers_repeats import embedding
 
 EMBED = "/v1/embeddings"
 
 
-class Encoder:
+class SimulatedEncoder:
     """Refusals of an encoder that is full, and a clock."""
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ def asked(**headers: str) -> Scope:
 
 def test_a_refusal_is_repeated_for_a_moment() -> None:
     """In the encoder's words, with a time that is not before the encoder's own."""
-    encoder = Encoder()
+    encoder = SimulatedEncoder()
     assert encoder.wait(b"b") is None
     assert encoder.says() == "2"
     assert (encoder.wait(b"b") or 0) >= 2
@@ -71,7 +71,7 @@ def test_a_refusal_is_repeated_for_a_moment() -> None:
     ids=["of a time limit", "for another reason", "without seconds"],
 )
 def test_what_says_nothing_of_others_is_not_repeated(seconds: str, code: str, headers: dict[str, str]) -> None:
-    encoder = Encoder()
+    encoder = SimulatedEncoder()
     assert encoder.says(b"a", seconds, code, **headers) == seconds
     assert encoder.wait(b"b", **headers) is None
 
@@ -93,7 +93,7 @@ def test_what_is_judged_alike_is_refused_alike(body: bytes, headers: dict[str, s
 
 def test_who_waits_as_told_is_let_through() -> None:
     """While newcomers are refused, and not before the time. Who is refused by the encoder itself gets a new time."""
-    encoder = Encoder()
+    encoder = SimulatedEncoder()
     assert encoder.says(b"a") == "2"
     assert encoder.wait(b"a") == 2
     assert encoder.wait(b"b") is not None
@@ -110,7 +110,7 @@ def test_who_waits_as_told_is_let_through() -> None:
 
 def test_they_are_told_to_come_as_fast_as_requests_are_answered() -> None:
     """One after the other, but none much later than the encoder said, since most may never come."""
-    encoder = Encoder()
+    encoder = SimulatedEncoder()
     encoder.now += 1
     for number in range(4):
         encoder.refusals.answered(b"%d" % number)  # Four a second.
@@ -123,23 +123,23 @@ def test_they_are_told_to_come_as_fast_as_requests_are_answered() -> None:
     assert waits[:8] == sorted(waits[:8])
 
 
-def test_a_full_encoder_is_asked_now_and_then(own: Scene) -> None:
+def test_a_full_encoder_is_asked_now_and_then(own: GatewayScene) -> None:
     """All are told what it said, most without asking it; it is asked again as soon as it may have room."""
     httpx.post(f"{own.canned.url}/ail", content="429")
-    before, lines = own.seen("requests"), own.figure("onecard_http_requests_total")
+    before, lines = own.seen("requests"), own.metric("onecard_http_requests_total")
     for number in range(100):
         answer = own.post({"case": "echo", "input": f"{number:02d}"}, EMBED)
         assert error_of(answer, 429)["code"] == "too_busy"
         assert 3 <= int(answer.headers["retry-after"]) <= 3 + MOST_LATER_SECONDS
         assert answer.headers["x-request-id"]
     assert own.seen("requests") - before < 100
-    assert own.figure("onecard_http_requests_total") - lines >= 100
+    assert own.metric("onecard_http_requests_total") - lines >= 100
     httpx.post(f"{own.canned.url}/ail", content="")
     time.sleep(REMEMBERED_SECONDS)
     assert own.post({"case": "echo", "input": "in"}, EMBED).status_code == 200
 
 
-def test_what_is_kept_is_answered_while_the_encoder_is_full(own: Scene) -> None:
+def test_what_is_kept_is_answered_while_the_encoder_is_full(own: GatewayScene) -> None:
     body = embedding()
     assert own.post(body, EMBED).status_code == 200
     httpx.post(f"{own.canned.url}/ail", content="429")

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.protocol.frames import http2, literal, request, reset
+from tests.protocol.frames import http2_client, literal, request, reset
 from tests.support import KEY, Server, free_port, serving
 
 PATH = "/v1/chat/completions"
@@ -22,7 +22,7 @@ FIRST_WINDOW_BYTES = 65_535
 @pytest.fixture
 def canned() -> Iterator[Server]:
     """A canned LLM service; a test may kill it."""
-    with serving("tests.canned", port_variable="CANNED_PORT", env={}) as server:
+    with serving("tests.scripted_upstream", port_variable="CANNED_PORT", env={}) as server:
         yield server
 
 
@@ -91,7 +91,7 @@ def test_a_client_of_http2_that_leaves_a_flood_it_has_no_window_for_cancels_the_
     """At the moment in which it leaves, nobody waits for its window any more."""
     told = {b"authorization": f"Bearer {KEY}".encode(), b"content-type": b"application/json"}
     body = json.dumps({"case": "flood", "size": 60_000}).encode()
-    with http2(door.base_url.port or 0) as client:
+    with http2_client(door.base_url.port or 0) as client:
         client.send(request(1, PATH.encode(), *starmap(literal, told.items()), method=b"POST", body=body))
         while len(client.body.get(1, b"")) < FIRST_WINDOW_BYTES:
             client.read()
@@ -143,7 +143,7 @@ def test_a_service_that_is_away_is_a_503_with_retry_after(door: httpx.Client, ca
     answer = door.post(PATH, json={"case": "echo"})
     assert "llm" in error(answer, 503)["message"]
     assert int(answer.headers["retry-after"]) >= 1
-    with serving("tests.canned", port_variable="CANNED_PORT", env={}, port=canned.port):
+    with serving("tests.scripted_upstream", port_variable="CANNED_PORT", env={}, port=canned.port):
         assert door.post(PATH, json={"case": "echo"}).status_code == 200
 
 

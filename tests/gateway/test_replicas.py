@@ -23,7 +23,7 @@ from gateway.replicas import (
 )
 
 
-class AnyHistory(RuleBasedStateMachine):
+class ReplicaHistories(RuleBasedStateMachine):
     """Whatever happens to requests and checks, in whatever order."""
 
     @initialize(count=st.integers(1, 4))
@@ -120,8 +120,8 @@ class AnyHistory(RuleBasedStateMachine):
                 assert self.replicas.in_flight(number) == held
 
 
-AnyHistory.TestCase.settings = settings(max_examples=150)
-test_any_history = AnyHistory.TestCase
+ReplicaHistories.TestCase.settings = settings(max_examples=150)
+test_any_history = ReplicaHistories.TestCase
 
 
 class Clock:

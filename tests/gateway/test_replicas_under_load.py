@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import aiohttp
 import pytest
 
-from tests.gateway.load import CLIENTS, Pair, errors_in, load, soon, two_replicas
+from tests.gateway.client_load import CLIENTS, ReplicaPair, client_load, errors_in, eventually_polled, two_replicas
 from tests.gateway.support import PATH
 from tests.support import serving
 
@@ -16,45 +16,45 @@ STREAMS = 8
 
 
 @pytest.fixture
-def pair() -> Iterator[Pair]:
+def pair() -> Iterator[ReplicaPair]:
     """A test may do anything to either replica."""
     with two_replicas(UPSTREAM_FIRST_BYTE_SECONDS="5") as built:
         yield built
 
 
-def kill(pair: Pair, stack: ExitStack) -> Callable[[], None]:
+def kill(pair: ReplicaPair, stack: ExitStack) -> Callable[[], None]:
     server = pair.replicas[0]
     server.process.kill()
     server.process.wait()
 
     def restart() -> None:
-        stack.enter_context(serving("tests.canned", port_variable="CANNED_PORT", env={}, port=server.port))
+        stack.enter_context(serving("tests.scripted_upstream", port_variable="CANNED_PORT", env={}, port=server.port))
 
     return restart
 
 
-def freeze(pair: Pair, stack: ExitStack) -> Callable[[], None]:
+def freeze(pair: ReplicaPair, stack: ExitStack) -> Callable[[], None]:
     process = pair.replicas[0].process
     process.send_signal(signal.SIGSTOP)
     return lambda: process.send_signal(signal.SIGCONT)
 
 
-def fail(pair: Pair, stack: ExitStack) -> Callable[[], None]:
-    pair.ail(0, "500")
-    return lambda: pair.ail(0, "")
+def fail(pair: ReplicaPair, stack: ExitStack) -> Callable[[], None]:
+    pair.set_fault(0, "500")
+    return lambda: pair.set_fault(0, "")
 
 
-def slow_down(pair: Pair, stack: ExitStack) -> Callable[[], None]:
-    pair.ail(0, "1")
-    return lambda: pair.ail(0, "")
+def slow_down(pair: ReplicaPair, stack: ExitStack) -> Callable[[], None]:
+    pair.set_fault(0, "1")
+    return lambda: pair.set_fault(0, "")
 
 
-def hang(pair: Pair, stack: ExitStack) -> Callable[[], None]:
-    pair.ail(0, "12")
-    return lambda: pair.ail(0, "")
+def hang(pair: ReplicaPair, stack: ExitStack) -> Callable[[], None]:
+    pair.set_fault(0, "12")
+    return lambda: pair.set_fault(0, "")
 
 
-def stop(pair: Pair, stack: ExitStack) -> Callable[[], None]:
+def stop(pair: ReplicaPair, stack: ExitStack) -> Callable[[], None]:
     """As a supervisor does it: it finishes what it has."""
     assert pair.replicas[0].stop() == -signal.SIGTERM
     return kill(pair, stack)
@@ -62,24 +62,24 @@ def stop(pair: Pair, stack: ExitStack) -> Callable[[], None]:
 
 @pytest.mark.parametrize("lose", [kill, freeze, fail, slow_down, hang, stop])
 async def test_a_replica_that_is_lost_costs_no_request_and_gets_its_share_again_when_it_is_well(
-    pair: Pair, lose: Callable[[Pair, ExitStack], Callable[[], None]]
+    pair: ReplicaPair, lose: Callable[[ReplicaPair, ExitStack], Callable[[], None]]
 ) -> None:
     """Neither those that it had, nor those that come before the gateway knows."""
     with ExitStack() as stack:
-        async with load(pair.gateway) as clients:
-            await clients.more(200)
+        async with client_load(pair.gateway) as clients:
+            await clients.wait_for_more(200)
             heal = await asyncio.to_thread(lose, pair, stack)
-            await clients.more(500)
+            await clients.wait_for_more(500)
             await asyncio.to_thread(heal)
             served = await asyncio.to_thread(pair.seen, 0, "requests")
-            await soon(lambda: pair.seen(0, "requests") >= served + 5 * CLIENTS)
+            await eventually_polled(lambda: pair.seen(0, "requests") >= served + 5 * CLIENTS)
         assert set(clients.statuses) == {200}
         assert not clients.broken
 
 
 @pytest.mark.parametrize("lose", [kill, freeze])
 async def test_streams_that_a_lost_replica_has_begun_say_that_they_are_cut(
-    pair: Pair, lose: Callable[[Pair, ExitStack], Callable[[], None]]
+    pair: ReplicaPair, lose: Callable[[ReplicaPair, ExitStack], Callable[[], None]]
 ) -> None:
     """Each ends with one error event; those at the other replica end as they should."""
 
@@ -91,7 +91,7 @@ async def test_streams_that_a_lost_replica_has_begun_say_that_they_are_cut(
     with ExitStack() as stack:
         async with aiohttp.ClientSession() as http:
             reading = [asyncio.create_task(read(http)) for _ in range(STREAMS)]
-            await soon(lambda: pair.seen(0, "running") + pair.seen(1, "running") == STREAMS)
+            await eventually_polled(lambda: pair.seen(0, "running") + pair.seen(1, "running") == STREAMS)
             lost = await asyncio.to_thread(pair.seen, 0, "running")
             assert 0 < lost < STREAMS
             lose(pair, stack)
@@ -106,7 +106,7 @@ async def test_streams_that_a_lost_replica_has_begun_say_that_they_are_cut(
 
 @pytest.mark.parametrize("lose", [kill, freeze])
 async def test_an_answer_of_which_a_part_is_here_is_asked_for_again(
-    pair: Pair, lose: Callable[[Pair, ExitStack], Callable[[], None]]
+    pair: ReplicaPair, lose: Callable[[ReplicaPair, ExitStack], Callable[[], None]]
 ) -> None:
     """Its client has had nothing of it yet, and need not know."""
 
@@ -117,8 +117,8 @@ async def test_an_answer_of_which_a_part_is_here_is_asked_for_again(
     with ExitStack() as stack:
         async with aiohttp.ClientSession() as http:
             asking = [asyncio.create_task(ask(http)) for _ in range(STREAMS)]
-            await soon(lambda: pair.seen(0, "running") + pair.seen(1, "running") == STREAMS)
+            await eventually_polled(lambda: pair.seen(0, "running") + pair.seen(1, "running") == STREAMS)
             lose(pair, stack)
-            await soon(lambda: pair.seen(1, "running") == STREAMS)
+            await eventually_polled(lambda: pair.seen(1, "running") == STREAMS)
             await asyncio.to_thread(pair.open, 1)
             assert await asyncio.gather(*asking) == [(200, {"half": 1, "other": 2})] * STREAMS

@@ -19,9 +19,9 @@ from gateway.limits.metrics import LimitsMetrics
 from gateway.meter import Meter
 from gateway.routes import RELAYED
 from onecard.errors import RateLimited, TooBusy
-from onecard.leaving import ClientGone
+from onecard.web.disconnect import ClientDisconnected
 from tests.gateway.support import key
-from tests.shared.cache.support import Figures
+from tests.shared.cache.support import MetricsReader
 
 CHAT = "/v1/chat/completions"
 EXPECTED = 512
@@ -96,11 +96,11 @@ def test_what_makes_models_work_counts() -> None:
     assert reserve.tokens("GET", "/v1/restaurants/1/summary", b"", EXPECTED) == EXPECTED
 
 
-class Door:
+class LimitedGateway:
     """The layer before an app that does as it is told, and a key with limits."""
 
     def __init__(self, app: Callable[[Scope, Receive, Send], Any], **quota: int) -> None:
-        self.figures = Figures()
+        self.figures = MetricsReader()
         self.limits = Limits(Quota(**quota), None, LimitsMetrics(self.figures.registry))
         self._state = SimpleNamespace(state=SimpleNamespace(service=SimpleNamespace(limits=self.limits)))
         self._layer = LimitsLayer(app, EXPECTED)
@@ -150,7 +150,7 @@ def answering(status: int, *chunks: bytes, content_type: bytes = b"application/j
 @pytest.mark.parametrize("path", ["/v1/restaurants/1/summary", "/v1/restaurants/1/strengths"])
 async def test_reading_what_the_llm_writes_counts_as_a_request(path: str) -> None:
     """As a POST does; reading what is only counted does not."""
-    door = Door(answering(200), requests=1)
+    door = LimitedGateway(answering(200), requests=1)
     outcomes = await asyncio.gather(*(door.ask("GET", path, b"") for _ in range(50)), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [list] + [RateLimited] * 49
     assert await door.ask("GET", "/v1/restaurants/1/sentiment", b"")
@@ -168,15 +168,15 @@ RESERVED = 5 + 50
         (answering(200, USAGE), 7),
         (answering(503, USAGE), 0),
         (answering(200, then=TooBusy("")), 0),
-        (answering(200, then=ClientGone()), RESERVED),
+        (answering(200, then=ClientDisconnected()), RESERVED),
         (answering(200, then=asyncio.CancelledError()), RESERVED),  # type: ignore[arg-type]
-        (answering(200, EVENT, content_type=b"text/event-stream", then=ClientGone()), 5 + 3),
+        (answering(200, EVENT, content_type=b"text/event-stream", then=ClientDisconnected()), 5 + 3),
     ],
     ids=["answered", "failed", "refused", "left before it began", "cancelled", "left in the middle"],
 )
 async def test_an_answer_costs_what_it_says_and_one_that_is_abandoned_what_was_made(app: Any, cost: int) -> None:
     """Nothing for what nobody worked on; what was reserved, where nobody knows how much of it was."""
-    door = Door(app, tokens=1000)
+    door = LimitedGateway(app, tokens=1000)
     await asyncio.gather(door.ask(), return_exceptions=True)
     assert await door.used() == cost
     assert door.figures("onecard_limits_tokens_total", caller="a") == cost
@@ -189,7 +189,7 @@ async def test_forty_at_once_are_refused_by_what_they_may_cost() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await gate.wait()
 
-    door = Door(app, tokens=1000)
+    door = LimitedGateway(app, tokens=1000)
     tasks = [asyncio.create_task(door.ask()) for _ in range(40)]
     await asyncio.sleep(0.05)
     gate.set()

@@ -19,7 +19,7 @@ from gateway.retries import (
     Budget,
     Retries,
 )
-from onecard.leaving import ClientGone
+from onecard.web.disconnect import ClientDisconnected
 
 OPEN_END = Deadline(math.inf, lambda: 0.0)
 
@@ -33,7 +33,7 @@ def rules(replicas: int, *, deadline: Deadline = OPEN_END, budget: Budget | None
     return Retries(elsewhere, budget or Budget(lambda: 0.0), deadline)
 
 
-class Service:
+class SimulatedService:
     """Fails a request as often as it is told to, each time at another replica if there is one."""
 
     def __init__(self, retries: Retries, failures: list[AttemptFailed]) -> None:
@@ -78,7 +78,7 @@ def test_a_quiet_gateway_can_always_retry_again_after_a_while() -> None:
 async def test_each_attempt_knows_where_the_request_has_been() -> None:
     """So that it goes elsewhere."""
     retries = rules(3)
-    service = Service(retries, [AttemptFailed("error", 1), AttemptFailed("silent", 0)])
+    service = SimulatedService(retries, [AttemptFailed("error", 1), AttemptFailed("silent", 0)])
     assert await retries.run(service.attempt) == "answer"
     assert service.seen == [set(), {1}, {0, 1}]
 
@@ -101,7 +101,7 @@ async def test_the_same_replica_is_asked_again_only_if_it_may_do_better(
     """With another one in service, all of these are repeated there, whatever Retry-After the first one gave."""
     for replicas in (1, 2):
         retries = rules(replicas)
-        service = Service(retries, [AttemptFailed(failure, 0, retry_after)])
+        service = SimulatedService(retries, [AttemptFailed(failure, 0, retry_after)])
         if repeated or replicas == 2:
             assert await retries.run(service.attempt) == "answer"
         else:
@@ -115,7 +115,7 @@ async def test_the_last_failure_is_what_remains_of_too_many(replica: int | None)
     """Attempts are counted also when no replica could be asked."""
     retries = rules(1)
     failures = [AttemptFailed("away", replica) for _ in range(10)]
-    service = Service(retries, list(failures))
+    service = SimulatedService(retries, list(failures))
     with pytest.raises(AttemptFailed) as raised:
         await retries.run(service.attempt)
     assert len(service.seen) == ATTEMPTS
@@ -126,7 +126,7 @@ async def test_the_last_failure_is_what_remains_of_too_many(replica: int | None)
 async def test_nothing_is_repeated_that_would_be_too_late(left: float) -> None:
     """A Retry-After counts only when the client is still there by then."""
     retries = rules(1, deadline=Deadline(left, lambda: 0.0))
-    service = Service(retries, [AttemptFailed("refused", 0, LONGEST_WAIT_SECONDS)])
+    service = SimulatedService(retries, [AttemptFailed("refused", 0, LONGEST_WAIT_SECONDS)])
     with pytest.raises(AttemptFailed):
         await retries.run(service.attempt)
     assert len(service.seen) == 1
@@ -138,7 +138,7 @@ async def test_without_budget_the_first_failure_stands() -> None:
     while budget.withdraw():
         pass
     retries = rules(2, budget=budget)
-    service = Service(retries, [AttemptFailed("error", 0)])
+    service = SimulatedService(retries, [AttemptFailed("error", 0)])
     with pytest.raises(AttemptFailed):
         await retries.run(service.attempt)
 
@@ -149,8 +149,8 @@ async def test_what_is_no_failed_attempt_is_not_repeated() -> None:
 
     async def attempt() -> None:
         calls.append(1)
-        raise ClientGone
+        raise ClientDisconnected
 
-    with pytest.raises(ClientGone):
+    with pytest.raises(ClientDisconnected):
         await rules(2).run(attempt)
     assert len(calls) == 1

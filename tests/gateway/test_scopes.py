@@ -12,7 +12,7 @@ from onecard.errors import ModelNotAllowed, Unavailable
 from tests.gateway.support import key
 
 
-class Upstream:
+class FakeUpstream:
     """A service with one model, which may be away; counts who asks."""
 
     has_models = True
@@ -36,7 +36,7 @@ def answered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_a_crowd_with_scoped_keys_makes_one_look_up() -> None:
     """Two hundred at once, and those of the next seconds, too."""
-    now, llm = 0.0, Upstream()
+    now, llm = 0.0, FakeUpstream()
     scopes = Scopes(Catalog(lambda: now))
     mine, other = key("a", models=("llm-model",)), key("b", models=("other",))
 
@@ -54,7 +54,7 @@ async def test_a_crowd_with_scoped_keys_makes_one_look_up() -> None:
 
 async def test_a_crowd_asks_a_service_that_is_away_once() -> None:
     """All of them are told so; the next one asks again."""
-    llm = Upstream()
+    llm = FakeUpstream()
     llm.away = True
     scopes, caller = Scopes(Catalog()), key("a", models=("llm-model",))
     crowd = [scopes.require(caller, llm, b"{}") for _ in range(200)]  # type: ignore[arg-type]
@@ -67,7 +67,7 @@ async def test_a_crowd_asks_a_service_that_is_away_once() -> None:
 
 async def test_the_list_of_models_is_asked_for_once_and_never_old() -> None:
     """By all who want it at the same moment."""
-    models, services = Catalog(), [Upstream("llm"), Upstream("embedding")]
+    models, services = Catalog(), [FakeUpstream("llm"), FakeUpstream("embedding")]
     lists = await asyncio.gather(*(models.models(services) for _ in range(200)))  # type: ignore[arg-type]
     assert lists == [[{"id": "llm-model", "service": "llm"}, {"id": "embedding-model", "service": "embedding"}]] * 200
     assert [service.asked for service in services] == [1, 1]

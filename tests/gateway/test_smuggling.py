@@ -21,7 +21,7 @@ BODY = b'{"case": "echo"}'
 @pytest.fixture(scope="module")
 def canned() -> Iterator[Server]:
     """The service behind."""
-    with serving("tests.canned", port_variable="CANNED_PORT", env={}) as server:
+    with serving("tests.scripted_upstream", port_variable="CANNED_PORT", env={}) as server:
         yield server
 
 
@@ -113,7 +113,7 @@ def test_what_follows_a_body_is_a_request_of_its_own_and_needs_its_own_key(door:
 
 
 def test_headers_of_one_connection_go_no_further(door: Server, canned: Server) -> None:
-    """Neither those that HTTP says so of, nor those that `Connection` names, nor `Expect` or `Upgrade`."""
+    """Neither those that HTTP says so of, nor those that `HttpConnection` names, nor `Expect` or `Upgrade`."""
     hop = (
         b"connection: close, x-foo, authorization",
         b"x-foo: 1",

@@ -26,7 +26,7 @@ TEXT = "nobody else may read this"
 @pytest.fixture(scope="module")
 def canned() -> Iterator[Server]:
     """A canned LLM service."""
-    with serving("tests.canned", port_variable="CANNED_PORT", env={}) as server:
+    with serving("tests.scripted_upstream", port_variable="CANNED_PORT", env={}) as server:
         yield server
 
 

@@ -12,8 +12,18 @@ from hypothesis import strategies as st
 from gateway import transport
 from gateway.guarded import MOST_HEAD_BYTES, BadAnswer, Connection, NoAnswer
 from gateway.transport import Answer, Origin, request_head
-from tests.fuzz.hostile import FLOODS, STRAY
-from tests.gateway.sockets import BODY, OK, UNTIL_THE_END, WHOLE, ask, connected, origin_of, read, saying
+from tests.fuzz.hostile import FLOODS, STRAY_RESPONSE
+from tests.gateway.socket_services import (
+    BODY,
+    OK,
+    UNTIL_THE_END,
+    WHOLE,
+    ask,
+    fake_service,
+    open_connections,
+    origin_of,
+    read,
+)
 from tests.shared.cache.support import eventually
 
 BROKEN = {
@@ -79,7 +89,7 @@ def test_an_answer_is_the_same_however_it_is_cut(kind: str, cuts: Sequence[int])
 @pytest.mark.parametrize("kind", WHOLE)
 async def test_a_connection_serves_again_after_a_whole_answer(kind: str) -> None:
     """One connection for one request after the other, as many as there are requests at a time."""
-    async with saying(WHOLE[kind]) as (origin, asked), connected() as connections:
+    async with fake_service(WHOLE[kind]) as (origin, asked), open_connections() as connections:
         for _ in range(3):
             assert await read(connections, origin) == b"hello"
         assert asked == [1, 1, 1]
@@ -89,14 +99,14 @@ async def test_a_connection_serves_again_after_a_whole_answer(kind: str) -> None
 
 async def test_an_answer_may_end_with_its_connection() -> None:
     """One that says nothing of its length is whole when the connection ends well."""
-    async with saying(UNTIL_THE_END, ends=True) as (origin, asked), connected() as connections:
+    async with fake_service(UNTIL_THE_END, ends=True) as (origin, asked), open_connections() as connections:
         assert [await read(connections, origin) for _ in range(2)] == [b"hello", b"hello"]
         assert asked == [1, 2]
 
 
 @pytest.mark.parametrize("status", [204, 304])
 async def test_an_answer_without_a_body_is_whole_at_once(status: int) -> None:
-    async with saying(b"HTTP/1.1 %d None\r\n\r\n" % status) as (origin, asked), connected() as connections:
+    async with fake_service(b"HTTP/1.1 %d None\r\n\r\n" % status) as (origin, asked), open_connections() as connections:
         assert [await read(connections, origin) for _ in range(2)] == [b"", b""]
         assert asked == [1, 1]
 
@@ -104,7 +114,7 @@ async def test_an_answer_without_a_body_is_whole_at_once(status: int) -> None:
 @pytest.mark.parametrize("kind", BROKEN)
 async def test_what_is_no_answer_is_a_fault(kind: str) -> None:
     """And its connection is not used again."""
-    async with saying(BROKEN[kind], WHOLE["length"]) as (origin, asked), connected() as connections:
+    async with fake_service(BROKEN[kind], WHOLE["length"]) as (origin, asked), open_connections() as connections:
         with pytest.raises(BadAnswer):
             await read(connections, origin)
         assert await read(connections, origin) == b"hello"
@@ -132,7 +142,7 @@ async def test_what_has_no_end_ends_at_once(flood: int) -> None:
         ended.append(sent)
         writer.close()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, connected() as connections:
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, open_connections() as connections:
         with pytest.raises(BadAnswer):
             await read(connections, origin_of(server))
         await eventually(lambda: bool(ended))
@@ -145,7 +155,7 @@ async def test_an_answer_in_small_chunks_is_not_taken_for_framing_without_end(ch
     """However small they are."""
     chunk = b"%x\r\n" % chunk_bytes + b"a" * chunk_bytes + b"\r\n"
     answer = OK + b"transfer-encoding: chunked\r\n\r\n" + chunk * 100_000 + b"0\r\n\r\n"
-    async with saying(answer) as (origin, _), connected() as connections:
+    async with fake_service(answer) as (origin, _), open_connections() as connections:
         for _ in range(2):
             assert len(await read(connections, origin)) == 100_000 * chunk_bytes
 
@@ -167,15 +177,15 @@ async def test_an_answer_that_nobody_asked_for_is_no_answer_to_the_next_one(
                 asked += 1
                 writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + b"x" * size)
                 if asked == 1:
-                    writer.write(STRAY)
+                    writer.write(STRAY_RESPONSE)
                     await writer.drain()
                     await asyncio.sleep(0.02)
-                    writer.write(STRAY)
+                    writer.write(STRAY_RESPONSE)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, connected() as connections:
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, open_connections() as connections:
         answer = await ask(connections, origin_of(server))
         await asyncio.sleep(read_after)
         assert await answer.read() == b"x" * size
@@ -189,7 +199,7 @@ async def test_an_answer_to_another_request_is_told_by_its_id() -> None:
     where it tells no id, there is nothing to compare.
     """
     answers = [OK + b"x-request-id: %s\r\ncontent-length: 5\r\n\r\nhello" % told for told in (b"mine", b"another's")]
-    async with saying(*answers, WHOLE["length"]) as (origin, asked), connected() as connections:
+    async with fake_service(*answers, WHOLE["length"]) as (origin, asked), open_connections() as connections:
 
         async def once() -> bytes:
             answer = await connections.ask("POST", origin, "/x", {"x-request-id": "mine"}, BODY)
@@ -208,7 +218,7 @@ async def test_what_belongs_to_a_broken_answer_is_freed_at_once() -> None:
     """And not when the garbage collector comes by."""
     size = 3_000_000
     said = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (size + 1) + b"x" * size
-    async with saying(said, ends=True) as (origin, _), connected() as connections:
+    async with fake_service(said, ends=True) as (origin, _), open_connections() as connections:
         gc.collect()
         gc.disable()
         try:
@@ -226,7 +236,7 @@ async def test_what_belongs_to_a_broken_answer_is_freed_at_once() -> None:
 
 @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\ncontent-le"])
 async def test_a_connection_that_ends_before_an_answer_is_none(said: bytes) -> None:
-    async with saying(said, ends=True) as (origin, _), connected() as connections:
+    async with fake_service(said, ends=True) as (origin, _), open_connections() as connections:
         with pytest.raises(NoAnswer):
             await read(connections, origin)
 
@@ -235,7 +245,7 @@ async def test_a_connection_that_ends_before_an_answer_is_none(said: bytes) -> N
 async def test_an_answer_that_breaks_off_is_a_fault_and_never_a_short_answer(kind: str) -> None:
     """What has come before is there all the same."""
     begun = WHOLE[kind][: WHOLE[kind].rindex(b"he") + 2]
-    async with saying(begun, ends=True) as (origin, _), connected() as connections:
+    async with fake_service(begun, ends=True) as (origin, _), open_connections() as connections:
         answer = await ask(connections, origin)
         assert await answer.chunk() == b"he"
         with pytest.raises(BadAnswer):
@@ -253,7 +263,7 @@ async def test_a_request_that_has_not_left_is_not_followed_by_another() -> None:
         await reading.wait()
         writer.close()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, connected() as connections:
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, open_connections() as connections:
         origin = origin_of(server)
         answer = await connections.ask("POST", origin, "/x", {}, bytes(30_000_000))
         assert await answer.read() == b"hello"
@@ -277,7 +287,7 @@ async def test_what_may_be_repeated_is_when_a_kept_connection_ends_just_then(met
                 writer.write(WHOLE["length"])
         writer.close()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, connected() as connections:
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, open_connections() as connections:
         origin = origin_of(server)
 
         async def once() -> bytes:
@@ -305,7 +315,7 @@ async def test_what_may_be_repeated_is_when_a_kept_connection_ends_just_then(met
 )
 async def test_some_connections_do_not_serve_again(answer: bytes) -> None:
     """No request gets what belongs to another one."""
-    async with saying(answer, WHOLE["length"]) as (origin, asked), connected() as connections:
+    async with fake_service(answer, WHOLE["length"]) as (origin, asked), open_connections() as connections:
         assert [await read(connections, origin) for _ in range(2)] == [b"hello", b"hello"]
         assert asked == [1, 2]
 
@@ -323,7 +333,7 @@ async def test_what_comes_on_an_idle_connection_ends_it() -> None:
         ended.append(await reader.read())
         writer.close()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, connected() as connections:
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, open_connections() as connections:
         origin = origin_of(server)
         assert await read(connections, origin) == b"hello"
         await eventually(lambda: ended == [b""])
@@ -344,7 +354,7 @@ async def test_who_leaves_early_ends_the_connection() -> None:
         ended.append(1)
         writer.close()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, connected() as connections:
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, open_connections() as connections:
         origin = origin_of(server)
         (await ask(connections, origin)).close()
         await eventually(lambda: len(ended) == 1)
@@ -368,7 +378,7 @@ async def test_a_service_is_read_from_no_faster_than_its_answer_is() -> None:
             await writer.drain()
         writer.close()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, connected() as connections:
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, open_connections() as connections:
         answer = await ask(connections, origin_of(server))
         before = -1
         while before != sent:
@@ -383,7 +393,7 @@ async def test_a_service_is_read_from_no_faster_than_its_answer_is() -> None:
 async def test_idle_connections_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the service ends them, so that no request comes too late."""
     monkeypatch.setattr(transport, "IDLE_SECONDS", 0.2)
-    async with saying(WHOLE["length"]) as (origin, asked), connected() as connections:
+    async with fake_service(WHOLE["length"]) as (origin, asked), open_connections() as connections:
         assert await read(connections, origin) == b"hello"
         await eventually(lambda: not connections.open)
         assert await read(connections, origin) == b"hello"
@@ -392,7 +402,7 @@ async def test_idle_connections_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_closing_ends_what_is_under_way() -> None:
     """Who waits for an answer, or for the rest of one, hears of it: what we cut ourselves is not whole."""
-    async with saying(b"", UNTIL_THE_END) as (origin, asked), connected() as connections:
+    async with fake_service(b"", UNTIL_THE_END) as (origin, asked), open_connections() as connections:
         waiting = asyncio.ensure_future(ask(connections, origin))
         await eventually(lambda: asked == [1])
         answer = await ask(connections, origin)

@@ -17,7 +17,7 @@ QUEUE = 4
 @pytest.fixture
 def canned() -> Iterator[Server]:
     """A canned LLM service, its gate closed."""
-    with serving("tests.canned", port_variable="CANNED_PORT", env={}) as server:
+    with serving("tests.scripted_upstream", port_variable="CANNED_PORT", env={}) as server:
         yield server
 
 

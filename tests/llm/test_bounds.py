@@ -7,13 +7,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llm_service.bounds import MOST_ITEMS, MOST_LENGTHS, MOST_PRIORITY, MOST_PROPERTIES, Bounds, check
+from llm_service.request_limits import (
+    MAX_ITEMS,
+    MAX_LENGTH_BOUNDS,
+    MAX_PRIORITY,
+    MAX_PROPERTIES,
+    RequestLimits,
+    check_request,
+)
 from onecard.errors import OnecardError
 from tests.llm.conftest import STAND_IN, Target
 from tests.llm.test_refusals import CHAT, OK, assert_refused, assert_still_works
 
 TEXT: dict[str, Any] = {"model": STAND_IN, "prompt": "국물이 ", "max_tokens": 2}
-BOUNDS = Bounds(texts=32, tokenize_bytes=1000, schema_bytes=2000)
+BOUNDS = RequestLimits(max_texts=32, max_tokenize_bytes=1000, max_schema_bytes=2000)
 HUGE = 10**30
 
 
@@ -29,7 +36,7 @@ TOO_MUCH: dict[str, tuple[dict[str, Any], str]] = {
     "best_of": ({"best_of": 384}, "best_of"),
     "priority": ({"priority": -(10**9)}, "priority"),
     "priority as a text": ({"priority": "-5"}, "priority"),
-    "priority beyond": ({"priority": MOST_PRIORITY + 1}, "priority"),
+    "priority beyond": ({"priority": MAX_PRIORITY + 1}, "priority"),
     "top_k": ({"top_k": HUGE}, "top_k"),
     "top_k as a text": ({"top_k": str(HUGE)}, "top_k"),
     "stream_interval": ({"stream_interval": HUGE}, "stream_interval"),
@@ -42,9 +49,9 @@ ON_VLLM: dict[str, tuple[dict[str, Any], str | None]] = {
     "numbers for extensions": ({"vllm_xargs": {"a": HUGE}}, "vllm_xargs"),
     "a grammar of itself": ({"structured_outputs": {"grammar": "root ::= root"}}, None),
     "a schema of itself": ({"structured_outputs": {"json": {"$ref": "#"}}}, None),
-    "properties": ({"response_format": schema(**{f"a{n}": {} for n in range(MOST_PROPERTIES + 1)})}, "response_format"),
+    "properties": ({"response_format": schema(**{f"a{n}": {} for n in range(MAX_PROPERTIES + 1)})}, "response_format"),
     "lengths": (
-        {"response_format": schema(**{f"a{n}": {"maxLength": 9} for n in range(MOST_LENGTHS + 1)})},
+        {"response_format": schema(**{f"a{n}": {"maxLength": 9} for n in range(MAX_LENGTH_BOUNDS + 1)})},
         "response_format",
     ),
     "a schema of 100 kB": ({"response_format": schema(a={"enum": ["a" * 100_000]})}, "response_format"),
@@ -118,7 +125,7 @@ def test_only_what_is_offered_is_served(vllm_target: Target) -> None:
 
 def refused(path: str, body: Any, size: int = 100) -> bool:
     try:
-        check(path, [], size, body, BOUNDS)
+        check_request(path, [], size, body, BOUNDS)
     except OnecardError as error:
         return error.status in (400, 413)
     return False
@@ -133,7 +140,7 @@ def test_prompts_times_n_are_bounded(n: int, prompts: int) -> None:
 @given(st.integers())
 def test_a_priority_is_only_lowered(priority: int) -> None:
     """Larger numbers wait for smaller ones."""
-    assert refused(CHAT, {"priority": priority}) == (not 0 <= priority <= MOST_PRIORITY)
+    assert refused(CHAT, {"priority": priority}) == (not 0 <= priority <= MAX_PRIORITY)
 
 
 VALUES = st.recursive(
@@ -162,9 +169,9 @@ def test_nesting_does_not_break_the_check() -> None:
     deep: Any = {"type": "string"}
     for _ in range(1000):
         deep = {"properties": {"a": deep}}
-    check(CHAT, [], 100, {"vllm_xargs": deep, "tools": [deep]}, BOUNDS)
+    check_request(CHAT, [], 100, {"vllm_xargs": deep, "tools": [deep]}, BOUNDS)
     assert refused(CHAT, {"response_format": deep})
-    for name, most in MOST_ITEMS.items():
+    for name, most in MAX_ITEMS.items():
         assert refused(CHAT, {name: ["a"] * (most + 1)}), name
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from onecard.cache import identity
-from onecard.cache.identity import HEADER
+from onecard.models import identity
+from onecard.models.identity import MODEL_HEADER
 from tests.llm.conftest import STAND_IN, Target
 from tests.llm.test_leaving import finished, running, wait_for
 from tests.support import KEY, free_port, serving
@@ -36,7 +36,7 @@ def request(client: httpx.AsyncClient, body: dict[str, object]) -> httpx.Request
 async def ask(client: httpx.AsyncClient, body: dict[str, object]) -> tuple[str, bytes]:
     answer = await client.send(request(client, body))
     assert answer.status_code == 200, answer.text
-    assert HEADER not in answer.headers
+    assert MODEL_HEADER not in answer.headers
     return answer.headers["x-cache"], answer.content
 
 
@@ -78,13 +78,13 @@ def test_the_service_tells_its_model(engine: Target) -> None:
     """In its card, and in every answer of whatever kind: the same, and whole."""
     http = engine.http()
     [card] = http.get("/v1/models").json()["data"]
-    told = {http.get(path).headers[HEADER] for path in ("/health/ready", "/nowhere", "/v1/models")}
-    told |= {http.post("/generate", json={"prompt": "국물이 ", "max_tokens": 1}).headers[HEADER]}
+    told = {http.get(path).headers[MODEL_HEADER] for path in ("/health/ready", "/nowhere", "/v1/models")}
+    told |= {http.post("/generate", json={"prompt": "국물이 ", "max_tokens": 1}).headers[MODEL_HEADER]}
     told |= {
-        http.post("/generate", json={}).headers[HEADER],
-        http.get("/metrics", headers={"authorization": ""}).headers[HEADER],
+        http.post("/generate", json={}).headers[MODEL_HEADER],
+        http.get("/metrics", headers={"authorization": ""}).headers[MODEL_HEADER],
     }
     [one] = told
-    found = identity.read(one)
+    found = identity.parse_header(one)
     assert found is not None
     assert (found.model, found.revision, found.fingerprint) == (card["id"], card["revision"], card["fingerprint"])

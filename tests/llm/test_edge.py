@@ -3,7 +3,7 @@
 import pytest
 
 from tests.contract.test_edge import (  # noqa: F401
-    Door,
+    ServiceUnderTest,
     test_a_slash_too_many_is_a_404,
     test_an_unknown_query_parameter_is_named,
     test_head_is_get_without_the_body,
@@ -16,6 +16,6 @@ from tests.support import Server
 
 
 @pytest.fixture(scope="module")
-def door(vllm: Server) -> Door:
+def door(vllm: Server) -> ServiceUnderTest:
     """vLLM, with a key."""
-    return Door(vllm, keyed=True)
+    return ServiceUnderTest(vllm, keyed=True)

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from llm_service.launch import PLANNED_BYTES, Command, Machine, ModelFacts, vllm_command, window
+from llm_service.launch import PLANNED_BYTES, HostInfo, LaunchCommand, ModelConfig, vllm_command, window
 from llm_service.settings import LlmSettings
-from onecard.gpu.shares import CardShare
-from onecard.machine import cpu_multiplies_bfloat16, has_nvidia_gpu
-from onecard.models import ModelFolder
+from onecard.gpu.plan_settings import GpuShare
+from onecard.hardware import cpu_multiplies_bfloat16, has_nvidia_gpu
+from onecard.models.folders import ModelFolder
 from onecard.settings import CPU_MODEL, GPU_MODEL
 
 FOLDER = ModelFolder(Path("/models/stand-in"), "onecard/standin-qwen2", "r1", stand_in_for="Qwen/Qwen2.5-0.5B-Instruct")
-GPU = Machine(gpu=True, bfloat16=True, cpus=16)
-SHARE = CardShare(0.79999999996, 20_000_000_000)
-LONG_WINDOW = ModelFacts(32768)
-CPU = Machine(gpu=False, bfloat16=True, cpus=2)
+GPU = HostInfo(gpu=True, bfloat16=True, cpus=16)
+SHARE = GpuShare(0.79999999996, 20_000_000_000)
+LONG_WINDOW = ModelConfig(32768)
+CPU = HostInfo(gpu=False, bfloat16=True, cpus=2)
 
 
 @pytest.fixture(autouse=True)
@@ -27,14 +27,14 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
-def command(machine: Machine = CPU, facts: ModelFacts = LONG_WINDOW, **changed: object) -> Command:
+def command(machine: HostInfo = CPU, facts: ModelConfig = LONG_WINDOW, **changed: object) -> LaunchCommand:
     """The command with some settings changed."""
     inherited = {"PATH": "/bin", "VLLM_PORT": "8001", "VLLM_ENABLED": "true", "VLLM_API_KEY": "other"}
     share = SHARE if machine.gpu else None
     return vllm_command(LlmSettings(**changed), FOLDER, facts, machine, inherited, share)  # type: ignore[arg-type]
 
 
-def option(made: Command, name: str) -> str:
+def option(made: LaunchCommand, name: str) -> str:
     """The value of one option, which is there once."""
     assert made.argv.count(name) == 1, name
     return made.argv[made.argv.index(name) + 1]
@@ -58,9 +58,9 @@ def test_both_names_are_served_and_its_own_is_first() -> None:
 
 def test_the_models_window_bounds_the_setting() -> None:
     """The smaller of the two."""
-    assert window(LlmSettings(max_model_len=4096), ModelFacts(2048)) == 2048
-    assert window(LlmSettings(max_model_len=4096), ModelFacts(32768)) == 4096
-    assert option(command(facts=ModelFacts(512)), "--max-model-len") == "512"
+    assert window(LlmSettings(max_model_len=4096), ModelConfig(2048)) == 2048
+    assert window(LlmSettings(max_model_len=4096), ModelConfig(32768)) == 4096
+    assert option(command(facts=ModelConfig(512)), "--max-model-len") == "512"
 
 
 def test_unset_sampling_is_the_strategys() -> None:
@@ -83,10 +83,10 @@ def test_the_queue_is_bounded_on_top_of_what_runs() -> None:
         (GPU, False, "float32"),
         (CPU, True, "bfloat16"),
         (CPU, False, "float32"),
-        (Machine(gpu=False, bfloat16=False, cpus=2), True, "float32"),
+        (HostInfo(gpu=False, bfloat16=False, cpus=2), True, "float32"),
     ],
 )
-def test_precision_follows_the_machine(machine: Machine, use_fp16: bool, dtype: str) -> None:
+def test_precision_follows_the_machine(machine: HostInfo, use_fp16: bool, dtype: str) -> None:
     """FP16 on a GPU, bfloat16 where the processor has it, else FP32."""
     assert option(command(machine, use_fp16=use_fp16), "--dtype") == dtype
 
@@ -109,7 +109,7 @@ def test_a_gpu_gets_its_share_and_a_cpu_its_threads() -> None:
 
 def test_the_gpu_index_counts_within_the_visible_cards() -> None:
     """A container that sees cards 4 and 6 has 6 as its second."""
-    made = vllm_command(LlmSettings(gpu_device=1), FOLDER, ModelFacts(2048), GPU, {"CUDA_VISIBLE_DEVICES": "4,6"})
+    made = vllm_command(LlmSettings(gpu_device=1), FOLDER, ModelConfig(2048), GPU, {"CUDA_VISIBLE_DEVICES": "4,6"})
     assert made.environment["CUDA_VISIBLE_DEVICES"] == "6"
 
 

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from llm_service.launch import PLANNED_BYTES
 from llm_service.on_vllm.memory import memory_metrics
-from onecard.gpu.card import CardUse, NvmlCard
+from onecard.gpu.nvml import GpuUsage, NvmlGpu
 
 PLANNED, MEASURED = "onecard_gpu_memory_planned_bytes", "onecard_gpu_memory_measured_bytes"
 
@@ -20,9 +20,9 @@ class FakeCard:
         assert processes
         return 700
 
-    def use(self) -> CardUse:
+    def use(self) -> GpuUsage:
         """Of all processes."""
-        return CardUse(busy=0.5, used_bytes=800, total_bytes=2000)
+        return GpuUsage(busy_ratio=0.5, used_bytes=800, total_bytes=2000)
 
 
 @pytest.mark.parametrize(("card", "measured"), [(FakeCard(), 700), (None, None)])
@@ -36,7 +36,7 @@ def test_planned_beside_what_the_driver_says(
         asked.append(name)
         return card
 
-    monkeypatch.setattr(NvmlCard, "open", open_card)
+    monkeypatch.setattr(NvmlGpu, "open", open_card)
     registry = CollectorRegistry()
     memory_metrics(registry, {PLANNED_BYTES: "1000", "CUDA_VISIBLE_DEVICES": "6"})
     assert asked == ["6"]

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from llm_service import preflight
 from llm_service.settings import LlmSettings
-from onecard.gpu import card
+from onecard.gpu import nvml
 from onecard.gpu.costs import GIB
 from onecard.settings import GPU_MODEL
 from tests.support import free_port
@@ -29,7 +29,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def h100(monkeypatch: pytest.MonkeyPatch) -> None:
     """A card that reports 79.2 GiB."""
-    monkeypatch.setattr(card, "total_bytes", lambda name: int(79.2 * GIB))
+    monkeypatch.setattr(nvml, "gpu_total_bytes", lambda name: int(79.2 * GIB))
 
 
 def settings(**changed: object) -> LlmSettings:
@@ -40,8 +40,8 @@ def settings(**changed: object) -> LlmSettings:
 @pytest.mark.usefixtures("h100")
 def test_the_share_is_the_plans() -> None:
     """0.93 of an 80 GB card; of a 24 GB one, its 0.80 in the same bytes."""
-    assert preflight.card_share(settings(), {}).fraction == pytest.approx(0.93)
-    small = preflight.card_share(settings(gpu_card_gb=24), {})
+    assert preflight.planned_gpu_share(settings(), {}).fraction == pytest.approx(0.93)
+    small = preflight.planned_gpu_share(settings(gpu_card_gb=24), {})
     assert small.size_bytes == pytest.approx(0.80 * 23.56 * GIB, abs=2)
     assert small.fraction == pytest.approx(0.80 * 23.56 / 79.2)
 
@@ -49,19 +49,19 @@ def test_the_share_is_the_plans() -> None:
 @pytest.mark.usefixtures("h100")
 def test_a_share_that_is_set_wins_and_too_much_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     """A warning, no refusal: the operator may know better."""
-    assert preflight.card_share(settings(llm_gpu_share=0.5), {}).fraction == pytest.approx(0.5)
+    assert preflight.planned_gpu_share(settings(llm_gpu_share=0.5), {}).fraction == pytest.approx(0.5)
     assert "above the memory plan" not in "".join(capsys.readouterr())
-    assert preflight.card_share(settings(llm_gpu_share=0.97), {}).fraction == pytest.approx(0.97)
+    assert preflight.planned_gpu_share(settings(llm_gpu_share=0.97), {}).fraction == pytest.approx(0.97)
     assert "above the memory plan" in "".join(capsys.readouterr())
 
 
 def test_a_card_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """The line proposes GPU_CARD_GB, with which the start goes on."""
-    monkeypatch.setattr(card, "total_bytes", lambda name: None)
+    monkeypatch.setattr(nvml, "gpu_total_bytes", lambda name: None)
     with pytest.raises(SystemExit, match="Set GPU_CARD_GB") as stop:
-        preflight.card_share(settings(), {})
+        preflight.planned_gpu_share(settings(), {})
     assert "\n" not in str(stop.value)
-    assert preflight.card_share(settings(gpu_card_gb=24), {}).fraction == pytest.approx(0.80)
+    assert preflight.planned_gpu_share(settings(gpu_card_gb=24), {}).fraction == pytest.approx(0.80)
 
 
 @pytest.mark.usefixtures("h100")
@@ -76,7 +76,7 @@ def test_a_card_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_plan_that_does_not_fit_is_one_line_with_a_way_out(changed: dict[str, object], says: str) -> None:
     """Before vLLM is imported and before anybody is waited for."""
     with pytest.raises(SystemExit, match=says) as stop:
-        preflight.card_share(settings(**changed), {})
+        preflight.planned_gpu_share(settings(**changed), {})
     assert "\n" not in str(stop.value)
 
 
@@ -95,7 +95,7 @@ def test_neighbours_are_waited_for_until_they_are_ready(capsys: pytest.CaptureFi
 
     with HTTPServer(("127.0.0.1", 0), Health) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        preflight.wait_for_neighbours([f"http://127.0.0.1:{server.server_port}"], seconds=20)
+        preflight.wait_for_colocated([f"http://127.0.0.1:{server.server_port}"], seconds=20)
         server.shutdown()
     assert next(answers, None) is None
     said = "".join(capsys.readouterr())
@@ -108,7 +108,7 @@ def test_the_limit_holds_for_all_neighbours_together() -> None:
     urls = [f"http://127.0.0.1:{free_port()}" for _ in range(2)]
     started = time.monotonic()
     with pytest.raises(SystemExit, match="LLM_WAIT_SECONDS=1"):
-        preflight.wait_for_neighbours(urls, seconds=1)
+        preflight.wait_for_colocated(urls, seconds=1)
     assert 1 <= time.monotonic() - started < 10
 
 

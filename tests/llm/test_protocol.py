@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.llm.conftest import STAND_IN, Target
-from tests.protocol.attacks import FLOODS, assert_drips_end, assert_floods_end
+from tests.protocol.attacks import FLOODS, assert_floods_end, assert_slow_senders_end
 from tests.support import KEY, Server
 
 CHAT = "/v1/chat/completions"
@@ -24,7 +24,7 @@ def test_a_flood_is_ended_and_delays_nobody(vllm: Server, name: str) -> None:
 
 def test_nobody_keeps_a_connection_by_dripping(vllm: Server) -> None:
     """With the default time limits."""
-    assert_drips_end(vllm.port)
+    assert_slow_senders_end(vllm.port)
 
 
 @pytest.mark.parametrize("option", ["--http1.0", "--http1.1", "--http2", "--http2-prior-knowledge"])

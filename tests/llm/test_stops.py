@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_service.fallback.stops import StopScanner
+from llm_service.fallback.stop_strings import StopScanner
 
 TEXTS = st.text(alphabet="ab\n가", max_size=24)
 STOPS = st.lists(st.text(alphabet="ab\n가", min_size=1, max_size=4), max_size=3)

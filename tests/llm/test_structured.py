@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from review_service.prompts import request as summary_request
+from review_service.insight.prompts import chat_request as summary_request
 from review_service.schemas import StoredReview
 from tests.llm.conftest import STAND_IN
 from tests.support import KEY, VLLM_START_SECONDS, Server, serving

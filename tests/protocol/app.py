@@ -9,18 +9,19 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import Field
 
-from onecard import app as base
-from onecard import health, server, settings
-from onecard.edge import state_of
+from onecard import settings
+from onecard.web import app as base
+from onecard.web import health, server
+from onecard.web.middleware import request_state
 
 
-class Settings(settings.ServiceSettings):
+class PlainSettings(settings.ServiceSettings):
     """The shared ones."""
 
     plain_port: int = Field(default=0)
 
 
-class Seen:
+class RouteCounts:
     """What the routes have met with."""
 
     def __init__(self) -> None:
@@ -31,9 +32,9 @@ class Seen:
         self.paths[path] = self.paths.get(path, 0) + 1
 
 
-def create_app(config: Settings) -> FastAPI:
+def create_app(config: PlainSettings) -> FastAPI:
     """Routes that tell what came, and answers of any size and length."""
-    seen, routes = Seen(), base.router()
+    seen, routes = RouteCounts(), base.router()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -45,7 +46,7 @@ def create_app(config: Settings) -> FastAPI:
     @routes.post("/echo")
     async def echo(request: Request) -> dict[str, Any]:
         seen.enter("echo")
-        body, client = state_of(request.scope)["body"], request.scope["client"]
+        body, client = request_state(request.scope)["body"], request.scope["client"]
         return {
             "bytes": len(body),
             "text": body[:100].decode(errors="replace"),
@@ -100,5 +101,5 @@ def create_app(config: Settings) -> FastAPI:
 
 
 if __name__ == "__main__":
-    config = settings.load(Settings)
+    config = settings.load(PlainSettings)
     server.run(create_app(config), service="plain", port=config.plain_port, settings=config)

@@ -7,11 +7,11 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-HUNG_SECONDS = 30.0
+HANG_SECONDS = 30.0
 """Far beyond every time limit that the servers under attack have: who is still connected then has got through."""
 FLOOD_SECONDS = 20.0
 """A flood ends in far less on an idle machine; this one is shared."""
-WAITED_SECONDS = 10.0
+MAX_WAIT_SECONDS = 10.0
 """Most that another client may wait meanwhile: a frozen event loop costs more, a busy machine less."""
 
 _CHUNKED = b" HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -30,7 +30,7 @@ FLOODS: dict[str, tuple[bytes, bytes]] = {
 """Name → what is sent first, and what is sent for ever."""
 
 _WHOLE = b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n"
-DRIPS: dict[str, tuple[bytes, bytes]] = {
+SLOW_SENDERS: dict[str, tuple[bytes, bytes]] = {
     "nothing": (b"", b""),
     "half a head": (b"GET / HTTP/1.1\r\nhost: x\r\nx-a: ", b"a"),
     "half a head behind a whole request": (_WHOLE + b"GET / HTTP/1.1\r\nx-a: ", b"a"),
@@ -44,7 +44,7 @@ DRIPS: dict[str, tuple[bytes, bytes]] = {
 
 
 @dataclass
-class Flood:
+class FloodOutcome:
     """How a flood went."""
 
     sent: int = 0
@@ -54,9 +54,9 @@ class Flood:
     """Seconds that each request of another client took meanwhile."""
 
 
-def flood(port: int, head: bytes, piece: bytes, seconds: float = FLOOD_SECONDS) -> Flood:
+def flood(port: int, head: bytes, piece: bytes, seconds: float = FLOOD_SECONDS) -> FloodOutcome:
     """Send `piece` for ever, while another client asks for something."""
-    outcome = Flood()
+    outcome = FloodOutcome()
 
     def pour() -> None:
         deadline = time.monotonic() + seconds
@@ -76,7 +76,7 @@ def flood(port: int, head: bytes, piece: bytes, seconds: float = FLOOD_SECONDS) 
     pouring.start()
     while True:
         begun = time.monotonic()
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/health/live", timeout=HUNG_SECONDS).read()
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/health/live", timeout=HANG_SECONDS).read()
         outcome.waits.append(time.monotonic() - begun)
         if not pouring.is_alive():
             return outcome
@@ -87,13 +87,13 @@ def assert_floods_end(port: int, name: str) -> None:
     """The server ends this one, and answers everybody else meanwhile."""
     outcome = flood(port, *FLOODS[name])
     assert outcome.ended, f"took {outcome.sent / 1e6:.0f} MB and more"
-    assert max(outcome.waits) < WAITED_SECONDS
+    assert max(outcome.waits) < MAX_WAIT_SECONDS
 
 
-def drip(port: int, first: bytes, then: bytes) -> bytes | None:
+def send_slowly(port: int, first: bytes, then: bytes) -> bytes | None:
     """Send slowly until the server ends the connection: what it has answered; None if it never ends it."""
     received = b""
-    deadline = time.monotonic() + HUNG_SECONDS
+    deadline = time.monotonic() + HANG_SECONDS
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.settimeout(0.2)
         try:
@@ -111,17 +111,19 @@ def drip(port: int, first: bytes, then: bytes) -> bytes | None:
     return None
 
 
-def assert_drips_end(port: int) -> None:
+def assert_slow_senders_end(port: int) -> None:
     """All of them at the same time."""
-    with ThreadPoolExecutor(len(DRIPS)) as pool:
-        outcomes = dict(zip(DRIPS, pool.map(lambda case: drip(port, *case), DRIPS.values()), strict=True))
+    with ThreadPoolExecutor(len(SLOW_SENDERS)) as pool:
+        outcomes = dict(
+            zip(SLOW_SENDERS, pool.map(lambda case: send_slowly(port, *case), SLOW_SENDERS.values()), strict=True)
+        )
     assert [name for name, received in outcomes.items() if received is None] == []
 
 
 def exchange(port: int, *sent: bytes, pause: float = 0.1) -> bytes:
     """All that is answered to these bytes, sent one after the other, until the server ends the connection."""
     received = b""
-    with socket.create_connection(("127.0.0.1", port), timeout=HUNG_SECONDS) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=HANG_SECONDS) as connection:
         for number, part in enumerate(sent):
             time.sleep(pause if number else 0)
             connection.sendall(part)

@@ -59,11 +59,11 @@ def window(stream: int, bytes_more: int) -> bytes:
 
 
 @dataclass
-class Client:
+class Http2Client:
     """A connection that sends what it is told to, and reads frames."""
 
     connection: socket.socket
-    left: bytes = b""
+    buffer: bytes = b""
     body: dict[int, bytes] = field(default_factory=dict)
     """By stream: what came in DATA frames."""
     heads: dict[int, bytes] = field(default_factory=dict)
@@ -95,13 +95,13 @@ class Client:
         except OSError:
             piece = b""
         self.closed = not piece
-        self.left += piece
-        while len(self.left) >= 9 and len(self.left) >= 9 + (size := int.from_bytes(self.left[:3], "big")):
-            kind, flags, stream = self.left[3], self.left[4], int.from_bytes(self.left[5:9], "big")
-            self._take(kind, flags, stream, self.left[9 : 9 + size])
-            self.left = self.left[9 + size :]
+        self.buffer += piece
+        while len(self.buffer) >= 9 and len(self.buffer) >= 9 + (size := int.from_bytes(self.buffer[:3], "big")):
+            kind, flags, stream = self.buffer[3], self.buffer[4], int.from_bytes(self.buffer[5:9], "big")
+            self._handle_frame(kind, flags, stream, self.buffer[9 : 9 + size])
+            self.buffer = self.buffer[9 + size :]
 
-    def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+    def _handle_frame(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if kind == DATA:
             self.body[stream] = self.body.get(stream, b"") + payload
         elif kind == HEADERS:
@@ -122,9 +122,9 @@ class Client:
 
 
 @contextmanager
-def http2(port: int, *settings: bytes) -> Iterator[Client]:
+def http2_client(port: int, *settings: bytes) -> Iterator[Http2Client]:
     """A connection that has said hello."""
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
-        client = Client(connection)
+        client = Http2Client(connection)
         client.send(PREFACE, frame(SETTINGS, 0, 0), *settings)
         yield client

@@ -6,7 +6,7 @@ import psutil
 import pytest
 
 from tests.gateway.support import canned_gateway
-from tests.protocol.attacks import FLOODS, assert_drips_end, assert_floods_end, flood
+from tests.protocol.attacks import FLOODS, assert_floods_end, assert_slow_senders_end, flood
 from tests.support import KEY, Server, free_port, serving
 
 GROWTH_BYTES = 60_000_000
@@ -55,4 +55,4 @@ def test_tiny_chunks_are_refused_where_the_body_is_read(plain: Server, method: s
 def test_nobody_keeps_a_connection_to_a_service_by_dripping(request: pytest.FixtureRequest, service: str) -> None:
     """With the default time limits."""
     server: Server = request.getfixturevalue(service)
-    assert_drips_end(server.port)
+    assert_slow_senders_end(server.port)

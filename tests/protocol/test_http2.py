@@ -8,7 +8,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.protocol.attacks import WAITED_SECONDS
+from tests.protocol.attacks import MAX_WAIT_SECONDS
 from tests.protocol.frames import (
     ACK,
     CONTINUATION,
@@ -20,9 +20,9 @@ from tests.protocol.frames import (
     PING,
     PRIORITY,
     SETTINGS,
-    Client,
+    Http2Client,
     frame,
-    http2,
+    http2_client,
     literal,
     request,
     reset,
@@ -79,7 +79,7 @@ def pour(server: Server, step: Callable[[int], bytes], seconds: float) -> bool:
     """Send all steps, reading what is answered, while another client asks for something. Returns whether the server
     ended the connection."""
     deadline, asked = time.monotonic() + seconds, 0.0
-    with http2(server.port) as client, httpx.Client(base_url=server.url, timeout=30) as other:
+    with http2_client(server.port) as client, httpx.Client(base_url=server.url, timeout=30) as other:
         for number in itertools.count():
             try:
                 client.connection.settimeout(seconds)
@@ -93,7 +93,7 @@ def pour(server: Server, step: Callable[[int], bytes], seconds: float) -> bool:
             if time.monotonic() - asked > 0.2:
                 asked = time.monotonic()
                 assert other.get("/health/live").status_code == 200
-                assert time.monotonic() - asked < WAITED_SECONDS
+                assert time.monotonic() - asked < MAX_WAIT_SECONDS
             if client.closed or time.monotonic() > deadline:
                 return client.closed
     raise AssertionError("unreachable")
@@ -126,7 +126,7 @@ def test_what_nobody_reads_does_not_fill_the_memory(hasty: Server) -> None:
     """The windows are wide open, and the client takes nothing and goes on sending: the server stops reading, too, and
     then ends the connection."""
     before = psutil.Process(hasty.process.pid).memory_info().rss
-    with http2(hasty.port) as client:
+    with http2_client(hasty.port) as client:
         client.connection.settimeout(30)
         client.send(request(1, b"/endless"), window(0, 2**30), window(1, 2**30))
         with pytest.raises(ConnectionError):
@@ -134,7 +134,7 @@ def test_what_nobody_reads_does_not_fill_the_memory(hasty: Server) -> None:
     assert psutil.Process(hasty.process.pid).memory_info().rss - before < GROWTH_BYTES
 
 
-def send_for_ever(client: Client, frames: bytes) -> None:
+def send_for_ever(client: Http2Client, frames: bytes) -> None:
     """Without reading."""
     while True:
         client.send(frames)
@@ -142,7 +142,7 @@ def send_for_ever(client: Client, frames: bytes) -> None:
 
 def test_a_client_that_cancels_often_is_sent_elsewhere_without_loss(plain: Server) -> None:
     """After 100 cancelled streams: what is under way is answered, and only then does the connection end."""
-    with http2(plain.port) as client:
+    with http2_client(plain.port) as client:
         client.send(request(1, b"/slow?seconds=1", method=b"POST"))
         for stream in range(3, 203, 2):
             client.send(request(stream, b"/slow?seconds=9", method=b"POST"), reset(stream))
@@ -155,7 +155,7 @@ def test_a_client_that_cancels_often_is_sent_elsewhere_without_loss(plain: Serve
 
 def test_the_parser_says_why_it_ends_a_connection(plain: Server) -> None:
     """GOAWAY with ENHANCE_YOUR_CALM."""
-    with http2(plain.port) as client:
+    with http2_client(plain.port) as client:
         client.send(_headers(b"/", flags=1), frame(CONTINUATION, 0, 1) * 100)
         client.read_until()
         assert client.goaway == ENHANCE_YOUR_CALM
@@ -164,7 +164,7 @@ def test_the_parser_says_why_it_ends_a_connection(plain: Server) -> None:
 def test_streams_beyond_the_limit_are_refused_and_the_others_answered(plain: Server) -> None:
     """128 at a time."""
     streams = range(1, 301, 2)
-    with http2(plain.port) as client:
+    with http2_client(plain.port) as client:
         client.send(*(request(stream, b"/slow?seconds=1", method=b"POST") for stream in streams))
         client.read_until(*streams)
         answered = [stream for stream in streams if stream in client.heads]
@@ -176,7 +176,7 @@ def test_streams_beyond_the_limit_are_refused_and_the_others_answered(plain: Ser
 def test_an_answer_is_as_long_as_the_windows_allow_and_comes_whole(plain: Server) -> None:
     """In steps of a kilobyte, on two streams; one that is shut delays the other by nothing."""
     size = 200_000
-    with http2(plain.port, setting(INITIAL_WINDOW, 1000)) as client:
+    with http2_client(plain.port, setting(INITIAL_WINDOW, 1000)) as client:
         client.send(request(1, b"/big?size=%d" % size), request(3, b"/big?size=%d" % size), window(0, 2**30))
         while len(client.body.get(3, b"")) < size:
             client.read()
@@ -190,7 +190,7 @@ def test_an_answer_is_as_long_as_the_windows_allow_and_comes_whole(plain: Server
 
 def test_a_body_nobody_waits_for_is_stopped(plain: Server) -> None:
     """The answer to a GET comes before its body ends: the stream is reset without an error, and the others go on."""
-    with http2(plain.port) as client:
+    with http2_client(plain.port) as client:
         client.send(_headers(b"/health/live", flags=END_HEADERS).replace(b"\x83", b"\x82", 1), frame(DATA, 0, 1, b"a"))
         client.read_until(1)
         client.send(request(3, b"/health/live"))
@@ -201,7 +201,7 @@ def test_a_body_nobody_waits_for_is_stopped(plain: Server) -> None:
 
 def test_a_server_that_stops_answers_what_is_under_way(own: Server) -> None:
     """SIGTERM: GOAWAY at once; new streams are refused, to be sent elsewhere, and the old ones are answered."""
-    with http2(own.port) as client:
+    with http2_client(own.port) as client:
         client.send(request(1, b"/slow?seconds=2", method=b"POST"), frame(SETTINGS, ACK, 0))
         client.send(frame(PING, 0, 0, b"arrived?"))
         while not client.pongs:

@@ -10,17 +10,17 @@ import httpx
 import pytest
 
 from onecard import settings
-from onecard.protocol.limits import Limits
+from onecard.protocol.limits import ConnectionLimits
 from tests.protocol.attacks import exchange
 from tests.support import Server, metric, serving
 
-MOST = 20
+MAX_CONNECTIONS = 20
 
 
 @pytest.fixture(scope="module")
 def narrow() -> Iterator[Server]:
     """With room for a few, behind a proxy in this machine's network."""
-    env = {"MAX_CONNECTIONS": str(MOST), "TRUSTED_PROXIES": "127.0.0.0/8, 10.1.2.3"}
+    env = {"MAX_CONNECTIONS": str(MAX_CONNECTIONS), "TRUSTED_PROXIES": "127.0.0.0/8, 10.1.2.3"}
     with serving("tests.protocol.app", port_variable="PLAIN_PORT", env=env) as server:
         yield server
 
@@ -34,7 +34,7 @@ def open_until_full(server: Server, stack: ExitStack, count: int) -> list[socket
 def test_a_connection_too_many_is_told_so_and_the_others_work(narrow: Server) -> None:
     """With 503 in the one shape; a flood of them is closed without a word, and room that is made is used."""
     with ExitStack() as stack:
-        mine = open_until_full(narrow, stack, MOST)
+        mine = open_until_full(narrow, stack, MAX_CONNECTIONS)
         mine[-1].sendall(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n")
         assert mine[-1].recv(1000).startswith(b"HTTP/1.1 200")
         answer = exchange(narrow.port, b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n")
@@ -49,7 +49,7 @@ def test_a_connection_too_many_is_told_so_and_the_others_work(narrow: Server) ->
         assert mine[-1].recv(1000).startswith(b"HTTP/1.1 200")
     assert httpx.get(narrow.url + "/health/live").status_code == 200
     assert metric(narrow, "onecard_http_connections_refused_total") >= 301
-    assert 1 <= metric(narrow, "onecard_http_connections") <= MOST
+    assert 1 <= metric(narrow, "onecard_http_connections") <= MAX_CONNECTIONS
 
 
 def read_to_end(connection: socket.socket) -> bytes | None:
@@ -63,9 +63,9 @@ def read_to_end(connection: socket.socket) -> bytes | None:
 def test_a_process_with_few_files_takes_fewer_connections() -> None:
     """Half of its files: a connection that is relayed needs two."""
     limits = settings.ServiceSettings(max_connections=10_000)
-    assert Limits.of(limits, files=-1).most_connections == 10_000
-    assert Limits.of(limits, files=1024).most_connections == 512
-    assert Limits.of(limits, files=65_536).most_connections == 10_000
+    assert ConnectionLimits.from_settings(limits, files=-1).max_connections == 10_000
+    assert ConnectionLimits.from_settings(limits, files=1024).max_connections == 512
+    assert ConnectionLimits.from_settings(limits, files=65_536).max_connections == 10_000
 
 
 def who(server: Server, **headers: str) -> tuple[str, str]:

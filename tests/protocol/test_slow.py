@@ -9,21 +9,21 @@ import httpx
 import psutil
 import pytest
 
-from tests.protocol.attacks import DRIPS, drip, exchange
-from tests.protocol.frames import INITIAL_WINDOW, http2, request, setting
+from tests.protocol.attacks import SLOW_SENDERS, exchange, send_slowly
+from tests.protocol.frames import INITIAL_WINDOW, http2_client, request, setting
 from tests.support import Server
 
 
-@pytest.mark.parametrize("name", DRIPS)
+@pytest.mark.parametrize("name", SLOW_SENDERS)
 def test_nobody_keeps_a_connection_by_dripping(hasty: Server, name: str) -> None:
     """Each ends, whatever is sent every fifth of a second."""
-    assert drip(hasty.port, *DRIPS[name]) is not None
+    assert send_slowly(hasty.port, *SLOW_SENDERS[name]) is not None
 
 
 @pytest.mark.parametrize("name", ["half a head", "half a head behind a whole request", "nothing"])
 def test_a_head_that_does_not_come_is_a_408(hasty: Server, name: str) -> None:
     """In the one shape; and behind a whole request the first answer comes as ever."""
-    answered = drip(hasty.port, *DRIPS[name])
+    answered = send_slowly(hasty.port, *SLOW_SENDERS[name])
     assert answered is not None
     first, _, last = answered.rpartition(b"HTTP/1.1 408")
     assert first.count(b"HTTP/1.1 200") == ("whole" in name)
@@ -84,7 +84,7 @@ def test_a_client_that_does_not_read_is_cut_off(hasty: Server) -> None:
 def test_a_stream_whose_window_stays_shut_is_given_up(hasty: Server, room: int) -> None:
     """HTTP/2: and nothing of the answer piles up meanwhile."""
     before = psutil.Process(hasty.process.pid).memory_info().rss
-    with http2(hasty.port, setting(INITIAL_WINDOW, room)) as client:
+    with http2_client(hasty.port, setting(INITIAL_WINDOW, room)) as client:
         client.send(request(1, b"/endless"))
         client.read_until(1)
         assert 1 in client.resets

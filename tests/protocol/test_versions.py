@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from tests.protocol.attacks import exchange
-from tests.protocol.frames import http2, literal, request
+from tests.protocol.frames import http2_client, literal, request
 from tests.support import Server
 
 BODY = b'{"case": "echo"}'
@@ -86,7 +86,7 @@ def test_what_two_readers_would_take_for_two_things_is_refused(plain: Server, he
 )
 def test_http_2_refuses_the_same(plain: Server, sent: bytes) -> None:
     """The connection goes on."""
-    with http2(plain.port) as client:
+    with http2_client(plain.port) as client:
         client.send(sent, request(3, b"/health/live"))
         client.read_until(1, 3)
         assert client.resets.get(1) or client.status(1) == 400

@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from tests.conftest import ROOT
-from tests.review.working import Process
-from tests.shared.cache.support import Redis, running_redis
+from tests.review.worker_process import WorkerProcess
+from tests.shared.cache.support import RedisProcess, running_redis
 from tests.support import Server, serving
 
 
@@ -23,7 +23,7 @@ def sample() -> list[dict[str, Any]]:
 @pytest.fixture(scope="session")
 def llm() -> Iterator[Server]:
     """An LLM service that writes what it is told."""
-    with serving("tests.review.canned_llm", port_variable="CANNED_PORT", env={}) as server:
+    with serving("tests.review.scripted_llm", port_variable="CANNED_PORT", env={}) as server:
         yield server
 
 
@@ -53,14 +53,14 @@ def empty(model_urls: dict[str, str], tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-def redis(tmp_path: Path) -> Iterator[Redis]:
+def redis(tmp_path: Path) -> Iterator[RedisProcess]:
     """A Redis of the test's own."""
     with running_redis(tmp_path) as server:
         yield server
 
 
 @pytest.fixture
-def env(model_urls: dict[str, str], redis: Redis, tmp_path: Path) -> dict[str, str]:
+def env(model_urls: dict[str, str], redis: RedisProcess, tmp_path: Path) -> dict[str, str]:
     """Environment of a service and its worker. Rounds come when they are asked for."""
     rest = {"REVIEW_STORE": str(tmp_path / "reviews"), "CACHE_MEMORY_MB": "0", "PRECOMPUTE_SECONDS": "3600"}
     return {**model_urls, **rest, "REDIS_PORT": str(redis.port)}
@@ -83,9 +83,9 @@ def restaurant(sample: list[dict[str, Any]]) -> str:
 
 
 @pytest.fixture
-def worker(service: Server, env: dict[str, str], tmp_path: Path) -> Iterator[Process]:
+def worker(service: Server, env: dict[str, str], tmp_path: Path) -> Iterator[WorkerProcess]:
     """A running worker."""
-    process = Process("worker", service, env, tmp_path)
+    process = WorkerProcess("worker", service, env, tmp_path)
     try:
         process.wait_alive()
         yield process

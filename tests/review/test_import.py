@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onecard_stack.importing import MOST_LINES, batches
+from onecard_stack.commands.review_import import MAX_BATCH_LINES, batches
 from tests.review.support import gateway_of
 from tests.review.test_service import made, total, wait_for
 from tests.support import Server, free_port, serving
@@ -46,7 +46,7 @@ def write(path: Path, lines: list[Any]) -> Path:
 
 def test_a_file_is_imported_and_its_wrong_lines_are_told(door: Server, empty: Server, tmp_path: Path) -> None:
     """With their numbers in the file, over several requests; a second run stores nothing."""
-    count = MOST_LINES + 20
+    count = MAX_BATCH_LINES + 20
     lines = [*(made(number) for number in range(count)), "no review", made(3, text="다시 갈게요")]
     file = write(tmp_path / "reviews.jsonl", lines)
     code, output = finish(start(door, file))
@@ -61,17 +61,17 @@ def test_a_file_is_imported_and_its_wrong_lines_are_told(door: Server, empty: Se
 
 def test_wrong_lines_are_counted_one_by_one(door: Server, empty: Server, tmp_path: Path) -> None:
     """Also where a whole request of them is refused; empty lines are no lines, and a mark before the first no fault."""
-    lines = [made(0), *["no review"] * (2 * MOST_LINES), *[""] * (3 * MOST_LINES), made(1), ""]
+    lines = [made(0), *["no review"] * (2 * MAX_BATCH_LINES), *[""] * (3 * MAX_BATCH_LINES), made(1), ""]
     file = write(tmp_path / "reviews.jsonl", lines)
     file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
     code, output = finish(start(door, file))
     assert (code, total(empty)) == (1, 2), output
-    assert f"2 stored, 0 were stored already, {2 * MOST_LINES} wrong" in output
-    assert f"… and more: {2 * MOST_LINES} lines are wrong" in output
-    code, output = finish(start(door, write(file, [*[""] * MOST_LINES, *["no review"] * 5])))
-    assert f"lines {MOST_LINES + 1} to {MOST_LINES + 5}: Line {MOST_LINES + 1} is wrong" in output
+    assert f"2 stored, 0 were stored already, {2 * MAX_BATCH_LINES} wrong" in output
+    assert f"… and more: {2 * MAX_BATCH_LINES} lines are wrong" in output
+    code, output = finish(start(door, write(file, [*[""] * MAX_BATCH_LINES, *["no review"] * 5])))
+    assert f"lines {MAX_BATCH_LINES + 1} to {MAX_BATCH_LINES + 5}: Line {MAX_BATCH_LINES + 1} is wrong" in output
     assert (code, "0 stored, 0 were stored already, 5 wrong" in output) == (1, True)
-    file.write_bytes(b"\xef\xbb\xbf" + json.dumps(made(0)).encode() + b"\n" * (MOST_LINES + 9))
+    file.write_bytes(b"\xef\xbb\xbf" + json.dumps(made(0)).encode() + b"\n" * (MAX_BATCH_LINES + 9))
     code, output = finish(start(door, file))
     assert (code, "0 stored, 1 were stored already, 0 wrong" in output) == (0, True), output
 
@@ -106,10 +106,10 @@ def test_requests_that_are_too_large_are_made_smaller(empty: Server, tmp_path: P
 
 def test_an_import_that_is_interrupted_goes_on_where_it_was(door: Server, empty: Server, tmp_path: Path) -> None:
     """Ctrl-C in the middle: what was stored stays, and is passed over by the next run."""
-    count = 6 * MOST_LINES
+    count = 6 * MAX_BATCH_LINES
     file = write(tmp_path / "reviews.jsonl", [made(number) for number in range(count)])
     first = start(door, file)
-    wait_for(lambda: total(empty) >= MOST_LINES or first.poll() is not None, "an import that has begun")
+    wait_for(lambda: total(empty) >= MAX_BATCH_LINES or first.poll() is not None, "an import that has begun")
     first.send_signal(signal.SIGINT)
     code, output = finish(first)
     assert code == 130, output
@@ -117,12 +117,12 @@ def test_an_import_that_is_interrupted_goes_on_where_it_was(door: Server, empty:
     code, output = finish(start(door, file))
     assert code == 0, output
     assert total(empty) == count
-    assert there >= MOST_LINES
+    assert there >= MAX_BATCH_LINES
 
 
 def test_an_import_outlives_a_service_that_is_killed(model_urls: dict[str, str], tmp_path: Path) -> None:
     """It sends again what was not answered, once the service is back: nothing is lost, and nothing is there twice."""
-    count = 6 * MOST_LINES
+    count = 6 * MAX_BATCH_LINES
     file = write(tmp_path / "reviews.jsonl", [made(number) for number in range(count)])
     env = {**model_urls, "REVIEW_STORE": str(tmp_path / "reviews")}
     nobody, port = f"http://127.0.0.1:{free_port()}", free_port()
@@ -132,7 +132,7 @@ def test_an_import_outlives_a_service_that_is_killed(model_urls: dict[str, str],
         server = closing.enter_context(serving("review_service", port_variable="REVIEW_PORT", env=env, port=port))
         door = closing.enter_context(serving("gateway", port_variable="GATEWAY_PORT", env=gateway_env))
         command = start(door, file)
-        wait_for(lambda: total(server) >= MOST_LINES or command.poll() is not None, "an import that has begun")
+        wait_for(lambda: total(server) >= MAX_BATCH_LINES or command.poll() is not None, "an import that has begun")
         server.process.kill()
         server.process.wait()
         assert command.poll() is None
@@ -160,6 +160,6 @@ def test_batches_hold_every_line_once_under_its_number(lines: list[bytes]) -> No
     assert b"".join(batch.body for batch in made_batches) == b"".join(lines)
     first = 1
     for batch in made_batches:
-        assert batch.first == first
+        assert batch.first_line == first
         first += batch.body.count(b"\n")
-        assert batch.body.count(b"\n") <= MOST_LINES
+        assert batch.body.count(b"\n") <= MAX_BATCH_LINES

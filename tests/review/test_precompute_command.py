@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from onecard_stack import precompute
+from onecard_stack.commands import precompute
 from onecard_stack.errors import StackError
 from onecard_stack.settings import StackSettings
 from tests.review.support import gateway_of
-from tests.review.working import Process
-from tests.shared.cache.support import Redis
+from tests.review.worker_process import WorkerProcess
+from tests.shared.cache.support import RedisProcess
 from tests.support import Server, free_port
 
 
@@ -29,7 +29,7 @@ def run(port: int) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=120)
 
 
-def test_a_round_is_run_and_told_of(door: Server, worker: Process) -> None:
+def test_a_round_is_run_and_told_of(door: Server, worker: WorkerProcess) -> None:
     """The three answers about the one restaurant are computed; the next time they are there."""
     assert worker.server.process.poll() is None
     first = run(door.port)
@@ -38,9 +38,11 @@ def test_a_round_is_run_and_told_of(door: Server, worker: Process) -> None:
     assert "3 current, 0 computed" in run(door.port).stdout.splitlines()[-1]
 
 
-def test_where_nothing_runs_it_says_what_to_do(door: Server, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_nothing_runs_it_says_what_to_do(
+    door: Server, redis: RedisProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No worker, no Redis, no stack: one line each."""
-    monkeypatch.setattr(precompute, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(precompute, "START_TIMEOUT_SECONDS", 1.0)
     with pytest.raises(StackError, match="onecard logs worker"):
         precompute.run(StackSettings(gateway_port=door.port), print)
     redis.kill()

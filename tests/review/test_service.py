@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from bench.relevance.corpus import held_out
-from bench.relevance.measures import MEASURES, mean, measured
+from bench.relevance.measures import MEASURES, mean, score_ranking
 from tests.support import Server, free_port, serving
 
 NDJSON = {"content-type": "application/x-ndjson"}
@@ -176,7 +176,7 @@ def test_hybrid_search_beats_vectors_alone_and_words_alone(filled: Server) -> No
     queries = held_out()
     figures = {
         mode: [
-            measured([hit["review"]["review_id"] for hit in find(filled, query.text, mode=mode)], query.says)
+            score_ranking([hit["review"]["review_id"] for hit in find(filled, query.text, mode=mode)], query.says)
             for query in queries
         ]
         for mode in ("vector", "keyword", "hybrid")

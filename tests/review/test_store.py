@@ -16,25 +16,25 @@ import pytest
 from lancedb.index import FTS
 
 from onecard.errors import Unavailable
-from review_service import upgrade
-from review_service.counting import counts_of, counts_of_all
 from review_service.errors import StoreDamaged
-from review_service.models_client import Opinion
-from review_service.rows import LETTERS, Filters, Judged, digest_of
+from review_service.insight.sentiment_counts import count_all_restaurants, count_restaurant
+from review_service.model_services import Prediction
+from review_service.reviews import migrations
+from review_service.reviews.index_maintenance import MAX_FILES, maintain
+from review_service.reviews.rows import JAMO_COLUMN, ClassifiedReview, Filters, digest_of
+from review_service.reviews.store import ReviewStore, open_store
 from review_service.schemas import Review
-from review_service.store import Store, open_store
-from review_service.upkeep import MOST_FILES, tend
 
 SIZE = 32
 MODEL = "test/encoder"
 EVERYTHING = Filters()
 
 
-def judged(number: int, **fields: Any) -> Judged:
+def judged(number: int, **fields: Any) -> ClassifiedReview:
     """Review `number`; an odd one is negative."""
     given = {"review_id": f"r-{number}", "restaurant_id": "a", "text": f"주차가 편해요 {number}", **fields}
     made = Review.model_validate(given)
-    return Judged(made, digest_of(made), Opinion("negative" if number % 2 else "positive", 0.9))
+    return ClassifiedReview(made, digest_of(made), Prediction("negative" if number % 2 else "positive", 0.9))
 
 
 def vectors(count: int, seed: int = 0) -> npt.NDArray[np.float32]:
@@ -45,7 +45,7 @@ def vectors(count: int, seed: int = 0) -> npt.NDArray[np.float32]:
     return np.asarray(made / np.linalg.norm(made, axis=1, keepdims=True), dtype=np.float32)
 
 
-async def put(store: Store, numbers: Sequence[int], **fields: Any) -> None:
+async def put(store: ReviewStore, numbers: Sequence[int], **fields: Any) -> None:
     await store.upsert([judged(number, **fields) for number in numbers], vectors(len(numbers)), MODEL)
 
 
@@ -53,7 +53,7 @@ def files(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*"))
 
 
-async def rows(store: Store) -> int:
+async def rows(store: ReviewStore) -> int:
     return (await store.read(["review_id"])).num_rows
 
 
@@ -64,55 +64,55 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def store(folder: Path) -> AsyncIterator[Store]:
+async def store(folder: Path) -> AsyncIterator[ReviewStore]:
     """An empty store."""
     async with open_store(str(folder)) as opened:
         yield opened
 
 
-async def test_an_empty_store_answers(store: Store) -> None:
+async def test_an_empty_store_answers(store: ReviewStore) -> None:
     """No table is no error: nothing is found, counted or deleted."""
-    assert await store.nearest(vectors(1)[0], MODEL, EVERYTHING, 5) == []
-    assert await store.matching("주차", EVERYTHING, 5) == []
-    assert (await counts_of(store, "a")).total == 0
-    assert await counts_of_all(store) == []
+    assert await store.vector_search(vectors(1)[0], MODEL, EVERYTHING, 5) == []
+    assert await store.keyword_search("주차", EVERYTHING, 5) == []
+    assert (await count_restaurant(store, "a")).total == 0
+    assert await count_all_restaurants(store) == []
     assert not await store.delete("r-1")
-    await tend(store, 1000)
+    await maintain(store, 1000)
 
 
-async def test_what_is_stored_twice_is_there_once(store: Store) -> None:
+async def test_what_is_stored_twice_is_there_once(store: ReviewStore) -> None:
     """The second time replaces the first, also in another process's eyes."""
     await put(store, range(10))
     await put(store, range(10), restaurant_id="b")
     assert await rows(store) == 10
-    assert ((await counts_of(store, "a")).total, (await counts_of(store, "b")).total) == (0, 10)
+    assert ((await count_restaurant(store, "a")).total, (await count_restaurant(store, "b")).total) == (0, 10)
 
 
-async def test_a_read_sees_the_write_before_it(store: Store, folder: Path) -> None:
+async def test_a_read_sees_the_write_before_it(store: ReviewStore, folder: Path) -> None:
     """With indexes that lag, here and through another connection; a deletion, too."""
     await put(store, range(10))
-    await tend(store, 1000)
+    await maintain(store, 1000)
     async with open_store(str(folder)) as other:
         await put(store, [77], text="발렛 주차가 됩니다")
         for reader in (store, other):
-            assert (await reader.matching("발렛", EVERYTHING, 1))[0].review.review_id == "r-77"
-            found = await reader.nearest(vectors(1)[0], MODEL, EVERYTHING, 11)
+            assert (await reader.keyword_search("발렛", EVERYTHING, 1))[0].review.review_id == "r-77"
+            found = await reader.vector_search(vectors(1)[0], MODEL, EVERYTHING, 11)
             assert "r-77" in [hit.review.review_id for hit in found]
         assert await store.delete("r-77")
-        assert await other.matching("발렛", EVERYTHING, 1) == []
+        assert await other.keyword_search("발렛", EVERYTHING, 1) == []
 
 
-async def test_words_are_found_in_other_forms(store: Store) -> None:
+async def test_words_are_found_in_other_forms(store: ReviewStore) -> None:
     """An ending that changes the stem's last syllable: right after the first write, in a row that the index has, and
     in one that came later."""
 
     async def found() -> set[str]:
-        return {hit.review.review_id for hit in await store.matching("싱겁다", EVERYTHING, 5)}
+        return {hit.review.review_id for hit in await store.keyword_search("싱겁다", EVERYTHING, 5)}
 
     await put(store, [0], text="국물이 싱거워요")
     assert await found() == {"r-0"}
     await put(store, [1], text="직원이 친절해요")
-    await tend(store, 1000)
+    await maintain(store, 1000)
     table = await store.table()
     assert table is not None
     assert [(index.num_indexed_rows, index.num_unindexed_rows) for index in await table.list_indices()] == [(2, 0)]
@@ -120,12 +120,12 @@ async def test_words_are_found_in_other_forms(store: Store) -> None:
     assert await found() == {"r-0", "r-2"}
 
 
-async def test_dishes_of_two_syllables_are_found(store: Store) -> None:
+async def test_dishes_of_two_syllables_are_found(store: ReviewStore) -> None:
     """And of one, if it has three letters; a particle does not hide them."""
     for number, text in enumerate(("만두가 바삭해요", "난은 눅눅해요", "직원이 친절해요")):
         await put(store, [number], text=text)
     for dish, review_id in (("만두 맛집", "r-0"), ("난 맛집", "r-1")):
-        assert [hit.review.review_id for hit in await store.matching(dish, EVERYTHING, 1)] == [review_id]
+        assert [hit.review.review_id for hit in await store.keyword_search(dish, EVERYTHING, 1)] == [review_id]
 
 
 async def test_several_processes_may_write_the_first_batch_at_once(tmp_path: Path) -> None:
@@ -138,24 +138,24 @@ async def test_several_processes_may_write_the_first_batch_at_once(tmp_path: Pat
             assert [await rows(each) for each in stores] == [20] * 4
 
 
-async def test_words_are_looked_for_each_by_itself(store: Store) -> None:
+async def test_words_are_looked_for_each_by_itself(store: ReviewStore) -> None:
     """In whatever order: that one ends and the next begins as in a review finds nothing."""
     await put(store, [0], text="보기 좋아요")
-    scores = [(await store.matching(query, EVERYTHING, 1))[0].score for query in ("보기 좋은", "좋은\n보기")]
+    scores = [(await store.keyword_search(query, EVERYTHING, 1))[0].score for query in ("보기 좋은", "좋은\n보기")]
     assert scores[0] == pytest.approx(scores[1])
 
 
-async def test_cosines_are_those_of_a_search(store: Store) -> None:
+async def test_cosines_are_those_of_a_search(store: ReviewStore) -> None:
     """Of the reviews that are named; one that is not there is left out."""
     await put(store, range(10))
     asked = vectors(3, seed=5)[2]
-    nearest = {hit.review.review_id: hit.score for hit in await store.nearest(asked, MODEL, EVERYTHING, 10)}
+    nearest = {hit.review.review_id: hit.score for hit in await store.vector_search(asked, MODEL, EVERYTHING, 10)}
     assert await store.cosines(asked, []) == {}
     cosines = await store.cosines(asked, ["r-3", "r-7", "r-99"])
     assert cosines == pytest.approx({name: nearest[name] for name in ("r-3", "r-7")}, abs=1e-5)
 
 
-async def test_filters_hold_for_every_search(store: Store) -> None:
+async def test_filters_hold_for_every_search(store: ReviewStore) -> None:
     """Each alone, with a quote in an id; what has no rating or no date is not let through."""
     when = datetime(2024, 5, 1, tzinfo=UTC)
     await put(store, [0], restaurant_id="it's", rating=5.0, created_at=when)
@@ -168,58 +168,58 @@ async def test_filters_hold_for_every_search(store: Store) -> None:
         Filters(restaurant_id="it's", sentiment="positive", min_rating=5, since=when),
     ):
         for hits in (
-            await store.matching("주차가", filters, 9),
-            await store.nearest(vectors(1)[0], MODEL, filters, 9),
+            await store.keyword_search("주차가", filters, 9),
+            await store.vector_search(vectors(1)[0], MODEL, filters, 9),
         ):
             assert [hit.review.review_id for hit in hits] == ["r-0"]
-    assert await store.matching("주차가", Filters(until=when), 9) == []
-    assert await store.matching("주차가", Filters(restaurant_id="x' OR '1'='1"), 9) == []
+    assert await store.keyword_search("주차가", Filters(until=when), 9) == []
+    assert await store.keyword_search("주차가", Filters(restaurant_id="x' OR '1'='1"), 9) == []
 
 
-async def test_counts_equal_a_recount(store: Store) -> None:
+async def test_counts_equal_a_recount(store: ReviewStore) -> None:
     """Of each restaurant, and in the list of all."""
     await put(store, range(0, 7), restaurant_name="하나")
     await put(store, range(7, 10), restaurant_id="b")
-    assert [(c.restaurant_id, c.name, c.positive, c.negative) for c in await counts_of_all(store)] == [
+    assert [(c.restaurant_id, c.name, c.positive, c.negative) for c in await count_all_restaurants(store)] == [
         ("a", "하나", 4, 3),
         ("b", None, 1, 2),
     ]
-    counts = await counts_of(store, "a")
+    counts = await count_restaurant(store, "a")
     assert (counts.positive, counts.negative) == (4, 3)
 
 
-async def test_an_indexed_search_finds_what_an_exact_one_finds(store: Store) -> None:
+async def test_an_indexed_search_finds_what_an_exact_one_finds(store: ReviewStore) -> None:
     """At least 95 of 100 of the ten nearest, over clustered vectors."""
     made = vectors(6000)
     await store.upsert([judged(number) for number in range(6000)], made, MODEL)
-    await tend(store, 1000)
+    await maintain(store, 1000)
     table = await store.table()
     assert table is not None
     assert "vector" in [index.columns[0] for index in await table.list_indices()]
     found = 0
     for query in vectors(50, seed=0)[:50]:
         exact = {f"r-{place}" for place in np.argsort(-(made @ query))[:10]}
-        found += len(exact & {hit.review.review_id for hit in await store.nearest(query, MODEL, EVERYTHING, 10)})
+        found += len(exact & {hit.review.review_id for hit in await store.vector_search(query, MODEL, EVERYTHING, 10)})
     assert found >= 0.95 * 500
 
 
-async def test_indexes_that_are_lost_cost_nothing(store: Store, folder: Path) -> None:
+async def test_indexes_that_are_lost_cost_nothing(store: ReviewStore, folder: Path) -> None:
     """Their files are gone: searches and writes go on at once, and the indexes are made anew."""
     await put(store, range(2000))
-    await tend(store, 1000)
+    await maintain(store, 1000)
     shutil.rmtree(folder / "reviews.lance" / "_indices")
     async with open_store(str(folder)) as opened:
-        assert len(await opened.matching("주차가", EVERYTHING, 5)) == 5
-        assert len(await opened.nearest(vectors(1)[0], MODEL, EVERYTHING, 5)) == 5
+        assert len(await opened.keyword_search("주차가", EVERYTHING, 5)) == 5
+        assert len(await opened.vector_search(vectors(1)[0], MODEL, EVERYTHING, 5)) == 5
         await put(opened, [5000])
         assert await rows(opened) == 2001
-        await tend(opened, 1000)
+        await maintain(opened, 1000)
         table = await opened.table()
         assert table is not None
         assert len(await table.list_indices()) == 4
 
 
-async def test_a_table_whose_making_was_broken_off_is_made_anew(store: Store, folder: Path) -> None:
+async def test_a_table_whose_making_was_broken_off_is_made_anew(store: ReviewStore, folder: Path) -> None:
     """A folder with data that no commit names: nothing had been promised."""
     (folder / "reviews.lance" / "data").mkdir(parents=True)
     (folder / "reviews.lance" / "data" / "half.lance").write_bytes(b"half")
@@ -237,49 +237,49 @@ async def test_a_damaged_table_is_told_and_left_alone(folder: Path, lost: str) -
     before = files(folder)
     with pytest.raises(StoreDamaged) as told:
         async with open_store(str(folder)) as store:
-            await counts_of(store, "a")
+            await count_restaurant(store, "a")
     assert "/" not in str(told.value.detail)
     assert set(before) <= set(files(folder))
 
 
-async def test_a_folder_that_goes_away_is_told(store: Store, folder: Path) -> None:
+async def test_a_folder_that_goes_away_is_told(store: ReviewStore, folder: Path) -> None:
     """Under a running service: by readiness, by reads and by writes."""
     await put(store, range(3))
-    await tend(store, 1000)
+    await maintain(store, 1000)
     shutil.rmtree(folder)
-    for asked in (store.check(), counts_of(store, "a"), put(store, [9])):
+    for asked in (store.check(), count_restaurant(store, "a"), put(store, [9])):
         with pytest.raises(StoreDamaged):
             await asked
 
 
-async def test_small_files_are_put_together(store: Store, folder: Path) -> None:
+async def test_small_files_are_put_together(store: ReviewStore, folder: Path) -> None:
     """Reviews that come one at a time leave a file each; tending the store leaves few, and every review."""
-    for number in range(MOST_FILES + 2):
+    for number in range(MAX_FILES + 2):
         await put(store, [number])
-    await tend(store, 1000)
+    await maintain(store, 1000)
     table = await store.table()
     assert table is not None
-    assert (await table.stats())["fragment_stats"]["num_fragments"] < MOST_FILES
-    assert await rows(store) == MOST_FILES + 2
+    assert (await table.stats())["fragment_stats"]["num_fragments"] < MAX_FILES
+    assert await rows(store) == MAX_FILES + 2
 
 
-async def test_the_latest_reviews_come_first(store: Store) -> None:
+async def test_the_latest_reviews_come_first(store: ReviewStore) -> None:
     """As many as are asked for; those without a date last."""
     await put(store, [9])
     for number in range(4):
         await put(store, [number], created_at=datetime(2024, 1, 1 + number, tzinfo=UTC))
-    latest = await store.reviews_of(Filters(restaurant_id="a"), 5)
+    latest = await store.latest_reviews(Filters(restaurant_id="a"), 5)
     assert [review.review_id for review in latest] == ["r-3", "r-2", "r-1", "r-0", "r-9"]
-    assert [review.review_id for review in await store.reviews_of(EVERYTHING, 2)] == ["r-3", "r-2"]
+    assert [review.review_id for review in await store.latest_reviews(EVERYTHING, 2)] == ["r-3", "r-2"]
 
 
-async def test_vectors_of_another_model_are_refused(store: Store) -> None:
+async def test_vectors_of_another_model_are_refused(store: ReviewStore) -> None:
     """They cannot be compared, neither in the table nor with it."""
     await put(store, range(3))
     with pytest.raises(Unavailable, match="another model"):
         await store.upsert([judged(4)], vectors(1), "other/encoder")
     with pytest.raises(Unavailable, match="another model"):
-        await store.nearest(vectors(1)[0], "other/encoder", EVERYTHING, 1)
+        await store.vector_search(vectors(1)[0], "other/encoder", EVERYTHING, 1)
     assert await rows(store) == 3
 
 
@@ -292,22 +292,22 @@ async def test_reviews_that_an_older_version_stored_are_searched(
         await put(store, range(5), text="국물이 싱거워요")
         table = await store.table()
         assert table is not None
-        await table.drop_columns([LETTERS])
-        monkeypatch.setattr(upgrade, "BATCH", 2)
+        await table.drop_columns([JAMO_COLUMN])
+        monkeypatch.setattr(migrations, "BATCH_ROWS", 2)
         if begun:
-            await table.add_columns(pa.field(LETTERS, pa.string()))
-            assert await upgrade.fill_batch(table) == 2
+            await table.add_columns(pa.field(JAMO_COLUMN, pa.string()))
+            assert await migrations.add_jamo_batch(table) == 2
         else:
             await table.create_index("text", config=FTS())
     async with open_store(str(folder)) as store:
-        await tend(store, 1000)
-        assert len(await store.matching("싱겁다", EVERYTHING, 9)) == 5
-        assert len(await store.nearest(vectors(1)[0], MODEL, EVERYTHING, 9)) == 5
+        await maintain(store, 1000)
+        assert len(await store.keyword_search("싱겁다", EVERYTHING, 9)) == 5
+        assert len(await store.vector_search(vectors(1)[0], MODEL, EVERYTHING, 9)) == 5
         table = await store.table()
         assert table is not None
-        assert [index.columns for index in await table.list_indices()] == [[LETTERS]]
+        assert [index.columns for index in await table.list_indices()] == [[JAMO_COLUMN]]
         await put(store, [0, 9], text="주차가 편해요")
-        assert len(await store.matching("싱겁다", EVERYTHING, 9)) == 4
+        assert len(await store.keyword_search("싱겁다", EVERYTHING, 9)) == 4
         assert await rows(store) == 6
 
 
@@ -316,13 +316,13 @@ async def test_writers_and_the_keeper_of_indexes_get_along(folder: Path) -> None
     async with open_store(str(folder)) as one, open_store(str(folder)) as other:
         await put(one, [0])
 
-        async def write(store: Store, first: int) -> None:
+        async def write(store: ReviewStore, first: int) -> None:
             for number in range(first, first + 300, 30):
                 await put(store, range(number, number + 30))
 
         async def keep() -> None:
             for _ in range(5):
-                await tend(one, 1000)
+                await maintain(one, 1000)
 
         await asyncio.gather(write(one, 1), write(other, 151), keep())
         ids = (await one.read(["review_id"]))["review_id"].to_pylist()

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from review_service.ingest import parse_items, parse_lines
-from review_service.prompts import ANSWER_CHARACTERS, BadSummary, checked, request
-from review_service.schemas import MOST_TOLD
+from review_service.insight.prompts import MAX_SUMMARY_CHARACTERS, InvalidSummary, chat_request, validate
+from review_service.reviews.ingest import parse_items, parse_lines
+from review_service.schemas import MAX_REPORTED_LINES
 from review_service.visible import is_visible
-from tests.review.test_pure import MOST, line, review, written
+from tests.review.test_pure import MAX_CHARACTERS, line, review, written
 from tests.review.test_service import add, error_of, find, made
 from tests.review.test_summary import seen, summary, told
 from tests.support import Server
@@ -40,7 +40,7 @@ def test_a_text_of_nothing_to_be_seen_is_none(filled: Server, case: str) -> None
     error = error_of(httpx.post(f"{filled.url}/v1/reviews", json=made(1, text=text)), 400)
     assert "seen" in error["message"] or "character" in error["message"]
     error_of(httpx.post(f"{filled.url}/v1/reviews/search", json={"query": text, "mode": "keyword"}), 400)
-    assert parse_lines(line(text=f"맛{text}있어요"), MOST).error_count == 0
+    assert parse_lines(line(text=f"맛{text}있어요"), MAX_CHARACTERS).error_count == 0
 
 
 @given(st.text(), st.characters(categories=["L", "N", "P", "Sm"], exclude_characters="\u115f\u1160\u3164\uffa0"))
@@ -66,7 +66,7 @@ DATES = {
 @pytest.mark.parametrize("text", DATES)
 def test_dates_are_read_as_iso_8601_has_them(text: str) -> None:
     """Its basic form without hyphens, too."""
-    assert parse_lines(line(created_at=text), MOST).reviews[0].created_at == DATES[text]
+    assert parse_lines(line(created_at=text), MAX_CHARACTERS).reviews[0].created_at == DATES[text]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_dates_are_read_as_iso_8601_has_them(text: str) -> None:
 )
 def test_a_date_at_the_edge_or_a_number_costs_only_its_line(given_date: Any) -> None:
     """Neither a 500 nor 1970."""
-    parsed = parse_lines(b"\n".join([line(review_id="1"), line(review_id="2", created_at=given_date)]), MOST)
+    parsed = parse_lines(b"\n".join([line(review_id="1"), line(review_id="2", created_at=given_date)]), MAX_CHARACTERS)
     assert [one.review_id for one in parsed.reviews] == ["1"]
     assert parsed.errors[0].line == 2
     assert "created_at" in parsed.errors[0].message
@@ -101,7 +101,7 @@ def test_a_date_at_the_edge_or_a_number_costs_only_its_line(given_date: Any) -> 
 @given(st.text() | st.datetimes(timezones=st.timezones() | st.none()).map(str) | st.integers() | st.floats())
 def test_whatever_stands_for_a_date_is_read_or_refused(given_date: Any) -> None:
     """Never an exception."""
-    parsed = parse_items([json.loads(line()) | {"created_at": given_date}], MOST)
+    parsed = parse_items([json.loads(line()) | {"created_at": given_date}], MAX_CHARACTERS)
     assert len(parsed.reviews) + parsed.error_count == 1
 
 
@@ -140,18 +140,22 @@ def test_two_megabytes_of_wrong_lines_are_counted_and_not_recited(junk: bytes) -
     """Of all kinds; the good line among them is kept. Seconds are much more than it takes."""
     lines = 2_000_000 // len(junk)
     began = time.monotonic()
-    parsed = parse_lines(junk * lines + line(review_id="last"), MOST)
+    parsed = parse_lines(junk * lines + line(review_id="last"), MAX_CHARACTERS)
     assert time.monotonic() - began < 10
     wrong = 0 if junk == b"\n" else lines
-    assert (parsed.received, parsed.error_count, len(parsed.errors)) == (wrong + 1, wrong, min(wrong, MOST_TOLD))
+    assert (parsed.received, parsed.error_count, len(parsed.errors)) == (
+        wrong + 1,
+        wrong,
+        min(wrong, MAX_REPORTED_LINES),
+    )
     assert [one.review_id for one in parsed.reviews] == ["last"]
 
 
 def test_a_list_of_wrong_items_and_ids_that_come_again_are_counted() -> None:
     """Both lists of an answer are bounded, and their counts are right."""
-    parsed = parse_items([1, {}, None] * 1000 + [json.loads(line())] * 1000, MOST)
-    assert (parsed.error_count, len(parsed.errors)) == (3000, MOST_TOLD)
-    assert (parsed.superseded_count, len(parsed.superseded)) == (999, MOST_TOLD)
+    parsed = parse_items([1, {}, None] * 1000 + [json.loads(line())] * 1000, MAX_CHARACTERS)
+    assert (parsed.error_count, len(parsed.errors)) == (3000, MAX_REPORTED_LINES)
+    assert (parsed.superseded_count, len(parsed.superseded)) == (999, MAX_REPORTED_LINES)
     assert parsed.received == len(parsed.reviews) + parsed.superseded_count + parsed.error_count
 
 
@@ -182,14 +186,14 @@ CONTROLS = [
 def test_no_control_token_of_a_chat_template_stands_in_a_prompt(text: str) -> None:
     """In a text or an id; read as JSON, both are what they were."""
     read = review(1, f"맛있어요 {text}").model_copy(update={"review_id": "<|im_end|>"})
-    content = request([read], temperature=0.3, priority=0)["messages"][1]["content"]
+    content = chat_request([read], temperature=0.3, priority=0)["messages"][1]["content"]
     assert "<" not in content
     assert "[" not in content
     given_back = json.loads(content.split("\n")[2])
     assert given_back == {"review_id": "<|im_end|>", "text": " ".join(f"맛있어요 {text}".split())}
 
 
-LONG = "가" * (ANSWER_CHARACTERS + 1)
+LONG = "가" * (MAX_SUMMARY_CHARACTERS + 1)
 UNFIT = [
     "<b>좋아요</b>",
     "좋아요\n나빠요",
@@ -211,9 +215,9 @@ def test_what_the_llm_wrote_is_checked_against_its_schema(text: str, field: str)
     """Pattern and length of each line, as if no engine had enforced them; also what only looks empty."""
     reviews = [review(1, "국물이 진해요"), review(2, "짜요", "negative")]
     lines = dict.fromkeys(("overall_summary", "positive_summary", "negative_summary"), "좋아요.")
-    assert checked(written(("r-1", "국물이"), **lines), reviews).overall == "좋아요."
-    with pytest.raises(BadSummary):
-        checked(written(("r-1", "국물이"), **{**lines, field: text}), reviews)
+    assert validate(written(("r-1", "국물이"), **lines), reviews).overall == "좋아요."
+    with pytest.raises(InvalidSummary):
+        validate(written(("r-1", "국물이"), **{**lines, field: text}), reviews)
 
 
 def test_evidence_is_bounded(filled: Server, llm: Server) -> None:

@@ -8,28 +8,28 @@ from pathlib import Path
 
 import pytest
 
-from tests.runpod.double import ACCOUNT_KEY, RunPod, card, running
+from tests.runpod.fake_runpod import ACCOUNT_KEY, FakeRunPod, gpu_entry, running
 
 INHERITED = ("PATH", "HOME", "LANG", "PYTHONPATH", "TMPDIR")
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def runpod() -> Iterator[RunPod]:
+def runpod() -> Iterator[FakeRunPod]:
     """An account without pods, and three cards of 24 GB and one of 80 in the catalog."""
     with running() as double:
         double.catalog = [
-            card("NVIDIA A100 80GB PCIe", 1.79, memory=80, EU_RO_1="HIGH"),
-            card("NVIDIA GeForce RTX 4090", 0.69, EU_RO_1="HIGH", US_KS_2="HIGH"),
-            card("NVIDIA L4", 0.39, "MEDIUM", US_KS_2="MEDIUM"),
-            card("NVIDIA RTX A5000", 0.27, "LOW", EU_RO_1="LOW"),
-            card("NVIDIA GeForce RTX 3090", 0.22, "NONE"),
+            gpu_entry("NVIDIA A100 80GB PCIe", 1.79, memory=80, EU_RO_1="HIGH"),
+            gpu_entry("NVIDIA GeForce RTX 4090", 0.69, EU_RO_1="HIGH", US_KS_2="HIGH"),
+            gpu_entry("NVIDIA L4", 0.39, "MEDIUM", US_KS_2="MEDIUM"),
+            gpu_entry("NVIDIA RTX A5000", 0.27, "LOW", EU_RO_1="LOW"),
+            gpu_entry("NVIDIA GeForce RTX 3090", 0.22, "NONE"),
         ]
         yield double
 
 
 @pytest.fixture
-def pod_command(runpod: RunPod, tmp_path: Path) -> Command:
+def pod_command(runpod: FakeRunPod, tmp_path: Path) -> Command:
     """Runs `onecard-pod` in an empty folder, against the double."""
 
     def run(*arguments: str, said: str = "", **variables: str) -> "subprocess.CompletedProcess[str]":

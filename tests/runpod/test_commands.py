@@ -6,25 +6,25 @@ from pathlib import Path
 
 import pytest
 
-from onecard_runpod.request import variables, without_secrets
+from onecard_runpod.pod_request import pod_variables, without_secrets
 from onecard_runpod.settings import PodSettings
 from onecard_stack.settings import StackSettings
 from tests.runpod.conftest import Command
-from tests.runpod.double import ACCOUNT_KEY, Refusal, RunPod, card
+from tests.runpod.fake_runpod import ACCOUNT_KEY, FakeRunPod, ProblemResponse, gpu_entry
 from tests.support import free_port
 
 CREATE = ("POST", "/v2/pods")
 
 
-def cards_tried(runpod: RunPod) -> list[str]:
+def gpus_tried(runpod: FakeRunPod) -> list[str]:
     return [body["gpu"]["id"] for body in runpod.bodies(*CREATE)]
 
 
-def test_create_takes_the_cheapest_card_in_stock(runpod: RunPod, pod_command: Command) -> None:
+def test_create_takes_the_cheapest_card_in_stock(runpod: FakeRunPod, pod_command: Command) -> None:
     """Not the cheapest of all, which is not in stock, and none that was not asked for."""
     done = pod_command("create")
     assert done.returncode == 0, done.stderr
-    assert cards_tried(runpod) == ["NVIDIA RTX A5000"]
+    assert gpus_tried(runpod) == ["NVIDIA RTX A5000"]
     assert "NVIDIA RTX A5000, $0.27 an hour" in done.stdout
     assert "https://pod1-8000.proxy.runpod.net" in done.stdout
     body = runpod.bodies(*CREATE)[0]
@@ -32,33 +32,33 @@ def test_create_takes_the_cheapest_card_in_stock(runpod: RunPod, pod_command: Co
     assert body["mounts"] == {"persistent": {"size": 50, "path": "/workspace"}}
 
 
-def test_a_card_that_is_gone_means_the_next_one(runpod: RunPod, pod_command: Command) -> None:
+def test_a_card_that_is_gone_means_the_next_one(runpod: FakeRunPod, pod_command: Command) -> None:
     """The catalog promises nothing: 400 for want of capacity leads to the next card, cheapest first."""
     runpod.sold_out = {"NVIDIA RTX A5000", "NVIDIA L4"}
     done = pod_command("create")
     assert done.returncode == 0
-    assert cards_tried(runpod) == ["NVIDIA RTX A5000", "NVIDIA L4", "NVIDIA GeForce RTX 4090"]
+    assert gpus_tried(runpod) == ["NVIDIA RTX A5000", "NVIDIA L4", "NVIDIA GeForce RTX 4090"]
     assert "no instances currently available" in done.stderr
 
 
-def test_nobody_pays_for_a_second_pod_by_mistake(runpod: RunPod, pod_command: Command) -> None:
+def test_nobody_pays_for_a_second_pod_by_mistake(runpod: FakeRunPod, pod_command: Command) -> None:
     """A name is for one pod; the outcome of a request that was lost on its way is seen there, too."""
     runpod.add_pod("abc", "EXITED")
     assert "There is a pod named 'onecard' already" in pod_command("create").stderr
     assert not runpod.bodies(*CREATE)
 
 
-def test_no_card_at_all_says_why(runpod: RunPod, pod_command: Command) -> None:
+def test_no_card_at_all_says_why(runpod: FakeRunPod, pod_command: Command) -> None:
     """The last reason is told: it may be a rule that every card breaks."""
     runpod.sold_out = {one["id"] for one in runpod.catalog}
     done = pod_command("create")
     assert done.returncode == 1
     assert "no instances currently available" in done.stderr.splitlines()[-1]
-    runpod.catalog = [card("NVIDIA L4", 0.39, "NONE")]
+    runpod.catalog = [gpu_entry("NVIDIA L4", 0.39, "NONE")]
     assert "None of the cards in POD_GPUS is in stock" in pod_command("create").stderr
 
 
-def test_a_network_volume_decides_the_data_center(runpod: RunPod, pod_command: Command) -> None:
+def test_a_network_volume_decides_the_data_center(runpod: FakeRunPod, pod_command: Command) -> None:
     """Only cards in stock beside it are tried, and the pod is asked for there."""
     runpod.volumes["vol9"] = {"id": "vol9", "name": "models", "size": 50, "dataCenter": "US-KS-2", "type": "STANDARD"}
     assert pod_command("create", POD_VOLUME_ID="vol9").returncode == 0
@@ -68,7 +68,7 @@ def test_a_network_volume_decides_the_data_center(runpod: RunPod, pod_command: C
     assert body["mounts"] == {"network": [{"volumeId": "vol9", "path": "/workspace"}]}
 
 
-def test_the_new_key_is_shown_once_and_sent(runpod: RunPod, pod_command: Command) -> None:
+def test_the_new_key_is_shown_once_and_sent(runpod: FakeRunPod, pod_command: Command) -> None:
     """The key that the pod gets is the one that is printed; each pod has another."""
     said = [pod_command("create", POD_NAME=name).stdout for name in ("one", "two")]
     shown = [re.search(r"API_KEY=(\S{32,})", text) for text in said]
@@ -77,7 +77,7 @@ def test_the_new_key_is_shown_once_and_sent(runpod: RunPod, pod_command: Command
     assert len(set(sent)) == 2
 
 
-def test_the_pod_gets_what_env_sets_for_its_parts(runpod: RunPod, pod_command: Command, tmp_path: Path) -> None:
+def test_the_pod_gets_what_env_sets_for_its_parts(runpod: FakeRunPod, pod_command: Command, tmp_path: Path) -> None:
     """Models and limits travel; keys of the account, folders, ports and addresses of this machine do not."""
     lines = ["LLM_MODEL=Qwen/x", "IDLE_STOP_MINUTES=30", "API_KEY=my-own-key-0123456789", "HOST=0.0.0.0"]
     lines += ["GATEWAY_PORT=9000", "RUNPOD_API_KEY=other", "MODEL_CACHE_PATH=/home/me", "REDIS_PASSWORD=x"]
@@ -91,14 +91,14 @@ def test_the_pod_gets_what_env_sets_for_its_parts(runpod: RunPod, pod_command: C
     assert body["startSsh"] is True
 
 
-def test_reviews_in_a_bucket_are_the_pods_too(runpod: RunPod, pod_command: Command, tmp_path: Path) -> None:
+def test_reviews_in_a_bucket_are_the_pods_too(runpod: FakeRunPod, pod_command: Command, tmp_path: Path) -> None:
     """A folder of this machine is not; the pod then has one on its volume."""
     (tmp_path / ".env").write_text("REVIEW_STORE=s3://reviews/of-all\n")
     assert pod_command("create").returncode == 0
     assert runpod.bodies(*CREATE)[0]["env"]["REVIEW_STORE"] == "s3://reviews/of-all"
 
 
-def test_a_dry_run_rents_nothing_and_hides_keys(runpod: RunPod, pod_command: Command, tmp_path: Path) -> None:
+def test_a_dry_run_rents_nothing_and_hides_keys(runpod: FakeRunPod, pod_command: Command, tmp_path: Path) -> None:
     """What it prints is the request, but for the secrets in it."""
     (tmp_path / ".env").write_text("HF_TOKEN=hf_secret\nLLM_MODEL=Qwen/x\n")
     done = pod_command("create", "--dry-run")
@@ -113,8 +113,8 @@ def test_a_dry_run_rents_nothing_and_hides_keys(runpod: RunPod, pod_command: Com
 def test_the_password_of_a_redis_elsewhere_is_the_pods_too(several: str) -> None:
     """One at a host of this machine has another than the pod's own Redis."""
     here = {"REDIS_PASSWORD": "x"}
-    assert "REDIS_PASSWORD" not in variables(here, "key")
-    assert variables({**here, several: "a.example"}, "key")["REDIS_PASSWORD"] == "x"
+    assert "REDIS_PASSWORD" not in pod_variables(here, "key")
+    assert pod_variables({**here, several: "a.example"}, "key")["REDIS_PASSWORD"] == "x"
 
 
 def test_every_secret_setting_is_hidden() -> None:
@@ -128,7 +128,9 @@ def test_every_secret_setting_is_hidden() -> None:
     assert told["env"] == dict.fromkeys(hidden, "(hidden)") | shown
 
 
-def test_more_variables_than_a_pod_takes_are_refused_here(runpod: RunPod, pod_command: Command, tmp_path: Path) -> None:
+def test_more_variables_than_a_pod_takes_are_refused_here(
+    runpod: FakeRunPod, pod_command: Command, tmp_path: Path
+) -> None:
     """RunPod takes fifty."""
     (tmp_path / ".env").write_text("\n".join(f"V{number}=x" for number in range(50)))
     assert "sets 51 variables, and RunPod takes 50" in pod_command("create").stderr
@@ -146,26 +148,26 @@ def test_more_variables_than_a_pod_takes_are_refused_here(runpod: RunPod, pod_co
     ],
 )
 def test_what_no_other_card_can_help_ends_at_once(
-    status: int, message: str, runpod: RunPod, pod_command: Command
+    status: int, message: str, runpod: FakeRunPod, pod_command: Command
 ) -> None:
     """One line that says what to do, one request, no traceback, and never the key."""
-    runpod.create_fails = [Refusal(status, f"told with {ACCOUNT_KEY}", ["body: wrong"])]
+    runpod.create_fails = [ProblemResponse(status, f"told with {ACCOUNT_KEY}", ["body: wrong"])]
     done = pod_command("create")
     assert done.returncode == 1
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert ACCOUNT_KEY not in done.stderr + done.stdout
-    assert len(cards_tried(runpod)) == 1
+    assert len(gpus_tried(runpod)) == 1
 
 
-def test_too_many_requests_wait_as_long_as_they_are_told(runpod: RunPod, pod_command: Command) -> None:
+def test_too_many_requests_wait_as_long_as_they_are_told(runpod: FakeRunPod, pod_command: Command) -> None:
     """429 did nothing, so that also a creation is asked for again; a server's failure may have done it."""
-    runpod.create_fails = [Refusal(429, "rate limit exceeded", retry_after="0")]
+    runpod.create_fails = [ProblemResponse(429, "rate limit exceeded", retry_after="0")]
     assert pod_command("create").returncode == 0
-    assert len(cards_tried(runpod)) == 2
-    runpod.failures = [Refusal(503, "later"), Refusal(429, "rate limit exceeded", retry_after="0")]
+    assert len(gpus_tried(runpod)) == 2
+    runpod.failures = [ProblemResponse(503, "later"), ProblemResponse(429, "rate limit exceeded", retry_after="0")]
     assert "pod1" in pod_command("status").stdout
-    runpod.failures = [Refusal(429, "rate limit exceeded", retry_after="0") for _ in range(4)]
+    runpod.failures = [ProblemResponse(429, "rate limit exceeded", retry_after="0") for _ in range(4)]
     assert "Too many requests. Try again in 0 s." in pod_command("status").stderr
 
 
@@ -176,7 +178,7 @@ def test_nobody_there(pod_command: Command) -> None:
     assert "cannot be reached (ConnectError). Check the connection." in done.stderr
 
 
-def test_the_key_from_a_file(runpod: RunPod, pod_command: Command, tmp_path: Path) -> None:
+def test_the_key_from_a_file(runpod: FakeRunPod, pod_command: Command, tmp_path: Path) -> None:
     """RUNPOD_API_KEY_FILE holds it; without any key the command says which variables to set."""
     (tmp_path / "key").write_text(f"{ACCOUNT_KEY}\n")
     assert pod_command("status", RUNPOD_API_KEY="", RUNPOD_API_KEY_FILE="key").returncode == 0
@@ -184,7 +186,7 @@ def test_the_key_from_a_file(runpod: RunPod, pod_command: Command, tmp_path: Pat
     assert "cannot be read" in pod_command("status", RUNPOD_API_KEY="", RUNPOD_API_KEY_FILE="none").stderr
 
 
-def test_a_pods_life(runpod: RunPod, pod_command: Command) -> None:
+def test_a_pods_life(runpod: FakeRunPod, pod_command: Command) -> None:
     """Stopped, started and ended by its name or its id; what its state does not allow is said."""
     runpod.add_pod("abc", "RUNNING")
     assert pod_command("stop").returncode == 0
@@ -198,7 +200,7 @@ def test_a_pods_life(runpod: RunPod, pod_command: Command) -> None:
     assert "There is no pod named 'onecard'" in pod_command("stop").stderr
 
 
-def test_of_several_pods_one_has_to_be_named(runpod: RunPod, pod_command: Command) -> None:
+def test_of_several_pods_one_has_to_be_named(runpod: FakeRunPod, pod_command: Command) -> None:
     """Nothing is stopped by mistake."""
     runpod.add_pod("abc", "RUNNING")
     runpod.add_pod("def", "RUNNING")
@@ -206,7 +208,7 @@ def test_of_several_pods_one_has_to_be_named(runpod: RunPod, pod_command: Comman
     assert {pod["status"] for pod in runpod.pods.values()} == {"RUNNING"}
 
 
-def test_status_and_cost(runpod: RunPod, pod_command: Command) -> None:
+def test_status_and_cost(runpod: FakeRunPod, pod_command: Command) -> None:
     """Where the gateway is, what it costs now and did cost, and what other cards would."""
     runpod.add_pod("abc", "RUNNING")
     assert "https://abc-8000.proxy.runpod.net" in pod_command("status").stdout
@@ -215,7 +217,7 @@ def test_status_and_cost(runpod: RunPod, pod_command: Command) -> None:
     assert re.search(r"NVIDIA RTX A5000 +24 +0\.27 +LOW +EU-RO-1", shown)
 
 
-def test_the_log_goes_on_where_a_connection_broke(runpod: RunPod, pod_command: Command) -> None:
+def test_the_log_goes_on_where_a_connection_broke(runpod: FakeRunPod, pod_command: Command) -> None:
     """Each line once, in order; when the pod is gone, the command ends."""
     runpod.log = [(f"2026-11-23T10:00:0{second}Z", f"line {second}") for second in range(5)]
     done = pod_command("logs", "abc")
@@ -223,7 +225,7 @@ def test_the_log_goes_on_where_a_connection_broke(runpod: RunPod, pod_command: C
     assert "RunPod does not know it" in done.stderr
 
 
-def test_a_network_volume_is_made(runpod: RunPod, pod_command: Command) -> None:
+def test_a_network_volume_is_made(runpod: FakeRunPod, pod_command: Command) -> None:
     """And the line for .env is printed."""
     assert "POD_VOLUME_ID=vol1" in pod_command("volume", "EU-RO-1", "--gb", "60").stdout
     assert runpod.volumes["vol1"]["size"] == 60

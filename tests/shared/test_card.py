@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from onecard.gpu.card import MIB, CardUse, NvmlCard, family, parse_smi, total_bytes, visible_card
+from onecard.gpu.nvml import MIB, GpuUsage, NvmlGpu, gpu_total_bytes, parse_smi_memory, process_tree, visible_gpu
 
 
 class FakeNvml:
@@ -62,27 +62,27 @@ class FakeNvml:
 )
 def test_the_index_counts_within_the_visible_cards(visible: str | None, device: int, card: str) -> None:
     """A container that sees cards 4 and 6 has 6 as its second."""
-    assert visible_card(device, {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}) == card
+    assert visible_gpu(device, {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}) == card
 
 
 def test_the_total_is_what_cuda_counts() -> None:
     """Without the driver's reserve, on new drivers and old ones."""
     for nvml, total in ((FakeNvml(), 24_260), (FakeNvml(old=True), 24_268)):
-        card = NvmlCard.open("0", nvml)
+        card = NvmlGpu.open("0", nvml)
         assert card is not None
         assert card.total_bytes() == total
-    assert NvmlCard.open("GPU-a", FakeNvml()) is not None
+    assert NvmlGpu.open("GPU-a", FakeNvml()) is not None
 
 
 def test_no_driver_and_no_such_card_are_none() -> None:
     """The caller goes on with the next source."""
-    assert NvmlCard.open("0", FakeNvml(dead=True)) is None
-    assert NvmlCard.open("3", FakeNvml()) is None
+    assert NvmlGpu.open("0", FakeNvml(dead=True)) is None
+    assert NvmlGpu.open("3", FakeNvml()) is None
 
 
 def test_memory_of_processes_is_known_or_absent() -> None:
     """Only our processes count, and no number is made up for those that the driver does not know."""
-    card = NvmlCard.open("0", FakeNvml())
+    card = NvmlGpu.open("0", FakeNvml())
     assert card is not None
     assert card.used_bytes({10, 11, 12}) == 500
     assert card.used_bytes({11}) is None
@@ -91,11 +91,11 @@ def test_memory_of_processes_is_known_or_absent() -> None:
 
 def test_the_use_of_a_card_is_known_or_absent() -> None:
     """A share of time and bytes, of all processes."""
-    card, silent = NvmlCard.open("0", FakeNvml()), NvmlCard.open("0", FakeNvml(old=True))
+    card, silent = NvmlGpu.open("0", FakeNvml()), NvmlGpu.open("0", FakeNvml(old=True))
     assert card is not None
     assert silent is not None
-    assert card.use() == CardUse(busy=0.37, used_bytes=9_000, total_bytes=24_268)
-    assert silent.use() is None
+    assert card.usage() == GpuUsage(busy_ratio=0.37, used_bytes=9_000, total_bytes=24_268)
+    assert silent.usage() is None
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_the_use_of_a_card_is_known_or_absent() -> None:
 )
 def test_the_line_of_nvidia_smi(line: str, mib: int | None) -> None:
     """MiB, with or without the reserve."""
-    assert parse_smi(line) == (None if mib is None else mib * MIB)
+    assert parse_smi_memory(line) == (None if mib is None else mib * MIB)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_nvidia_smi_is_asked_where_nvml_is_not(
     smi.write_text(f"#!/bin/sh\n{script}\n")
     smi.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    assert total_bytes("0") == (None if mib is None else mib * MIB)
+    assert gpu_total_bytes("0") == (None if mib is None else mib * MIB)
 
 
 def test_a_process_and_its_descendants() -> None:
@@ -133,9 +133,9 @@ def test_a_process_and_its_descendants() -> None:
     with subprocess.Popen([sys.executable, "-c", nested], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         child.stdout.readline()
-        found = family(child.pid)
+        found = process_tree(child.pid)
         assert child.pid in found
         assert len(found) == 2
-        assert found < family(os.getpid())
-        assert os.getppid() not in family(os.getpid())
+        assert found < process_tree(os.getpid())
+        assert os.getppid() not in process_tree(os.getpid())
         child.communicate(b"\n")

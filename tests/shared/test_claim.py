@@ -7,10 +7,10 @@ import torch
 from prometheus_client import CollectorRegistry
 
 from llm_service.settings import LlmSettings
-from onecard.gpu.claim import Claim, claim
 from onecard.gpu.costs import GIB
 from onecard.gpu.device import Device
-from onecard.gpu.measured import Measured, MemoryCollector, memory_metrics
+from onecard.gpu.metrics import MemoryCollector, MemoryUsage, memory_metrics
+from onecard.gpu.reservation import MemoryReservation, reserve_memory
 from onecard.settings import GPU_MODEL, ModelSettings
 
 CPU = Device("cpu", "float32")
@@ -41,21 +41,23 @@ def settings(**changed: object) -> ModelSettings:
 
 def test_nothing_is_capped_on_the_cpu() -> None:
     """Small batches: no text waits long for the one that runs. What is set wins."""
-    assert claim("sentiment", settings(), CPU) == Claim("sentiment", None, batch_texts=32, batch_tokens=1024)
-    assert claim("sentiment", settings(), CPU, batch_texts=64, batch_tokens=99).batch_tokens == 99
+    assert reserve_memory("sentiment", settings(), CPU) == MemoryReservation(
+        "sentiment", None, batch_texts=32, batch_tokens=1024
+    )
+    assert reserve_memory("sentiment", settings(), CPU, batch_texts=64, batch_tokens=99).batch_tokens == 99
 
 
 def test_the_plans_share_is_the_cap(capped: list[tuple[float, str]]) -> None:
     """2% of an 80 GB card, batches of 128 texts."""
-    claimed = claim("embedding", settings(), CUDA)
-    assert claimed == Claim("embedding", int(0.02 * int(79.15 * GIB)), batch_texts=128, batch_tokens=65_536)
+    claimed = reserve_memory("embedding", settings(), CUDA)
+    assert claimed == MemoryReservation("embedding", int(0.02 * int(79.15 * GIB)), batch_texts=128, batch_tokens=65_536)
     assert capped[0] == (pytest.approx(0.02), "cuda:1")
     assert len(capped) == 1
 
 
 def test_a_24_gb_plan_on_an_80_gb_card_caps_the_same_bytes(capped: list[tuple[float, str]]) -> None:
     """5% of 23.56 GiB."""
-    claimed = claim("sentiment", settings(gpu_card_gb=24), CUDA)
+    claimed = reserve_memory("sentiment", settings(gpu_card_gb=24), CUDA)
     assert claimed.planned_bytes == int(0.05 * int(23.56 * GIB))
     assert capped[0][0] * 79.15 == pytest.approx(0.05 * 23.56)
     assert (claimed.batch_texts, claimed.batch_tokens) == (64, 32_768)
@@ -65,10 +67,10 @@ def test_batches_can_be_set_in_both_directions(
     capped: list[tuple[float, str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Above the plan is logged, and done."""
-    below = claim("sentiment", settings(), CUDA, batch_texts=8, batch_tokens=512)
+    below = reserve_memory("sentiment", settings(), CUDA, batch_texts=8, batch_tokens=512)
     assert (below.batch_texts, below.batch_tokens) == (8, 512)
     assert "BATCH_TEXTS" not in capsys.readouterr().out
-    assert claim("sentiment", settings(), CUDA, batch_texts=500).batch_texts == 500
+    assert reserve_memory("sentiment", settings(), CUDA, batch_texts=500).batch_texts == 500
     said = capsys.readouterr()
     assert "BATCH_TEXTS" in said.out + said.err
 
@@ -81,7 +83,7 @@ def test_a_plan_that_cannot_be_made_stops_the_start(
 ) -> None:
     """One line, and nothing is capped or loaded."""
     with pytest.raises(SystemExit, match=says) as stop:
-        claim("sentiment", settings(**changed), CUDA)
+        reserve_memory("sentiment", settings(**changed), CUDA)
     assert "\n" not in str(stop.value)
     assert capped == []
 
@@ -98,7 +100,7 @@ def test_torchs_memory_is_measured_when_it_is_asked_for(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda name: next(held))
     monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda name: 400)
     registry = CollectorRegistry()
-    memory_metrics(registry, Claim("sentiment", 1000, 64, 512), CUDA)
+    memory_metrics(registry, MemoryReservation("sentiment", 1000, 64, 512), CUDA)
     assert registry.get_sample_value("onecard_gpu_memory_measured_bytes", {"part": "sentiment"}) == 100
     assert registry.get_sample_value("onecard_gpu_memory_measured_bytes", {"part": "sentiment"}) == 300
     held = iter([1, 1, 1])
@@ -108,7 +110,7 @@ def test_torchs_memory_is_measured_when_it_is_asked_for(monkeypatch: pytest.Monk
 def test_what_cannot_be_measured_is_left_out() -> None:
     """No number is made up; on the CPU there is no gauge at all."""
     registry = CollectorRegistry()
-    registry.register(MemoryCollector("llm", 1000, Measured))
+    registry.register(MemoryCollector("llm", 1000, MemoryUsage))
     assert values(registry, "llm") == {"planned": 1000, "measured": None, "measured_max": None}
-    memory_metrics(registry, Claim("sentiment", None, 32, 1024), CPU)
+    memory_metrics(registry, MemoryReservation("sentiment", None, 32, 1024), CPU)
     assert values(registry, "sentiment") == {"planned": None, "measured": None, "measured_max": None}

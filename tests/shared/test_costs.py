@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from onecard.gpu.costs import BERT_BASE, QWEN_7B, QWEN_HALF_B, DecoderCost, EncoderCost, loaded_bytes
-from onecard.model_files import StoredTensor, stored_tensors
+from onecard.gpu.costs import BERT_BASE, QWEN_0_5B, QWEN_7B, DecoderCost, EncoderCost, loaded_bytes
+from onecard.models.model_files import StoredTensor, stored_tensors
 
 QWEN_CONFIG: dict[str, Any] = {
     "hidden_size": 3584,
@@ -67,8 +67,8 @@ def test_bert_base_from_its_files_is_the_known_one() -> None:
 
 def test_the_half_billion_model() -> None:
     """2 × 24 layers × 2 heads × 64 × 2 bytes of KV a token."""
-    assert QWEN_HALF_B.kv_bytes_per_token == 12_288
-    assert QWEN_HALF_B.weights_bytes == 988_065_536
+    assert QWEN_0_5B.kv_bytes_per_token == 12_288
+    assert QWEN_0_5B.weights_bytes == 988_065_536
 
 
 def test_quantised_weights_stay_as_stored() -> None:

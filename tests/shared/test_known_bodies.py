@@ -3,13 +3,13 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onecard.known_bodies import KnownBodies
+from onecard.web.recent_bodies import RecentBodies
 
 
 @given(st.lists(st.binary(max_size=2)))
 def test_it_knows_the_last_bodies_and_no_more(bodies: list[bytes]) -> None:
     """However many there were."""
-    known = KnownBodies(most=3)
+    known = RecentBodies(most=3)
     for body in bodies:
         known.add(body)
     last = list(dict.fromkeys(reversed(bodies)))[:3]

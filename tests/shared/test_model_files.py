@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from onecard import model_files
+from onecard.models import model_files
 
 HEADER = {"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
 
@@ -29,7 +29,7 @@ def model(tmp_path: Path) -> Path:
 
 def test_a_whole_model_passes(model: Path) -> None:
     """There is nothing to say about a good folder."""
-    assert model_files.fault(model) is None
+    assert model_files.integrity_error(model) is None
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_each_damage_is_named(model: Path, file: str, content: bytes | None, wor
         (model / file).unlink()
     else:
         (model / file).write_bytes(content)
-    assert word in (model_files.fault(model) or "nothing found")
+    assert word in (model_files.integrity_error(model) or "nothing found")
 
 
 def test_a_digest_changes_with_any_small_file_and_with_none_of_the_weights(model: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from onecard.models import STAND_INS, find, folder_name
+from onecard.models.folders import STAND_INS, find, folder_name
 
 MODEL = "jhgan/ko-sbert-multitask"
 

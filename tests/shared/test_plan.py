@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onecard.gpu.costs import BERT_BASE, GIB, QWEN_7B, QWEN_7B_AWQ
-from onecard.gpu.plan import DRIVER_GIB, DoesNotFit, PlanRequest, make_plan
+from onecard.gpu.plan import DRIVER_GIB, PlanDoesNotFit, PlanRequest, make_plan
 
 
 def test_the_models_cost_what_their_cards_say() -> None:
@@ -36,21 +36,21 @@ def test_shares_of_the_usual_cards(
     assert (plan.llm.fraction, plan.sentiment.fraction, plan.embedding.fraction) == (llm, encoder, encoder)
     assert (plan.batch_texts, plan.batch_tokens) == (texts, texts * 512)
     assert plan.kv_tokens == (pytest.approx(kv_least, rel=0.01), pytest.approx(kv_most, rel=0.01))
-    assert plan.conversations(4096) == pytest.approx(long, abs=1)
-    assert plan.conversations(300) == pytest.approx(short, rel=0.01)
+    assert plan.concurrent_conversations(4096) == pytest.approx(long, abs=1)
+    assert plan.concurrent_conversations(300) == pytest.approx(short, rel=0.01)
 
 
 @pytest.mark.parametrize("card", [12, 16])
 def test_a_small_card_is_pointed_to_int4_weights(card: float) -> None:
     """FP16 weights do not fit; the AWQ model does."""
-    with pytest.raises(DoesNotFit, match="7B-Instruct-AWQ"):
+    with pytest.raises(PlanDoesNotFit, match="7B-Instruct-AWQ"):
         make_plan(PlanRequest(card))
     assert make_plan(PlanRequest(card, llm=QWEN_7B_AWQ)).kv_tokens[0] > 4096
 
 
 def test_a_context_that_is_too_long_is_pointed_to_a_shorter_one() -> None:
     """24 GB do not hold a conversation of 100,000 tokens."""
-    with pytest.raises(DoesNotFit, match="MAX_MODEL_LEN=8192"):
+    with pytest.raises(PlanDoesNotFit, match="MAX_MODEL_LEN=8192"):
         make_plan(PlanRequest(24, context_tokens=100_000))
 
 
@@ -60,10 +60,10 @@ def test_whatever_fits_fits_together(card: float, context: int, llm: object) -> 
     request = PlanRequest(card, context_tokens=context, llm=llm)  # type: ignore[arg-type]
     try:
         plan = make_plan(request)
-    except DoesNotFit:
+    except PlanDoesNotFit:
         return
     assert plan.free_bytes >= (DRIVER_GIB + 3 * 0.40 + 0.49) * GIB
-    assert plan.conversations(context) >= 1
+    assert plan.concurrent_conversations(context) >= 1
     for share in (plan.llm, plan.sentiment, plan.embedding):
         assert 0 < share.fraction < 1
         assert share.size_bytes > share.weights_bytes

@@ -12,22 +12,22 @@ from onecard.gpu.costs import BERT_BASE, GIB, QWEN_7B, QWEN_7B_AWQ, DecoderCost,
 from onecard.gpu.plan import (
     ENCODER_WINDOW,
     USABLE_GIB,
-    DoesNotFit,
+    MemoryShare,
+    PlanDoesNotFit,
     PlanRequest,
-    Share,
     batch_texts,
     make_plan,
     nominal_gb,
     usable_bytes,
 )
-from onecard.gpu.shares import llm_share, on_card, planned_card
+from onecard.gpu.plan_settings import gpu_share, llm_share, planned_gpu
 
 DOES_NOT_HOLD = "do not hold this plan with a context of"
 
 
 def refused(request: PlanRequest) -> str:
     """What is said of a plan that does not fit."""
-    with pytest.raises(DoesNotFit) as error:
+    with pytest.raises(PlanDoesNotFit) as error:
         make_plan(request)
     return str(error.value)
 
@@ -55,16 +55,16 @@ def test_a_plan_to_the_byte(
 ) -> None:
     """Of each usual size, and of one (32) that is not in the table; INT4 weights below 24 GB."""
     plan = make_plan(PlanRequest(card, llm=QWEN_7B if card >= 24 else QWEN_7B_AWQ))
-    assert plan.card_bytes == usable_bytes(card) == card_bytes
+    assert plan.gpu_bytes == usable_bytes(card) == card_bytes
     assert (plan.llm.fraction, plan.llm.size_bytes) == llm
     for share in (plan.sentiment, plan.embedding):
         assert (share.fraction, share.size_bytes, share.weights_bytes) == (*encoder, BERT_BASE.weights_bytes)
     assert plan.llm.weights_bytes == plan.request.llm.weights_bytes
     assert plan.kv_tokens == kv_tokens
     assert (plan.free_bytes, plan.margin_bytes) == (free, margin)
-    assert plan.conversations(1000) == kv_tokens[0] // 1000
-    assert plan.conversations(kv_tokens[0]) == 1
-    assert plan.conversations(kv_tokens[0] + 1) == 0
+    assert plan.concurrent_conversations(1000) == kv_tokens[0] // 1000
+    assert plan.concurrent_conversations(kv_tokens[0]) == 1
+    assert plan.concurrent_conversations(kv_tokens[0] + 1) == 0
     assert plan.batch_tokens == plan.batch_texts * ENCODER_WINDOW == batch_texts(card) * 512
 
 
@@ -82,7 +82,7 @@ def test_a_plan_is_not_changed_by_who_reads_it() -> None:
         (plan, "card_bytes"),
         (plan.llm, "fraction"),
         (plan.request, "card_gb"),
-        (on_card(1, 2), "fraction"),
+        (gpu_share(1, 2), "fraction"),
     ):
         with pytest.raises(FrozenInstanceError):
             setattr(part, name, 1)
@@ -120,7 +120,7 @@ def test_a_card_is_a_usual_one_within_eight_percent(gib: float, box: float) -> N
 def test_what_cuda_reports_wins_over_the_table() -> None:
     """A card that shows less holds less; its batches are those of its box."""
     plan = make_plan(PlanRequest(24, usable_bytes=int(22.06 * GIB)))
-    assert plan.card_bytes == int(22.06 * GIB)
+    assert plan.gpu_bytes == int(22.06 * GIB)
     assert (plan.batch_texts, plan.llm.fraction) == (64, 0.79)
     assert plan.kv_tokens[0] < 53604
 
@@ -138,7 +138,7 @@ def test_both_encoders_get_the_larger_share() -> None:
 
 def test_a_context_fits_to_the_last_token() -> None:
     """As many tokens as are sure to be in the KV cache, and not one more."""
-    assert make_plan(PlanRequest(24, context_tokens=53604)).conversations(53604) == 1
+    assert make_plan(PlanRequest(24, context_tokens=53604)).concurrent_conversations(53604) == 1
     assert refused(PlanRequest(24, context_tokens=53605)).endswith("It fits with MAX_MODEL_LEN=8192.")
 
 
@@ -185,8 +185,10 @@ def test_a_model_with_lighter_weights_is_not_pointed_to_heavier_ones() -> None:
 def test_what_is_free_is_all_that_no_share_has() -> None:
     """Also of shares that are small."""
     plan = make_plan(PlanRequest(24))
-    small = replace(plan, llm=Share(0.0, 1000, 0), sentiment=Share(0.0, 200, 0), embedding=Share(0.0, 30, 0))
-    assert small.free_bytes == small.card_bytes - 1230
+    small = replace(
+        plan, llm=MemoryShare(0.0, 1000, 0), sentiment=MemoryShare(0.0, 200, 0), embedding=MemoryShare(0.0, 30, 0)
+    )
+    assert small.free_bytes == small.gpu_bytes - 1230
 
 
 def test_a_model_that_no_card_holds() -> None:
@@ -202,19 +204,19 @@ def test_a_model_that_no_card_holds() -> None:
 def test_a_planned_card_at_its_edges() -> None:
     """As large as the true one to the byte, a byte larger, and larger than its box."""
     true = usable_bytes(24)
-    assert planned_card(24, true) == (24, true)
-    assert planned_card(24, true - 1) == (24, true - 1)
-    assert planned_card(24, true + 1) == (24, true)
-    assert planned_card(16, true) == (16, usable_bytes(16))
-    with pytest.raises(DoesNotFit, match=r"^GPU_CARD_GB=25, but the card has 24 GB\. Set it lower or unset it\.$"):
-        planned_card(25, true)
+    assert planned_gpu(24, true) == (24, true)
+    assert planned_gpu(24, true - 1) == (24, true - 1)
+    assert planned_gpu(24, true + 1) == (24, true)
+    assert planned_gpu(16, true) == (16, usable_bytes(16))
+    with pytest.raises(PlanDoesNotFit, match=r"^GPU_CARD_GB=25, but the card has 24 GB\. Set it lower or unset it\.$"):
+        planned_gpu(25, true)
 
 
 def test_the_share_of_the_card_that_is_there() -> None:
     """Its bytes are the planned ones; the fraction is of the true card, or of the planned one where it is unknown."""
     plan = make_plan(PlanRequest(24))
-    assert llm_share(plan, 2 * plan.card_bytes, None) == on_card(plan.llm.size_bytes, 2 * plan.card_bytes)
-    assert llm_share(plan, None, 0.5) == on_card(plan.card_bytes // 2, plan.card_bytes)
+    assert llm_share(plan, 2 * plan.gpu_bytes, None) == gpu_share(plan.llm.size_bytes, 2 * plan.gpu_bytes)
+    assert llm_share(plan, None, 0.5) == gpu_share(plan.gpu_bytes // 2, plan.gpu_bytes)
     assert llm_share(plan, None, 0.0).size_bytes == 0
-    half = on_card(10, 20)
+    half = gpu_share(10, 20)
     assert (half.fraction, half.size_bytes) == (0.5, 10)

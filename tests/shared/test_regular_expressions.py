@@ -20,8 +20,9 @@ from typing import Any
 
 import pytest
 
-from onecard import timings, wire
-from onecard.cache import control, identity
+from onecard.cache import cache_policy
+from onecard.models import identity
+from onecard.web import request_parsing, server_timing
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("shared", "gateway", "llm-service", "sentiment-service", "embedding-service", "review-service")
@@ -32,12 +33,12 @@ LOOK_AT = 1_000
 SUSPICIOUS_SECONDS = 0.001
 LONG = 64_000
 """Characters of a head, as the server lets it in."""
-MOST_SECONDS = 1.0
+MAX_SECONDS = 1.0
 """Of the processor, for a long text: a hundred times what a pattern needs that goes through it once."""
 
 
 @dataclass(frozen=True)
-class Use:
+class PatternUse:
     """A pattern, and what it is used for."""
 
     where: str
@@ -45,7 +46,7 @@ class Use:
     method: str
 
 
-class TooSlow(Exception):
+class PatternTooSlow(Exception):
     """A text held the pattern up."""
 
 
@@ -64,7 +65,7 @@ def calls_of_re(tree: ast.AST) -> Iterator[ast.Call]:
                 yield node
 
 
-def uses_in(path: Path) -> Iterator[Use]:
+def uses_in(path: Path) -> Iterator[PatternUse]:
     """The patterns of a file. One that is made while a function runs has to be a literal.
 
     Raises:
@@ -83,13 +84,13 @@ def uses_in(path: Path) -> Iterator[Use]:
                 found = list(patterns_in(getattr(module, name))) if made else []
                 assert bool(made) == bool(found), f"{path}: {name} does not hold the pattern"
                 for pattern, method in itertools.product(found, methods_of(tree, name)):
-                    yield Use(f"{module.__name__}.{name}", pattern, method)
+                    yield PatternUse(f"{module.__name__}.{name}", pattern, method)
     for call in calls:
         first = call.args[0]
         assert isinstance(first, ast.Constant), f"{path}:{call.lineno}: make the pattern a constant of the module"
         attr = call.func.attr  # type: ignore[attr-defined]
         for method in sorted(METHODS) if attr == "compile" else [attr]:
-            yield Use(f"{module.__name__}:{call.lineno}", re.compile(first.value), method)
+            yield PatternUse(f"{module.__name__}:{call.lineno}", re.compile(first.value), method)
 
 
 def methods_of(tree: ast.AST, name: str) -> list[str]:
@@ -177,7 +178,7 @@ def at_most(seconds: float) -> Iterator[None]:
     """Raises TooSlow after so many seconds of this process's processor."""
 
     def stop(*_: object) -> None:
-        raise TooSlow
+        raise PatternTooSlow
 
     before = signal.signal(signal.SIGVTALRM, stop)
     signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
@@ -188,7 +189,7 @@ def at_most(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGVTALRM, before)
 
 
-def apply(use: Use, text: str) -> None:
+def apply(use: PatternUse, text: str) -> None:
     given: Any = text.encode() if isinstance(use.pattern.pattern, bytes) else text
     empty: Any = b"" if isinstance(given, bytes) else ""
     outcome = getattr(use.pattern, use.method)(*((empty,) if use.method.startswith("sub") else ()), given)
@@ -196,17 +197,17 @@ def apply(use: Use, text: str) -> None:
         list(outcome)
 
 
-def slowest(use: Use) -> str | None:
+def slowest(use: PatternUse) -> str | None:
     """The beginning of a text that holds the pattern up."""
     for text in hostile(use.pattern.pattern, use.pattern.flags & ~re.UNICODE):
         try:
             begun = time.process_time()
-            with at_most(MOST_SECONDS):
+            with at_most(MAX_SECONDS):
                 apply(use, text(LOOK_AT))
             if time.process_time() - begun > SUSPICIOUS_SECONDS:
-                with at_most(MOST_SECONDS):
+                with at_most(MAX_SECONDS):
                     apply(use, text(LONG))
-        except TooSlow:
+        except PatternTooSlow:
             return text(20)
     return None
 
@@ -219,7 +220,7 @@ USES = [use for path in files() for use in uses_in(path)]
 
 
 @pytest.mark.parametrize("use", USES, ids=lambda use: f"{use.where}.{use.method}")
-def test_no_text_holds_a_pattern_up(use: Use) -> None:
+def test_no_text_holds_a_pattern_up(use: PatternUse) -> None:
     """Text of the length of a request's head goes through in a moment, whatever it is."""
     assert slowest(use) is None
 
@@ -236,16 +237,18 @@ def test_no_text_holds_a_pattern_up(use: Use) -> None:
 )
 def test_patterns_that_are_held_up_are_found(pattern: str, method: str) -> None:
     """The first of them once froze a gateway by one `Cache-Control` header."""
-    assert slowest(Use("here", re.compile(pattern), method)) is not None
+    assert slowest(PatternUse("here", re.compile(pattern), method)) is not None
 
 
-@pytest.mark.parametrize("read", [control.read, timings.read, identity.read, wire.clean_request_id])
+@pytest.mark.parametrize(
+    "read", [cache_policy.parse, server_timing.parse, identity.parse_header, request_parsing.clean_request_id]
+)
 def test_no_header_holds_its_reader_up(read: Callable[[Any], object]) -> None:
     """Nor does one go through the readers of headers that are more than one pattern."""
     for start, first, second in itertools.product(("", '"', "a=", 'a;b="'), '"\\,;=@:/ a', '"\\,;=@:/ a'):
         header = (start + (first + second) * LONG)[:LONG]
-        with at_most(MOST_SECONDS):
-            read(header.encode() if read is wire.clean_request_id else header)
+        with at_most(MAX_SECONDS):
+            read(header.encode() if read is request_parsing.clean_request_id else header)
 
 
 def test_patterns_that_pydantic_runs_stay_in_rust() -> None:

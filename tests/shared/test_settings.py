@@ -2,8 +2,8 @@
 
 import pytest
 
-from onecard import server
 from onecard.settings import ServiceSettings, load
+from onecard.web import server
 
 
 def test_a_wrong_value_is_one_line_that_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from llm_service.settings import LlmSettings
 from onecard.gpu.costs import BERT_BASE, GIB, QWEN_7B, QWEN_7B_AWQ
-from onecard.gpu.plan import CONTEXT_GIB, DRIVER_GIB, USABLE_GIB, DoesNotFit, PlanRequest, make_plan, nominal_gb
-from onecard.gpu.shares import UnknownModel, llm_cost, llm_share, on_card, plan_from, planned_card
-from onecard.models import STAND_INS, folder_name
+from onecard.gpu.plan import CONTEXT_GIB, DRIVER_GIB, USABLE_GIB, PlanDoesNotFit, PlanRequest, make_plan, nominal_gb
+from onecard.gpu.plan_settings import UnknownModelSize, gpu_share, llm_cost, llm_share, plan_from_settings, planned_gpu
+from onecard.models.folders import STAND_INS, folder_name
 from onecard.settings import GPU_MODEL, ModelSettings
 from sentiment_service.settings import SentimentSettings
 from tests.shared.test_costs import BERT_CONFIG, QWEN_CONFIG, put_weights
@@ -47,17 +47,19 @@ def put_model(folder: Path, config: dict[str, Any], weights: tuple[str, list[int
 
 def test_the_known_models_are_planned_for_before_they_are_fetched() -> None:
     """The hand-computed plan of a 24 GB card."""
-    assert plan_from(settings(gpu_card_gb=24)).request == PlanRequest(
+    assert plan_from_settings(settings(gpu_card_gb=24)).request == PlanRequest(
         24, llm=QWEN_7B, sentiment=BERT_BASE, embedding=BERT_BASE, usable_bytes=int(23.56 * GIB)
     )
-    awq = plan_from(settings(gpu_card_gb=16, llm_model=f"{GPU_MODEL}-AWQ"))
+    awq = plan_from_settings(settings(gpu_card_gb=16, llm_model=f"{GPU_MODEL}-AWQ"))
     assert awq.request.llm == QWEN_7B_AWQ
 
 
 def test_every_service_makes_the_same_plan() -> None:
     """Each reads its own settings class; what the plan needs is in all of them."""
     shown = {"llm_model": GPU_MODEL, "model_cache_path": "/nothing"}
-    plans = [plan_from(kind.model_validate(shown), CARD) for kind in (LlmSettings, SentimentSettings, ModelSettings)]
+    plans = [
+        plan_from_settings(kind.model_validate(shown), CARD) for kind in (LlmSettings, SentimentSettings, ModelSettings)
+    ]
     assert plans[0] == plans[1] == plans[2]
 
 
@@ -65,12 +67,12 @@ def test_a_models_own_files_win_over_what_is_known(tmp_path: Path) -> None:
     """A folder that lies in the cache, or is named; the context is bounded by the model's window."""
     path = put_model(tmp_path / folder_name(GPU_MODEL), {**QWEN_CONFIG, "max_position_embeddings": 2048},
                      ("BF16", [1000, 1000], 2), GPU_MODEL)  # fmt: skip
-    plan = plan_from(settings(tmp_path), CARD)
+    plan = plan_from_settings(settings(tmp_path), CARD)
     assert plan.request.llm.weights_bytes == 2_000_000
     assert plan.request.context_tokens == 2048
     assert llm_cost(settings(llm_model=str(path))) == llm_cost(settings(tmp_path))
     encoder = put_model(tmp_path / "mine", BERT_CONFIG, ("F32", [110_600_000], 4))
-    assert plan_from(settings(sentiment_model=str(encoder)), CARD).request.sentiment == BERT_BASE
+    assert plan_from_settings(settings(sentiment_model=str(encoder)), CARD).request.sentiment == BERT_BASE
 
 
 def test_a_stand_in_is_planned_for_where_it_would_be_loaded(tmp_path: Path) -> None:
@@ -82,20 +84,20 @@ def test_a_stand_in_is_planned_for_where_it_would_be_loaded(tmp_path: Path) -> N
 
 def test_a_model_of_unknown_size_is_not_guessed(tmp_path: Path) -> None:
     """Neither fetched nor known, or broken: the line says what to do."""
-    with pytest.raises(UnknownModel, match="SENTIMENT_MODEL=a/b"):
-        plan_from(settings(sentiment_model="a/b"), CARD)
-    with pytest.raises(UnknownModel, match="make models"):
-        plan_from(settings(llm_model="a/b"), CARD)
+    with pytest.raises(UnknownModelSize, match="SENTIMENT_MODEL=a/b"):
+        plan_from_settings(settings(sentiment_model="a/b"), CARD)
+    with pytest.raises(UnknownModelSize, match="make models"):
+        plan_from_settings(settings(llm_model="a/b"), CARD)
     broken = put_model(tmp_path / "broken", {"model_type": "qwen2"}, ("BF16", [10], 2))
-    with pytest.raises(UnknownModel, match="broken"):
-        plan_from(settings(llm_model=str(broken)), CARD)
+    with pytest.raises(UnknownModelSize, match="broken"):
+        plan_from_settings(settings(llm_model=str(broken)), CARD)
 
 
 def test_full_precision_is_twice_the_size_and_is_pointed_to_half() -> None:
     """28 GiB of weights do not fit 24 GB; FP16 does."""
-    with pytest.raises(DoesNotFit, match="USE_FP16=true"):
-        plan_from(settings(use_fp16=False), CARD)
-    large = plan_from(settings(use_fp16=False), H100)
+    with pytest.raises(PlanDoesNotFit, match="USE_FP16=true"):
+        plan_from_settings(settings(use_fp16=False), CARD)
+    large = plan_from_settings(settings(use_fp16=False), H100)
     assert large.request.llm.kv_bytes_per_token == 2 * QWEN_7B.kv_bytes_per_token
     assert large.request.sentiment.weights_bytes == 2 * BERT_BASE.weights_bytes
 
@@ -115,19 +117,19 @@ def test_an_unusual_card_is_taken_as_it_is() -> None:
 
 def test_a_smaller_card_is_played_but_never_a_larger_one() -> None:
     """`GPU_CARD_GB` counts as printed on the box: an A10G is a 24 GB card, though it reports 22.06 GiB."""
-    assert planned_card(24, H100) == (24, int(23.56 * GIB))
-    assert planned_card(24, int(22.06 * GIB)) == (24, int(22.06 * GIB))
-    assert planned_card(24, None) == (24, int(23.56 * GIB))
-    assert planned_card(None, CARD) == (24, CARD)
-    with pytest.raises(DoesNotFit, match="GPU_CARD_GB=80, but the card has 24 GB"):
-        planned_card(80, CARD)
+    assert planned_gpu(24, H100) == (24, int(23.56 * GIB))
+    assert planned_gpu(24, int(22.06 * GIB)) == (24, int(22.06 * GIB))
+    assert planned_gpu(24, None) == (24, int(23.56 * GIB))
+    assert planned_gpu(None, CARD) == (24, CARD)
+    with pytest.raises(PlanDoesNotFit, match="GPU_CARD_GB=80, but the card has 24 GB"):
+        planned_gpu(80, CARD)
     with pytest.raises(ValueError, match="GPU_CARD_GB"):
-        planned_card(None, None)
+        planned_gpu(None, None)
 
 
 def test_the_language_models_share_can_be_set() -> None:
     """It is a share of the planned card, whatever the true one is."""
-    plan = plan_from(settings(gpu_card_gb=24), H100)
+    plan = plan_from_settings(settings(gpu_card_gb=24), H100)
     assert llm_share(plan, H100, None).size_bytes == plan.llm.size_bytes
     assert llm_share(plan, H100, 0.5).size_bytes == int(0.5 * 23.56 * GIB)
     assert llm_share(plan, None, None).fraction == pytest.approx(0.80)
@@ -136,10 +138,10 @@ def test_the_language_models_share_can_be_set() -> None:
 @given(planned=st.sampled_from([24.0, 40.0, 48.0]), larger=st.integers(48 * GIB, 300 * GIB))
 def test_a_planned_card_takes_the_same_bytes_of_any_larger_one(planned: float, larger: int) -> None:
     """The fraction shrinks as the card grows; vLLM's, of six decimals, by less than a page of its KV cache."""
-    plan = plan_from(settings(gpu_card_gb=planned), larger)
-    assert plan.card_bytes == plan_from(settings(gpu_card_gb=planned)).card_bytes
+    plan = plan_from_settings(settings(gpu_card_gb=planned), larger)
+    assert plan.gpu_bytes == plan_from_settings(settings(gpu_card_gb=planned)).gpu_bytes
     for share in (plan.llm, plan.sentiment, plan.embedding):
-        scaled = on_card(share.size_bytes, larger)
+        scaled = gpu_share(share.size_bytes, larger)
         assert scaled.fraction <= share.fraction
         assert scaled.fraction * larger == pytest.approx(share.size_bytes, abs=1)
         assert round(scaled.fraction, 6) * larger == pytest.approx(share.size_bytes, abs=1e-6 * larger)
@@ -149,11 +151,11 @@ def test_a_planned_card_takes_the_same_bytes_of_any_larger_one(planned: float, l
 def test_shares_leave_what_is_outside_of_them(gib: float, model: str) -> None:
     """Together they never take more than the card without driver, contexts and margin."""
     try:
-        plan = plan_from(settings(llm_model=model), int(gib * GIB))
-    except DoesNotFit:
+        plan = plan_from_settings(settings(llm_model=model), int(gib * GIB))
+    except PlanDoesNotFit:
         return
     taken = sum(share.fraction for share in (plan.llm, plan.sentiment, plan.embedding))
-    outside = (DRIVER_GIB + 3 * CONTEXT_GIB + 0.5) * GIB / plan.card_bytes
+    outside = (DRIVER_GIB + 3 * CONTEXT_GIB + 0.5) * GIB / plan.gpu_bytes
     assert taken <= 1 - outside + 1e-9
     assert plan.margin_bytes >= 0.5 * GIB - 3
 

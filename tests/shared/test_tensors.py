@@ -11,22 +11,22 @@ from hypothesis import strategies as st
 
 from onecard.batching.engine import EngineLost, OutOfMemory
 from onecard.batching.queue import Batch
-from onecard.gpu.tensors import RowTensors, on_device
+from onecard.inference.packed_tensors import PackedTensors, translate_device_errors
 
 texts_ = st.lists(st.lists(st.integers(5, 99), min_size=1, max_size=80), min_size=1, max_size=20)
 
 
-def rows_of(texts: list[list[int]], multiple: int) -> RowTensors:
-    return RowTensors.of(Batch.of(texts, multiple), pad_id=0, device="cpu")
+def rows_of(texts: list[list[int]], multiple: int) -> PackedTensors:
+    return PackedTensors.from_batch(Batch.from_texts(texts, multiple), pad_id=0, device="cpu")
 
 
 @given(texts_, st.sampled_from([1, 8]))
 def test_every_text_comes_back_as_it_went_in(texts: list[list[int]], multiple: int) -> None:
     """Out of the rows: its first token, all its tokens, its positions from 0."""
     rows = rows_of(texts, multiple)
-    assert rows.firsts(rows.ids[:, :, None])[:, 0].tolist() == [text[0] for text in texts]
-    alone, mask = rows.texts(rows.ids[:, :, None])
-    places, _ = rows.texts(rows.positions[:, :, None])
+    assert rows.cls_states(rows.input_ids[:, :, None])[:, 0].tolist() == [text[0] for text in texts]
+    alone, mask = rows.unpack_states(rows.input_ids[:, :, None])
+    places, _ = rows.unpack_states(rows.position_ids[:, :, None])
     assert [row[:, 0][kept.bool()].tolist() for row, kept in zip(alone, mask, strict=True)] == texts
     assert [row[:, 0][kept.bool()].tolist() for row, kept in zip(places, mask, strict=True)] == [
         list(range(len(text))) for text in texts
@@ -37,12 +37,12 @@ def test_every_text_comes_back_as_it_went_in(texts: list[list[int]], multiple: i
 def test_a_token_sees_its_own_text_and_nothing_else(texts: list[list[int]], multiple: int) -> None:
     """And nobody sees nothing, which would turn a softmax into NaN."""
     rows = rows_of(texts, multiple)
-    if rows.mask is None:
+    if rows.attention_mask is None:
         assert len({len(text) for text in texts}) == 1
         return
-    sees = rows.mask[:, 0].sum(-1)
+    sees = rows.attention_mask[:, 0].sum(-1)
     assert int(sees.min()) >= 1
-    seen, mask = rows.texts(sees[:, :, None])
+    seen, mask = rows.unpack_states(sees[:, :, None])
     for text, counts, kept in zip(texts, seen, mask, strict=True):
         assert set(counts[:, 0][kept.bool()].tolist()) == {len(text)}
 
@@ -60,7 +60,7 @@ def test_memory_that_ran_out_is_free_again_at_once() -> None:
     """The failed batch's tensors do not outlive the call, so that a smaller batch finds the memory."""
     kept: list[weakref.ref[torch.Tensor]] = []
 
-    @on_device
+    @translate_device_errors
     def launch() -> None:
         activations = torch.zeros(10)
         kept.append(weakref.ref(activations))
@@ -88,7 +88,7 @@ def test_memory_that_ran_out_is_free_again_at_once() -> None:
 def test_other_errors(raised: Exception, known: type[Exception]) -> None:
     """What stays broken until the process ends is told from what a smaller batch gets round."""
 
-    @on_device
+    @translate_device_errors
     def launch() -> None:
         raise raised
 

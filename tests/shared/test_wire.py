@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onecard.errors import InvalidJson, UnsupportedMedia
-from onecard.wire import clean_request_id, parse_json, require_json_type
+from onecard.web.request_parsing import clean_request_id, parse_json, require_json_type
 
 sane_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 json_values = st.recursive(

@@ -14,10 +14,10 @@ import psutil
 import pytest
 from rich.console import Console
 
-from onecard_stack import leftovers
+from onecard_stack.processes import orphans
 from onecard_stack.settings import StackSettings
 from onecard_stack.stack import Stack
-from onecard_stack.supervisor import Supervisor
+from onecard_stack.supervision.supervisor import Supervisor
 from tests.support import KEY, free_port
 
 PORTS = ("GATEWAY_PORT", "VLLM_PORT", "SENTIMENT_PORT", "EMBEDDING_PORT", "REVIEW_PORT", "REDIS_PORT")
@@ -26,7 +26,7 @@ UP_SECONDS = 280
 
 
 @dataclass(frozen=True)
-class Place:
+class Workspace:
     """A working directory, with the environment of everything that is run there."""
 
     folder: Path
@@ -80,7 +80,7 @@ class Place:
 
     def processes(self) -> list[psutil.Process]:
         """All that belongs to this stack."""
-        return leftovers.find(self.run_folder)
+        return orphans.find(self.run_folder)
 
     def call(self, path: str, body: Mapping[str, object]) -> httpx.Response:
         """POST to the gateway, for an answer that is computed now: kept ones come also from a service that is away."""
@@ -97,27 +97,27 @@ class Place:
         assert self.processes() == []
 
 
-def make_place(folder: Path, models: Path) -> Place:
+def make_workspace(folder: Path, models: Path) -> Workspace:
     """A place on free ports; models are taken from `models`."""
     env = {name: value for name, value in os.environ.items() if name in INHERITED}
     env |= {port: str(free_port()) for port in PORTS}
     env |= {"MODEL_CACHE_PATH": str(models), "HF_HUB_OFFLINE": "1", "USE_GPU": "false", "API_KEY": KEY}
-    return Place(folder, env)
+    return Workspace(folder, env)
 
 
 @pytest.fixture
-def place(tmp_path: Path, model_cache: Path) -> Iterator[Place]:
+def place(tmp_path: Path, model_cache: Path) -> Iterator[Workspace]:
     """A place where a test may break things."""
-    made = make_place(tmp_path, model_cache)
+    made = make_workspace(tmp_path, model_cache)
     yield made
-    leftovers.end_all(made.run_folder, 5)
+    orphans.terminate_all(made.run_folder, 5)
 
 
 @pytest.fixture
-def own_stack(monkeypatch: pytest.MonkeyPatch) -> Callable[[Place], Stack]:
+def own_stack(monkeypatch: pytest.MonkeyPatch) -> Callable[[Workspace], Stack]:
     """The stack of a place, as an object in this process."""
 
-    def make(place: Place) -> Stack:
+    def make(place: Workspace) -> Stack:
         for name, value in {**place.env, "ONECARD_HOME": str(place.folder / ".onecard")}.items():
             monkeypatch.setenv(name, value)
         return Stack(StackSettings(), Console(file=StringIO()))
@@ -126,12 +126,12 @@ def own_stack(monkeypatch: pytest.MonkeyPatch) -> Callable[[Place], Stack]:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> Iterator[Place]:
+def stack(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> Iterator[Workspace]:
     """The whole stack, started by `onecard up`, on the stand-ins."""
-    made = make_place(tmp_path_factory.mktemp("stack"), model_cache)
+    made = make_workspace(tmp_path_factory.mktemp("stack"), model_cache)
     result = made.run("up")
     assert result.returncode == 0, result.stdout + result.stderr
     (made.folder / "up.txt").write_text(result.stdout + result.stderr)
     yield made
     made.run("down")
-    leftovers.end_all(made.run_folder, 5)
+    orphans.terminate_all(made.run_folder, 5)

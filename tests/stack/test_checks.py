@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from onecard_stack import checks
-from onecard_stack.table import Process
+from onecard_stack.processes.process_table import Process
 from tests.support import free_port
 
 

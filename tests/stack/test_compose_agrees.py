@@ -10,8 +10,8 @@ import yaml
 from embedding_service.settings import EmbeddingSettings
 from gateway.settings import GatewaySettings
 from llm_service.settings import LlmSettings
+from onecard_stack.processes.process_table import HostResources, Process, processes
 from onecard_stack.settings import StackSettings
-from onecard_stack.table import Machine, Process, processes
 from review_service.settings import ReviewSettings, WorkerSettings
 from sentiment_service.settings import SentimentSettings
 
@@ -57,7 +57,7 @@ def table(monkeypatch: pytest.MonkeyPatch) -> dict[str, Process]:
     for name in StackSettings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
     settings = StackSettings(host="0.0.0.0", api_key="a-key-of-a-test-0123")  # type: ignore[arg-type]
-    return {part.name: part for part in processes(settings, Machine(1, Path("/usr/bin/redis-server")))}
+    return {part.name: part for part in processes(settings, HostResources(1, Path("/usr/bin/redis-server")))}
 
 
 def value(raw: object) -> str:
@@ -86,7 +86,7 @@ def test_the_same_order(compose: dict[str, Any], table: dict[str, Process]) -> N
         return needed.union(*(before(one) for one in needed)) - NOT_PARTS
 
     for name, part in table.items():
-        assert before(name) == {other.name for other in table.values() if other.order < part.order}
+        assert before(name) == {other.name for other in table.values() if other.start_order < part.start_order}
         assert set(part.waits_for) <= set(compose[name].get("depends_on", {}))
 
 

@@ -20,11 +20,11 @@ from pathlib import Path
 
 import pytest
 
-from onecard.models import STAND_INS, find, folder_name, read_manifest
-from onecard_stack import fetching, hub, verifying
+from onecard.models.folders import STAND_INS, find, folder_name, read_manifest
+from onecard_stack.models import checksums, fetching, hub
 from onecard_stack.stack import Stack
 from tests.shared.test_model_files import safetensors
-from tests.stack.conftest import Place
+from tests.stack.conftest import Workspace
 
 NAME = "someone/model"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -103,14 +103,14 @@ def test_only_what_is_needed() -> None:
     """Safetensors, configuration and tokenizer; pickled weights only where there is nothing better."""
     common = {"config.json": 1, "vocab.txt": 1, "1_Pooling/config.json": 1}
     extra = {"README.md": 1, "onnx/model.onnx": 9, "onnx/config.json": 1, "tf_model.h5": 9, ".gitattributes": 1}
-    assert set(hub.needed({**common, **extra, "model.safetensors": 5, "pytorch_model.bin": 5})) == {
+    assert set(hub.required_files({**common, **extra, "model.safetensors": 5, "pytorch_model.bin": 5})) == {
         *common,
         "model.safetensors",
     }
-    assert set(hub.needed({**common, **extra, "pytorch_model.bin": 5})) == {*common, "pytorch_model.bin"}
+    assert set(hub.required_files({**common, **extra, "pytorch_model.bin": 5})) == {*common, "pytorch_model.bin"}
 
 
-def test_a_model_is_fetched_whole_and_once(small_hub: str, place: Place, tmp_path: Path) -> None:
+def test_a_model_is_fetched_whole_and_once(small_hub: str, place: Workspace, tmp_path: Path) -> None:
     """From the hub into its folder, the manifest last; a second run fetches nothing."""
     models = tmp_path / "models"
     env = {
@@ -146,7 +146,7 @@ def flip(path: Path) -> None:
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
 
 
-def test_a_flipped_byte_is_found_and_mended(small_hub: str, place: Place, tmp_path: Path) -> None:
+def test_a_flipped_byte_is_found_and_mended(small_hub: str, place: Workspace, tmp_path: Path) -> None:
     """What was fetched has its digests in the manifest; a file with another one is fetched anew."""
     env = hub_env(small_hub, tmp_path / "models")
     assert place.run("models", **env).returncode == 0
@@ -161,10 +161,10 @@ def test_a_flipped_byte_is_found_and_mended(small_hub: str, place: Place, tmp_pa
     assert f"{NAME}: model.safetensors is damaged, and comes anew" in mended.stdout
     assert (folder / "model.safetensors").read_bytes() == safetensors()
     assert "GET model.safetensors" in Hub.fetched
-    assert verifying.damaged(folder, tmp_path / "models") == []
+    assert checksums.corrupted_files(folder, tmp_path / "models") == []
 
 
-def test_a_file_that_comes_damaged_is_no_model(small_hub: str, place: Place, tmp_path: Path) -> None:
+def test_a_file_that_comes_damaged_is_no_model(small_hub: str, place: Workspace, tmp_path: Path) -> None:
     """The hub says what the SHA-256 of its large files is."""
     Hub.large["model.safetensors"]["lfs"]["sha256"] = "0" * 64
     result = place.run("models", **hub_env(small_hub, tmp_path / "models"))
@@ -173,7 +173,7 @@ def test_a_file_that_comes_damaged_is_no_model(small_hub: str, place: Place, tmp
     assert read_manifest(tmp_path / "models" / folder_name(NAME)) is None
 
 
-def test_a_name_that_the_hub_does_not_know_is_said(small_hub: str, place: Place, tmp_path: Path) -> None:
+def test_a_name_that_the_hub_does_not_know_is_said(small_hub: str, place: Workspace, tmp_path: Path) -> None:
     """A wrong name is an error, not a reason for a stand-in."""
     env = {"HF_ENDPOINT": small_hub, "HF_HUB_OFFLINE": "0", "MODEL_CACHE_PATH": str(tmp_path / "m")}
     place.assert_refused(place.run("models", **env, SENTIMENT_MODEL="someone/typo"), "someone/typo", "HF_TOKEN")
@@ -181,10 +181,10 @@ def test_a_name_that_the_hub_does_not_know_is_said(small_hub: str, place: Place,
 
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9", "http://192.0.2.1", "http://no-such-host.invalid"])
 def test_an_unreachable_hub_is_found_out(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refused, silent or unknown: it is given up after `REACH_SECONDS`."""
-    monkeypatch.setattr(hub, "REACH_SECONDS", 0.5)
-    with pytest.raises(hub.Unreachable):
-        hub.look_up(NAME, endpoint)
+    """Refused, silent or unknown: it is given up after `CONNECT_TIMEOUT_SECONDS`."""
+    monkeypatch.setattr(hub, "CONNECT_TIMEOUT_SECONDS", 0.5)
+    with pytest.raises(hub.HubUnreachable):
+        hub.find_repository(NAME, endpoint)
 
 
 @pytest.fixture
@@ -228,7 +228,7 @@ class Relay(socketserver.BaseRequestHandler):
             sink.shutdown(socket.SHUT_WR)
 
 
-def test_a_model_comes_through_a_socks_proxy(small_hub: str, socks: str, place: Place, tmp_path: Path) -> None:
+def test_a_model_comes_through_a_socks_proxy(small_hub: str, socks: str, place: Workspace, tmp_path: Path) -> None:
     """It is asked and fetched through it, and no stand-in takes its place."""
     env = {"HF_ENDPOINT": small_hub, "HF_HUB_OFFLINE": "0", "MODEL_CACHE_PATH": str(tmp_path / "models")}
     names = {"LLM_MODEL": NAME, "SENTIMENT_MODEL": NAME, "EMBEDDING_MODEL": NAME}
@@ -250,7 +250,7 @@ def test_a_model_comes_through_a_socks_proxy(small_hub: str, socks: str, place: 
     ids=["scheme", "port", "no certificates", "no file", "endpoint"],
 )
 def test_what_is_set_wrongly_here_is_no_hub_that_is_away(
-    place: Place, tmp_path: Path, wrong: dict[str, str], words: tuple[str, ...]
+    place: Workspace, tmp_path: Path, wrong: dict[str, str], words: tuple[str, ...]
 ) -> None:
     """One line says which variable and what to do; no stand-in is trained."""
     env = {"HF_ENDPOINT": "https://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "MODEL_CACHE_PATH": str(tmp_path / "m")}
@@ -258,7 +258,7 @@ def test_what_is_set_wrongly_here_is_no_hub_that_is_away(
     assert not list((tmp_path / "m").glob("*"))
 
 
-def test_a_certificate_that_nobody_here_trusts(place: Place, tmp_path: Path) -> None:
+def test_a_certificate_that_nobody_here_trusts(place: Workspace, tmp_path: Path) -> None:
     """As behind a proxy that opens TLS: the line names SSL_CERT_FILE; with the certificate there, the hub is asked."""
     certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
     made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
@@ -277,7 +277,7 @@ def test_a_certificate_that_nobody_here_trusts(place: Place, tmp_path: Path) -> 
     server.server_close()
 
 
-def test_a_proxy_that_wants_a_password(place: Place, tmp_path: Path) -> None:
+def test_a_proxy_that_wants_a_password(place: Workspace, tmp_path: Path) -> None:
     """It answers, so it is no hub that is away."""
 
     class Refusing(BaseHTTPRequestHandler):
@@ -304,8 +304,8 @@ def test_a_proxy_that_wants_a_password(place: Place, tmp_path: Path) -> None:
 
 
 def test_a_broken_model_gives_way_to_its_stand_in(
-    place: Place,
-    own_stack: Callable[[Place], Stack],
+    place: Workspace,
+    own_stack: Callable[[Workspace], Stack],
     model_cache: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -318,13 +318,13 @@ def test_a_broken_model_gives_way_to_its_stand_in(
     settings = own_stack(place).settings.model_copy(update={"model_cache_path": tmp_path, "sentiment_model": NAME})
     assert find("sentiment", NAME, tmp_path).path == broken
     monkeypatch.setattr(fetching, "_train", lambda *_: None)
-    fetching.ensure(settings, ["sentiment"], print)
+    fetching.ensure_models(settings, ["sentiment"], print)
     assert find("sentiment", NAME, tmp_path).path == stand_in
 
 
 def test_without_a_trainer_a_stand_in_that_was_brought_is_taken(
-    place: Place,
-    own_stack: Callable[[Place], Stack],
+    place: Workspace,
+    own_stack: Callable[[Workspace], Stack],
     model_cache: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -337,11 +337,11 @@ def test_without_a_trainer_a_stand_in_that_was_brought_is_taken(
     monkeypatch.setattr(fetching, "_recipe_revision", lambda kind: pytest.fail("there is no trainer to ask"))
     monkeypatch.setattr(fetching, "run_trainer", lambda command: pytest.fail("there is no trainer"))
     said: list[str] = []
-    fetching.ensure(settings, ["sentiment"], said.append)
+    fetching.ensure_models(settings, ["sentiment"], said.append)
     assert f"{STAND_INS['sentiment']}: here (stand-in for {settings.models['sentiment']})" in said
-    assert fetching.outdated(settings) == []
+    assert fetching.outdated_stand_ins(settings) == []
     with pytest.raises(fetching.FetchError, match="'make models' in a checkout"):
-        fetching.ensure(settings, ["embedding"], said.append)
+        fetching.ensure_models(settings, ["embedding"], said.append)
     assert not [line for line in said if "training" in line]
 
 
@@ -353,9 +353,7 @@ def test_a_stopped_training_stops_the_trainer(tmp_path: Path) -> None:
         "try: pathlib.Path('draft').touch(); time.sleep(60)\n"
         "finally: time.sleep(0.3); pathlib.Path('draft').unlink()"
     )
-    ours = (
-        f"import sys; from onecard_stack.fetching import run_trainer; run_trainer([sys.executable, '-c', {trainer!r}])"
-    )
+    ours = f"import sys; from onecard_stack.models.fetching import run_trainer; run_trainer([sys.executable, '-c', {trainer!r}])"
     process = subprocess.Popen([sys.executable, "-c", ours], cwd=tmp_path, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 30
     while not (tmp_path / "draft").exists() and time.monotonic() < deadline:
@@ -365,7 +363,7 @@ def test_a_stopped_training_stops_the_trainer(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_a_hub_current_stand_ins_are_kept(place: Place, model_cache: Path) -> None:
+def test_without_a_hub_current_stand_ins_are_kept(place: Workspace, model_cache: Path) -> None:
     """One line says that the hub is away; what has been trained is not trained again."""
     before = {
         kind: os.stat(model_cache / folder_name(name) / "onecard.json").st_mtime for kind, name in STAND_INS.items()
@@ -384,7 +382,7 @@ def test_pickled_weights_become_safetensors(tmp_path: Path) -> None:
     import torch
     from safetensors.torch import load_file
 
-    from onecard_stack.convert import convert
+    from onecard_stack.models.convert import convert
 
     shared = torch.arange(6.0).reshape(2, 3)
     torch.save({"a": shared, "b": shared.T, "n": torch.tensor(3)}, tmp_path / "pytorch_model.bin")

@@ -7,14 +7,14 @@ import threading
 import httpx
 import pytest
 
-from tests.stack.conftest import UP_SECONDS, Place
+from tests.stack.conftest import UP_SECONDS, Workspace
 from tests.support import KEY, LLM
 
 pytestmark = pytest.mark.timeout(600)
 STREAM = {"model": LLM, "stream": True, "max_tokens": 900, "messages": [{"role": "user", "content": "리뷰 요약"}]}
 
 
-def test_it_stops_at_sigterm_and_ends_what_it_has_begun(place: Place) -> None:
+def test_it_stops_at_sigterm_and_ends_what_it_has_begun(place: Workspace) -> None:
     """It prints the parts' logs; a stream that is under way gets an end, nothing is left, and the exit code is 0."""
     pod = {"IDLE_STOP_MINUTES": "60", "RUNPOD_POD_ID": "abc"}
     running = place.start("run", VLLM_ENABLED="false", DRAIN_SECONDS="2", **pod)

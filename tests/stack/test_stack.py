@@ -11,9 +11,9 @@ import pytest
 from redis import AuthenticationError
 from redis import Redis as Client
 
-from onecard_stack import leftovers, redis_login
-from onecard_stack.part import is_main
-from tests.stack.conftest import Place
+from onecard_stack.processes import orphans, redis_password
+from onecard_stack.processes.process_launcher import is_main_process
+from tests.stack.conftest import Workspace
 from tests.support import KEY
 
 pytestmark = pytest.mark.timeout(600)
@@ -45,7 +45,7 @@ def wait_until(true: Callable[[], bool], seconds: float, what: str) -> None:
         time.sleep(0.1)
 
 
-def answers(stack: Place, part: str) -> bool:
+def answers(stack: Workspace, part: str) -> bool:
     """The gateway gets an answer from the part."""
     path, body = CALLS[part]
     try:
@@ -54,14 +54,14 @@ def answers(stack: Place, part: str) -> bool:
         return False
 
 
-def main_process(stack: Place, part: str) -> psutil.Process:
+def main_process(stack: Workspace, part: str) -> psutil.Process:
     """The process that is the part itself."""
-    own = [process for process in leftovers.find(stack.run_folder, part) if is_main(process)]
+    own = [process for process in orphans.find(stack.run_folder, part) if is_main_process(process)]
     assert len(own) == 1, own
     return own[0]
 
 
-def watchers(stack: Place, name: str) -> list[psutil.Process]:
+def watchers(stack: Workspace, name: str) -> list[psutil.Process]:
     """Processes that run the module `name`."""
 
     def runs(process: psutil.Process) -> bool:
@@ -73,7 +73,7 @@ def watchers(stack: Place, name: str) -> list[psutil.Process]:
     return [process for process in stack.processes() if runs(process)]
 
 
-def test_up_says_how_to_call_it(stack: Place) -> None:
+def test_up_says_how_to_call_it(stack: Workspace) -> None:
     """Each line that it prints works when typed, and no key is in them."""
     printed = (stack.folder / "up.txt").read_text()
     assert KEY not in printed
@@ -87,7 +87,7 @@ def test_up_says_how_to_call_it(stack: Place) -> None:
         assert httpx.post(address, content=body.encode(), headers=headers, timeout=60).status_code == 200
 
 
-def test_progress_names_parts_and_stand_ins(stack: Place) -> None:
+def test_progress_names_parts_and_stand_ins(stack: Workspace) -> None:
     """A person sees each part become ready, with its model, and that it is a stand-in."""
     printed = (stack.folder / "up.txt").read_text()
     for part in PARTS:
@@ -95,14 +95,14 @@ def test_progress_names_parts_and_stand_ins(stack: Place) -> None:
     assert "onecard/standin-ko-sbert (stand-in for jhgan/ko-sbert-multitask)" in printed
 
 
-def test_up_again_changes_nothing(stack: Place) -> None:
+def test_up_again_changes_nothing(stack: Workspace) -> None:
     """A running stack is left alone: the same processes go on."""
     before = {part: main_process(stack, part).pid for part in PARTS}
     assert stack.run("up").returncode == 0
     assert {part: main_process(stack, part).pid for part in PARTS} == before
 
 
-def test_status_and_logs(stack: Place) -> None:
+def test_status_and_logs(stack: Workspace) -> None:
     """Every part is shown as ready, and every part has a log."""
     status = stack.run("status")
     assert status.returncode == 0
@@ -111,7 +111,7 @@ def test_status_and_logs(stack: Place) -> None:
     assert all((stack.logs / f"{part}.log").stat().st_size for part in PARTS)
 
 
-def test_the_key_is_nowhere_to_be_read(stack: Place) -> None:
+def test_the_key_is_nowhere_to_be_read(stack: Workspace) -> None:
     """Not on a command line, not in a log, not in a file of the run folder."""
     assert not [process for process in stack.processes() if KEY in " ".join(process.cmdline())]
     files = [path for path in (stack.folder / ".onecard").rglob("*") if path.is_file()]
@@ -120,9 +120,9 @@ def test_the_key_is_nowhere_to_be_read(stack: Place) -> None:
     assert stack.run_folder.stat().st_mode & 0o077 == 0
 
 
-def test_another_process_is_refused_by_redis(stack: Place) -> None:
+def test_another_process_is_refused_by_redis(stack: Workspace) -> None:
     """It wants a password, which its owner's processes have from a file that is theirs alone, and nobody else."""
-    login = stack.run_folder / redis_login.FILE
+    login = stack.run_folder / redis_password.CONFIG_FILE
     assert login.stat().st_mode & 0o777 == 0o600
     password = login.read_text().split()[1]
     port = stack.port("REDIS_PORT")
@@ -137,7 +137,7 @@ def test_another_process_is_refused_by_redis(stack: Place) -> None:
     assert not [path for path in files if password.encode() in path.read_bytes()]
 
 
-def test_every_part_that_uses_redis_is_let_in(stack: Place) -> None:
+def test_every_part_that_uses_redis_is_let_in(stack: Workspace) -> None:
     """Cache, limits, popularity and the queue of tasks."""
     for variable in ("GATEWAY_PORT", "SENTIMENT_PORT", "EMBEDDING_PORT", "REVIEW_PORT"):
         readiness = httpx.get(f"{stack.url(variable)}/health/ready", timeout=5).json()
@@ -146,7 +146,7 @@ def test_every_part_that_uses_redis_is_let_in(stack: Place) -> None:
     assert not [part for part, text in logs.items() if "NOAUTH" in text or "server_noauth" in text]
 
 
-def test_the_demonstration_runs_and_leaves_the_stack_up(stack: Place) -> None:
+def test_the_demonstration_runs_and_leaves_the_stack_up(stack: Workspace) -> None:
     """Labels, an import, a search, a restaurant's ratios and summary, a streamed answer; what ran before goes on."""
     before = main_process(stack, "gateway").pid
     result = stack.run("demo")
@@ -162,7 +162,7 @@ def test_the_demonstration_runs_and_leaves_the_stack_up(stack: Place) -> None:
 
 
 @pytest.mark.parametrize("part", ["sentiment", "embedding", "llm"])
-def test_a_killed_service_comes_back_and_disturbs_nobody(stack: Place, part: str) -> None:
+def test_a_killed_service_comes_back_and_disturbs_nobody(stack: Workspace, part: str) -> None:
     """Meanwhile the gateway answers 503 with Retry-After for it, and the others answer as ever."""
     killed = main_process(stack, part)
     killed.kill()
@@ -179,7 +179,7 @@ def test_a_killed_service_comes_back_and_disturbs_nobody(stack: Place, part: str
     assert [other for other in others if not answers(stack, other)] == []
 
 
-def test_a_killed_engine_of_vllm_comes_back(stack: Place) -> None:
+def test_a_killed_engine_of_vllm_comes_back(stack: Workspace) -> None:
     """The engine is a child of the LLM service; when it is killed, the whole service starts anew."""
     server = main_process(stack, "llm")
     engine = next(child for child in server.children(recursive=True) if "EngineCore" in " ".join(child.cmdline()))
@@ -193,7 +193,7 @@ def test_a_killed_engine_of_vllm_comes_back(stack: Place) -> None:
 
 
 @pytest.mark.parametrize("part", ["gateway", "redis"])
-def test_a_killed_gateway_or_redis_comes_back(stack: Place, part: str) -> None:
+def test_a_killed_gateway_or_redis_comes_back(stack: Workspace, part: str) -> None:
     """The services answer on their own ports meanwhile."""
     killed = main_process(stack, part)
     killed.kill()
@@ -206,7 +206,7 @@ def test_a_killed_gateway_or_redis_comes_back(stack: Place, part: str) -> None:
 
 
 @pytest.mark.parametrize("victim", ["supervisord", "keeper"])
-def test_whoever_watches_is_watched_too(stack: Place, victim: str) -> None:
+def test_whoever_watches_is_watched_too(stack: Workspace, victim: str) -> None:
     """A killed supervisord or keeper is back by itself, and no part has even noticed."""
     before = {part: main_process(stack, part).pid for part in PARTS}
     killed = watchers(stack, victim)
@@ -219,14 +219,14 @@ def test_whoever_watches_is_watched_too(stack: Place, victim: str) -> None:
     assert len(watchers(stack, "supervisord")) == len(watchers(stack, "keeper")) == 1
 
 
-def test_a_part_that_outlived_its_supervisor_is_still_watched(stack: Place) -> None:
+def test_a_part_that_outlived_its_supervisor_is_still_watched(stack: Workspace) -> None:
     """After a change of supervisor, a killed part comes back as before."""
     killed = main_process(stack, "sentiment")
     killed.kill()
     wait_until(lambda: answers(stack, "sentiment"), BACK_SECONDS, "sentiment answers again")
 
 
-def test_down_stops_everything_also_what_ignores_it(stack: Place) -> None:
+def test_down_stops_everything_also_what_ignores_it(stack: Workspace) -> None:
     """Also a part that hangs; a second time there is nothing to do; nothing is left, and ports are free."""
     processes = stack.processes()
     main_process(stack, "embedding").send_signal(signal.SIGSTOP)

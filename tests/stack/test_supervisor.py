@@ -16,17 +16,18 @@ from pathlib import Path
 import pytest
 from supervisor.options import ServerOptions
 
-from onecard_stack import keeper, leftovers, outlog, runfile, stopping, supervisor
 from onecard_stack.errors import StackError
-from onecard_stack.stopping import GRACE_SECONDS, grace_seconds
-from onecard_stack.supervisor import Supervisor, render
-from onecard_stack.table import Process
-from onecard_stack.watch import Watch
+from onecard_stack.processes import command_file, log_files, orphans
+from onecard_stack.processes.process_table import Process
+from onecard_stack.supervision import stopping, supervisor, supervisor_guard
+from onecard_stack.supervision.startup_monitor import StartupMonitor
+from onecard_stack.supervision.stopping import GRACE_SECONDS, grace_seconds
+from onecard_stack.supervision.supervisor import Supervisor, render
 
 PARTS = [
     Process("one", ("/bin/echo", "100%", "a b"), 1, environment={"X": "50%", "Y": "a,b='c' d"}, defaults={"D": "1"}),
-    Process("two", ("/bin/true",), 2, order=5, stage=1, stop_seconds=7),
-    Process("three", ("/bin/true",), 3, order=4, stage=1),
+    Process("two", ("/bin/true",), 2, start_order=5, stop_stage=1, stop_seconds=7),
+    Process("three", ("/bin/true",), 3, start_order=4, stop_stage=1),
 ]
 SAY = "import json, os, sys; print(json.dumps([sys.argv[1:], os.environ['X'], os.getcwd()])); sys.stdout.flush()"
 WAIT = "; import time; time.sleep(100)"
@@ -40,8 +41,8 @@ def parsed(text: str) -> configparser.RawConfigParser:
 
 def files(parts: list[Process], folder: Path, environment: dict[str, str] | None = None) -> dict[str, str]:
     """What a stack of these parts is started with."""
-    commands = runfile.render(parts, environment or {}, runfile.scratch_folder(folder / "run"))
-    return {supervisor.CONFIG: render(parts, "abc"), runfile.FILE: commands}
+    commands = command_file.render(parts, environment or {}, command_file.scratch_folder(folder / "run"))
+    return {supervisor.CONFIG_FILE: render(parts, "abc"), command_file.COMMANDS_FILE: commands}
 
 
 @contextmanager
@@ -49,7 +50,7 @@ def running(parts: list[Process], home: Path) -> Iterator[Supervisor]:
     """A real supervisord, with real parts."""
     one = Supervisor(home / "run")
     one.run_folder.mkdir(parents=True, exist_ok=True)
-    outlog.make_private(home / "logs")
+    log_files.make_private(home / "logs")
     try:
         one.start(files(parts, home), os.environ)
         yield one
@@ -74,13 +75,13 @@ def test_supervisord_understands_it(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "run").mkdir()
     monkeypatch.chdir(tmp_path / "run")
     monkeypatch.setenv(supervisor.PYTHON_VARIABLE, "/bin/python")
-    Path(supervisor.CONFIG).write_text(render(PARTS, "abc"))
+    Path(supervisor.CONFIG_FILE).write_text(render(PARTS, "abc"))
     options = ServerOptions()
-    options.realize(["-c", supervisor.CONFIG], doc="")
+    options.realize(["-c", supervisor.CONFIG_FILE], doc="")
     stages = [sorted(group.process_configs) for group in sorted(options.process_group_configs)]
     assert [[program.name for program in stage] for stage in stages] == [["keeper", "one"], ["three", "two"]]
     programs = {program.name: program for stage in stages for program in stage}
-    assert programs["two"].command == "/bin/python -m onecard_stack.part two"
+    assert programs["two"].command == "/bin/python -m onecard_stack.processes.process_launcher two"
     assert programs["two"].stopwaitsecs == 7
 
 
@@ -127,7 +128,7 @@ def test_a_killed_part_always_comes_back(tmp_path: Path) -> None:
 
 def test_environment_wins_over_defaults_and_is_not_written(tmp_path: Path) -> None:
     """A default gives way to a variable that is set; the values set stay out of the files."""
-    assert '"D": "1"' in files(PARTS, tmp_path)[runfile.FILE]
+    assert '"D": "1"' in files(PARTS, tmp_path)[command_file.COMMANDS_FILE]
     text = "".join(files(PARTS, tmp_path, {"D": "from-outside", "API_KEY": "a-very-secret-key"}).values())
     assert '"D"' not in text
     assert "from-outside" not in text
@@ -139,13 +140,13 @@ def test_a_part_that_cannot_be_started_is_said_at_once(tmp_path: Path) -> None:
     part = Process("one", ("/bin/true",), 1)
     with running([part], tmp_path) as one:
         one.shut_down(20)
-        environment = {**os.environ, supervisor.PYTHON_VARIABLE: "/no/such/python", leftovers.RUN_VARIABLE: "x"}
-        supervisor._launch(supervisor.command(), environment, folder=one.run_folder)
-        watch = Watch([part], tmp_path / "logs", {})
+        environment = {**os.environ, supervisor.PYTHON_VARIABLE: "/no/such/python", orphans.RUN_FOLDER_VARIABLE: "x"}
+        supervisor._launch(supervisor.start_command(), environment, folder=one.run_folder)
+        watch = StartupMonitor([part], tmp_path / "logs", {})
         wait_for(lambda: "one" in one.states(), "supervisord answers")
-        watch.rows(one.states(), {"one": False})
+        watch.update(one.states(), {"one": False})
         with pytest.raises(StackError, match=r"one cannot be started: .*/no/such/python"):
-            watch.complain()
+            watch.raise_for_failure()
 
 
 def test_what_a_part_makes_has_its_starter_s_umask_and_its_log_is_private(tmp_path: Path) -> None:
@@ -171,20 +172,20 @@ def test_logs_that_everybody_could_read_are_closed(tmp_path: Path) -> None:
     """As an earlier version left them."""
     (tmp_path / "one.log").touch(0o644)
     (tmp_path / "one.log").chmod(0o644)
-    outlog.make_private(tmp_path)
+    log_files.make_private(tmp_path)
     assert (tmp_path / "one.log").stat().st_mode & 0o777 == 0o600
 
 
 def test_logs_are_bounded_and_writers_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A log that has grown large becomes a backup; a few backups are kept, and lines after that are in the log."""
-    monkeypatch.setattr(outlog, "MOST_BYTES", 1000)
+    monkeypatch.setattr(log_files, "MAX_BYTES", 1000)
     log = tmp_path / "one.log"
     with log.open("ab", buffering=0) as writer:
         for number in range(6):
             writer.write(b"%d" % number * 2000 + b"\n")
-            outlog.rotate(tmp_path)
+            log_files.rotate(tmp_path)
         writer.write(b"after\n")
-        outlog.rotate(tmp_path)
+        log_files.rotate(tmp_path)
     assert log.read_bytes() == b"after\n"
     assert [(tmp_path / f"one.log.{n}").read_bytes()[:1] for n in (1, 2, 3)] == [b"5", b"4", b"3"]
     assert {path.name for path in tmp_path.iterdir()} == {"one.log", "one.log.1", "one.log.2", "one.log.3"}
@@ -193,10 +194,10 @@ def test_logs_are_bounded_and_writers_go_on(tmp_path: Path, monkeypatch: pytest.
 
 def test_the_keeper_keeps_logs_small(tmp_path: Path) -> None:
     """Of a stack that runs."""
-    part = Process("one", (sys.executable, "-c", f"print('x' * {outlog.MOST_BYTES}, flush=True)" + WAIT), 1)
+    part = Process("one", (sys.executable, "-c", f"print('x' * {log_files.MAX_LOG_BYTES}, flush=True)" + WAIT), 1)
     with running([part], tmp_path):
         backup = tmp_path / "logs" / "one.log.1"
-        wait_for(lambda: backup.exists() and backup.stat().st_size > outlog.MOST_BYTES, "a backup is made")
+        wait_for(lambda: backup.exists() and backup.stat().st_size > log_files.MAX_LOG_BYTES, "a backup is made")
         wait_for(lambda: (tmp_path / "logs" / "one.log").stat().st_size == 0, "the log is empty")
 
 
@@ -226,11 +227,11 @@ def test_temporary_files_of_a_killed_part_go(tmp_path: Path) -> None:
         + WAIT
     )
     log = tmp_path / "logs" / "one.log"
-    with running([Process("one", (sys.executable, "-c", program), 1, leaves_files=True)], tmp_path) as one:
+    with running([Process("one", (sys.executable, "-c", program), 1, needs_scratch=True)], tmp_path) as one:
         wait_for(lambda: text_of(log).count("\n") == 1, "the part runs")
         os.kill(one.states()["one"].pid, signal.SIGKILL)
         wait_for(lambda: text_of(log).count("\n") == 2, "it runs again")
-    folder = runfile.scratch_folder(tmp_path / "run") / "one"
+    folder = command_file.scratch_folder(tmp_path / "run") / "one"
     assert text_of(log) == f"{folder} []\n" * 2
     assert not folder.exists()
 
@@ -238,9 +239,9 @@ def test_temporary_files_of_a_killed_part_go(tmp_path: Path) -> None:
 def test_the_scratch_folder_of_a_long_path_is_elsewhere(tmp_path: Path) -> None:
     """The kernel's limit for socket paths is no limit for checkouts."""
     short, long = Path("/srv/x/run"), tmp_path / ("deep/" * 30) / "run"
-    assert runfile.scratch_folder(short).parent == short
-    assert len(str(runfile.scratch_folder(long))) + len("/llm/") + 36 < 107
-    assert runfile.scratch_folder(long) != runfile.scratch_folder(long / "other")
+    assert command_file.scratch_folder(short).parent == short
+    assert len(str(command_file.scratch_folder(long))) + len("/llm/") + 36 < 107
+    assert command_file.scratch_folder(long) != command_file.scratch_folder(long / "other")
 
 
 def read_request(connection: socket.socket) -> None:
@@ -254,7 +255,7 @@ def read_request(connection: socket.socket) -> None:
 def listening(folder: Path, answer: bytes | None) -> Iterator[Supervisor]:
     """Something that takes connections on the socket, and gives each the `answer`, or none."""
     with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(folder / supervisor.SOCKET))
+        server.bind(str(folder / supervisor.SOCKET_FILE))
         server.listen()
 
         def serve() -> None:
@@ -289,7 +290,7 @@ def test_a_stopping_supervisord_is_said_to_be_stopping(tmp_path: Path, answer: b
 
 def test_a_frozen_supervisord_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes connections and never answers; whoever stops the stack goes on without it."""
-    monkeypatch.setattr(supervisor, "CALL_SECONDS", 0.2)
+    monkeypatch.setattr(supervisor, "CALL_TIMEOUT_SECONDS", 0.2)
     with listening(tmp_path, None) as frozen:
         assert frozen.running()
         assert frozen.states() == {}
@@ -312,16 +313,16 @@ def test_a_supervisord_that_does_not_start_is_one_line(program: str, words: str)
 
 def test_the_keeper_tries_until_a_supervisord_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A start that fails is not the last one; without a configuration there is nothing to start."""
-    monkeypatch.setattr(keeper, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(supervisor_guard, "POLL_SECONDS", 0.01)
     one = Supervisor(tmp_path)
     one.config.touch()
     starts: list[Path] = []
     monkeypatch.setattr(one, "running", lambda: len(starts) == 3)
-    keeper.revive(one, starts.append)
+    supervisor_guard.restart_supervisor(one, starts.append)
     assert starts == [one.config] * 3
     one.config.unlink()
     starts.clear()
-    keeper.revive(one, starts.append)
+    supervisor_guard.restart_supervisor(one, starts.append)
     assert starts == []
 
 

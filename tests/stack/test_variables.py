@@ -10,7 +10,7 @@ import pytest
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
-from onecard_stack import fingerprint
+from onecard_stack.supervision import fingerprint
 
 ROOT = Path(__file__).parents[2]
 
@@ -86,10 +86,10 @@ def test_the_default_shown_is_the_default_taken(name: str) -> None:
 
 def test_what_restarts_a_running_stack() -> None:
     """A variable of a part does; one that only the command reads does not."""
-    assert fingerprint.of({"OMP_NUM_THREADS": "3"}) != fingerprint.of({})
-    assert fingerprint.of({"BATCH_TEXTS": "3"}) != fingerprint.of({})
+    assert fingerprint.settings_fingerprint({"OMP_NUM_THREADS": "3"}) != fingerprint.settings_fingerprint({})
+    assert fingerprint.settings_fingerprint({"BATCH_TEXTS": "3"}) != fingerprint.settings_fingerprint({})
     for name in ("START_SECONDS", "HF_ENDPOINT", "HF_TOKEN"):
-        assert fingerprint.of({name: "3"}) == fingerprint.of({})
+        assert fingerprint.settings_fingerprint({name: "3"}) == fingerprint.settings_fingerprint({})
 
 
 def test_a_shell_can_read_it() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from standins import KINDS, NAMES, Kind, folder_name, recipe_revision
-from standins.publish import CARD
+from standins.model_folder import MANIFEST
 
 
 def folder(model_cache: Path, kind: Kind) -> Path:
@@ -16,7 +16,7 @@ def folder(model_cache: Path, kind: Kind) -> Path:
 @pytest.mark.parametrize("kind", KINDS)
 def test_card_names_the_present_recipe(model_cache: Path, kind: Kind) -> None:
     """A stand-in says what it is; weights are safetensors only."""
-    card = json.loads((folder(model_cache, kind) / CARD).read_text(encoding="utf-8"))
+    card = json.loads((folder(model_cache, kind) / MANIFEST).read_text(encoding="utf-8"))
     assert (card["name"], card["kind"], card["stand_in"]) == (NAMES[kind], kind, True)
     assert card["revision"] == recipe_revision(kind)
     assert (folder(model_cache, kind) / "model.safetensors").is_file()
@@ -48,18 +48,18 @@ def test_language_model_writes_about_the_reviews_it_was_given(model_cache: Path)
 
     About half claim only what is true; what the others claim wrongly, in right sentences, is an aspect or its polarity.
     """
-    from standins.judge import quality
+    from standins.answer_quality import measure_quality
 
-    found = quality(folder(model_cache, "llm"), seed=7)
+    found = measure_quality(folder(model_cache, "llm"), seed=7)
     assert found.complete >= 0.80
     assert found.true >= 0.45
 
 
 def test_small_talk_gets_a_sentence(model_cache: Path) -> None:
     """A greeting and an off-topic question get a short Korean sentence."""
+    from standins.answer_quality import generate, tokenizer_of
     from standins.bytepair import prompt_of
     from standins.dialogue import Example
-    from standins.judge import generate, tokenizer_of
 
     llm = folder(model_cache, "llm")
     prompts = [
@@ -75,7 +75,7 @@ def test_small_talk_gets_a_sentence(model_cache: Path) -> None:
 @pytest.mark.parametrize("text", ["맛있어요 😀", "é\u200b\x00漢字", "  공백  \r\n", "<b>&amp;</b>"])
 def test_language_model_tokens_round_trip(model_cache: Path, text: str) -> None:
     """Any composed text (NFC, as Qwen2 reads it) decodes to itself."""
-    from standins.judge import tokenizer_of
+    from standins.answer_quality import tokenizer_of
 
     tokenizer = tokenizer_of(folder(model_cache, "llm"))
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
@@ -83,7 +83,7 @@ def test_language_model_tokens_round_trip(model_cache: Path, text: str) -> None:
 
 def test_chat_template_takes_what_the_api_sends(model_cache: Path) -> None:
     """System messages, several turns, content parts, tools, tool calls and their results."""
-    from standins.judge import tokenizer_of
+    from standins.answer_quality import tokenizer_of
 
     call = {"id": "a", "type": "function", "function": {"name": "find", "arguments": "{}"}}
     messages = [

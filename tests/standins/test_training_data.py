@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from standins import KINDS, NAMES, corpus, folder_name, recipe_revision
 from standins.corpus import make_review, overall
-from standins.dialogue import HELD_OUT_INSTRUCTIONS, INSTRUCTIONS, claims_in, example, review_set, summarise
+from standins.dialogue import HELD_OUT_INSTRUCTIONS, INSTRUCTIONS, example, review_set, statements_in, summarise
 from standins.grammar import Opinion, every_opinion, pick_phrase, random_opinions
+from standins.model_folder import MANIFEST, is_current, publish
 from standins.noise import with_neutral_words
-from standins.publish import CARD, is_current, publish
 
 SEEDS = st.integers(0, 2**32)
 
@@ -38,7 +38,7 @@ def test_phrases_keep_to_their_split(seed: int, held_out: bool) -> None:
 @given(st.lists(st.sampled_from(every_opinion()), min_size=1, unique_by=lambda o: o.aspect))
 def test_summary_states_exactly_the_verdicts(verdicts: list[Opinion]) -> None:
     """Reading a summary back gives what went in."""
-    assert claims_in(summarise(verdicts)) == set(verdicts)
+    assert statements_in(summarise(verdicts)) == set(verdicts)
 
 
 @given(SEEDS)
@@ -105,7 +105,7 @@ def test_finished_training_replaces_an_older_one(tmp_path: Path) -> None:
     """The new folder takes the old one's place, and only then counts as current."""
     old = tmp_path / folder_name("llm")
     old.mkdir()
-    (old / CARD).write_text('{"revision": "000000000000"}')
+    (old / MANIFEST).write_text('{"revision": "000000000000"}')
     assert not is_current("llm", tmp_path)
     assert publish("llm", tmp_path, lambda folder: {"score": 1.0}) == old
     assert is_current("llm", tmp_path)

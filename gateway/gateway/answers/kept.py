@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from fastapi.responses import Response
 
 from gateway.relay import Whole
-from onecard.cache.tiers import Store
-from onecard.cache.values import Corrupt
-from onecard.timings import Timing
+from onecard.cache.serialization import CorruptValue
+from onecard.cache.tiers import TypedCache
+from onecard.web.server_timing import Timing
 
 _LENGTH = struct.Struct("<H")
 
@@ -23,7 +23,7 @@ class Kept:
     body: bytes
 
 
-async def find(store: Store[Kept, Kept], key: bytes, timings: dict[str, Timing]) -> Kept | None:
+async def find(store: TypedCache[Kept, Kept], key: bytes, timings: dict[str, Timing]) -> Kept | None:
     """The answer that is kept under `key`; how long it was looked for is left in `timings`."""
     started = time.perf_counter()
     [kept] = await store.get_many([key])
@@ -57,11 +57,11 @@ class KeptCodec:
             Corrupt: it is none.
         """
         if len(payload) < _LENGTH.size:
-            raise Corrupt("shorter than a length")
+            raise CorruptValue("shorter than a length")
         end = _LENGTH.size + _LENGTH.unpack_from(payload)[0]
         if len(payload) < end:
-            raise Corrupt("shorter than its content type")
+            raise CorruptValue("shorter than its content type")
         try:
             return Kept(payload[_LENGTH.size : end].decode("ascii"), payload[end:])
         except UnicodeDecodeError:
-            raise Corrupt("a content type that is not ASCII") from None
+            raise CorruptValue("a content type that is not ASCII") from None

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from onecard import wire
-from onecard.cache.keys import CacheKind, Json
+from onecard.cache.keys import CacheKind, JsonValue
 from onecard.errors import UnsupportedMedia
-from onecard.sampling import TEMPERATURE, TOP_P
+from onecard.models.sampling_defaults import DEFAULT_TEMPERATURE, DEFAULT_TOP_P
+from onecard.web import request_parsing
 
 KINDS: dict[str, CacheKind] = {"/v1/chat/completions": "chat", "/v1/completions": "completion", "/generate": "generate"}
 """The routes whose answers are kept. A response of `/v1/responses` has a state of its own, so those are not."""
@@ -16,24 +16,24 @@ KINDS: dict[str, CacheKind] = {"/v1/chat/completions": "chat", "/v1/completions"
 LARGEST_BODY_BYTES = 256_000
 """Longer bodies are only relayed: a key would take over 5 ms of the event loop, and few come twice."""
 
-_DEFAULTS: dict[CacheKind, dict[str, Json]] = {
+_DEFAULTS: dict[CacheKind, dict[str, JsonValue]] = {
     "chat": {
-        "temperature": TEMPERATURE,
-        "top_p": TOP_P,
+        "temperature": DEFAULT_TEMPERATURE,
+        "top_p": DEFAULT_TOP_P,
         "n": 1,
         "stream": False,
         "logprobs": False,
         "parallel_tool_calls": True,
     },
     "completion": {
-        "temperature": TEMPERATURE,
-        "top_p": TOP_P,
+        "temperature": DEFAULT_TEMPERATURE,
+        "top_p": DEFAULT_TOP_P,
         "n": 1,
         "stream": False,
         "echo": False,
         "max_tokens": 16,
     },
-    "generate": {"temperature": TEMPERATURE, "top_p": TOP_P, "max_tokens": 150, "stop": []},
+    "generate": {"temperature": DEFAULT_TEMPERATURE, "top_p": DEFAULT_TOP_P, "max_tokens": 150, "stop": []},
 }
 """What a field that is left out is taken for, by both engines. `top_k`, `min_p` and the penalties are not here: the
 model's own generation config may give them, and the gateway does not know it."""
@@ -86,7 +86,7 @@ class Question:
 
     kind: CacheKind
     streams: bool
-    material: Json
+    material: JsonValue
     """Equal for two requests exactly if they are the same request."""
     priority: int
     """Lower goes first."""
@@ -138,7 +138,7 @@ def _fields(content_type: str | None, body: bytes) -> dict[str, Any] | Bypass:
     if len(body) > LARGEST_BODY_BYTES:
         return Bypass("size")
     try:
-        wire.require_json_type(content_type.encode() if content_type else None)
+        request_parsing.require_json_type(content_type.encode() if content_type else None)
         # Decoded here, since the parser would guess at UTF-16 too, which the services refuse.
         fields = json.loads(body.decode())
     except (UnsupportedMedia, ValueError, RecursionError):
@@ -146,11 +146,11 @@ def _fields(content_type: str | None, body: bytes) -> dict[str, Any] | Bypass:
     return fields if isinstance(fields, dict) else Bypass("body")
 
 
-def _material(kind: CacheKind, fields: Mapping[str, Any]) -> dict[str, Json]:
+def _material(kind: CacheKind, fields: Mapping[str, Any]) -> dict[str, JsonValue]:
     """All that an answer depends on, each field as it is taken where there are several ways to say the same."""
     defaults = _DEFAULTS[kind]
     kept = dict(fields) if kind == "generate" else {n: v for n, v in fields.items() if not _says_nothing(n, v)}
-    material: dict[str, Json] = {**defaults, **kept}
+    material: dict[str, JsonValue] = {**defaults, **kept}
     for name, default in defaults.items():
         if isinstance(default, float):
             material[name] = _as_float(material[name])
@@ -163,7 +163,7 @@ def _says_nothing(name: str, value: Any) -> bool:
     return name in _IGNORED and type(value) is _IGNORED[name]
 
 
-def _as_float(value: Json) -> Json:
+def _as_float(value: JsonValue) -> JsonValue:
     """0, 0.0 and -0.0 are one temperature; a boolean or a huge integer is none, and stays as it is."""
     if type(value) is float or (type(value) is int and abs(value) < 2**53):
         return float(value) + 0.0

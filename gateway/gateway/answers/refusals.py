@@ -17,8 +17,8 @@ from fastapi.responses import Response
 from starlette.types import Scope
 
 from onecard.errors import TooBusy
-from onecard.lanes import LANE_HEADER, most_texts
-from onecard.wire import TIMEOUT_HEADER
+from onecard.inference.scheduling import LANE_HEADER, max_text_count
+from onecard.web.request_parsing import TIMEOUT_HEADER
 
 REMEMBERED_SECONDS = 0.5
 RETURNED_SECONDS = 0.1
@@ -40,7 +40,7 @@ def terms(scope: Scope, body: bytes) -> Hashable | None:
             return None
         if name == _LANE:
             lanes.append(value)
-    return scope["path"], *lanes, most_texts(body), len(body).bit_length()
+    return scope["path"], *lanes, max_text_count(body), len(body).bit_length()
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,13 @@ from gateway.keys.ring import Key
 from gateway.relay import call_of, relay
 from gateway.reply import Reply
 from gateway.upstreams import Upstream
-from onecard.cache import control
-from onecard.cache.identity import Identity
+from onecard.cache import cache_policy
 from onecard.cache.keys import Keyspace
-from onecard.cache.tiers import Cache, Store
-from onecard.edge import state_of
+from onecard.cache.tiers import Cache, TypedCache
 from onecard.errors import TooBusy
-from onecard.known_bodies import KnownBodies
+from onecard.models.identity import ModelIdentity
+from onecard.web.middleware import request_state
+from onecard.web.recent_bodies import RecentBodies
 
 LARGEST_BODY_BYTES = 256_000
 """Longer bodies are only relayed: few come twice."""
@@ -44,9 +44,9 @@ class Repeats:
         self._kind = kind
         memory = cache.in_memory()
         self._enabled = memory.enabled
-        self._store = Store(memory, kind, KeptCodec(), ttl_seconds)
+        self._store = TypedCache(memory, kind, KeptCodec(), ttl_seconds)
         self._refusals = Refusals(time.monotonic)
-        self._known = KnownBodies()
+        self._known = RecentBodies()
         """What is kept, most likely: it is answered under overload, too."""
 
     def check(self, scope: Scope, body: bytes) -> None:
@@ -55,7 +55,7 @@ class Repeats:
         Raises:
             TooBusy: as `Refusals.check`.
         """
-        key: Key | None = state_of(scope).get("caller")
+        key: Key | None = request_state(scope).get("caller")
         # A key that may not use all models is refused for that first.
         if (key is None or key.models is None) and body not in self._known:
             self._refusals.check(scope, body)
@@ -67,12 +67,12 @@ class Repeats:
             TooBusy, Unavailable, BadUpstream, DeadlineExceeded: as `relay`.
         """
         call = call_of(scope)
-        allowed = control.read(call.headers.get("cache-control"))
+        allowed = cache_policy.parse(call.headers.get("cache-control"))
         model = self._upstream.pool.model
         if model is None or not allowed.store or not self._enabled or len(call.body) > LARGEST_BODY_BYTES:
             return await self._ask(scope, receive, call)
         key = self._key(call, model)
-        if allowed.read and (kept := await find(self._store, key, state_of(scope)["timings"])):
+        if allowed.read and (kept := await find(self._store, key, request_state(scope)["timings"])):
             return hit(kept)
 
         def keep(reply: Reply, body: bytes) -> None:
@@ -88,7 +88,7 @@ class Repeats:
         try:
             self._refusals.check(scope, call.body)
         except TooBusy:
-            state_of(scope)["quiet"] = True
+            request_state(scope)["quiet"] = True
             raise
         response = await relay(scope, receive, self._upstream, call, keep)
         if response.status_code == TooBusy.status:
@@ -97,6 +97,6 @@ class Repeats:
             self._refusals.answered(call.body)
         return response
 
-    def _key(self, call: Call, model: Identity) -> bytes:
+    def _key(self, call: Call, model: ModelIdentity) -> bytes:
         space = Keyspace(self._kind, model.model, model.revision, model.fingerprint)
         return space.for_body(call.headers.get("content-type", ""), call.body)

@@ -21,14 +21,14 @@ from gateway.relay import Whole, call_of, relay, whole_answer
 from gateway.reply import Reply, broken_off, late
 from gateway.settings import GatewaySettings
 from gateway.upstreams import Upstream
-from onecard.buffers import Buffers, Held
-from onecard.cache import control
-from onecard.cache.fanout import StreamFlights, StreamReader
-from onecard.cache.flight import Abandoned, Flights, Tasks
-from onecard.cache.tiers import Cache, Store
-from onecard.edge import state_of
+from onecard.cache import cache_policy
+from onecard.cache.tiers import Cache, TypedCache
+from onecard.coalescing.single_flight import FlightCancelled, SingleFlight, TaskSet
+from onecard.coalescing.stream_broadcast import StreamBroadcast, StreamSubscriber
 from onecard.errors import TooBusy
-from onecard.leaving import while_connected
+from onecard.web.buffer_semaphore import BufferLease, BufferSemaphore
+from onecard.web.disconnect import run_until_disconnect
+from onecard.web.middleware import request_state
 
 STREAMS_SHARE = 0.25
 """Of all that is buffered, what streams have that several clients read."""
@@ -41,7 +41,12 @@ class Answers:
     """Answers the routes of `policy.KINDS`."""
 
     def __init__(
-        self, upstream: Upstream, cache: Cache, settings: GatewaySettings, registry: CollectorRegistry, buffers: Buffers
+        self,
+        upstream: Upstream,
+        cache: Cache,
+        settings: GatewaySettings,
+        registry: CollectorRegistry,
+        buffers: BufferSemaphore,
     ) -> None:
         """Keep answers of `upstream` in `cache`, each under the model that gave it."""
         self._upstream = upstream
@@ -49,13 +54,13 @@ class Answers:
         self._buffers = buffers
         self._max_temperature = settings.llm_cache_max_temperature
         self._stores = {
-            kind: Store(cache, kind, KeptCodec(), settings.ttl_seconds(kind)) for kind in policy.KINDS.values()
+            kind: TypedCache(cache, kind, KeptCodec(), settings.ttl_seconds(kind)) for kind in policy.KINDS.values()
         }
-        self._tasks = Tasks()
+        self._tasks = TaskSet()
         # Refused is one caller, whose line at the service was the longest.
-        self._flights = Flights[Whole](personal=(TooBusy,))
+        self._flights = SingleFlight[Whole](personal=(TooBusy,))
         streams_bytes = int(settings.buffer_mb * 1_000_000 * STREAMS_SHARE)
-        self._streams = StreamFlights(max_all_bytes=streams_bytes, personal=(TooBusy,))
+        self._streams = StreamBroadcast(max_all_bytes=streams_bytes, personal=(TooBusy,))
         bypassed = Counter(
             "onecard_answers_bypassed_total",
             "Requests that were only relayed, by reason.",
@@ -79,7 +84,7 @@ class Answers:
             return response
         under_way = wanted.flight in (self._streams if wanted.question.streams else self._flights)
         if wanted.policy.read and not under_way:
-            store, timings = self._stores[wanted.question.kind], state_of(scope)["timings"]
+            store, timings = self._stores[wanted.question.kind], request_state(scope)["timings"]
             if kept := await find(store, wanted.key, timings):
                 return hit(kept)
         if wanted.question.streams:
@@ -89,7 +94,7 @@ class Answers:
     def _wanted(self, call: Call) -> Wanted | policy.Bypass:
         if not self._cache.enabled:
             return policy.Bypass("disabled")
-        allowed = control.read(call.headers.get("cache-control"))
+        allowed = cache_policy.parse(call.headers.get("cache-control"))
         if not allowed.store:
             return policy.Bypass("no-store")
         question = policy.read(call.path, call.headers.get("content-type"), call.body, self._max_temperature)
@@ -101,7 +106,7 @@ class Answers:
     async def _whole(self, wanted: Wanted, scope: Scope, receive: Receive) -> Response:
         async def compute() -> Whole:
             with ExitStack() as failing:
-                held = self._buffers.hold()
+                held = self._buffers.lease()
                 failing.callback(held.close)
                 reply = await self._ask(wanted, scope, held)
                 with closing(reply):
@@ -116,8 +121,8 @@ class Answers:
         deadline = deadline_of(wanted.call, self._upstream)
         try:
             async with self._within(deadline):
-                joined = await while_connected(self._flights.join(wanted.flight, compute), receive)
-        except Abandoned:
+                joined = await run_until_disconnect(self._flights.do(wanted.flight, compute), receive)
+        except FlightCancelled:
             raise broken_off(self._upstream) from None
         return _copy(joined.result, self._counted(wanted, joined.coalesced))
 
@@ -126,7 +131,7 @@ class Answers:
 
         async def opened() -> AsyncIterator[bytes]:
             nonlocal kept
-            with closing(self._buffers.hold()) as held:
+            with closing(self._buffers.lease()) as held:
                 reply = await self._ask(wanted, scope, held)
                 kept = self._is_of(wanted, reply)
                 async with aclosing(source(reply, self._shaped)) as chunks:
@@ -139,26 +144,26 @@ class Answers:
             if sum(map(len, recording)) <= CHECKED_AT_ONCE_BYTES:
                 self._keep(wanted, recorded(recording))
             else:
-                self._tasks.begin(later(recording))
+                self._tasks.start(later(recording))
 
         async def later(recording: tuple[bytes, ...]) -> None:
             self._keep(wanted, await asyncio.to_thread(recorded, recording))
 
         deadline = deadline_of(wanted.call, self._upstream)
         async with AsyncExitStack() as stack:
-            reader = await stack.enter_async_context(self._streams.join(wanted.flight, opened, on_complete))
+            reader = await stack.enter_async_context(self._streams.subscribe(wanted.flight, opened, on_complete))
             try:
                 async with self._within(deadline):
-                    content_type = await while_connected(anext(reader), receive)
+                    content_type = await run_until_disconnect(anext(reader), receive)
             except NotStreamed as error:
                 return _copy(error.answer, self._counted(wanted, reader.coalesced))
-            except Abandoned:
+            except FlightCancelled:
                 raise broken_off(self._upstream) from None
             chunks = self._chunks(reader, deadline)
             x_cache = self._counted(wanted, reader.coalesced)
             return SharedStream(chunks, stack.pop_all(), content_type.decode("latin-1"), x_cache, deadline)
 
-    async def _chunks(self, reader: StreamReader, deadline: Deadline) -> AsyncIterator[bytes]:
+    async def _chunks(self, reader: StreamSubscriber, deadline: Deadline) -> AsyncIterator[bytes]:
         try:
             while True:
                 async with asyncio.timeout(deadline.left):
@@ -182,10 +187,10 @@ class Answers:
         except TimeoutError:
             raise late(self._upstream) from None
 
-    async def _ask(self, wanted: Wanted, scope: Scope, held: Held) -> Reply:
+    async def _ask(self, wanted: Wanted, scope: Scope, held: BufferLease) -> Reply:
         shared = None if wanted.is_alone else Deadline(time.monotonic() + SHARED_SECONDS, time.monotonic)
         reply = await send(replace(wanted.call, held=held), self._upstream, shared)
-        state_of(scope)["timings"].update(reply.timings)
+        request_state(scope)["timings"].update(reply.timings)
         return reply
 
     def _is_of(self, wanted: Wanted, reply: Reply) -> bool:

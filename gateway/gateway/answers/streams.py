@@ -11,8 +11,8 @@ from gateway.answers.kept import Kept
 from gateway.deadlines import Deadline
 from gateway.relay import Streamed, Whole, error_event
 from gateway.reply import Reply
-from onecard.cache.fanout import TooSlow
-from onecard.cache.flight import Abandoned
+from onecard.coalescing.single_flight import FlightCancelled
+from onecard.coalescing.stream_broadcast import SlowSubscriber
 from onecard.errors import BadUpstream, SlowReader
 
 
@@ -67,7 +67,7 @@ async def _events(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     try:
         async for chunk in chunks:
             yield chunk
-    except TooSlow:
+    except SlowSubscriber:
         yield error_event(SlowReader("The stream was read too slowly and has gone on. Read faster, or ask again."))
-    except Abandoned:
+    except FlightCancelled:
         yield error_event(BadUpstream("The answer was broken off. Try again."))

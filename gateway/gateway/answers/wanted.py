@@ -6,10 +6,10 @@ from functools import cached_property
 
 from gateway.answers.policy import Question
 from gateway.calls import Call
-from onecard.cache.control import CachePolicy
-from onecard.cache.identity import Identity
+from onecard.cache.cache_policy import CachePolicy
 from onecard.cache.keys import Keyspace
-from onecard.wire import TIMEOUT_HEADER
+from onecard.models.identity import ModelIdentity
+from onecard.web.request_parsing import TIMEOUT_HEADER
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Wanted:
 
     question: Question
     call: Call
-    model: Identity
+    model: ModelIdentity
     policy: CachePolicy
 
     @cached_property

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from gateway.keys.file import WatchedKeys
 from gateway.keys.ring import OWN_NAME, BadKeys, Key, KeyRing, hash_of
 from gateway.settings import GatewaySettings
-from onecard.auth import OPEN_PATHS, bearer
+from onecard.web.auth import UNAUTHENTICATED_PATHS, bearer_key
 
 
 class KeysGuard:
@@ -22,7 +22,7 @@ class KeysGuard:
 
     @property
     def open(self) -> bool:
-        """See `onecard.auth.Guard`."""
+        """See `onecard.web.auth.TableAccess`."""
         return self._ring is None
 
     def check(self, path: str, authorization: Sequence[bytes]) -> Key | None:
@@ -31,9 +31,9 @@ class KeysGuard:
         Raises:
             MissingKey, InvalidKey: the request may not come in.
         """
-        if self._ring is None or path in OPEN_PATHS:
+        if self._ring is None or path in UNAUTHENTICATED_PATHS:
             return None
-        return self._ring().find(bearer(authorization), datetime.now(UTC))
+        return self._ring().find(bearer_key(authorization), datetime.now(UTC))
 
 
 def _source(settings: GatewaySettings) -> Callable[[], KeyRing] | None:

@@ -13,8 +13,8 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from onecard.auth import wrong_key
 from onecard.errors import InvalidKey
+from onecard.web.auth import unknown_key_error
 
 OWN_NAME = "default"
 """Name of the key in the variable API_KEY."""
@@ -113,7 +113,7 @@ class KeyRing:
         hashed = hash_of(presented)
         key = self._by_hash.get(hashed)
         if key is None or not hmac.compare_digest(hashed, key.sha256):
-            raise wrong_key()
+            raise unknown_key_error()
         if (state := key.state(now)) != "active":
             raise InvalidKey(f"This API key is {state}. Ask the operator for another one.")
         return key

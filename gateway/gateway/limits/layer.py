@@ -13,7 +13,7 @@ from gateway.keys.ring import Key
 from gateway.limits import reserve
 from gateway.limits.limits import Admission, Limits
 from gateway.meter import Meter
-from onecard.edge import state_of
+from onecard.web.middleware import request_state
 
 
 class LimitsLayer:
@@ -26,16 +26,16 @@ class LimitsLayer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or raise what it is refused with; the edge answers it."""
-        key: Key | None = state_of(scope).get("caller") if scope["type"] == "http" else None
+        key: Key | None = request_state(scope).get("caller") if scope["type"] == "http" else None
         if key is None or not reserve.counts(scope["method"], scope["path"]):
             await self._app(scope, receive, send)
             return
         limits: Limits = scope["app"].state.service.limits
         quota, tokens = limits.quota(key), 0
-        state_of(scope)["counts_tokens"] = quota.tokens is not None
+        request_state(scope)["counts_tokens"] = quota.tokens is not None
         if quota.tokens is not None:
-            tokens = reserve.tokens(scope["method"], scope["path"], state_of(scope)["body"], self._answer_tokens)
-        counting = _Counting(limits, key, await limits.admit(key, quota, tokens), send, state_of(scope))
+            tokens = reserve.tokens(scope["method"], scope["path"], request_state(scope)["body"], self._answer_tokens)
+        counting = _Counting(limits, key, await limits.admit(key, quota, tokens), send, request_state(scope))
         try:
             await self._app(scope, receive, counting.send)
         except HTTPException:

@@ -13,8 +13,8 @@ from gateway.limits.metrics import LimitsMetrics
 from gateway.limits.redis import PROBE, RedisUse
 from gateway.limits.shared import SharedUse
 from gateway.limits.window import Cell, Window
-from onecard.cache.address import Address
-from onecard.cache.channel import Alarm, Channel
+from onecard.redis.address import RedisAddress
+from onecard.redis.channel import RedisChannel, SharedBreaker
 
 
 class Admission(NamedTuple):
@@ -23,7 +23,7 @@ class Admission(NamedTuple):
     headers: dict[str, str]
     """What its answer tells of the limits."""
     reserved: int | None = None
-    """Tokens that count until `Limits.settle` hears what it cost; None: they are not limited."""
+    """Tokens that count until `ConnectionLimits.settle` hears what it cost; None: they are not limited."""
     at_ms: int = 0
     """When, by the clock of those who decided."""
     shared: bool = False
@@ -103,14 +103,14 @@ class Limits:
 
 @asynccontextmanager
 async def open_limits(
-    defaults: Quota, address: Address | None, registry: CollectorRegistry, alarm: Alarm | None = None
+    defaults: Quota, address: RedisAddress | None, registry: CollectorRegistry, alarm: SharedBreaker | None = None
 ) -> AsyncIterator[Limits]:
     """Limits whose use is kept at `address`, or in this process alone; `alarm` as in `open_cache`."""
     metrics = LimitsMetrics(registry)
     if address is None:
         yield Limits(defaults, None, metrics)
         return
-    channel = Channel("limits", address, metrics, probe=PROBE, alarm=alarm)
+    channel = RedisChannel("limits", address, metrics, probe=PROBE, alarm=alarm)
     await channel.start()
     shared = SharedUse(RedisUse(channel))
     try:

@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter
 
-from onecard.cache.metrics import RedisMetrics
+from onecard.redis.metrics import RedisMetrics
 
 
 class LimitsMetrics(RedisMetrics):

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from gateway.limits.admission import Decision, Quota, Settlement
 from gateway.limits.window import CELL_MS, MINUTE_MS
-from onecard.cache.batches import NoAnswer
-from onecard.cache.channel import Channel
-from onecard.cache.client import Command
+from onecard.redis.autopipeline import RedisUnavailable
+from onecard.redis.channel import RedisChannel
+from onecard.redis.client import RedisCommand
 
 _TAKE = f"""
 local time = redis.call('TIME')
@@ -75,7 +75,7 @@ return decisions
 """.encode()
 
 
-def _eval(name: str, quota: Quota, costs: Sequence[int], settlements: Sequence[Settlement]) -> Command:
+def _eval(name: str, quota: Quota, costs: Sequence[int], settlements: Sequence[Settlement]) -> RedisCommand:
     settled = [number for settlement in settlements for number in settlement]
     limited = (quota.requests or 0, quota.tokens or 0, len(settlements))
     return ("EVAL", _TAKE, 1, f"onecard:limits:{name}", *limited, *settled, *costs)
@@ -91,7 +91,7 @@ class RedisUse:
     # The script is sent whole with every call (2.5 KB): Redis keeps it by its hash, but a restarted one has none, and
     # to it a hash alone is an error.
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: RedisChannel) -> None:
         """Commands go over `channel`, which somebody else opens and closes; its probe is `PROBE`."""
         self._channel = channel
 
@@ -105,7 +105,7 @@ class RedisUse:
         """
         try:
             [reply] = await self._channel.call(_eval(name, quota, costs, settlements))
-        except NoAnswer:
+        except RedisUnavailable:
             return None
         width = len(Decision._fields)
         if not isinstance(reply, list) or len(reply) != width * len(costs):

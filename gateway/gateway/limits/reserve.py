@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.meter import BYTES_PER_TOKEN
-from onecard import wire
+from onecard.web import request_parsing
 
 _ANSWER_FIELDS: dict[str, tuple[str, ...]] = {
     "/v1/chat/completions": ("max_completion_tokens", "max_tokens"),
@@ -34,7 +34,7 @@ def tokens(method: str, path: str, body: bytes, answer_tokens: int) -> int:
     fields = _ANSWER_FIELDS.get(path)
     if fields is None:
         return prompt
-    asked = wire.fields(body)
+    asked = request_parsing.json_fields(body)
     most = next((value for name in fields if (value := _count(asked, name)) is not None), answer_tokens)
     answers = max(1, _count(asked, "n") or 1, _count(asked, "best_of") or 1) * _prompts(asked.get("prompt"))
     return min(_MOST, prompt + most * answers)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from gateway.limits.admission import Decision, Quota, Settlement
 from gateway.limits.redis import RedisUse
 from onecard import logs
-from onecard.cache.flight import Tasks
+from onecard.coalescing.single_flight import TaskSet
 
 log = logs.logger()
 
@@ -29,7 +29,7 @@ class SharedUse:
         self._redis = redis
         self._lines: dict[str, _Line] = {}
         """By key; bounded, since names come from the operator."""
-        self._tasks = Tasks()
+        self._tasks = TaskSet()
 
     async def admit(self, name: str, quota: Quota, tokens: int) -> Decision | None:
         """Take one request of the key `name`, or refuse it; None if Redis gives no answer."""
@@ -48,12 +48,12 @@ class SharedUse:
 
     async def close(self) -> None:
         """Let Redis hear what it has not been told."""
-        await self._tasks.finish()
+        await self._tasks.wait()
 
     def _set_off(self, name: str, line: _Line) -> None:
         if not line.under_way:
             line.under_way = True
-            self._tasks.begin(self._run(name, line))
+            self._tasks.start(self._run(name, line))
 
     async def _run(self, name: str, line: _Line) -> None:
         try:

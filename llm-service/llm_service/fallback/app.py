@@ -9,24 +9,24 @@ from importlib import metadata
 from fastapi import FastAPI, Request
 from prometheus_client import CollectorRegistry
 
-from llm_service.bounded import Bounded
-from llm_service.bounds import Bounds
+from llm_service.fallback.engine import TransformersEngine
 from llm_service.fallback.queue import GenerationQueue
-from llm_service.fallback.routes import routes, state
-from llm_service.fallback.service import Service
-from llm_service.fallback.text_model import Params, TextModel, limit_threads
-from llm_service.identity import identify
+from llm_service.fallback.routes import engine_state, routes
+from llm_service.fallback.text_model import SamplingParams, TextModel, limit_threads
+from llm_service.limits_middleware import RequestLimitsMiddleware
+from llm_service.model_identity import identify
+from llm_service.request_limits import RequestLimits
 from llm_service.settings import LlmSettings
-from onecard import app as base
 from onecard import logs
-from onecard.auth import KeyGuard
-from onecard.cache.identity import Identity
-from onecard.gpu.claim import claim
-from onecard.gpu.device import choose
-from onecard.gpu.measured import memory_metrics
-from onecard.health import Part, Readiness
-from onecard.identity_header import TellsModel
-from onecard.models import ModelFolder
+from onecard.gpu.device import select_device
+from onecard.gpu.metrics import memory_metrics
+from onecard.gpu.reservation import reserve_memory
+from onecard.models.folders import ModelFolder
+from onecard.models.identity import ModelIdentity
+from onecard.web import app as base
+from onecard.web.auth import KeyGuard
+from onecard.web.health import ComponentHealth, Readiness
+from onecard.web.model_identity_middleware import ModelIdentityMiddleware
 
 log = logs.logger()
 
@@ -37,11 +37,11 @@ def create_app(settings: LlmSettings, folder: ModelFolder, *, window: int) -> Fa
     def load(registry: CollectorRegistry) -> TextModel:
         if settings.llm_cpu_threads:
             limit_threads(settings.llm_cpu_threads)
-        device = choose(settings)
-        memory_metrics(registry, claim("llm", settings, device), device)
+        device = select_device(settings)
+        memory_metrics(registry, reserve_memory("llm", settings, device), device)
         model = TextModel(folder, device, window)
-        warm = Params(max_tokens=2)
-        model.generate([0], warm, model.run(warm, lambda _: None))
+        warm = SamplingParams(max_tokens=2)
+        model.generate([0], warm, model.new_generation(warm, lambda _: None))
         log.info("model loaded", model=folder.name, device=device.name, precision=device.precision, window=window)
         return model
 
@@ -50,7 +50,7 @@ def create_app(settings: LlmSettings, folder: ModelFolder, *, window: int) -> Fa
         model = await asyncio.to_thread(load, app.state.registry)
         queue = GenerationQueue(model, most_waiting=settings.llm_queue_requests, registry=app.state.registry)
         identity = await asyncio.to_thread(_identify, folder, model)
-        app.state.service = Service(folder, model, queue, created=int(time.time()), identity=identity)
+        app.state.service = TransformersEngine(folder, model, queue, created=int(time.time()), identity=identity)
         yield
         await asyncio.to_thread(queue.close)
 
@@ -61,13 +61,13 @@ def create_app(settings: LlmSettings, folder: ModelFolder, *, window: int) -> Fa
         routes=routes(),
         ready=_ready,
         guard=KeyGuard(settings.api_key),
-        layer=lambda inner: Bounded(inner, bounds=Bounds.of(settings)),
+        layer=lambda inner: RequestLimitsMiddleware(inner, bounds=RequestLimits.from_settings(settings)),
     )
-    app.add_middleware(TellsModel, identity=lambda scope: scope["app"].state.service.identity)
+    app.add_middleware(ModelIdentityMiddleware, identity=lambda scope: scope["app"].state.service.identity)
     return app
 
 
-def _identify(folder: ModelFolder, model: TextModel) -> Identity:
+def _identify(folder: ModelFolder, model: TextModel) -> ModelIdentity:
     return identify(
         folder,
         engine=", ".join(f"{name} {metadata.version(name)}" for name in ("transformers", "torch")),
@@ -79,6 +79,6 @@ def _identify(folder: ModelFolder, model: TextModel) -> Identity:
 
 
 async def _ready(request: Request) -> Readiness:
-    alive = state(request).queue.alive
-    part = Part(status="ok") if alive else Part(status="down", detail="has failed")
+    alive = engine_state(request).queue.alive
+    part = ComponentHealth(status="ok") if alive else ComponentHealth(status="down", detail="has failed")
     return Readiness(status=part.status, parts={"engine": part})

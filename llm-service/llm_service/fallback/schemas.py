@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from llm_service.bounds import LEAST_PENALTY, MOST_PRIORITY
+from llm_service.request_limits import MAX_PRIORITY, MIN_PENALTY
 from llm_service.schemas import StopText
 from onecard.errors import InvalidRequest
 
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
+_NO_EFFECT_VALUES: dict[str, tuple[Any, ...]] = {
     "echo": (False,),
     "frequency_penalty": (0, 0.0),
     "logit_bias": ({},),
@@ -32,8 +32,8 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 """Fields of OpenAI's API that are accepted with these values (or null), which change nothing."""
 
 
-def _asks_for_nothing(name: str, value: Any) -> bool:
-    same = (type(value) is type(neutral) and value == neutral for neutral in _NEUTRAL.get(name, ()))
+def _has_no_effect(name: str, value: Any) -> bool:
+    same = (type(value) is type(neutral) and value == neutral for neutral in _NO_EFFECT_VALUES.get(name, ()))
     return value is None or any(same)
 
 
@@ -63,7 +63,7 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
-class Sampling(BaseModel):
+class GenerationParams(BaseModel):
     """What chat and completions have in common."""
 
     model_config = ConfigDict(extra="allow")
@@ -73,21 +73,21 @@ class Sampling(BaseModel):
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
     top_k: int | None = Field(default=None, ge=1)
-    repetition_penalty: float | None = Field(default=None, ge=LEAST_PENALTY, le=2)
+    repetition_penalty: float | None = Field(default=None, ge=MIN_PENALTY, le=2)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     n: int = Field(default=1, ge=1)
     stop: StopText | Annotated[list[StopText], Field(max_length=16)] | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
     best_of: int | None = None
-    priority: int = Field(default=0, ge=0, le=MOST_PRIORITY)
+    priority: int = Field(default=0, ge=0, le=MAX_PRIORITY)
     ignore_eos: bool = False
     user: str | None = None
 
     @model_validator(mode="after")
-    def _only_known_fields(self) -> "Sampling":
+    def _only_known_fields(self) -> "GenerationParams":
         for name, value in (self.model_extra or {}).items():
-            if not _asks_for_nothing(name, value):
+            if not _has_no_effect(name, value):
                 raise InvalidRequest(
                     f"'{name}' is not supported by the Transformers engine with this value. Leave it out, or run vLLM.",
                     param=name,
@@ -107,7 +107,7 @@ class Sampling(BaseModel):
         return self.stream_options is not None and self.stream_options.include_usage
 
 
-class ChatRequest(Sampling):
+class ChatRequest(GenerationParams):
     """`POST /v1/chat/completions`."""
 
     messages: list[Message] = Field(min_length=1)
@@ -119,7 +119,7 @@ class ChatRequest(Sampling):
         return self.max_completion_tokens or self.max_tokens
 
 
-class CompletionRequest(Sampling):
+class CompletionRequest(GenerationParams):
     """`POST /v1/completions`."""
 
     prompt: str | list[str] | list[int] | list[list[int]]

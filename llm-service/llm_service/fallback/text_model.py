@@ -10,14 +10,14 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, StoppingCriteriaList
 
-from llm_service.fallback.stops import StopScanner
+from llm_service.fallback.stop_strings import StopScanner
 from onecard.gpu.device import Device
-from onecard.models import ModelFolder
-from onecard.sampling import TEMPERATURE, TOP_P
+from onecard.models.folders import ModelFolder
+from onecard.models.sampling_defaults import DEFAULT_TEMPERATURE, DEFAULT_TOP_P
 
 
 @dataclass(frozen=True)
-class Params:
+class SamplingParams:
     """How to go on with a prompt. None means what the model's own generation config says, or our default."""
 
     max_tokens: int
@@ -27,12 +27,12 @@ class Params:
     repetition_penalty: float | None = None
     seed: int | None = None
     stops: Sequence[str] = ()
-    ignore_end: bool = False
+    ignore_eos: bool = False
     """Write `max_tokens` tokens, whatever the model says: for measurements."""
 
 
 @dataclass(frozen=True)
-class Ended:
+class GenerationEnd:
     """How a generation ended."""
 
     reason: str
@@ -41,7 +41,7 @@ class Ended:
     """Tokens that were generated, the closing one included."""
 
 
-class Run:
+class Generation:
     """One generation, as its streamer and its stopping criterion: hands on text, and says when to end."""
 
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[str], emit: Callable[[str], None]) -> None:
@@ -85,17 +85,17 @@ class TextModel:
     def __init__(self, folder: ModelFolder, device: Device, window: int) -> None:
         options = {"local_files_only": True, "trust_remote_code": False}
         loaded = AutoTokenizer.from_pretrained(folder.path, **options)
-        self._template = loaded
+        self._chat_tokenizer = loaded
         self.tokenizer: Tokenizer = loaded.backend_tokenizer
-        self.vocabulary = self.tokenizer.get_vocab_size()
+        self.vocab_size = self.tokenizer.get_vocab_size()
         self.window = window
         self.device = device
         self._model = AutoModelForCausalLM.from_pretrained(
             folder.path, dtype=device.dtype, use_safetensors=True, **options
         ).to(device.name)
         self._model.eval()
-        self._ends = _ends(self._model.generation_config, loaded.eos_token_id)
-        self._pad = loaded.pad_token_id if loaded.pad_token_id is not None else next(iter(self._ends), 0)
+        self._eos_ids = _eos_token_ids(self._model.generation_config, loaded.eos_token_id)
+        self._pad_id = loaded.pad_token_id if loaded.pad_token_id is not None else next(iter(self._eos_ids), 0)
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """Token ids of a plain text."""
@@ -108,18 +108,20 @@ class TextModel:
         Raises:
             jinja2.TemplateError: the template refuses the conversation.
         """
-        text = self._template.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation_prompt)
+        text = self._chat_tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=generation_prompt
+        )
         return self.encode(text, special=False)
 
-    def run(self, params: Params, emit: Callable[[str], None]) -> Run:
+    def new_generation(self, params: SamplingParams, emit: Callable[[str], None]) -> Generation:
         """A generation that has not begun; set its `cancelled` to end it early."""
-        return Run(self.tokenizer, params.stops, emit)
+        return Generation(self.tokenizer, params.stops, emit)
 
     @torch.inference_mode()
-    def generate(self, prompt: Sequence[int], params: Params, run: Run) -> Ended:
+    def generate(self, prompt: Sequence[int], params: SamplingParams, run: Generation) -> GenerationEnd:
         """Go on with `prompt`. Blocks."""
         if run.cancelled.is_set():
-            return Ended("abort", 0)
+            return GenerationEnd("abort", 0)
         if params.seed is None:
             torch.seed()
         else:
@@ -133,34 +135,34 @@ class TextModel:
             stopping_criteria=StoppingCriteriaList([run]),
         )
         if run.cancelled.is_set():
-            return Ended("abort", run.tokens)
-        ended = int(out[0, -1]) in self._ends and not params.ignore_end
+            return GenerationEnd("abort", run.tokens)
+        ended = int(out[0, -1]) in self._eos_ids and not params.ignore_eos
         stopped = run.scanner.stopped or ended
-        return Ended("stop" if stopped else "length", run.tokens)
+        return GenerationEnd("stop" if stopped else "length", run.tokens)
 
-    def _config(self, params: Params) -> GenerationConfig:
+    def _config(self, params: SamplingParams) -> GenerationConfig:
         """The model's own sampling, with our defaults over it and the request's wishes over those."""
-        temperature = TEMPERATURE if params.temperature is None else params.temperature
+        temperature = DEFAULT_TEMPERATURE if params.temperature is None else params.temperature
         own = self._model.generation_config
         config = GenerationConfig(
             max_new_tokens=params.max_tokens,
             do_sample=temperature > 0,
             repetition_penalty=params.repetition_penalty or own.repetition_penalty,
-            eos_token_id=[_NO_TOKEN] if params.ignore_end else sorted(self._ends) or None,
-            pad_token_id=self._pad,
+            eos_token_id=[_NO_EOS] if params.ignore_eos else sorted(self._eos_ids) or None,
+            pad_token_id=self._pad_id,
         )
         if temperature > 0:
             config.temperature = max(temperature, 0.01)
-            config.top_p = params.top_p or TOP_P
+            config.top_p = params.top_p or DEFAULT_TOP_P
             config.top_k = params.top_k or own.top_k or 0
         return config
 
 
-_NO_TOKEN = 2**30
+_NO_EOS = 2**30
 """An id beyond every vocabulary. None would be filled in again with what the model's own configuration names."""
 
 
-def _ends(config: GenerationConfig, tokenizer_end: int | None) -> frozenset[int]:
+def _eos_token_ids(config: GenerationConfig, tokenizer_end: int | None) -> frozenset[int]:
     """Token ids that end an answer."""
     own = config.eos_token_id
     ids = own if isinstance(own, list) else [own]

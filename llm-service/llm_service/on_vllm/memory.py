@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from prometheus_client import CollectorRegistry
 
 from llm_service.launch import PLANNED_BYTES
-from onecard.gpu.card import NvmlCard, family, visible_card
-from onecard.gpu.measured import CardCollector, Measured, MemoryCollector
+from onecard.gpu.metrics import GpuCollector, MemoryCollector, MemoryUsage
+from onecard.gpu.nvml import NvmlGpu, process_tree, visible_gpu
 
 
 def memory_metrics(registry: CollectorRegistry, environment: Mapping[str, str] = os.environ) -> None:
@@ -18,11 +18,11 @@ def memory_metrics(registry: CollectorRegistry, environment: Mapping[str, str] =
     planned = environment.get(PLANNED_BYTES)
     if planned is None:
         return
-    card = NvmlCard.open(visible_card(0, environment))
+    card = NvmlGpu.open(visible_gpu(0, environment))
 
-    def measure() -> Measured:
-        return Measured(now=card.used_bytes(family(os.getpid())) if card else None)
+    def measure() -> MemoryUsage:
+        return MemoryUsage(current_bytes=card.used_bytes(process_tree(os.getpid())) if card else None)
 
     registry.register(MemoryCollector("llm", int(planned), measure))
     if card:
-        registry.register(CardCollector(card.use))
+        registry.register(GpuCollector(card.usage))

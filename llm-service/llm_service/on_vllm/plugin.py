@@ -18,26 +18,28 @@ from vllm.entrypoints.openai.completion.protocol import CompletionRequest, Compl
 from vllm.platforms import current_platform
 from vllm.v1.metrics.prometheus import get_prometheus_registry
 
-from llm_service.cards import check_name, model_card
-from llm_service.identity import identify
-from llm_service.on_vllm.processes import requests_come
-from llm_service.on_vllm.traffic import Traffic, drain_before
+from llm_service.model_card import check_model_name, model_card
+from llm_service.model_identity import identify
+from llm_service.on_vllm.draining import DrainState, drain_before_shutdown
+from llm_service.on_vllm.processes import mark_serving
 from llm_service.schemas import GenerateAnswer, GenerateRequest
 from llm_service.settings import LlmSettings
-from onecard import errors, health, models, server
+from onecard import errors
 from onecard import settings as settings_
-from onecard.app import ERROR_RESPONSES
-from onecard.cache.identity import Identity
-from onecard.leaving import while_connected
+from onecard.models import folders
+from onecard.models.identity import ModelIdentity
+from onecard.web import health, server
+from onecard.web.app import ERROR_RESPONSES
+from onecard.web.disconnect import run_until_disconnect
 
-_KEPT = frozenset(
+_ALLOWED_PATHS = frozenset(
     {
         *("/v1/chat/completions", "/v1/completions", "/v1/responses", "/tokenize", "/detokenize"),
         *("/metrics", "/version", "/openapi.json", "/docs"),
     }
 )
 """vLLM's own routes that are served. Of the others some change the server for everybody, and all of them take what one
-request may ask for (`llm_service.bounds`) in fields of their own; health is the same as that of all our services."""
+request may ask for (`llm_service.request_limits`) in fields of their own; health is that of all our services."""
 
 
 class Plugin:
@@ -49,44 +51,44 @@ class Plugin:
     def __init__(self) -> None:
         self._settings = settings_.load(LlmSettings)
         self._app: FastAPI | None = None
-        self._offered: list[BaseRoute] = []
+        self._allowed_routes: list[BaseRoute] = []
 
     def attach_router(self, app: FastAPI) -> None:
         """Called while vLLM builds its app."""
-        app.state.onecard_traffic = Traffic()
+        app.state.onecard_traffic = DrainState()
         routes = app.router.routes
-        routes[:] = [route for route in routes if getattr(route, "path", "") in _KEPT]
+        routes[:] = [route for route in routes if getattr(route, "path", "") in _ALLOWED_PATHS]
         app.router.redirect_slashes = False
         app.include_router(_routes(), responses=ERROR_RESPONSES)
         app.include_router(health.router(_ready), responses=ERROR_RESPONSES)
-        self._app, self._offered = app, list(routes)
+        self._app, self._allowed_routes = app, list(routes)
         # vLLM lets uvicorn choose its HTTP protocol, and that one takes trailers without end and waits for ever.
-        auto.AutoHTTPProtocol = server.protocol(self._settings, get_prometheus_registry())  # type: ignore[assignment]
+        auto.AutoHTTPProtocol = server.protocol_factory(self._settings, get_prometheus_registry())  # type: ignore[assignment]
 
     async def init_state(self, engine_client: EngineClient, state: State, args: Namespace) -> None:
         """Called when the engine is ready, after vLLM has set its own error handlers; ours replace two of them."""
         if self._app is None:
             raise RuntimeError("vLLM gave the engine before the app")
         errors.install(self._app)
-        self._app.router.routes[:] = self._offered  # vLLM has added some behind our back.
+        self._app.router.routes[:] = self._allowed_routes  # vLLM has added some behind our back.
         # The stack that vLLM has built by now holds the handlers it had then.
         self._app.middleware_stack = self._app.build_middleware_stack()
-        folder = models.find("llm", self._settings.llm_model, self._settings.model_cache_path)
+        folder = folders.find("llm", self._settings.llm_model, self._settings.model_cache_path)
         window = engine_client.model_config.max_model_len
         identity = await asyncio.to_thread(_identify, folder, engine_client, args)
         state.onecard_card = model_card(folder, identity, engine="vllm", window=window, created=int(time.time()))
         state.onecard_identity = identity
         state.onecard_folder = folder
-        engine_client.shutdown = drain_before(
-            _and_its_server(engine_client.shutdown, state),
+        engine_client.shutdown = drain_before_shutdown(
+            _with_server_stop(engine_client.shutdown, state),
             failed=lambda: engine_client.errored,
             traffic=state.onecard_traffic,
             seconds=self._settings.drain_seconds,
         )
-        requests_come()
+        mark_serving()
 
 
-def _and_its_server(shutdown: Callable[[float | None], None], state: State) -> Callable[[float | None], None]:
+def _with_server_stop(shutdown: Callable[[float | None], None], state: State) -> Callable[[float | None], None]:
     """The engine's `shutdown`, after which the HTTP server ends too: uvicorn by itself waits without end for answers
     that nobody computes any more."""
 
@@ -99,7 +101,7 @@ def _and_its_server(shutdown: Callable[[float | None], None], state: State) -> C
     return stop
 
 
-def _identify(folder: models.ModelFolder, engine_client: EngineClient, args: Namespace) -> Identity:
+def _identify(folder: folders.ModelFolder, engine_client: EngineClient, args: Namespace) -> ModelIdentity:
     model = engine_client.model_config
     return identify(
         folder,
@@ -118,11 +120,11 @@ def _identify(folder: models.ModelFolder, engine_client: EngineClient, args: Nam
 
 async def _ready(request: Request) -> health.Readiness:
     state = request.app.state
-    part = health.Part(status="ok")
+    part = health.ComponentHealth(status="ok")
     if state.onecard_traffic.stopping:
-        part = health.Part(status="down", detail="is stopping")
+        part = health.ComponentHealth(status="down", detail="is stopping")
     elif state.engine_client.errored:
-        part = health.Part(status="down", detail="has failed")
+        part = health.ComponentHealth(status="down", detail="has failed")
     return health.Readiness(status=part.status, parts={"engine": part})
 
 
@@ -134,7 +136,7 @@ def _routes() -> APIRouter:
         """Go on with a prompt. The work ends when the client leaves."""
         completion = CompletionRequest(**body.model_dump())
         work = raw_request.app.state.openai_serving_completion.create_completion(completion, raw_request)
-        answer = await while_connected(work, raw_request.receive)
+        answer = await run_until_disconnect(work, raw_request.receive)
         if not isinstance(answer, CompletionResponse):
             return JSONResponse(answer.model_dump(), answer.error.code)
         choice = answer.choices[0]
@@ -148,7 +150,7 @@ def _routes() -> APIRouter:
     @router.get("/v1/models/{name:path}")
     async def one_model(name: str, request: Request) -> Response:
         """The model's card, under each name that it answers to."""
-        check_name(request.app.state.onecard_folder, name)
+        check_model_name(request.app.state.onecard_folder, name)
         return JSONResponse(request.app.state.onecard_card)
 
     return router

@@ -6,8 +6,8 @@ import multiprocessing
 import os
 import signal
 
-from llm_service import stderr
-from llm_service.on_vllm import discreet
+from llm_service import stderr_filter
+from llm_service.on_vllm import log_redaction
 from onecard import logs
 
 _PR_SET_PDEATHSIG = 1
@@ -22,14 +22,14 @@ def log_handler() -> logging.Handler:
     die_with_parent()
     logging.captureWarnings(True)
     if multiprocessing.parent_process() is not None:
-        discreet.install(discreet.in_serving_loop)
+        log_redaction.install(log_redaction.in_serving_loop)
     return logs.handler("llm")
 
 
-def requests_come() -> None:
+def mark_serving() -> None:
     """From now on nothing that is logged may quote a request; for the server, whose engine is ready."""
-    discreet.install(discreet.always)
-    os.write(2, b"\n" + stderr.SERVING + b"\n")
+    log_redaction.install(log_redaction.always)
+    os.write(2, b"\n" + stderr_filter.SERVING_MARKER + b"\n")
 
 
 def die_with_parent() -> None:

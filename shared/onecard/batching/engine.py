@@ -16,7 +16,7 @@ class EngineLost(Exception):
     """The device is in a state that only a new process gets out of."""
 
 
-class Running(Protocol[Result_co]):
+class RunningBatch(Protocol[Result_co]):
     """A batch that the device has begun."""
 
     def done(self) -> bool:
@@ -33,7 +33,7 @@ class Running(Protocol[Result_co]):
 class Engine(Protocol[Result_co]):
     """A loaded model. All calls come from one thread."""
 
-    def launch(self, batch: Batch) -> Running[Result_co]:
+    def launch(self, batch: Batch) -> RunningBatch[Result_co]:
         """Begin a batch. On a GPU it returns while the device works; on a CPU when the work is done.
 
         Raises:

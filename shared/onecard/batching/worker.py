@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from onecard import logs
-from onecard.batching.admission import Throughput
-from onecard.batching.budget import Budget
-from onecard.batching.engine import Engine, EngineLost, OutOfMemory, Running
+from onecard.batching.admission import ThroughputEstimate
+from onecard.batching.batch_limit import AdaptiveBatchLimit
+from onecard.batching.engine import Engine, EngineLost, OutOfMemory, RunningBatch
 from onecard.batching.metrics import BatchMetrics
-from onecard.batching.queue import Batch, Queue
+from onecard.batching.queue import Batch, RequestQueue
 
 Result = TypeVar("Result")
 
-DEPTH = 2
+PIPELINE_DEPTH = 2
 """Batches begun at the same time: a GPU computes one while the next is made ready and queued behind it."""
 _IDLE_SECONDS = 0.05
 """Pause when what waits cannot be taken, since its time is over and its owner has not dropped it yet."""
@@ -25,7 +25,7 @@ log = logs.logger()
 
 
 @dataclass(frozen=True)
-class Done(Generic[Result]):
+class CompletedBatch(Generic[Result]):
     """A batch that ended: with results, or with an error."""
 
     batch: Batch
@@ -36,26 +36,26 @@ class Done(Generic[Result]):
 
 
 @dataclass(frozen=True)
-class _Begun(Generic[Result]):
+class _BatchInFlight(Generic[Result]):
     batch: Batch
-    running: Running[Result]
+    running: RunningBatch[Result]
     started: float
-    busy: bool
+    queue_busy: bool
     """Others waited when it began."""
 
 
-class Worker(Generic[Result]):
+class BatchWorker(Generic[Result]):
     """Runs batches. `lock` guards the queue, the budget and the throughput; notify it after a change."""
 
     def __init__(
         self,
         engine: Engine[Result],
         *,
-        queue: Queue,
-        budget: Budget,
-        throughput: Throughput,
+        queue: RequestQueue,
+        budget: AdaptiveBatchLimit,
+        throughput: ThroughputEstimate,
         metrics: BatchMetrics,
-        deliver: Callable[[Done[Result]], None],
+        deliver: Callable[[CompletedBatch[Result]], None],
         lost: Callable[[BaseException], None],
     ) -> None:
         self.lock = threading.Condition()
@@ -63,14 +63,14 @@ class Worker(Generic[Result]):
         """Tokens of text of the batches that are begun and not ended."""
         self._engine = engine
         self._queue = queue
-        self._budget = budget
+        self._batch_limit = budget
         self._throughput = throughput
         self._metrics = metrics
-        self._deliver = deliver
-        self._lost = lost
+        self._on_finished = deliver
+        self._on_lost = lost
         self._stopping = False
-        self._moved = time.monotonic()
-        self._begun: deque[_Begun[Result]] = deque()
+        self._last_progress = time.monotonic()
+        self._in_flight: deque[_BatchInFlight[Result]] = deque()
 
     def stop(self) -> None:
         """Run no further batch, and let `run` return when those begun have ended."""
@@ -81,7 +81,7 @@ class Worker(Generic[Result]):
     def stuck_seconds(self) -> float:
         """For how long nothing has ended though something is begun; 0 when nothing is."""
         with self.lock:
-            return time.monotonic() - self._moved if self.running_tokens else 0.0
+            return time.monotonic() - self._last_progress if self.running_tokens else 0.0
 
     def run(self) -> None:
         """Until `stop`."""
@@ -89,13 +89,15 @@ class Worker(Generic[Result]):
             while True:
                 batch, busy = self._next()
                 if batch is not None:
-                    self._begin(batch, busy)
-                elif not self._begun:
+                    self._launch(batch, busy)
+                elif not self._in_flight:
                     return
-                while self._begun and (batch is None or len(self._begun) == DEPTH or self._begun[0].running.done()):
-                    self._end(self._begun.popleft())
+                while self._in_flight and (
+                    batch is None or len(self._in_flight) == PIPELINE_DEPTH or self._in_flight[0].running.done()
+                ):
+                    self._collect(self._in_flight.popleft())
         except BaseException as error:  # Nothing may end this loop in silence: requests would wait for ever.
-            self._lost(error)
+            self._on_lost(error)
 
     def _next(self) -> tuple[Batch | None, bool]:
         """The next batch, and whether more waits behind it.
@@ -104,79 +106,79 @@ class Worker(Generic[Result]):
         """
         with self.lock:
             while not self._stopping:
-                batch = self._queue.take(self._budget.limit, time.monotonic()) if self._queue else None
+                batch = self._queue.next_batch(self._batch_limit.limit, time.monotonic()) if self._queue else None
                 if batch is not None:
-                    self._moved = self._moved if self._begun else time.monotonic()
+                    self._last_progress = self._last_progress if self._in_flight else time.monotonic()
                     self.running_tokens += batch.tokens
-                if batch is not None or self._begun:
+                if batch is not None or self._in_flight:
                     return batch, bool(self._queue)
                 self.lock.wait(_IDLE_SECONDS if self._queue else None)
             return None, False
 
-    def _begin(self, batch: Batch, busy: bool) -> None:
+    def _launch(self, batch: Batch, busy: bool) -> None:
         started = time.monotonic()
         try:
             running = self._engine.launch(batch)
         except EngineLost:
             raise
         except OutOfMemory as error:
-            self._ran_out(batch, error, started)
+            self._on_out_of_memory(batch, error, started)
         except Exception as error:
-            self._failed(batch, error, started)
+            self._on_failure(batch, error, started)
         else:
-            self._begun.append(_Begun(batch, running, started, busy))
+            self._in_flight.append(_BatchInFlight(batch, running, started, busy))
 
-    def _end(self, begun: _Begun[Result]) -> None:
+    def _collect(self, begun: _BatchInFlight[Result]) -> None:
         batch = begun.batch
         try:
             results = begun.running.result()
-            if len(results) != len(batch.pieces):
-                raise ValueError(f"the engine gave {len(results)} results for {len(batch.pieces)} texts")
+            if len(results) != len(batch.items):
+                raise ValueError(f"the engine gave {len(results)} results for {len(batch.items)} texts")
         except EngineLost:
             raise
         except OutOfMemory as error:
-            self._ran_out(batch, error, begun.started)
+            self._on_out_of_memory(batch, error, begun.started)
             return
         except Exception as error:
-            self._failed(batch, error, begun.started)
+            self._on_failure(batch, error, begun.started)
             return
         now = time.monotonic()
-        seconds = now - max(begun.started, self._moved)
+        seconds = now - max(begun.started, self._last_progress)
         with self.lock:
-            self._ended(batch, now)
-            self._budget.succeeded()
-            limit = self._budget.limit
-            if begun.busy or 2 * batch.tokens >= limit.tokens:
+            self._mark_ended(batch, now)
+            self._batch_limit.record_success()
+            limit = self._batch_limit.limit
+            if begun.queue_busy or 2 * batch.tokens >= limit.tokens:
                 self._throughput.observe(batch.tokens, seconds)
-        self._metrics.ran(batch, seconds, limit.tokens)
-        self._deliver(Done(batch, results, None, begun.started))
+        self._metrics.record_batch(batch, seconds, limit.tokens)
+        self._on_finished(CompletedBatch(batch, results, None, begun.started))
 
-    def _ended(self, batch: Batch, now: float) -> None:
+    def _mark_ended(self, batch: Batch, now: float) -> None:
         self.running_tokens -= batch.tokens
-        self._moved = now
+        self._last_progress = now
 
-    def _ran_out(self, batch: Batch, error: OutOfMemory, started: float) -> None:
+    def _on_out_of_memory(self, batch: Batch, error: OutOfMemory, started: float) -> None:
         """A batch of several texts is run again in smaller ones; a single text is answered with the error."""
         with self.lock:
-            self._budget.ran_out(batch.rows.area)
-            limit = self._budget.limit.tokens
-        log.warning("out of memory", texts=len(batch.pieces), tokens=batch.rows.area, budget_tokens=limit)
-        self._metrics.ran_out(limit)
-        if len(batch.pieces) == 1:
-            self._finish_with(batch, error, started)
+            self._batch_limit.record_out_of_memory(batch.packing.padded_tokens)
+            limit = self._batch_limit.limit.tokens
+        log.warning("out of memory", texts=len(batch.items), tokens=batch.packing.padded_tokens, budget_tokens=limit)
+        self._metrics.record_out_of_memory(limit)
+        if len(batch.items) == 1:
+            self._finish_with_error(batch, error, started)
             return
         with self.lock:
-            self._queue.put_back(batch.pieces)
-            self._ended(batch, time.monotonic())
+            self._queue.requeue(batch.items)
+            self._mark_ended(batch, time.monotonic())
 
-    def _failed(self, batch: Batch, error: Exception, started: float) -> None:
-        log.error("batch failed", texts=len(batch.pieces), tokens=batch.rows.area, exc_info=error)
-        self._metrics.failed()
-        self._finish_with(batch, error, started)
+    def _on_failure(self, batch: Batch, error: Exception, started: float) -> None:
+        log.error("batch failed", texts=len(batch.items), tokens=batch.packing.padded_tokens, exc_info=error)
+        self._metrics.record_failure()
+        self._finish_with_error(batch, error, started)
 
-    def _finish_with(self, batch: Batch, error: Exception, started: float) -> None:
+    def _finish_with_error(self, batch: Batch, error: Exception, started: float) -> None:
         with self.lock:
-            self._ended(batch, time.monotonic())
-            for piece in batch.pieces:
-                self._queue.drop(piece.ticket)
-        self._deliver(Done(batch, [], error, started))
+            self._mark_ended(batch, time.monotonic())
+            for piece in batch.items:
+                self._queue.drop(piece.request)
+        self._on_finished(CompletedBatch(batch, [], error, started))

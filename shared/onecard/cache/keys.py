@@ -16,7 +16,7 @@ from urllib.parse import quote
 CacheKind = Literal["embedding", "sentiment", "chat", "completion", "generate", "review"]
 """What a value is an answer to."""
 
-Json = str | int | float | bool | None | Sequence["Json"] | Mapping[str, "Json"]
+JsonValue = str | int | float | bool | None | Sequence["JsonValue"] | Mapping[str, "JsonValue"]
 
 _DIGEST_BYTES = 20
 """160 bits: finding two texts with one digest takes 2^80 tries, and clients choose the texts."""
@@ -24,7 +24,7 @@ _FINGERPRINT_BYTES = 8
 
 
 @dataclass(frozen=True)
-class Facts:
+class ServingConfig:
     """What decides a model's answer besides its weights and its input."""
 
     tokenizer: str
@@ -46,9 +46,9 @@ class Facts:
     """Anything else, as names and values: pooling, chat template, sampling defaults, adapters."""
 
 
-def fingerprint(facts: Facts) -> str:
+def fingerprint(facts: ServingConfig) -> str:
     """16 hex digits that differ where any fact differs; the order of `details` does not count."""
-    told: Json = [
+    told: JsonValue = [
         facts.tokenizer,
         facts.precision,
         facts.engine,
@@ -67,14 +67,16 @@ class Keyspace:
     model: str
     revision: str
     """Commit or digest of the weights."""
-    facts: Facts | str
+    serving_config: ServingConfig | str
     """What decides its answers besides, or the fingerprint of that, where another service has told it."""
     prefix: bytes = field(init=False)
 
     def __post_init__(self) -> None:
         # Quoted, so that no name can hold one of the separators and read as two fields.
         model, revision = (quote(part, safe="/") for part in (self.model, self.revision))
-        print_ = fingerprint(self.facts) if isinstance(self.facts, Facts) else self.facts
+        print_ = (
+            fingerprint(self.serving_config) if isinstance(self.serving_config, ServingConfig) else self.serving_config
+        )
         prefix = f"onecard:{self.kind}:{model}@{revision}:{print_}:"
         object.__setattr__(self, "prefix", prefix.encode())
 
@@ -86,7 +88,7 @@ class Keyspace:
         """A key for each input that came as token ids (each below 2^63); never one of a text's."""
         return self._keys((array("q", ids).tobytes() for ids in inputs), b"ids")
 
-    def for_json(self, request: Json) -> bytes:
+    def for_json(self, request: JsonValue) -> bytes:
         """The key of a structured request. The caller has put defaults in place and taken out what does not matter.
 
         Raises:
@@ -106,7 +108,7 @@ class Keyspace:
         ]
 
 
-def canonical(value: Json) -> bytes:
+def canonical(value: JsonValue) -> bytes:
     """Bytes that are equal exactly if two JSON values are, types included: 1, 1.0, "1" and true are four values.
 
     The order of an object's fields does not count. Every value is written with its type and its length, so that
@@ -116,7 +118,7 @@ def canonical(value: Json) -> bytes:
         TypeError: something that is not JSON.
     """
     parts: list[bytes] = []
-    waiting: list[Json] = [value]
+    waiting: list[JsonValue] = [value]
     while waiting:
         item = waiting.pop()
         if isinstance(item, Mapping):

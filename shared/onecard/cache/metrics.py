@@ -6,44 +6,10 @@ from typing import Literal
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from onecard.cache.keys import CacheKind
+from onecard.redis.metrics import ROUND_TRIP_BUCKETS, RedisMetrics
 
 Tier = Literal["memory", "redis"]
-Lookup = Literal["hit", "miss", "corrupt", "error"]
-
-_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)
-"""Histogram bounds, in seconds: from a round trip on one machine to past the 50 ms that Redis is given."""
-
-
-class RedisMetrics:
-    """Figures of channels to one Redis, by operation; names begin with `prefix`."""
-
-    def __init__(self, prefix: str, registry: CollectorRegistry) -> None:
-        self._failures = Counter(
-            f"{prefix}_redis_failures_total",
-            "Round trips and connections to Redis that failed, by reason.",
-            ["operation", "reason"],
-            registry=registry,
-        )
-        self._seconds = Histogram(
-            f"{prefix}_redis_seconds",
-            "Time of one round trip to Redis that was answered.",
-            ["operation"],
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self._up = Gauge(f"{prefix}_redis_up", "Whether Redis can be used.", ["operation"], registry=registry)
-
-    def round_trip(self, operation: str, seconds: float) -> None:
-        """Note the time of one answered round trip."""
-        self._seconds.labels(operation).observe(seconds)
-
-    def failed(self, operation: str, reason: str) -> None:
-        """Count one failure."""
-        self._failures.labels(operation, reason).inc()
-
-    def up(self, operation: str, is_up: bool) -> None:
-        """Note whether Redis can be used for `operation`."""
-        self._up.labels(operation).set(is_up)
+LookupOutcome = Literal["hit", "miss", "corrupt", "error"]
 
 
 class CacheMetrics(RedisMetrics):
@@ -64,16 +30,16 @@ class CacheMetrics(RedisMetrics):
         self._bytes = counter("bytes", "Bytes of values read and written.", "kind", "tier", "direction")
         looking = "Time to look up all keys of a request, by the furthest tier that was asked."
         self._lookup_seconds = Histogram(
-            "onecard_cache_lookup_seconds", looking, ["kind", "tier"], buckets=_SECONDS, registry=registry
+            "onecard_cache_lookup_seconds", looking, ["kind", "tier"], buckets=ROUND_TRIP_BUCKETS, registry=registry
         )
         self._memory_bytes = Gauge("onecard_cache_memory_bytes", "Bytes in the memory tier.", registry=registry)
 
-    def looked_up(self, kind: CacheKind, tier: Tier, outcome: Lookup, keys: int = 1) -> None:
+    def looked_up(self, kind: CacheKind, tier: Tier, outcome: LookupOutcome, keys: int = 1) -> None:
         """Count `keys` with this outcome."""
         if keys:
             self._lookups.labels(kind, tier, outcome).inc(keys)
 
-    def lookup_took(self, kind: CacheKind, tier: Tier, seconds: float) -> None:
+    def observe_lookup_seconds(self, kind: CacheKind, tier: Tier, seconds: float) -> None:
         """Note the time of one lookup; `tier` is the furthest that was asked."""
         self._lookup_seconds.labels(kind, tier).observe(seconds)
 

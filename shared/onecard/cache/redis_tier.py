@@ -7,12 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from onecard import logs
-from onecard.cache.address import Address
-from onecard.cache.batches import MOST_ITEMS, NoAnswer
-from onecard.cache.channel import Alarm, Channel
 from onecard.cache.keys import CacheKind
 from onecard.cache.metrics import CacheMetrics
-from onecard.cache.values import SEAL_BYTES, seal
+from onecard.cache.serialization import SEAL_BYTES, seal
+from onecard.redis.address import RedisAddress
+from onecard.redis.autopipeline import MAX_BATCH_ITEMS, RedisUnavailable
+from onecard.redis.channel import RedisChannel, SharedBreaker
 
 log = logs.logger()
 
@@ -33,7 +33,7 @@ _FLUSH_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class Write:
+class QueuedWrite:
     """A value to be stored."""
 
     kind: CacheKind
@@ -51,24 +51,26 @@ class Write:
 class RedisTier:
     """Sealed values by key. Reads are answered or given up; writes happen in the background."""
 
-    def __init__(self, address: Address, metrics: CacheMetrics, clock: Callable[[], float], alarm: Alarm) -> None:
+    def __init__(
+        self, address: RedisAddress, metrics: CacheMetrics, clock: Callable[[], float], alarm: SharedBreaker
+    ) -> None:
         """Connect in `start`. `clock` gives Unix seconds."""
         self._metrics = metrics
         self._clock = clock
-        self._reads = Channel("read", address, metrics, probe=_READ_PROBE, alarm=alarm)
+        self._reads = RedisChannel("read", address, metrics, probe=_READ_PROBE, alarm=alarm)
         # On a connection of their own, so that small reads do not queue behind megabytes.
-        self._bulk = Channel("bulk", address, metrics, probe=_READ_PROBE, alarm=alarm)
-        self._writes = Channel("write", address, metrics, probe=_WRITE_PROBE, alarm=alarm)
+        self._bulk = RedisChannel("bulk", address, metrics, probe=_READ_PROBE, alarm=alarm)
+        self._writes = RedisChannel("write", address, metrics, probe=_WRITE_PROBE, alarm=alarm)
         self._channels = (self._reads, self._bulk, self._writes)
-        self._queue: deque[Write] = deque()
+        self._queue: deque[QueuedWrite] = deque()
         self._queued_bytes = 0
-        self._something = asyncio.Event()
+        self._not_empty = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._writer: asyncio.Task[None] | None = None
 
     @property
-    def faults(self) -> list[str]:
+    def failing_operations(self) -> list[str]:
         """Which of `reads`, `bulk reads` and `writes` do not work now."""
         names = {"read": "reads", "bulk": "bulk reads", "write": "writes"}
         return [names[channel.operation] for channel in self._channels if not channel.up]
@@ -76,7 +78,7 @@ class RedisTier:
     async def start(self) -> None:
         """Connect; a Redis that is away is tried again in the background."""
         await asyncio.gather(*(channel.start() for channel in self._channels))
-        self._writer = asyncio.create_task(self._write_on(), name="cache-writer")
+        self._writer = asyncio.create_task(self._write_loop(), name="cache-writer")
 
     async def close(self) -> None:
         """Write out what waits, for half a second at most, and disconnect."""
@@ -91,13 +93,13 @@ class RedisTier:
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None] | None:
         """What lies under each key, as it lies there; None if Redis gives no answer."""
-        channel = self._bulk if len(keys) >= MOST_ITEMS else self._reads
+        channel = self._bulk if len(keys) >= MAX_BATCH_ITEMS else self._reads
         try:
-            return [value if isinstance(value, bytes) else None for value in await channel.values(keys)]
-        except NoAnswer:
+            return [value if isinstance(value, bytes) else None for value in await channel.mget(keys)]
+        except RedisUnavailable:
             return None
 
-    def set(self, write: Write) -> None:
+    def set(self, write: QueuedWrite) -> None:
         """Queue a value for writing, or drop and count it if Redis is away or cannot keep up. Returns at once."""
         full = len(self._queue) >= MAX_QUEUED or self._queued_bytes + write.size_bytes > MAX_QUEUED_BYTES
         if full or not self._writes.up or len(write.payload) > MAX_VALUE_BYTES:
@@ -106,16 +108,16 @@ class RedisTier:
         self._queue.append(write)
         self._queued_bytes += write.size_bytes
         self._idle.clear()
-        self._something.set()
+        self._not_empty.set()
 
-    async def _write_on(self) -> None:
+    async def _write_loop(self) -> None:
         while True:
-            await self._something.wait()
+            await self._not_empty.wait()
             if not self._writes.up:
                 self._drop_queue()
-            batch = self._next_batch()
+            batch = self._take_batch()
             if not batch:
-                self._something.clear()
+                self._not_empty.clear()
                 self._idle.set()
                 continue
             try:
@@ -124,8 +126,8 @@ class RedisTier:
                 log.exception("a batch is not kept")  # A fault of this code; the next batch may do.
                 self._count_dropped(batch)
 
-    def _next_batch(self) -> list[Write]:
-        batch: list[Write] = []
+    def _take_batch(self) -> list[QueuedWrite]:
+        batch: list[QueuedWrite] = []
         size = 0
         while self._queue and len(batch) < _BATCH_VALUES and size < _BATCH_BYTES:
             write = self._queue.popleft()
@@ -134,7 +136,7 @@ class RedisTier:
             batch.append(write)
         return batch
 
-    async def _write(self, batch: list[Write]) -> None:
+    async def _write(self, batch: list[QueuedWrite]) -> None:
         now = self._clock()
         sealed = [seal(write.key, write.payload, write.expires_at) for write in batch]
         commands = [
@@ -143,7 +145,7 @@ class RedisTier:
         ]
         try:
             await self._writes.call(*commands)
-        except NoAnswer:
+        except RedisUnavailable:
             self._count_dropped(batch)
             return
         for kind, values in _by_kind(batch).items():
@@ -154,13 +156,13 @@ class RedisTier:
         self._queue.clear()
         self._queued_bytes = 0
 
-    def _count_dropped(self, writes: Iterable[Write]) -> None:
+    def _count_dropped(self, writes: Iterable[QueuedWrite]) -> None:
         for kind, values in _by_kind(writes).items():
             self._metrics.dropped(kind, "redis", len(values))
 
 
-def _by_kind(writes: Iterable[Write]) -> dict[CacheKind, list[Write]]:
-    sorted_: dict[CacheKind, list[Write]] = defaultdict(list)
+def _by_kind(writes: Iterable[QueuedWrite]) -> dict[CacheKind, list[QueuedWrite]]:
+    sorted_: dict[CacheKind, list[QueuedWrite]] = defaultdict(list)
     for write in writes:
         sorted_[write.kind].append(write)
     return sorted_

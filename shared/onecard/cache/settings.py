@@ -1,96 +1,9 @@
-"""What a service reads that uses Redis, or keeps a cache in it: mixins for its settings."""
+"""What a service reads that keeps a cache: a mixin for its settings."""
 
-from dataclasses import replace
+from pydantic import Field
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
-
-from onecard.cache.address import Address, parse_nodes, parse_url
 from onecard.cache.keys import CacheKind
-from onecard.settings import ServiceSettings
-
-
-class RedisSettings(ServiceSettings):
-    """Where Redis is."""
-
-    redis_host: str = Field(default="127.0.0.1", min_length=1)
-    """Host of Redis."""
-
-    redis_port: int = Field(default=6379, ge=1, le=65535)
-    """Port of Redis."""
-
-    redis_password: SecretStr | None = None
-    """Password of the Redis at that host and port."""
-
-    redis_url: SecretStr | None = None
-    """A whole Redis address, in place of host, port and password."""
-
-    redis_sentinels: str | None = None
-    """Sentinels that know the primary, `host:port` with commas between; login, database and TLS are the address's."""
-
-    redis_sentinel_master: str = Field(default="mymaster", min_length=1)
-    """The primary's name at the Sentinels."""
-
-    redis_sentinel_password: SecretStr | None = None
-    """Password of the Sentinels themselves."""
-
-    redis_cluster_nodes: str | None = None
-    """Some nodes of a Redis Cluster, `host:port` with commas between; login and TLS are the address's."""
-
-    queue_redis_url: SecretStr | None = None
-    """A whole address of the Redis that holds the queue of tasks. Default: the cache's, which must not be a Cluster."""
-
-    redis_answer_ms: int = Field(default=50, ge=1, le=10_000)
-    """Longest wait of a request for Redis, in ms; after that it goes on without."""
-
-    @field_validator("redis_url", "queue_redis_url")
-    @classmethod
-    def _is_an_address(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is not None:
-            parse_url(url.get_secret_value())
-        return url
-
-    @field_validator("redis_sentinels", "redis_cluster_nodes")
-    @classmethod
-    def _are_nodes(cls, nodes: str | None, info: ValidationInfo) -> str | None:
-        if not nodes or not parse_nodes(nodes, 0):
-            return None
-        if info.data.get("redis_sentinels"):
-            raise ValueError("Sentinels and a Cluster exclude each other: leave REDIS_SENTINELS or this one out")
-        url = info.data.get("redis_url")
-        if info.field_name == "redis_cluster_nodes" and url and parse_url(url.get_secret_value()).database:
-            raise ValueError("a Cluster has no database but 0, which REDIS_URL has to name")
-        return nodes
-
-    def redis_address(self) -> Address:
-        """Where Redis is."""
-        if self.redis_url is not None:
-            address = parse_url(self.redis_url.get_secret_value())
-        else:
-            address = Address(host=self.redis_host, port=self.redis_port, password=_told(self.redis_password))
-        return replace(
-            address,
-            sentinels=parse_nodes(self.redis_sentinels or "", 26379),
-            sentinel_master=self.redis_sentinel_master,
-            sentinel_password=_told(self.redis_sentinel_password),
-            cluster=parse_nodes(self.redis_cluster_nodes or "", 6379),
-            answer_seconds=self.redis_answer_ms / 1000,
-        )
-
-    def queue_address(self) -> Address:
-        """Where the queue of tasks is: Celery's broker knows Sentinels, but no Cluster.
-
-        Raises:
-            SystemExit: it would be in a Cluster.
-        """
-        if self.queue_redis_url is not None:
-            return parse_url(self.queue_redis_url.get_secret_value())
-        if self.redis_cluster_nodes:
-            raise SystemExit("settings: QUEUE_REDIS_URL: the queue of tasks cannot be in a Cluster: name another Redis")
-        return self.redis_address()
-
-
-def _told(secret: SecretStr | None) -> str | None:
-    return None if secret is None else secret.get_secret_value()
+from onecard.redis.settings import RedisSettings
 
 
 class CacheSettings(RedisSettings):

@@ -9,18 +9,18 @@ from typing import Generic, Literal, TypeVar
 
 from prometheus_client import CollectorRegistry
 
-from onecard.cache.channel import Alarm
 from onecard.cache.keys import CacheKind
-from onecard.cache.memory import MemoryTier
+from onecard.cache.memory_tier import MemoryTier
 from onecard.cache.metrics import CacheMetrics
-from onecard.cache.redis_tier import RedisTier, Write
+from onecard.cache.redis_tier import QueuedWrite, RedisTier
+from onecard.cache.serialization import MAX_EXPIRY, Codec, CorruptValue, unseal
 from onecard.cache.settings import CacheSettings
-from onecard.cache.values import LATEST_EXPIRY, Codec, Corrupt, unseal
+from onecard.redis.channel import SharedBreaker
 
-Given = TypeVar("Given")
-Found = TypeVar("Found")
+Stored = TypeVar("Stored")
+Loaded = TypeVar("Loaded")
 
-_OPENED_AT_ONCE = 256
+_YIELD_EVERY = 256
 """Values that are checked before other requests get a turn: about 2 ms of vectors."""
 
 
@@ -47,18 +47,18 @@ class Cache:
 
     def status(self) -> Literal["ok", "degraded"]:
         """`degraded` while Redis does not do all of its work; requests are answered all the same."""
-        return "degraded" if self._redis is not None and self._redis.faults else "ok"
+        return "degraded" if self._redis is not None and self._redis.failing_operations else "ok"
 
     def detail(self) -> str | None:
         """What is wrong, for a person; None when nothing is."""
-        faults = self._redis.faults if self._redis is not None else []
+        faults = self._redis.failing_operations if self._redis is not None else []
         return f"Redis: no {' and no '.join(faults)}. Repeated requests are computed anew." if faults else None
 
     async def get_many(self, kind: CacheKind, keys: Sequence[bytes]) -> list[bytes | None]:
         """The payload under each key, or None. One round trip to Redis at most, for what memory lacks.
 
         Never raises for a fault of Redis, and never waits for it longer than `REDIS_ANSWER_MS` once it
-        is silent; see `Batches.ask` for how long hundreds of values may take.
+        is silent; see `AutoPipeline.ask` for how long hundreds of values may take.
         """
         started = time.perf_counter()
         found = self._from_memory(kind, keys)
@@ -67,12 +67,14 @@ class Cache:
         if asks_redis:
             found |= await self._from_redis(kind, missing)
         if self.enabled and keys:
-            self.metrics.lookup_took(kind, "redis" if asks_redis else "memory", time.perf_counter() - started)
+            self.metrics.observe_lookup_seconds(
+                kind, "redis" if asks_redis else "memory", time.perf_counter() - started
+            )
         return [found.get(key) for key in keys]
 
     def set_many(self, kind: CacheKind, items: Iterable[tuple[bytes, bytes]], ttl_seconds: int) -> None:
         """Keep payloads for `ttl_seconds`: in memory now, in Redis soon. Returns at once; failing is counted."""
-        expires_at = min(math.ceil(self._clock() + ttl_seconds), LATEST_EXPIRY)
+        expires_at = min(math.ceil(self._clock() + ttl_seconds), MAX_EXPIRY)
         stored = dropped = size = 0
         for key, payload in items:
             if self._memory is not None:
@@ -82,11 +84,11 @@ class Cache:
                 else:
                     dropped += 1
             if self._redis is not None:
-                self._redis.set(Write(kind, key, payload, expires_at))
+                self._redis.set(QueuedWrite(kind, key, payload, expires_at))
         self.metrics.wrote(kind, "memory", stored, size)
         self.metrics.dropped(kind, "memory", dropped)
 
-    def forget(self, key: bytes) -> None:
+    def discard(self, key: bytes) -> None:
         """Drop a payload from memory."""
         if self._memory is not None:
             self._memory.discard(key)
@@ -113,13 +115,13 @@ class Cache:
         found: dict[bytes, bytes] = {}
         corrupt = 0
         for index, (key, value) in enumerate(zip(keys, sealed, strict=True)):
-            if index and index % _OPENED_AT_ONCE == 0:
+            if index and index % _YIELD_EVERY == 0:
                 await asyncio.sleep(0)
             if value is None:
                 continue
             try:
                 payload, expires_at = unseal(key, value)
-            except Corrupt:
+            except CorruptValue:
                 corrupt += 1
                 continue
             if self._clock() < expires_at:
@@ -134,22 +136,22 @@ class Cache:
         return found
 
 
-class Store(Generic[Given, Found]):
+class TypedCache(Generic[Stored, Loaded]):
     """A cache for values of one kind and type."""
 
-    def __init__(self, cache: Cache, kind: CacheKind, codec: Codec[Given, Found], ttl_seconds: int) -> None:
+    def __init__(self, cache: Cache, kind: CacheKind, codec: Codec[Stored, Loaded], ttl_seconds: int) -> None:
         """Keep values for `ttl_seconds`, as `codec` writes them."""
         self._cache = cache
         self._kind = kind
         self._codec = codec
         self._ttl_seconds = ttl_seconds
 
-    async def get_many(self, keys: Sequence[bytes]) -> list[Found | None]:
+    async def get_many(self, keys: Sequence[bytes]) -> list[Loaded | None]:
         """The value under each key; None for a miss, and for what does not decode."""
         payloads = await self._cache.get_many(self._kind, keys)
-        return [self._decoded(key, payload) for key, payload in zip(keys, payloads, strict=True)]
+        return [self._decode(key, payload) for key, payload in zip(keys, payloads, strict=True)]
 
-    def set_many(self, items: Iterable[tuple[bytes, Given]]) -> None:
+    def set_many(self, items: Iterable[tuple[bytes, Stored]]) -> None:
         """Keep values, but for those that the codec refuses. Returns at once.
 
         Raises:
@@ -163,20 +165,20 @@ class Store(Generic[Given, Found]):
                 self._cache.metrics.dropped(self._kind, "memory")
         self._cache.set_many(self._kind, encoded, self._ttl_seconds)
 
-    def _decoded(self, key: bytes, payload: bytes | None) -> Found | None:
+    def _decode(self, key: bytes, payload: bytes | None) -> Loaded | None:
         if payload is None:
             return None
         try:
             return self._codec.decode(payload)
-        except Corrupt:
+        except CorruptValue:
             self._cache.metrics.looked_up(self._kind, "memory", "corrupt")
-            self._cache.forget(key)
+            self._cache.discard(key)
             return None
 
 
 @asynccontextmanager
 async def open_cache(
-    settings: CacheSettings, registry: CollectorRegistry, alarm: Alarm | None = None
+    settings: CacheSettings, registry: CollectorRegistry, alarm: SharedBreaker | None = None
 ) -> AsyncIterator[Cache]:
     """The cache that `settings` describe, connected if Redis is there; closed at the end.
 
@@ -193,7 +195,7 @@ async def open_cache(
         if settings.cache_memory_mb > 0:
             memory = MemoryTier(int(settings.cache_memory_mb * 1_000_000), time.time)
             metrics.watch_memory(lambda: memory.size_bytes)
-        redis = RedisTier(settings.redis_address(), metrics, time.time, alarm or Alarm())
+        redis = RedisTier(settings.redis_address(), metrics, time.time, alarm or SharedBreaker())
     try:
         if redis is not None:
             await redis.start()

@@ -4,13 +4,13 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from onecard.machine import cpu_multiplies_bfloat16
+from onecard.hardware import cpu_multiplies_bfloat16
 from onecard.settings import ModelSettings
 
 if TYPE_CHECKING:
     import torch
 
-KEPT_KERNELS = 64
+MAX_CACHED_KERNELS = 64
 """Shapes whose kernels are kept on a CPU."""
 
 
@@ -36,7 +36,7 @@ class Device:
         """What the width of a row of tokens is a multiple of: SDPA on a GPU would copy the mask into one that is."""
         return 8 if self.name.startswith("cuda") else 1
 
-    def enter(self) -> None:
+    def make_current(self) -> None:
         """Make it the calling thread's current device, so that nothing lands on another GPU."""
         if self.name.startswith("cuda"):
             import torch
@@ -44,7 +44,7 @@ class Device:
             torch.cuda.set_device(self.name)
 
 
-def choose(settings: ModelSettings) -> Device:
+def select_device(settings: ModelSettings) -> Device:
     """FP16 on the GPU; on the CPU bfloat16 where the processor multiplies it in hardware, else FP32.
 
     Raises:
@@ -68,4 +68,4 @@ def _bound_kernel_caches() -> None:
     of them. Making one anew takes no time that could be measured.
     """
     for variable in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
-        os.environ.setdefault(variable, str(KEPT_KERNELS))
+        os.environ.setdefault(variable, str(MAX_CACHED_KERNELS))

@@ -1,7 +1,7 @@
 """The memory plan: who gets which part of the card. A pure function of the card, the models and the settings.
 
-`onecard.gpu.shares` makes it from the settings: for `onecard plan`, which shows it, and for the services, each of which
-takes its own line.
+`onecard.gpu.plan_settings` makes it from the settings: for `onecard plan`, which shows it, and for the services,
+each of which takes its own line.
 """
 
 import math
@@ -13,7 +13,7 @@ USABLE_GIB: dict[float, float] = {12: 11.76, 16: 15.70, 24: 23.56, 40: 39.39, 48
 """What CUDA reports as a card's total memory, in GiB, by the size on its box (RTX 3060, 4080, 3090; A100; A6000;
 A100 80GB). Other sizes are taken at `USABLE_SHARE`."""
 USABLE_SHARE = 0.98
-SAME_SIZE = 0.08
+SIZE_TOLERANCE = 0.08
 """Cards of one size on the box differ by up to this part in what CUDA reports: error correction takes some
 (an A10G or an L40S shows 6% less than a 3090 or an A6000)."""
 DRIVER_GIB = 0.63
@@ -33,7 +33,7 @@ ENCODER_WINDOW = 512
 """Longest text that an encoder's largest batch is planned for, in tokens."""
 
 
-class DoesNotFit(ValueError):
+class PlanDoesNotFit(ValueError):
     """The plan asked for is larger than the card. The message names the nearest settings that fit."""
 
 
@@ -41,7 +41,7 @@ class DoesNotFit(ValueError):
 class PlanRequest:
     """What the plan is for."""
 
-    card_gb: float
+    gpu_gb: float
     """Size on the card's box, in GB."""
     context_tokens: int = 4096
     """Longest conversation that must fit (vLLM's `--max-model-len`)."""
@@ -53,7 +53,7 @@ class PlanRequest:
 
 
 @dataclass(frozen=True)
-class Share:
+class MemoryShare:
     """One process's line of the plan."""
 
     fraction: float
@@ -67,10 +67,10 @@ class MemoryPlan:
     """Shares that fit the card together."""
 
     request: PlanRequest
-    card_bytes: int
-    llm: Share
-    sentiment: Share
-    embedding: Share
+    gpu_bytes: int
+    llm: MemoryShare
+    sentiment: MemoryShare
+    embedding: MemoryShare
     batch_texts: int
     """Most texts in an encoder's batch."""
     batch_tokens: int
@@ -81,14 +81,14 @@ class MemoryPlan:
     @property
     def free_bytes(self) -> int:
         """Outside every share: the driver, three CUDA contexts and the margin."""
-        return self.card_bytes - sum(share.size_bytes for share in (self.llm, self.sentiment, self.embedding))
+        return self.gpu_bytes - sum(share.size_bytes for share in (self.llm, self.sentiment, self.embedding))
 
     @property
     def margin_bytes(self) -> int:
         """Left to nobody; `MARGIN_GIB` or, by the rounding of the shares, more."""
         return self.free_bytes - int((DRIVER_GIB + 3 * CONTEXT_GIB) * GIB)
 
-    def conversations(self, tokens: int) -> int:
+    def concurrent_conversations(self, tokens: int) -> int:
         """How many conversations of `tokens` are sure to fit in the KV cache at once."""
         return self.kv_tokens[0] // tokens
 
@@ -106,11 +106,11 @@ def usable_bytes(card_gb: float) -> int:
 
 
 def nominal_gb(card_bytes: int) -> float:
-    """Size on the box, in GB, of a card of which CUDA reports `card_bytes`: the usual size near it, else by
+    """Size on the box, in GB, of a card of which CUDA reports `gpu_bytes`: the usual size near it, else by
     `USABLE_SHARE`."""
     gib = card_bytes / GIB
     nearest = min(USABLE_GIB, key=lambda size: abs(USABLE_GIB[size] - gib))
-    near = abs(USABLE_GIB[nearest] - gib) <= SAME_SIZE * USABLE_GIB[nearest]
+    near = abs(USABLE_GIB[nearest] - gib) <= SIZE_TOLERANCE * USABLE_GIB[nearest]
     return nearest if near else round(gib / USABLE_SHARE, 1)
 
 
@@ -123,17 +123,17 @@ def make_plan(request: PlanRequest) -> MemoryPlan:
     Raises:
         DoesNotFit: the LLM's weights and one conversation of `context_tokens` do not fit in what is left.
     """
-    plan = _divide(request)
+    plan = _allocate(request)
     if plan is None:
-        raise DoesNotFit(_refusal(request))
+        raise PlanDoesNotFit(_explain_refusal(request))
     return plan
 
 
-def _divide(request: PlanRequest) -> MemoryPlan | None:
-    card = request.usable_bytes or usable_bytes(request.card_gb)
-    texts = batch_texts(request.card_gb)
+def _allocate(request: PlanRequest) -> MemoryPlan | None:
+    card = request.usable_bytes or usable_bytes(request.gpu_gb)
+    texts = batch_texts(request.gpu_gb)
     tokens = texts * ENCODER_WINDOW
-    needs = [_encoder_need(encoder, tokens) for encoder in (request.sentiment, request.embedding)]
+    needs = [_encoder_bytes(encoder, tokens) for encoder in (request.sentiment, request.embedding)]
     encoder = math.ceil(max(needs) / card * 100) / 100
     outside = (DRIVER_GIB + 3 * CONTEXT_GIB + MARGIN_GIB) * GIB
     llm = math.floor((1 - 2 * encoder - outside / card) * 100) / 100
@@ -143,31 +143,31 @@ def _divide(request: PlanRequest) -> MemoryPlan | None:
         return None
     return MemoryPlan(
         request=request,
-        card_bytes=card,
-        llm=Share(llm, int(card * llm), request.llm.weights_bytes),
-        sentiment=Share(encoder, int(card * encoder), request.sentiment.weights_bytes),
-        embedding=Share(encoder, int(card * encoder), request.embedding.weights_bytes),
+        gpu_bytes=card,
+        llm=MemoryShare(llm, int(card * llm), request.llm.weights_bytes),
+        sentiment=MemoryShare(encoder, int(card * encoder), request.sentiment.weights_bytes),
+        embedding=MemoryShare(encoder, int(card * encoder), request.embedding.weights_bytes),
         batch_texts=texts,
         batch_tokens=tokens,
         kv_tokens=(kv[0], kv[1]),
     )
 
 
-def _encoder_need(encoder: EncoderCost, tokens: int) -> float:
+def _encoder_bytes(encoder: EncoderCost, tokens: int) -> float:
     activations = encoder.activation_bytes_per_token * tokens
     return (encoder.weights_bytes + activations + LIBRARY_GIB * GIB) * ENCODER_RESERVE
 
 
-def _refusal(request: PlanRequest) -> str:
+def _explain_refusal(request: PlanRequest) -> str:
     """Why not, and the nearest settings that fit: a smaller context first, then INT4 weights."""
-    asked = f"{request.card_gb:g} GB do not hold this plan with a context of {request.context_tokens:,} tokens."
+    asked = f"{request.gpu_gb:g} GB do not hold this plan with a context of {request.context_tokens:,} tokens."
     for context in (8192, 4096, 2048, 1024):
-        if context < request.context_tokens and _divide(replace(request, context_tokens=context)):
+        if context < request.context_tokens and _allocate(replace(request, context_tokens=context)):
             return f"{asked} It fits with MAX_MODEL_LEN={context}."
     lighter = QWEN_7B_AWQ.weights_bytes < request.llm.weights_bytes
-    if lighter and _divide(replace(request, llm=QWEN_7B_AWQ)):
+    if lighter and _allocate(replace(request, llm=QWEN_7B_AWQ)):
         return f"{asked} It fits with INT4 weights: LLM_MODEL=Qwen/Qwen2.5-7B-Instruct-AWQ."
     for size in sorted(USABLE_GIB):
-        if size > request.card_gb and _divide(replace(request, card_gb=size, usable_bytes=None)):
+        if size > request.gpu_gb and _allocate(replace(request, gpu_gb=size, usable_bytes=None)):
             return f"{asked} The smallest card that holds it has {size} GB."
     return f"{asked} No card of up to {max(USABLE_GIB)} GB holds it: use a smaller model or context."

@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry
 
-from onecard.batching.batcher import Batcher, Bounds
-from onecard.batching.budget import Limit
+from onecard.batching.batch_limit import BatchLimit
+from onecard.batching.batcher import Batcher, BatcherConfig
+from onecard.batching.device_thread import DeviceThread
 from onecard.batching.metrics import BatchMetrics
 from onecard.batching.queue import Batch, Lane
-from onecard.batching.thread import DeviceThread
 from tests.shared.cache.support import eventually
 
 
 @dataclass
-class Finished:
+class FinishedBatch:
     """Results that are there."""
 
     results: Sequence[int]
@@ -29,7 +29,7 @@ class Finished:
 
 
 @dataclass
-class Engine:
+class SumEngine:
     """Answers each text with the sum of its tokens; `before` may do anything to a batch first."""
 
     before: Callable[[Batch], None] = lambda batch: None
@@ -38,15 +38,15 @@ class Engine:
     ran: list[list[int]] = field(default_factory=list)
     """First token of each text, batch by batch."""
 
-    def launch(self, batch: Batch) -> Finished:
+    def launch(self, batch: Batch) -> FinishedBatch:
         self.begun.append(len(batch.texts))
         self.before(batch)
         self.ran.append([ids[0] for ids in batch.texts])
-        return Finished([sum(ids) for ids in batch.texts])
+        return FinishedBatch([sum(ids) for ids in batch.texts])
 
 
 @dataclass
-class Opened:
+class OpenBatcher:
     """A batcher with what surrounds it."""
 
     batcher: Batcher[int]
@@ -65,13 +65,15 @@ class Opened:
 
 
 @asynccontextmanager
-async def opened(
+async def open_batcher(
     engine: object, *, tokens: int = 64, texts: int = 8, rate: float = 1e6, queue: int = 10_000, hang: float = 30
-) -> AsyncIterator[Opened]:
+) -> AsyncIterator[OpenBatcher]:
     """A batcher over an engine, closed at the end, whatever the device does."""
     registry = CollectorRegistry()
     lost: list[bool] = []
-    bounds = Bounds(Limit(texts, tokens), tokens_per_second=rate, queue_tokens=queue, hang_seconds=hang)
+    bounds = BatcherConfig(
+        BatchLimit(texts, tokens), tokens_per_second=rate, queue_tokens=queue, hang_timeout_seconds=hang
+    )
     batcher: Batcher[int] = Batcher(
         engine,  # type: ignore[arg-type]
         bounds,
@@ -80,12 +82,12 @@ async def opened(
         on_lost=lambda: lost.append(True),
     )
     try:
-        yield Opened(batcher, registry, lost)
+        yield OpenBatcher(batcher, registry, lost)
     finally:
         await batcher.close(1)
 
 
-def gate() -> tuple[threading.Event, Callable[[Batch], None]]:
+def blocking_device() -> tuple[threading.Event, Callable[[Batch], None]]:
     """A device that waits for a signal."""
     event = threading.Event()
 

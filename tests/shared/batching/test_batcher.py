@@ -9,7 +9,7 @@ import pytest
 
 from onecard.batching.engine import OutOfMemory
 from onecard.batching.queue import Batch, Lane
-from tests.shared.batching.support import Engine, Finished, gate, opened
+from tests.shared.batching.support import FinishedBatch, SumEngine, blocking_device, open_batcher
 from tests.shared.cache.support import eventually
 
 
@@ -20,16 +20,16 @@ async def test_every_text_is_answered_once_and_in_its_own_slot(seed: int) -> Non
     full = iter([random.random() < 0.2 for _ in range(10_000)])
 
     def sometimes_full(batch: Batch) -> None:
-        if len(batch.pieces) > 1 and next(full):
+        if len(batch.items) > 1 and next(full):
             raise OutOfMemory
 
-    engine = Engine(sometimes_full)
+    engine = SumEngine(sometimes_full)
     requests = [
         [[random.randrange(1000) for _ in range(random.randint(1, 30))] for _ in range(random.randint(1, 12))]
         for _ in range(60)
     ]
     lanes: list[Lane] = [random.choice(["interactive", "bulk"]) for _ in requests]
-    async with opened(engine) as at:
+    async with open_batcher(engine) as at:
         answers = await asyncio.gather(
             *(at.ask(*texts, lane=lane) for texts, lane in zip(requests, lanes, strict=True))
         )
@@ -40,9 +40,9 @@ async def test_every_text_is_answered_once_and_in_its_own_slot(seed: int) -> Non
 
 async def test_requests_share_batches() -> None:
     """What waits while the device is busy runs together."""
-    event, wait = gate()
-    engine = Engine(wait)
-    async with opened(engine) as at:
+    event, wait = blocking_device()
+    engine = SumEngine(wait)
+    async with open_batcher(engine) as at:
         asked = [asyncio.create_task(at.ask([0]))]
         await eventually(lambda: engine.begun == [1])
         asked += [asyncio.create_task(at.ask([number])) for number in range(1, 6)]
@@ -54,9 +54,9 @@ async def test_requests_share_batches() -> None:
 
 async def test_interactive_overtakes_bulk() -> None:
     """A short question is answered while a long list is still being worked on."""
-    event, wait = gate()
-    engine = Engine(wait)
-    async with opened(engine, texts=4) as at:
+    event, wait = blocking_device()
+    engine = SumEngine(wait)
+    async with open_batcher(engine, texts=4) as at:
         bulk = asyncio.create_task(at.ask(*([n] for n in range(100, 140)), lane="bulk"))
         await eventually(lambda: len(engine.begun) == 1)
         quick = asyncio.create_task(at.ask([7]))
@@ -71,7 +71,7 @@ async def test_a_gpu_has_its_next_batch_before_the_first_one_ends() -> None:
     begun: list[int] = []
     collecting, finish = threading.Event(), threading.Event()
 
-    class Late(Finished):
+    class Late(FinishedBatch):
         def done(self) -> bool:
             return finish.is_set()
 
@@ -82,10 +82,10 @@ async def test_a_gpu_has_its_next_batch_before_the_first_one_ends() -> None:
 
     class Device:
         def launch(self, batch: Batch) -> Late:
-            begun.append(len(batch.pieces))
+            begun.append(len(batch.items))
             return Late([sum(ids) for ids in batch.texts])
 
-    async with opened(Device(), texts=2) as at:
+    async with open_batcher(Device(), texts=2) as at:
         asked = [asyncio.create_task(at.ask([n])) for n in range(8)]
         # The thread waits for the first one, so that it begins no other.
         assert await asyncio.to_thread(collecting.wait, 20)

@@ -3,38 +3,38 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onecard.batching.admission import CAUTION, Throughput, seconds_too_many
-from onecard.batching.budget import RECOVERY_BATCHES, Budget, Limit
+from onecard.batching.admission import SAFETY_FACTOR, ThroughputEstimate, excess_wait_seconds
+from onecard.batching.batch_limit import RECOVERY_BATCHES, AdaptiveBatchLimit, BatchLimit
 
 
 @given(st.integers(1, 100_000), st.integers(1, 100_000), st.integers(1, 20))
 def test_the_budget_shrinks_under_trouble_and_recovers(most: int, ran: int, times: int) -> None:
     """Halved at each failure, never below one token; after enough good batches it is what it was."""
-    budget = Budget(Limit(64, most))
+    budget = AdaptiveBatchLimit(BatchLimit(64, most))
     for _ in range(times):
         before = budget.limit.tokens
-        budget.ran_out(min(ran, before))
+        budget.record_out_of_memory(min(ran, before))
         assert 1 <= budget.limit.tokens <= max(1, before // 2)
     for _ in range(RECOVERY_BATCHES * 18):
-        budget.succeeded()
-    assert budget.limit == Limit(64, most)
+        budget.record_success()
+    assert budget.limit == BatchLimit(64, most)
 
 
 def test_one_bad_batch_delays_recovery() -> None:
     """Only batches in a row count."""
-    budget = Budget(Limit(64, 1024))
-    budget.ran_out(1024)
+    budget = AdaptiveBatchLimit(BatchLimit(64, 1024))
+    budget.record_out_of_memory(1024)
     for _ in range(RECOVERY_BATCHES - 1):
-        budget.succeeded()
-    budget.ran_out(512)
-    budget.succeeded()
+        budget.record_success()
+    budget.record_out_of_memory(512)
+    budget.record_success()
     assert budget.limit.tokens == 256
 
 
 @given(st.floats(1, 1e6), st.lists(st.tuples(st.integers(1, 10_000), st.floats(0.001, 10)), max_size=200))
 def test_throughput_stays_between_what_was_seen(first: float, batches: list[tuple[int, float]]) -> None:
     """A mean: within the slowest and the fastest batch."""
-    throughput = Throughput(first)
+    throughput = ThroughputEstimate(first)
     for tokens, seconds in batches:
         throughput.observe(tokens, seconds)
     seen = [first, *(tokens / seconds for tokens, seconds in batches)]
@@ -44,13 +44,13 @@ def test_throughput_stays_between_what_was_seen(first: float, batches: list[tupl
 @given(st.integers(0, 10**6), st.integers(1, 10**6), st.floats(1, 10**6), st.floats(0.1, 1000))
 def test_what_is_refused_would_be_accepted_after_the_wait(ahead: int, own: int, rate: float, patience: float) -> None:
     """Retry-After is right: once the device has worked for so long, the same request is let in."""
-    over = seconds_too_many(ahead_tokens=ahead, own_tokens=own, tokens_per_second=rate, patience_seconds=patience)
+    over = excess_wait_seconds(ahead_tokens=ahead, own_tokens=own, tokens_per_second=rate, patience_seconds=patience)
     left = max(0, ahead - int(over * rate + 1))
-    later = seconds_too_many(ahead_tokens=left, own_tokens=own, tokens_per_second=rate, patience_seconds=patience)
+    later = excess_wait_seconds(ahead_tokens=left, own_tokens=own, tokens_per_second=rate, patience_seconds=patience)
     assert over >= 0
     assert later < 1e-6
     if over == 0 and ahead:
-        assert ahead / rate * CAUTION <= patience * 1.001
+        assert ahead / rate * SAFETY_FACTOR <= patience * 1.001
         assert (ahead + own) / rate <= patience * 1.001
 
 
@@ -58,11 +58,13 @@ def test_what_is_refused_would_be_accepted_after_the_wait(ahead: int, own: int, 
 def test_a_large_request_is_not_shut_out_by_small_ones(own: int, rate: float) -> None:
     """It may use all of its time limit for itself, while little is ahead of it."""
     patience = own / rate * 1.5
-    ahead = int(rate * patience / CAUTION / 2)
-    assert seconds_too_many(ahead_tokens=ahead, own_tokens=own, tokens_per_second=rate, patience_seconds=patience) == 0
+    ahead = int(rate * patience / SAFETY_FACTOR / 2)
+    assert (
+        excess_wait_seconds(ahead_tokens=ahead, own_tokens=own, tokens_per_second=rate, patience_seconds=patience) == 0
+    )
 
 
 @given(st.integers(1, 10**9), st.floats(0.01, 1))
 def test_an_idle_device_tells_nobody_to_come_back_later(own: int, patience: float) -> None:
     """Nothing would be better then."""
-    assert seconds_too_many(ahead_tokens=0, own_tokens=own, tokens_per_second=1, patience_seconds=patience) == 0
+    assert excess_wait_seconds(ahead_tokens=0, own_tokens=own, tokens_per_second=1, patience_seconds=patience) == 0

@@ -6,25 +6,25 @@ import time
 
 import pytest
 
-from onecard.batching.budget import RECOVERY_BATCHES
+from onecard.batching.batch_limit import RECOVERY_BATCHES
 from onecard.batching.engine import EngineLost, OutOfMemory
 from onecard.batching.queue import Batch
 from onecard.errors import InternalError, Unavailable
-from tests.shared.batching.support import Engine, Finished, gate, opened
+from tests.shared.batching.support import FinishedBatch, SumEngine, blocking_device, open_batcher
 from tests.shared.cache.support import eventually
 
 
 async def test_an_exception_answers_its_batch_and_nothing_else() -> None:
     """The text that fails takes down only what ran with it; the next request is served."""
-    event, wait = gate()
+    event, wait = blocking_device()
 
     def poisoned(batch: Batch) -> None:
         wait(batch)
         if any(13 in ids for ids in batch.texts):
             raise RuntimeError("no such token")
 
-    engine = Engine(poisoned)
-    async with opened(engine, texts=2) as at:
+    engine = SumEngine(poisoned)
+    async with open_batcher(engine, texts=2) as at:
         asked = [asyncio.create_task(at.ask([1]))]
         await eventually(lambda: engine.begun == [1])
         asked += [asyncio.create_task(at.ask([number])) for number in (13, 2, 3, 4)]
@@ -43,10 +43,10 @@ async def test_a_wrong_number_of_results_is_an_error(results: list[int]) -> None
     """Nobody gets somebody else's answer."""
 
     class Miscounting:
-        def launch(self, batch: Batch) -> Finished:
-            return Finished(results)
+        def launch(self, batch: Batch) -> FinishedBatch:
+            return FinishedBatch(results)
 
-    async with opened(Miscounting()) as at:
+    async with open_batcher(Miscounting()) as at:
         with pytest.raises(InternalError):
             await at.ask([1], [2])
         assert at.batcher.alive
@@ -56,15 +56,15 @@ async def test_a_wrong_number_of_results_is_an_error(results: list[int]) -> None
 async def test_out_of_memory_at_any_size(fits: int) -> None:
     """Batches over `fits` tokens run out: every request is answered, the budget shrinks, and it grows back."""
     largest = [fits]
-    event, wait = gate()
+    event, wait = blocking_device()
 
     def small_only(batch: Batch) -> None:
         wait(batch)
-        if batch.rows.area > largest[0]:
+        if batch.packing.padded_tokens > largest[0]:
             raise OutOfMemory
 
-    engine = Engine(small_only)
-    async with opened(engine, texts=64) as at:
+    engine = SumEngine(small_only)
+    async with open_batcher(engine, texts=64) as at:
         asked = [asyncio.create_task(at.ask([n])) for n in range(200)]
         # All wait when the device begins, so that batches are as large as they may be.
         await eventually(lambda: bool(engine.begun))
@@ -83,10 +83,10 @@ async def test_a_single_text_that_cannot_fit_is_a_clear_503() -> None:
     """Its neighbours in the request's batch are answered by themselves; the service lives on."""
 
     def small_only(batch: Batch) -> None:
-        if batch.rows.area > 16:
+        if batch.packing.padded_tokens > 16:
             raise OutOfMemory
 
-    async with opened(Engine(small_only)) as at:
+    async with open_batcher(SumEngine(small_only)) as at:
         with pytest.raises(Unavailable, match="does not fit"):
             await at.ask([1] * 40)
         assert await at.ask([1] * 16) == [16]
@@ -94,14 +94,14 @@ async def test_a_single_text_that_cannot_fit_is_a_clear_503() -> None:
 
 async def test_a_lost_device_answers_everybody_and_says_so_once() -> None:
     """503 at once for those who wait and those who come; the process is told to end."""
-    event, wait = gate()
+    event, wait = blocking_device()
 
     def lose(batch: Batch) -> None:
         wait(batch)
         raise EngineLost("illegal memory access")
 
-    engine = Engine(lose)
-    async with opened(engine) as at:
+    engine = SumEngine(lose)
+    async with open_batcher(engine) as at:
         asked = [asyncio.create_task(at.ask([n])) for n in range(5)]
         await eventually(lambda: bool(engine.begun))
         await at.waits(5 - engine.begun[0])
@@ -116,9 +116,9 @@ async def test_a_lost_device_answers_everybody_and_says_so_once() -> None:
 
 async def test_a_device_that_hangs_is_lost() -> None:
     """Nobody waits for ever; closing does not wait for the hanging thread either."""
-    event, wait = gate()
+    event, wait = blocking_device()
     started = time.monotonic()
-    async with opened(Engine(wait), hang=0.3) as at:
+    async with open_batcher(SumEngine(wait), hang=0.3) as at:
         with pytest.raises(Unavailable):
             await at.ask([1], seconds=20)
         assert at.lost == [True]
@@ -128,7 +128,7 @@ async def test_a_device_that_hangs_is_lost() -> None:
 
 async def test_an_idle_device_does_not_count_as_hanging() -> None:
     """However long nothing is asked."""
-    async with opened(Engine(), hang=0.2) as at:
+    async with open_batcher(SumEngine(), hang=0.2) as at:
         for _ in range(3):
             await asyncio.sleep(0.4)
             assert await at.ask([1]) == [1]
@@ -141,7 +141,7 @@ async def test_an_error_of_ours_cannot_end_the_loop_in_silence() -> None:
     def exit_(batch: Batch) -> None:
         raise SystemExit
 
-    async with opened(Engine(exit_)) as at:
+    async with open_batcher(SumEngine(exit_)) as at:
         with pytest.raises(Unavailable):
             await at.ask([1])
         assert at.lost == [True]
@@ -149,17 +149,17 @@ async def test_an_error_of_ours_cannot_end_the_loop_in_silence() -> None:
 
 async def test_a_receiver_that_fails_costs_nobody_else_an_answer() -> None:
     """In the same batch."""
-    event, wait = gate()
+    event, wait = blocking_device()
 
     def fails(results: object) -> None:
         raise KeyError
 
     begun = threading.Event()
-    async with opened(Engine(lambda batch: begun.set() or wait(batch))) as at:
+    async with open_batcher(SumEngine(lambda batch: begun.set() or wait(batch))) as at:
         first = asyncio.create_task(at.ask([1]))
         await asyncio.to_thread(begun.wait, 20)
-        job = at.batcher.accept([[2]], lane="interactive", timeout_seconds=5, deliver=fails)
-        finishing = asyncio.create_task(at.batcher.finish(job))
+        job = at.batcher.enqueue([[2]], lane="interactive", timeout_seconds=5, deliver=fails)
+        finishing = asyncio.create_task(at.batcher.wait(job))
         other = asyncio.create_task(at.ask([3]))
         await asyncio.sleep(0)
         event.set()

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onecard import encoder
 from onecard.batching.batcher import Batcher
-from onecard.encoder_settings import EncoderSettings
 from onecard.errors import TooBusy
-from onecard.known_bodies import KnownBodies
-from onecard.lanes import most_texts
-from tests.shared.batching.support import Engine, gate, opened
+from onecard.inference import encoder
+from onecard.inference.scheduling import max_text_count
+from onecard.inference.settings import EncoderSettings
+from onecard.web.recent_bodies import RecentBodies
+from tests.shared.batching.support import SumEngine, blocking_device, open_batcher
 
 texts = st.lists(st.text(), min_size=1, max_size=40) | st.lists(
     st.lists(st.integers(0, 9), min_size=1, max_size=3), min_size=1, max_size=40
@@ -26,20 +26,20 @@ def test_no_texts_are_overlooked(inputs: list[Any], separators: tuple[str, str],
     """However a body is written; other fields and quotes in texts may add a few, never take one away."""
     body = {"model": "m", "input": inputs, "encoding_format": "float"}
     written = json.dumps(body, ensure_ascii=escaped, separators=separators).encode(errors="replace")
-    assert most_texts(written) >= len(inputs)
+    assert max_text_count(written) >= len(inputs)
 
 
 def test_one_text_is_one() -> None:
     """Whatever commas it has; the token ids of one text are one, too."""
     for one in ("국물, 고기, 밥, 김치가 다 좋아요", [101, 7, 8, 102]):
-        assert most_texts(json.dumps({"input": one}).encode()) == 1
-        assert most_texts(json.dumps({"model": "m", "input": [one]}).encode()) == 2
+        assert max_text_count(json.dumps({"input": one}).encode()) == 1
+        assert max_text_count(json.dumps({"model": "m", "input": [one]}).encode()) == 2
 
 
 def fill(batcher: Batcher[int]) -> None:
     """Queue interactive work until there is too much of it."""
     while True:
-        batcher.accept([[1] * 1000], lane="interactive", timeout_seconds=30, deliver=lambda _: None)
+        batcher.enqueue([[1] * 1000], lane="interactive", timeout_seconds=30, deliver=lambda _: None)
 
 
 @pytest.mark.parametrize(
@@ -56,15 +56,15 @@ def fill(batcher: Batcher[int]) -> None:
 async def test_a_request_is_judged_in_its_own_lane(count: int, headers: dict[str, str], let_in: bool) -> None:
     """While interactive ones are refused, a bulk request that may wait ten times as long is let in, as the batcher
     would."""
-    event, wait = gate()
-    async with opened(Engine(wait), rate=1000, tokens=1000, texts=32, queue=262_144) as it:
+    event, wait = blocking_device()
+    async with open_batcher(SumEngine(wait), rate=1000, tokens=1000, texts=32, queue=262_144) as it:
         with pytest.raises(TooBusy):
             fill(it.batcher)
-        service = SimpleNamespace(settings=EncoderSettings(), batcher=it.batcher, known=KnownBodies())
+        service = SimpleNamespace(settings=EncoderSettings(), batcher=it.batcher, known=RecentBodies())
         app: Any = SimpleNamespace(state=SimpleNamespace(service=service))
         scope = {"type": "http", "headers": [(name.encode(), value.encode()) for name, value in headers.items()]}
         body = json.dumps({"input": ["text"] * count}).encode()
-        check = encoder.gate("/v1/embeddings")(app).check
+        check = encoder.load_shedder("/v1/embeddings")(app).check
         if let_in:
             check(scope, body)
         else:

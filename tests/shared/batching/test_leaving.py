@@ -6,15 +6,15 @@ import threading
 import pytest
 
 from onecard.errors import DeadlineExceeded, TooBusy
-from tests.shared.batching.support import Engine, gate, opened
+from tests.shared.batching.support import SumEngine, blocking_device, open_batcher
 from tests.shared.cache.support import eventually
 
 
 async def test_what_a_client_that_left_asked_for_never_runs() -> None:
     """Cancelled requests are taken out of the queue."""
-    event, wait = gate()
-    engine = Engine(wait)
-    async with opened(engine) as at:
+    event, wait = blocking_device()
+    engine = SumEngine(wait)
+    async with open_batcher(engine) as at:
         first = asyncio.create_task(at.ask([1]))
         await eventually(lambda: engine.begun == [1])
         gone = asyncio.create_task(at.ask([2], [3]))
@@ -29,12 +29,12 @@ async def test_what_a_client_that_left_asked_for_never_runs() -> None:
 
 async def test_texts_can_be_withdrawn_until_they_have_begun() -> None:
     """The rest is delivered as batches end; what was withdrawn never runs."""
-    event, wait = gate()
-    engine = Engine(wait)
+    event, wait = blocking_device()
+    engine = SumEngine(wait)
     delivered: list[tuple[int, int]] = []
-    async with opened(engine, texts=2) as at:
-        job = at.batcher.accept([[1], [2], [3], [4], [5]], lane="bulk", timeout_seconds=5, deliver=delivered.extend)
-        finishing = asyncio.create_task(at.batcher.finish(job))
+    async with open_batcher(engine, texts=2) as at:
+        job = at.batcher.enqueue([[1], [2], [3], [4], [5]], lane="bulk", timeout_seconds=5, deliver=delivered.extend)
+        finishing = asyncio.create_task(at.batcher.wait(job))
         await eventually(lambda: at.metric("queue_tokens", lane="bulk") == 3)
         assert set(at.batcher.withdraw(job, [0, 2, 4])) == {2, 4}
         assert at.batcher.withdraw(job, [2]) == set()
@@ -48,23 +48,23 @@ async def test_texts_can_be_withdrawn_until_they_have_begun() -> None:
 
 async def test_a_job_of_which_all_is_withdrawn_ends() -> None:
     """Nobody waits for ever."""
-    event, wait = gate()
+    event, wait = blocking_device()
     begun = threading.Event()
-    async with opened(Engine(lambda batch: begun.set() or wait(batch))) as at:
+    async with open_batcher(SumEngine(lambda batch: begun.set() or wait(batch))) as at:
         first = asyncio.create_task(at.ask([1]))
         await asyncio.to_thread(begun.wait, 20)
-        job = at.batcher.accept([[2], [3]], lane="interactive", timeout_seconds=5, deliver=lambda results: None)
+        job = at.batcher.enqueue([[2], [3]], lane="interactive", timeout_seconds=5, deliver=lambda results: None)
         at.batcher.withdraw(job, [0, 1])
-        await at.batcher.finish(job)
+        await at.batcher.wait(job)
         event.set()
         assert await first == [1]
 
 
 async def test_a_deadline_is_kept_and_late_work_is_not_done() -> None:
     """504 when the time is over; what had not begun never runs."""
-    event, wait = gate()
-    engine = Engine(wait)
-    async with opened(engine) as at:
+    event, wait = blocking_device()
+    engine = SumEngine(wait)
+    async with open_batcher(engine) as at:
         first = asyncio.create_task(at.ask([1]))
         await eventually(lambda: engine.begun == [1])
         with pytest.raises(DeadlineExceeded):
@@ -78,20 +78,20 @@ async def test_a_deadline_is_kept_and_late_work_is_not_done() -> None:
 
 async def test_too_much_is_refused_and_told_when_to_come_back() -> None:
     """By the time that what waits will take, and by the tokens that wait."""
-    event, wait = gate()
-    engine = Engine(wait)
-    async with opened(engine, rate=100, queue=400) as at:
+    event, wait = blocking_device()
+    engine = SumEngine(wait)
+    async with open_batcher(engine, rate=100, queue=400) as at:
         asked = [asyncio.create_task(at.ask([1] * 50, lane="bulk", seconds=60))]
         await eventually(lambda: engine.begun == [1])
         asked += [asyncio.create_task(at.ask([1] * 50, lane="bulk", seconds=60)) for _ in range(9)]
         await at.waits(450, "bulk")
         with pytest.raises(TooBusy) as by_time:
-            at.batcher.check_room("bulk", 10, timeout_seconds=8)
+            at.batcher.check_capacity("bulk", 10, timeout_seconds=8)
         assert by_time.value.headers == {"retry-after": "3"}  # 500 tokens at 100 a second; 2 s are affordable.
         with pytest.raises(TooBusy) as by_tokens:
-            at.batcher.check_room("bulk", 10, timeout_seconds=600)
+            at.batcher.check_capacity("bulk", 10, timeout_seconds=600)
         assert by_tokens.value.headers == {"retry-after": "1"}  # 450 wait, 50 too many.
-        at.batcher.check_room("interactive", 10, timeout_seconds=8)  # It would go before all of them.
+        at.batcher.check_capacity("interactive", 10, timeout_seconds=8)  # It would go before all of them.
         assert at.metric("queue_refused_total", lane="bulk") == 2
         event.set()
         await asyncio.gather(*asked)
@@ -99,8 +99,8 @@ async def test_too_much_is_refused_and_told_when_to_come_back() -> None:
 
 async def test_what_cannot_be_done_in_time_is_said_at_once() -> None:
     """A request too large for its time limit gets its 504 before it costs the device anything."""
-    engine = Engine()
-    async with opened(engine, rate=10) as at:
+    engine = SumEngine()
+    async with open_batcher(engine, rate=10) as at:
         with pytest.raises(DeadlineExceeded, match="need about 6 s"):
             await at.ask([1] * 60, seconds=5)
     assert engine.ran == []

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from tests.shared.cache.support import Figures, Redis, running_redis
+from tests.shared.cache.support import MetricsReader, RedisProcess, running_redis
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], AbstractEventLoop]]:
@@ -16,13 +16,13 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], AbstractEventLoop]
 
 
 @pytest.fixture
-def redis(tmp_path: Path) -> Iterator[Redis]:
+def redis(tmp_path: Path) -> Iterator[RedisProcess]:
     """A running Redis."""
     with running_redis(tmp_path) as server:
         yield server
 
 
 @pytest.fixture
-def figures() -> Figures:
+def figures() -> MetricsReader:
     """An empty registry."""
-    return Figures()
+    return MetricsReader()

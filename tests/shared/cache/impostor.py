@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
-Answer = Callable[[list[bytes]], bytes | None]
+CommandHandler = Callable[[list[bytes]], bytes | None]
 """What to send for a command; None to close the connection, empty to stay silent."""
 
 
@@ -17,11 +17,11 @@ async def _read_command(reader: asyncio.StreamReader) -> list[bytes]:
     return words
 
 
-class Impostor:
+class FakeRedis:
     """Answers every command as `answer` says; change it while it runs."""
 
     def __init__(self) -> None:
-        self.answer: Answer = well_behaved
+        self.handle_command: CommandHandler = well_behaved
         self.port = 0
         self.open_connections = 0
         self.accepted = 0
@@ -35,7 +35,7 @@ class Impostor:
         with suppress(ConnectionError, asyncio.IncompleteReadError, ValueError):
             while True:
                 words = await _read_command(reader)
-                answer = self.answer(words)
+                answer = self.handle_command(words)
                 if answer is None:
                     break
                 step = self.portion or max(1, len(answer))
@@ -49,9 +49,9 @@ class Impostor:
 
 
 @asynccontextmanager
-async def impostor() -> AsyncIterator[Impostor]:
+async def fake_redis() -> AsyncIterator[FakeRedis]:
     """A running one, on a free port."""
-    fake = Impostor()
+    fake = FakeRedis()
     server = await asyncio.start_server(fake.serve, "127.0.0.1", 0)
     fake.port = server.sockets[0].getsockname()[1]
     try:
@@ -72,6 +72,6 @@ def silent(_: list[bytes]) -> bytes:
     return b""
 
 
-def error(message: bytes) -> Answer:
+def error(message: bytes) -> CommandHandler:
     """Answers every command with an error."""
     return lambda _: b"-" + message + b"\r\n"

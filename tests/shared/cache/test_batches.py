@@ -5,7 +5,7 @@ from collections.abc import Coroutine, Sequence
 
 import pytest
 
-from onecard.cache.batches import MOST_ITEMS, Batches, NoAnswer
+from onecard.redis.autopipeline import MAX_BATCH_ITEMS, AutoPipeline, RedisUnavailable
 
 
 def soon(question: Coroutine[None, None, list[int]]) -> "asyncio.Task[list[int]]":
@@ -13,7 +13,7 @@ def soon(question: Coroutine[None, None, list[int]]) -> "asyncio.Task[list[int]]
     return asyncio.create_task(question)
 
 
-class Server:
+class FakeStore:
     """Answers each item with its double, when it is let."""
 
     def __init__(self) -> None:
@@ -30,8 +30,8 @@ class Server:
 
 
 @pytest.fixture
-def server() -> Server:
-    return Server()
+def server() -> FakeStore:
+    return FakeStore()
 
 
 @pytest.fixture
@@ -40,42 +40,42 @@ def late() -> list[str]:
 
 
 @pytest.fixture
-def batches(server: Server, late: list[str]) -> Batches[int, int]:
-    return Batches(server.fetch, 0.05, late.append)
+def batches(server: FakeStore, late: list[str]) -> AutoPipeline[int, int]:
+    return AutoPipeline(server.fetch, 0.05, late.append)
 
 
-async def test_all_who_ask_in_one_turn_are_one_question(server: Server, batches: Batches[int, int]) -> None:
+async def test_all_who_ask_in_one_turn_are_one_question(server: FakeStore, batches: AutoPipeline[int, int]) -> None:
     """And each gets the answers to what he asked."""
-    one, none, two = await asyncio.gather(batches.ask([1, 2]), batches.ask([]), batches.ask([3]))
+    one, none, two = await asyncio.gather(batches.execute([1, 2]), batches.execute([]), batches.execute([3]))
     assert (one, none, two) == ([2, 4], [], [6])
     assert server.asked == [[1, 2, 3]]
 
 
-async def test_a_failure_is_that_of_its_batch_alone(server: Server, batches: Batches[int, int]) -> None:
-    crowd = [batches.ask([1]), batches.ask([13])]
+async def test_a_failure_is_that_of_its_batch_alone(server: FakeStore, batches: AutoPipeline[int, int]) -> None:
+    crowd = [batches.execute([1]), batches.execute([13])]
     outcomes = await asyncio.gather(*crowd, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [OSError, OSError]
-    assert await batches.ask([1]) == [2]
+    assert await batches.execute([1]) == [2]
 
 
 async def test_who_waits_too_long_gets_no_answer_and_its_late_answer_reaches_nobody(
-    server: Server, batches: Batches[int, int], late: list[str]
+    server: FakeStore, batches: AutoPipeline[int, int], late: list[str]
 ) -> None:
     server.open.clear()
-    with pytest.raises(NoAnswer, match="silent"):
-        await batches.ask([1])
+    with pytest.raises(RedisUnavailable, match="silent"):
+        await batches.execute([1])
     assert late == ["silent"]
     server.open.set()
-    assert await batches.ask([2]) == [4]
+    assert await batches.execute([2]) == [4]
     await batches.close()
 
 
-async def test_a_crowd_makes_few_questions(server: Server, batches: Batches[int, int], late: list[str]) -> None:
+async def test_a_crowd_makes_few_questions(server: FakeStore, batches: AutoPipeline[int, int], late: list[str]) -> None:
     """While those are under way, all others wait for the next; whoever has left takes nothing from the rest."""
     server.open.clear()
     crowd = []
     for number in range(20, 120):
-        crowd.append(soon(batches.ask([number])))
+        crowd.append(soon(batches.execute([number])))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
     for answer in crowd[::2]:
@@ -87,12 +87,12 @@ async def test_a_crowd_makes_few_questions(server: Server, batches: Batches[int,
     assert late == []
 
 
-async def test_one_question_has_a_bound(server: Server, batches: Batches[int, int]) -> None:
+async def test_one_question_has_a_bound(server: FakeStore, batches: AutoPipeline[int, int]) -> None:
     """Whoever asks for more asks several, and has all answers in order."""
-    few, many = await asyncio.gather(batches.ask(range(20, 220)), batches.ask(range(1_000, 2_000)))
+    few, many = await asyncio.gather(batches.execute(range(20, 220)), batches.execute(range(1_000, 2_000)))
     assert few == list(range(40, 440, 2))
     assert many == list(range(2_000, 4_000, 2))
-    assert max(map(len, server.asked)) <= MOST_ITEMS
+    assert max(map(len, server.asked)) <= MAX_BATCH_ITEMS
 
 
 @pytest.mark.parametrize("hangs", [False, True])
@@ -104,18 +104,18 @@ async def test_much_takes_longer_than_little_as_long_as_answers_come(hangs: bool
         await (lets_go.wait() if hangs else asyncio.sleep(0.04))
         return list(items)
 
-    batches, many = Batches(fetch, 0.05, late.append), range(20 * MOST_ITEMS)
+    batches, many = AutoPipeline(fetch, 0.05, late.append), range(20 * MAX_BATCH_ITEMS)
     if hangs:
-        with pytest.raises(NoAnswer, match="silent"):
-            await batches.ask(many)
+        with pytest.raises(RedisUnavailable, match="silent"):
+            await batches.execute(many)
         assert late[0] == "silent"
     else:
-        assert await batches.ask(many) == list(many)
+        assert await batches.execute(many) == list(many)
         assert late == []
     await batches.close()
 
 
-async def test_slow_is_told_from_silent(server: Server, late: list[str]) -> None:
+async def test_slow_is_told_from_silent(server: FakeStore, late: list[str]) -> None:
     """Whoever gets no answer while others do has a slow server, not a silent one."""
     hangs = asyncio.Event()
 
@@ -124,23 +124,23 @@ async def test_slow_is_told_from_silent(server: Server, late: list[str]) -> None
             await hangs.wait()
         return list(items)
 
-    batches = Batches(fetch, 0.05, late.append)
-    waiting = soon(batches.ask([1]))
+    batches = AutoPipeline(fetch, 0.05, late.append)
+    waiting = soon(batches.execute([1]))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    assert await batches.ask([2]) == [2]
-    with pytest.raises(NoAnswer, match="slow"):
+    assert await batches.execute([2]) == [2]
+    with pytest.raises(RedisUnavailable, match="slow"):
         await waiting
     assert late == ["slow"]
     await batches.close()
 
 
-async def test_closing_ends_what_waits(server: Server, batches: Batches[int, int]) -> None:
+async def test_closing_ends_what_waits(server: FakeStore, batches: AutoPipeline[int, int]) -> None:
     """Nobody hangs, and no task is left."""
     server.open.clear()
     crowd = []
     for number in range(8):
-        crowd.append(soon(batches.ask([number])))
+        crowd.append(soon(batches.execute([number])))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
     await batches.close()

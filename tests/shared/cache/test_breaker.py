@@ -4,16 +4,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from onecard.cache.breaker import SOFT_FAILURES, Breaker
+from onecard.redis.circuit_breaker import SLOW_REPLY_THRESHOLD, CircuitBreaker
 
 
-class AnyHistory(RuleBasedStateMachine):
+class BreakerHistories(RuleBasedStateMachine):
     """Whatever happens in whatever order."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now = 100.0
-        self.breaker = Breaker(lambda: self.now)
+        self.breaker = CircuitBreaker(lambda: self.now)
         self.behind = 0
 
     @rule(seconds=st.floats(0, 2))
@@ -31,7 +31,7 @@ class AnyHistory(RuleBasedStateMachine):
     def succeed(self) -> None:
         """A success never opens the door by itself: it may answer a question of long ago."""
         before = self.breaker.state
-        self.breaker.succeeded()
+        self.breaker.record_success()
         assert self.breaker.state == before
         self.behind = 0
 
@@ -39,9 +39,9 @@ class AnyHistory(RuleBasedStateMachine):
     @rule()
     def fall_behind(self) -> None:
         """A few in a row close it, not fewer."""
-        self.breaker.fell_behind()
+        self.breaker.record_slow_reply()
         self.behind += 1
-        assert self.breaker.closed == (self.behind < SOFT_FAILURES)
+        assert self.breaker.closed == (self.behind < SLOW_REPLY_THRESHOLD)
 
     @rule(healthy=st.booleans())
     def probe(self, healthy: bool) -> None:
@@ -63,14 +63,14 @@ class AnyHistory(RuleBasedStateMachine):
             self.behind = 0
 
 
-AnyHistory.TestCase.settings = settings(max_examples=100)
-test_any_history = AnyHistory.TestCase
+BreakerHistories.TestCase.settings = settings(max_examples=100)
+test_any_history = BreakerHistories.TestCase
 
 
 def test_pauses_double_up_to_a_second_and_start_over() -> None:
     """A Redis that restarts quickly is found quickly; one that stays away is tried once a second."""
     now = 0.0
-    breaker = Breaker(lambda: now)
+    breaker = CircuitBreaker(lambda: now)
     pauses = []
     for _ in range(6):
         assert breaker.begin_probe()
@@ -88,7 +88,7 @@ def test_pauses_double_up_to_a_second_and_start_over() -> None:
 def test_one_that_only_paused_is_probed_at_once_but_not_again_and_again() -> None:
     """A pause of 60 ms ends before it has cost anybody much; a Redis that answers probes alone is not believed."""
     now = 0.0
-    breaker = Breaker(lambda: now)
+    breaker = CircuitBreaker(lambda: now)
     pauses = []
     for _ in range(7):
         breaker.begin_probe()

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onecard.cache.claims import Claim, TextFlights
-from onecard.cache.flight import Abandoned
+from onecard.coalescing.batch_single_flight import BatchCall, BatchSingleFlight
+from onecard.coalescing.single_flight import FlightCancelled
 from tests.shared.cache.test_flight import settle
 
 
-class Model:
+class FakeModel:
     """Computes `key → upper case`, a text at a time, when told to."""
 
     def __init__(self, keys: list[bytes]) -> None:
@@ -24,10 +24,10 @@ class Model:
         self.cancelled = False
         self.gate = asyncio.Semaphore(0)
 
-    async def __call__(self, claim: Claim[bytes]) -> None:
+    async def __call__(self, claim: BatchCall[bytes]) -> None:
         """Compute what is claimed."""
         self.claimed = [self.keys[index] for index in claim.indices]
-        claim.on_unwanted(self._withdraw)
+        claim.on_abandoned(self._withdraw)
         try:
             for index in claim.indices:
                 await self.gate.acquire()
@@ -51,11 +51,11 @@ class Model:
 
 async def test_each_text_is_computed_once_across_requests_and_inside_one() -> None:
     """The second request claims only what the first has not."""
-    flights = TextFlights[bytes]()
-    one, two = Model([b"a", b"b", b"a"]), Model([b"b", b"c", b"c"])
-    first = asyncio.create_task(flights.claim_many(one.keys, one))
+    flights = BatchSingleFlight[bytes]()
+    one, two = FakeModel([b"a", b"b", b"a"]), FakeModel([b"b", b"c", b"c"])
+    first = asyncio.create_task(flights.do(one.keys, one))
     await settle()
-    second = asyncio.create_task(flights.claim_many(two.keys, two))
+    second = asyncio.create_task(flights.do(two.keys, two))
     await settle()
     assert (one.claimed, two.claimed) == ([b"a", b"b"], [b"c"])
     one.go()
@@ -68,11 +68,11 @@ async def test_each_text_is_computed_once_across_requests_and_inside_one() -> No
 
 async def test_a_request_whose_texts_are_all_under_way_computes_nothing() -> None:
     """It only waits, and only for its own texts: not for the rest of the other's batch."""
-    flights = TextFlights[bytes]()
-    one, two = Model([b"a", b"b"]), Model([b"a"])
-    first = asyncio.create_task(flights.claim_many(one.keys, one))
+    flights = BatchSingleFlight[bytes]()
+    one, two = FakeModel([b"a", b"b"]), FakeModel([b"a"])
+    first = asyncio.create_task(flights.do(one.keys, one))
     await settle()
-    second = asyncio.create_task(flights.claim_many(two.keys, two))
+    second = asyncio.create_task(flights.do(two.keys, two))
     await settle()
     one.go(1)
     assert (await second).results == [b"A"]
@@ -84,11 +84,11 @@ async def test_a_request_whose_texts_are_all_under_way_computes_nothing() -> Non
 
 async def test_the_owner_leaves_and_the_work_goes_on_for_followers() -> None:
     """For what they wait for; the rest is no longer wanted."""
-    flights = TextFlights[bytes]()
-    one, two = Model([b"a", b"b", b"c"]), Model([b"c"])
-    first = asyncio.create_task(flights.claim_many(one.keys, one))
+    flights = BatchSingleFlight[bytes]()
+    one, two = FakeModel([b"a", b"b", b"c"]), FakeModel([b"c"])
+    first = asyncio.create_task(flights.do(one.keys, one))
     await settle()
-    second = asyncio.create_task(flights.claim_many(two.keys, two))
+    second = asyncio.create_task(flights.do(two.keys, two))
     await settle()
     first.cancel()
     await settle()
@@ -100,15 +100,15 @@ async def test_the_owner_leaves_and_the_work_goes_on_for_followers() -> None:
 
 async def test_a_text_of_an_owner_who_left_can_be_joined_again() -> None:
     """It has been taken out of the work, so that it is computed anew."""
-    flights = TextFlights[bytes]()
-    one, two, three = Model([b"a", b"b"]), Model([b"b"]), Model([b"a"])
-    first = asyncio.create_task(flights.claim_many(one.keys, one))
+    flights = BatchSingleFlight[bytes]()
+    one, two, three = FakeModel([b"a", b"b"]), FakeModel([b"b"]), FakeModel([b"a"])
+    first = asyncio.create_task(flights.do(one.keys, one))
     await settle()
-    second = asyncio.create_task(flights.claim_many(two.keys, two))
+    second = asyncio.create_task(flights.do(two.keys, two))
     await settle()
     first.cancel()
     await settle()
-    third = asyncio.create_task(flights.claim_many(three.keys, three))
+    third = asyncio.create_task(flights.do(three.keys, three))
     await settle()
     one.go()
     three.go()
@@ -119,13 +119,13 @@ async def test_a_text_of_an_owner_who_left_can_be_joined_again() -> None:
 
 async def test_when_all_have_left_the_work_is_cancelled() -> None:
     """And whoever comes in the same moment gets a new one."""
-    flights = TextFlights[bytes]()
-    one, two = Model([b"a"]), Model([b"a"])
-    first = asyncio.create_task(flights.claim_many(one.keys, one))
+    flights = BatchSingleFlight[bytes]()
+    one, two = FakeModel([b"a"]), FakeModel([b"a"])
+    first = asyncio.create_task(flights.do(one.keys, one))
     await settle()
     first.cancel()
     await asyncio.sleep(0)
-    second = asyncio.create_task(flights.claim_many(two.keys, two))
+    second = asyncio.create_task(flights.do(two.keys, two))
     await settle()
     assert one.cancelled
     two.go()
@@ -139,17 +139,17 @@ class Busy(Exception):
 @pytest.mark.parametrize("leader_leaves", [False, True])
 async def test_the_terms_of_one_request_do_not_fail_another(leader_leaves: bool) -> None:
     """Who follows a request that is refused computes the rest itself, and keeps what it has begun and been given."""
-    flights = TextFlights[bytes](personal=(Busy,))
+    flights = BatchSingleFlight[bytes](personal=(Busy,))
     refused = asyncio.Event()
 
-    async def is_refused(claim: Claim[bytes]) -> None:
+    async def is_refused(claim: BatchCall[bytes]) -> None:
         claim.deliver(0, b"A")
         await refused.wait()
         raise Busy
 
-    two = Model([b"a", b"b", b"c"])
-    first = asyncio.create_task(flights.claim_many([b"a", b"b"], is_refused))
-    second = asyncio.create_task(flights.claim_many(two.keys, two))
+    two = FakeModel([b"a", b"b", b"c"])
+    first = asyncio.create_task(flights.do([b"a", b"b"], is_refused))
+    second = asyncio.create_task(flights.do(two.keys, two))
     await settle()
     if leader_leaves:
         first.cancel()
@@ -166,16 +166,16 @@ async def test_the_terms_of_one_request_do_not_fail_another(leader_leaves: bool)
 
 async def test_who_follows_is_not_failed_by_its_own_terms() -> None:
     """The other order: one that would be refused shares what another computes, and the other never hears of it."""
-    flights = TextFlights[bytes](personal=(Busy,))
+    flights = BatchSingleFlight[bytes](personal=(Busy,))
 
-    async def is_refused(claim: Claim[bytes]) -> None:
+    async def is_refused(claim: BatchCall[bytes]) -> None:
         raise Busy
 
-    one = Model([b"a", b"b"])
-    first = asyncio.create_task(flights.claim_many(one.keys, one))
+    one = FakeModel([b"a", b"b"])
+    first = asyncio.create_task(flights.do(one.keys, one))
     await settle()
-    shares = asyncio.create_task(flights.claim_many([b"b"], is_refused))
-    wants_more = asyncio.create_task(flights.claim_many([b"a", b"c"], is_refused))
+    shares = asyncio.create_task(flights.do([b"b"], is_refused))
+    wants_more = asyncio.create_task(flights.do([b"a", b"c"], is_refused))
     await settle()
     with pytest.raises(Busy):
         await wants_more
@@ -186,18 +186,18 @@ async def test_who_follows_is_not_failed_by_its_own_terms() -> None:
 
 async def test_an_exception_reaches_whom_it_concerns() -> None:
     """Those who wait for a text that was not delivered; not the one whose text was."""
-    flights = TextFlights[bytes]()
+    flights = BatchSingleFlight[bytes]()
 
-    async def breaks(claim: Claim[bytes]) -> None:
+    async def breaks(claim: BatchCall[bytes]) -> None:
         await asyncio.sleep(0.01)
         claim.deliver(0, b"A")
         raise ValueError("wrong")
 
-    one, two = Model([b"a"]), Model([b"b"])
-    first = asyncio.create_task(flights.claim_many([b"a", b"b"], breaks))
+    one, two = FakeModel([b"a"]), FakeModel([b"b"])
+    first = asyncio.create_task(flights.do([b"a", b"b"], breaks))
     await settle()
-    lucky = asyncio.create_task(flights.claim_many(one.keys, one))
-    unlucky = asyncio.create_task(flights.claim_many(two.keys, two))
+    lucky = asyncio.create_task(flights.do(one.keys, one))
+    unlucky = asyncio.create_task(flights.do(two.keys, two))
     outcomes = await asyncio.gather(first, lucky, unlucky, return_exceptions=True)
     assert isinstance(outcomes[0], ValueError)
     assert outcomes[1].results == [b"A"]  # type: ignore[union-attr]
@@ -205,24 +205,24 @@ async def test_an_exception_reaches_whom_it_concerns() -> None:
     assert len(flights) == 0
 
 
-@pytest.mark.parametrize(("error", "seen"), [(asyncio.CancelledError(), Abandoned), (None, RuntimeError)])
+@pytest.mark.parametrize(("error", "seen"), [(asyncio.CancelledError(), FlightCancelled), (None, RuntimeError)])
 async def test_nobody_waits_for_ever(error: BaseException | None, seen: type[Exception]) -> None:
     """A computation that is cancelled from inside, or forgets a text, is an error to those who wait."""
-    flights = TextFlights[bytes]()
+    flights = BatchSingleFlight[bytes]()
 
-    async def ends(claim: Claim[bytes]) -> None:
+    async def ends(claim: BatchCall[bytes]) -> None:
         if error is not None:
             raise error
 
     with pytest.raises(seen):
-        await flights.claim_many([b"a"], ends)
+        await flights.do([b"a"], ends)
     assert len(flights) == 0
 
 
 async def test_no_texts_are_no_work() -> None:
     """An empty request returns at once."""
-    model = Model([])
-    assert (await TextFlights[bytes]().claim_many([], model)).results == []
+    model = FakeModel([])
+    assert (await BatchSingleFlight[bytes]().do([], model)).results == []
     assert model.claimed is None
 
 
@@ -238,12 +238,12 @@ def test_any_coming_and_going(requests: list[tuple[list[bytes], bool, int]]) -> 
     """Whoever stays gets the right results; nothing is computed twice while it is under way; nothing is left over."""
 
     async def scenario() -> None:
-        flights = TextFlights[bytes]()
+        flights = BatchSingleFlight[bytes]()
         under_way: Counter[bytes] = Counter()
         staying: list[tuple[list[bytes], asyncio.Task[object]]] = []
 
         def model(keys: list[bytes], patience: int):  # type: ignore[no-untyped-def]
-            async def compute(claim: Claim[bytes]) -> None:
+            async def compute(claim: BatchCall[bytes]) -> None:
                 mine = [keys[index] for index in claim.indices]
                 under_way.update(mine)
                 assert all(under_way[key] == 1 for key in mine)
@@ -260,7 +260,7 @@ def test_any_coming_and_going(requests: list[tuple[list[bytes], bool, int]]) -> 
             return compute
 
         for keys, leaves, patience in requests:
-            task: asyncio.Task[object] = asyncio.create_task(flights.claim_many(keys, model(keys, patience)))
+            task: asyncio.Task[object] = asyncio.create_task(flights.do(keys, model(keys, patience)))
             await asyncio.sleep(0)
             if leaves:
                 task.cancel()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from onecard.cache.control import CachePolicy, read
+from onecard.cache.cache_policy import CachePolicy, parse
 
 USE, RENEW, LEAVE = CachePolicy(True, True), CachePolicy(False, True), CachePolicy(False, False)
 
@@ -26,4 +26,4 @@ USE, RENEW, LEAVE = CachePolicy(True, True), CachePolicy(False, True), CachePoli
 )
 def test_directives(header: str | None, policy: CachePolicy) -> None:
     """In any case and order; what is quoted is somebody's value."""
-    assert read(header) == policy
+    assert parse(header) == policy

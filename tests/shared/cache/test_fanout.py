@@ -6,14 +6,20 @@ from contextlib import AsyncExitStack, suppress
 
 import pytest
 
-from onecard.cache.fanout import CROWDED_BYTES, LAST, StreamFlights, StreamReader, TooSlow
-from onecard.cache.flight import Abandoned
+from onecard.coalescing.single_flight import FlightCancelled
+from onecard.coalescing.stream_broadcast import (
+    DONE_EVENT,
+    REDUCED_STREAM_BYTES,
+    SlowSubscriber,
+    StreamBroadcast,
+    StreamSubscriber,
+)
 from tests.shared.cache.test_flight import settle
 
 CHUNKS = [b"data: %d\n\n" % number for number in range(20)]
 
 
-class Upstream:
+class FakeStream:
     """A stream that sends when told to, and knows whether it was closed."""
 
     def __init__(self, chunks: list[bytes] = CHUNKS, error: BaseException | None = None) -> None:
@@ -43,9 +49,9 @@ class Upstream:
             self.gate.release()
 
 
-async def read(flights: StreamFlights, upstream: Upstream, got: list[bytes], stop_after: int | None = None) -> None:
+async def read(flights: StreamBroadcast, upstream: FakeStream, got: list[bytes], stop_after: int | None = None) -> None:
     """Read to the end, or leave after some chunks."""
-    async with flights.join("k", upstream) as reader:
+    async with flights.subscribe("k", upstream) as reader:
         async for chunk in reader:
             got.append(chunk)
             if len(got) == stop_after:
@@ -53,7 +59,7 @@ async def read(flights: StreamFlights, upstream: Upstream, got: list[bytes], sto
 
 
 def crowd(
-    flights: StreamFlights, upstream: Upstream, size: int
+    flights: StreamBroadcast, upstream: FakeStream, size: int
 ) -> "tuple[list[list[bytes]], list[asyncio.Task[None]]]":
     """So many readers, and what each gets."""
     got: list[list[bytes]] = [[] for _ in range(size)]
@@ -62,7 +68,7 @@ def crowd(
 
 async def test_all_get_the_same_chunks_in_order_from_one_upstream() -> None:
     """Those who come later, too: what was so far, then live."""
-    flights, upstream = StreamFlights(), Upstream()
+    flights, upstream = StreamBroadcast(), FakeStream()
     early, first = crowd(flights, upstream, 50)
     await settle()
     upstream.go(7)
@@ -79,7 +85,7 @@ async def test_all_get_the_same_chunks_in_order_from_one_upstream() -> None:
 
 async def test_half_of_them_leaving_changes_nothing_for_the_rest() -> None:
     """The one who opened the stream among those who leave."""
-    flights, upstream = StreamFlights(), Upstream()
+    flights, upstream = StreamBroadcast(), FakeStream()
     got, tasks = crowd(flights, upstream, 100)
     await settle()
     upstream.go(10)
@@ -96,14 +102,14 @@ async def test_half_of_them_leaving_changes_nothing_for_the_rest() -> None:
 @pytest.mark.parametrize("chunks_before", [0, 5])
 async def test_all_leaving_closes_the_upstream_at_once(chunks_before: int) -> None:
     """Also before its first chunk; whoever comes next gets a new one."""
-    flights, upstream = StreamFlights(), Upstream()
+    flights, upstream = StreamBroadcast(), FakeStream()
     _, tasks = crowd(flights, upstream, 3)
     await settle()
     upstream.go(chunks_before)
     await settle()
     for task in tasks:
         task.cancel()
-    again = Upstream()
+    again = FakeStream()
     got, late = crowd(flights, again, 1)
     await settle()
     assert upstream.closed
@@ -116,18 +122,18 @@ async def test_all_leaving_closes_the_upstream_at_once(chunks_before: int) -> No
 async def test_an_upstream_error_comes_after_the_chunks_before_it() -> None:
     """For every reader, a late or slow one too, and nothing is recorded."""
     error = ConnectionError("broke off")
-    flights, upstream = StreamFlights(), Upstream(error=error)
+    flights, upstream = StreamBroadcast(), FakeStream(error=error)
     recorded: list[object] = []
 
     async def reader() -> tuple[list[bytes], BaseException | None]:
         got: list[bytes] = []
-        async with flights.join("k", upstream, recorded.append) as stream:
+        async with flights.subscribe("k", upstream, recorded.append) as stream:
             try:
                 async for chunk in stream:
                     got.append(chunk)
                     await asyncio.sleep(0)
             except ConnectionError as seen:
-                assert stream._flight.recording is None
+                assert stream._stream.recording is None
                 return got, seen
         return got, None
 
@@ -142,8 +148,8 @@ async def test_an_upstream_error_comes_after_the_chunks_before_it() -> None:
 
 async def test_a_source_that_does_not_open_is_an_error_to_all() -> None:
     """As is one that is cancelled from inside; nobody waits for ever."""
-    for error, seen in ((ValueError("no"), ValueError), (asyncio.CancelledError(), Abandoned)):
-        flights, upstream = StreamFlights(), Upstream([], error)
+    for error, seen in ((ValueError("no"), ValueError), (asyncio.CancelledError(), FlightCancelled)):
+        flights, upstream = StreamBroadcast(), FakeStream([], error)
         _, tasks = crowd(flights, upstream, 3)
         outcomes = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 5)
         assert [type(outcome) for outcome in outcomes] == [seen] * 3
@@ -151,26 +157,26 @@ async def test_a_source_that_does_not_open_is_an_error_to_all() -> None:
 
 async def test_a_whole_stream_is_recorded_once() -> None:
     """Whoever is left to read it; before its end there is no recording."""
-    flights, upstream = StreamFlights(), Upstream()
+    flights, upstream = StreamBroadcast(), FakeStream()
     recorded: list[tuple[bytes, ...]] = []
-    async with flights.join("k", upstream, recorded.append) as first:
-        async with flights.join("k", upstream, recorded.append) as second:
+    async with flights.subscribe("k", upstream, recorded.append) as first:
+        async with flights.subscribe("k", upstream, recorded.append) as second:
             assert (first.coalesced, second.coalesced) == (False, True)
             upstream.go(5)
             await settle()
-            assert first._flight.recording is None
+            assert first._stream.recording is None
             assert recorded == []
         upstream.go()
         assert [chunk async for chunk in first] == CHUNKS
-        assert first._flight.recording == tuple(CHUNKS)
+        assert first._stream.recording == tuple(CHUNKS)
     assert recorded == [tuple(CHUNKS)]
 
 
 async def test_the_recording_is_handed_over_before_the_stream_can_no_longer_be_joined() -> None:
     """So that a request in between finds one or the other, and no second computation begins."""
-    flights, upstream = StreamFlights(), Upstream()
+    flights, upstream = StreamBroadcast(), FakeStream()
     joinable: list[int] = []
-    async with flights.join("k", upstream, lambda _: joinable.append(len(flights))) as stream:
+    async with flights.subscribe("k", upstream, lambda _: joinable.append(len(flights))) as stream:
         upstream.go()
         assert [chunk async for chunk in stream] == CHUNKS
     assert joinable == [1]
@@ -178,12 +184,12 @@ async def test_the_recording_is_handed_over_before_the_stream_can_no_longer_be_j
 
 async def test_a_recorder_that_fails_hurts_no_reader() -> None:
     """They have their stream, and it ends."""
-    flights, upstream = StreamFlights(), Upstream()
+    flights, upstream = StreamBroadcast(), FakeStream()
 
     def fails(_: object) -> None:
         raise ValueError("disk full")
 
-    async with flights.join("k", upstream, fails) as stream:
+    async with flights.subscribe("k", upstream, fails) as stream:
         upstream.go()
         assert [chunk async for chunk in stream] == CHUNKS
     assert len(flights) == 0
@@ -195,10 +201,10 @@ BOUND = 20_000
 
 async def test_a_stream_over_the_bound_is_not_recorded_and_not_joined() -> None:
     """Those who read it get all of it; whoever comes later opens another."""
-    flights, upstream = StreamFlights(BOUND), Upstream(LONG)
+    flights, upstream = StreamBroadcast(BOUND), FakeStream(LONG)
     recorded: list[object] = []
     got: list[bytes] = []
-    async with flights.join("k", upstream, recorded.append) as stream:
+    async with flights.subscribe("k", upstream, recorded.append) as stream:
         upstream.go()
         async for chunk in stream:
             got.append(chunk)
@@ -210,13 +216,13 @@ async def test_a_stream_over_the_bound_is_not_recorded_and_not_joined() -> None:
 
 async def test_memory_is_bounded_while_the_only_reader_is_slow() -> None:
     """The source is held back, since nobody is kept waiting by that."""
-    flights, upstream = StreamFlights(BOUND), Upstream(LONG)
+    flights, upstream = StreamBroadcast(BOUND), FakeStream(LONG)
     upstream.go()
-    async with flights.join("k", upstream) as stream:
-        flight = stream._flight
+    async with flights.subscribe("k", upstream) as stream:
+        flight = stream._stream
         for expected in LONG:
             await settle()
-            assert flight.kept_bytes <= BOUND + 2 * 1064
+            assert flight.buffered_bytes <= BOUND + 2 * 1064
             assert await anext(stream) == expected
         with pytest.raises(StopAsyncIteration):
             await anext(stream)
@@ -224,30 +230,30 @@ async def test_memory_is_bounded_while_the_only_reader_is_slow() -> None:
 
 async def test_a_slow_reader_holds_up_nobody() -> None:
     """It is cut off when it is half of the bound behind; the others get everything, and memory stays bounded."""
-    flights, upstream = StreamFlights(BOUND), Upstream(LONG)
+    flights, upstream = StreamBroadcast(BOUND), FakeStream(LONG)
     got: list[list[bytes]] = [[], []]
-    async with flights.join("k", upstream) as slow:
+    async with flights.subscribe("k", upstream) as slow:
         tasks = [asyncio.create_task(read(flights, upstream, mine)) for mine in got]
         await settle()
         assert await_first(slow)
         for _ in LONG:
             upstream.go(1)
             await settle()
-            assert slow._flight.kept_bytes <= BOUND + 2 * 1064
+            assert slow._stream.buffered_bytes <= BOUND + 2 * 1064
         await asyncio.gather(*tasks)
         assert got == [LONG, LONG]
-        with pytest.raises(TooSlow):
+        with pytest.raises(SlowSubscriber):
             await anext(slow)
 
 
-def await_first(reader: StreamReader) -> bool:
+def await_first(reader: StreamSubscriber) -> bool:
     """The reader has not read anything."""
     return reader.chunks_read == 0
 
 
 async def test_readers_of_one_speed_are_not_cut_off() -> None:
     """However far ahead the source runs."""
-    flights, upstream = StreamFlights(BOUND), Upstream(LONG)
+    flights, upstream = StreamBroadcast(BOUND), FakeStream(LONG)
     upstream.go()
     got, tasks = crowd(flights, upstream, 10)
     await asyncio.gather(*tasks)
@@ -256,10 +262,10 @@ async def test_readers_of_one_speed_are_not_cut_off() -> None:
 
 async def test_a_reader_that_breaks_off_early_leaves() -> None:
     """By an exception in its own loop as well."""
-    flights, upstream = StreamFlights(), Upstream()
+    flights, upstream = StreamBroadcast(), FakeStream()
     upstream.go(3)
     with suppress(ZeroDivisionError):
-        async with flights.join("k", upstream) as stream:
+        async with flights.subscribe("k", upstream) as stream:
             async for _ in stream:
                 raise ZeroDivisionError
     await settle()
@@ -278,13 +284,13 @@ async def test_many_streams_whose_readers_stall_are_held_back_together() -> None
             sent += 1
             yield chunk
 
-    flights = StreamFlights(max_all_bytes=500_000)
+    flights = StreamBroadcast(max_all_bytes=500_000)
     async with AsyncExitStack() as closing:
-        readers = [await closing.enter_async_context(flights.join(number, source)) for number in range(10)]
+        readers = [await closing.enter_async_context(flights.subscribe(number, source)) for number in range(10)]
         await settle()
-        assert sent * len(chunk) < 500_000 + 10 * (CROWDED_BYTES + 2 * len(chunk))
+        assert sent * len(chunk) < 500_000 + 10 * (REDUCED_STREAM_BYTES + 2 * len(chunk))
         assert [len([chunk async for chunk in reader]) for reader in readers] == [100] * 10
-    assert flights._room.kept_bytes == 0
+    assert flights._budget.used_bytes == 0
 
 
 async def test_who_leaves_on_the_last_event_does_not_spoil_the_recording() -> None:
@@ -293,33 +299,33 @@ async def test_who_leaves_on_the_last_event_does_not_spoil_the_recording() -> No
     end = asyncio.Event()
 
     async def source() -> AsyncIterator[bytes]:
-        yield LAST
+        yield DONE_EVENT
         await end.wait()
 
-    flights = StreamFlights()
-    async with flights.join("a", source, recorded.append) as reader:
-        assert await anext(reader) == LAST
+    flights = StreamBroadcast()
+    async with flights.subscribe("a", source, recorded.append) as reader:
+        assert await anext(reader) == DONE_EVENT
     end.set()
     await settle()
-    assert recorded == [(LAST,)]
-    assert flights._room.kept_bytes == 0
+    assert recorded == [(DONE_EVENT,)]
+    assert flights._budget.used_bytes == 0
 
 
-class Refused(Exception):
+class StreamRefused(Exception):
     """A failure of one caller."""
 
 
 @pytest.mark.parametrize("leader", ["flooder", "other"])
 async def test_a_failure_of_one_caller_is_not_handed_to_those_who_share(leader: str) -> None:
     """Who is refused is refused, whoever came first; the next of the others opens the stream anew, for all of them."""
-    flights = StreamFlights(personal=(Refused,))
-    refused, opened = Upstream([], Refused()), Upstream()
+    flights = StreamBroadcast(personal=(StreamRefused,))
+    refused, opened = FakeStream([], StreamRefused()), FakeStream()
     upstreams = [refused, opened, opened] if leader == "flooder" else [opened, refused, opened]
     got: list[list[bytes]] = [[], [], []]
     recorded: list[tuple[bytes, ...]] = []
 
-    async def reads(upstream: Upstream, mine: list[bytes]) -> bool:
-        async with flights.join("k", upstream, recorded.append) as reader:
+    async def reads(upstream: FakeStream, mine: list[bytes]) -> bool:
+        async with flights.subscribe("k", upstream, recorded.append) as reader:
             mine += [chunk async for chunk in reader]
             return reader.coalesced
 
@@ -328,20 +334,20 @@ async def test_a_failure_of_one_caller_is_not_handed_to_those_who_share(leader: 
     opened.go()
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     if leader == "flooder":
-        assert isinstance(outcomes[0], Refused)
+        assert isinstance(outcomes[0], StreamRefused)
         assert (outcomes[1:], got[1:]) == ([False, True], [CHUNKS, CHUNKS])
     else:
         assert (outcomes, got) == ([False, True, True], [CHUNKS] * 3)
     assert (opened.opened, recorded) == (1, [tuple(CHUNKS)])
-    assert (len(flights), flights._room.kept_bytes) == (0, 0)
+    assert (len(flights), flights._budget.used_bytes) == (0, 0)
 
 
 async def test_who_has_read_of_a_stream_shares_its_failure() -> None:
     """What another stream would say does not go on from there."""
-    flights, upstream = StreamFlights(personal=(Refused,)), Upstream(error=Refused())
+    flights, upstream = StreamBroadcast(personal=(StreamRefused,)), FakeStream(error=StreamRefused())
     _, tasks = crowd(flights, upstream, 3)
     await settle()
     upstream.go()
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-    assert [type(outcome) for outcome in outcomes] == [Refused] * 3
+    assert [type(outcome) for outcome in outcomes] == [StreamRefused] * 3
     assert upstream.opened == 1

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from bench.redis_faults.redis import Cluster, Redis, Watched, cluster, watched
+from bench.redis_faults.redis import Cluster, FaultyRedis, SentinelGroup, cluster, sentinel_group
 from onecard.cache.tiers import Cache
-from tests.shared.cache.support import Figures, cache_on, eventually
+from tests.shared.cache.support import MetricsReader, cache_on, eventually
 from tests.shared.cache.test_redis import ANSWER_SECONDS, KIND, NOISE_SECONDS, fill, key, timed_get, works
 
 MOVING_SECONDS = 15.0
@@ -18,8 +18,8 @@ KEYS = [key(number) for number in range(50)]
 
 
 @pytest.fixture
-def group() -> Iterator[Watched]:
-    with watched() as made:
+def group() -> Iterator[SentinelGroup]:
+    with sentinel_group() as made:
         yield made
 
 
@@ -40,12 +40,12 @@ async def asked_until(cache: Cache, holds: Callable[[], bool], within: float = M
 
 
 @pytest.mark.parametrize("how", ["killed", "frozen", "moved"])
-async def test_a_primary_that_sentinels_move_is_found(group: Watched, figures: Figures, how: str) -> None:
+async def test_a_primary_that_sentinels_move_is_found(group: SentinelGroup, figures: MetricsReader, how: str) -> None:
     """By itself, without a request that waits; what the replica had is still there."""
     async with cache_on(1, figures, redis_sentinels=group.addresses) as cache:
         keys = await fill(cache, figures)
         old = group.primary
-        do: dict[str, Callable[[], object]] = {"killed": old.kill, "frozen": old.freeze, "moved": group.move}
+        do: dict[str, Callable[[], object]] = {"killed": old.kill, "frozen": old.freeze, "moved": group.fail_over}
         do[how]()
         await asked_until(cache, lambda: group.primary is not old)
         await asked_until(cache, lambda: cache.status() == "ok")
@@ -54,7 +54,7 @@ async def test_a_primary_that_sentinels_move_is_found(group: Watched, figures: F
         old.thaw()
 
 
-async def test_sentinels_that_are_gone_or_hang_are_passed_over(group: Watched, figures: Figures) -> None:
+async def test_sentinels_that_are_gone_or_hang_are_passed_over(group: SentinelGroup, figures: MetricsReader) -> None:
     """One that works is enough, wherever it stands in the list."""
     group.sentinels[0].kill()
     group.sentinels[1].freeze()
@@ -62,37 +62,39 @@ async def test_sentinels_that_are_gone_or_hang_are_passed_over(group: Watched, f
         await works(cache, figures)
 
 
-async def test_a_wrong_name_of_the_primary_is_a_redis_that_is_away(group: Watched, figures: Figures) -> None:
+async def test_a_wrong_name_of_the_primary_is_a_redis_that_is_away(
+    group: SentinelGroup, figures: MetricsReader
+) -> None:
     settings = {"redis_sentinels": group.addresses, "redis_sentinel_master": "other"}
     async with cache_on(1, figures, **settings) as cache:
         assert cache.status() == "degraded"
         assert await cache.get_many(KIND, KEYS) == [None] * len(KEYS)
 
 
-async def test_a_cluster_is_read_and_written_whole(shards: Cluster, figures: Figures) -> None:
+async def test_a_cluster_is_read_and_written_whole(shards: Cluster, figures: MetricsReader) -> None:
     """Keys of all shards in one request, hundreds of them; one node is enough to find the others."""
     first = shards.addresses.split(",", 1)[0]
     async with cache_on(1, figures, redis_cluster_nodes=first) as cache:
         await eventually(lambda: cache.status() == "ok")
         keys = await fill(cache, figures, 600)
-        async with cache_on(1, Figures(), redis_cluster_nodes=shards.addresses) as other:
+        async with cache_on(1, MetricsReader(), redis_cluster_nodes=shards.addresses) as other:
             await eventually(lambda: other.status() == "ok")
             assert await other.get_many(KIND, keys) == [b"v%d" % number for number in range(600)]
-        assert all(int(shard.tell("DBSIZE")[1:]) > 100 for shard in shards.shards)
+        assert all(int(shard.command("DBSIZE")[1:]) > 100 for shard in shards.shards)
 
 
-def _killed(shard: Redis) -> None:
+def _killed(shard: FaultyRedis) -> None:
     shard.kill()
 
 
-def _frozen(shard: Redis) -> None:
+def _frozen(shard: FaultyRedis) -> None:
     shard.freeze()
 
 
 @pytest.mark.parametrize("lose", [_killed, _frozen])
 @pytest.mark.parametrize("place", [0, 2])
 async def test_a_lost_shard_of_a_cluster_costs_one_wait_and_is_found_again(
-    shards: Cluster, figures: Figures, lose: Callable[[Redis], None], place: int
+    shards: Cluster, figures: MetricsReader, lose: Callable[[FaultyRedis], None], place: int
 ) -> None:
     """The Cluster is away as long as a third of the keys is; nothing waits for it, and nothing has to be done."""
     async with cache_on(1, figures, redis_cluster_nodes=shards.addresses) as cache:

@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.shared.cache.impostor import Impostor, error, impostor, silent, well_behaved
-from tests.shared.cache.support import Figures, cache_on, eventually
+from tests.shared.cache.impostor import FakeRedis, error, fake_redis, silent, well_behaved
+from tests.shared.cache.support import MetricsReader, cache_on, eventually
 from tests.shared.cache.test_redis import ANSWER_SECONDS, KIND, LOOKUPS, NOISE_SECONDS, key, timed_get
 
 Answer = Callable[[list[bytes]], bytes | None]
 
-MOST_CONNECTIONS = 3 * 5
+MAX_CONNECTIONS = 3 * 5
 """Of a cache's three channels: four batches each, and a probe."""
 
 
@@ -56,11 +56,13 @@ def chatters(words: list[bytes]) -> bytes:
         error(b"\xff\xfe\x00 unreadable"),
     ],
 )
-async def test_a_redis_that_falls_sick_costs_one_wait_and_is_found_well_again(sick: Answer, figures: Figures) -> None:
+async def test_a_redis_that_falls_sick_costs_one_wait_and_is_found_well_again(
+    sick: Answer, figures: MetricsReader
+) -> None:
     """Everybody under way gets a miss in time, later ones at once; no connections pile up; it heals."""
-    async with impostor() as fake, cache_on(fake.port, figures) as cache:
+    async with fake_redis() as fake, cache_on(fake.port, figures) as cache:
         await eventually(lambda: cache.status() == "ok")
-        fake.answer = sick
+        fake.handle_command = sick
         crowd = await asyncio.gather(*(timed_get(cache, [key(1), key(2)]) for _ in range(20)))
         assert all(found == [None, None] for found, _ in crowd)
         assert max(seconds for _, seconds in crowd) < ANSWER_SECONDS + NOISE_SECONDS
@@ -68,66 +70,66 @@ async def test_a_redis_that_falls_sick_costs_one_wait_and_is_found_well_again(si
         calm = [await timed_get(cache, [key(1), key(2)]) for _ in range(20)]
         assert sum(seconds for _, seconds in calm) < ANSWER_SECONDS + NOISE_SECONDS
         await asyncio.sleep(0.5)
-        assert fake.open_connections <= MOST_CONNECTIONS
-        fake.answer = well_behaved
+        assert fake.open_connections <= MAX_CONNECTIONS
+        fake.handle_command = well_behaved
         await eventually(lambda: cache.status() == "ok")
         assert figures(LOOKUPS, outcome="hit") == 0
 
 
 @pytest.mark.parametrize("sick", [silent, garbage, hangs_up, error(b"NOAUTH Authentication required.")])
-async def test_a_service_starts_before_a_sick_redis(sick: Answer, figures: Figures) -> None:
+async def test_a_service_starts_before_a_sick_redis(sick: Answer, figures: MetricsReader) -> None:
     """Degraded, in about a second, and heals."""
-    async with impostor() as fake:
-        fake.answer = sick
+    async with fake_redis() as fake:
+        fake.handle_command = sick
         started = time.perf_counter()
         async with cache_on(fake.port, figures) as cache:
             assert time.perf_counter() - started < 2
             assert cache.status() == "degraded"
-            fake.answer = well_behaved
+            fake.handle_command = well_behaved
             await eventually(lambda: cache.status() == "ok")
 
 
-async def test_an_answer_of_the_wrong_length_is_no_answer(figures: Figures) -> None:
+async def test_an_answer_of_the_wrong_length_is_no_answer(figures: MetricsReader) -> None:
     """Nobody can say which key its values belong to."""
-    async with impostor() as fake, cache_on(fake.port, figures) as cache:
+    async with fake_redis() as fake, cache_on(fake.port, figures) as cache:
         await eventually(lambda: cache.status() == "ok")
-        fake.answer = too_few
+        fake.handle_command = too_few
         assert await cache.get_many(KIND, [key(1), key(2)]) == [None, None]
         assert figures(LOOKUPS, outcome="error") == 2
 
 
-async def test_a_half_read_answer_never_reaches_the_next_request(figures: Figures) -> None:
+async def test_a_half_read_answer_never_reaches_the_next_request(figures: MetricsReader) -> None:
     """The connection it came on is gone before anybody else asks."""
-    async with impostor() as fake, cache_on(fake.port, figures) as cache:
+    async with fake_redis() as fake, cache_on(fake.port, figures) as cache:
         await eventually(lambda: cache.status() == "ok")
         accepted = fake.accepted
-        fake.answer = half
+        fake.handle_command = half
         assert await cache.get_many(KIND, [key(1)]) == [None]
-        fake.answer = well_behaved
+        fake.handle_command = well_behaved
         await eventually(lambda: cache.status() == "ok")
         assert fake.accepted > accepted
         assert await cache.get_many(KIND, [key(2)]) == [None]
         assert figures(LOOKUPS, outcome="corrupt") == 0
 
 
-async def test_more_answers_than_questions_reach_nobody(figures: Figures) -> None:
+async def test_more_answers_than_questions_reach_nobody(figures: MetricsReader) -> None:
     """What is left on a connection ends it: nobody is told it as the answer to what he asked."""
-    async with impostor() as fake, cache_on(fake.port, figures) as cache:
+    async with fake_redis() as fake, cache_on(fake.port, figures) as cache:
         await eventually(lambda: cache.status() == "ok")
-        fake.answer = chatters
+        fake.handle_command = chatters
         for number in range(20):
             crowd = await asyncio.gather(*(cache.get_many(KIND, [key(number), key(1)]) for _ in range(5)))
             assert crowd == [[None, None]] * 5
         assert figures(LOOKUPS, outcome="corrupt") == 0
-        assert fake.open_connections <= MOST_CONNECTIONS
-        fake.answer = well_behaved
+        assert fake.open_connections <= MAX_CONNECTIONS
+        fake.handle_command = well_behaved
         await eventually(lambda: cache.status() == "ok")
 
 
 @pytest.mark.parametrize("values", [20, 600])
-async def test_a_trickling_redis_is_given_up(figures: Figures, values: int) -> None:
+async def test_a_trickling_redis_is_given_up(figures: MetricsReader, values: int) -> None:
     """Data that keeps coming is no answer either: one wait, and then nobody asks any more."""
-    async with impostor() as fake, cache_on(fake.port, figures) as cache:
+    async with fake_redis() as fake, cache_on(fake.port, figures) as cache:
         await eventually(lambda: cache.status() == "ok")
         fake.portion = 1
         _, seconds = await timed_get(cache, [key(number) for number in range(values)])
@@ -137,7 +139,7 @@ async def test_a_trickling_redis_is_given_up(figures: Figures, values: int) -> N
         await eventually(lambda: cache.status() == "ok")
 
 
-def test_a_name_server_that_hangs_holds_up_nothing(figures: Figures, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_server_that_hangs_holds_up_nothing(figures: MetricsReader, monkeypatch: pytest.MonkeyPatch) -> None:
     """One look-up a channel waits for it, however often it is tried."""
     release = threading.Event()
     look_ups: list[str] = []
@@ -159,7 +161,7 @@ def test_a_name_server_that_hangs_holds_up_nothing(figures: Figures, monkeypatch
     asyncio.run(ask())
 
 
-async def test_a_host_that_does_not_exist_is_a_redis_that_is_away(figures: Figures) -> None:
+async def test_a_host_that_does_not_exist_is_a_redis_that_is_away(figures: MetricsReader) -> None:
     """Looking names up holds up neither the start nor a request."""
     started = time.perf_counter()
     async with cache_on(6379, figures, redis_host="no-such-host.invalid") as cache:
@@ -171,4 +173,4 @@ async def test_a_host_that_does_not_exist_is_a_redis_that_is_away(figures: Figur
 
 def test_the_impostor_can_be_told_from_itself() -> None:
     """A fake with no fault is a Redis without memory."""
-    assert Impostor().answer([b"MGET", b"k"]) == b"*1\r\n$-1\r\n"
+    assert FakeRedis().handle_command([b"MGET", b"k"]) == b"*1\r\n$-1\r\n"

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onecard.cache.keys import Facts, Json, Keyspace, canonical, fingerprint
+from onecard.cache.keys import JsonValue, Keyspace, ServingConfig, canonical, fingerprint
 
-FACTS = Facts(tokenizer="t1", precision="fp16", engine="torch 2", window=128, truncation="right")
+FACTS = ServingConfig(tokenizer="t1", precision="fp16", engine="torch 2", window=128, truncation="right")
 SPACE = Keyspace("embedding", "org/model", "r1", FACTS)
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
@@ -18,7 +18,7 @@ values = st.recursive(
 )
 
 
-def typed(value: Json) -> object:
+def typed(value: JsonValue) -> object:
     """An independent idea of equality, in which 1, 1.0 and true differ and fields have no order."""
     if isinstance(value, dict):
         return ("object", frozenset((name, typed(item)) for name, item in value.items()))
@@ -28,22 +28,22 @@ def typed(value: Json) -> object:
 
 
 @given(values, values)
-def test_two_requests_share_a_key_exactly_if_they_are_equal(one: Json, other: Json) -> None:
+def test_two_requests_share_a_key_exactly_if_they_are_equal(one: JsonValue, other: JsonValue) -> None:
     """Over any two JSON values."""
     assert (canonical(one) == canonical(other)) == (typed(one) == typed(other))
 
 
 @given(values)
-def test_every_part_of_a_request_counts(value: Json) -> None:
+def test_every_part_of_a_request_counts(value: JsonValue) -> None:
     """Wrapped, or with a field more, it is another request."""
-    others: list[Json] = [[value], {"": value}, [value, None], {"a": value, "b": None}, json.dumps(value)]
+    others: list[JsonValue] = [[value], {"": value}, [value, None], {"a": value, "b": None}, json.dumps(value)]
     keys = {canonical(other) for other in [value, *others]}
     assert len(keys) == 1 + len(others)
 
 
 def test_look_alikes_differ() -> None:
     """What compares equal in Python, or reads alike in JSON, does not share an answer."""
-    alike: list[Json] = [1, 1.0, "1", True, False, 0, 0.0, -0.0, None, "", [], {}, [[]], [{}], {"a": None}, "None"]
+    alike: list[JsonValue] = [1, 1.0, "1", True, False, 0, 0.0, -0.0, None, "", [], {}, [[]], [{}], {"a": None}, "None"]
     assert len({SPACE.for_json(value) for value in alike}) == len(alike)
 
 
@@ -55,7 +55,7 @@ def test_the_order_of_fields_does_not_count_and_that_of_items_does() -> None:
 
 def test_depth_and_size_are_no_limit() -> None:
     """A body that is nested as deep as the parser allows, and an integer of any length, have keys."""
-    deep: Json = []
+    deep: JsonValue = []
     for _ in range(5000):
         deep = [deep]
     assert SPACE.for_json(deep) != SPACE.for_json([deep])
@@ -63,18 +63,18 @@ def test_depth_and_size_are_no_limit() -> None:
 
 
 @pytest.mark.parametrize("value", [b"bytes", {1: "a"}, object(), [b""]])
-def test_what_is_not_json_has_no_key(value: Json) -> None:
+def test_what_is_not_json_has_no_key(value: JsonValue) -> None:
     """It is refused rather than taken for something else."""
     with pytest.raises((TypeError, AttributeError)):
         SPACE.for_json(value)
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Facts)])
+@pytest.mark.parametrize("name", [field.name for field in fields(ServingConfig)])
 def test_every_fact_makes_another_key(name: str) -> None:
     """A switch of tokenizer, precision, engine, window, truncation or anything else finds no old value."""
     changed = replace(FACTS, **{name: {"window": 256, "details": (("pooling", "cls"),)}.get(name, "other")})
     assert fingerprint(changed) != fingerprint(FACTS)
-    assert not set(replace(SPACE, facts=changed).for_texts(["a"])) & set(SPACE.for_texts(["a"]))
+    assert not set(replace(SPACE, serving_config=changed).for_texts(["a"])) & set(SPACE.for_texts(["a"]))
 
 
 @pytest.mark.parametrize("other", [{"model": "org/other"}, {"revision": "r2"}, {"kind": "sentiment"}])

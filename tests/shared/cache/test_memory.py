@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from onecard.cache.memory import ENTRY_BYTES, MemoryTier
+from onecard.cache.memory_tier import ENTRY_BYTES, MemoryTier
 
 BOUND = 4 * ENTRY_BYTES + 40
 keys = st.binary(min_size=1, max_size=3)

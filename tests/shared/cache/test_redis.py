@@ -9,11 +9,11 @@ import pytest
 
 from onecard.cache.keys import CacheKind
 from onecard.cache.redis_tier import MAX_QUEUED, MAX_VALUE_BYTES
-from onecard.cache.tiers import Cache, Store
+from onecard.cache.tiers import Cache, TypedCache
 from tests.shared.cache.support import (
     RECOVERY_SECONDS,
-    Figures,
-    Redis,
+    MetricsReader,
+    RedisProcess,
     TextCodec,
     cache_on,
     eventually,
@@ -44,12 +44,12 @@ async def timed_get(cache: Cache, keys: list[bytes]) -> tuple[list[bytes | None]
     return found, time.perf_counter() - started
 
 
-async def stored(figures: Figures, values: int) -> None:
+async def stored(figures: MetricsReader, values: int) -> None:
     """Wait until so many values are in Redis."""
     await eventually(lambda: figures(WRITES, tier="redis", outcome="stored") >= values)
 
 
-async def fill(cache: Cache, figures: Figures, values: int = 3) -> list[bytes]:
+async def fill(cache: Cache, figures: MetricsReader, values: int = 3) -> list[bytes]:
     """Store values 0, 1, 2…, and wait until they are in Redis. Returns their keys."""
     keys = [key(number) for number in range(values)]
     before = figures(WRITES, tier="redis", outcome="stored")
@@ -58,7 +58,7 @@ async def fill(cache: Cache, figures: Figures, values: int = 3) -> list[bytes]:
     return keys
 
 
-async def works(cache: Cache, figures: Figures) -> None:
+async def works(cache: Cache, figures: MetricsReader) -> None:
     """The cache is well: what is stored is found, in Redis; not at once where this machine is slower than its bound."""
     deadline = time.monotonic() + RECOVERY_SECONDS
     found: Sequence[bytes | None] = ()
@@ -68,21 +68,21 @@ async def works(cache: Cache, figures: Figures) -> None:
         found = await cache.get_many(KIND, await fill(cache, figures))
 
 
-async def test_values_are_shared_between_processes(redis: Redis, figures: Figures) -> None:
+async def test_values_are_shared_between_processes(redis: RedisProcess, figures: MetricsReader) -> None:
     """What one stores, another finds; what nobody stored is a miss; order and repetition are the caller's."""
-    async with cache_on(redis.port, figures) as one, cache_on(redis.port, other := Figures()) as two:
+    async with cache_on(redis.port, figures) as one, cache_on(redis.port, other := MetricsReader()) as two:
         keys = await fill(one, figures)
         assert await two.get_many(KIND, [keys[2], key(99), keys[0], keys[2]]) == [b"v2", None, b"v0", b"v2"]
         assert other(LOOKUPS, kind=KIND, tier="redis", outcome="hit") == 2
         assert other(LOOKUPS, kind=KIND, tier="redis", outcome="miss") == 1
 
 
-async def test_a_request_is_one_round_trip(redis: Redis, figures: Figures) -> None:
+async def test_a_request_is_one_round_trip(redis: RedisProcess, figures: MetricsReader) -> None:
     """However many keys it has, and only for those that memory lacks."""
     async with cache_on(redis.port, figures, cache_memory_mb=8) as cache:
         await eventually(lambda: cache.status() == "ok")
         await fill(cache, figures, 5)
-        async with cache_on(redis.port, other := Figures(), cache_memory_mb=8) as fresh:
+        async with cache_on(redis.port, other := MetricsReader(), cache_memory_mb=8) as fresh:
             before = other("onecard_cache_redis_seconds_count", operation="read")
             assert None not in await fresh.get_many(KIND, [key(n) for n in range(5)])
             assert other("onecard_cache_redis_seconds_count", operation="read") - before == 1
@@ -91,7 +91,7 @@ async def test_a_request_is_one_round_trip(redis: Redis, figures: Figures) -> No
             assert other(LOOKUPS, tier="memory", outcome="hit") == 5
 
 
-async def test_thousands_of_vectors_are_stored_and_found(redis: Redis, figures: Figures) -> None:
+async def test_thousands_of_vectors_are_stored_and_found(redis: RedisProcess, figures: MetricsReader) -> None:
     """Megabytes through a socket in both directions, byte for byte, for several requests at a time."""
     async with cache_on(redis.port, figures) as cache:
         await eventually(lambda: cache.status() == "ok")
@@ -104,20 +104,20 @@ async def test_thousands_of_vectors_are_stored_and_found(redis: Redis, figures: 
         assert all(found in (wanted, [None] * 2048) for found in crowd)
 
 
-async def test_values_expire(redis: Redis, figures: Figures) -> None:
+async def test_values_expire(redis: RedisProcess, figures: MetricsReader) -> None:
     """In Redis, by its own clock, and their time does not begin anew in the memory of who read them last."""
     async with cache_on(redis.port, figures, cache_memory_mb=8) as cache:
         await eventually(lambda: cache.status() == "ok")
         cache.set_many(KIND, [(key(0), b"v")], 1)
         await stored(figures, 1)
-        async with cache_on(redis.port, Figures(), cache_memory_mb=8) as other:
+        async with cache_on(redis.port, MetricsReader(), cache_memory_mb=8) as other:
             assert await other.get_many(KIND, [key(0)]) == [b"v"]
             await asyncio.sleep(2.1)
             assert await other.get_many(KIND, [key(0)]) == [None]
         assert redis.command("EXISTS", key(0)) == b":0\r\n"
 
 
-async def test_a_corrupted_value_is_a_miss_counted_and_overwritten(redis: Redis, figures: Figures) -> None:
+async def test_a_corrupted_value_is_a_miss_counted_and_overwritten(redis: RedisProcess, figures: MetricsReader) -> None:
     """Changed, cut, or another key's: it is not served."""
     async with cache_on(redis.port, figures) as cache:
         keys = await fill(cache, figures)
@@ -132,10 +132,10 @@ async def test_a_corrupted_value_is_a_miss_counted_and_overwritten(redis: Redis,
         await works(cache, figures)
 
 
-async def test_what_does_not_decode_is_not_served(redis: Redis, figures: Figures) -> None:
+async def test_what_does_not_decode_is_not_served(redis: RedisProcess, figures: MetricsReader) -> None:
     """Whole bytes that are not what the codec writes are a miss, and leave memory."""
     async with cache_on(redis.port, figures, cache_memory_mb=8) as cache:
-        store = Store(cache, KIND, TextCodec(), 60)
+        store = TypedCache(cache, KIND, TextCodec(), 60)
         cache.set_many(KIND, [(key(0), b"\xff")], 60)
         store.set_many([(key(1), "맛")])
         assert await store.get_many([key(0), key(1), key(2)]) == [None, "맛", None]
@@ -143,7 +143,9 @@ async def test_what_does_not_decode_is_not_served(redis: Redis, figures: Figures
 
 
 @pytest.mark.parametrize("values", [3, 2048])
-async def test_a_frozen_redis_costs_one_wait_and_then_nothing(redis: Redis, figures: Figures, values: int) -> None:
+async def test_a_frozen_redis_costs_one_wait_and_then_nothing(
+    redis: RedisProcess, figures: MetricsReader, values: int
+) -> None:
     """50 ms for those who are asking when it freezes; then at once; then it heals. Nothing is left behind."""
     async with cache_on(redis.port, figures) as cache:
         await eventually(lambda: cache.status() == "ok")
@@ -163,7 +165,7 @@ async def test_a_frozen_redis_costs_one_wait_and_then_nothing(redis: Redis, figu
         await eventually(lambda: redis.connections() <= 3 * 5)
 
 
-async def test_a_redis_that_freezes_while_nobody_asks_is_noticed(redis: Redis, figures: Figures) -> None:
+async def test_a_redis_that_freezes_while_nobody_asks_is_noticed(redis: RedisProcess, figures: MetricsReader) -> None:
     """Readiness says so by itself, and the next request does not wait."""
     async with cache_on(redis.port, figures) as cache:
         await eventually(lambda: cache.status() == "ok")
@@ -173,7 +175,7 @@ async def test_a_redis_that_freezes_while_nobody_asks_is_noticed(redis: Redis, f
         await eventually(lambda: cache.status() == "ok")
 
 
-async def test_a_killed_redis_is_used_again_when_it_is_back_empty(redis: Redis, figures: Figures) -> None:
+async def test_a_killed_redis_is_used_again_when_it_is_back_empty(redis: RedisProcess, figures: MetricsReader) -> None:
     """Gone is a miss at once; a restart without its data is a miss; then it serves again."""
     async with cache_on(redis.port, figures) as cache:
         keys = await fill(cache, figures)
@@ -188,9 +190,9 @@ async def test_a_killed_redis_is_used_again_when_it_is_back_empty(redis: Redis, 
         await works(cache, figures)
 
 
-async def test_a_service_starts_without_redis_and_finds_it_later(tmp_path: Path, figures: Figures) -> None:
+async def test_a_service_starts_without_redis_and_finds_it_later(tmp_path: Path, figures: MetricsReader) -> None:
     """Its start is not held up; memory serves meanwhile."""
-    absent = Redis(tmp_path)
+    absent = RedisProcess(tmp_path)
     started = time.perf_counter()
     async with cache_on(absent.port, figures, cache_memory_mb=8) as cache:
         assert time.perf_counter() - started < 2
@@ -206,7 +208,7 @@ async def test_a_service_starts_without_redis_and_finds_it_later(tmp_path: Path,
             absent.kill()
 
 
-async def test_a_full_redis_still_answers_reads(tmp_path: Path, figures: Figures) -> None:
+async def test_a_full_redis_still_answers_reads(tmp_path: Path, figures: MetricsReader) -> None:
     """Writes are dropped and counted, readiness says degraded, reads go on; room makes it well again."""
     with running_redis(tmp_path, "--maxmemory-policy", "noeviction") as redis:
         async with cache_on(redis.port, figures) as cache:
@@ -223,7 +225,7 @@ async def test_a_full_redis_still_answers_reads(tmp_path: Path, figures: Figures
             await works(cache, figures)
 
 
-async def test_a_read_only_redis_still_answers_reads(redis: Redis, figures: Figures) -> None:
+async def test_a_read_only_redis_still_answers_reads(redis: RedisProcess, figures: MetricsReader) -> None:
     """A replica, or a primary that has become one."""
     async with cache_on(redis.port, figures) as cache:
         keys = await fill(cache, figures)
@@ -234,20 +236,22 @@ async def test_a_read_only_redis_still_answers_reads(redis: Redis, figures: Figu
         await works(cache, figures)
 
 
-async def test_a_password_in_the_address_is_used(tmp_path: Path, figures: Figures) -> None:
+async def test_a_password_in_the_address_is_used(tmp_path: Path, figures: MetricsReader) -> None:
     """And the database; without it nothing works, and nothing breaks."""
     with running_redis(tmp_path, "--requirepass", "s3cret:/@") as redis:
         url = f"redis://:s3cret%3A%2F%40@127.0.0.1:{redis.port}/3"
         async with cache_on(0, figures, redis_url=url, redis_port=1) as cache:
             await works(cache, figures)
-        async with cache_on(redis.port, other := Figures()) as locked_out:
+        async with cache_on(redis.port, other := MetricsReader()) as locked_out:
             assert locked_out.status() == "degraded"
             assert await locked_out.get_many(KIND, [key(0)]) == [None]
             assert other("onecard_cache_redis_failures_total", operation="connect", reason="server_noauth") >= 2
             redis.command("AUTH", "s3cret:/@")
 
 
-async def test_a_password_that_is_demanded_later_stops_reads_and_writes(redis: Redis, figures: Figures) -> None:
+async def test_a_password_that_is_demanded_later_stops_reads_and_writes(
+    redis: RedisProcess, figures: MetricsReader
+) -> None:
     """An answer that is an error is not taken for an empty one."""
     async with cache_on(redis.port, figures) as cache:
         await fill(cache, figures)
@@ -259,7 +263,7 @@ async def test_a_password_that_is_demanded_later_stops_reads_and_writes(redis: R
         await works(cache, figures)
 
 
-async def test_writes_never_hold_up_the_caller(redis: Redis, figures: Figures) -> None:
+async def test_writes_never_hold_up_the_caller(redis: RedisProcess, figures: MetricsReader) -> None:
     """Into a frozen Redis, more than the queue takes: at once, in bounded memory, every drop counted."""
     async with cache_on(redis.port, figures) as cache:
         await eventually(lambda: cache.status() == "ok")
@@ -272,7 +276,7 @@ async def test_writes_never_hold_up_the_caller(redis: Redis, figures: Figures) -
         await works(cache, figures)
 
 
-async def test_no_time_to_live_is_too_long(redis: Redis, figures: Figures) -> None:
+async def test_no_time_to_live_is_too_long(redis: RedisProcess, figures: MetricsReader) -> None:
     """A setting of a thousand years is one of many."""
     async with cache_on(redis.port, figures) as cache:
         await eventually(lambda: cache.status() == "ok")
@@ -281,7 +285,7 @@ async def test_no_time_to_live_is_too_long(redis: Redis, figures: Figures) -> No
         assert await cache.get_many(KIND, [key(0)]) == [b"v"]
 
 
-async def test_large_values_stay_out_of_redis(redis: Redis, figures: Figures) -> None:
+async def test_large_values_stay_out_of_redis(redis: RedisProcess, figures: MetricsReader) -> None:
     """They would hold up what is behind them; memory takes them if they fit."""
     async with cache_on(redis.port, figures, cache_memory_mb=4) as cache:
         await eventually(lambda: cache.status() == "ok")
@@ -290,7 +294,7 @@ async def test_large_values_stay_out_of_redis(redis: Redis, figures: Figures) ->
         assert [value is None for value in await cache.get_many(KIND, [key(0), key(1)])] == [False, True]
 
 
-async def test_closing_writes_out_what_waits(redis: Redis, figures: Figures) -> None:
+async def test_closing_writes_out_what_waits(redis: RedisProcess, figures: MetricsReader) -> None:
     """A service that stops loses nothing that Redis could take."""
     async with cache_on(redis.port, figures) as cache:
         await eventually(lambda: cache.status() == "ok")
@@ -299,7 +303,7 @@ async def test_closing_writes_out_what_waits(redis: Redis, figures: Figures) -> 
     assert redis.connections() == 0
 
 
-async def test_closing_does_not_wait_for_a_frozen_redis(redis: Redis, figures: Figures) -> None:
+async def test_closing_does_not_wait_for_a_frozen_redis(redis: RedisProcess, figures: MetricsReader) -> None:
     """A stopping service has better things to do. No task is left."""
     before = len(asyncio.all_tasks())
     async with cache_on(redis.port, figures) as cache:
@@ -311,7 +315,7 @@ async def test_closing_does_not_wait_for_a_frozen_redis(redis: Redis, figures: F
     assert len(asyncio.all_tasks()) == before
 
 
-async def test_a_request_that_is_cancelled_disturbs_no_other(redis: Redis, figures: Figures) -> None:
+async def test_a_request_that_is_cancelled_disturbs_no_other(redis: RedisProcess, figures: MetricsReader) -> None:
     """All share a connection: those who stay get their own values, not those of who left."""
     async with cache_on(redis.port, figures) as cache:
         keys = await fill(cache, figures, 200)
@@ -325,7 +329,7 @@ async def test_a_request_that_is_cancelled_disturbs_no_other(redis: Redis, figur
         assert redis.connections() == connections
 
 
-async def test_a_busy_event_loop_is_not_taken_for_a_silent_redis(redis: Redis, figures: Figures) -> None:
+async def test_a_busy_event_loop_is_not_taken_for_a_silent_redis(redis: RedisProcess, figures: MetricsReader) -> None:
     """What Redis answered while this process was computing is read, however late."""
     async with cache_on(redis.port, figures) as cache:
         keys = await fill(cache, figures)
@@ -338,7 +342,9 @@ async def test_a_busy_event_loop_is_not_taken_for_a_silent_redis(redis: Redis, f
 
 
 @pytest.mark.parametrize("memory", [0, 8])
-async def test_a_cache_that_is_turned_off_keeps_nothing(redis: Redis, figures: Figures, memory: int) -> None:
+async def test_a_cache_that_is_turned_off_keeps_nothing(
+    redis: RedisProcess, figures: MetricsReader, memory: int
+) -> None:
     """And is healthy, and asks nobody."""
     async with cache_on(redis.port, figures, cache_enabled=False, cache_memory_mb=memory) as cache:
         cache.set_many(KIND, [(key(0), b"v")], 60)

@@ -7,26 +7,26 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from onecard.cache.address import Address, parse_url
-from onecard.cache.client import Client
 from onecard.cache.keys import CacheKind
 from onecard.cache.settings import CacheSettings
+from onecard.redis.address import RedisAddress, parse_url
+from onecard.redis.client import RedisClient
 from onecard.settings import load
 
 
 @pytest.mark.parametrize(
     ("url", "address"),
     [
-        ("redis://cache", Address("cache", 6379)),
-        ("redis://cache:7000/2", Address("cache", 7000, database=2)),
-        ("redis://:a%2Fb@cache", Address("cache", password="a/b")),
-        ("redis://user:secret@[::1]:7000", Address("::1", 7000, username="user", password="secret")),
-        ("rediss://cache?ssl_cert_reqs=CERT_NONE", Address("cache", tls=True, certificates=ssl.CERT_NONE)),
-        ("rediss://cache?ssl_ca_certs=/ca.pem&x=1", Address("cache", tls=True, ca_file="/ca.pem")),
-        ("unix:///run/redis.sock?db=1", Address("", unix_path="/run/redis.sock", database=1)),
+        ("redis://cache", RedisAddress("cache", 6379)),
+        ("redis://cache:7000/2", RedisAddress("cache", 7000, database=2)),
+        ("redis://:a%2Fb@cache", RedisAddress("cache", password="a/b")),
+        ("redis://user:secret@[::1]:7000", RedisAddress("::1", 7000, username="user", password="secret")),
+        ("rediss://cache?ssl_cert_reqs=CERT_NONE", RedisAddress("cache", tls=True, verify_mode=ssl.CERT_NONE)),
+        ("rediss://cache?ssl_ca_certs=/ca.pem&x=1", RedisAddress("cache", tls=True, ca_file="/ca.pem")),
+        ("unix:///run/redis.sock?db=1", RedisAddress("", unix_path="/run/redis.sock", database=1)),
     ],
 )
-def test_addresses_are_read_as_redis_clients_read_them(url: str, address: Address) -> None:
+def test_addresses_are_read_as_redis_clients_read_them(url: str, address: RedisAddress) -> None:
     """One REDIS_URL serves the cache, the limits and the queue."""
     assert parse_url(url) == address
 
@@ -47,7 +47,7 @@ def test_a_wrong_address_stops_the_start(url: str, monkeypatch: pytest.MonkeyPat
 @given(st.text(min_size=8, alphabet=st.characters(codec="ascii", categories=("L", "N"))))
 def test_no_message_repeats_a_password(password: str) -> None:
     """Neither that of a wrong address nor the picture of a right one."""
-    assume(password not in repr(Address()))
+    assume(password not in repr(RedisAddress()))
     with pytest.raises(ValueError, match="a Redis address") as caught:
         parse_url(f"redis://:{password}@cache/database")
     assert password not in str(caught.value)
@@ -58,8 +58,8 @@ def test_certificates_that_cannot_be_read_stop_the_start(tmp_path: Path) -> None
     """If they are needed at all."""
     missing = str(tmp_path / "none.pem")
     with pytest.raises(OSError, match="No such file"):
-        Client(Address(tls=True, ca_file=missing))
-    Client(Address(ca_file=missing))
+        RedisClient(RedisAddress(tls=True, ca_file=missing))
+    RedisClient(RedisAddress(ca_file=missing))
 
 
 def test_sentinels_and_clusters_are_named_beside_the_login() -> None:
@@ -70,7 +70,7 @@ def test_sentinels_and_clusters_are_named_beside_the_login() -> None:
     assert (address.sentinel_master, address.sentinel_password) == ("mymaster", "hush")
     assert (address.username, address.password, address.database, address.tls) == ("user", "secret", 2, True)
     cluster = CacheSettings.model_validate({"redis_cluster_nodes": "a,b:7000"}).redis_address()
-    assert cluster.cluster == (("a", 6379), ("b", 7000))
+    assert cluster.cluster_nodes == (("a", 6379), ("b", 7000))
     assert "hush" not in repr(address)
 
 
@@ -107,8 +107,8 @@ def test_host_and_port_give_way_to_an_address() -> None:
     """REDIS_URL wins, whole."""
     password = {"redis_password": "secret"}
     both = CacheSettings.model_validate({"redis_host": "a", "redis_port": 1, "redis_url": "redis://b:2"} | password)
-    assert both.redis_address() == Address("b", 2)
+    assert both.redis_address() == RedisAddress("b", 2)
     apart = CacheSettings.model_validate({"redis_host": "a", "redis_port": 1})
-    assert apart.redis_address() == Address("a", 1)
+    assert apart.redis_address() == RedisAddress("a", 1)
     assert CacheSettings.model_validate(password).redis_address().password == "secret"
     assert "secret" not in repr(CacheSettings.model_validate(password))

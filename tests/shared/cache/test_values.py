@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onecard.cache.values import Corrupt, Counted, CountedCodec, seal, unseal
+from onecard.cache.serialization import CorruptValue, CountedResult, CountedResultCodec, seal, unseal
 from tests.shared.cache.support import TextCodec
 
 expiries = st.integers(0, 2**32 - 1)
@@ -26,7 +26,7 @@ def test_a_value_that_was_changed_anywhere_does_not_open(data: st.DataObject, pa
     flipped = bytearray(sealed)
     flipped[at] ^= 1 << data.draw(st.integers(0, 7))
     for wrong in (bytes(flipped), sealed[:at], sealed + b"\0"):
-        with pytest.raises(Corrupt):
+        with pytest.raises(CorruptValue):
             unseal(b"k", wrong)
 
 
@@ -34,7 +34,7 @@ def test_a_value_that_was_changed_anywhere_does_not_open(data: st.DataObject, pa
 def test_a_value_does_not_open_under_another_key(key: bytes, other: bytes, payload: bytes) -> None:
     """So that answers in a wrong order, or a mixed-up Redis, serve nobody another's value."""
     if key != other:
-        with pytest.raises(Corrupt):
+        with pytest.raises(CorruptValue):
             unseal(other, seal(key, payload, 1))
 
 
@@ -42,15 +42,15 @@ def test_a_value_does_not_open_under_another_key(key: bytes, other: bytes, paylo
 def test_any_bytes_decode_or_are_corrupt(junk: bytes) -> None:
     """Nothing else is ever raised over what lies in Redis."""
     for decode in (
-        CountedCodec(TextCodec()).decode,
+        CountedResultCodec(TextCodec()).decode,
         lambda data: unseal(b"k", data),
     ):
-        with suppress(Corrupt):
+        with suppress(CorruptValue):
             decode(junk)
 
 
 @given(st.integers(0, 2**32 - 1), st.text())
 def test_a_result_comes_back_with_its_count(tokens: int, text: str) -> None:
     """Whatever writes the result itself."""
-    codec = CountedCodec(TextCodec())
-    assert codec.decode(codec.encode(Counted(text, tokens))) == Counted(text, tokens)
+    codec = CountedResultCodec(TextCodec())
+    assert codec.decode(codec.encode(CountedResult(text, tokens))) == CountedResult(text, tokens)

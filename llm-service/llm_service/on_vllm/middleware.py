@@ -1,0 +1,85 @@
+"""The edge of every Onecard service, put round the stock vLLM server by `--middleware`."""
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+from vllm.v1.metrics.prometheus import get_prometheus_registry
+
+from llm_service.limits_middleware import RequestLimitsMiddleware
+from llm_service.on_vllm.draining import DrainState
+from llm_service.on_vllm.error_rewriting import ErrorFormatMiddleware, engine_failed
+from llm_service.on_vllm.memory import memory_metrics
+from llm_service.request_limits import RequestLimits
+from llm_service.settings import LlmSettings
+from onecard import logs
+from onecard import settings as settings_
+from onecard.errors import Unavailable
+from onecard.metrics import HttpMetrics, LogMetrics
+from onecard.web.auth import UNAUTHENTICATED_PATHS, KeyGuard
+from onecard.web.middleware import RequestMiddleware
+from onecard.web.model_identity_middleware import ModelIdentityMiddleware
+
+_QUERY_PATHS = frozenset(
+    {
+        "/detokenize",
+        "/generate",
+        "/health",
+        "/health/ready",
+        "/health/live",
+        "/tokenize",
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/models",
+        "/v1/responses",
+    }
+)
+"""What the gateway offers, too. Clients of vLLM's other routes send parameters that it does not declare."""
+
+
+class VllmMiddleware:
+    """Outermost: key on every route, limits, strict JSON, one error shape, access log, metrics."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._middleware: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request through the edge."""
+        # Made at first use: the stack is built twice at the start, and metrics can be registered once.
+        if self._middleware is None:
+            settings = settings_.load(LlmSettings)
+            logs.configure("llm", settings.log_level)
+            registry = get_prometheus_registry()
+            metrics = HttpMetrics(registry)
+            registry.register(LogMetrics())
+            memory_metrics(registry)
+            inner = ErrorFormatMiddleware(
+                DrainMiddleware(RequestLimitsMiddleware(self._app, bounds=RequestLimits.from_settings(settings)))
+            )
+            guard = KeyGuard(settings.api_key)
+            edge = RequestMiddleware(
+                inner, settings=settings, metrics=metrics, json_bodies=True, guard=guard, query_paths=_QUERY_PATHS
+            )
+            self._middleware = ModelIdentityMiddleware(
+                edge, lambda scope: getattr(scope["app"].state, "onecard_identity", None)
+            )
+        await self._middleware(scope, receive, send)
+
+
+class DrainMiddleware:
+    """Counts requests, and lets no new one in while the server is stopping."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it."""
+        if scope["type"] != "http" or scope["path"] in UNAUTHENTICATED_PATHS:
+            await self._app(scope, receive, send)
+            return
+        traffic: DrainState = scope["app"].state.onecard_traffic
+        if traffic.stopping or engine_failed(scope):
+            raise Unavailable("The server is restarting. Try again in a few seconds.", retry_after=5)
+        traffic.in_flight += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            traffic.in_flight -= 1

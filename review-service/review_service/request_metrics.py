@@ -1,0 +1,22 @@
+"""What is asked of the review service, as Prometheus and the worker read it."""
+
+from typing import get_args
+
+from prometheus_client import CollectorRegistry, Counter
+
+from onecard.batching.queue import Lane
+
+
+class RequestCounter:
+    """Counts requests about reviews by lane: those of the worker's are in the bulk lane."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._requests = Counter(
+            "onecard_review_requests_total", "Requests about reviews and restaurants.", ["lane"], registry=registry
+        )
+        for lane in get_args(Lane):
+            self._requests.labels(lane)
+
+    def record(self, lane: Lane) -> None:
+        """A request has come."""
+        self._requests.labels(lane).inc()

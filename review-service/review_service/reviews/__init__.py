@@ -1,0 +1,4 @@
+"""Reviews in their table: import, storage, indexes, migrations.
+
+Finding them is in `search`.
+"""

@@ -1,0 +1,55 @@
+"""Which words the stored reviews have, from a sample of them."""
+
+import asyncio
+
+from onecard import logs
+from review_service.errors import StoreDamaged
+from review_service.reviews.store import ReviewStore
+from review_service.search.document_frequencies import DocumentFrequencies
+
+SAMPLE_SIZE = 2000
+"""Reviews. One in some hundred is rare (`fusion.RARITY_POWER`), which so many tell."""
+RESAMPLE_DIVISOR = 20
+"""A new sample is drawn once there are 1/20 more reviews, or fewer: until then nearly the same would come out."""
+
+log = logs.logger()
+
+
+class DocumentFrequencySample:
+    """Document frequencies of a store. Only who asks first waits for a sample; later ones are drawn meanwhile."""
+
+    def __init__(self, store: ReviewStore) -> None:
+        self._store = store
+        self._sampling: asyncio.Task[None] | None = None
+        self._rows = 0
+        self._frequencies = DocumentFrequencies([])
+
+    async def frequencies(self) -> DocumentFrequencies:
+        """As they are, or were a few reviews ago.
+
+        Raises:
+            StoreDamaged: the table cannot be read.
+        """
+        rows = await self._store.count_rows()
+        if RESAMPLE_DIVISOR * abs(rows - self._rows) > self._rows and (self._sampling is None or self._sampling.done()):
+            self._sampling = asyncio.create_task(self._sample(rows), name="sample")
+        if self._rows == 0 and self._sampling is not None:
+            await asyncio.shield(self._sampling)
+        return self._frequencies
+
+    async def close(self) -> None:
+        """Draw no more."""
+        if self._sampling is not None:
+            self._sampling.cancel()
+            await asyncio.wait([self._sampling])
+
+    async def _sample(self, rows: int) -> None:
+        try:
+            texts = await self._store.sample_texts(rows, SAMPLE_SIZE)
+        except StoreDamaged:
+            if self._rows == 0:
+                raise
+            log.warning("no new sample")
+            return
+        self._frequencies = await asyncio.to_thread(DocumentFrequencies, texts, rows)
+        self._rows = rows

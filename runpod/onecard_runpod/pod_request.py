@@ -1,0 +1,93 @@
+"""The request for a pod: settings → the body of `POST /v2/pods`. Pure."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from onecard_runpod.errors import PodError
+from onecard_runpod.settings import PodSettings
+
+GATEWAY_PORT = 8000
+LLM_PORT = 8001
+SSH_PORT = 22
+VOLUME_PATH = "/workspace"
+MIN_CUDA = "13.0"
+"""Oldest CUDA that a host's driver may be made for: that of the image's torch and vLLM."""
+MAX_VARIABLES = 50
+"""RunPod takes no more."""
+
+_LOCAL_VARIABLES = re.compile(
+    "(RUNPOD|POD|COMPOSE|GRAFANA|PROMETHEUS)_.*|.*_PORT|(LLM|SENTIMENT|EMBEDDING|REVIEW)_URL"
+    "|HOST|REDIS_(HOST|PASSWORD)|MODEL_CACHE_PATH|HF_HOME|ONECARD_HOME|API_KEYS_FILE|PRECOMPUTE_HEARTBEAT_FILE"
+    "|GPU_DEVICE|DRAIN_SECONDS"
+)
+"""Variables of the machine that the command runs on: its keys, ports, addresses, folders and cards, and the time that
+it gives its parts to end, which a pod does not have."""
+_SECRET_NAME = re.compile(".*(KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL).*|.*REDIS_URL")
+_URL_LOGIN = re.compile("://[^/@]*@")
+"""An address that tells who calls, such as `https://user:password@host/`."""
+
+
+def pod_variables(set_here: Mapping[str, str | None], api_key: str) -> dict[str, str]:
+    """What the pod's parts read: what `.env` sets, less what is meant for this machine alone.
+
+    Raises:
+        PodError: they are too many.
+    """
+    found = {name: value for name, value in set_here.items() if value and not _is_local_only(name, value)}
+    if (password := set_here.get("REDIS_PASSWORD")) and found.keys() & {"REDIS_SENTINELS", "REDIS_CLUSTER_NODES"}:
+        found["REDIS_PASSWORD"] = password
+    found["API_KEY"] = api_key
+    if len(found) > MAX_VARIABLES:
+        raise PodError(
+            f".env sets {len(found)} variables, and RunPod takes {MAX_VARIABLES}. Remove those with a default's value."
+        )
+    return found
+
+
+def _is_local_only(name: str, value: str) -> bool:
+    """It is meant for this machine alone. Of REVIEW_STORE, a folder is, and a bucket's address is not."""
+    return bool(_LOCAL_VARIABLES.fullmatch(name)) or (name == "REVIEW_STORE" and "://" not in value)
+
+
+def request_body(
+    settings: PodSettings, card: str, environment: Mapping[str, str], *, data_center: str | None, ssh: bool
+) -> Any:
+    """What is posted to have a pod with one `card`.
+
+    Raises:
+        PodError: no image is named.
+    """
+    if settings.pod_image is None:
+        raise PodError("POD_IMAGE is not set. Build runpod/Dockerfile, push it, and set POD_IMAGE to its address.")
+    ports = [f"{GATEWAY_PORT}/http", f"{LLM_PORT}/http", *([f"{SSH_PORT}/tcp"] if ssh else [])]
+    mounts: dict[str, Any] = {"persistent": {"size": settings.pod_volume_gb, "path": VOLUME_PATH}}
+    if settings.pod_volume_id is not None:
+        mounts = {"network": [{"volumeId": settings.pod_volume_id, "path": VOLUME_PATH}]}
+    return {
+        "name": settings.pod_name,
+        "image": settings.pod_image,
+        "cloud": "SECURE",
+        "gpu": {"id": card, "count": 1, "minCudaVersion": MIN_CUDA},
+        "disk": settings.pod_disk_gb,
+        "ports": ports,
+        "env": dict(environment),
+        "mounts": mounts,
+        "startSsh": ssh,
+        **({"registry": settings.pod_registry_id} if settings.pod_registry_id else {}),
+        **({"dataCenterIds": [data_center]} if data_center else {}),
+    }
+
+
+def without_secrets(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, fit to be shown."""
+    environment = {
+        name: "(hidden)" if _SECRET_NAME.fullmatch(name) or _URL_LOGIN.search(text) else text
+        for name, text in request["env"].items()
+    }
+    return {**request, "env": environment}
+
+
+def public_url(pod_id: str, port: int) -> str:
+    """Where RunPod's proxy publishes a port of a pod."""
+    return f"https://{pod_id}-{port}.proxy.runpod.net"

@@ -1,4 +1,0 @@
-"""How a model writes where a request does not say: the LLM service starts with it, the gateway's cache counts on it."""
-
-TEMPERATURE = 0.3
-TOP_P = 0.95

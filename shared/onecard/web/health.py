@@ -1,0 +1,55 @@
+"""`/health/live`, `/health/ready` and `/health`, alike in every service."""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+Status = Literal["ok", "degraded", "down"]
+_SEVERITY: tuple[Status, ...] = ("ok", "degraded", "down")
+
+
+class ComponentHealth(BaseModel):
+    """The state of one thing that an answer depends on."""
+
+    status: Status
+    detail: str | None = None
+    """What is wrong, for a person; no addresses, no paths."""
+
+
+class Readiness(BaseModel):
+    """The state of a service and of its parts."""
+
+    status: Status
+    parts: dict[str, ComponentHealth]
+
+
+_DOWN: dict[int | str, dict[str, Any]] = {503: {"model": Readiness}}
+_Verbose = Annotated[str | None, Query(description="With more, from a service that has more to tell.")]
+ReadinessCheck = Callable[[Request], Awaitable[Readiness]]
+
+
+def worst_status(parts: dict[str, ComponentHealth]) -> Status:
+    """The worst status among `parts`; `ok` when there are none."""
+    return max((part.status for part in parts.values()), key=_SEVERITY.index, default="ok")
+
+
+def router(check: ReadinessCheck) -> APIRouter:
+    """The three routes. `check` looks at the parts."""
+    routes = APIRouter(tags=["health"])
+
+    @routes.get("/health/live")
+    async def live() -> dict[str, str]:
+        """The process answers."""
+        return {"status": "ok"}
+
+    @routes.get("/health", summary="The same as /health/ready", response_model=Readiness, responses=_DOWN)
+    @routes.get("/health/ready", response_model=Readiness, responses=_DOWN)
+    async def ready(request: Request, verbose: _Verbose = None) -> JSONResponse:
+        """The service can do its work: 200, also while degraded; 503 when it cannot."""
+        readiness = await check(request)
+        return JSONResponse(readiness.model_dump(), 503 if readiness.status == "down" else 200)
+
+    return routes

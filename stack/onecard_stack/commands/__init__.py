@@ -1,0 +1,1 @@
+"""What the commands do beside starting and stopping: demo, import, plan, status, precompute."""

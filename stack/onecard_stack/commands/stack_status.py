@@ -1,0 +1,145 @@
+"""Looking at a stack: its state, its logs, how to call it."""
+
+import os
+import time
+from collections import deque
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from onecard.models.folders import find
+from onecard_runpod import command_environment
+from onecard_stack.processes import host, orphans
+from onecard_stack.processes.process_table import processes
+from onecard_stack.settings import StackSettings
+from onecard_stack.supervision import readiness
+from onecard_stack.supervision.supervisor import Supervisor
+
+FOLLOW_POLL_SECONDS = 0.3
+
+
+def usage_hint(settings: StackSettings) -> str:
+    """What to type to use a running stack."""
+    base = settings.gateway_url
+    keyed = settings.api_key or settings.api_keys_file
+    key = ' -H "Authorization: Bearer $API_KEY"' if keyed else ""
+    post = f"curl -s{key} -H 'content-type: application/json' {base}"
+    names = {
+        kind: find(kind, name, settings.model_cache_path).accepted_names[-1] for kind, name in settings.models.items()
+    }
+    question = '[{"role": "user", "content": "리뷰를 요약해 주세요: 국물이 진하고 맛있어요."}]'
+    sdk_key = 'os.environ["API_KEY"]' if keyed else '"none"'
+    return f"""
+Onecard is up: {base}
+{_key_export_hint(settings)}
+  {post}/v1/chat/completions -d '{{"model": "{names["llm"]}", "messages": {question}}}'
+  {post}/v1/sentiment -d '{{"input": ["국물이 진하고 맛있어요.", "직원이 불친절했어요."]}}'
+  {post}/v1/embeddings -d '{{"model": "{names["embedding"]}", "input": "주차가 편해요."}}'
+
+  OpenAI SDK: OpenAI(base_url="{base}/v1", api_key={sdk_key})
+  make status · make logs · make down
+"""
+
+
+def _key_export_hint(settings: StackSettings) -> str:
+    """How a shell gets a key that stands in `.env` alone; the key itself is not shown."""
+    key = settings.api_key and settings.api_key.get_secret_value()
+    if key is None or command_environment.read_dotenv(Path.cwd()).get("API_KEY") != key:
+        return ""
+    return "\n  set -a; . ./.env; set +a  # gives this shell the API_KEY of your .env\n"
+
+
+def show_status(settings: StackSettings, console: Console) -> bool:
+    """Print one row for each part. Returns True if all can work."""
+    parts = processes(settings, host.inspect_host())
+    states = Supervisor(settings.run_folder).states()
+    if not states:
+        _print_not_running(settings.run_folder, console)
+        return False
+    answers = readiness.all_ready(parts)
+    ready = {name: answer and name in states and states[name].pid > 0 for name, answer in answers.items()}
+    table = Table(box=None, pad_edge=False)
+    for heading in ("part", "state", "pid", "up", "port"):
+        table.add_column(heading)
+    for part in parts:
+        state = states.get(part.name)
+        running = state is not None and state.pid > 0
+        word = "[green]ready[/]" if ready[part.name] else "[yellow]not ready[/]" if running else "[red]stopped[/]"
+        pid, age = (str(state.pid), f"{time.time() - state.started:.0f} s") if state and running else ("", "")
+        table.add_row(part.name, word, pid, age, str(part.port or ""))
+    console.print(table)
+    return all(ready.values())
+
+
+def _print_not_running(run_folder: Path, console: Console) -> None:
+    left = orphans.find(run_folder)
+    if not left:
+        console.print(f"No stack runs in {run_folder.parent}. 'make up' starts one.", highlight=False, markup=False)
+        print_other_stacks(run_folder, console)
+        return
+    names = sorted({f"{_process_name(process)} ({process.pid})" for process in left})
+    console.print(
+        f"Nobody watches over the stack in {run_folder.parent}, but processes of it run: {', '.join(names)}. "
+        "'make down' ends them, 'make up' starts it anew.",
+        highlight=False,
+        markup=False,
+    )
+
+
+def _process_name(process: psutil.Process) -> str:
+    """The part that a process belongs to."""
+    with suppress(psutil.Error, OSError):
+        return process.environ().get(orphans.PROCESS_VARIABLE) or process.name()
+    return "ended"
+
+
+def print_other_stacks(run_folder: Path, console: Console) -> None:
+    """Name this user's stacks in other folders, which are not meant here."""
+    for other in orphans.other_run_folders(run_folder):
+        console.print(
+            f"One runs in {other.parent}: type it in the folder where that was started, or with "
+            f"ONECARD_HOME={other.parent}.",
+            highlight=False,
+            markup=False,
+        )
+
+
+def print_logs(folder: Path, names: list[str], *, lines: int, follow: bool) -> None:
+    """Print the last lines of each log, with the part's name before each line if there are several."""
+    files: dict[str, BinaryIO] = {}
+    for name in names:
+        path = folder / f"{name}.log"
+        if path.exists():
+            files[name] = path.open("rb")
+            for line in deque(files[name], maxlen=lines):
+                _print_line(name, line, len(names) > 1)
+    if not files and not follow:
+        click.echo(f"There are no logs in {folder}. 'make up' starts the stack.")
+    while follow:
+        for name in names:
+            _follow(folder / f"{name}.log", name, files, len(names) > 1)
+        time.sleep(FOLLOW_POLL_SECONDS)
+
+
+def _follow(path: Path, name: str, files: dict[str, BinaryIO], prefixed: bool) -> None:
+    """Print what is new; begin anew when the log was emptied or is another file."""
+    file = files.get(name)
+    if file is not None:
+        for line in file:
+            _print_line(name, line, prefixed)
+    with suppress(FileNotFoundError):
+        now = path.stat()
+        if file is None or os.fstat(file.fileno()).st_ino != now.st_ino:
+            files[name] = path.open("rb")
+        elif now.st_size < file.tell():
+            file.seek(0)
+
+
+def _print_line(name: str, raw: bytes, prefixed: bool) -> None:
+    line = raw.decode(errors="replace").rstrip()
+    click.echo(f"{name:<9} {line}" if prefixed else line)

@@ -1,0 +1,1 @@
+"""Models on this machine: fetched from the hub, converted to safetensors, checked by their digests."""

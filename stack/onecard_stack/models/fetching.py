@@ -1,0 +1,173 @@
+"""Which models are missing, and how each gets here: from the hub, or trained as a stand-in."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+
+from onecard.models import model_files
+from onecard.models.folders import MANIFEST, STAND_INS, Manifest, ModelKind, find, folder_name, read_manifest
+from onecard_stack import checks
+from onecard_stack.models import checksums, hub
+from onecard_stack.settings import StackSettings
+from onecard_stack.supervision import stopping
+
+Reporter = Callable[[str], None]
+TRAINER_STOP_SECONDS = 10.0
+"""How long a trainer that is told to stop may take to remove what it has written."""
+
+
+class FetchError(Exception):
+    """A model is not to be had; the message says what to do."""
+
+
+def missing_models(settings: StackSettings) -> list[ModelKind]:
+    """The kinds for which there is neither the model nor a stand-in."""
+    return [kind for kind in settings.models if not _have_model(kind, settings) and not _stand_in(kind, settings)]
+
+
+def outdated_stand_ins(settings: StackSettings) -> list[str]:
+    """Names of the stand-ins that would be loaded although their recipe has changed."""
+    kinds = [kind for kind in settings.models if not _have_model(kind, settings) and _stand_in(kind, settings)]
+    return [STAND_INS[kind] for kind in kinds if not _have_current_stand_in(kind, settings)]
+
+
+def _have_model(kind: ModelKind, settings: StackSettings) -> bool:
+    try:
+        return find(kind, settings.models[kind], settings.model_cache_path).stand_in_for is None
+    except SystemExit:
+        return False
+
+
+def _stand_in(kind: ModelKind, settings: StackSettings) -> Manifest | None:
+    return read_manifest(settings.model_cache_path / folder_name(STAND_INS[kind]))
+
+
+def _have_current_stand_in(kind: ModelKind, settings: StackSettings) -> bool:
+    """Where there is no trainer, as in the images, any stand-in is as good as one can be."""
+    manifest = _stand_in(kind, settings)
+    return manifest is not None and (not _have_trainer() or manifest.revision == _recipe_revision(kind))
+
+
+def _have_trainer() -> bool:
+    return importlib.util.find_spec("standins") is not None
+
+
+def _recipe_revision(kind: ModelKind) -> str:
+    from standins import recipe_revision
+
+    return recipe_revision(kind)
+
+
+def ensure_models(
+    settings: StackSettings, kinds: list[ModelKind], say: Reporter, *, stand_ins: bool = False, verify: bool = False
+) -> None:
+    """See to it that each of `kinds` can be loaded, and is what was fetched or trained.
+
+    Args:
+        stand_ins: do not try the hub.
+        verify: read all files, also those that have been found right.
+
+    Raises:
+        FetchError: something cannot be had at all.
+    """
+    _invalidate_broken(settings, kinds)
+    _remove_corrupted(settings, kinds, say, verify)
+    wanted = [kind for kind in kinds if stand_ins or not _is_complete(kind, settings)]
+    for kind in kinds:
+        if kind not in wanted:
+            say(f"{settings.models[kind]}: here")
+    left = wanted if stand_ins else _fetch_from_hub(settings, wanted, say)
+    if left:
+        _train(settings, left, say)
+
+
+def _invalidate_broken(settings: StackSettings, kinds: list[ModelKind]) -> None:
+    """Take the manifest from a broken model: as long as it has one, it is preferred to a stand-in that works."""
+    for kind in kinds:
+        folder = settings.model_cache_path / folder_name(settings.models[kind])
+        if (folder / MANIFEST).is_file() and model_files.integrity_error(folder) is not None:
+            (folder / MANIFEST).unlink()
+
+
+def _remove_corrupted(settings: StackSettings, kinds: list[ModelKind], say: Reporter, verify: bool) -> None:
+    """Take files away that are not what was fetched or trained, so that they are fetched or trained anew."""
+    cache = settings.model_cache_path
+    for kind in kinds:
+        for name in (settings.models[kind], STAND_INS[kind]):
+            folder = cache / folder_name(name)
+            for path in checksums.corrupted_files(folder, cache, anew=verify):
+                say(f"{name}: {path.name} is damaged, and comes anew")
+                (folder / MANIFEST).unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
+
+
+def _is_complete(kind: ModelKind, settings: StackSettings) -> bool:
+    """The real model is here and not broken."""
+    if not _have_model(kind, settings):
+        return False
+    return model_files.integrity_error(find(kind, settings.models[kind], settings.model_cache_path).path) is None
+
+
+def _fetch_from_hub(settings: StackSettings, kinds: list[ModelKind], say: Reporter) -> list[ModelKind]:
+    """Fetch what the hub has. Returns all kinds if it cannot be reached."""
+    if not kinds:
+        return []
+    if settings.hf_hub_offline:
+        say("HF_HUB_OFFLINE is set: the hub is not tried, small stand-ins trained here take the models' places.")
+        return kinds
+    for kind in kinds:
+        model = settings.models[kind]
+        if _is_complete(kind, settings):
+            continue
+        try:
+            repository = hub.find_repository(model, settings.hf_endpoint)
+        except hub.HubUnreachable as error:
+            say(f"The model hub cannot be reached ({error}): small stand-ins trained here take the models' places.")
+            return kinds[kinds.index(kind) :]
+        except hub.HubError as error:
+            raise FetchError(str(error)) from None
+        say(f"{model}: {repository.size_mb:,.0f} MB from the hub")
+        try:
+            hub.fetch(kind, repository, settings.model_cache_path)
+        except (hub.HubError, checks.CheckError) as error:
+            raise FetchError(str(error)) from None
+    return []
+
+
+def _train(settings: StackSettings, kinds: list[ModelKind], say: Reporter) -> None:
+    """Train the stand-ins that are missing, broken or of an older recipe."""
+    cache = settings.model_cache_path
+    command = [sys.executable, "-m", "standins", "train", "--out", str(cache), "--force"]
+    for kind in kinds:
+        folder = cache / folder_name(STAND_INS[kind])
+        here = _have_current_stand_in(kind, settings) and model_files.integrity_error(folder) is None
+        if not here and not _have_trainer():
+            raise FetchError(
+                f"There is no stand-in for {settings.models[kind]}, and nothing here trains one: images have no "
+                "trainer. Run 'make models' in a checkout and copy the folders that it makes into "
+                f"{cache}, or fetch the models where a hub is."
+            )
+        say(f"{STAND_INS[kind]}: {'here' if here else 'training'} (stand-in for {settings.models[kind]})")
+        if not here:
+            command += ["--only", kind]
+    if "--only" not in command:
+        return
+    checks.disk(cache, 500, "stand-in models")
+    say("Training takes about four minutes on two cores, once.")
+    if run_trainer(command):
+        raise FetchError("Training the stand-ins failed; the reason is above.")
+
+
+def run_trainer(command: list[str]) -> int:
+    """Exit code of the trainer. If we are stopped, it is too, and has time to remove its drafts."""
+    trainer = subprocess.Popen(command, env={**os.environ, "HF_HUB_OFFLINE": "1"})  # noqa: S603
+    try:
+        return trainer.wait()
+    finally:
+        if trainer.returncode is None:
+            with stopping.ignoring_signals(), suppress(subprocess.TimeoutExpired):
+                trainer.terminate()
+                trainer.wait(TRAINER_STOP_SECONDS)

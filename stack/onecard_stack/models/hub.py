@@ -1,0 +1,222 @@
+"""Fetching models from the hub: is it there, what is needed, get it, resumably."""
+
+import json
+import os
+import shutil
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+
+from onecard.models import model_files
+from onecard.models.folders import MANIFEST, Manifest, ModelKind, folder_name
+from onecard_stack import checks
+from onecard_stack.models import checksums
+
+CONNECT_TIMEOUT_SECONDS = 5.0
+"""How long the hub may take to show that it is there."""
+_MODEL_PATTERNS = ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors")
+_EXCLUDED_PATTERNS = ("onnx/*", "openvino/*", "original/*", "*/.*", ".*", "*.md", "*onnx*", "*openvino*")
+_PICKLE_PATTERNS = ("pytorch_model*.bin", "*/pytorch_model*.bin")
+
+
+class HubUnreachable(Exception):
+    """The hub does not answer; the message says how."""
+
+
+class HubError(Exception):
+    """The hub answers, and the model cannot be had; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A model on the hub."""
+
+    name: str
+    revision: str
+    """Commit."""
+    files: dict[str, int]
+    """The files to fetch, with their sizes in bytes."""
+    digests: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of those for which the hub names it: large ones."""
+
+    @property
+    def size_mb(self) -> float:
+        """All files together, in MB."""
+        return sum(self.files.values()) / 1e6
+
+
+def find_repository(model: str, endpoint: str) -> Repository:
+    """What the hub has under `model`, within `CONNECT_TIMEOUT_SECONDS`.
+
+    Raises:
+        Unreachable: no answer, or an answer that is not the hub's.
+        HubError: the hub has no such model, or does not give it to us; or what this machine has set keeps everybody
+            from asking it.
+    """
+    if _parse_url(endpoint) is None:
+        raise HubError(f"HF_ENDPOINT={endpoint} is no address. Write it like https://huggingface.co.")
+    from huggingface_hub import get_token  # takes a while to import, and is seldom needed
+
+    box: list[httpx.Response | Exception] = []
+    token = get_token()  # HF_TOKEN, or what 'hf auth login' has kept
+
+    def ask() -> None:
+        try:
+            headers = {"authorization": f"Bearer {token}"} if token else {}
+            url = f"{endpoint.rstrip('/')}/api/models/{model}?blobs=true"
+            box.append(httpx.get(url, headers=headers, timeout=CONNECT_TIMEOUT_SECONDS, follow_redirects=True))
+        except Exception as error:
+            box.append(error)
+
+    # A thread, because looking up a name may take far longer than any timeout says.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(CONNECT_TIMEOUT_SECONDS)
+    if not box:
+        raise HubUnreachable(f"no answer within {CONNECT_TIMEOUT_SECONDS:g} s")
+    if isinstance(box[0], Exception):
+        if reason := misconfiguration(box[0], os.environ):
+            raise HubError(f"{reason} Or set HF_HUB_OFFLINE=true to do without the hub, with stand-ins.")
+        raise HubUnreachable(type(box[0]).__name__)
+    return _parse_repository(model, box[0])
+
+
+def _parse_url(text: str) -> httpx.URL | None:
+    """An address that can be asked, or None."""
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL:
+        return None
+    return url if url.scheme in ("http", "https") and url.host else None
+
+
+def misconfiguration(error: Exception, environment: Mapping[str, str]) -> str | None:
+    """What is set wrongly on this machine, and what to do, if that is what the error means; None: the hub is away."""
+    causes = _causes(error)
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
+        return (
+            "The model hub's certificate is not trusted here. If a proxy of your organisation stands between, name its "
+            "certificates in SSL_CERT_FILE."
+        )
+    proxies = _set_variables(environment, "ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY")
+    if isinstance(error, httpx.ProxyError) and "407" in str(error):
+        return f"The proxy wants a password: write http://user:password@host:port into {proxies}."
+    if isinstance(error, httpx.TransportError):
+        return None
+    if isinstance(error, OSError):  # before anything was sent: the certificates could not be loaded
+        return f"{_set_variables(environment, 'SSL_CERT_FILE', 'SSL_CERT_DIR')} holds no certificates that can be read."
+    return f"{proxies} cannot be used: a proxy is written http://host:port or socks5://host:port."
+
+
+def _causes(error: BaseException | None) -> list[BaseException]:
+    causes = []
+    while error is not None and error not in causes:
+        causes.append(error)
+        error = error.__cause__ or error.__context__
+    return causes
+
+
+def _set_variables(environment: Mapping[str, str], *names: str) -> str:
+    """Those of the variables that are set, in either case. Values stay out: a proxy's may hold a password."""
+    return " or ".join(name for name in environment if name.upper() in names) or names[0]
+
+
+def _parse_repository(model: str, answer: httpx.Response) -> Repository:
+    if answer.status_code == httpx.codes.PROXY_AUTHENTICATION_REQUIRED:
+        raise HubError("The proxy wants a password: write http://user:password@host:port into its variable.")
+    if answer.status_code in (401, 403, 404) and "x-error-code" in answer.headers:
+        raise HubError(f"The hub has no model '{model}', or wants a key for it: check the name, or set HF_TOKEN.")
+    try:
+        answer.raise_for_status()
+        info: dict[str, Any] = answer.json()
+        sizes = {file["rfilename"]: int(file.get("size") or 0) for file in info["siblings"]}
+        large = {file["rfilename"]: file["lfs"]["sha256"] for file in info["siblings"] if file.get("lfs")}
+        wanted = required_files(sizes)
+        return Repository(model, info["sha"], wanted, {name: large[name] for name in wanted if name in large})
+    except (httpx.HTTPStatusError, ValueError, KeyError, TypeError):
+        raise HubUnreachable(f"HTTP {answer.status_code} that is not the hub's") from None
+
+
+def required_files(files: dict[str, int]) -> dict[str, int]:
+    """Of a repository's files, those that a model needs: safetensors, and pickled weights only where there are none."""
+    wanted = {
+        name: size
+        for name, size in files.items()
+        if _matches_any(name, _MODEL_PATTERNS) and not _matches_any(name, _EXCLUDED_PATTERNS)
+    }
+    if not any(name.endswith(".safetensors") for name in wanted):
+        wanted |= {
+            name: size
+            for name, size in files.items()
+            if _matches_any(name, _PICKLE_PATTERNS) and not _matches_any(name, _EXCLUDED_PATTERNS)
+        }
+    return wanted
+
+
+def _matches_any(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def fetch(kind: ModelKind, repository: Repository, cache: Path) -> Path:
+    """Fetch into `<cache>/<name>`, going on where an earlier try stopped; the manifest is written last.
+
+    Raises:
+        HubError: the transfer broke off, or what came is no model.
+        CheckError: the disk has no room for it.
+    """
+    folder = cache / folder_name(repository.name)
+    present_mb = (
+        sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6 if folder.exists() else 0
+    )
+    checks.disk(cache, max(0.0, repository.size_mb - present_mb) * 1.05 + 100, repository.name)
+    (folder / MANIFEST).unlink(missing_ok=True)
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    from huggingface_hub import snapshot_download  # takes a while to import, and is seldom needed
+
+    try:
+        snapshot_download(
+            repository.name, revision=repository.revision, local_dir=folder, allow_patterns=list(repository.files)
+        )
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
+        raise HubError(f"Fetching {repository.name} broke off ({reason}). Run 'make models' again to go on.") from None
+    files = checksums.digests(folder)
+    if wrong := [name for name, digest in repository.digests.items() if files.get(name) != digest]:
+        for name in wrong:
+            (folder / name).unlink(missing_ok=True)
+        raise HubError(
+            f"{', '.join(wrong)} of {repository.name} came damaged (its SHA-256 is not the hub's). "
+            "Run 'make models' again."
+        )
+    if any(folder.glob("pytorch_model*.bin")):
+        _convert(folder)
+        files = checksums.digests(folder)
+    if damage := model_files.integrity_error(folder):
+        raise HubError(
+            f"{repository.name} came from the hub, but {damage}. Delete {folder} and run 'make models' again."
+        )
+    shutil.rmtree(folder / ".cache", ignore_errors=True)
+    write_manifest(folder, Manifest(name=repository.name, kind=kind, revision=repository.revision, files=files))
+    return folder
+
+
+def _convert(folder: Path) -> None:
+    """Turn pickled weights into safetensors, in a process of its own: torch stays out of this one."""
+    done = subprocess.run([sys.executable, "-m", "onecard_stack.models.convert", str(folder)])  # noqa: S603
+    if done.returncode:
+        raise HubError(f"The weights in {folder} cannot be converted to safetensors; the reason is above.")
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Declare the folder finished, in one step."""
+    unfinished = folder / f"{MANIFEST}.new"
+    unfinished.write_text(json.dumps(manifest.model_dump(), ensure_ascii=False, indent=2) + "\n")
+    unfinished.replace(folder / MANIFEST)

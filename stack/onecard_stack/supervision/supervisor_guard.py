@@ -1,0 +1,49 @@
+"""`python -m onecard_stack.supervision.supervisor_guard`: starts supervisord again if it is killed; keeps logs small.
+
+supervisord in turn starts this process again if somebody kills that.
+"""
+
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from onecard_stack.processes import log_files
+from onecard_stack.processes.orphans import PROCESS_VARIABLE, RUN_FOLDER_VARIABLE
+from onecard_stack.supervision.supervisor import START_TIMEOUT_SECONDS, Supervisor, start_command
+
+POLL_SECONDS = 0.5
+
+
+def main() -> None:
+    """Wait until supervisord is gone, then start another one; it brings a keeper of its own."""
+    supervisor = Supervisor(Path(os.environ[RUN_FOLDER_VARIABLE]))
+    logs = supervisor.run_folder.parent / "logs"
+    log_files.redirect_output(logs / "keeper.log")
+    # supervisord's own word: if it was killed before we came here, our parent is already somebody else.
+    watched = supervisor.pid()
+    while os.getppid() == watched:
+        log_files.rotate(logs)
+        time.sleep(POLL_SECONDS)
+    restart_supervisor(supervisor, start_supervisor)
+
+
+def restart_supervisor(supervisor: Supervisor, start: Callable[[Path], None]) -> None:
+    """Try until a supervisord runs again; without its configuration, the stack is no more."""
+    while supervisor.config.exists() and not supervisor.running():
+        start(supervisor.config)
+        time.sleep(POLL_SECONDS)
+
+
+def start_supervisor(config: Path) -> None:
+    """Start supervisord in the background, in the environment that the first one had."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SUPERVISOR_")}
+    inherited.pop(PROCESS_VARIABLE, None)
+    with suppress(OSError, subprocess.TimeoutExpired):
+        subprocess.run(start_command(), env=inherited, cwd=config.parent, timeout=START_TIMEOUT_SECONDS, umask=0o077)  # noqa: S603
+
+
+if __name__ == "__main__":
+    main()

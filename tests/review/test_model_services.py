@@ -1,0 +1,140 @@
+"""How the review service asks the others, over real sockets."""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx2 as httpx
+import numpy as np
+import pytest
+
+from onecard.errors import DeadlineExceeded, TooBusy, Unavailable
+from review_service.model_services import MAX_ATTEMPTS, InvalidModelResponse, ModelService, ModelServices
+from tests.support import free_port
+
+
+class FakeModelServer:
+    """A server whose answers are given, in turn, the last one again and again; "" is silence."""
+
+    def __init__(self, *answers: str) -> None:
+        self.answers = answers
+        self.asked = 0
+        self.url = ""
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-l"))
+        await reader.readexactly(length)
+        answer = self.answers[min(self.asked, len(self.answers) - 1)]
+        self.asked += 1
+        if answer:
+            writer.write(answer.encode())
+            writer.close()
+
+
+def http(status: int, body: str = "{}") -> str:
+    return f"HTTP/1.1 {status} X\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n{body}"
+
+
+@asynccontextmanager
+async def serving(peer: FakeModelServer) -> AsyncIterator[FakeModelServer]:
+    server = await asyncio.start_server(peer.answer, "127.0.0.1")
+    peer.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        yield peer
+    finally:
+        server.close()
+
+
+async def ask(*urls: str, seconds: float = 20) -> dict[str, object]:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        return (await ModelService("test", urls, client).post("/x", {}, {}, seconds)).body
+
+
+async def test_a_replica_that_is_away_leaves_the_next_one() -> None:
+    """Nobody hears of it."""
+    async with serving(FakeModelServer(http(200, '{"a": 1}'))) as peer:
+        assert await ask(f"http://127.0.0.1:{free_port()}", peer.url) == {"a": 1}
+
+
+async def test_a_service_that_restarts_is_waited_for() -> None:
+    """A 503, and then it is back."""
+    async with serving(FakeModelServer(http(503), http(200, '{"a": 1}'))) as peer:
+        assert await ask(peer.url) == {"a": 1}
+
+
+@pytest.mark.parametrize(("status", "error"), [(500, Unavailable), (503, Unavailable), (429, TooBusy)])
+async def test_a_service_that_stays_ill_is_told(status: int, error: type[Exception]) -> None:
+    """After some attempts, without its address."""
+    async with serving(FakeModelServer(http(status))) as peer:
+        with pytest.raises(error) as told:
+            await ask(peer.url)
+        assert peer.asked == MAX_ATTEMPTS
+        assert "127.0.0.1" not in str(told.value)
+
+
+async def test_a_silent_service_is_asked_once() -> None:
+    """Whoever waits has waited long enough."""
+    async with serving(FakeModelServer("")) as peer:
+        with pytest.raises(DeadlineExceeded):
+            await ask(peer.url, seconds=0.3)
+        assert peer.asked == 1
+
+
+@pytest.mark.parametrize("answer", [http(400), http(200, "half {"), http(200, "[]")], ids=["400", "no JSON", "a list"])
+async def test_an_answer_that_is_none_is_not_asked_for_again(answer: str) -> None:
+    """It would come again."""
+    async with serving(FakeModelServer(answer)) as peer:
+        with pytest.raises(InvalidModelResponse):
+            await ask(peer.url)
+        assert peer.asked == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{}",
+        '{"data": [], "model": "m"}',
+        '{"data": [{"embedding": "AAAA", "label": "positive"}], "model": "m"}',
+        '{"data": [{"embedding": "AAAAAAAAAAA=", "label": 5, "score": "x"}, {"embedding": "AAAA"}], "model": "m"}',
+    ],
+)
+async def test_results_that_do_not_fit_are_refused(body: str) -> None:
+    """No list, too few, half a vector."""
+    async with serving(FakeModelServer(http(200, body))) as peer, httpx.AsyncClient(trust_env=False) as client:
+        service = ModelService("test", (peer.url,), client)
+        models = ModelServices(embedding=service, sentiment=service, llm=service, llm_headers={})
+        with pytest.raises(InvalidModelResponse):
+            await models.embed(["a"], "bulk")
+        with pytest.raises(InvalidModelResponse):
+            await models.classify(["a"], "bulk")
+        with pytest.raises(InvalidModelResponse):
+            await models.generate({})
+
+
+@pytest.mark.parametrize("vector", [[np.nan, 1], [np.inf, 0], [-np.inf, 1], [0, 0], [3, 4]], ids=str)
+async def test_vectors_that_are_none_are_refused(vector: list[float]) -> None:
+    """NaN, infinities, no length, and another length than 1: a search would find nothing by them, or everything."""
+    rows = [np.array(row, "<f4").tobytes() for row in ([0.6, 0.8], vector)]
+    data = [{"embedding": base64.b64encode(row).decode()} for row in rows]
+    body = json.dumps({"data": data, "model": "m"})
+    async with serving(FakeModelServer(http(200, body))) as peer, httpx.AsyncClient(trust_env=False) as client:
+        service = ModelService("test", (peer.url,), client)
+        models = ModelServices(embedding=service, sentiment=service, llm=service, llm_headers={})
+        with pytest.raises(InvalidModelResponse):
+            await models.embed(["a", "b"], "bulk")
+
+
+@pytest.mark.parametrize(
+    ("label", "score"), [("neutral", 0.9), ("positive", 1.5), ("positive", -1), ("positive", float("nan")), (None, 0.5)]
+)
+async def test_opinions_that_are_none_are_refused(label: str, score: float) -> None:
+    """A label that there is not, and what is no probability."""
+    body = json.dumps({"data": [{"label": label, "score": score}]})
+    async with serving(FakeModelServer(http(200, body))) as peer, httpx.AsyncClient(trust_env=False) as client:
+        service = ModelService("test", (peer.url,), client)
+        models = ModelServices(embedding=service, sentiment=service, llm=service, llm_headers={})
+        with pytest.raises(InvalidModelResponse):
+            await models.classify(["a"], "bulk")
