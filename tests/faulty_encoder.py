@@ -2,8 +2,8 @@
 
 For faults that cannot be produced from outside. The file that FAULT_FILE names says which: empty for none,
 `out-of-memory N` for every batch of more than N tokens, `nan N` for one that gives no numbers for such a batch, `hang`
-for a device that never answers, `hold` for one that answers when the file says something else, and that makes a file
-beside it, `.held`, when it has something to compute.
+for a device that never answers, `hold` for one that answers when the file says something else. Both make a file beside
+it, `.held`, when they have something to compute.
 """
 
 import os
@@ -41,6 +41,7 @@ class FaultyEncoder(SentenceEncoder):
             time.sleep(0.005)
         fault, _, tokens = self._fault.read_text().partition(" ")
         if fault == "hang":
+            self._fault.with_suffix(".held").touch()
             time.sleep(1000)
         if fault == "out-of-memory" and kwargs["input_ids"].numel() > int(tokens):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")

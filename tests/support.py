@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,14 @@ LLM = "Qwen/Qwen2.5-0.5B-Instruct"
 """The model that the tests' LLM service is asked for; the stand-in answers to its name."""
 VLLM_START_SECONDS = 240
 """Longest wait for vLLM: it needs 25 to 60 s on two idle cores."""
+
+
+def eventually(holds: Callable[[], bool], within: float = 10) -> None:
+    """Wait until `holds`; fail after `within` seconds."""
+    deadline = time.monotonic() + within
+    while not holds():
+        assert time.monotonic() < deadline, "did not come true in time"
+        time.sleep(0.02)
 
 
 def free_port() -> int:

@@ -1,6 +1,5 @@
 """One deployment for all tests of this folder. `make test-compose` runs them; other runs do not collect them."""
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -48,10 +47,9 @@ def project(on_local_base: bool, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 @pytest.fixture(scope="session")
-def deployment(project: Deployment, request: pytest.FixtureRequest) -> Deployment:
-    """The running stack. ONECARD_TEST_MODELS names a folder of stand-ins; without it they are trained in there."""
-    if models := os.environ.get("ONECARD_TEST_MODELS"):
-        project.give_models(Path(models).resolve())
+def deployment(project: Deployment, model_cache: Path, request: pytest.FixtureRequest) -> Deployment:
+    """The running stack on the stand-ins, which are trained outside: no image has the trainer."""
+    project.give_models(model_cache)
     project.up()
     sizes = [f"{service} {_megabytes(project, service):.0f} MB" for service in (*BUILT, "redis")]
     times = [f"{name} {seconds:.0f} s" for name, seconds in project.seconds.items()]

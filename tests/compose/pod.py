@@ -1,6 +1,5 @@
 """The pod's image as one container, on this machine's network: there the double of RunPod's API is, too."""
 
-import os
 import re
 import secrets
 import time
@@ -103,19 +102,15 @@ def build(*, on_local_base: bool) -> None:
 
 
 @contextmanager
-def running(runpod: FakeRunPod) -> Iterator[Pod]:
-    """A pod that is ready; it and its volume are removed at the end.
-
-    ONECARD_TEST_MODELS names a folder of stand-ins; without it they are trained in there.
-    """
+def running(runpod: FakeRunPod, models: Path) -> Iterator[Pod]:
+    """A pod that is ready, on the stand-ins in `models`; it and its volume are removed at the end."""
     _remove()
     runpod.keys = {POD_KEY}
     runpod.add_pod(POD_ID, "RUNNING")
     pod = Pod(runpod)
     try:
-        if models := os.environ.get("ONECARD_TEST_MODELS"):
-            mounts = ("--volume", f"{VOLUME}:/workspace", "--volume", f"{Path(models).resolve()}:/given:ro")
-            docker("run", "--rm", "--entrypoint", "cp", *mounts, IMAGE, "-r", "/given", "/workspace/models")
+        mounts = ("--volume", f"{VOLUME}:/workspace", "--volume", f"{models}:/given:ro")
+        docker("run", "--rm", "--entrypoint", "cp", *mounts, IMAGE, "-r", "/given", "/workspace/models")
         pod.start()
         pod.wait_ready()
         yield pod

@@ -60,6 +60,14 @@ def test_a_leak_is_found_wherever_it_is(project: Deployment, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("service", BUILT)
+def test_no_image_has_stand_ins_or_their_trainer(project: Deployment, service: str) -> None:
+    """Whoever deploys must not be served a toy: models are mounted, or fetched."""
+    look = "find / -xdev '(' -name 'standins' -o -name 'onecard--standin*' ')' 2>/dev/null"
+    said = docker("run", "--rm", "--entrypoint", "sh", image(project, service), "-c", look, check=False)
+    assert said.split() == []
+
+
+@pytest.mark.parametrize("service", BUILT)
 def test_an_image_holds_what_runs_and_no_more(project: Deployment, service: str) -> None:
     """A user of its own, no compiler, no .env."""
     look = f"id -u; for name in {' '.join(COMPILERS)}; do command -v $name; done; find / -xdev -name .env 2>/dev/null"

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -84,10 +85,10 @@ class Stream(threading.Thread):
 
 
 @pytest.fixture(scope="module")
-def pod(on_local_base: bool) -> Iterator[Pod]:
+def pod(on_local_base: bool, model_cache: Path) -> Iterator[Pod]:
     """A running pod."""
     pods.build(on_local_base=on_local_base)
-    with fake_runpod.running() as runpod, pods.running(runpod) as made:
+    with fake_runpod.running() as runpod, pods.running(runpod, model_cache) as made:
         yield made
 
 

@@ -2,7 +2,6 @@
 
 import json
 import socket
-import time
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
@@ -11,7 +10,7 @@ import httpx
 import pytest
 
 from onecard.web import server_timing
-from tests.support import Server, serving
+from tests.support import Server, eventually, serving
 
 LINES = {"sentiment": "/v1/sentiment", "embedding": "/v1/embeddings"}
 
@@ -161,8 +160,8 @@ def test_request_texts_stay_out_of_the_log(service: str, request: pytest.Fixture
     path = LINES.get(service, "/v1/sentiment")
     for body in ({"input": "비밀스러운 문장"}, {"input": "비밀스러운 문장", "model": "비밀스러운"}, {"비밀스러운": 1}):
         httpx.post(server.url + path, json=body, headers={"x-request-id": "log-check"})
-    httpx.get(server.url + "/비밀스러운")
-    time.sleep(0.2)
+    httpx.get(server.url + "/비밀스러운", headers={"x-request-id": "log-check-last"})
+    eventually(lambda: "log-check-last" in server.log())
     lines = server.log().splitlines()
     assert not [line for line in lines if "비밀" in line or "%EB%B9%84" in line]
     assert [line for line in lines if json.loads(line).get("request_id") == "log-check"]

@@ -1,7 +1,6 @@
 """An encoder in bad weather: memory that runs out, a device that hangs, more work than it can do."""
 
 import asyncio
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 
 from onecard.batching.batch_limit import RECOVERY_BATCHES
 from onecard.web import server_timing
-from tests.support import Server, metric, serving, start
+from tests.support import Server, eventually, metric, serving, start
 
 TEXT = "국물이 진하고 고기도 넉넉해서 다시 가고 싶은 집입니다."
 
@@ -160,7 +159,7 @@ def test_what_is_not_done_when_the_time_to_stop_is_over_is_a_503(fault: Path, en
     ):
         fault.write_text("hang")
         asked = client.submit(embed, server, [TEXT])
-        time.sleep(0.5)
+        eventually(fault.with_suffix(".held").exists)
         server.process.terminate()
         answer = asked.result(30)
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")

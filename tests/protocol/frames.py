@@ -71,6 +71,8 @@ class Http2Client:
     resets: dict[int, int] = field(default_factory=dict)
     goaway: int | None = None
     """Its error code."""
+    pongs: int = 0
+    """Answers to PING."""
     closed: bool = False
 
     def send(self, *frames: bytes) -> None:
@@ -108,6 +110,8 @@ class Http2Client:
             self.resets[stream] = int.from_bytes(payload, "big")
         elif kind == GOAWAY:
             self.goaway = int.from_bytes(payload[4:8], "big")
+        elif kind == PING and flags & ACK:
+            self.pongs += 1
         if kind in (DATA, HEADERS) and flags & END_STREAM:
             self.ended.add(stream)
 

@@ -203,7 +203,9 @@ def test_a_server_that_stops_answers_what_is_under_way(own: Server) -> None:
     """SIGTERM: GOAWAY at once; new streams are refused, to be sent elsewhere, and the old ones are answered."""
     with http2_client(own.port) as client:
         client.send(request(1, b"/slow?seconds=2", method=b"POST"), frame(SETTINGS, ACK, 0))
-        time.sleep(0.5)
+        client.send(frame(PING, 0, 0, b"arrived?"))
+        while not client.pongs:
+            client.read()
         own.process.terminate()
         while client.goaway is None:
             client.read()

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -219,11 +218,13 @@ def test_a_stale_answer_is_never_given(service: Server, restaurant: str, sample:
     assert gone not in [one["review"]["review_id"] for one in ask().json()["data"]]
 
 
-def test_frequent_queries_are_learned_and_kept_ready(service: Server, worker: WorkerProcess) -> None:
+def test_frequent_queries_are_learned_and_kept_ready(
+    service: Server, worker: WorkerProcess, redis: RedisProcess
+) -> None:
     """A search that users make is an errand of the next round; that the worker makes it teaches nothing."""
     search = {"query": "국물이 진한 집", "top_k": 2}
     httpx.post(f"{service.url}/v1/reviews/search", json=search, timeout=60)
-    time.sleep(1.5)  # What was noted is told once a second.
+    until(lambda: redis.command("EXISTS", "onecard:popular:queries:86400") == b":1\r\n", service)
     first = run_round(service, worker)
     again = run_round(service, worker)
     total = lambda found: sum(found[name] for name in ("current", "computed", "paused", "failed"))  # noqa: E731

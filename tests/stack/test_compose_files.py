@@ -1,5 +1,6 @@
 """The compose files, as they are written: nothing is started."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,19 @@ def test_images_that_share_a_layer_are_built_alike() -> None:
     files = [ROOT / name / "Dockerfile" for name in ("sentiment-service", "embedding-service", "stack")]
     stages = [path.read_text().partition("FROM ${BASE} AS packages")[2].partition("FROM")[0] for path in files]
     assert stages[0] == stages[1] == stages[2]
+
+
+def test_no_image_gets_stand_ins_or_their_trainer() -> None:
+    """Whoever deploys must not be served a toy. Neither Dockerfiles nor the build's context take the folder."""
+    files = [path for path in ROOT.glob("*/*Dockerfile") if ROOT / "tests" not in path.parents]
+    assert len(files) >= 9
+    for path in files:
+        copied = [line.split()[1:] for line in path.read_text().splitlines() if line.startswith(("COPY", "ADD"))]
+        assert not [words for words in copied if any(word.strip("./").split("/")[0] == "data" for word in words)], path
+        assert not re.search(r"standin|/data\b|\bdata$", path.read_text(), re.MULTILINE), path
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert "*" in ignored
+    assert not [line for line in ignored if line.startswith(("!data", "!.onecard"))]
 
 
 def test_no_file_has_a_top_level_name() -> None:

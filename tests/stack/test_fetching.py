@@ -322,6 +322,29 @@ def test_a_broken_model_gives_way_to_its_stand_in(
     assert find("sentiment", NAME, tmp_path).path == stand_in
 
 
+def test_without_a_trainer_a_stand_in_that_was_brought_is_taken(
+    place: Workspace,
+    own_stack: Callable[[Workspace], Stack],
+    model_cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in the images, which have none: whichever recipe it is of. A missing one is refused, and nothing is said to be
+    in training."""
+    shutil.copytree(model_cache / folder_name(STAND_INS["sentiment"]), tmp_path / folder_name(STAND_INS["sentiment"]))
+    settings = own_stack(place).settings.model_copy(update={"model_cache_path": tmp_path, "hf_hub_offline": True})
+    monkeypatch.setattr(fetching, "_have_trainer", lambda: False)
+    monkeypatch.setattr(fetching, "_recipe_revision", lambda kind: pytest.fail("there is no trainer to ask"))
+    monkeypatch.setattr(fetching, "run_trainer", lambda command: pytest.fail("there is no trainer"))
+    said: list[str] = []
+    fetching.ensure_models(settings, ["sentiment"], said.append)
+    assert f"{STAND_INS['sentiment']}: here (stand-in for {settings.models['sentiment']})" in said
+    assert fetching.outdated_stand_ins(settings) == []
+    with pytest.raises(fetching.FetchError, match="'make models' in a checkout"):
+        fetching.ensure_models(settings, ["embedding"], said.append)
+    assert not [line for line in said if "training" in line]
+
+
 def test_a_stopped_training_stops_the_trainer(tmp_path: Path) -> None:
     """Ctrl-C for us alone reaches the trainer as SIGTERM, and it may remove its draft before we end."""
     trainer = (

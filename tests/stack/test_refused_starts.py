@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from onecard.models.folders import MANIFEST, STAND_INS, folder_name
@@ -17,6 +18,7 @@ from onecard_stack.errors import StackError
 from onecard_stack.processes import orphans
 from onecard_stack.stack import Stack
 from tests.stack.conftest import Workspace
+from tests.support import eventually
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -131,7 +133,8 @@ def test_leftovers_are_ended_and_strangers_are_not(place: Workspace) -> None:
     ours = subprocess.Popen(sleep, env={**environment, orphans.RUN_FOLDER_VARIABLE: str(place.run_folder)})
     other = subprocess.Popen(sleep, env={**environment, orphans.RUN_FOLDER_VARIABLE: str(place.run_folder) + "-other"})
     try:
-        time.sleep(0.3)
+        for started in (ours, other):  # Until then they have our environment, and our command line.
+            eventually(lambda process=started: orphans.RUN_FOLDER_VARIABLE in psutil.Process(process.pid).environ())
         assert place.run("down").stdout == "Stopped.\n"
         assert ours.wait(5) == -signal.SIGTERM
         assert other.poll() is None

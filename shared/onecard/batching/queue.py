@@ -206,4 +206,5 @@ def _pack_within_limit(pieces: list[QueuedText], limit: BatchLimit, multiple: in
         rows = pack([len(piece.ids) for piece in pieces], multiple=multiple)
         if rows.padded_tokens <= limit.tokens or len(pieces) == 1:
             return Batch(pieces, rows)
-        pieces = pieces[: max(1, min(len(pieces) - 1, len(pieces) * limit.tokens // rows.padded_tokens))]
+        # The area is over the limit, so that this is fewer of them.
+        pieces = pieces[: max(1, len(pieces) * limit.tokens // rows.padded_tokens)]

@@ -46,8 +46,13 @@ def _stand_in(kind: ModelKind, settings: StackSettings) -> Manifest | None:
 
 
 def _have_current_stand_in(kind: ModelKind, settings: StackSettings) -> bool:
+    """Where there is no trainer, as in the images, any stand-in is as good as one can be."""
     manifest = _stand_in(kind, settings)
-    return manifest is not None and manifest.revision == _recipe_revision(kind)
+    return manifest is not None and (not _have_trainer() or manifest.revision == _recipe_revision(kind))
+
+
+def _have_trainer() -> bool:
+    return importlib.util.find_spec("standins") is not None
 
 
 def _recipe_revision(kind: ModelKind) -> str:
@@ -135,20 +140,22 @@ def _fetch_from_hub(settings: StackSettings, kinds: list[ModelKind], say: Report
 def _train(settings: StackSettings, kinds: list[ModelKind], say: Reporter) -> None:
     """Train the stand-ins that are missing, broken or of an older recipe."""
     cache = settings.model_cache_path
-    if importlib.util.find_spec("standins") is None:
-        raise FetchError(
-            "The stand-ins' trainer is not installed. Run 'make install', or fetch the models where a hub is."
-        )
-    checks.disk(cache, 500, "stand-in models")
     command = [sys.executable, "-m", "standins", "train", "--out", str(cache), "--force"]
     for kind in kinds:
         folder = cache / folder_name(STAND_INS[kind])
         here = _have_current_stand_in(kind, settings) and model_files.integrity_error(folder) is None
+        if not here and not _have_trainer():
+            raise FetchError(
+                f"There is no stand-in for {settings.models[kind]}, and nothing here trains one: images have no "
+                "trainer. Run 'make models' in a checkout and copy the folders that it makes into "
+                f"{cache}, or fetch the models where a hub is."
+            )
         say(f"{STAND_INS[kind]}: {'here' if here else 'training'} (stand-in for {settings.models[kind]})")
         if not here:
             command += ["--only", kind]
     if "--only" not in command:
         return
+    checks.disk(cache, 500, "stand-in models")
     say("Training takes about four minutes on two cores, once.")
     if run_trainer(command):
         raise FetchError("Training the stand-ins failed; the reason is above.")

@@ -12,6 +12,7 @@ from onecard.batching.batcher import Batcher, BatcherConfig
 from onecard.batching.device_thread import DeviceThread
 from onecard.batching.metrics import BatchMetrics
 from onecard.batching.queue import Batch, Lane
+from tests.shared.cache.support import eventually
 
 
 @dataclass
@@ -32,10 +33,13 @@ class SumEngine:
     """Answers each text with the sum of its tokens; `before` may do anything to a batch first."""
 
     before: Callable[[Batch], None] = lambda batch: None
+    begun: list[int] = field(default_factory=list)
+    """How many texts each batch has that the device was given."""
     ran: list[list[int]] = field(default_factory=list)
     """First token of each text, batch by batch."""
 
     def launch(self, batch: Batch) -> FinishedBatch:
+        self.begun.append(len(batch.texts))
         self.before(batch)
         self.ran.append([ids[0] for ids in batch.texts])
         return FinishedBatch([sum(ids) for ids in batch.texts])
@@ -51,6 +55,10 @@ class OpenBatcher:
 
     async def ask(self, *texts: list[int], lane: Lane = "interactive", seconds: float = 5) -> list[int]:
         return (await self.batcher.submit(texts, lane=lane, timeout_seconds=seconds)).results
+
+    async def waits(self, tokens: int, lane: Lane = "interactive") -> None:
+        """Until so many tokens wait in a lane."""
+        await eventually(lambda: self.metric("queue_tokens", lane=lane) == tokens)
 
     def metric(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(f"onecard_{name}", labels) or 0.0

@@ -10,6 +10,7 @@ import pytest
 from onecard.batching.engine import OutOfMemory
 from onecard.batching.queue import Batch, Lane
 from tests.shared.batching.support import FinishedBatch, SumEngine, blocking_device, open_batcher
+from tests.shared.cache.support import eventually
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -43,9 +44,9 @@ async def test_requests_share_batches() -> None:
     engine = SumEngine(wait)
     async with open_batcher(engine) as at:
         asked = [asyncio.create_task(at.ask([0]))]
-        await asyncio.sleep(0.05)
+        await eventually(lambda: engine.begun == [1])
         asked += [asyncio.create_task(at.ask([number])) for number in range(1, 6)]
-        await asyncio.sleep(0.05)
+        await at.waits(5)
         event.set()
         assert await asyncio.gather(*asked) == [[0], [1], [2], [3], [4], [5]]
     assert engine.ran == [[0], [1, 2, 3, 4, 5]]
@@ -57,9 +58,9 @@ async def test_interactive_overtakes_bulk() -> None:
     engine = SumEngine(wait)
     async with open_batcher(engine, texts=4) as at:
         bulk = asyncio.create_task(at.ask(*([n] for n in range(100, 140)), lane="bulk"))
-        await asyncio.sleep(0.05)
+        await eventually(lambda: len(engine.begun) == 1)
         quick = asyncio.create_task(at.ask([7]))
-        await asyncio.sleep(0.05)
+        await at.waits(1)
         event.set()
         await asyncio.gather(bulk, quick)
     assert engine.ran[1][0] == 7
@@ -68,13 +69,14 @@ async def test_interactive_overtakes_bulk() -> None:
 async def test_a_gpu_has_its_next_batch_before_the_first_one_ends() -> None:
     """Two batches are begun at most; results are collected in order."""
     begun: list[int] = []
-    finish = threading.Event()
+    collecting, finish = threading.Event(), threading.Event()
 
     class Late(FinishedBatch):
         def done(self) -> bool:
             return finish.is_set()
 
         def result(self) -> Sequence[int]:
+            collecting.set()
             finish.wait(20)
             return self.results
 
@@ -85,7 +87,8 @@ async def test_a_gpu_has_its_next_batch_before_the_first_one_ends() -> None:
 
     async with open_batcher(Device(), texts=2) as at:
         asked = [asyncio.create_task(at.ask([n])) for n in range(8)]
-        await asyncio.sleep(0.2)
+        # The thread waits for the first one, so that it begins no other.
+        assert await asyncio.to_thread(collecting.wait, 20)
         assert len(begun) == 2
         finish.set()
         assert await asyncio.gather(*asked) == [[n] for n in range(8)]

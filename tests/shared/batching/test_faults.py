@@ -11,6 +11,7 @@ from onecard.batching.engine import EngineLost, OutOfMemory
 from onecard.batching.queue import Batch
 from onecard.errors import InternalError, Unavailable
 from tests.shared.batching.support import FinishedBatch, SumEngine, blocking_device, open_batcher
+from tests.shared.cache.support import eventually
 
 
 async def test_an_exception_answers_its_batch_and_nothing_else() -> None:
@@ -22,11 +23,12 @@ async def test_an_exception_answers_its_batch_and_nothing_else() -> None:
         if any(13 in ids for ids in batch.texts):
             raise RuntimeError("no such token")
 
-    async with open_batcher(SumEngine(poisoned), texts=2) as at:
+    engine = SumEngine(poisoned)
+    async with open_batcher(engine, texts=2) as at:
         asked = [asyncio.create_task(at.ask([1]))]
-        await asyncio.sleep(0.05)
+        await eventually(lambda: engine.begun == [1])
         asked += [asyncio.create_task(at.ask([number])) for number in (13, 2, 3, 4)]
-        await asyncio.sleep(0.05)
+        await at.waits(4)
         event.set()
         answers = await asyncio.gather(*asked, return_exceptions=True)
         assert [type(answer) for answer in answers] == [list, InternalError, InternalError, list, list]
@@ -61,9 +63,12 @@ async def test_out_of_memory_at_any_size(fits: int) -> None:
         if batch.packing.padded_tokens > largest[0]:
             raise OutOfMemory
 
-    async with open_batcher(SumEngine(small_only), texts=64) as at:
+    engine = SumEngine(small_only)
+    async with open_batcher(engine, texts=64) as at:
         asked = [asyncio.create_task(at.ask([n])) for n in range(200)]
-        await asyncio.sleep(0.1)  # All wait when the device begins, so that batches are as large as they may be.
+        # All wait when the device begins, so that batches are as large as they may be.
+        await eventually(lambda: bool(engine.begun))
+        await at.waits(200 - engine.begun[0])
         event.set()
         assert await asyncio.gather(*asked) == [[n] for n in range(200)]
         shrunk = at.metric("batch_budget_tokens")
@@ -95,9 +100,11 @@ async def test_a_lost_device_answers_everybody_and_says_so_once() -> None:
         wait(batch)
         raise EngineLost("illegal memory access")
 
-    async with open_batcher(SumEngine(lose)) as at:
+    engine = SumEngine(lose)
+    async with open_batcher(engine) as at:
         asked = [asyncio.create_task(at.ask([n])) for n in range(5)]
-        await asyncio.sleep(0.05)
+        await eventually(lambda: bool(engine.begun))
+        await at.waits(5 - engine.begun[0])
         event.set()
         answers = await asyncio.gather(*asked, return_exceptions=True)
         assert {type(answer) for answer in answers} == {Unavailable}

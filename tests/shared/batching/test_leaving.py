@@ -16,12 +16,12 @@ async def test_what_a_client_that_left_asked_for_never_runs() -> None:
     engine = SumEngine(wait)
     async with open_batcher(engine) as at:
         first = asyncio.create_task(at.ask([1]))
-        await asyncio.sleep(0.05)
+        await eventually(lambda: engine.begun == [1])
         gone = asyncio.create_task(at.ask([2], [3]))
         stays = asyncio.create_task(at.ask([4]))
-        await asyncio.sleep(0.05)
+        await at.waits(3)
         gone.cancel()
-        await asyncio.sleep(0.05)
+        await at.waits(1)
         event.set()
         assert await asyncio.gather(first, stays) == [[1], [4]]
     assert engine.ran == [[1], [4]]
@@ -66,7 +66,7 @@ async def test_a_deadline_is_kept_and_late_work_is_not_done() -> None:
     engine = SumEngine(wait)
     async with open_batcher(engine) as at:
         first = asyncio.create_task(at.ask([1]))
-        await asyncio.sleep(0.05)
+        await eventually(lambda: engine.begun == [1])
         with pytest.raises(DeadlineExceeded):
             await at.ask([2], seconds=0.2)
         event.set()
@@ -79,11 +79,12 @@ async def test_a_deadline_is_kept_and_late_work_is_not_done() -> None:
 async def test_too_much_is_refused_and_told_when_to_come_back() -> None:
     """By the time that what waits will take, and by the tokens that wait."""
     event, wait = blocking_device()
-    async with open_batcher(SumEngine(wait), rate=100, queue=400) as at:
+    engine = SumEngine(wait)
+    async with open_batcher(engine, rate=100, queue=400) as at:
         asked = [asyncio.create_task(at.ask([1] * 50, lane="bulk", seconds=60))]
-        await asyncio.sleep(0.05)
+        await eventually(lambda: engine.begun == [1])
         asked += [asyncio.create_task(at.ask([1] * 50, lane="bulk", seconds=60)) for _ in range(9)]
-        await asyncio.sleep(0.05)
+        await at.waits(450, "bulk")
         with pytest.raises(TooBusy) as by_time:
             at.batcher.check_capacity("bulk", 10, timeout_seconds=8)
         assert by_time.value.headers == {"retry-after": "3"}  # 500 tokens at 100 a second; 2 s are affordable.
