@@ -14,20 +14,20 @@ from onecard.inference.tokenization import Truncation
 from onecard.web import app as base
 
 
-def as_list(given: str | list[str] | list[int] | list[list[int]]) -> Inputs:
+def as_list(value: str | list[str] | list[int] | list[list[int]]) -> Inputs:
     """Normalise the request's `input` to a list of inputs.
 
     Args:
-        given: A text, a list of texts, a list of token ids, or a list of such lists.
+        value: A text, a list of texts, a list of token ids, or a list of such lists.
 
     Returns:
         A list of texts or of lists of token ids. A single text or a single list of token ids becomes a list of one.
     """
-    if isinstance(given, str):
-        return [given]
-    if given and isinstance(given[0], int):
-        return [given]
-    return cast("list[str] | list[list[int]]", given)
+    if isinstance(value, str):
+        return [value]
+    if value and isinstance(value[0], int):
+        return [value]
+    return cast("list[str] | list[list[int]]", value)
 
 
 def routes() -> APIRouter:

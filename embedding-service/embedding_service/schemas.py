@@ -39,7 +39,7 @@ class EmbeddingRequest(BaseModel):
     )
     add_special_tokens: bool = Field(default=True, description="False: embed the text without special tokens.")
     cache_salt: str | None = Field(
-        default=None, min_length=1, max_length=1024, description="Any value: do not read or fill the cache."
+        default=None, min_length=1, max_length=1024, description="Any value: neither use the cache nor share results."
     )
     endianness: Literal["native", "little", "big"] = Field(
         default="native", description="Byte order of base64; native: little."

@@ -120,7 +120,7 @@ def planned_gpu_share(settings: LlmSettings, environment: Mapping[str, str]) -> 
     if configured is not None and configured > plan.llm.fraction:
         log.warning("LLM_GPU_SHARE is above the memory plan", share=configured, planned=plan.llm.fraction)
     share = llm_share(plan, total_bytes, configured)
-    log.info("share of the GPU", part="llm", gib=round(share.size_bytes / GIB, 2), fraction=round(share.fraction, 4))
+    log.info("share of the GPU", process="llm", gib=round(share.size_bytes / GIB, 2), fraction=round(share.fraction, 4))
     return share
 
 

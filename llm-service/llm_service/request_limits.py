@@ -123,14 +123,14 @@ def _leaves(value: Any, *, keys: bool = False) -> Iterator[Any]:
     """All scalars in a JSON value, with the keys of its objects if `keys` is set."""
     pending = [value]  # A stack instead of recursion: only the parser limits how deeply a body is nested.
     while pending:
-        one = pending.pop()
-        if isinstance(one, dict):
-            pending.extend(one.values())
-            yield from one if keys else ()
-        elif isinstance(one, list):
-            pending.extend(one)
+        item = pending.pop()
+        if isinstance(item, dict):
+            pending.extend(item.values())
+            yield from item if keys else ()
+        elif isinstance(item, list):
+            pending.extend(item)
         else:
-            yield one
+            yield item
 
 
 def _json_bytes(value: Any) -> int:
@@ -218,14 +218,14 @@ def _objects(value: Any, *, depth: int | None = None) -> Iterator[Mapping[str, A
     # vLLM accepts a schema as a string of JSON too, so such strings are parsed.
     pending = [(value, 0)]
     while pending:
-        one, level = pending.pop()
-        if isinstance(one, str) and one[:1] in "{[" and level < 4:
+        item, level = pending.pop()
+        if isinstance(item, str) and item[:1] in "{[" and level < 4:
             try:
-                one = orjson.loads(one)
+                item = orjson.loads(item)
             except orjson.JSONDecodeError:
                 continue
-        if isinstance(one, dict):
-            yield one
+        if isinstance(item, dict):
+            yield item
             level += 1
-        if isinstance(one, dict | list) and (depth is None or level < depth):
-            pending.extend((inner, level) for inner in (one.values() if isinstance(one, dict) else one))
+        if isinstance(item, dict | list) and (depth is None or level < depth):
+            pending.extend((inner, level) for inner in (item.values() if isinstance(item, dict) else item))

@@ -33,22 +33,22 @@ _EXPIRY_HALF_LIVES = 14
 # are doubles too, and 17 digits represent a double exactly.
 _RECORD_SCRIPT = """
 local time = redis.call('TIME')
-local half_life, most, keep = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
+local half_life, max_subjects, expiry = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
 local now = (time[1] + time[2] / 1e6) / half_life
 local function log2(x) return math.log(x) / math.log(2) end
-for place = 4, #ARGV, 2 do
-  local subject, raised = ARGV[place], now + log2(tonumber(ARGV[place + 1]))
+for index = 4, #ARGV, 2 do
+  local subject, added = ARGV[index], now + log2(tonumber(ARGV[index + 1]))
   local score = redis.call('ZSCORE', KEYS[1], subject)
-  if not score and redis.call('ZCARD', KEYS[1]) >= most then
+  if not score and redis.call('ZCARD', KEYS[1]) >= max_subjects then
     score = redis.call('ZPOPMIN', KEYS[1])[2]
   end
   if score then
-    local high, low = math.max(tonumber(score), raised), math.min(tonumber(score), raised)
-    raised = high + log2(1 + 2 ^ (low - high))
+    local high, low = math.max(tonumber(score), added), math.min(tonumber(score), added)
+    added = high + log2(1 + 2 ^ (low - high))
   end
-  redis.call('ZADD', KEYS[1], string.format('%.17g', raised), subject)
+  redis.call('ZADD', KEYS[1], string.format('%.17g', added), subject)
 end
-redis.call('EXPIRE', KEYS[1], keep)
+redis.call('EXPIRE', KEYS[1], expiry)
 return 'OK'
 """
 
@@ -81,7 +81,12 @@ class Popularity:
         self._pending: Counter[str] = Counter()
 
     def record(self, subject: str) -> None:
-        """Count one visit, to be sent with the next flush. A subject beyond the limits above is ignored."""
+        """Count one visit, to be sent with the next flush.
+
+        Args:
+            subject: Id of the restaurant or canonical JSON of the search. It is ignored if it is longer than
+                `MAX_SUBJECT_BYTES`, or if the maximum number of other subjects is already pending.
+        """
         if len(subject.encode()) <= MAX_SUBJECT_BYTES and (
             subject in self._pending or len(self._pending) < self._max_subjects
         ):
