@@ -1,1 +1,1 @@
-"""Embeddings of Korean texts: a sentence encoder in half precision behind OpenAI's API."""
+"""Embeddings of Korean texts: a sentence encoder in half precision, served over OpenAI's API."""

@@ -7,7 +7,7 @@ from onecard.web import server
 
 
 def main() -> None:
-    """Serve until SIGTERM."""
+    """Read the settings from the environment and serve until SIGTERM."""
     config = settings.load(EmbeddingSettings)
     server.run(create_app(config), service="embedding", port=config.embedding_port, settings=config)
 

@@ -1,4 +1,4 @@
-"""From settings to a running app."""
+"""Creates the app from the settings."""
 
 from contextlib import AbstractAsyncContextManager
 
@@ -12,7 +12,14 @@ from onecard.web import app as base
 
 
 def create_app(settings: EmbeddingSettings) -> FastAPI:
-    """The app; its lifespan loads the model."""
+    """Create the app. The model is loaded in its lifespan, so this returns at once.
+
+    Args:
+        settings: The service's settings.
+
+    Returns:
+        The app.
+    """
 
     def lifespan(app: FastAPI) -> AbstractAsyncContextManager[None]:
         return open_encoder(app, "embedding", settings.embedding_model, settings, SentenceEncoder)

@@ -1,4 +1,4 @@
-"""The sentence encoder on its device. The only file of this service that imports torch."""
+"""The sentence encoder on its device. No other file of this service imports torch."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +20,7 @@ Vector = npt.NDArray[np.float32]
 
 
 class SentenceEncoder:
-    """A sentence-transformers model, loaded."""
+    """A loaded sentence-transformers model; an `onecard.inference.warm_up.LoadedEngine` of vectors."""
 
     def __init__(self, folder: ModelFolder, device: Device) -> None:
         self._model = SentenceTransformer(
@@ -33,14 +33,14 @@ class SentenceEncoder:
         self._encoder = self._model[0].auto_model
         self._first_position = first_position(self._encoder.config)
         linears_to_bfloat16(self._encoder.encoder, device)
-        self._poolers = [self._model[place] for place in range(1, len(self._model))]
+        self._poolers = [self._model[index] for index in range(1, len(self._model))]
         self._device = device
         self._pad_id: int = self._model.tokenizer.pad_token_id or 0
         positions: int = self._encoder.config.max_position_embeddings - self._first_position
         self.window: int = min(self._model.max_seq_length or positions, positions)
-        """Most tokens of one text."""
+        """Maximum length of one text in tokens."""
         self.vocab_size: int = self._encoder.config.vocab_size
-        """Token ids are below it."""
+        """Number of token ids; every id is below it."""
         if getattr(self._model[0], "do_lower_case", False) or self._model.default_prompt_name:
             raise SystemExit("this model wants its texts changed (lower case, a prompt), which is not done here.")
         self.codec = VectorCodec(len(self.infer_unbatched([self._pad_id])))
@@ -48,10 +48,21 @@ class SentenceEncoder:
     @translate_device_errors
     @torch.inference_mode()
     def launch(self, batch: Batch) -> PendingCopy[Vector]:
-        """Unit vector of each text, float32 of shape (size,).
+        """Start to embed a batch on the device.
 
-        The model's own modules pool (the token vectors' mean, for Korean SBERT); the vectors are normalised
-        in FP32, since dot products of unnormalised ones rank worse.
+        The model's own modules do the pooling (for Korean SBERT the mean of the token vectors). The vectors are then
+        normalised in float32, because dot products of vectors that are not normalised rank worse.
+
+        Args:
+            batch: Texts as token ids, packed into rows.
+
+        Returns:
+            The copy of the results to the host: for each text, in the batch's order, a unit vector, float32 of shape
+            (size,).
+
+        Raises:
+            OutOfMemory: The batch does not fit the device's memory.
+            EngineLost: The device cannot run another batch in this process.
         """
         rows = PackedTensors.from_batch(batch, pad_id=self._pad_id, device=self._device.name)
         states = self._encoder(
@@ -67,20 +78,28 @@ class SentenceEncoder:
 
     @torch.inference_mode()
     def infer_unbatched(self, text: TokenIds) -> Vector:
-        """What sentence-transformers makes of one text."""
+        """Embed one text with sentence-transformers' own forward pass, as the reference for `launch`.
+
+        Args:
+            text: Token ids, special tokens included.
+
+        Returns:
+            A unit vector, float32 of shape (size,).
+        """
         ids = torch.tensor([list(text)], device=self._device.name)
         vector = self._model({"input_ids": ids, "attention_mask": torch.ones_like(ids)})["sentence_embedding"]
         return _vectors(normalize(vector.float(), dim=-1))[0]
 
     def is_finite(self, result: Vector) -> bool:
-        """Whether each component is a finite number."""
+        """Whether every component is a finite number."""
         return bool(np.isfinite(result).all())
 
     def is_close(self, one: Vector, other: Vector) -> bool:
-        """Whether two vectors mean the same: their cosine is at least 0.999."""
+        """Whether the cosine of two unit vectors is at least 0.999, the tolerance for half precision."""
         return float(np.dot(one, other)) >= 0.999
 
 
 def _vectors(results: torch.Tensor) -> Sequence[Vector]:
+    """Split (texts, size) into one vector of shape (size,) per text."""
     vectors: Vector = results.cpu().numpy()
     return list(vectors)

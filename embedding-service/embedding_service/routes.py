@@ -1,4 +1,4 @@
-"""HTTP routes; no torch here."""
+"""HTTP routes. Nothing here imports torch."""
 
 from typing import Any, cast
 
@@ -14,28 +14,41 @@ from onecard.inference.tokenization import Truncation
 from onecard.web import app as base
 
 
-def as_list(given: str | list[str] | list[int] | list[list[int]]) -> Inputs:
-    """The inputs as a list: one text and one list of token ids are lists of one."""
-    if isinstance(given, str):
-        return [given]
-    if given and isinstance(given[0], int):
-        return [given]
-    return cast("list[str] | list[list[int]]", given)
+def as_list(value: str | list[str] | list[int] | list[list[int]]) -> Inputs:
+    """Normalise the request's `input` to a list of inputs.
+
+    Args:
+        value: A text, a list of texts, a list of token ids, or a list of such lists.
+
+    Returns:
+        A list of texts or of lists of token ids. A single text or a single list of token ids becomes a list of one.
+    """
+    if isinstance(value, str):
+        return [value]
+    if value and isinstance(value[0], int):
+        return [value]
+    return cast("list[str] | list[list[int]]", value)
 
 
 def routes() -> APIRouter:
-    """The service's router."""
+    """Build the router with this service's routes and the ones that every service has.
+
+    Returns:
+        The router, ready for the app.
+    """
     router = base.router()
 
     @router.post("/v1/embeddings", response_model=EmbeddingResponse)
     async def embeddings(body: EmbeddingRequest, request: Request) -> Response:
-        """The vector of each input, of unit length."""
+        """Embed each input as a vector of unit length."""
         encoder = encoder_state(request)
         encoder.check_model(body.model)
         inputs = as_list(body.input)
         if body.truncate_prompt_tokens is not None or not body.add_special_tokens:
-            cutting = Truncation(body.truncate_prompt_tokens, body.truncation_side or "right", body.add_special_tokens)
-            inputs = await encoder.truncate(inputs, cutting)
+            truncation = Truncation(
+                body.truncate_prompt_tokens, body.truncation_side or "right", body.add_special_tokens
+            )
+            inputs = await encoder.truncate(inputs, truncation)
         salted = body.cache_salt is not None
         answered = await encoder.infer(inputs, truncate=body.truncate, request=request, private=salted)
         vectors = truncate(np.stack(answered.results), body.dimensions)
@@ -51,7 +64,7 @@ def routes() -> APIRouter:
 
     @router.get("/v1/models")
     async def models(request: Request) -> dict[str, Any]:
-        """The model that this service runs."""
+        """List the model that this service runs."""
         return encoder_state(request).list_models()
 
     return router

@@ -1,14 +1,14 @@
-"""Request and response of `POST /v1/embeddings`, as OpenAI's API has them."""
+"""Request and response of `POST /v1/embeddings`, in the shape of OpenAI's API."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-# Without fail_fast a wrong list costs one complaint an item: seconds and gigabytes for 2 MB of them.
+# Without fail_fast pydantic reports every wrong item of a list: seconds and gigabytes for a list of 2 MB.
 Texts = Annotated[list[str], Field(fail_fast=True)]
 TokenIds = Annotated[list[int], Field(fail_fast=True)]
 MIN_TOKENS = 3
-"""Of a text that is cut: one of its own between the two special ones."""
+"""Smallest `truncate_prompt_tokens`: one token of the text between the two special tokens."""
 _WITHOUT_EFFECT = "Accepted and not used."
 
 
@@ -28,20 +28,22 @@ class EmbeddingRequest(BaseModel):
     user: str | None = Field(default=None, description=_WITHOUT_EFFECT)
     truncate: bool = Field(default=True, description="Cut texts that are longer than the model's window.")
 
-    # The rest of vLLM's embeddings API.
+    # The other fields of vLLM's embeddings API.
     truncate_prompt_tokens: int | None = Field(
         default=None,
         ge=-1,
-        description="Cut texts to so many tokens, special ones counted; -1: to the model's window.",
+        description="Cut texts to this many tokens, special tokens included; -1: to the model's window.",
     )
     truncation_side: Literal["left", "right"] | None = Field(
-        default=None, description="Of a text that truncate_prompt_tokens cuts, this side is lost; default: right."
+        default=None, description="The side that truncate_prompt_tokens cuts off; default: right."
     )
-    add_special_tokens: bool = Field(default=True, description="False: the tokens of a text alone.")
+    add_special_tokens: bool = Field(default=True, description="False: embed the text without special tokens.")
     cache_salt: str | None = Field(
-        default=None, min_length=1, max_length=1024, description="Computed anew, kept nowhere, shared with nobody."
+        default=None, min_length=1, max_length=1024, description="Any value: neither use the cache nor share results."
     )
-    endianness: Literal["native", "little", "big"] = Field(default="native", description="Of base64; native: little.")
+    endianness: Literal["native", "little", "big"] = Field(
+        default="native", description="Byte order of base64; native: little."
+    )
     embed_dtype: Literal["float32"] = "float32"
     use_activation: Literal[True] | None = Field(default=None, description="Vectors always have unit length.")
     padding: Literal["max_length", "do_not_pad"] | None = Field(default=None, description=_WITHOUT_EFFECT)
@@ -62,11 +64,13 @@ class Embedding(BaseModel):
 
     object: Literal["embedding"] = "embedding"
     index: int
+    """Position of the input in the request, from 0."""
     embedding: list[float] | str
+    """The components, or base64 of their float32 bytes."""
 
 
 class Usage(BaseModel):
-    """Tokens that the model read."""
+    """Number of tokens in the inputs."""
 
     prompt_tokens: int
     total_tokens: int

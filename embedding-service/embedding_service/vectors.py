@@ -1,4 +1,4 @@
-"""Vectors as clients ask for them, and as the cache keeps them. Pure NumPy."""
+"""How vectors are shortened, encoded for clients and stored in the cache. Pure; NumPy only."""
 
 import base64
 from typing import Any
@@ -13,13 +13,17 @@ Vectors = npt.NDArray[np.float32]
 
 
 def truncate(vectors: Vectors, dimensions: int | None) -> Vectors:
-    """The first `dimensions` components of each row, scaled back to unit length.
+    """Keep the first `dimensions` components of each vector and scale it back to unit length.
 
     Args:
-        vectors: shape (texts, size), rows of unit length.
+        vectors: float32 of shape (texts, size), rows of unit length.
+        dimensions: Number of components to keep; None keeps all.
+
+    Returns:
+        float32 of shape (texts, `dimensions`), rows of unit length.
 
     Raises:
-        InvalidRequest: the model's vectors are shorter.
+        InvalidRequest: `dimensions` is greater than the size of the model's vectors.
     """
     size = vectors.shape[1]
     if dimensions is None or dimensions == size:
@@ -32,35 +36,55 @@ def truncate(vectors: Vectors, dimensions: int | None) -> Vectors:
 
 
 def encode(vector: Vectors, encoding_format: str, endianness: str = "little") -> Any:
-    """One vector as base64 of float32, little-endian unless `endianness` is `big`, or as an array that orjson writes as
-    numbers."""
+    """Encode one vector for the response.
+
+    Args:
+        vector: float32 of shape (size,).
+        encoding_format: `base64` or `float`.
+        endianness: Byte order for base64: `big`, or anything else for little-endian. Unused for `float`.
+
+    Returns:
+        Base64 of the float32 bytes as text, or a contiguous array that orjson writes as a list of numbers.
+    """
     if encoding_format == "base64":
         return base64.b64encode(vector.astype(">f4" if endianness == "big" else "<f4", copy=False).tobytes()).decode()
     return np.ascontiguousarray(vector)
 
 
 class VectorCodec:
-    """Vectors as they lie in the cache: little-endian float32, nothing else."""
+    """Stores a vector as its little-endian float32 components, without a header."""
 
     def __init__(self, size: int) -> None:
-        """Take vectors of `size` components only."""
+        """Accept only vectors of `size` components."""
         self._size = size
 
     def encode(self, value: Vectors) -> bytes:
-        """4 bytes a component.
+        """Encode a vector for the cache.
+
+        Args:
+            value: float32 of shape (size,).
+
+        Returns:
+            4 bytes per component.
 
         Raises:
-            ValueError: another shape, or a component that is not a finite number.
+            ValueError: The vector has another shape, or a component that is infinite or NaN.
         """
         if value.shape != (self._size,) or not np.isfinite(value).all():
             raise ValueError("not a vector to keep")
         return value.astype("<f4", copy=False).tobytes()
 
     def decode(self, payload: bytes) -> Vectors:
-        """A float32 vector of shape (size,), read-only.
+        """Decode a vector that the cache returned.
+
+        Args:
+            payload: What `encode` returned, unless it was damaged in the cache.
+
+        Returns:
+            float32 of shape (size,), read-only.
 
         Raises:
-            Corrupt: another length, or a component that is not a finite number.
+            CorruptValue: The payload has another length, or a component is infinite or NaN.
         """
         if len(payload) != 4 * self._size:
             raise CorruptValue("not a vector of this length")

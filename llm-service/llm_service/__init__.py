@@ -1,1 +1,1 @@
-"""The LLM service: the stock vLLM server, configured, or the Transformers engine in its place."""
+"""The LLM service: starts the stock vLLM server, or the Transformers engine where vLLM cannot run."""

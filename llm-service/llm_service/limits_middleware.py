@@ -1,4 +1,7 @@
-"""The bounds of one request, as an ASGI layer inside the edge of either engine."""
+"""ASGI middleware that applies the request limits, for both engines.
+
+It runs inside the request middleware, which has read and parsed the body.
+"""
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -7,17 +10,23 @@ from onecard.web.middleware import request_state
 
 
 class RequestLimitsMiddleware:
-    """Lets no request in that asks for too much."""
+    """Rejects requests that exceed the limits of one request."""
 
     def __init__(self, app: ASGIApp, *, bounds: RequestLimits) -> None:
         self._app = app
         self._limits = bounds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on.
+        """Check an HTTP request and pass it on.
+
+        Args:
+            scope: The connection's scope.
+            receive: Passed on.
+            send: Passed on.
 
         Raises:
-            InvalidRequest, BodyTooLarge: as `check`.
+            InvalidRequest: See `check_request`.
+            BodyTooLarge: See `check_request`.
         """
         if scope["type"] == "http":
             state = request_state(scope)

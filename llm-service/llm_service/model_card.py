@@ -1,4 +1,4 @@
-"""What `GET /v1/models` says of the model, alike on both engines."""
+"""The model object of `GET /v1/models`, the same for both engines."""
 
 from typing import Any
 
@@ -8,10 +8,14 @@ from onecard.models.identity import ModelIdentity
 
 
 def check_model_name(folder: ModelFolder, name: str | None) -> None:
-    """Accept the model's names, and none.
+    """Check the `model` field of a request.
+
+    Args:
+        folder: The model that is served.
+        name: The name in the request; None if it has none, which is accepted.
 
     Raises:
-        ModelNotFound: any other name.
+        ModelNotFound: The name is none of the model's accepted names.
     """
     if name is not None and name not in folder.accepted_names:
         raise ModelNotFound("No such model here. GET /v1/models lists what is served.", param="model")
@@ -20,13 +24,17 @@ def check_model_name(folder: ModelFolder, name: str | None) -> None:
 def model_card(
     folder: ModelFolder, identity: ModelIdentity, *, engine: str, window: int, created: int
 ) -> dict[str, Any]:
-    """The OpenAI model object, with the engine and what the model stands in for.
+    """Build OpenAI's model object, with a few fields of our own.
 
     Args:
-        identity: of the model as it is served.
+        folder: The model that is served.
+        identity: Its identity; revision and fingerprint are shown.
         engine: `vllm` or `transformers`.
-        window: longest prompt and answer together, in tokens.
-        created: Unix time at which the engine was ready.
+        window: Maximum length of prompt and answer together, in tokens.
+        created: Unix time in seconds at which the engine became ready.
+
+    Returns:
+        The object, ready to be written as JSON. `stand_in_for` is None unless the model is a stand-in.
     """
     return {
         "id": folder.name,

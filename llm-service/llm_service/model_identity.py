@@ -1,4 +1,4 @@
-"""Which model this service has, as its card and its answers tell it."""
+"""The identity of the served model, for its model object and for the header of every response."""
 
 from collections.abc import Mapping
 
@@ -11,19 +11,25 @@ from onecard.models.sampling_defaults import DEFAULT_TEMPERATURE, DEFAULT_TOP_P
 
 
 def identify(
-    folder: ModelFolder, *, engine: str, precision: str, device: str, window: int, more: Mapping[str, str]
+    folder: ModelFolder, *, engine: str, precision: str, device: str, window: int, details: Mapping[str, str]
 ) -> ModelIdentity:
-    """The model in `folder`, as it is run here.
+    """Identify the model with everything that influences its answers.
 
     Args:
-        engine: the program, with its version.
-        device: kind of device: kernels differ, and so do the last digits.
-        more: whatever else of this engine decides an answer.
+        folder: The model that is served. Its files are read and hashed.
+        engine: Name and version of the engine and its libraries.
+        precision: Data type of the weights.
+        device: Kind of device, such as `cuda` or `cpu`. Kernels differ, so results differ in the last digits.
+        window: Maximum length of prompt and answer together, in tokens.
+        details: Other options of this engine that influence answers, by name.
+
+    Returns:
+        Name, revision and fingerprint of the model.
 
     Raises:
-        OSError: a file of the model cannot be read.
+        OSError: A file of the model cannot be read.
     """
-    facts = ServingConfig(
+    config = ServingConfig(
         tokenizer=model_files.digest(folder.path),
         precision=precision,
         engine=engine,
@@ -34,7 +40,7 @@ def identify(
             ("service", __version__),
             ("temperature", str(DEFAULT_TEMPERATURE)),
             ("top_p", str(DEFAULT_TOP_P)),
-            *more.items(),
+            *details.items(),
         ),
     )
-    return ModelIdentity(folder.name, folder.revision, fingerprint(facts))
+    return ModelIdentity(folder.name, folder.revision, fingerprint(config))

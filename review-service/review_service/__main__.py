@@ -8,7 +8,7 @@ from review_service.settings import ReviewSettings
 
 
 def main() -> None:
-    """Serve until SIGTERM."""
+    """Read the settings from the environment and serve until SIGTERM."""
     limit_arenas()
     config = settings.load(ReviewSettings)
     server.run(create_app(config), service="review", port=config.review_port, settings=config)

@@ -1,4 +1,4 @@
-"""From settings to a running app."""
+"""Creates the app from the settings."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,7 +12,14 @@ from review_service.state import open_service
 
 
 def create_app(settings: ReviewSettings) -> FastAPI:
-    """The app; its lifespan opens the store and the clients of the model services, and closes them."""
+    """Create the app. Its lifespan opens and closes the store and the clients of the model services.
+
+    Args:
+        settings: The service's settings.
+
+    Returns:
+        The app.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -1,4 +1,4 @@
-"""Errors of this service's own."""
+"""Errors that only this service has."""
 
 from onecard.errors import OnecardError
 
@@ -10,12 +10,12 @@ class RestaurantNotFound(OnecardError):
 
 
 class StoreDamaged(OnecardError):
-    """The stored reviews cannot be read or written; what lies on disk is left as it is."""
+    """The stored reviews cannot be read or written. The files are not changed."""
 
     status, type, code = 503, "server_error", "store_damaged"
 
 
 class StoreNotWritable(OnecardError):
-    """The stored reviews can be read, and the system lets nothing be written: the disk is full, or read-only."""
+    """The stored reviews can be read but not written: the disk is full or read-only."""
 
     status, type, code = 507, "server_error", "store_refuses"

@@ -1,6 +1,6 @@
-"""A file that a process without a port touches while it works, for whoever watches over it.
+"""A heartbeat file: a process without a port touches it while it works, so that a health check can see it.
 
-`python -m review_service.heartbeat FILE`: exit code 0 if the process that touches FILE works; for health checks.
+`python -m review_service.heartbeat FILE` is the health check: its exit code is 0 if FILE was touched recently.
 """
 
 import sys
@@ -8,28 +8,29 @@ import time
 from pathlib import Path
 
 BEAT_SECONDS = 2.0
+"""Interval at which a process touches its file."""
 STALE_SECONDS = 20.0
-"""A file that was touched longer ago is that of a process that hangs, or has ended."""
+"""If the file was not touched for this long, its process hangs or has ended."""
 
 
 class Heartbeat:
-    """The file of one process; None: nobody watches."""
+    """The heartbeat file of one process."""
 
     def __init__(self, path: Path | None) -> None:
-        """Forget what an earlier process has left."""
+        """Remove the file that an earlier process left. With None as the path there is no file, and nothing is done."""
         self._path = path
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.unlink(missing_ok=True)
 
     def beat(self) -> None:
-        """The process works."""
+        """Touch the file. Raises OSError if that fails."""
         if self._path is not None:
             self._path.touch()
 
 
 def is_alive(path: Path) -> bool:
-    """The process that touches this file works."""
+    """Whether the file was touched within the last `STALE_SECONDS`; False if it does not exist."""
     try:
         return time.time() - path.stat().st_mtime < STALE_SECONDS
     except OSError:

@@ -1,8 +1,9 @@
-"""How vectors are indexed and searched, by the number of rows. The one place for these figures. Pure.
+"""Parameters of the vector index and of searches in it. Pure.
 
-The index is an inverted file (IVF) over RaBitQ codes, one bit for each dimension; what is found by codes is compared
-again by whole vectors. The store builds it as `lancedb.index.IvfRq(distance_type="cosine", **training(rows))`, and asks
-with `.nprobes(NPROBES).refine_factor(REFINE_FACTOR)`.
+The index is an inverted file (IVF) over RaBitQ codes of one bit per dimension. Candidates are found by their codes and
+then ranked by their full vectors. The index is built with
+`lancedb.index.IvfRq(distance_type="cosine", **ivf_parameters(rows))` and searched with
+`.nprobes(NPROBES).refine_factor(REFINE_FACTOR)`.
 
 The figures come from measurements of LanceDB 0.40 on two cores: docs/decisions/0016-vectors-in-ivf-rabitq.md.
 """
@@ -11,15 +12,23 @@ import math
 from typing import Any
 
 MIN_INDEX_ROWS = 10_000
-"""From here on an index answers sooner than comparing with every vector: that takes 1.5 µs for each."""
+"""With fewer rows, an exact search is as fast as an index. It takes 1.5 µs per row."""
 NPROBES = 96
-"""Partitions that a query looks into."""
+"""Number of partitions that a query searches."""
 REFINE_FACTOR = 10
-"""For each row asked for, so many are compared by their whole vectors."""
+"""Number of candidates per requested row that are ranked by their full vectors."""
 
 
 def ivf_parameters(rows: int) -> dict[str, Any]:
-    """Arguments of `lancedb.index.IvfRq` for a table of so many rows."""
-    # The square root balances the centres that a query is compared with against the rows of a partition.
+    """Choose the parameters of the index.
+
+    Args:
+        rows: Number of rows of the table.
+
+    Returns:
+        Keyword arguments of `lancedb.index.IvfRq`.
+    """
+    # A query is compared with every partition's centre and with the rows of some partitions. About the square root of
+    # the number of rows balances the two.
     partitions = 2 ** round(math.log2(math.sqrt(max(1, rows))))
     return {"num_partitions": partitions, "num_bits": 1, "sample_rate": 32, "max_iterations": 10}

@@ -1,4 +1,4 @@
-"""The three model services, as this one asks them."""
+"""Clients of the three model services."""
 
 import base64
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -23,59 +23,60 @@ from review_service.settings import ReviewSettings
 Vectors = npt.NDArray[np.float32]
 
 MAX_ATTEMPTS = 4
-"""Most attempts of one request, each at the next replica."""
+"""Maximum number of attempts of one request. Each goes to the next replica."""
 CONNECT_TIMEOUT_SECONDS = 2.0
 ENCODER_TIMEOUT_SECONDS: Mapping[Lane, float] = {"interactive": 35.0, "bulk": 330.0}
-"""Longer than what an encoder allows itself, so that it gets to say that it is late."""
+"""By lane. Longer than the encoders' own deadlines, so that their error arrives before our timeout."""
 LLM_TIMEOUT_SECONDS = 120.0
 RETRY_AFTER_SECONDS = 5.0
+"""The Retry-After of errors that clients may retry."""
 _NORM_TOLERANCE = 0.01
-"""Half precision makes a unit vector some 0.001 longer or shorter."""
+"""In half precision the norm of a unit vector differs from 1 by about 0.001."""
 
 log = logs.logger()
 
 
 class InvalidModelResponse(Exception):
-    """A service refuses the request, or its answer is not what was asked for; asking again would not help."""
+    """A service rejected the request, or its response cannot be used. A retry would not help."""
 
-    def __init__(self, why: str, by: str = "") -> None:
-        """`by` is which model answered, as it tells; empty if it does not."""
-        super().__init__(why)
-        self.model = by
+    def __init__(self, reason: str, model: str = "") -> None:
+        """`model` is the identity of the model that answered; empty if the response does not name it."""
+        super().__init__(reason)
+        self.model = model
 
 
 @dataclass(frozen=True)
 class ModelResponse:
-    """What a service answers."""
+    """A response of a model service."""
 
     body: dict[str, Any]
-    """Its JSON."""
+    """The parsed JSON."""
     model: str
-    """Which model has made it, as it tells (`onecard.models.identity`); empty if it does not."""
+    """Identity of the model (`onecard.models.identity`) from the response's header; empty if that is missing."""
 
 
 @dataclass(frozen=True)
 class GeneratedText:
-    """A text of the LLM's."""
+    """A text that the LLM generated."""
 
     text: str
     model: str
-    """As in `Answer`."""
+    """As in `ModelResponse`."""
 
 
 @dataclass(frozen=True)
 class EmbeddedTexts:
-    """Vectors of texts."""
+    """The vectors of some texts."""
 
     vectors: Vectors
-    """Shape (texts, size), rows of unit length."""
+    """float32 of shape (texts, size), rows of unit length."""
     model: str
-    """Vectors of two models cannot be compared."""
+    """Name of the model. Vectors of two models cannot be compared."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the classifier says of a text."""
+    """The classifier's result for one text."""
 
     label: Label
     score: float
@@ -83,7 +84,7 @@ class Prediction:
 
 
 class ModelService:
-    """One service, on one or more replicas, which are asked in turn."""
+    """One model service with one or more replicas, which get the requests in turn (round robin)."""
 
     def __init__(self, name: str, addresses: Sequence[str], http: httpx.AsyncClient) -> None:
         self._name = name
@@ -94,20 +95,30 @@ class ModelService:
     async def post(
         self, path: str, body: Mapping[str, Any], headers: Mapping[str, str], seconds: float
     ) -> ModelResponse:
-        """The answer, waited for so long; asked again, elsewhere if possible, while the service is away or full.
+        """Send a request. While the service is down or busy it is retried, each time at the next replica.
+
+        Args:
+            path: Path of the route.
+            body: Sent as JSON.
+            headers: Headers of the request.
+            seconds: Timeout of each attempt.
+
+        Returns:
+            The response of the first attempt that succeeded.
 
         Raises:
-            Unavailable, TooBusy: it stays away, or full.
-            DeadlineExceeded: it does not answer in time, and would hardly do so if it was asked again.
-            BadAnswer: it refuses the request, or answers with something else than JSON.
+            Unavailable: The service is down at every attempt.
+            TooBusy: The service is busy at every attempt.
+            DeadlineExceeded: The service does not answer in time. That is not retried: it would be late again.
+            InvalidModelResponse: The service rejects the request, or answers with something other than a JSON object.
         """
-        again = AsyncRetrying(
+        retrying = AsyncRetrying(
             retry=retry_if_exception_type((Unavailable, TooBusy)),
             stop=stop_after_attempt(MAX_ATTEMPTS),
             wait=wait_random_exponential(multiplier=0.2, max=2),
             reraise=True,
         )
-        return await again(self._post, path, body, headers, seconds)
+        return await retrying(self._post, path, body, headers, seconds)
 
     async def _post(
         self, path: str, body: Mapping[str, Any], headers: Mapping[str, str], seconds: float
@@ -126,14 +137,14 @@ class ModelService:
         if answer.status_code >= 500:
             log.warning("service failed", of=self._name, status=answer.status_code)
             raise self._unavailable()
-        by = answer.headers.get(identity.MODEL_HEADER, "")
+        model = answer.headers.get(identity.MODEL_HEADER, "")
         try:
             value = answer.raise_for_status().json()
         except (httpx.HTTPStatusError, ValueError):
-            raise InvalidModelResponse(f"{self._name}: status {answer.status_code}", by) from None
+            raise InvalidModelResponse(f"{self._name}: status {answer.status_code}", model) from None
         if not isinstance(value, dict):
-            raise InvalidModelResponse(f"{self._name}: not an object", by)
-        return ModelResponse(value, by)
+            raise InvalidModelResponse(f"{self._name}: not an object", model)
+        return ModelResponse(value, model)
 
     def _unavailable(self) -> OnecardError:
         message = f"The {self._name} service is down or starting. Try again in a few seconds."
@@ -142,22 +153,29 @@ class ModelService:
 
 @dataclass(frozen=True)
 class ModelServices:
-    """The three services.
-
-    `open_model_services(settings)` opens them for a service and for a worker alike.
-    """
+    """The clients of the three services; `open_model_services` opens them."""
 
     embedding: ModelService
     sentiment: ModelService
     llm: ModelService
     llm_headers: Mapping[str, str]
+    """Headers of every request to the LLM service: the API key, if there is one."""
 
     async def embed(self, texts: Sequence[str], lane: Lane) -> EmbeddedTexts:
-        """Unit vectors of texts.
+        """Embed texts.
+
+        Args:
+            texts: At most as many as the embedding service accepts in one request.
+            lane: The encoder's queue; also decides the timeout.
+
+        Returns:
+            A unit vector for each text, in the same order.
 
         Raises:
-            Unavailable, TooBusy, DeadlineExceeded: the service stays away, or full, or is late.
-            BadAnswer: its answer is not what was asked for.
+            Unavailable: The embedding service is down.
+            TooBusy: The embedding service is busy.
+            DeadlineExceeded: The embedding service does not answer in time.
+            InvalidModelResponse: The response does not have a unit vector for each text.
         """
         body = {"input": list(texts), "encoding_format": "base64"}
         answer = await self.embedding.post("/v1/embeddings", body, {LANE_HEADER: lane}, ENCODER_TIMEOUT_SECONDS[lane])
@@ -169,34 +187,53 @@ class ModelServices:
             raise InvalidModelResponse("embedding: not vectors") from None
         if len(vectors) != len(texts):
             raise InvalidModelResponse("embedding: not a vector for each text")
-        if not np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=_NORM_TOLERANCE):  # Nor is NaN near 1.
+        # This also rejects vectors with NaN.
+        if not np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=_NORM_TOLERANCE):
             raise InvalidModelResponse("embedding: not unit vectors")
         return EmbeddedTexts(vectors, model)
 
     async def classify(self, texts: Sequence[str], lane: Lane) -> list[Prediction]:
-        """Label and score of each text.
+        """Classify texts as positive or negative.
+
+        Args:
+            texts: At most as many as the sentiment service accepts in one request.
+            lane: The encoder's queue; also decides the timeout.
+
+        Returns:
+            Label and probability of each text, in the same order.
 
         Raises:
-            Unavailable, TooBusy, DeadlineExceeded, BadAnswer: as `embed`.
+            Unavailable: The sentiment service is down.
+            TooBusy: The sentiment service is busy.
+            DeadlineExceeded: The sentiment service does not answer in time.
+            InvalidModelResponse: The response does not have a label and a probability for each text.
         """
         body = {"input": list(texts)}
         answer = await self.sentiment.post("/v1/sentiment", body, {LANE_HEADER: lane}, ENCODER_TIMEOUT_SECONDS[lane])
         try:
-            opinions = [Prediction(item["label"], float(item["score"])) for item in answer.body["data"]]
+            predictions = [Prediction(item["label"], float(item["score"])) for item in answer.body["data"]]
         except (KeyError, TypeError, ValueError):
             raise InvalidModelResponse("sentiment: not labels") from None
-        if len(opinions) != len(texts):
+        if len(predictions) != len(texts):
             raise InvalidModelResponse("sentiment: not a label for each text")
-        if not all(one.label in get_args(Label) and 0 <= one.score <= 1 for one in opinions):
+        if not all(item.label in get_args(Label) and 0 <= item.score <= 1 for item in predictions):
             raise InvalidModelResponse("sentiment: not labels with their probabilities")
-        return opinions
+        return predictions
 
     async def generate(self, body: Mapping[str, Any]) -> GeneratedText:
-        """The LLM's text for a chat request.
+        """Send a chat request to the LLM.
+
+        Args:
+            body: The request as `POST /v1/chat/completions` takes it.
+
+        Returns:
+            The complete text of the first choice.
 
         Raises:
-            Unavailable, TooBusy, DeadlineExceeded: as `embed`.
-            BadAnswer: it refuses the request, or was cut off.
+            Unavailable: The LLM service is down.
+            TooBusy: The LLM service is busy.
+            DeadlineExceeded: The LLM service does not answer in time.
+            InvalidModelResponse: The LLM service rejects the request, or the text was cut off at `max_tokens`.
         """
         answer = await self.llm.post("/v1/chat/completions", body, self.llm_headers, LLM_TIMEOUT_SECONDS)
         try:
@@ -211,7 +248,14 @@ class ModelServices:
 
 @asynccontextmanager
 async def open_model_services(settings: ReviewSettings) -> AsyncIterator[ModelServices]:
-    """The services at the addresses that the settings name; closed at the end."""
+    """Open clients of the services, and close their connections at the end of the block.
+
+    Args:
+        settings: Addresses of the replicas, and the API key.
+
+    Yields:
+        The clients. Nothing is sent before the first request.
+    """
     key = {"authorization": f"Bearer {settings.api_key.get_secret_value()}"} if settings.api_key else {}
     async with httpx.AsyncClient(trust_env=False) as http:
         yield ModelServices(

@@ -1,4 +1,4 @@
-"""What is asked of the review service, as Prometheus and the worker read it."""
+"""The counter of requests. Prometheus reads it, and the worker detects users by it."""
 
 from typing import get_args
 
@@ -8,7 +8,7 @@ from onecard.batching.queue import Lane
 
 
 class RequestCounter:
-    """Counts requests about reviews by lane: those of the worker's are in the bulk lane."""
+    """Counts requests about reviews and restaurants by lane. The worker's requests are in the bulk lane."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._requests = Counter(
@@ -18,5 +18,5 @@ class RequestCounter:
             self._requests.labels(lane)
 
     def record(self, lane: Lane) -> None:
-        """A request has come."""
+        """Count one request."""
         self._requests.labels(lane).inc()

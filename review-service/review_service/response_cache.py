@@ -1,7 +1,7 @@
-"""Answers that lie ready: kept in the cache under the version of the reviews that they were made from.
+"""The response cache. The key contains the version of the reviews from which a response was computed.
 
-A review that comes, changes or goes makes another version, so that an answer about what was is never found again. An
-answer shows its age (the header `age`, in seconds; RFC 9111), and `x-cache` says where it comes from.
+When a review is added, changed or deleted, the version changes, so that an outdated response is never found again. The
+header `age` has the age of a response in seconds (RFC 9111); `x-cache` says whether it was cached.
 """
 
 import struct
@@ -25,33 +25,39 @@ _SERVING_CONFIG = ServingConfig(tokenizer="", precision="", engine=f"review {__v
 
 @dataclass(frozen=True)
 class VersionedResponse:
-    """An answer."""
+    """A response as it is cached."""
 
     body: bytes
-    """JSON."""
+    """The body as JSON."""
     computed_at: float
-    """Unix seconds."""
+    """Unix time in seconds."""
 
 
 @dataclass(frozen=True)
 class Uncacheable:
-    """An answer that is given, and not kept for others."""
+    """Marks a computed response that must not be cached."""
 
     response: BaseModel
 
 
 class VersionedResponseCodec:
-    """The time, and the answer as it is."""
+    """Stores a response as its time, a little-endian double, followed by its body."""
 
     def encode(self, value: VersionedResponse) -> bytes:
-        """8 bytes of time, and the JSON."""
+        """Encode a response for the cache: 8 bytes of time, then the body."""
         return _COMPUTED_AT.pack(value.computed_at) + value.body
 
     def decode(self, payload: bytes) -> VersionedResponse:
-        """The answer with its time.
+        """Decode a response that the cache returned.
+
+        Args:
+            payload: What `encode` returned, unless it was damaged in the cache.
+
+        Returns:
+            The response.
 
         Raises:
-            Corrupt: too short.
+            CorruptValue: The payload is shorter than the time.
         """
         if len(payload) < _COMPUTED_AT.size:
             raise CorruptValue("no time")
@@ -59,47 +65,57 @@ class VersionedResponseCodec:
 
 
 class VersionedResponseCache:
-    """Answers from the cache, and computed where there are none; requests that are alike share one computation."""
+    """Answers requests from the cache. On a miss, identical requests at the same time share one computation."""
 
     def __init__(self, cache: Cache, ttl_seconds: int, clock: Callable[[], float] = time.time) -> None:
-        """Keep answers for `ttl_seconds`; `clock` gives Unix seconds."""
+        """Cache responses for `ttl_seconds`. `clock` returns the Unix time in seconds."""
         self._store = TypedCache(cache, "review", VersionedResponseCodec(), ttl_seconds)
         self._clock = clock
         self._single_flight: SingleFlight[VersionedResponse] = SingleFlight()
 
     async def get_or_compute(
         self,
-        question: JsonValue,
+        key_fields: JsonValue,
         version: str,
         cache_control: str | None,
         compute: Callable[[], Awaitable[BaseModel | Uncacheable]],
     ) -> Response:
-        """The answer to a question about reviews of that version; `cache_control` is the request's header.
+        """Return the cached response to a request, or compute it and cache it.
+
+        Args:
+            key_fields: What distinguishes the request from others.
+            version: Version of the reviews from which the response is computed.
+            cache_control: The request's `cache-control` header; None if it has none.
+            compute: Computes the body of the response.
+
+        Returns:
+            The response. `x-cache` is `hit`, `miss`, `coalesced` (computed by an identical request) or `bypass` (the
+            header does not allow caching).
 
         Raises:
-            Exception: whatever `compute` raises. Nothing is kept then.
+            Exception: What `compute` raises. Errors are not cached.
         """
         policy = cache_policy.parse(cache_control)
-        key = Keyspace("review", "answers", version, _SERVING_CONFIG).for_json(question)
-        if policy.read and (kept := (await self._store.get_many([key]))[0]) is not None:
-            return self._response(kept, "hit")
+        key = Keyspace("review", "answers", version, _SERVING_CONFIG).for_json(key_fields)
+        if policy.read and (cached := (await self._store.get_many([key]))[0]) is not None:
+            return self._response(cached, "hit")
         if not policy.store:
             return self._response(self._encode(await compute()), "bypass")
 
-        async def make_and_keep() -> VersionedResponse:
+        async def compute_and_store() -> VersionedResponse:
             computed = await compute()
-            made = self._encode(computed)
+            encoded = self._encode(computed)
             if not isinstance(computed, Uncacheable):
-                self._store.set_many([(key, made)])
-            return made
+                self._store.set_many([(key, encoded)])
+            return encoded
 
-        joined = await self._single_flight.do(key, make_and_keep)
-        return self._response(joined.result, "coalesced" if joined.coalesced else "miss")
+        shared = await self._single_flight.do(key, compute_and_store)
+        return self._response(shared.result, "coalesced" if shared.coalesced else "miss")
 
     def _encode(self, computed: BaseModel | Uncacheable) -> VersionedResponse:
-        answer = computed.response if isinstance(computed, Uncacheable) else computed
-        return VersionedResponse(answer.model_dump_json().encode(), self._clock())
+        body = computed.response if isinstance(computed, Uncacheable) else computed
+        return VersionedResponse(body.model_dump_json().encode(), self._clock())
 
-    def _response(self, kept: VersionedResponse, state: str) -> Response:
-        age = max(0, round(self._clock() - kept.computed_at))
-        return Response(kept.body, headers={"x-cache": state, "age": str(age)}, media_type="application/json")
+    def _response(self, response: VersionedResponse, status: str) -> Response:
+        age = max(0, round(self._clock() - response.computed_at))
+        return Response(response.body, headers={"x-cache": status, "age": str(age)}, media_type="application/json")

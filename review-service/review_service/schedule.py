@@ -1,6 +1,6 @@
-"""Run the schedule: `python -m review_service.schedule`. It asks for a round of precomputing again and again.
+"""Run the schedule: `python -m review_service.schedule`. It queues a round of precomputing at a fixed interval.
 
-Several may run: a round that is under way is not begun a second time.
+Several schedules may run: the worker does not start a round while another one is in progress.
 """
 
 from typing import Any
@@ -16,9 +16,16 @@ from review_service.settings import WorkerSettings
 
 
 def create_schedule(config: WorkerSettings) -> Celery:
-    """The queue, with what is due when."""
+    """Create the Celery app with the schedule.
+
+    Args:
+        config: Interval between rounds, and the address of Redis.
+
+    Returns:
+        The task queue; connects when it is used.
+    """
     queue = open_queue(config)
-    # What is not taken up before the next one is due is not worth taking up.
+    # A round that no worker has started when the next one is due is dropped.
     entry = {
         "task": PLAN_TASK,
         "schedule": config.precompute_seconds,
@@ -29,23 +36,23 @@ def create_schedule(config: WorkerSettings) -> Celery:
 
 
 def _heartbeat_scheduler(heartbeat: Heartbeat) -> type[Scheduler]:
-    """A scheduler that keeps nothing on disk, and beats at every turn."""
+    """A scheduler class that stores nothing on disk, and touches the heartbeat file at every tick."""
 
-    class Beating(Scheduler):  # type: ignore[misc]
+    class HeartbeatScheduler(Scheduler):  # type: ignore[misc]
         def tick(self, *arguments: Any, **options: Any) -> float:
             wait: float = super().tick(*arguments, **options)
             heartbeat.beat()
             return wait
 
-    return Beating
+    return HeartbeatScheduler
 
 
 def main() -> None:
-    """Ask until SIGTERM."""
+    """Queue rounds until SIGTERM."""
     config = settings.load(WorkerSettings)
     logs.configure("schedule", config.log_level)
     keep_log_configuration()
-    # Celery says nothing any more: this is what its log begins with.
+    # Celery's own start message is disabled, so the process logs one.
     logs.logger().info("schedule", seconds=config.precompute_seconds)
     scheduler = _heartbeat_scheduler(Heartbeat(config.precompute_heartbeat_file))
     Beat(

@@ -1,4 +1,4 @@
-"""Requests and answers."""
+"""Requests and responses."""
 
 import re
 from datetime import UTC, datetime
@@ -13,9 +13,9 @@ Mode = Literal["vector", "keyword", "hybrid"]
 Sort = Literal["popular", "reviews"]
 
 Id = Annotated[str, StringConstraints(pattern=r"^[^\s/\x00-\x1f\x7f]{1,128}$")]
-"""One path segment: no spaces, no slash."""
+"""An id that fits into one segment of a path: no spaces, no slash."""
 MAX_REPORTED_LINES = 100
-"""Lines that an import's answer tells of one by one."""
+"""Maximum number of lines that the result of an import lists, for errors and for superseded reviews each."""
 
 
 def _require_visible(text: str) -> str:
@@ -29,21 +29,21 @@ Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), Af
 _YEAR_FIRST = re.compile(r"\s*\d{4}-")
 
 
-def _require_iso_8601(given: Any) -> Any:
-    """Numbers are no moments, whether they stand in quotes or not: `20260102` is a date in ISO 8601, and no second of
-    1970."""
-    if isinstance(given, datetime) or (isinstance(given, str) and _YEAR_FIRST.match(given)):
-        return given
+def _require_iso_8601(value: Any) -> Any:
+    """Accept only dates and times in ISO 8601."""
+    # pydantic would take a number, also as a string, for Unix seconds, so that `20260102` became a time in 1970.
+    if isinstance(value, datetime) or (isinstance(value, str) and _YEAR_FIRST.match(value)):
+        return value
     try:
-        return datetime.fromisoformat(given.strip())
+        return datetime.fromisoformat(value.strip())
     except (AttributeError, ValueError):
         raise ValueError("is no date or time in ISO 8601. Write it as '2026-01-02' or '2026-01-02T10:30:00Z'") from None
 
 
-def _in_utc(moment: datetime) -> datetime:
-    """A moment without a zone is taken as UTC."""
+def _in_utc(value: datetime) -> datetime:
+    """Convert to UTC. A time without a zone is taken as UTC."""
     try:
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
     except OverflowError:
         raise ValueError("is before the year 1 or after the year 9999 in UTC") from None
 
@@ -54,7 +54,7 @@ Timestamp = Annotated[
 
 
 class Review(BaseModel):
-    """A review as it comes in. Other fields are left out."""
+    """A review as it is imported. Unknown fields are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -67,8 +67,9 @@ class Review(BaseModel):
 
 
 class StoredReview(Review):
-    """A review with what the classifier says of it. An older version may have let in what this one would not."""
+    """A review with the classifier's result."""
 
+    # Less strict than `Review`: an older version may have stored values that an import rejects today.
     text: str
     created_at: datetime | None = None
     sentiment: Label
@@ -77,14 +78,14 @@ class StoredReview(Review):
 
 
 class LineError(BaseModel):
-    """A review that was not taken."""
+    """A line or item that is not a valid review."""
 
-    line: int = Field(description="Which line, or which item of a list, counted from 1.")
+    line: int = Field(description="Number of the line, or of the item of a list, from 1.")
     message: str
 
 
 class Superseded(BaseModel):
-    """A review that another one of the same import replaced: the last of an id wins."""
+    """A review that was not stored because a later one in the same import has the same id."""
 
     line: int
     review_id: str
@@ -92,12 +93,12 @@ class Superseded(BaseModel):
 
 
 class ImportResult(BaseModel):
-    """What became of an import."""
+    """The result of an import."""
 
     object: Literal["import"] = "import"
     received: int
-    written: int = Field(description="Reviews that are stored now and were not before, or read otherwise.")
-    unchanged: int = Field(description="Reviews that were stored already, word for word.")
+    written: int = Field(description="Number of reviews that are new or changed.")
+    unchanged: int = Field(description="Number of reviews that were stored before with the same content.")
     superseded: list[Superseded] = Field(description="The first hundred.")
     superseded_count: int
     errors: list[LineError] = Field(description="The first hundred.")
@@ -105,42 +106,42 @@ class ImportResult(BaseModel):
 
 
 class Deleted(BaseModel):
-    """What became of a deletion."""
+    """The result of a deletion."""
 
     object: Literal["review.deleted"] = "review.deleted"
     review_id: str
-    deleted: bool = Field(description="false: there was no such review.")
+    deleted: bool = Field(description="false if there was no such review.")
 
 
 class SearchRequest(BaseModel):
-    """What to look for."""
+    """A search for reviews."""
 
     model_config = ConfigDict(extra="forbid")
 
     query: Annotated[Text, Field(max_length=1000, examples=["주차하기 편한 집"])]
     top_k: int = Field(default=10, ge=1, le=100, strict=True)
-    mode: Mode = Field(default="hybrid", description="By meaning, by the words, or by both.")
+    mode: Mode = Field(default="hybrid", description="Search by meaning (vector), by words (keyword), or by both.")
     restaurant_id: Id | None = None
     sentiment: Label | None = None
-    min_rating: float | None = Field(default=None, ge=1, le=5, strict=True, description="Fewest stars.")
+    min_rating: float | None = Field(default=None, ge=1, le=5, strict=True, description="Minimum number of stars.")
     min_score: float | None = Field(
-        default=None, strict=True, description="Lowest score of a result, on its mode's scale."
+        default=None, strict=True, description="Minimum score of a result, on the scale of its mode."
     )
-    since: Timestamp | None = Field(default=None, description="Not written before.")
-    until: Timestamp | None = Field(default=None, description="Written before.")
+    since: Timestamp | None = Field(default=None, description="Only reviews written at this time or later.")
+    until: Timestamp | None = Field(default=None, description="Only reviews written before this time.")
 
 
 class SearchResult(BaseModel):
-    """A review that was found."""
+    """A review that matches a search."""
 
     score: float = Field(
-        description="Cosine (vector), BM25 (keyword), or cosine and up to 0.5 for a rare word (hybrid)."
+        description="Cosine (vector), BM25 (keyword), or cosine plus up to 0.5 for a rare word (hybrid)."
     )
     review: StoredReview
 
 
 class SearchResponse(BaseModel):
-    """What was found, best first."""
+    """The results of a search, best first."""
 
     object: Literal["list"] = "list"
     mode: Mode
@@ -148,63 +149,63 @@ class SearchResponse(BaseModel):
 
 
 class RestaurantSentiment(BaseModel):
-    """How a restaurant's reviews are."""
+    """How many of a restaurant's reviews are positive and negative."""
 
     restaurant_id: str
     positive_count: int
     negative_count: int
     total_count: int
-    positive_ratio: int = Field(description="Whole percent; the two add to 100.")
+    positive_ratio: int = Field(description="Whole percent; the two ratios sum to 100.")
     negative_ratio: int
 
 
 class Restaurant(RestaurantSentiment):
-    """A restaurant of the list."""
+    """A restaurant in a list of restaurants."""
 
     restaurant_name: str | None
 
 
 class RestaurantList(BaseModel):
-    """Restaurants, in the order that was asked for."""
+    """Restaurants, in the requested order."""
 
     object: Literal["list"] = "list"
     data: list[Restaurant]
 
 
 class PrecomputeStatus(BaseModel):
-    """How far the worker is with what it makes ready."""
+    """Progress of the worker in the latest round of precomputing."""
 
     object: Literal["precompute.status"] = "precompute.status"
     state: Literal["none", "running", "paused", "idle"] = Field(
-        description="none: no round yet; paused: answers were left for later, since live traffic waits."
+        description="none: no round yet; paused: responses were skipped because users' requests were queued."
     )
-    started_at: int | None = Field(description="When the latest round began, in Unix seconds.")
-    waiting: int = Field(description="Answers of that round that are still to be looked at.")
-    current: int = Field(description="That lay ready, and still held.")
+    started_at: int | None = Field(description="Start of the latest round as Unix time in seconds.")
+    waiting: int = Field(description="Number of responses that the round has not reached yet.")
+    current: int = Field(description="Number of responses that were cached and up to date.")
     computed: int
     paused: int
-    failed: int = Field(description="That could not be computed; the next round tries again.")
+    failed: int = Field(description="Number of responses that could not be computed; the next round retries them.")
 
 
 class PrecomputeStarted(BaseModel):
-    """A round was asked for."""
+    """A round of precomputing was queued."""
 
     object: Literal["precompute.started"] = "precompute.started"
 
 
 class Aspect(BaseModel):
-    """One thing in which a restaurant differs from the others."""
+    """An aspect in which a restaurant differs from the others."""
 
     aspect: str
-    label: str = Field(description="Its Korean name.")
-    review_count: int = Field(description="The restaurant's reviews that speak of it.")
-    positive_ratio: int = Field(description="Whole percent of these that are positive.")
-    others_positive_ratio: int = Field(description="The same of the other restaurants' reviews.")
-    z: float = Field(description="The difference in standard errors.")
+    label: str = Field(description="Korean name of the aspect.")
+    review_count: int = Field(description="Number of the restaurant's reviews that mention the aspect.")
+    positive_ratio: int = Field(description="Whole percent of these reviews that are positive.")
+    others_positive_ratio: int = Field(description="The same for the other restaurants' reviews.")
+    z: float = Field(description="The difference of the two ratios in standard errors.")
 
 
 class Strengths(BaseModel):
-    """In what a restaurant is better, and worse, than the others; the clearest first."""
+    """The aspects in which a restaurant is better or worse than the others, largest difference first."""
 
     restaurant_id: str
     strengths: list[Aspect]
@@ -212,21 +213,21 @@ class Strengths(BaseModel):
 
 
 class Evidence(BaseModel):
-    """A place in a review."""
+    """A quotation from a review."""
 
     review_id: str
-    snippet: str = Field(description="Words of that review, as they stand there.")
+    snippet: str = Field(description="A verbatim part of the review's text.")
 
 
 class RestaurantSummary(BaseModel):
-    """What a restaurant's reviews say."""
+    """A summary of a restaurant's reviews."""
 
     restaurant_id: str
     overall_summary: str
-    positive_summary: str = Field(description="Empty where no review is positive.")
-    negative_summary: str = Field(description="Empty where no review is negative.")
+    positive_summary: str = Field(description="Empty if no review is positive.")
+    negative_summary: str = Field(description="Empty if no review is negative.")
     evidence: list[Evidence]
     source: Literal["llm", "extracted"] = Field(
-        description="extracted: the LLM gave nothing that holds, and these are counts and sentences of the reviews."
+        description="extracted: no answer of the LLM was valid, so the summary has counts and sentences of reviews."
     )
-    review_count: int = Field(description="How many reviews were read for it, the latest of each kind.")
+    review_count: int = Field(description="Number of reviews in the prompt: the latest positive and negative ones.")

@@ -1,4 +1,4 @@
-"""What a running service holds."""
+"""The state of a running review service: everything that its routes use."""
 
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from review_service.settings import ReviewSettings
 
 @dataclass(frozen=True)
 class ReviewService:
-    """The app's state."""
+    """The app's state, opened in the lifespan."""
 
     settings: ReviewSettings
     store: ReviewStore
@@ -43,18 +43,26 @@ class ReviewService:
     popularity: PopularityTracker
     round_status: RoundStatus
     queue: Celery
-    """Where the worker takes its tasks from."""
+    """The worker's task queue."""
     restaurant_statistics: RestaurantStatistics
     summarizer: Summarizer
     metrics: RequestCounter
 
 
 async def open_service(settings: ReviewSettings, registry: CollectorRegistry, closing: AsyncExitStack) -> ReviewService:
-    """The state that `settings` describe; `closing` closes it.
+    """Open everything that the service needs.
+
+    Args:
+        settings: The service's settings.
+        registry: Where the metrics are registered.
+        closing: Receives what has to be closed when the service stops.
+
+    Returns:
+        The app's state.
 
     Raises:
-        OSError: the certificates that REDIS_URL names cannot be read.
-        SystemExit: the stored reviews cannot be read, or lack what they need and may not be written.
+        OSError: The certificates that REDIS_URL names cannot be read.
+        SystemExit: The stored reviews cannot be read, or are of an older version and cannot be migrated.
     """
     try:
         store = await closing.enter_async_context(open_store(settings.review_store, settings.review_cache_mb))
@@ -67,28 +75,29 @@ async def open_service(settings: ReviewSettings, registry: CollectorRegistry, cl
         raise SystemExit(f"the reviews in REVIEW_STORE are of an older version. {error.detail}") from None
     await closing.enter_async_context(running_maintenance(store, settings.review_index_rows))
     models = await closing.enter_async_context(open_model_services(settings))
-    llm = await closing.enter_async_context(open_model_watcher(settings.llm_url))
-    alarm = SharedBreaker()
-    cache = await closing.enter_async_context(open_cache(settings, registry, alarm))
-    half_life = settings.popularity_half_life_seconds
-    traffic = await closing.enter_async_context(open_popularity(settings.redis_address(), half_life, registry, alarm))
-    restaurants = RestaurantStatistics(store)
-    sampled = DocumentFrequencySample(store)
-    closing.push_async_callback(sampled.close)
+    model_watcher = await closing.enter_async_context(open_model_watcher(settings.llm_url))
+    breaker = SharedBreaker()
+    cache = await closing.enter_async_context(open_cache(settings, registry, breaker))
+    popularity = await closing.enter_async_context(
+        open_popularity(settings.redis_address(), settings.popularity_half_life_seconds, registry, breaker)
+    )
+    statistics = RestaurantStatistics(store)
+    frequency_sample = DocumentFrequencySample(store)
+    closing.push_async_callback(frequency_sample.close)
     return ReviewService(
         settings=settings,
         store=store,
         models=models,
-        model_watcher=llm,
+        model_watcher=model_watcher,
         importer=Importer(store, models, settings.review_batch),
-        searcher=Searcher(store, models, sampled),
+        searcher=Searcher(store, models, frequency_sample),
         cache=cache,
         response_cache=VersionedResponseCache(cache, settings.ttl_seconds("review")),
         table_versions=TableVersions(store),
-        popularity=traffic,
-        round_status=RoundStatus(traffic.channel),
+        popularity=popularity,
+        round_status=RoundStatus(popularity.channel),
         queue=open_queue(settings),
-        restaurant_statistics=restaurants,
-        summarizer=Summarizer(restaurants, models),
+        restaurant_statistics=statistics,
+        summarizer=Summarizer(statistics, models),
         metrics=RequestCounter(registry),
     )

@@ -1,4 +1,4 @@
-"""Run the worker: `python -m review_service.worker`. It does what the schedule asks for, one task at a time."""
+"""Run the worker: `python -m review_service.worker`. It runs the tasks in the queue, one at a time."""
 
 import os
 from typing import Any
@@ -16,15 +16,15 @@ from review_service.precompute.tasks import Precomputer, add_tasks, open_precomp
 from review_service.settings import WorkerSettings
 
 NICENESS = 19
-"""Niceness: whatever else wants this machine's processor has it first."""
+"""The lowest priority, so that every other process on the host gets the processors first."""
 MAX_STALLED_BEATS = 2
-"""For so many beats, `HEARTBEAT_SECONDS` apart, a worker may have no task and not be allowed another one."""
+"""Number of heartbeats, `BEAT_SECONDS` apart, after which a worker that has no task and cannot take one reconnects."""
 
 
 def _heartbeat_step(heartbeat: Heartbeat) -> type[bootsteps.StartStopStep]:
-    """A step of the worker's that beats once it takes messages, as long as its loop turns."""
+    """A Celery boot step: touches the heartbeat file while the worker takes messages and its event loop runs."""
 
-    class Beat(bootsteps.StartStopStep):  # type: ignore[misc]
+    class HeartbeatStep(bootsteps.StartStopStep):  # type: ignore[misc]
         requires = ("celery.worker.consumer.tasks:Tasks",)
 
         def start(self, parent: Any) -> None:
@@ -37,13 +37,13 @@ def _heartbeat_step(heartbeat: Heartbeat) -> type[bootsteps.StartStopStep]:
             self._timer.cancel()
 
         def _beat(self) -> None:
-            """Beat, and connect anew where Redis went away just when a task was to be taken off the queue.
+            """Touch the heartbeat file, and reconnect if the worker is stalled.
 
-            Celery gives up on that message, and still counts it as one at hand: with one at a time it would wait for
-            ever.
+            If Redis fails while Celery acknowledges a message, Celery gives up on it but still counts it as being
+            processed. With one task at a time, the worker would then wait forever.
 
             Raises:
-                ConnectionError: Celery's consumer takes it for a lost connection, and begins again.
+                ConnectionError: The worker is stalled. Celery's consumer handles it as a lost connection.
             """
             heartbeat.beat()
             stalled = not reserved_requests and not self._messages.can_consume()
@@ -51,13 +51,22 @@ def _heartbeat_step(heartbeat: Heartbeat) -> type[bootsteps.StartStopStep]:
             if self._stalled >= MAX_STALLED_BEATS:
                 raise ConnectionError("a task that was done was not taken off the queue")
 
-    return Beat
+    return HeartbeatStep
 
 
-def create_worker(config: WorkerSettings, portal: BlockingPortal, work: Precomputer) -> Celery:
-    """The queue, with tasks and a heartbeat."""
+def create_worker(config: WorkerSettings, portal: BlockingPortal, precomputer: Precomputer) -> Celery:
+    """Create the Celery app with the tasks and the heartbeat.
+
+    Args:
+        config: The worker's settings.
+        portal: Runs the tasks' coroutines on the event loop of `precomputer`.
+        precomputer: Does the work of the tasks.
+
+    Returns:
+        The task queue; its `Worker` runs the tasks.
+    """
     queue = open_queue(config)
-    add_tasks(queue, portal, work)
+    add_tasks(queue, portal, precomputer)
     queue.steps["consumer"].add(_heartbeat_step(Heartbeat(config.precompute_heartbeat_file)))
     return queue
 
@@ -73,10 +82,10 @@ def _serve_metrics(registry: CollectorRegistry, host: str, port: int) -> None:
 
 
 def main() -> None:
-    """Work until SIGTERM; then finish the task at hand.
+    """Run tasks until SIGTERM, then finish the current task.
 
     Raises:
-        SystemExit: the port for metrics cannot be had.
+        SystemExit: Always, with the worker's exit code at the end; at the start if the metrics port is in use.
     """
     config = settings.load(WorkerSettings)
     logs.configure("worker", config.log_level)
@@ -87,11 +96,11 @@ def main() -> None:
         _serve_metrics(registry, config.host, config.precompute_metrics_port)
     with (
         start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(open_precomputer(config, registry)) as work,
+        portal.wrap_async_context_manager(open_precomputer(config, registry)) as precomputer,
     ):
-        worker = create_worker(config, portal, work).Worker(
-            # Tasks wait for answers and compute nothing, so a thread does. The loop turns meanwhile, and a worker that
-            # is killed leaves nothing behind.
+        worker = create_worker(config, portal, precomputer).Worker(
+            # A thread is enough, because tasks only wait for responses. The consumer's loop keeps running meanwhile,
+            # and a killed worker leaves no child process behind.
             pool="threads",
             concurrency=1,
             loglevel=config.log_level,

@@ -1,1 +1,1 @@
-"""Sentiment of Korean texts: a BERT classifier in half precision behind HTTP."""
+"""Sentiment of Korean texts: a BERT classifier in half precision, served over HTTP."""

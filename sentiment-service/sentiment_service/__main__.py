@@ -7,7 +7,7 @@ from sentiment_service.settings import SentimentSettings
 
 
 def main() -> None:
-    """Serve until SIGTERM."""
+    """Read the settings from the environment and serve until SIGTERM."""
     config = settings.load(SentimentSettings)
     server.run(create_app(config), service="sentiment", port=config.sentiment_port, settings=config)
 

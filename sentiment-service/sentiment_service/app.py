@@ -1,4 +1,4 @@
-"""From settings to a running app."""
+"""Creates the app from the settings."""
 
 from contextlib import AbstractAsyncContextManager
 
@@ -12,7 +12,14 @@ from sentiment_service.settings import SentimentSettings
 
 
 def create_app(settings: SentimentSettings) -> FastAPI:
-    """The app; its lifespan loads the model."""
+    """Create the app. The model is loaded in its lifespan, so this returns at once.
+
+    Args:
+        settings: The service's settings.
+
+    Returns:
+        The app.
+    """
 
     def lifespan(app: FastAPI) -> AbstractAsyncContextManager[None]:
         return open_encoder(app, "sentiment", settings.sentiment_model, settings, Classifier)

@@ -1,4 +1,4 @@
-"""The classifier on its device. The only file of this service that imports torch."""
+"""The classifier on its device. No other file of this service imports torch."""
 
 import math
 from collections.abc import Mapping
@@ -18,10 +18,16 @@ _NEGATIVE = frozenset({"negative", "neg", "부정"})
 
 
 def class_indices(id2label: Mapping[int, str]) -> tuple[int, int]:
-    """Indices of the positive and the negative class, found by their names.
+    """Find the positive and the negative class by their names.
+
+    Args:
+        id2label: Label of each class index, as in the model's `config.json`. Case is ignored.
+
+    Returns:
+        The index of the positive class, then that of the negative class.
 
     Raises:
-        ValueError: the labels do not name exactly one of each.
+        ValueError: The labels do not name exactly one positive and one negative class.
     """
     positive = [index for index, label in id2label.items() if label.strip().lower() in _POSITIVE]
     negative = [index for index, label in id2label.items() if label.strip().lower() in _NEGATIVE]
@@ -31,7 +37,7 @@ def class_indices(id2label: Mapping[int, str]) -> tuple[int, int]:
 
 
 class Classifier:
-    """A sequence classifier, loaded."""
+    """A loaded sequence classifier; an `onecard.inference.warm_up.LoadedEngine` of probabilities."""
 
     def __init__(self, folder: ModelFolder, device: Device) -> None:
         model = AutoModelForSequenceClassification.from_pretrained(
@@ -49,15 +55,27 @@ class Classifier:
         self._classes = list(class_indices(model.config.id2label))
         self._pad_id: int = model.config.pad_token_id or 0
         self.window: int = model.config.max_position_embeddings - self._first_position
-        """Most tokens of one text."""
+        """Maximum length of one text in tokens."""
         self.vocab_size: int = model.config.vocab_size
-        """Token ids are below it."""
+        """Number of token ids; every id is below it."""
         self.codec = ProbabilityCodec()
 
     @translate_device_errors
     @torch.inference_mode()
     def launch(self, batch: Batch) -> PendingCopy[float]:
-        """Probability of the positive class for each text."""
+        """Start to classify a batch on the device.
+
+        Args:
+            batch: Texts as token ids, packed into rows.
+
+        Returns:
+            The copy of the results to the host: for each text, in the batch's order, the probability of the positive
+            class, computed in float32.
+
+        Raises:
+            OutOfMemory: The batch does not fit the device's memory.
+            EngineLost: The device cannot run another batch in this process.
+        """
         rows = PackedTensors.from_batch(batch, pad_id=self._pad_id, device=self._device.name)
         encoder = self._model.base_model
         states = encoder(
@@ -65,29 +83,34 @@ class Classifier:
             position_ids=rows.position_ids + self._first_position,
             attention_mask=rows.attention_mask,
         ).last_hidden_state
-        firsts = rows.cls_states(states)[:, None]  # (N, 1, size): N texts of one token, which is all that heads look at
+        # (texts, 1, hidden): the heads read only the first token of each text.
+        cls_states = rows.cls_states(states)[:, None]
         if getattr(encoder, "pooler", None) is not None:
-            firsts = encoder.pooler(firsts)
-        return PendingCopy(self._positive(self._model.classifier(firsts)), torch.Tensor.tolist)
+            cls_states = encoder.pooler(cls_states)
+        return PendingCopy(self._positive(self._model.classifier(cls_states)), torch.Tensor.tolist)
 
     @torch.inference_mode()
     def infer_unbatched(self, text: TokenIds) -> float:
-        """What the model itself makes of one text."""
+        """Classify one text with the model's own forward pass, as the reference for `launch`.
+
+        Args:
+            text: Token ids, special tokens included.
+
+        Returns:
+            Probability of the positive class.
+        """
         ids = torch.tensor([list(text)], device=self._device.name)
         return float(self._positive(self._model(input_ids=ids).logits)[0])
 
     def is_finite(self, result: float) -> bool:
-        """Whether it is a finite number."""
+        """Whether the probability is a finite number."""
         return math.isfinite(result)
 
     def is_close(self, one: float, other: float) -> bool:
-        """Whether two probabilities mean the same: they are within 0.01."""
+        """Whether two probabilities differ by at most 0.01, the tolerance for half precision."""
         return abs(one - other) <= 0.01
 
     def _positive(self, logits: torch.Tensor) -> torch.Tensor:
-        """From (N, classes) to the positive class's probability, (N,).
-
-        Classes other than positive and negative, if the model has any, are left out of the softmax, which is
-        taken in FP32.
-        """
+        """Turn logits, (texts, classes), into the positive class's probability, float32 of shape (texts,)."""
+        # The softmax leaves out other classes that the model may have, such as a neutral one.
         return logits[:, self._classes].float().softmax(dim=-1)[:, 0]

@@ -1,4 +1,4 @@
-"""A probability as the cache keeps it. Pure."""
+"""How a probability is stored in the cache. Pure."""
 
 import math
 import struct
@@ -9,23 +9,35 @@ _DOUBLE = struct.Struct("<d")
 
 
 class ProbabilityCodec:
-    """8 bytes: a little-endian double, bit by bit the model's number."""
+    """Stores a probability as a little-endian double of 8 bytes, without loss."""
 
     def encode(self, value: float) -> bytes:
-        """The number's bytes.
+        """Encode a probability for the cache.
+
+        Args:
+            value: The probability.
+
+        Returns:
+            8 bytes.
 
         Raises:
-            ValueError: it is not a finite number.
+            ValueError: The value is infinite or NaN.
         """
         if not math.isfinite(value):
             raise ValueError("not a probability to keep")
         return _DOUBLE.pack(value)
 
     def decode(self, payload: bytes) -> float:
-        """The number.
+        """Decode a probability that the cache returned.
+
+        Args:
+            payload: What `encode` returned, unless it was damaged in the cache.
+
+        Returns:
+            The probability.
 
         Raises:
-            Corrupt: another length, or no finite number.
+            CorruptValue: The payload does not have 8 bytes, or is infinite or NaN.
         """
         if len(payload) != _DOUBLE.size:
             raise CorruptValue("not 8 bytes")

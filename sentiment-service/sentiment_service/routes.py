@@ -1,4 +1,4 @@
-"""HTTP routes; no torch here."""
+"""HTTP routes. Nothing here imports torch."""
 
 from typing import Any
 
@@ -10,7 +10,15 @@ from sentiment_service.schemas import Scores, Sentiment, SentimentRequest, Senti
 
 
 def to_sentiment(index: int, positive: float) -> Sentiment:
-    """The answer for a text whose probability of being positive is `positive`; a tie is positive."""
+    """Turn a probability into the response item of one text.
+
+    Args:
+        index: Position of the text in the request, from 0.
+        positive: Probability that the text is positive, from 0 to 1. At exactly 0.5 the label is positive.
+
+    Returns:
+        The label, its probability as the score, and both probabilities.
+    """
     scores = Scores(positive=positive, negative=1.0 - positive)
     if positive >= 0.5:
         return Sentiment(index=index, label="positive", score=scores.positive, scores=scores)
@@ -18,12 +26,16 @@ def to_sentiment(index: int, positive: float) -> Sentiment:
 
 
 def routes() -> APIRouter:
-    """The service's router."""
+    """Build the router with this service's routes and the ones that every service has.
+
+    Returns:
+        The router, ready for the app.
+    """
     router = base.router()
 
     @router.post("/v1/sentiment", response_model=SentimentResponse)
     async def sentiment(body: SentimentRequest, request: Request, response: Response) -> SentimentResponse:
-        """Label and probabilities of each text."""
+        """Classify each text as positive or negative, with probabilities."""
         encoder = encoder_state(request)
         encoder.check_model(body.model)
         inputs = [body.input] if isinstance(body.input, str) else body.input
@@ -35,7 +47,7 @@ def routes() -> APIRouter:
 
     @router.get("/v1/models")
     async def models(request: Request) -> dict[str, Any]:
-        """The model that this service runs."""
+        """List the model that this service runs."""
         return encoder_state(request).list_models()
 
     return router

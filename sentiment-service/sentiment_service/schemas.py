@@ -12,7 +12,7 @@ class SentimentRequest(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    # Without fail_fast a wrong list costs one complaint an item: seconds and gigabytes for 2 MB of them.
+    # Without fail_fast pydantic reports every wrong item of a list: seconds and gigabytes for a list of 2 MB.
     input: str | Annotated[list[str], Field(fail_fast=True)] = Field(
         description="A text, or a list of texts.", examples=[["국물이 진하고 맛있어요"]]
     )
@@ -21,7 +21,7 @@ class SentimentRequest(BaseModel):
 
 
 class Scores(BaseModel):
-    """Probabilities; they add to 1."""
+    """Probabilities of the two classes; they sum to 1."""
 
     positive: float
     negative: float
@@ -32,6 +32,7 @@ class Sentiment(BaseModel):
 
     object: Literal["sentiment"] = "sentiment"
     index: int
+    """Position of the text in the request's input, from 0."""
     label: Label
     score: float
     """Probability of `label`."""
@@ -39,7 +40,7 @@ class Sentiment(BaseModel):
 
 
 class Usage(BaseModel):
-    """Tokens that the model read."""
+    """Number of tokens in the inputs."""
 
     prompt_tokens: int
     total_tokens: int

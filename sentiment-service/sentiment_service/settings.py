@@ -1,4 +1,4 @@
-"""This service's own settings."""
+"""Settings of the sentiment service."""
 
 from pydantic import Field
 

@@ -146,7 +146,12 @@ def test_a_word_is_known_by_its_beginning() -> None:
     texts = dict(enumerate(REVIEWS))
     assert known.rarest_frequencies("봉골레를 먹고 싶다", texts) == {0: 0.25, 1: 0.25}
     assert known.rarest_frequencies(unicodedata.normalize("NFD", "PIZZA"), texts) == {4: 0.0}
-    assert known.rarest_frequencies("골레", texts) == known.rarest("양념", texts) == known.rarest("?!", texts) == {}
+    assert (
+        known.rarest_frequencies("골레", texts)
+        == known.rarest_frequencies("양념", texts)
+        == known.rarest_frequencies("?!", texts)
+        == {}
+    )
     assert known.rarest_frequencies("양", texts) == {4: 0.0}
 
 

@@ -1,4 +1,4 @@
-"""From settings to a running app."""
+"""Creates the app of the Transformers engine from the settings."""
 
 import asyncio
 import time
@@ -32,7 +32,16 @@ log = logs.logger()
 
 
 def create_app(settings: LlmSettings, folder: ModelFolder, *, window: int) -> FastAPI:
-    """The app; its lifespan loads the model."""
+    """Create the app. The model is loaded in its lifespan, so this returns at once.
+
+    Args:
+        settings: The service's settings.
+        folder: The model to serve.
+        window: Maximum length of prompt and answer together, in tokens.
+
+    Returns:
+        The app.
+    """
 
     def load(registry: CollectorRegistry) -> TextModel:
         if settings.llm_cpu_threads:
@@ -40,15 +49,16 @@ def create_app(settings: LlmSettings, folder: ModelFolder, *, window: int) -> Fa
         device = select_device(settings)
         memory_metrics(registry, reserve_memory("llm", settings, device), device)
         model = TextModel(folder, device, window)
-        warm = SamplingParams(max_tokens=2)
-        model.generate([0], warm, model.new_generation(warm, lambda _: None))
+        # The first generation allocates buffers; no request should wait for that.
+        warm_up = SamplingParams(max_tokens=2)
+        model.generate([0], warm_up, model.new_generation(warm_up, lambda _: None))
         log.info("model loaded", model=folder.name, device=device.name, precision=device.precision, window=window)
         return model
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         model = await asyncio.to_thread(load, app.state.registry)
-        queue = GenerationQueue(model, most_waiting=settings.llm_queue_requests, registry=app.state.registry)
+        queue = GenerationQueue(model, max_waiting=settings.llm_queue_requests, registry=app.state.registry)
         identity = await asyncio.to_thread(_identify, folder, model)
         app.state.service = TransformersEngine(folder, model, queue, created=int(time.time()), identity=identity)
         yield
@@ -74,11 +84,11 @@ def _identify(folder: ModelFolder, model: TextModel) -> ModelIdentity:
         precision=model.device.precision,
         device=model.device.name.partition(":")[0],
         window=model.window,
-        more={},
+        details={},
     )
 
 
 async def _ready(request: Request) -> Readiness:
     alive = engine_state(request).queue.alive
-    part = ComponentHealth(status="ok") if alive else ComponentHealth(status="down", detail="has failed")
-    return Readiness(status=part.status, parts={"engine": part})
+    engine = ComponentHealth(status="ok") if alive else ComponentHealth(status="down", detail="has failed")
+    return Readiness(status=engine.status, parts={"engine": engine})

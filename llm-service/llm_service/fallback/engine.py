@@ -1,4 +1,4 @@
-"""What a request needs of the engine: checked prompts in, a stream of pieces out."""
+"""The Transformers engine as the routes use it: checks and tokenizes prompts, and generates their choices."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
@@ -17,90 +17,139 @@ from onecard.models.identity import ModelIdentity
 
 @dataclass(frozen=True)
 class GenerationTask:
-    """The generations of one request."""
+    """The generations of one request: `n` choices for each prompt."""
 
     prompts: list[list[int]]
+    """Token ids of each prompt."""
     params: SamplingParams
     priority: int = 0
+    """Lower numbers are served first."""
     n: int = 1
 
     @property
     def prompt_tokens(self) -> int:
-        """Tokens read."""
+        """Number of tokens of all prompts; each prompt counts once, whatever `n` is."""
         return sum(map(len, self.prompts))
 
 
 @dataclass(frozen=True)
 class TransformersEngine:
-    """The app's state."""
+    """The loaded model and its queue; the app's state."""
 
     folder: ModelFolder
     model: TextModel
     queue: GenerationQueue
     created: int
-    """Unix time at which the engine was ready."""
+    """Unix time in seconds at which the engine became ready."""
     identity: ModelIdentity
 
     def check_model(self, name: str | None) -> None:
-        """Accept the model's names, and none; `ModelNotFound` for any other."""
+        """Check the `model` field of a request.
+
+        Args:
+            name: The name in the request; None if it has none, which is accepted.
+
+        Raises:
+            ModelNotFound: The name is none of the model's accepted names.
+        """
         check_model_name(self.folder, name)
 
     def encode_chat(self, messages: Sequence[Message], *, generation_prompt: bool = True) -> list[int]:
-        """Token ids of a conversation.
+        """Tokenize a conversation with the model's chat template.
+
+        Args:
+            messages: Messages of the conversation, oldest first.
+            generation_prompt: Whether to append the start of the assistant's answer.
+
+        Returns:
+            Token ids.
 
         Raises:
-            InvalidRequest: the model's chat template refuses it.
+            InvalidRequest: The model's chat template rejects the conversation.
         """
-        turns = [message.for_template() for message in messages]
+        conversation = [message.for_template() for message in messages]
         try:
-            return self.model.encode_chat(turns, generation_prompt=generation_prompt)
+            return self.model.encode_chat(conversation, generation_prompt=generation_prompt)
         except TemplateError:
             raise InvalidRequest("The model's chat template refuses these messages.", param="messages") from None
 
     def encode_prompts(self, prompts: Sequence[str | list[int]]) -> list[list[int]]:
-        """Token ids of plain prompts.
+        """Tokenize plain prompts.
+
+        Args:
+            prompts: Texts or lists of token ids.
+
+        Returns:
+            Token ids of each prompt, in the same order.
 
         Raises:
-            InvalidRequest: there is none, one is empty, or an id is outside the vocabulary.
+            InvalidRequest: There is no prompt, a prompt is empty, or a token id is outside the vocabulary.
         """
-        read = [self.model.encode(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
-        if not read or not all(read):
+        tokenized = [self.model.encode(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
+        if not tokenized or not all(tokenized):
             raise InvalidRequest("The prompt is empty. Send at least one token.", param="prompt")
-        if any(not 0 <= token < self.model.vocab_size for ids in read for token in ids):
+        if any(not 0 <= token < self.model.vocab_size for ids in tokenized for token in ids):
             raise InvalidRequest(f"A token id is outside 0..{self.model.vocab_size - 1}.", param="prompt")
-        return read
+        return tokenized
 
-    def max_new_tokens(self, prompts: Sequence[Sequence[int]], asked: int | None) -> int:
-        """How many tokens may be written: what was asked for, else what the window leaves.
+    def max_new_tokens(self, prompts: Sequence[Sequence[int]], requested: int | None) -> int:
+        """Decide how many tokens each choice may have.
+
+        Args:
+            prompts: Token ids of each prompt; at least one prompt.
+            requested: `max_tokens` of the request; None if it has none.
+
+        Returns:
+            `requested`, or else what the longest prompt leaves of the model's window.
 
         Raises:
-            InputTooLong: prompt and answer do not fit into the window.
+            InputTooLong: Prompt and answer do not fit into the model's window.
         """
         longest = max(map(len, prompts))
-        room = self.model.window - longest
-        if room < 1 or (asked or 1) > room:
-            wish = f" and the answer may have {asked}" if asked else ""
+        available = self.model.window - longest
+        if available < 1 or (requested or 1) > available:
+            answer = f" and the answer may have {requested}" if requested else ""
             raise InputTooLong(
-                f"The model's window is {self.model.window} tokens; the prompt has {longest}{wish}. Ask for less.",
-                param="max_tokens" if room > 0 else None,
+                f"The model's window is {self.model.window} tokens; the prompt has {longest}{answer}. Ask for less.",
+                param="max_tokens" if available > 0 else None,
             )
-        return asked or room
+        return requested or available
 
-    async def generate(self, work: GenerationTask) -> AsyncIterator[tuple[int, str | GenerationEnd]]:
-        """Index of the choice, and a piece of its text or its end. Choices come one after the other."""
-        for index in range(len(work.prompts) * work.n):
-            prompt, copy = work.prompts[index // work.n], index % work.n
-            seed = None if work.params.seed is None else work.params.seed + copy
-            params = replace(work.params, seed=seed)
-            async with aclosing(self.queue.generate(prompt, params, priority=work.priority)) as pieces:  # type: ignore[type-var]
+    async def generate(self, task: GenerationTask) -> AsyncIterator[tuple[int, str | GenerationEnd]]:
+        """Generate the choices of a request, one choice after the other.
+
+        Args:
+            task: Prompts, `n` and sampling parameters. With a seed, each further choice of a prompt has the next seed.
+
+        Yields:
+            The index of the choice, with a piece of its text or, as its last item, its end.
+
+        Raises:
+            InternalError: The model failed on a prompt.
+        """
+        for index in range(len(task.prompts) * task.n):
+            prompt, copy = task.prompts[index // task.n], index % task.n
+            seed = None if task.params.seed is None else task.params.seed + copy
+            params = replace(task.params, seed=seed)
+            async with aclosing(self.queue.generate(prompt, params, priority=task.priority)) as pieces:  # type: ignore[type-var]
                 async for piece in pieces:
                     yield index, piece
 
-    async def collect(self, work: GenerationTask) -> list[tuple[str, GenerationEnd]]:
-        """Whole text and end of each choice."""
-        texts = [""] * (len(work.prompts) * work.n)
+    async def collect(self, task: GenerationTask) -> list[tuple[str, GenerationEnd]]:
+        """Generate the choices of a request and wait until all are complete.
+
+        Args:
+            task: As for `generate`.
+
+        Returns:
+            Text and end of each choice, in the order of the choices.
+
+        Raises:
+            InternalError: The model failed on a prompt.
+        """
+        texts = [""] * (len(task.prompts) * task.n)
         results: list[tuple[str, GenerationEnd]] = []
-        async with aclosing(self.generate(work)) as pieces:  # type: ignore[type-var]
+        async with aclosing(self.generate(task)) as pieces:  # type: ignore[type-var]
             async for index, piece in pieces:
                 if isinstance(piece, str):
                     texts[index] += piece

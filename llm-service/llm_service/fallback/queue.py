@@ -1,4 +1,4 @@
-"""Requests wait here for the one thread that owns the model."""
+"""The queue in front of the model. One thread owns the model and takes one prompt at a time."""
 
 import asyncio
 import itertools
@@ -20,10 +20,11 @@ GenerationEvent = str | GenerationEnd | None
 
 @dataclass(order=True)
 class GenerationJob:
-    """One prompt on its way through the model. Lower priority numbers go first, then earlier arrivals."""
+    """One prompt in the queue. Jobs are ordered by priority, lower numbers first, then by arrival."""
 
     priority: int
     number: int
+    """Order of arrival."""
     prompt: Sequence[int] = field(compare=False)
     params: SamplingParams = field(compare=False)
     generation: Generation = field(compare=False)
@@ -31,50 +32,63 @@ class GenerationJob:
     loop: asyncio.AbstractEventLoop = field(compare=False)
 
     def emit(self, event: GenerationEvent) -> None:
-        """Hand `event` to the loop that waits for it; called from the model's thread."""
+        """Send an event to the request's event loop. Called on the model's thread."""
         self.loop.call_soon_threadsafe(self.events.put_nowait, event)
 
 
 class GenerationQueue:
-    """Prompts go through the model one at a time."""
+    """Runs prompts through the model, one at a time, by priority."""
 
-    def __init__(self, model: TextModel, *, most_waiting: int, registry: CollectorRegistry) -> None:
+    def __init__(self, model: TextModel, *, max_waiting: int, registry: CollectorRegistry) -> None:
         self._model = model
-        self._max_waiting = most_waiting
+        self._max_waiting = max_waiting
         self._queue: PriorityQueue[tuple[int, GenerationJob | None]] = PriorityQueue()
         self._sequence = itertools.count()
         self._waiting = 0
         self._running = Gauge("onecard_llm_requests_running", "Prompts being generated.", registry=registry)
-        waiting = Gauge("onecard_llm_requests_waiting", "Prompts that wait for their turn.", registry=registry)
+        waiting = Gauge("onecard_llm_requests_waiting", "Prompts in the queue.", registry=registry)
         waiting.set_function(lambda: self._waiting)
-        self._ended = Counter("onecard_llm_requests", "Prompts ended.", ["finished_reason"], registry=registry)
+        self._ended = Counter(
+            "onecard_llm_requests", "Prompts finished, by reason.", ["finished_reason"], registry=registry
+        )
         for reason in ("stop", "length", "abort", "error"):
-            self._ended.labels(reason)  # Shown from the start: a rate needs the zero.
-        self._prompt_tokens = Counter("onecard_llm_prompt_tokens", "Tokens read.", registry=registry)
-        self._generated_tokens = Counter("onecard_llm_generation_tokens", "Tokens written.", registry=registry)
+            self._ended.labels(reason)  # Exported as 0 from the start, so that `rate` sees the first increase.
+        self._prompt_tokens = Counter("onecard_llm_prompt_tokens", "Tokens of prompts.", registry=registry)
+        self._generated_tokens = Counter("onecard_llm_generation_tokens", "Tokens generated.", registry=registry)
         self._thread = threading.Thread(target=self._run, name="generation", daemon=True)
         self._thread.start()
 
     def check_capacity(self, prompts: int) -> None:
-        """Refuse the request now if its prompts do not fit into the queue.
+        """Check that the prompts of a request fit into the queue, before any of them is queued.
+
+        Args:
+            prompts: Number of prompts times `n`.
 
         Raises:
-            InvalidRequest: they would not fit into an empty one either; a client must not try again.
-            Unavailable: with the time after which to try again.
+            InvalidRequest: They would not fit even if the queue was empty, so a retry cannot succeed.
+            Unavailable: The queue is too full now. The error has a time after which to retry.
         """
-        most = self._max_waiting + 1  # One runs at once.
-        if prompts > most:
-            raise InvalidRequest(f"Prompts times 'n' are {prompts}; at most {most} fit here. Send fewer.")
-        if self._waiting + prompts > most:
+        max_prompts = self._max_waiting + 1  # One runs at once.
+        if prompts > max_prompts:
+            raise InvalidRequest(f"Prompts times 'n' are {prompts}; at most {max_prompts} fit here. Send fewer.")
+        if self._waiting + prompts > max_prompts:
             raise Unavailable("The queue is full. Try again in a few seconds.", retry_after=5)
 
     async def generate(
         self, prompt: Sequence[int], params: SamplingParams, *, priority: int = 0
     ) -> AsyncIterator[str | GenerationEnd]:
-        """Pieces of text as they come, then how it ended. Closing the iterator ends the work.
+        """Queue a prompt and stream its text. Closing the iterator cancels the generation.
+
+        Args:
+            prompt: Token ids.
+            params: How to continue it.
+            priority: Lower numbers are served first; 0 as in vLLM if the request has none.
+
+        Yields:
+            Pieces of text as they are generated, then the end.
 
         Raises:
-            InternalError: the model failed on this prompt.
+            InternalError: The model failed on this prompt.
         """
         events: asyncio.Queue[GenerationEvent] = asyncio.Queue()
         loop = asyncio.get_running_loop()
@@ -82,9 +96,9 @@ class GenerationQueue:
         def emit(text: str) -> None:
             loop.call_soon_threadsafe(events.put_nowait, text)
 
-        run = self._model.new_generation(params, emit)
+        generation = self._model.new_generation(params, emit)
         self._waiting += 1
-        self._queue.put((0, GenerationJob(priority, next(self._sequence), prompt, params, run, events, loop)))
+        self._queue.put((0, GenerationJob(priority, next(self._sequence), prompt, params, generation, events, loop)))
         try:
             while True:
                 event = await events.get()
@@ -94,7 +108,7 @@ class GenerationQueue:
                 if isinstance(event, GenerationEnd):
                     return
         finally:
-            run.cancelled.set()
+            generation.cancelled.set()
 
     def _run(self) -> None:
         while (job := self._queue.get()[1]) is not None:
@@ -108,7 +122,7 @@ class GenerationQueue:
             self._ended.labels(ended.reason if ended else "error").inc()
             self._prompt_tokens.inc(len(job.prompt))
             self._generated_tokens.inc(job.generation.tokens)
-            self._running.dec()  # Last: who sees nothing running sees the counts of what ran.
+            self._running.dec()  # Last: once the gauge is 0, the counters include every finished prompt.
             job.emit(ended)
 
     def _on_started(self) -> None:
@@ -116,10 +130,10 @@ class GenerationQueue:
 
     @property
     def alive(self) -> bool:
-        """Whether the model's thread runs."""
+        """Whether the model's thread is running."""
         return self._thread.is_alive()
 
     def close(self) -> None:
-        """End the thread after the prompt that it works on."""
+        """End the thread after its current prompt. Blocks for at most 10 seconds."""
         self._queue.put((-1, None))
         self._thread.join(timeout=10)

@@ -1,4 +1,4 @@
-"""Answers and stream chunks in OpenAI's shape. Pure."""
+"""Responses and stream chunks in OpenAI's shape. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,22 +13,29 @@ DONE_EVENT = b"data: [DONE]\n\n"
 
 @dataclass(frozen=True)
 class ResponseBuilder:
-    """What all answers to one request share."""
+    """Builds the response or the stream chunks of one request."""
 
     kind: Literal["chat", "text"]
     id: str
     model: str
     created: int
-    """Unix time."""
+    """Unix time in seconds."""
     prompt_tokens: int
 
     @property
     def id_prefix(self) -> str:
-        """How ids of this kind begin."""
+        """The prefix of this kind's ids."""
         return "chatcmpl-" if self.kind == "chat" else "cmpl-"
 
     def response(self, results: Sequence[tuple[str, GenerationEnd]]) -> dict[str, Any]:
-        """The answer of a request that does not stream."""
+        """Build the response of a request that does not stream.
+
+        Args:
+            results: Text and end of each choice, in the order of the choices.
+
+        Returns:
+            The response, ready to be written as JSON.
+        """
         choices = [self._choice(index, text, ended.reason) for index, (text, ended) in enumerate(results)]
         object_ = "chat.completion" if self.kind == "chat" else "text_completion"
         return {
@@ -38,26 +45,40 @@ class ResponseBuilder:
         }
 
     def usage(self, written: int) -> dict[str, int]:
-        """Token counts."""
+        """Count the tokens of prompt and answer.
+
+        Args:
+            written: Tokens generated for all choices together.
+
+        Returns:
+            OpenAI's `usage` object.
+        """
         total = self.prompt_tokens + written
         return {"prompt_tokens": self.prompt_tokens, "completion_tokens": written, "total_tokens": total}
 
     def opening_chunk(self, index: int) -> bytes:
-        """The chunk that opens a chat choice; completions have none."""
+        """Build the first chunk of a choice.
+
+        Args:
+            index: Index of the choice.
+
+        Returns:
+            An event with the assistant's role; empty for completions, which have no such chunk.
+        """
         if self.kind == "text":
             return b""
         return self._event([self._chunk_choice(index, {"role": "assistant", "content": ""}, None)])
 
     def text_chunk(self, index: int, text: str) -> bytes:
-        """A chunk with some text."""
+        """Build the event for one piece of a choice's text."""
         return self._event([self._chunk_choice(index, {"content": text}, None, text)])
 
     def closing_chunk(self, index: int, reason: str) -> bytes:
-        """The chunk that ends a choice."""
+        """Build the event that ends a choice, with its `finish_reason`."""
         return self._event([self._chunk_choice(index, {}, reason)])
 
     def usage_chunk(self, written: int) -> bytes:
-        """The chunk of `stream_options.include_usage`."""
+        """Build the event with token counts that `stream_options.include_usage` asks for."""
         return self._event([], usage=self.usage(written))
 
     def _common_fields(self, object_: str) -> dict[str, Any]:
@@ -79,5 +100,12 @@ class ResponseBuilder:
 
 
 def error_event(body: bytes) -> bytes:
-    """An error in the middle of a stream, as vLLM sends it."""
+    """Build the event for an error in the middle of a stream, in vLLM's format.
+
+    Args:
+        body: The error body as JSON, without line breaks.
+
+    Returns:
+        A server-sent event.
+    """
     return b"data: " + body + b"\n\n"

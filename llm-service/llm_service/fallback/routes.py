@@ -1,4 +1,4 @@
-"""HTTP routes; no torch here."""
+"""HTTP routes. Nothing here imports torch."""
 
 import time
 from collections.abc import AsyncIterator
@@ -26,11 +26,18 @@ from onecard.web.disconnect import run_until_disconnect
 from onecard.web.middleware import request_state
 
 DEFAULT_COMPLETION_TOKENS = 16
-"""Longest answer of /v1/completions when the request sets none: OpenAI's default, and vLLM's."""
+"""`max_tokens` of /v1/completions when the request has none: OpenAI's default, and vLLM's."""
 
 
 def engine_state(request: Request) -> TransformersEngine:
-    """The app's state."""
+    """Get the engine from the app's state.
+
+    Args:
+        request: Any request to the app.
+
+    Returns:
+        The engine that the app's lifespan created.
+    """
     service: TransformersEngine = request.app.state.service
     return service
 
@@ -53,34 +60,34 @@ def _generation_task(
 
 
 async def _respond(
-    request: Request, body: GenerationParams, work: GenerationTask, kind: Literal["chat", "text"]
+    request: Request, body: GenerationParams, task: GenerationTask, kind: Literal["chat", "text"]
 ) -> Response:
     service = engine_state(request)
     request_id: str = request_state(request.scope)["request_id"]
-    answer = ResponseBuilder(kind, request_id, service.folder.name, int(time.time()), work.prompt_tokens)
+    builder = ResponseBuilder(kind, request_id, service.folder.name, int(time.time()), task.prompt_tokens)
     if body.stream:
-        return StreamingResponse(_stream(service, work, answer, body.include_usage), media_type="text/event-stream")
-    results = await run_until_disconnect(service.collect(work), request.receive)
-    return JSONResponse(answer.response(results))
+        return StreamingResponse(_stream(service, task, builder, body.include_usage), media_type="text/event-stream")
+    results = await run_until_disconnect(service.collect(task), request.receive)
+    return JSONResponse(builder.response(results))
 
 
 async def _stream(
-    service: TransformersEngine, work: GenerationTask, answer: ResponseBuilder, include_usage: bool
+    service: TransformersEngine, task: GenerationTask, builder: ResponseBuilder, include_usage: bool
 ) -> AsyncIterator[bytes]:
     written, opened = 0, -1
-    async with aclosing(service.generate(work)) as pieces:  # type: ignore[type-var]
+    async with aclosing(service.generate(task)) as pieces:  # type: ignore[type-var]
         try:
             async for index, piece in pieces:
                 if index != opened:
                     opened = index
-                    yield answer.opening_chunk(index)
+                    yield builder.opening_chunk(index)
                 if isinstance(piece, str):
-                    yield answer.text_chunk(index, piece)
+                    yield builder.text_chunk(index, piece)
                 else:
                     written += piece.tokens
-                    yield answer.closing_chunk(index, piece.reason)
+                    yield builder.closing_chunk(index, piece.reason)
             if include_usage:
-                yield answer.usage_chunk(written)
+                yield builder.usage_chunk(written)
         except OnecardError as error:
             yield error_event(render(error)[2])
             return
@@ -88,7 +95,11 @@ async def _stream(
 
 
 def routes() -> APIRouter:
-    """The service's router."""
+    """Build the router with this engine's routes and the ones that every service has.
+
+    Returns:
+        The router, ready for the app.
+    """
     router = base.router()
     _generation(router)
     _tokens(router)
@@ -107,7 +118,7 @@ def _generation(router: APIRouter) -> None:
 
     @router.post("/v1/completions", response_model=None)
     async def completions(body: CompletionRequest, request: Request) -> Response:
-        """Go on with one or more prompts."""
+        """Continue one or more prompts."""
         service = engine_state(request)
         service.check_model(body.model)
         prompts = service.encode_prompts(body.prompts)
@@ -120,19 +131,19 @@ def _generation(router: APIRouter) -> None:
 
     @router.post("/generate", response_model=GenerateAnswer)
     async def generate(body: GenerateRequest, request: Request) -> GenerateAnswer:
-        """Go on with a prompt. The work ends when the client leaves."""
+        """Continue a prompt. Generation stops when the client disconnects."""
         service = engine_state(request)
         prompts = service.encode_prompts([body.prompt])
         sampling = GenerationParams(temperature=body.temperature, top_p=body.top_p, stop=body.stop)
-        work = _generation_task(service, sampling, prompts, body.max_tokens)
-        [(text, ended)] = await run_until_disconnect(service.collect(work), request.receive)
+        task = _generation_task(service, sampling, prompts, body.max_tokens)
+        [(text, ended)] = await run_until_disconnect(service.collect(task), request.receive)
         return GenerateAnswer(text=text, finish_reason=ended.reason)
 
 
 def _tokens(router: APIRouter) -> None:
     @router.post("/tokenize")
     async def tokenize(body: TokenizeRequest, request: Request) -> dict[str, Any]:
-        """Token ids of a prompt or of a conversation."""
+        """Tokenize a prompt or a conversation."""
         service = engine_state(request)
         service.check_model(body.model)
         if body.messages is not None:
@@ -146,7 +157,7 @@ def _tokens(router: APIRouter) -> None:
 
     @router.post("/detokenize")
     async def detokenize(body: DetokenizeRequest, request: Request) -> dict[str, str]:
-        """The text of token ids."""
+        """Turn token ids into text."""
         service = engine_state(request)
         service.check_model(body.model)
         if any(token >= service.model.vocab_size for token in body.tokens):
@@ -166,12 +177,12 @@ def _models(router: APIRouter) -> None:
 
     @router.get("/v1/models")
     async def list_models(request: Request) -> dict[str, Any]:
-        """The model that is served."""
+        """List the model that is served."""
         return {"object": "list", "data": [card(engine_state(request))]}
 
     @router.get("/v1/models/{name:path}")
     async def one_model(name: str, request: Request) -> dict[str, Any]:
-        """The model's card, under each name that it answers to."""
+        """Show the model, under any of its accepted names."""
         service = engine_state(request)
         service.check_model(name)
         return card(service)

@@ -1,7 +1,7 @@
-"""Request bodies in OpenAI's shape, as far as this engine goes.
+"""Request bodies in OpenAI's shape, as far as this engine supports them.
 
-A field that it does not have is refused, unless its value asks for nothing: an answer that silently lacks what
-was asked for is worse than a 400.
+A field that is not supported is rejected unless its value has no effect: a 400 is better than an answer that silently
+ignores part of the request.
 """
 
 from typing import Annotated, Any, Literal
@@ -29,7 +29,7 @@ _NO_EFFECT_VALUES: dict[str, tuple[Any, ...]] = {
     "tools": ([],),
     "top_logprobs": (0,),
 }
-"""Fields of OpenAI's API that are accepted with these values (or null), which change nothing."""
+"""Fields of OpenAI's API that are accepted only with these values (or null), because those have no effect."""
 
 
 def _has_no_effect(name: str, value: Any) -> bool:
@@ -38,33 +38,38 @@ def _has_no_effect(name: str, value: Any) -> bool:
 
 
 class TextPart(BaseModel):
-    """One part of a message's content."""
+    """A part of a message's content. Only text is supported."""
 
     type: Literal["text"]
     text: str
 
 
 class Message(BaseModel):
-    """One turn of a conversation."""
+    """One message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[TextPart] | None = None
 
     def for_template(self) -> dict[str, str]:
-        """What a chat template reads: `developer` is the newer name of `system`."""
+        """Convert the message for a chat template.
+
+        Returns:
+            `role` and `content`. The role `developer` becomes `system`, its older name, which templates know; the
+            text parts are joined.
+        """
         content = self.content or ""
         text = content if isinstance(content, str) else "".join(part.text for part in content)
         return {"role": "system" if self.role == "developer" else self.role, "content": text}
 
 
 class StreamOptions(BaseModel):
-    """How to stream."""
+    """Options of a stream."""
 
     include_usage: bool = False
 
 
 class GenerationParams(BaseModel):
-    """What chat and completions have in common."""
+    """The fields that chat and completions share."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -115,7 +120,7 @@ class ChatRequest(GenerationParams):
 
     @property
     def limit(self) -> int | None:
-        """The newer name wins when both are sent."""
+        """Maximum number of new tokens; `max_completion_tokens` wins over its older name `max_tokens`."""
         return self.max_completion_tokens or self.max_tokens
 
 
@@ -135,7 +140,7 @@ class CompletionRequest(GenerationParams):
 
 
 class TokenizeRequest(BaseModel):
-    """`POST /tokenize`: of a prompt, or of a conversation."""
+    """`POST /tokenize`, for a prompt or for a conversation."""
 
     model: str | None = None
     prompt: str | None = None

@@ -1,23 +1,31 @@
-"""Stop strings in a text that arrives in pieces. Pure."""
+"""Finds stop strings in text that arrives in pieces. Pure."""
 
 from collections.abc import Sequence
 
 
 class StopScanner:
-    """Lets text through until a stop string appears, and holds back an end that may be the start of one."""
+    """Passes text on until a stop string appears, and holds back an end that may be the prefix of one."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = [stop for stop in stops if stop]
         self._withheld = ""
         self.stopped = False
-        """A stop string was seen; nothing more comes out."""
+        """Whether a stop string was found; `feed` then returns only empty strings."""
 
     def feed(self, piece: str) -> str:
-        """Take the next piece of text; return what is certain to be in front of any stop string."""
+        """Add the next piece of text.
+
+        Args:
+            piece: Text as it was decoded; may be empty.
+
+        Returns:
+            The text that can be sent now: everything before the first stop string, less an end that may turn out to
+            be the prefix of one.
+        """
         if self.stopped:
             return ""
         text = self._withheld + piece
-        starts = [at for stop in self._stops if (at := text.find(stop)) >= 0]
+        starts = [start for stop in self._stops if (start := text.find(stop)) >= 0]
         if starts:
             self.stopped = True
             self._withheld = ""
@@ -27,12 +35,16 @@ class StopScanner:
         return text[: len(text) - keep]
 
     def finish(self) -> str:
-        """The text that was held back, now that no more comes."""
+        """End the text.
+
+        Returns:
+            The text that `feed` held back; empty if there is none.
+        """
         held, self._withheld = self._withheld, ""
         return held
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that is a proper beginning of `stop`."""
+    """Length of the longest suffix of `text` that is a proper prefix of `stop`."""
     longest = min(len(text), len(stop) - 1)
     return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)

@@ -1,4 +1,4 @@
-"""The loaded model: token ids in, text pieces out. The only file here that imports torch."""
+"""The loaded model: token ids in, pieces of text out. No other file of this folder imports torch."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from onecard.models.sampling_defaults import DEFAULT_TEMPERATURE, DEFAULT_TOP_P
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How to go on with a prompt. None means what the model's own generation config says, or our default."""
+    """How to continue a prompt. None means our default, or else that of the model's generation config."""
 
     max_tokens: int
     temperature: float | None = None
@@ -28,7 +28,7 @@ class SamplingParams:
     seed: int | None = None
     stops: Sequence[str] = ()
     ignore_eos: bool = False
-    """Write `max_tokens` tokens, whatever the model says: for measurements."""
+    """Always generate `max_tokens` tokens, past the model's end token. For benchmarks."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,15 @@ class GenerationEnd:
     reason: str
     """`stop`, `length` or `abort`."""
     tokens: int
-    """Tokens that were generated, the closing one included."""
+    """Number of generated tokens, the end token included."""
 
 
 class Generation:
-    """One generation, as its streamer and its stopping criterion: hands on text, and says when to end."""
+    """One generation; Transformers calls it as its streamer and as its stopping criterion.
+
+    As the streamer it decodes tokens and emits text. As the criterion it ends the generation at a stop string or when
+    it was cancelled.
+    """
 
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[str], emit: Callable[[str], None]) -> None:
         self._tokenizer = tokenizer
@@ -54,8 +58,12 @@ class Generation:
         self.tokens = 0
 
     def put(self, value: torch.Tensor) -> None:
-        """Take the prompt, then each token as it is chosen."""
-        if not self._prompt_seen:  # The first call brings the prompt.
+        """Decode new tokens and emit their text. Part of Transformers' streamer interface.
+
+        Args:
+            value: Token ids on the CPU: the prompt's at the first call, then each generated token.
+        """
+        if not self._prompt_seen:  # The first call has the prompt.
             self._prompt_seen = True
             return
         for token in value.reshape(-1).tolist():
@@ -64,23 +72,23 @@ class Generation:
                 self._emit(text)
 
     def end(self) -> None:
-        """Let go of what was held back."""
+        """Emit the text that was held back. Part of Transformers' streamer interface."""
         if not self.scanner.stopped and (text := self.scanner.finish()):
             self._emit(text)
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        """Whether to end, for each row."""
+        """Whether to end the generation: one bool for each row, as Transformers' stopping criteria return it."""
         done = self.scanner.stopped or self.cancelled.is_set()
         return torch.full((input_ids.shape[0],), done, device=input_ids.device, dtype=torch.bool)
 
 
 def limit_threads(count: int) -> None:
-    """Compute with `count` threads in this process."""
+    """Limit torch to `count` threads in this process."""
     torch.set_num_threads(count)
 
 
 class TextModel:
-    """A causal language model and its tokenizer. `generate` is called from one thread; the rest from any."""
+    """A causal language model and its tokenizer. `generate` must be called from one thread; the rest from any."""
 
     def __init__(self, folder: ModelFolder, device: Device, window: int) -> None:
         options = {"local_files_only": True, "trust_remote_code": False}
@@ -98,15 +106,30 @@ class TextModel:
         self._pad_id = loaded.pad_token_id if loaded.pad_token_id is not None else next(iter(self._eos_ids), 0)
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
-        """Token ids of a plain text."""
+        """Tokenize a plain text.
+
+        Args:
+            text: The text.
+            special: Whether to add the special tokens of the tokenizer.
+
+        Returns:
+            Token ids.
+        """
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=special).ids
         return ids
 
     def encode_chat(self, messages: list[dict[str, str]], *, generation_prompt: bool = True) -> list[int]:
-        """Token ids of a conversation in the model's chat template.
+        """Tokenize a conversation with the model's chat template.
+
+        Args:
+            messages: Messages with `role` and `content`, oldest first.
+            generation_prompt: Whether to append the start of the assistant's answer.
+
+        Returns:
+            Token ids.
 
         Raises:
-            jinja2.TemplateError: the template refuses the conversation.
+            jinja2.TemplateError: The template rejects the conversation.
         """
         text = self._chat_tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=generation_prompt
@@ -114,13 +137,30 @@ class TextModel:
         return self.encode(text, special=False)
 
     def new_generation(self, params: SamplingParams, emit: Callable[[str], None]) -> Generation:
-        """A generation that has not begun; set its `cancelled` to end it early."""
+        """Create the state of a generation that `generate` will run.
+
+        Args:
+            params: How to continue the prompt; the stop strings are used here.
+            emit: Called with each piece of text, on the thread that runs `generate`.
+
+        Returns:
+            The generation. Set its `cancelled` event from any thread to end it early.
+        """
         return Generation(self.tokenizer, params.stops, emit)
 
     @torch.inference_mode()
-    def generate(self, prompt: Sequence[int], params: SamplingParams, run: Generation) -> GenerationEnd:
-        """Go on with `prompt`. Blocks."""
-        if run.cancelled.is_set():
+    def generate(self, prompt: Sequence[int], params: SamplingParams, generation: Generation) -> GenerationEnd:
+        """Continue a prompt. Blocks until the generation has ended.
+
+        Args:
+            prompt: Token ids.
+            params: How to continue it.
+            generation: What `new_generation` returned for these parameters; receives the text.
+
+        Returns:
+            Why it ended, and after how many tokens.
+        """
+        if generation.cancelled.is_set():
             return GenerationEnd("abort", 0)
         if params.seed is None:
             torch.seed()
@@ -131,17 +171,17 @@ class TextModel:
             ids,
             attention_mask=torch.ones_like(ids),
             generation_config=self._config(params),
-            streamer=run,
-            stopping_criteria=StoppingCriteriaList([run]),
+            streamer=generation,
+            stopping_criteria=StoppingCriteriaList([generation]),
         )
-        if run.cancelled.is_set():
-            return GenerationEnd("abort", run.tokens)
+        if generation.cancelled.is_set():
+            return GenerationEnd("abort", generation.tokens)
         ended = int(out[0, -1]) in self._eos_ids and not params.ignore_eos
-        stopped = run.scanner.stopped or ended
-        return GenerationEnd("stop" if stopped else "length", run.tokens)
+        stopped = generation.scanner.stopped or ended
+        return GenerationEnd("stop" if stopped else "length", generation.tokens)
 
     def _config(self, params: SamplingParams) -> GenerationConfig:
-        """The model's own sampling, with our defaults over it and the request's wishes over those."""
+        """Sampling parameters: the request's, else our defaults, else those of the model's generation config."""
         temperature = DEFAULT_TEMPERATURE if params.temperature is None else params.temperature
         own = self._model.generation_config
         config = GenerationConfig(
@@ -159,11 +199,11 @@ class TextModel:
 
 
 _NO_EOS = 2**30
-"""An id beyond every vocabulary. None would be filled in again with what the model's own configuration names."""
+"""An id outside every vocabulary. With None, Transformers would use the end token of the model's own config."""
 
 
-def _eos_token_ids(config: GenerationConfig, tokenizer_end: int | None) -> frozenset[int]:
-    """Token ids that end an answer."""
+def _eos_token_ids(config: GenerationConfig, tokenizer_eos: int | None) -> frozenset[int]:
+    """Token ids that end an answer: those of the generation config and that of the tokenizer."""
     own = config.eos_token_id
     ids = own if isinstance(own, list) else [own]
-    return frozenset(token for token in [*ids, tokenizer_end] if token is not None)
+    return frozenset(token for token in [*ids, tokenizer_eos] if token is not None)

@@ -1,1 +1,1 @@
-"""What runs inside vLLM's processes, loaded through its own extension points."""
+"""Code that runs inside vLLM's processes. vLLM loads it through its own extension points."""

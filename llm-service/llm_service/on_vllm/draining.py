@@ -1,4 +1,4 @@
-"""Which requests the vLLM server is answering, so that it stops only when they have their answers."""
+"""Graceful shutdown of the vLLM server: it stops only when its accepted requests are answered."""
 
 import time
 from collections.abc import Callable
@@ -7,22 +7,30 @@ from dataclasses import dataclass
 
 @dataclass
 class DrainState:
-    """Counted on the event loop; read by the thread that stops the engine."""
+    """The requests in progress. Updated on the event loop and read by the thread that stops the engine."""
 
     in_flight: int = 0
+    """Number of accepted requests that are not answered yet."""
     stopping: bool = False
+    """Whether new requests are rejected because the server stops."""
 
 
 def drain_before_shutdown(
     shutdown: Callable[[float | None], None], *, failed: Callable[[], bool], traffic: DrainState, seconds: float
 ) -> Callable[..., None]:
-    """The engine's `shutdown`, after every accepted request is answered or `seconds` have passed.
+    """Wrap the engine's `shutdown` so that it first waits for the requests in progress.
 
-    vLLM by itself drains its engine, but answers what arrives meanwhile with 500 and calls itself healthy; and
-    when its engine has died it ends with exit code 0, as if that had been asked for.
+    vLLM drains its engine by itself, but meanwhile it answers new requests with 500 and reports itself healthy. When
+    the engine process has died, vLLM ends with exit code 0, as after a normal shutdown, and no supervisor restarts it.
 
     Args:
-        failed: whether the engine has died.
+        shutdown: The engine's own shutdown; takes a timeout in seconds or None.
+        failed: Returns whether the engine process has died.
+        traffic: Requests in progress; `stopping` is set here.
+        seconds: Maximum time to wait for them.
+
+    Returns:
+        The new shutdown. It raises SystemExit with a message, so exit code 1, if the engine process has died.
     """
 
     def drain(timeout: float | None = None) -> None:

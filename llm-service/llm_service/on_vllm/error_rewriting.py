@@ -1,4 +1,4 @@
-"""vLLM's own error answers, put into the shape that all services share."""
+"""Rewrites vLLM's error responses into the error format that all services share."""
 
 import re
 import traceback
@@ -33,22 +33,31 @@ _RETRY_AFTER_STATUSES = {429, 503}
 _FILE_PATH = re.compile(r"(?:/[\w.\-]+){2,}")
 _ERROR_EVENT = b'data: {"error"'
 _FAILED_WHILE_WRITING = "Internal server error"
-"""What vLLM says of a request whose generation the engine gave up: its grammar does not compile or takes no token."""
+"""vLLM's message when the engine aborts a generation: the grammar does not compile, or allows no further token."""
 _READINESS = "/health/ready"
-"""Its 503 has a shape of its own."""
+"""Passed through: its 503 is a readiness report, not an error."""
 
 log = logs.logger()
 
 
 class ErrorFormatMiddleware:
-    """ASGI layer that holds back an answer with an error status, or with an error inside its event stream, and sends it
-    on rewritten. The rest passes untouched."""
+    """ASGI middleware that rewrites error responses and errors inside event streams. Other responses pass unchanged."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on."""
+        """Pass the request on, with a `send` that rewrites errors.
+
+        Args:
+            scope: The connection's scope.
+            receive: Passed on.
+            send: Receives the response, rewritten if it is an error.
+
+        Raises:
+            InvalidRequest: vLLM raised an exception of its own while it parsed the body.
+            Exception: Any other exception that was raised before a stream began; the outer middleware answers it.
+        """
         if scope["type"] != "http" or scope["path"] == _READINESS:
             await self._app(scope, receive, send)
             return
@@ -68,45 +77,58 @@ class ErrorFormatMiddleware:
 
 
 def _original_error(error: Exception) -> Exception:
-    """What was raised in a stream. Starlette cannot answer it any more, and raises an error of its own from it."""
+    """The exception that ended a stream. Starlette wraps it in a RuntimeError, because the response has begun."""
     cause = error.__cause__
     return cause if isinstance(error, RuntimeError) and isinstance(cause, Exception) else error
 
 
 def raised_while_parsing_body(error: Exception) -> bool:
-    """The body was being read into its fields: some of vLLM's checks run before those of types, and take a list for a
-    mapping."""
+    """Whether an exception comes from parsing the body.
+
+    Some of vLLM's validators run before the types are checked, and fail with a TypeError or the like on a body such as
+    a list in place of an object. That is the client's mistake, not an internal error.
+
+    Args:
+        error: An exception with its traceback.
+
+    Returns:
+        Whether FastAPI was parsing the body when it was raised.
+    """
     frames = traceback.walk_tb(error.__traceback__)
     return any(frame.f_code is request_body_to_args.__code__ for frame, _ in frames)
 
 
 def engine_failed(scope: Scope) -> bool:
-    """The engine process has died; the server ends soon, and a supervisor starts another one."""
+    """Whether the engine process has died. The server then ends, and the supervisor restarts it."""
     errored: bool = scope["app"].state.engine_client.errored
     return errored
 
 
 @dataclass
 class ErrorRewriter:
-    """A `send` that rewrites errors.
+    """An ASGI `send` that rewrites errors.
 
-    vLLM begins a stream before it looks whether it can answer at all, puts the error into it, and closes it with
-    `[DONE]` as if it were whole. Here a stream begins with its first event: if that is an error, it is the answer, with
-    its own status; one that comes later is the stream's end.
+    vLLM starts a stream with status 200 before it knows whether it can answer. It then sends an error as an event and
+    ends the stream with `[DONE]`, as if it was complete. Here the start of a stream is held back until its first event:
+    if that is an error, the response is an error response with its status. A later error ends the stream.
     """
 
     send: Send
     engine_failed: Callable[[], bool]
+    """Returns whether the engine process has died."""
     has_grammar: bool = False
-    """The answer has to follow a grammar of the caller's."""
+    """Whether the request has a grammar that the answer must follow."""
     held_start: Message | None = None
+    """The response's start while it is held back; None once it was sent."""
     streaming: bool = False
-    """The answer is an event stream whose end has not come."""
+    """Whether the response is an event stream that has not ended."""
     failed: bool = False
+    """Whether an error was sent; everything after it is dropped."""
     body: bytes = b""
+    """The body of an error response, as far as it has come."""
 
     async def __call__(self, message: Message) -> None:
-        """Pass the answer on, or hold it until it is whole."""
+        """Send a message on, or hold an error response back until it is complete."""
         if message["type"] == "http.response.start":
             self.streaming = message["status"] < 400 and _is_stream(message)
             if self.streaming or message["status"] >= 400:
@@ -135,7 +157,11 @@ class ErrorRewriter:
             await self.send(message)
 
     async def fail(self, error: Mapping[str, Any]) -> None:
-        """End the stream with `error`, as vLLM words it; whatever comes behind it is dropped."""
+        """End the stream with an error, and drop all later events.
+
+        Args:
+            error: vLLM's error object with `message`, `type`, `param` and `code`, an HTTP status.
+        """
         self.streaming, self.failed = False, True
         code = error.get("code")
         status = code if isinstance(code, int) and 400 <= code < 600 else 500
@@ -147,24 +173,24 @@ class ErrorRewriter:
 
     def _rewritten(self, status: int, error: Mapping[str, Any]) -> tuple[int, bytes]:
         if status == 500 and self.engine_failed():
-            status = 503  # What failed is the engine and not the request: the same one may succeed soon.
+            status = 503  # The engine failed, not the request, so the client should retry.
         elif status == 500 and self.has_grammar and error.get("message") == _FAILED_WHILE_WRITING:
             error = {"message": "Nothing can be written that follows this grammar or schema. Change it."}
             status = 400
         return status, rewrite_error(status, error)
 
-    async def _send_error(self, status: int, error: Mapping[str, Any], as_it_was: bytes) -> None:
+    async def _send_error(self, status: int, error: Mapping[str, Any], original_body: bytes) -> None:
         assert self.held_start is not None  # noqa: S101
         start, self.held_start = self.held_start, None
         self.failed = True
-        body = as_it_was
-        if not isinstance(error.get("code"), str):  # Else it is in the shape already.
+        body = original_body
+        if not isinstance(error.get("code"), str):  # A text as the code means that it is in our format already.
             status, body = self._rewritten(status, error)
-        kept = [(k, v) for k, v in start["headers"] if k.lower() in (b"allow", b"retry-after")]
-        kept += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        if status in _RETRY_AFTER_STATUSES and not any(name.lower() == b"retry-after" for name, _ in kept):
-            kept.append((b"retry-after", b"1"))
-        await self.send({**start, "status": status, "headers": kept})
+        headers = [(k, v) for k, v in start["headers"] if k.lower() in (b"allow", b"retry-after")]
+        headers += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        if status in _RETRY_AFTER_STATUSES and not any(name.lower() == b"retry-after" for name, _ in headers):
+            headers.append((b"retry-after", b"1"))
+        await self.send({**start, "status": status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})
 
 
@@ -174,7 +200,18 @@ def _is_stream(start: Message) -> bool:
 
 
 def rewrite_error(status: int, error: Mapping[str, Any]) -> bytes:
-    """vLLM's `error` of an answer with `status`, in the one shape, without paths of this machine."""
+    """Build our error body from vLLM's error.
+
+    The message of a 500 is replaced, since it may be an exception's text, and logged without it. Paths of this host
+    are removed from other messages.
+
+    Args:
+        status: HTTP status of the response.
+        error: vLLM's error object.
+
+    Returns:
+        The body as JSON.
+    """
     message = str(error.get("message") or "")
     if status == 500 or not message:
         log.error("the engine failed on a request", status=status, engine_type=str(error.get("type")))
@@ -193,6 +230,7 @@ def _code(status: int, param: Any) -> str:
 
 
 def _parse(body: bytes) -> dict[str, Any]:
+    """The error object in a body; empty if there is none."""
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError:

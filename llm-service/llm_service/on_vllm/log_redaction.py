@@ -1,8 +1,8 @@
-"""Log records of vLLM and its libraries without what a request brought.
+"""Removes request data from the log records of vLLM and its libraries.
 
-Their messages quote parameters, grammars and texts. So once requests come, a message is what the source code says: a
-text that is a constant at the place of the call, with the numbers that were filled in. What was put together
-otherwise (an f-string, an exception's message) is left out; the place and the kind of an exception stay.
+Their messages quote parameters, grammars and texts of requests. So once requests are served, a message is logged only
+if it is a constant in the source code of the caller; of its arguments only numbers are filled in. Other messages (an
+f-string, an exception's text) are replaced by the file and line of the call. Of an exception its type is logged.
 """
 
 import logging
@@ -14,45 +14,59 @@ from typing import Any
 
 REDACTED = "a message that may quote a request is left out"
 _SERVING_LOOPS = frozenset({"run_busy_loop", "worker_busy_loop"})
-"""Functions of vLLM in which the engine's processes do what requests ask for."""
+"""Names of vLLM's functions in which the engine's processes serve requests."""
 
 _NUMERIC_LOGGER_FILE = "/vllm/v1/metrics/loggers.py"
-"""It puts its lines together, from throughputs and counts."""
+"""Its messages are f-strings of throughputs and counts, so they are logged unchanged."""
 
 RecordFactory = Callable[..., logging.LogRecord]
 
 
 def install(when: Callable[[], bool]) -> None:
-    """Make the records of this process discreet, from where `when` says so."""
-    made = logging.getLogRecordFactory()
+    """Redact the log records of this process.
 
-    def discreet(name: str, level: int, path: str, line: int, message: Any, args: Any, *rest: Any, **more: Any) -> Any:
+    Args:
+        when: Called for each record, on the thread that logs; returns whether to redact the record.
+    """
+    original = logging.getLogRecordFactory()
+
+    def redacted(name: str, level: int, path: str, line: int, message: Any, args: Any, *rest: Any, **more: Any) -> Any:
         if when() and not path.endswith(_NUMERIC_LOGGER_FILE):
             message, args = redact(message, args, _calling_frame(path, line))
             if message == REDACTED:
                 message, args = f"{REDACTED} (%s:%d)", (path.rpartition("/")[2], line)
-        return made(name, level, path, line, message, args, *rest, **more)
+        return original(name, level, path, line, message, args, *rest, **more)
 
-    logging.setLogRecordFactory(discreet)
+    logging.setLogRecordFactory(redacted)
 
 
 def always() -> bool:
-    """In the process that answers requests, once it does."""
+    """Condition for `install` in the server process: every record is redacted."""
     return True
 
 
 def in_serving_loop() -> bool:
-    """In the engine's processes: threads compile what requests bring, and the main thread loads the model first."""
+    """Condition for `install` in the engine's processes: redact once requests may be served.
+
+    Returns:
+        Whether the record comes from another thread than the main one (those compile grammars of requests), or from
+        the main thread inside a serving loop, that is after the model was loaded.
+    """
     if threading.current_thread() is not threading.main_thread():
         return True
     return any(frame.f_code.co_name in _SERVING_LOOPS for frame in _frames())
 
 
 def redact(message: Any, args: Any, frame: FrameType | None) -> tuple[str, Any]:
-    """Message and arguments as they may be logged.
+    """Redact a message and its arguments.
 
     Args:
-        frame: the place of the call, if it is known.
+        message: The message, with `%` placeholders.
+        args: The arguments for the placeholders, as `logging` has them: a tuple, possibly of one mapping.
+        frame: The stack frame that logged the message; None if it was not found, and the message is then replaced.
+
+    Returns:
+        The message or `REDACTED`, and arguments in which everything but numbers is replaced.
     """
     if frame is None or not isinstance(message, str) or message not in frame.f_code.co_consts:
         return REDACTED, ()
@@ -68,7 +82,7 @@ def _redact_argument(value: Any) -> Any:
 
 
 def _calling_frame(path: str, line: int) -> FrameType | None:
-    return next((one for one in _frames() if one.f_lineno == line and one.f_code.co_filename == path), None)
+    return next((frame for frame in _frames() if frame.f_lineno == line and frame.f_code.co_filename == path), None)
 
 
 def _frames() -> Any:

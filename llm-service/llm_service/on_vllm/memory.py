@@ -1,4 +1,4 @@
-"""Planned against measured memory of vLLM's processes, and the use of the whole card."""
+"""Metrics of planned and used GPU memory of vLLM's processes, and of the GPU as a whole."""
 
 import os
 from collections.abc import Mapping
@@ -11,18 +11,22 @@ from onecard.gpu.nvml import NvmlGpu, process_tree, visible_gpu
 
 
 def memory_metrics(registry: CollectorRegistry, environment: Mapping[str, str] = os.environ) -> None:
-    """Add the gauges to `registry`, if the launcher planned for a card.
+    """Register the gauges, if the launcher planned GPU memory.
 
-    The engine has a process of its own, below this one, so all of them are counted.
+    The engine is a child process, so the memory of this process and of all its descendants is summed.
+
+    Args:
+        registry: Where to register the gauges.
+        environment: Environment variables, with the planned size if the launcher set it.
     """
     planned = environment.get(PLANNED_BYTES)
     if planned is None:
         return
-    card = NvmlGpu.open(visible_gpu(0, environment))
+    gpu = NvmlGpu.open(visible_gpu(0, environment))
 
     def measure() -> MemoryUsage:
-        return MemoryUsage(current_bytes=card.used_bytes(process_tree(os.getpid())) if card else None)
+        return MemoryUsage(current_bytes=gpu.used_bytes(process_tree(os.getpid())) if gpu else None)
 
     registry.register(MemoryCollector("llm", int(planned), measure))
-    if card:
-        registry.register(GpuCollector(card.usage))
+    if gpu:
+        registry.register(GpuCollector(gpu.usage))

@@ -1,4 +1,4 @@
-"""The edge of every Onecard service, put round the stock vLLM server by `--middleware`."""
+"""The request middleware of all Onecard services, for the stock vLLM server, which loads it through `--middleware`."""
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 from vllm.v1.metrics.prometheus import get_prometheus_registry
@@ -31,19 +31,20 @@ _QUERY_PATHS = frozenset(
         "/v1/responses",
     }
 )
-"""What the gateway offers, too. Clients of vLLM's other routes send parameters that it does not declare."""
+"""Paths on which unknown query parameters are rejected: those that the gateway has, too. On vLLM's other routes
+clients send parameters that vLLM does not declare."""
 
 
 class VllmMiddleware:
-    """Outermost: key on every route, limits, strict JSON, one error shape, access log, metrics."""
+    """The outermost middleware: API key on every route, limits, strict JSON, one error format, access log, metrics."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._middleware: ASGIApp | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request through the edge."""
-        # Made at first use: the stack is built twice at the start, and metrics can be registered once.
+        """Pass the request through the middleware, which is built at the first call."""
+        # Not in __init__: vLLM's middleware stack is built twice, but metrics can be registered only once.
         if self._middleware is None:
             settings = settings_.load(LlmSettings)
             logs.configure("llm", settings.log_level)
@@ -55,23 +56,32 @@ class VllmMiddleware:
                 DrainMiddleware(RequestLimitsMiddleware(self._app, bounds=RequestLimits.from_settings(settings)))
             )
             guard = KeyGuard(settings.api_key)
-            edge = RequestMiddleware(
+            outer = RequestMiddleware(
                 inner, settings=settings, metrics=metrics, json_bodies=True, guard=guard, query_paths=_QUERY_PATHS
             )
             self._middleware = ModelIdentityMiddleware(
-                edge, lambda scope: getattr(scope["app"].state, "onecard_identity", None)
+                outer, lambda scope: getattr(scope["app"].state, "onecard_identity", None)
             )
         await self._middleware(scope, receive, send)
 
 
 class DrainMiddleware:
-    """Counts requests, and lets no new one in while the server is stopping."""
+    """Counts the requests in progress, and rejects new ones while the server is stopping."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or refuse it."""
+        """Pass the request on, or reject it. Health checks are neither counted nor rejected.
+
+        Args:
+            scope: The connection's scope.
+            receive: Passed on.
+            send: Passed on.
+
+        Raises:
+            Unavailable: The server is stopping, or the engine process has died.
+        """
         if scope["type"] != "http" or scope["path"] in UNAUTHENTICATED_PATHS:
             await self._app(scope, receive, send)
             return

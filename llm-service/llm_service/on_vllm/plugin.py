@@ -1,4 +1,7 @@
-"""Routes that the stock vLLM server lacks, loaded by it through `vllm.endpoint_plugins`."""
+"""The plug-in that adds our routes to the stock vLLM server and removes others.
+
+vLLM loads it through the entry point group `vllm.endpoint_plugins`.
+"""
 
 import asyncio
 import time
@@ -38,12 +41,12 @@ _ALLOWED_PATHS = frozenset(
         *("/metrics", "/version", "/openapi.json", "/docs"),
     }
 )
-"""vLLM's own routes that are served. Of the others some change the server for everybody, and all of them take what one
-request may ask for (`llm_service.request_limits`) in fields of their own; health is that of all our services."""
+"""vLLM's routes that stay. The others are removed: some change the server for all clients, and none of them is covered
+by `llm_service.request_limits`, because their bodies have other fields. Our own health routes replace vLLM's."""
 
 
 class Plugin:
-    """vLLM makes one, hangs its routes into the app, and gives it the engine."""
+    """Our endpoint plug-in. vLLM creates it, calls `attach_router`, then `init_state` when the engine is ready."""
 
     name = "onecard"
     required_tasks = ("generate",)
@@ -54,7 +57,11 @@ class Plugin:
         self._allowed_routes: list[BaseRoute] = []
 
     def attach_router(self, app: FastAPI) -> None:
-        """Called while vLLM builds its app."""
+        """Replace vLLM's routes with the allowed ones and ours. Called while vLLM builds its app.
+
+        Args:
+            app: vLLM's app.
+        """
         app.state.onecard_traffic = DrainState()
         routes = app.router.routes
         routes[:] = [route for route in routes if getattr(route, "path", "") in _ALLOWED_PATHS]
@@ -62,16 +69,25 @@ class Plugin:
         app.include_router(_routes(), responses=ERROR_RESPONSES)
         app.include_router(health.router(_ready), responses=ERROR_RESPONSES)
         self._app, self._allowed_routes = app, list(routes)
-        # vLLM lets uvicorn choose its HTTP protocol, and that one takes trailers without end and waits for ever.
+        # uvicorn's own HTTP protocol limits neither the size of trailers nor the time that a client may take.
         auto.AutoHTTPProtocol = server.protocol_factory(self._settings, get_prometheus_registry())  # type: ignore[assignment]
 
     async def init_state(self, engine_client: EngineClient, state: State, args: Namespace) -> None:
-        """Called when the engine is ready, after vLLM has set its own error handlers; ours replace two of them."""
+        """Set what our routes need. Called when the engine is ready, after vLLM has installed its error handlers.
+
+        Args:
+            engine_client: vLLM's client of the engine process. Its `shutdown` is replaced by one that drains first.
+            state: State of vLLM's app; receives model object, identity and folder.
+            args: vLLM's command line.
+
+        Raises:
+            RuntimeError: vLLM did not call `attach_router` first.
+        """
         if self._app is None:
             raise RuntimeError("vLLM gave the engine before the app")
-        errors.install(self._app)
-        self._app.router.routes[:] = self._allowed_routes  # vLLM has added some behind our back.
-        # The stack that vLLM has built by now holds the handlers it had then.
+        errors.install(self._app)  # Replaces two of vLLM's handlers.
+        self._app.router.routes[:] = self._allowed_routes  # Since `attach_router`, vLLM has added more routes.
+        # vLLM has built the middleware stack already, with the handlers of that time.
         self._app.middleware_stack = self._app.build_middleware_stack()
         folder = folders.find("llm", self._settings.llm_model, self._settings.model_cache_path)
         window = engine_client.model_config.max_model_len
@@ -89,9 +105,9 @@ class Plugin:
 
 
 def _with_server_stop(shutdown: Callable[[float | None], None], state: State) -> Callable[[float | None], None]:
-    """The engine's `shutdown`, after which the HTTP server ends too: uvicorn by itself waits without end for answers
-    that nobody computes any more."""
+    """Wrap the engine's `shutdown` so that the HTTP server ends too, also with responses in progress."""
 
+    # By itself uvicorn would wait without a timeout for responses that the stopped engine will never complete.
     def stop(timeout: float | None) -> None:
         http, traffic = getattr(state, "server", None), state.onecard_traffic
         if http is not None and traffic.in_flight:
@@ -109,7 +125,7 @@ def _identify(folder: folders.ModelFolder, engine_client: EngineClient, args: Na
         precision=str(model.dtype).removeprefix("torch."),
         device=current_platform.device_type,
         window=model.max_model_len,
-        more={
+        details={
             "quantization": str(model.quantization),
             "eager": str(model.enforce_eager),
             "kv": str(engine_client.vllm_config.cache_config.cache_dtype),
@@ -120,12 +136,12 @@ def _identify(folder: folders.ModelFolder, engine_client: EngineClient, args: Na
 
 async def _ready(request: Request) -> health.Readiness:
     state = request.app.state
-    part = health.ComponentHealth(status="ok")
+    engine = health.ComponentHealth(status="ok")
     if state.onecard_traffic.stopping:
-        part = health.ComponentHealth(status="down", detail="is stopping")
+        engine = health.ComponentHealth(status="down", detail="is stopping")
     elif state.engine_client.errored:
-        part = health.ComponentHealth(status="down", detail="has failed")
-    return health.Readiness(status=part.status, parts={"engine": part})
+        engine = health.ComponentHealth(status="down", detail="has failed")
+    return health.Readiness(status=engine.status, parts={"engine": engine})
 
 
 def _routes() -> APIRouter:
@@ -133,10 +149,10 @@ def _routes() -> APIRouter:
 
     @router.post("/generate", response_model=GenerateAnswer)
     async def generate(body: GenerateRequest, raw_request: Request) -> Any:
-        """Go on with a prompt. The work ends when the client leaves."""
+        """Continue a prompt. Generation stops when the client disconnects."""
         completion = CompletionRequest(**body.model_dump())
-        work = raw_request.app.state.openai_serving_completion.create_completion(completion, raw_request)
-        answer = await run_until_disconnect(work, raw_request.receive)
+        generation = raw_request.app.state.openai_serving_completion.create_completion(completion, raw_request)
+        answer = await run_until_disconnect(generation, raw_request.receive)
         if not isinstance(answer, CompletionResponse):
             return JSONResponse(answer.model_dump(), answer.error.code)
         choice = answer.choices[0]
@@ -144,12 +160,13 @@ def _routes() -> APIRouter:
 
     @router.get("/v1/models")
     async def list_models(request: Request) -> dict[str, Any]:
-        """The model that is served. vLLM's own answer names the folder."""
+        """List the model that is served."""
+        # Replaces vLLM's route, whose response contains the path of the model's folder.
         return {"object": "list", "data": [request.app.state.onecard_card]}
 
     @router.get("/v1/models/{name:path}")
     async def one_model(name: str, request: Request) -> Response:
-        """The model's card, under each name that it answers to."""
+        """Show the model, under any of its accepted names."""
         check_model_name(request.app.state.onecard_folder, name)
         return JSONResponse(request.app.state.onecard_card)
 

@@ -1,4 +1,4 @@
-"""What every vLLM process does when it starts: log as JSON, and never outlive its parent."""
+"""Set-up of every vLLM process: it logs as JSON and is killed when its parent dies."""
 
 import ctypes
 import logging
@@ -11,13 +11,17 @@ from llm_service.on_vllm import log_redaction
 from onecard import logs
 
 _PR_SET_PDEATHSIG = 1
+"""From `linux/prctl.h`."""
 
 
 def log_handler() -> logging.Handler:
-    """The handler that `logging.json` names.
+    """Create the log handler; `logging.json` names this function, so vLLM calls it in each of its processes.
 
-    Setting up its log is the first thing that an engine process does, so it is tied to its parent here: before it
-    loads plug-ins it waits for the server, for minutes if that is gone.
+    An engine process configures its logging first, so it is tied to its parent here. `die_with_parent` as a plug-in
+    would come too late: before it loads plug-ins, an engine process waits for the server, for minutes if that has died.
+
+    Returns:
+        A handler that writes JSON lines.
     """
     die_with_parent()
     logging.captureWarnings(True)
@@ -27,16 +31,16 @@ def log_handler() -> logging.Handler:
 
 
 def mark_serving() -> None:
-    """From now on nothing that is logged may quote a request; for the server, whose engine is ready."""
+    """Redact log messages and standard error from now on. The server calls it when the engine is ready."""
     log_redaction.install(log_redaction.always)
     os.write(2, b"\n" + stderr_filter.SERVING_MARKER + b"\n")
 
 
 def die_with_parent() -> None:
-    """Entry point `vllm.general_plugins`; vLLM calls it in each of its processes.
+    """Ask the kernel to kill this process when its parent dies. Does nothing in the server, which has no vLLM parent.
 
-    An API server that is killed cannot stop its engine process, which then keeps the memory and the processors
-    for itself while the next one starts. So the kernel is asked to kill each child when its parent is gone.
+    An API server that is killed cannot stop its engine process, which then keeps its memory and processors while the
+    next server starts. vLLM calls this in each of its processes, through the entry point group `vllm.general_plugins`.
     """
     logging.getLogger().setLevel(os.environ.get("VLLM_LOGGING_LEVEL", "INFO"))
     parent = multiprocessing.parent_process()
@@ -44,5 +48,5 @@ def die_with_parent() -> None:
         return
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
         logging.getLogger(__name__).warning("prctl failed: %s", os.strerror(ctypes.get_errno()))
-    if os.getppid() != parent.pid:  # It died between our start and the call above.
+    if os.getppid() != parent.pid:  # The parent died before the call above.
         os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The HTTP routes, and the path that cached responses take.
+"""The HTTP routes, and how their responses are cached.
 
-What a route does is in `reviews`, `search`, `insight` and `precompute`.
+What the routes do is in `reviews`, `search`, `insight` and `precompute`.
 """

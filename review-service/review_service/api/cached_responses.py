@@ -1,4 +1,4 @@
-"""A request's way to its answer: off the shelf if it lies there; and a visit is noted."""
+"""Answers requests from the response cache, and records them for popularity."""
 
 from collections.abc import Awaitable, Callable
 
@@ -19,56 +19,79 @@ Compute = Callable[[Lane], Awaitable[BaseModel | Uncacheable]]
 
 
 async def restaurant_response(
-    request: Request, restaurant_id: str, what: str, compute: Compute, *, compared: bool = False, by: str = ""
+    request: Request,
+    restaurant_id: str,
+    resource: str,
+    compute: Compute,
+    *,
+    all_restaurants: bool = False,
+    model: str = "",
 ) -> Response:
-    """What `compute` says of a restaurant, or has said while the reviews were the same.
+    """Answer a request about a restaurant, from the cache while its reviews are the same.
 
     Args:
-        what: names the question, apart from the others about a restaurant.
-        compared: the answer depends on other restaurants' reviews, too.
-        by: who makes the answer, where that is a model: another one's is not given in its place.
+        request: The request; its headers have the lane and the cache policy.
+        restaurant_id: The restaurant, as the path names it.
+        resource: What is requested about the restaurant; part of the cache key.
+        compute: Computes the response in the given lane; called on a cache miss.
+        all_restaurants: Whether the response also depends on the reviews of other restaurants.
+        model: Identity of the model that computes the response, so that the response of another model is not used.
+            Empty if there is no model, or if it is unknown.
+
+    Returns:
+        The response.
 
     Raises:
-        InvalidRequest: the request asks for a lane that there is not.
-        ClientGone: nobody waits for the answer any more.
-        Exception: whatever `compute` raises.
+        InvalidRequest: The request names a lane that does not exist.
+        ClientGone: The client disconnected before the response was computed.
+        StoreDamaged: The version of the reviews cannot be read.
+        Exception: What `compute` raises.
     """
     service: ReviewService = request.app.state.service
     versions = service.table_versions
-    version = await (versions.of_all() if compared else versions.of_restaurant(restaurant_id))
+    version = await (versions.of_all() if all_restaurants else versions.of_restaurant(restaurant_id))
     return await _respond(
-        request, [what, restaurant_id, by], version, compute, service.popularity.restaurants, restaurant_id
+        request, [resource, restaurant_id, model], version, compute, service.popularity.restaurants, restaurant_id
     )
 
 
-async def search_response(request: Request, given: SearchRequest) -> Response:
-    """What a search finds, or has found while the reviews that it looks at were the same.
+async def search_response(request: Request, body: SearchRequest) -> Response:
+    """Answer a search, from the cache while the reviews that it searches are the same.
+
+    Args:
+        request: The request; its headers have the lane and the cache policy.
+        body: The search.
+
+    Returns:
+        The response.
 
     Raises:
-        InvalidRequest, ClientGone: as `restaurant_response`.
-        Exception: as `Searcher.search`.
+        InvalidRequest: The request names a lane that does not exist.
+        ClientGone: The client disconnected before the response was computed.
+        StoreDamaged: The version of the reviews cannot be read.
+        Exception: What `Searcher.search` raises.
     """
     service: ReviewService = request.app.state.service
-    versions, restaurant_id = service.table_versions, given.restaurant_id
+    versions, restaurant_id = service.table_versions, body.restaurant_id
     version = await (versions.of_all() if restaurant_id is None else versions.of_restaurant(restaurant_id))
-    question = canonical_json(given.model_dump(mode="json"))
+    search = canonical_json(body.model_dump(mode="json"))
 
     async def compute(lane: Lane) -> BaseModel:
-        return await service.searcher.search(given, lane)
+        return await service.searcher.search(body, lane)
 
-    return await _respond(request, ["search", question], version, compute, service.popularity.queries, question)
+    return await _respond(request, ["search", search], version, compute, service.popularity.queries, search)
 
 
 async def _respond(
-    request: Request, question: JsonValue, version: str, compute: Compute, popularity: Popularity, subject: str
+    request: Request, key_fields: JsonValue, version: str, compute: Compute, popularity: Popularity, subject: str
 ) -> Response:
     service: ReviewService = request.app.state.service
     lane = requested_lane(request.headers, "interactive")
-    asked = request.headers.get("cache-control")
-    answering = service.response_cache.get_or_compute(question, version, asked, lambda: compute(lane))
-    answer = await run_until_disconnect(answering, request.receive)
-    # Precomputing finds nearly all of its answers ready, 60 a minute where nobody asks for anything.
+    cache_control = request.headers.get("cache-control")
+    response = service.response_cache.get_or_compute(key_fields, version, cache_control, lambda: compute(lane))
+    answer = await run_until_disconnect(response, request.receive)
+    # Not in the access log: without any users, precomputing still makes about 60 such requests a minute.
     request.state.quiet = lane == "bulk" and answer.headers.get("x-cache") == "hit"
-    if lane == "interactive":  # What precomputing asks for says nothing about users.
+    if lane == "interactive":  # The requests of precomputing are not a sign of popularity.
         popularity.record(subject)
     return answer

@@ -1,4 +1,4 @@
-"""HTTP routes of precomputing: how far it is, and a round of it now."""
+"""HTTP routes of precomputing: the status of the latest round, and starting a round."""
 
 import asyncio
 import time
@@ -15,11 +15,11 @@ RETRY_AFTER_SECONDS = 5.0
 
 
 def add_routes(router: APIRouter) -> None:
-    """Both routes."""
+    """Add both routes to the service's router."""
 
     @router.get("/v1/precompute/status")
     async def status(request: Request) -> PrecomputeStatus:
-        """How far the worker is with what it makes ready."""
+        """Show the progress of the latest round of precomputing."""
         service: ReviewService = request.app.state.service
         latest = await service.round_status.read()
         if latest is None:
@@ -36,7 +36,7 @@ def add_routes(router: APIRouter) -> None:
 
     @router.post("/v1/precompute", status_code=202)
     async def run_now(request: Request) -> PrecomputeStarted:
-        """Look now at what is popular, instead of when it is due; nothing is done twice for it."""
+        """Queue a round of precomputing now. It has no effect while a round is in progress."""
         service: ReviewService = request.app.state.service
         try:
             await asyncio.to_thread(service.queue.send_task, PLAN_TASK, retry=False)

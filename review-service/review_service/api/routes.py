@@ -31,7 +31,7 @@ from review_service.schemas import (
 from review_service.state import ReviewService
 
 BULK_PRIORITY = 1
-"""Of what the bulk lane asks the LLM for, as vLLM has it: larger waits for smaller."""
+"""vLLM's priority of LLM requests in the bulk lane. Lower numbers are served first; the interactive lane has 0."""
 NDJSON = "application/x-ndjson"
 _REVIEW = Review.model_json_schema()
 _BODY = {
@@ -39,7 +39,7 @@ _BODY = {
         "required": True,
         "content": {
             "application/json": {"schema": {"oneOf": [_REVIEW, {"type": "array", "items": _REVIEW, "minItems": 1}]}},
-            NDJSON: {"schema": {"type": "string", "description": "A review a line."}},
+            NDJSON: {"schema": {"type": "string", "description": "One review per line."}},
         },
     }
 }
@@ -48,31 +48,45 @@ PathId = Annotated[Id, Path()]
 
 
 def service_of(request: Request) -> ReviewService:
-    """What the lifespan built."""
+    """Get the app's state.
+
+    Args:
+        request: Any request to the app.
+
+    Returns:
+        The state that the app's lifespan opened.
+    """
     service: ReviewService = request.app.state.service
     return service
 
 
-def _parse_body(request: Request, most_characters: int) -> ParsedImport:
-    """The reviews of a body: an object, a list, or lines."""
-    left = request_state(request.scope)
+def _parse_body(request: Request, max_characters: int) -> ParsedImport:
+    """The reviews in the body: a JSON object, a JSON list, or NDJSON."""
+    state = request_state(request.scope)  # The request middleware has read the body and parsed JSON.
     if media_type(request.headers.get("content-type", "").encode()) == NDJSON.encode():
-        return parse_lines(left["body"], most_characters)
-    given = left.get("json", [])
-    return parse_items(given if isinstance(given, list) else [given], most_characters)
+        return parse_lines(state["body"], max_characters)
+    parsed = state.get("json", [])
+    return parse_items(parsed if isinstance(parsed, list) else [parsed], max_characters)
 
 
 async def count_request(request: Request) -> None:
-    """The worker sees users by this.
+    """Count a request by its lane; the worker detects users by this counter.
+
+    Args:
+        request: The request; a header names its lane.
 
     Raises:
-        InvalidRequest: the request asks for a lane that there is not.
+        InvalidRequest: The request names a lane that does not exist.
     """
     service_of(request).metrics.record(requested_lane(request.headers, "interactive"))
 
 
 def routes() -> APIRouter:
-    """The service's router."""
+    """Build the router with this service's routes and the ones that every service has.
+
+    Returns:
+        The router, ready for the app.
+    """
     everything = base.router()
     precompute_routes.add_routes(everything)
     everything.include_router(_review_routes(), dependencies=[Depends(count_request)])
@@ -84,15 +98,15 @@ def _review_routes() -> APIRouter:
 
     @router.post("/v1/reviews", openapi_extra=_BODY)
     async def add(request: Request) -> ImportResult:
-        """Store reviews: one, a list, or one a line. One that is there already is replaced."""
+        """Store reviews: one, a list, or one per line. A review with an id that is already stored replaces it."""
         service = service_of(request)
-        # A body may be many lines: others are answered meanwhile.
+        # In a thread, so that other requests are served while a body of many lines is parsed.
         parsed = await asyncio.to_thread(_parse_body, request, service.settings.review_characters)
         return await service.importer.run(parsed)
 
     @router.delete("/v1/reviews/{review_id}")
     async def delete(review_id: PathId, request: Request) -> Deleted:
-        """Remove a review."""
+        """Delete a review."""
         return Deleted(review_id=review_id, deleted=await service_of(request).store.delete(review_id))
 
     @router.post("/v1/reviews/search", response_model=SearchResponse)
@@ -103,10 +117,12 @@ def _review_routes() -> APIRouter:
     @router.get("/v1/restaurants")
     async def restaurants(
         request: Request,
-        sort: Annotated[Sort, Query(description="popular: those asked for most come first.")] = "popular",
+        sort: Annotated[
+            Sort, Query(description="popular: most requested first; reviews: most reviews first.")
+        ] = "popular",
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> RestaurantList:
-        """Restaurants, in the order that is asked for."""
+        """List restaurants in the requested order."""
         service = service_of(request)
         top = await service.popularity.restaurants.top(limit) if sort == "popular" else []
         first = [popular.subject for popular in top]
@@ -114,7 +130,7 @@ def _review_routes() -> APIRouter:
 
     @router.get("/v1/restaurants/{restaurant_id}/sentiment", response_model=RestaurantSentiment)
     async def sentiment(restaurant_id: PathId, request: Request) -> Response:
-        """How many of a restaurant's reviews are positive."""
+        """Count a restaurant's positive and negative reviews."""
 
         async def compute(_: Lane) -> RestaurantSentiment:
             return await service_of(request).restaurant_statistics.sentiment(restaurant_id)
@@ -123,40 +139,49 @@ def _review_routes() -> APIRouter:
 
     @router.get("/v1/restaurants/{restaurant_id}/summary", response_model=RestaurantSummary)
     async def summary(restaurant_id: PathId, request: Request) -> Response:
-        """What a restaurant's reviews say, with evidence."""
-
-        served = service_of(request).model_watcher.model()
+        """Summarise a restaurant's reviews, with quotations as evidence."""
+        model = service_of(request).model_watcher.model()
 
         async def compute(lane: Lane) -> RestaurantSummary | Uncacheable:
             priority = BULK_PRIORITY if lane == "bulk" else 0
-            written = await service_of(request).summarizer.summarize(restaurant_id, priority=priority)
-            return written.summary if served and written.model == served else Uncacheable(written.summary)
+            generated = await service_of(request).summarizer.summarize(restaurant_id, priority=priority)
+            # During an update of the LLM service another model may have answered than the one in the cache key.
+            return generated.summary if model and generated.model == model else Uncacheable(generated.summary)
 
-        return await cached_responses.restaurant_response(request, restaurant_id, "summary", compute, by=served)
+        return await cached_responses.restaurant_response(request, restaurant_id, "summary", compute, model=model)
 
     @router.get("/v1/restaurants/{restaurant_id}/strengths", response_model=Strengths)
     async def strengths(restaurant_id: PathId, request: Request) -> Response:
-        """In what a restaurant is better, and worse, than the others."""
+        """List the aspects in which a restaurant is better or worse than the others."""
 
         async def compute(_: Lane) -> Strengths:
             return await service_of(request).restaurant_statistics.strengths(restaurant_id)
 
-        return await cached_responses.restaurant_response(request, restaurant_id, "strengths", compute, compared=True)
+        return await cached_responses.restaurant_response(
+            request, restaurant_id, "strengths", compute, all_restaurants=True
+        )
 
     return router
 
 
 async def ready(request: Request) -> Readiness:
-    """The service is down only when its store is: the model services have a readiness of their own."""
+    """Report readiness: `down` only if the store cannot be read. The model services report their own readiness.
+
+    Args:
+        request: The readiness request.
+
+    Returns:
+        The status of the store and of the cache, and the worse of the two.
+    """
     try:
-        refusal = await service_of(request).store.check()
-        parts = {
-            "store": ComponentHealth(status="degraded", detail=refusal.detail)
-            if refusal
+        write_error = await service_of(request).store.check()
+        components = {
+            "store": ComponentHealth(status="degraded", detail=write_error.detail)
+            if write_error
             else ComponentHealth(status="ok")
         }
     except StoreDamaged:
-        parts = {"store": ComponentHealth(status="down", detail="cannot be read")}
+        components = {"store": ComponentHealth(status="down", detail="cannot be read")}
     cache = service_of(request).cache
-    parts["cache"] = ComponentHealth(status=cache.status(), detail=cache.detail())
-    return Readiness(status=worst_status(parts), parts=parts)
+    components["cache"] = ComponentHealth(status=cache.status(), detail=cache.detail())
+    return Readiness(status=worst_status(components), parts=components)

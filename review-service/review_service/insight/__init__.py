@@ -1,4 +1,4 @@
-"""What a restaurant's reviews say together: summaries, strengths, sentiment.
+"""Results over all reviews of a restaurant: sentiment counts, strengths and summaries.
 
-Single reviews are in `reviews`; when summaries are refreshed is decided in `precompute`.
+Single reviews are in `reviews`; `precompute` decides when summaries are refreshed.
 """

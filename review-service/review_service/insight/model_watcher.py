@@ -1,4 +1,4 @@
-"""Which model the LLM service has, as its replicas tell: what one has written is not another's."""
+"""Watches which model the LLM service serves, so that summaries of another model are not taken from the cache."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -11,40 +11,45 @@ from onecard.models import identity
 from onecard.models.served_models import ServedModels
 
 POLL_SECONDS = 1.0
-"""Between two looks."""
+"""Interval between two polls."""
 TIMEOUT_SECONDS = 2.0
-"""Longest wait for an answer."""
+"""Timeout for the response of one replica."""
 
 log = logs.logger()
 
 
 class ModelWatcher:
-    """Asks each replica's readiness."""
+    """Polls the readiness route of each replica; its response names the model in a header."""
 
     def __init__(self, addresses: Sequence[str], http: httpx.AsyncClient) -> None:
-        """`http` is somebody else's to close."""
+        """The caller closes `http`."""
         self._addresses = addresses
         self._http = http
         self._served_models = ServedModels(len(addresses))
         self._ready = [False] * len(addresses)
 
     def model(self) -> str:
-        """The model's identity; while no replica is ready that of the last one; empty if it was never told."""
+        """Get the identity of the served model.
+
+        Returns:
+            The identity as in the header, of the first ready replica whose model is known. If no replica is ready, that
+            of the first replica that ever named one. Empty if it is unknown.
+        """
         model = self._served_models.model(self._ready.__getitem__)
         return model.header_value() if model else ""
 
     async def poll(self) -> None:
-        """Ask all replicas once."""
+        """Poll all replicas once, in parallel."""
         await asyncio.gather(*map(self._poll_replica, range(len(self._addresses))))
 
     async def poll_forever(self) -> None:
-        """Again and again, until cancelled."""
+        """Poll at a fixed interval until cancelled."""
         while True:
             await asyncio.sleep(POLL_SECONDS)
             try:
                 await self.poll()
-            except Exception:  # A watch that ended would go unseen, and so would another model.
-                log.warning("the LLM service was not looked at", exc_info=True)
+            except Exception:  # Logged and retried: if this task ended, a change of the model would go unnoticed.
+                log.warning("polling the LLM service failed", exc_info=True)
 
     async def _poll_replica(self, number: int) -> None:
         try:
@@ -58,14 +63,21 @@ class ModelWatcher:
 
 @asynccontextmanager
 async def open_model_watcher(addresses: Sequence[str]) -> AsyncIterator[ModelWatcher]:
-    """A watch over the LLM service that has looked once; it ends with the block."""
+    """Watch the LLM service in a background task until the end of the block.
+
+    Args:
+        addresses: Base URLs of the replicas.
+
+    Yields:
+        The watcher, after the first poll.
+    """
     async with httpx.AsyncClient(trust_env=False) as http:
-        watch = ModelWatcher(addresses, http)
-        await watch.poll()
-        looking = asyncio.create_task(watch.poll_forever(), name="llm-watch")
+        watcher = ModelWatcher(addresses, http)
+        await watcher.poll()
+        polling = asyncio.create_task(watcher.poll_forever(), name="llm-watch")
         try:
-            yield watch
+            yield watcher
         finally:
-            looking.cancel()
+            polling.cancel()
             with suppress(asyncio.CancelledError):
-                await looking
+                await polling

@@ -1,18 +1,24 @@
-"""Counts into whole percents. Pure."""
+"""Converts counts to whole percentages. Pure."""
 
 from collections.abc import Sequence
 
 
 def percentages(counts: Sequence[int]) -> list[int]:
-    """Whole percents of their sum, adding to 100; zeros where nothing was counted.
+    """Convert counts to whole percentages that sum to 100, by the largest remainder method.
 
-    By the largest remainder: each is rounded down, and the percents that are missing go to those that lost most.
+    Each percentage is rounded down. The missing points go to the counts with the largest remainders.
+
+    Args:
+        counts: Counts, each at least 0.
+
+    Returns:
+        The percentages, in the order of the counts; all 0 if the counts are.
     """
     total = sum(counts)
     if total == 0:
         return [0] * len(counts)
     shares = [count * 100 // total for count in counts]
-    by_loss = sorted(range(len(counts)), key=lambda place: counts[place] * 100 % total, reverse=True)
-    for place in by_loss[: 100 - sum(shares)]:
-        shares[place] += 1
+    by_remainder = sorted(range(len(counts)), key=lambda index: counts[index] * 100 % total, reverse=True)
+    for index in by_remainder[: 100 - sum(shares)]:
+        shares[index] += 1
     return shares

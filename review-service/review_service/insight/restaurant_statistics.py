@@ -1,4 +1,4 @@
-"""What the reviews of restaurants come to, in figures."""
+"""Statistics of restaurants: sentiment counts, ranking and strengths."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,74 +16,94 @@ from review_service.reviews.aspects import LABELS
 from review_service.reviews.store import ReviewStore
 from review_service.schemas import Aspect, Restaurant, RestaurantSentiment, Strengths
 
+_NOT_FOUND = "No review of this restaurant is stored."
+
 
 @dataclass(frozen=True)
 class RestaurantStatistics:
-    """Figures of restaurants, counted anew from what is stored now."""
+    """Computes statistics of restaurants from the reviews that are stored now."""
 
     store: ReviewStore
 
     async def sentiment(self, restaurant_id: str) -> RestaurantSentiment:
-        """How many of its reviews are positive.
+        """Count a restaurant's positive and negative reviews.
+
+        Args:
+            restaurant_id: The restaurant.
+
+        Returns:
+            Counts and whole percentages.
 
         Raises:
-            RestaurantNotFound: it has no review.
-            StoreDamaged: the table cannot be read.
+            RestaurantNotFound: It has no reviews.
+            StoreDamaged: The table cannot be read.
         """
         counts = await count_restaurant(self.store, restaurant_id)
         if not counts.total:
-            raise restaurant_not_found()
+            raise RestaurantNotFound(_NOT_FOUND, param="restaurant_id")
         return RestaurantSentiment.model_validate(_sentiment_fields(counts))
 
     async def ranked(self, limit: int, first: Sequence[str] = ()) -> list[Restaurant]:
-        """Those of the ids in `first`, in that order; then those with most reviews.
+        """Rank restaurants: those in `first`, then the others by their number of reviews.
+
+        Args:
+            limit: Maximum number of restaurants.
+            first: Ids in the order in which they come first. Restaurants without reviews are left out.
+
+        Returns:
+            The restaurants with their names and sentiment counts.
 
         Raises:
-            StoreDamaged: the table cannot be read.
+            StoreDamaged: The table cannot be read.
         """
-        found = await count_all_restaurants(self.store)
-        places = {restaurant_id: place for place, restaurant_id in enumerate(first)}
-        found.sort(key=lambda counts: places.get(counts.restaurant_id, len(places)))
-        return [Restaurant(**_sentiment_fields(counts), restaurant_name=counts.name) for counts in found[:limit]]
+        ranking = await count_all_restaurants(self.store)
+        ranks = {restaurant_id: rank for rank, restaurant_id in enumerate(first)}
+        ranking.sort(key=lambda counts: ranks.get(counts.restaurant_id, len(ranks)))
+        return [Restaurant(**_sentiment_fields(counts), restaurant_name=counts.name) for counts in ranking[:limit]]
 
     async def strengths(self, restaurant_id: str) -> Strengths:
-        """In what it is better, and worse, than the others.
+        """Find the aspects in which a restaurant is better or worse than the others.
+
+        Args:
+            restaurant_id: The restaurant.
+
+        Returns:
+            Strengths and weaknesses, each with the largest difference first.
 
         Raises:
-            RestaurantNotFound, StoreDamaged: as `sentiment`.
+            RestaurantNotFound: It has no reviews.
+            StoreDamaged: The table cannot be read.
         """
         rows = await self.store.read(["restaurant_id", "aspects", "sentiment"])
         own = rows.filter(pc.equal(rows["restaurant_id"], restaurant_id))
         if not own.num_rows:
-            raise restaurant_not_found()
-        found = significant_differences(count_aspects(own), count_aspects(rows))
+            raise RestaurantNotFound(_NOT_FOUND, param="restaurant_id")
+        differences = significant_differences(count_aspects(own), count_aspects(rows))
         return Strengths(
             restaurant_id=restaurant_id,
-            strengths=[_to_schema(one) for one in found if one.z > 0],
-            weaknesses=[_to_schema(one) for one in reversed(found) if one.z < 0],
+            strengths=[_to_schema(item) for item in differences if item.z > 0],
+            weaknesses=[_to_schema(item) for item in reversed(differences) if item.z < 0],
         )
 
 
-def restaurant_not_found() -> RestaurantNotFound:
-    """The answer for a restaurant without reviews."""
-    return RestaurantNotFound("No review of this restaurant is stored.", param="restaurant_id")
-
-
 def count_aspects(rows: pa.Table) -> dict[str, AspectCounts]:
-    """By aspect, the reviews that speak of it.
+    """Count the reviews that mention each aspect.
 
     Args:
-        rows: with the columns `aspects` and `sentiment`.
+        rows: Reviews with the columns `aspects` (list of strings) and `sentiment`.
+
+    Returns:
+        Counts by aspect, without the aspects that no review mentions.
     """
     aspects = rows["aspects"].combine_chunks()
-    spoken = pa.table(
+    mentions = pa.table(
         {"aspect": pc.list_flatten(aspects), "sentiment": rows["sentiment"].take(pc.list_parent_indices(aspects))}
     )
-    groups = spoken.group_by(["aspect", "sentiment"]).aggregate([("sentiment", "count")])
-    counted: dict[str, dict[str, int]] = defaultdict(dict)
+    groups = mentions.group_by(["aspect", "sentiment"]).aggregate([("sentiment", "count")])
+    counts: dict[str, dict[str, int]] = defaultdict(dict)
     for group in groups.to_pylist():
-        counted[group["aspect"]][group["sentiment"]] = group["sentiment_count"]
-    return {aspect: AspectCounts(by.get("positive", 0), sum(by.values())) for aspect, by in counted.items()}
+        counts[group["aspect"]][group["sentiment"]] = group["sentiment_count"]
+    return {aspect: AspectCounts(by.get("positive", 0), sum(by.values())) for aspect, by in counts.items()}
 
 
 def _sentiment_fields(counts: SentimentCounts) -> dict[str, Any]:
@@ -99,12 +119,12 @@ def _sentiment_fields(counts: SentimentCounts) -> dict[str, Any]:
 
 
 def _to_schema(difference: AspectDifference) -> Aspect:
-    here, others = difference.own, difference.others
+    own, others = difference.own, difference.others
     return Aspect(
         aspect=difference.aspect,
         label=LABELS[difference.aspect],
-        review_count=here.total,
-        positive_ratio=round(100 * here.positive / here.total),
+        review_count=own.total,
+        positive_ratio=round(100 * own.positive / own.total),
         others_positive_ratio=round(100 * others.positive / others.total),
         z=round(difference.z, 2),
     )

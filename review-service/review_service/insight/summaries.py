@@ -1,4 +1,4 @@
-"""Summaries of a restaurant's reviews, written by the LLM and checked."""
+"""Summarises a restaurant's reviews with the LLM, and validates its answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,68 +20,74 @@ from review_service.reviews.rows import Filters
 from review_service.schemas import RestaurantSummary, StoredReview
 
 TEMPERATURES = (0.3, 0.8)
-"""Of the first attempt, and of one more: at the same temperature the same mistake is likely."""
+"""Temperatures of the first and the second attempt. At the same temperature the same mistake would be likely."""
 
 log = logs.logger()
 
 
 @dataclass(frozen=True)
 class GeneratedSummary:
-    """A summary, and who has written it."""
+    """A summary and the model that generated it."""
 
     summary: RestaurantSummary
     model: str
-    """The LLM, as it tells (`onecard.models.identity`), that gave the last answer; empty if it did not tell."""
+    """Identity of the LLM (`onecard.models.identity`) from its last answer; empty if the answer did not name it."""
 
 
 @dataclass(frozen=True)
 class Summarizer:
-    """Writes summaries."""
+    """Summarises the reviews of restaurants."""
 
     restaurant_statistics: RestaurantStatistics
     models: ModelServices
 
     async def summarize(self, restaurant_id: str, *, priority: int = 0) -> GeneratedSummary:
-        """What the latest reviews of a restaurant say.
+        """Summarise the latest reviews of a restaurant. If no answer of the LLM is valid, build an extractive summary.
 
         Args:
-            priority: as vLLM has it: larger waits for smaller.
+            restaurant_id: The restaurant.
+            priority: vLLM's priority. Lower numbers are served first; 0 is that of interactive requests.
+
+        Returns:
+            The summary, and which model generated it.
 
         Raises:
-            RestaurantNotFound: it has no review.
-            Unavailable, TooBusy, DeadlineExceeded: the LLM service stays away, or full, or is late.
-            StoreDamaged: the table cannot be read.
+            RestaurantNotFound: It has no reviews.
+            Unavailable: The LLM service is down.
+            TooBusy: The LLM service is busy.
+            DeadlineExceeded: The LLM service does not answer in time.
+            StoreDamaged: The table cannot be read.
         """
         sentiment = await self.restaurant_statistics.sentiment(restaurant_id)
         store = self.restaurant_statistics.store
         positive = await store.latest_reviews(Filters(restaurant_id, "positive"), MAX_PROMPT_REVIEWS)
         negative = await store.latest_reviews(Filters(restaurant_id, "negative"), MAX_PROMPT_REVIEWS)
         reviews = select_reviews(positive, negative)
-        told, by = await self._generate(reviews, priority)
-        source: Literal["llm", "extracted"] = "extracted" if told is None else "llm"
-        told = told or extractive_summary(positive, negative, (sentiment.positive_ratio, sentiment.negative_ratio))
+        valid, model = await self._generate(reviews, priority)
+        source: Literal["llm", "extracted"] = "extracted" if valid is None else "llm"
+        valid = valid or extractive_summary(positive, negative, (sentiment.positive_ratio, sentiment.negative_ratio))
         summary = RestaurantSummary(
             restaurant_id=restaurant_id,
-            overall_summary=told.overall,
-            positive_summary=told.positive if positive else "",
-            negative_summary=told.negative if negative else "",
-            evidence=told.evidence,
+            overall_summary=valid.overall,
+            positive_summary=valid.positive if positive else "",
+            negative_summary=valid.negative if negative else "",
+            evidence=valid.evidence,
             source=source,
             review_count=len(reviews),
         )
-        return GeneratedSummary(summary, by)
+        return GeneratedSummary(summary, model)
 
     async def _generate(self, reviews: Sequence[StoredReview], priority: int) -> tuple[ValidatedSummary | None, str]:
-        """What the LLM says, None if none of its answers holds; and who gave the last one."""
-        by = ""
+        """The LLM's summary, None if no answer is valid; and the model of its last answer."""
+        model = ""
         for temperature in TEMPERATURES:
             try:
-                written = await self.models.generate(chat_request(reviews, temperature=temperature, priority=priority))
-                by = written.model
-                return validate(written.text, reviews), by
+                answer = await self.models.generate(chat_request(reviews, temperature=temperature, priority=priority))
+                model = answer.model
+                return validate(answer.text, reviews), model
             except InvalidModelResponse as error:
-                by = error.model
-                log.warning("summary does not hold", why=str(error), temperature=temperature)
+                model = error.model
+                log.warning("invalid summary", reason=str(error), temperature=temperature)
             except InvalidSummary as error:
-                log.warning("summary does not hold", why=str(error), temperature=temperature)
-        return None, by
+                log.warning("invalid summary", reason=str(error), temperature=temperature)
+        return None, model

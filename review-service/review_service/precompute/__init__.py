@@ -1,4 +1,4 @@
-"""Refresh jobs: which answers are computed ahead, when, and by whom.
+"""Precomputing: which responses are refreshed in the cache before users request them, and when.
 
-The answers themselves come from the service's own routes.
+The responses themselves are computed by the service's own routes.
 """

@@ -1,24 +1,35 @@
-"""Counts that fade: a visit weighs half as much after each half-life. Pure.
+"""Visit counts with exponential decay: a visit weighs half as much after each half-life. Pure.
 
-Fading every count as time passes would take a sweep over all of them. Here time raises what is added instead
-(forward decay: Cormode, Shkapenyuk, Srivastava and Xu, "Forward Decay: A Practical Time Decay Model for Streaming
-Systems", ICDE 2009): a visit at time t adds 2^(t / half-life), so that all that is kept stands as it is, in an order
-that time does not change. Kept is the logarithm of the sum, which grows by one a half-life and never overflows.
+Decaying stored counts as time passes would mean updating all of them. Instead, later visits add more (forward decay:
+Cormode, Shkapenyuk, Srivastava and Xu, "Forward Decay: A Practical Time Decay Model for Streaming Systems", ICDE 2009).
+A visit at time t adds 2^(t / half-life), so a stored count changes only with a visit, and the order of the subjects
+does not change with time. The stored score is the base-2 logarithm of the sum. It grows by 1 per half-life, so it does
+not overflow.
 
-Only so many subjects are kept. A new one takes the place of the least, and takes its count over (Space-Saving:
-Metwally, Agrawal and El Abbadi, "Efficient Computation of Frequent and Top-k Elements in Data Streams", ICDT 2005):
-of N kept, every subject with more than 1/N of all visits is among them, and no count is too high by more than the
-least one.
+The number of subjects is limited. A new subject replaces the one with the lowest score and starts with that score
+(Space-Saving: Metwally, Agrawal and El Abbadi, "Efficient Computation of Frequent and Top-k Elements in Data Streams",
+ICDT 2005). With N subjects, every subject with more than 1/N of all visits is stored, and the error of a count is at
+most the lowest count.
 """
 
 import math
 
 Score = float
-"""Of a subject: the base-2 logarithm of its visits, each raised by its time."""
+"""Base-2 logarithm of the sum of 2^(t / half-life) over a subject's visits."""
 
 
 def add_visits(score: Score | None, visits: float, now_seconds: float, half_life_seconds: float) -> Score:
-    """The score after `visits` more (above 0); `score` is None for a subject without any before."""
+    """Add visits at the current time to a score.
+
+    Args:
+        score: The subject's score; None if it has no visits yet.
+        visits: Number of visits, above 0.
+        now_seconds: Current time in seconds.
+        half_life_seconds: Time after which a visit counts half.
+
+    Returns:
+        The new score.
+    """
     added = now_seconds / half_life_seconds + math.log2(visits)
     if score is None:
         return added
@@ -27,5 +38,14 @@ def add_visits(score: Score | None, visits: float, now_seconds: float, half_life
 
 
 def decayed_visits(score: Score, now_seconds: float, half_life_seconds: float) -> float:
-    """What the subject's visits weigh at a time not before the last of them."""
+    """Turn a score into the number of visits, each weighted by its age.
+
+    Args:
+        score: The subject's score.
+        now_seconds: Current time in seconds, not before the last visit.
+        half_life_seconds: Time after which a visit counts half.
+
+    Returns:
+        The weighted number of visits.
+    """
     return float(2 ** (score - now_seconds / half_life_seconds))

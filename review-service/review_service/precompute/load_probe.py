@@ -1,4 +1,4 @@
-"""Whether users are there, by the metrics of the model services and of the review service."""
+"""Detects users' load from the metrics of the model services and of the review service."""
 
 import asyncio
 import time
@@ -10,20 +10,23 @@ from review_service.precompute.refresh_jobs import LoadSnapshot, UserLoad, parse
 from review_service.settings import WorkerSettings
 
 SNAPSHOT_MAX_AGE_SECONDS = 1.0
-"""A look is good for so long: metrics cost whoever writes and whoever reads them more than a small errand does."""
+"""How long a snapshot of the metrics is used. Rendering and parsing them takes longer than a small refresh job."""
 USERS_GONE_SECONDS = 10.0
-"""Users who have asked for nothing for so long are gone."""
+"""After this long without requests of users, the service counts as unused."""
 TIMEOUT_SECONDS = 2.0
-"""For one service's metrics."""
+"""Timeout for the metrics of one service."""
 
 
 class LoadProbe:
-    """Looks at all of them. Users count as there until looks have found none for `USERS_GONE_SECONDS`."""
+    """Reads the metrics of all services.
+
+    It reports users until the metrics have shown none for `USERS_GONE_SECONDS`, also right after the start.
+    """
 
     def __init__(
         self, settings: WorkerSettings, http: httpx.AsyncClient, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`http` is somebody else's to close; `clock` gives seconds."""
+        """The caller closes `http`. `clock` returns seconds."""
         self._addresses = (
             *settings.llm_url,
             *settings.embedding_url,
@@ -38,21 +41,26 @@ class LoadProbe:
         self._snapshot: LoadSnapshot | None = None
 
     async def user_load(self) -> UserLoad:
-        """What users do now, or did `SNAPSHOT_MAX_AGE_SECONDS` ago."""
+        """Read the load of users from the metrics, or from a snapshot of at most `SNAPSHOT_MAX_AGE_SECONDS`.
+
+        Returns:
+            `wait` if requests of users are queued, `served` if there was a request within `USERS_GONE_SECONDS`, else
+            `none`.
+        """
         now = self._clock()
         if self._snapshot is None or now - self._probed_at > SNAPSHOT_MAX_AGE_SECONDS:
-            seen = parse_load(await asyncio.gather(*map(self._fetch_metrics, self._addresses)))
-            if seen.generating or (
-                self._snapshot is not None and seen.requests_served != self._snapshot.requests_served
+            latest = parse_load(await asyncio.gather(*map(self._fetch_metrics, self._addresses)))
+            if latest.generating or (
+                self._snapshot is not None and latest.requests_served != self._snapshot.requests_served
             ):
                 self._last_active_at = now
-            self._snapshot, self._probed_at = seen, now
+            self._snapshot, self._probed_at = latest, now
         if self._snapshot.queued:
             return "wait"
         return "served" if now - self._last_active_at < USERS_GONE_SECONDS else "none"
 
     async def _fetch_metrics(self, address: str) -> str:
-        """A service that does not answer has nobody waiting that precomputing could be in the way of."""
+        """Metrics of one service; empty if it does not answer, because then no user waits for it either."""
         try:
             answer = await self._http.get(f"{address}/metrics", headers=self._headers, timeout=TIMEOUT_SECONDS)
         except httpx.HTTPError:

@@ -1,7 +1,7 @@
-"""What is asked for often: restaurants and queries, learned from traffic, in sorted sets that all replicas share.
+"""Popular restaurants and searches, learned from traffic. All replicas share them in sorted sets in Redis.
 
-Nobody waits for it: visits are noted in memory and told to Redis once a second. Redis's clock counts, so that
-replicas agree whatever their own clocks say. While Redis is away nothing is learned, and nothing fails.
+No request waits for Redis: visits are counted in memory and sent once a second. Scores use Redis's clock, so replicas
+agree even if their own clocks differ. While Redis is unreachable no visits are recorded, and no request fails.
 """
 
 import asyncio
@@ -20,86 +20,102 @@ from onecard.redis.metrics import RedisMetrics
 from review_service.precompute import decay
 
 FLUSH_SECONDS = 1.0
-"""Between two rounds of telling Redis."""
+"""Interval between two flushes to Redis."""
 MAX_SUBJECTS = 1_000
-"""Kept of each sort, and noted in one round; see `review_service.precompute.decay` for what that loses."""
+"""Maximum number of subjects of each kind, in Redis and between two flushes. `review_service.precompute.decay` says how
+exact the counts are."""
 MAX_SUBJECT_BYTES = 2_000
-"""A longer subject is not learned."""
+"""Longer subjects are not recorded."""
 _EXPIRY_HALF_LIVES = 14
-"""Without a visit for so long, a set is dropped: of a visit 1/16,384 would be left."""
+"""A set without a visit for this many half-lives expires: a visit would count 1/16,384."""
 
-# `review_service.precompute.decay.add_visits`, done where all replicas' visits come together. Lua's numbers are
-# doubles, too; 17 digits give one back as it was.
+# `review_service.precompute.decay.add_visits` in Redis, where the visits of all replicas are added up. Lua's numbers
+# are doubles too, and 17 digits represent a double exactly.
 _RECORD_SCRIPT = """
 local time = redis.call('TIME')
-local half_life, most, keep = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
+local half_life, max_subjects, expiry = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
 local now = (time[1] + time[2] / 1e6) / half_life
 local function log2(x) return math.log(x) / math.log(2) end
-for place = 4, #ARGV, 2 do
-  local subject, raised = ARGV[place], now + log2(tonumber(ARGV[place + 1]))
+for index = 4, #ARGV, 2 do
+  local subject, added = ARGV[index], now + log2(tonumber(ARGV[index + 1]))
   local score = redis.call('ZSCORE', KEYS[1], subject)
-  if not score and redis.call('ZCARD', KEYS[1]) >= most then
+  if not score and redis.call('ZCARD', KEYS[1]) >= max_subjects then
     score = redis.call('ZPOPMIN', KEYS[1])[2]
   end
   if score then
-    local high, low = math.max(tonumber(score), raised), math.min(tonumber(score), raised)
-    raised = high + log2(1 + 2 ^ (low - high))
+    local high, low = math.max(tonumber(score), added), math.min(tonumber(score), added)
+    added = high + log2(1 + 2 ^ (low - high))
   end
-  redis.call('ZADD', KEYS[1], string.format('%.17g', raised), subject)
+  redis.call('ZADD', KEYS[1], string.format('%.17g', added), subject)
 end
-redis.call('EXPIRE', KEYS[1], keep)
+redis.call('EXPIRE', KEYS[1], expiry)
 return 'OK'
 """
 
-# One script, so that the clock is that of the server which has the set.
+# A script, so that time and set come from the same server.
 _TOP_SCRIPT = "return {redis.call('TIME')[1], redis.call('ZREVRANGE', KEYS[1], 0, ARGV[1], 'WITHSCORES')}"
 
 
 @dataclass(frozen=True)
 class PopularSubject:
-    """A subject that is asked for often."""
+    """A popular restaurant or search."""
 
     subject: str
+    """Id of the restaurant, or canonical JSON of the search."""
     weighted_visits: float
-    """As they weigh now."""
+    """Number of visits, each weighted by its age."""
 
 
 class Popularity:
-    """The visits of one sort of subject."""
+    """The visits of one kind of subject."""
 
-    def __init__(self, sort: str, half_life_seconds: int, channel: RedisChannel, most: int = MAX_SUBJECTS) -> None:
-        """Keep `most` subjects of this sort; `channel` is somebody else's to open and close."""
-        # Scores are in half-lives: with another one they mean something else.
-        self._key = f"onecard:popular:{sort}:{half_life_seconds}"
+    def __init__(
+        self, kind: str, half_life_seconds: int, channel: RedisChannel, max_subjects: int = MAX_SUBJECTS
+    ) -> None:
+        """Store at most `max_subjects` subjects of this kind. The caller opens and closes `channel`."""
+        # The key has the half-life, because scores of different half-lives cannot be compared.
+        self._key = f"onecard:popular:{kind}:{half_life_seconds}"
         self._half_life = half_life_seconds
-        self._max_subjects = most
+        self._max_subjects = max_subjects
         self._channel = channel
         self._pending: Counter[str] = Counter()
 
     def record(self, subject: str) -> None:
-        """One visit; told to Redis soon. Subjects beyond the bounds are left out."""
+        """Count one visit, to be sent with the next flush.
+
+        Args:
+            subject: Id of the restaurant or canonical JSON of the search. It is ignored if it is longer than
+                `MAX_SUBJECT_BYTES`, or if the maximum number of other subjects is already pending.
+        """
         if len(subject.encode()) <= MAX_SUBJECT_BYTES and (
             subject in self._pending or len(self._pending) < self._max_subjects
         ):
             self._pending[subject] += 1
 
     async def flush(self) -> None:
-        """Tell Redis what was noted; lost if it gives no answer."""
-        noted, self._pending = self._pending, Counter()
-        if not noted:
+        """Send the counted visits to Redis. If Redis is unreachable they are lost."""
+        pending, self._pending = self._pending, Counter()
+        if not pending:
             return
-        keep = self._half_life * _EXPIRY_HALF_LIVES
-        words: list[str | int] = [self._half_life, self._max_subjects, keep]
-        for subject, visits in noted.items():
-            words += (subject, visits)
-        await self._execute(("EVAL", _RECORD_SCRIPT, 1, self._key, *words))
+        expiry_seconds = self._half_life * _EXPIRY_HALF_LIVES
+        arguments: list[str | int] = [self._half_life, self._max_subjects, expiry_seconds]
+        for subject, visits in pending.items():
+            arguments += (subject, visits)
+        await self._execute(("EVAL", _RECORD_SCRIPT, 1, self._key, *arguments))
 
     async def top(self, count: int) -> list[PopularSubject]:
-        """The `count` most popular of all replicas' traffic, the most popular first; empty while Redis is away."""
+        """Read the most popular subjects of all replicas' traffic.
+
+        Args:
+            count: Maximum number of subjects, at least 1.
+
+        Returns:
+            The subjects, most popular first; empty while Redis is unreachable.
+        """
         match await self._execute(("EVAL", _TOP_SCRIPT, 1, self._key, count - 1)):
-            case [[bytes(seconds), list(found)]]:
+            case [[bytes(seconds), list(reply)]]:
                 now, half_life = int(seconds), self._half_life
-                pairs = zip(found[::2], found[1::2], strict=True)
+                pairs = zip(reply[::2], reply[1::2], strict=True)
                 return [
                     PopularSubject(subject.decode(), decay.decayed_visits(float(score), now, half_life))
                     for subject, score in pairs
@@ -116,17 +132,17 @@ class Popularity:
 
 @dataclass(frozen=True)
 class PopularityTracker:
-    """What users of this service ask for, and of all its replicas."""
+    """What users of all replicas request."""
 
     restaurants: Popularity
     """By id."""
     queries: Popularity
     """By the canonical JSON of a search."""
     channel: RedisChannel
-    """To Redis, for others that want little of it."""
+    """The connection to Redis. Code with few commands, such as the round status, may use it too."""
 
     async def flush_forever(self) -> None:
-        """Tell Redis, again and again, until cancelled."""
+        """Flush at a fixed interval until cancelled."""
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
             await self.restaurants.flush()
@@ -135,27 +151,34 @@ class PopularityTracker:
 
 @asynccontextmanager
 async def open_popularity(
-    address: RedisAddress, half_life_seconds: int, registry: CollectorRegistry, alarm: SharedBreaker | None = None
+    address: RedisAddress, half_life_seconds: int, registry: CollectorRegistry, breaker: SharedBreaker | None = None
 ) -> AsyncIterator[PopularityTracker]:
-    """Popularity in the Redis at `address`, which may be away; what was noted last is told at the end.
+    """Record popularity in Redis until the end of the block, then flush once more.
 
-    `alarm` is that of the process's other channels to the same Redis, if it has any.
+    Args:
+        address: Address of Redis. It does not have to be reachable.
+        half_life_seconds: Time after which a visit counts half.
+        registry: Where the metrics are registered.
+        breaker: Shared with the process's other channels to the same Redis; None if there are none.
+
+    Yields:
+        The tracker, which flushes in the background.
 
     Raises:
-        OSError: the certificates that REDIS_URL names cannot be read.
+        OSError: The certificates that REDIS_URL names cannot be read.
     """
     metrics = RedisMetrics("onecard_popularity", registry)
     probe = ("SET", "onecard:probe", b"", "PX", 1000)
-    channel = RedisChannel("popularity", address, metrics, probe=probe, alarm=alarm)
+    channel = RedisChannel("popularity", address, metrics, probe=probe, alarm=breaker)
     await channel.start()
-    restaurants, queries = (Popularity(sort, half_life_seconds, channel) for sort in ("restaurants", "queries"))
-    traffic = PopularityTracker(restaurants, queries, channel)
-    telling = asyncio.create_task(traffic.flush_forever(), name="popularity")
+    restaurants, queries = (Popularity(kind, half_life_seconds, channel) for kind in ("restaurants", "queries"))
+    tracker = PopularityTracker(restaurants, queries, channel)
+    flushing = asyncio.create_task(tracker.flush_forever(), name="popularity")
     try:
-        yield traffic
+        yield tracker
     finally:
-        telling.cancel()
-        await asyncio.wait([telling])
-        await traffic.restaurants.flush()
-        await traffic.queries.flush()
+        flushing.cancel()
+        await asyncio.wait([flushing])
+        await tracker.restaurants.flush()
+        await tracker.queries.flush()
         await channel.close()

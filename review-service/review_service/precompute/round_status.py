@@ -1,4 +1,7 @@
-"""Where the worker writes how far it is, and the service reads it: one hash in Redis. Done twice, it reads the same."""
+"""The status of the latest round, in a hash in Redis. The worker writes it and the service reads it.
+
+Writing the same outcome twice does not change it, so a task that is delivered twice does no harm.
+"""
 
 from collections.abc import Iterable
 from typing import cast, get_args
@@ -14,34 +17,46 @@ _EXPIRE_COMMAND = ("EXPIRE", _ROUND_KEY, 86400)
 
 
 class RoundStatus:
-    """The latest round. While Redis is away it is empty. What has become of an errand is told with the next one, or at
-    the next look, if Redis did not hear of it: a round with an errand that seems to wait would hold up the next."""
+    """The latest round.
+
+    If Redis is unreachable, an outcome is kept in memory and sent with the next one, or before the next read. Otherwise
+    the job would seem to be waiting, and a round with waiting jobs delays the next round.
+    """
 
     def __init__(self, channel: RedisChannel) -> None:
-        """`channel` is somebody else's to open and close."""
+        """The caller opens and closes `channel`."""
         self._channel = channel
         self._unsent: dict[str, JobOutcome] = {}
-        """By the errand's name."""
+        """By the job's name."""
 
-    async def start(self, errands: Iterable[RefreshJob], now: float) -> None:
-        """A round begins, and the one before is forgotten."""
+    async def start(self, jobs: Iterable[RefreshJob], now: float) -> None:
+        """Start a round and replace the status of the last one.
+
+        Args:
+            jobs: Jobs of the round; all are set to `waiting`.
+            now: Unix time in seconds.
+        """
         self._unsent.clear()
         fields: list[str | int] = [_STARTED_FIELD, int(now)]
-        for errand in errands:
-            fields += (errand.name, "waiting")
+        for job in jobs:
+            fields += (job.name, "waiting")
         await self._execute(("DEL", _ROUND_KEY), ("HSET", _ROUND_KEY, *fields), _EXPIRE_COMMAND)
 
-    async def record(self, errand: RefreshJob, outcome: JobOutcome) -> None:
-        """What has become of one."""
-        self._unsent[errand.name] = outcome
+    async def record(self, job: RefreshJob, outcome: JobOutcome) -> None:
+        """Record the outcome of a job."""
+        self._unsent[job.name] = outcome
         await self._flush()
 
     async def read(self) -> RefreshRound | None:
-        """The latest round; None before the first one."""
+        """Read the status of the latest round.
+
+        Returns:
+            The round; None before the first round, after a day without one, or while Redis is unreachable.
+        """
         await self._flush()
         match await self._execute(("HGETALL", _ROUND_KEY)):
-            case [list(found)]:
-                words = [word.decode() for word in found if isinstance(word, bytes)]
+            case [list(reply)]:
+                words = [word.decode() for word in reply if isinstance(word, bytes)]
                 fields = dict(zip(words[::2], words[1::2], strict=True))
                 started = fields.pop(_STARTED_FIELD, None)
                 outcomes = {
@@ -51,10 +66,11 @@ class RoundStatus:
         return None
 
     async def _flush(self) -> None:
-        told = dict(self._unsent)
-        words = [word for pair in told.items() for word in pair]
+        sent = dict(self._unsent)
+        words = [word for pair in sent.items() for word in pair]
         if words and await self._execute(("HSET", _ROUND_KEY, *words), _EXPIRE_COMMAND):
-            self._unsent = {name: outcome for name, outcome in self._unsent.items() if told.get(name) != outcome}
+            # Outcomes that were recorded while the command ran stay unsent.
+            self._unsent = {name: outcome for name, outcome in self._unsent.items() if sent.get(name) != outcome}
 
     async def _execute(self, *commands: RedisCommand) -> list[RedisReply]:
         try:

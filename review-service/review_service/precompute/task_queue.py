@@ -1,7 +1,8 @@
-"""The queue of tasks, in the same Redis as the cache: Celery, set up so that no task is lost and none hurts twice.
+"""The task queue: Celery, with the cache's Redis as its broker.
 
-A message is taken off the queue when its task is done (late acknowledgement). If the worker is killed before that,
-Redis still has it, and after `VISIBILITY_TIMEOUT_SECONDS` another worker gets it. Tasks are written to be done twice.
+A message is acknowledged after its task is done (late acknowledgement). If the worker is killed before that, the
+message stays in Redis, and after `VISIBILITY_TIMEOUT_SECONDS` another worker gets it. A task may therefore run twice,
+so all tasks are idempotent.
 """
 
 import logging
@@ -17,24 +18,30 @@ PLAN_TASK = "onecard.plan"
 REFRESH_TASK = "onecard.refresh"
 QUEUE_NAME = "precompute"
 KEY_PREFIX = "onecard:queue:"
-"""Of all of Celery's keys. None of them has a time to live, so that a Redis that evicts only keys that have one keeps
-them."""
+"""Prefix of Celery's keys. They have no time to live, so a Redis with a `volatile-*` eviction policy keeps them."""
 VISIBILITY_TIMEOUT_SECONDS = 300
-"""Longer than any task takes: a message that is not done by then counts as lost."""
+"""A message that is not acknowledged by then is delivered again. Longer than any task takes."""
 _TIMEOUT_SECONDS = 5.0
-"""For one answer of Redis, and for connecting. Waiting for messages takes a second each time."""
+"""Timeout for one reply of Redis, and for connecting. Polling for messages blocks for one second each time."""
 _SENTINEL_TIMEOUT_SECONDS = 1.0
-"""For one answer of a Sentinel, and for connecting: then the next one is asked."""
+"""Timeout for one reply of a Sentinel, and for connecting; then the next Sentinel is tried."""
 
 
 def open_queue(settings: RedisSettings) -> Celery:
-    """The queue; connects when it is used. Tasks are added by who works on them."""
+    """Create the Celery app without tasks, for clients and workers.
+
+    Args:
+        settings: Address of Redis.
+
+    Returns:
+        The app; connects when it is used.
+    """
     address = settings.queue_address()
     queue = Celery("onecard", broker=_broker_url(address), set_as_current=False, fixups=[])
     queue.conf.update(
         accept_content=["json"],
-        # Sentinels are asked for each task: over a connection that is kept, one would go to a primary that is none any
-        # more, which takes it for some ten seconds and then forgets it.
+        # With Sentinels there is no connection pool, so that each task is sent to the current primary. After a failover
+        # the old primary still accepts messages for some ten seconds, and then loses them.
         broker_pool_limit=0 if address.sentinels else 10,
         broker_connection_max_retries=None,
         broker_connection_retry_on_startup=True,
@@ -44,7 +51,7 @@ def open_queue(settings: RedisSettings) -> Celery:
             "visibility_timeout": VISIBILITY_TIMEOUT_SECONDS,
             "socket_timeout": _TIMEOUT_SECONDS,
             "socket_connect_timeout": _TIMEOUT_SECONDS,
-            # Whoever puts a task on the queue is told at once that Redis is away; the worker goes on by itself.
+            # Sending a task fails at once if Redis is unreachable. The worker reconnects on its own.
             "max_retries": 1,
             "interval_start": 0,
             "interval_step": 0,
@@ -55,7 +62,7 @@ def open_queue(settings: RedisSettings) -> Celery:
         task_ignore_result=True,
         task_reject_on_worker_lost=True,
         task_serializer="json",
-        # One at a time: what waits for its turn waits in Redis, where a killed worker does not take it along.
+        # The worker reserves one message at a time. The others stay in Redis, where a killed worker cannot lose them.
         worker_prefetch_multiplier=1,
         worker_enable_remote_control=False,
         worker_hijack_root_logger=False,
@@ -65,22 +72,22 @@ def open_queue(settings: RedisSettings) -> Celery:
 
 
 def keep_log_configuration() -> None:
-    """Celery leaves this process's logging as it is: it sets up its own unless somebody else says that he does.
+    """Keep Celery from replacing this process's log configuration, and reduce what it logs.
 
-    Of its own lines, two for each task and one for each round would be most of the log where nobody asks for anything,
-    and its pool's tell what users have searched for.
+    Celery logs two lines per task and one per round, which would be most of the log without traffic. Its pool also logs
+    the arguments of tasks, which contain users' searches.
     """
     signals.setup_logging.connect(_no_op, weak=False)
-    for chatty in ("celery.worker.strategy", "celery.app.trace", "celery.beat", "celery.pool"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    for name in ("celery.worker.strategy", "celery.app.trace", "celery.beat", "celery.pool"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _no_op(**_: object) -> None:
-    """Logging is set up."""
+    """Receiver of `setup_logging`: Celery configures logging only if the signal has no receiver."""
 
 
 def _broker_url(address: RedisAddress) -> str:
-    """The cache's Redis, as Celery's connections read it: also its certificate is checked as the cache checks it."""
+    """The URL of the cache's Redis in Celery's format. Its certificate is verified as the cache does."""
     login = ""
     if address.username or address.password:
         login = f"{quote(address.username or '', safe='')}:{quote(address.password or '', safe='')}@"
@@ -91,8 +98,8 @@ def _broker_url(address: RedisAddress) -> str:
     server = f"{login}{_host_port(address.host, address.port)}/{address.database}"
     if not address.tls:
         return f"redis://{server}"
-    checked = _tls_options(address) | {"ssl_cert_reqs": address.verify_mode.name}
-    return f"rediss://{server}?{urlencode(checked)}"
+    options = _tls_options(address) | {"ssl_cert_reqs": address.verify_mode.name}
+    return f"rediss://{server}?{urlencode(options)}"
 
 
 def _host_port(host: str, port: int) -> str:
@@ -100,15 +107,15 @@ def _host_port(host: str, port: int) -> str:
 
 
 def _sentinel_options(address: RedisAddress) -> dict[str, object]:
-    """What Celery's connections have to know besides, where Sentinels name the primary."""
+    """Transport options for a primary that is found through Sentinels; empty without Sentinels."""
     if not address.sentinels:
         return {}
-    asking = {"password": address.sentinel_password, "socket_timeout": _SENTINEL_TIMEOUT_SECONDS}
+    connection = {"password": address.sentinel_password, "socket_timeout": _SENTINEL_TIMEOUT_SECONDS}
     tls = {"ssl": True, **_tls_options(address)} if address.tls else {}
-    return {"master_name": address.sentinel_master, "sentinel_kwargs": asking | tls}
+    return {"master_name": address.sentinel_master, "sentinel_kwargs": connection | tls}
 
 
 def _tls_options(address: RedisAddress) -> dict[str, object]:
     required = address.verify_mode is ssl.CERT_REQUIRED
-    checked = {"ssl_cert_reqs": address.verify_mode, "ssl_check_hostname": required}
-    return checked | ({"ssl_ca_certs": address.ca_file} if address.ca_file else {})
+    verification = {"ssl_cert_reqs": address.verify_mode, "ssl_check_hostname": required}
+    return verification | ({"ssl_ca_certs": address.ca_file} if address.ca_file else {})

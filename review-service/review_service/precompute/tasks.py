@@ -1,5 +1,7 @@
-"""The worker's tasks. They ask the review service for what is popular, as a user would, in the bulk lane: the service
-computes what is not in its cache, or no longer true, and keeps it. Doing one twice does nothing twice.
+"""The worker's tasks: `plan` lists the jobs of a round, `refresh` runs one job.
+
+A job requests a response from the review service, as a user would, but in the bulk lane. The service computes the
+response if it is not cached or outdated, and caches it. Running a job twice does no harm: the second time it is a hit.
 """
 
 import asyncio
@@ -37,7 +39,7 @@ _BULK_HEADERS = {LANE_HEADER: "bulk"}
 
 @dataclass(frozen=True)
 class Precomputer:
-    """What the tasks do."""
+    """Does the work of the tasks."""
 
     settings: WorkerSettings
     http: httpx.AsyncClient
@@ -47,54 +49,65 @@ class Precomputer:
     metrics: WorkerMetrics
 
     async def plan(self) -> list[RefreshJob]:
-        """A round's errands; none while the last round is under way."""
+        """Start a round, unless the last one is still in progress.
+
+        Returns:
+            The jobs of the round; empty while the last one is in progress.
+        """
         latest = await self.round_status.read()
         if latest is not None and latest.in_progress(time.time()):
             return []
-        most = self.settings.precompute_queries
-        queries = [popular.subject for popular in await self.popularity.queries.top(most)] if most else []
+        count = self.settings.precompute_queries
+        queries = [popular.subject for popular in await self.popularity.queries.top(count)] if count else []
         planned = refresh_jobs(await self._restaurant_ids(), queries)
         await self.round_status.start(planned, time.time())
         self.metrics.rounds.inc()
         return planned
 
-    async def refresh(self, errand: RefreshJob) -> JobOutcome:
-        """Have one answer made ready, and rest where users are there."""
-        users, began = await self.load_probe.user_load(), time.monotonic()
-        outcome: JobOutcome = "paused" if users == "wait" else await self._request(errand)
-        took = time.monotonic() - began
-        self.metrics.record_job(outcome, took)
-        await self.round_status.record(errand, outcome)
-        await asyncio.sleep(rest_seconds(users, took))
+    async def refresh(self, job: RefreshJob) -> JobOutcome:
+        """Run one job, or skip it if users' requests are queued. Then rest, so that users' latency does not suffer.
+
+        Args:
+            job: The request to send.
+
+        Returns:
+            The outcome, which is also recorded in the round's status and in the metrics.
+        """
+        users, started = await self.load_probe.user_load(), time.monotonic()
+        outcome: JobOutcome = "paused" if users == "wait" else await self._request(job)
+        duration = time.monotonic() - started
+        self.metrics.record_job(outcome, duration)
+        await self.round_status.record(job, outcome)
+        await asyncio.sleep(rest_seconds(users, duration))
         return outcome
 
     async def _restaurant_ids(self) -> list[str]:
-        """Those of most traffic, then those of most reviews."""
-        most = self.settings.precompute_restaurants
-        if not most:
+        """Ids of the most popular restaurants, then of those with most reviews."""
+        count = self.settings.precompute_restaurants
+        if not count:
             return []
         try:
             answer = await self.http.get(
-                f"{self._review_url}/v1/restaurants", params={"sort": "popular", "limit": most}, headers=_BULK_HEADERS
+                f"{self._review_url}/v1/restaurants", params={"sort": "popular", "limit": count}, headers=_BULK_HEADERS
             )
-            found = answer.raise_for_status().json()["data"]
-            return [str(restaurant["restaurant_id"]) for restaurant in found[:most]]
+            restaurants = answer.raise_for_status().json()["data"]
+            return [str(restaurant["restaurant_id"]) for restaurant in restaurants[:count]]
         except (httpx.HTTPError, KeyError, TypeError, ValueError) as error:
             log.warning("no restaurants", error=type(error).__name__)
             return []
 
-    async def _request(self, errand: RefreshJob) -> JobOutcome:
-        url, headers = self._review_url + errand.path, {**_BULK_HEADERS, "content-type": "application/json"}
+    async def _request(self, job: RefreshJob) -> JobOutcome:
+        url, headers = self._review_url + job.path, {**_BULK_HEADERS, "content-type": "application/json"}
         try:
-            if errand.query is None:
+            if job.query is None:
                 answer = await self.http.get(url, headers=headers)
             else:
-                answer = await self.http.post(url, content=errand.query.encode(), headers=headers)
+                answer = await self.http.post(url, content=job.query.encode(), headers=headers)
         except httpx.HTTPError as error:
-            log.warning("errand failed", error=type(error).__name__)
+            log.warning("refresh job failed", error=type(error).__name__)
             return "failed"
         if answer.status_code != httpx.codes.OK:
-            log.warning("errand failed", status=answer.status_code)
+            log.warning("refresh job failed", status=answer.status_code)
             return "failed"
         return "current" if answer.headers.get("x-cache") == "hit" else "computed"
 
@@ -105,37 +118,50 @@ class Precomputer:
 
 @asynccontextmanager
 async def open_precomputer(settings: WorkerSettings, registry: CollectorRegistry) -> AsyncIterator[Precomputer]:
-    """What the tasks of one process share, its connections above all; its metrics are in `registry`.
+    """Open the connections that the tasks of a worker share, and close them at the end of the block.
+
+    Args:
+        settings: The worker's settings.
+        registry: Where the metrics are registered.
+
+    Yields:
+        What runs the tasks.
 
     Raises:
-        OSError: the certificates that REDIS_URL names cannot be read.
+        OSError: The certificates that REDIS_URL names cannot be read.
     """
-    # A task that took longer than its message stays invisible would be done twice at the same time.
+    # Well below the visibility timeout: a longer task would be delivered again while it still runs.
     timeout = httpx.Timeout(VISIBILITY_TIMEOUT_SECONDS / 2, connect=_CONNECT_TIMEOUT_SECONDS)
     half_life = settings.popularity_half_life_seconds
     async with (
         httpx.AsyncClient(timeout=timeout, trust_env=False) as http,
-        open_popularity(settings.redis_address(), half_life, registry) as traffic,
+        open_popularity(settings.redis_address(), half_life, registry) as popularity,
     ):
-        board, lookout = RoundStatus(traffic.channel), LoadProbe(settings, http)
-        yield Precomputer(settings, http, traffic, board, lookout, WorkerMetrics(registry))
+        round_status, load_probe = RoundStatus(popularity.channel), LoadProbe(settings, http)
+        yield Precomputer(settings, http, popularity, round_status, load_probe, WorkerMetrics(registry))
 
 
-def add_tasks(queue: Celery, portal: BlockingPortal, work: Precomputer) -> None:
-    """The tasks, for a worker of this queue; `portal` leads from its threads to the loop that `work` lives on."""
+def add_tasks(queue: Celery, portal: BlockingPortal, precomputer: Precomputer) -> None:
+    """Add the tasks to a worker's queue.
+
+    Args:
+        queue: The queue. `plan` also sends the jobs of a round to it.
+        portal: Runs coroutines on the event loop of `precomputer`, since Celery calls tasks on its own threads.
+        precomputer: Does the work.
+    """
 
     def plan() -> None:
-        planned = portal.call(work.plan)
+        planned = portal.call(precomputer.plan)
         with queue.producer_or_acquire() as producer:
-            for errand in planned:
-                # The next round makes anew what this one does not come to.
-                queue.send_task(REFRESH_TASK, [errand.as_json()], expires=ROUND_TIMEOUT_SECONDS, producer=producer)
-        log.info("round planned", errands=len(planned))
+            for job in planned:
+                # The next round has all jobs again, so that a job that is not reached may expire.
+                queue.send_task(REFRESH_TASK, [job.as_json()], expires=ROUND_TIMEOUT_SECONDS, producer=producer)
+        log.info("round planned", jobs=len(planned))
 
-    def refresh(given: dict[str, str | None]) -> None:
-        errand = RefreshJob(path=str(given["path"]), query=given["query"])
-        outcome = portal.call(work.refresh, errand)
-        # Nearly all of them lie ready, round after round.
+    def refresh(message: dict[str, str | None]) -> None:
+        job = RefreshJob(path=str(message["path"]), query=message["query"])
+        outcome = portal.call(precomputer.refresh, job)
+        # At info only what was computed: nearly all responses are current, in every round.
         (log.info if outcome == "computed" else log.debug)("errand done", outcome=outcome)
 
     queue.task(plan, name=PLAN_TASK)

@@ -1,4 +1,4 @@
-"""What the worker has done, as Prometheus reads it."""
+"""The worker's metrics."""
 
 from typing import get_args
 
@@ -9,35 +9,40 @@ from review_service.precompute.refresh_jobs import JobOutcome
 
 
 class WorkerMetrics:
-    """Counts rounds and jobs."""
+    """Counts rounds and jobs, and measures the duration of jobs."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.rounds = Counter("onecard_precompute_rounds_total", "Rounds of precomputing begun.", registry=registry)
+        self.rounds = Counter("onecard_precompute_rounds_total", "Rounds of precomputing started.", registry=registry)
         self._jobs = Counter(
             "onecard_precompute_jobs_total",
-            "Answers looked at: current, computed, paused since live traffic waited, or failed.",
+            "Refresh jobs by outcome: current, computed, failed, or paused because users' requests were queued.",
             ["outcome"],
             registry=registry,
         )
         self._seconds = Histogram(
             "onecard_precompute_job_seconds",
-            "Time for an answer that was computed.",
+            "Duration of refresh jobs whose response was computed.",
             buckets=LATENCY_BUCKETS,
             registry=registry,
         )
-        # Their names of the release before, for dashboards that still ask for them; they go with the next one.
+        # The same metrics under their old names, for dashboards that still use them; to be removed in the next release.
         self._old_jobs = Counter("onecard_precompute_errands_total", "As jobs_total.", ["outcome"], registry=registry)
         self._old_seconds = Histogram(
             "onecard_precompute_errand_seconds", "As job_seconds.", buckets=LATENCY_BUCKETS, registry=registry
         )
-        # All are there from the start, so that an increase from nothing is seen.
+        # Exported as 0 from the start, so that `rate` sees the first increase.
         for outcome in get_args(JobOutcome):
             if outcome != "waiting":
                 self._jobs.labels(outcome)
                 self._old_jobs.labels(outcome)
 
     def record_job(self, outcome: JobOutcome, seconds: float) -> None:
-        """One job is done."""
+        """Count a finished job.
+
+        Args:
+            outcome: Its outcome; anything but `waiting`.
+            seconds: Its duration; observed only if the response was computed.
+        """
         for jobs in (self._jobs, self._old_jobs):
             jobs.labels(outcome).inc()
         if outcome == "computed":

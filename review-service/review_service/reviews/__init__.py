@@ -1,4 +1,4 @@
-"""Reviews in their table: import, storage, indexes, migrations.
+"""The table of reviews: import, storage, indexes, migrations.
 
-Finding them is in `search`.
+Searches are in `search`.
 """

@@ -1,7 +1,6 @@
-"""What a Korean review speaks of, by its words. Pure.
+"""Finds the aspects that a Korean review mentions, by its words. Pure.
 
-Words and not a model: whoever asks why a restaurant is said to be strong in something can look up which reviews
-counted.
+Words instead of a model make a restaurant's strengths explainable: anyone can check which reviews counted.
 """
 
 import re
@@ -32,9 +31,9 @@ LABELS = {
     "parking": "주차",
     "menu": "메뉴 구성",
 }
-"""What Korean readers call them."""
+"""Korean names of the aspects."""
 
 
 def aspects_in(text: str) -> list[str]:
-    """The aspects that a text speaks of."""
+    """List the aspects that a text mentions, in the order of `LABELS`."""
     return [aspect for aspect, pattern in _PATTERNS.items() if pattern.search(text)]

@@ -1,7 +1,7 @@
-"""Each review is stored once, whoever writes.
+"""Makes sure that each review is stored once, even if several processes write.
 
-LanceDB keeps out what another process has stored at the same moment only where the table names a primary key, and only
-if the merge does not look rows up in an index. Tables of before have no key, and may have twins.
+If two processes insert the same id at the same time, LanceDB detects it only if the table has a primary key and the
+merge does not use an index. Tables of older versions have no primary key and may contain duplicates.
 """
 
 from typing import Any
@@ -13,46 +13,59 @@ from onecard import logs
 
 PRIMARY_KEY = "review_id"
 PRIMARY_KEY_METADATA = {b"lance-schema:unenforced-primary-key": b"true"}
-"""Metadata of the field that is the key, for a table that is made."""
+"""Metadata that makes a field of a new table its primary key."""
 MAX_DELETED_ROWS = 1000
-"""Rows that are dropped by one commit."""
+"""Maximum number of rows that one commit deletes."""
 
 log = logs.logger()
 
 
 async def deduplicate(table: AsyncTable) -> None:
-    """Name the key, and of each id keep the row that was written last. Two processes may do so at once.
+    """Set the primary key, and delete all but the last row of each id. Several processes may do so at once.
+
+    Args:
+        table: The table of reviews.
 
     Raises:
-        RuntimeError, OSError, ValueError: the table cannot be read or written.
+        RuntimeError: LanceDB cannot read or write the table.
+        OSError: As RuntimeError.
+        ValueError: As RuntimeError.
     """
     if not await _has_primary_key(table):
         try:
             await table.set_unenforced_primary_key(PRIMARY_KEY)
         except (RuntimeError, ValueError):
-            if not await _has_primary_key(table):  # Nor has another process named it.
+            if not await _has_primary_key(table):  # Another process may have set it in the meantime.
                 raise
-    while dropped := await delete_duplicates(table):
-        log.warning("reviews that were stored twice are stored once", dropped=dropped)
+    while deleted := await delete_duplicates(table):
+        log.warning("duplicate reviews deleted", deleted=deleted)
 
 
 async def delete_duplicates(table: AsyncTable) -> int:
-    """Drop some rows whose id a later row has; how many they were.
+    """Delete some of the rows whose id also has a later row, in one commit.
+
+    Args:
+        table: The table of reviews.
+
+    Returns:
+        Number of deleted rows; 0 if there are no duplicates.
 
     Raises:
-        RuntimeError, OSError, ValueError: as `deduplicate`.
+        RuntimeError: LanceDB cannot read or write the table.
+        OSError: As RuntimeError.
+        ValueError: As RuntimeError.
     """
     rows = await table.query().select([PRIMARY_KEY]).with_row_id().to_arrow()
     if pc.count_distinct(rows[PRIMARY_KEY]).as_py() == rows.num_rows:
         return 0
     last = rows.group_by(PRIMARY_KEY).aggregate([("_rowid", "max")])["_rowid_max"]
-    twins = rows["_rowid"].filter(pc.invert(pc.is_in(rows["_rowid"], value_set=last))).slice(0, MAX_DELETED_ROWS)
-    # A row that was rewritten or put together with others meanwhile has another number, and no number is given twice:
-    # what is dropped is what was seen, or nothing.
-    result: Any = await table.delete(f"_rowid IN ({', '.join(map(str, twins.to_pylist()))})")
+    duplicates = rows["_rowid"].filter(pc.invert(pc.is_in(rows["_rowid"], value_set=last))).slice(0, MAX_DELETED_ROWS)
+    # A row that was updated or compacted in the meantime has a new row id, and ids are never reused. So this deletes
+    # exactly the rows that were read above, or fewer.
+    result: Any = await table.delete(f"_rowid IN ({', '.join(map(str, duplicates.to_pylist()))})")
     return int(result.num_deleted_rows)
 
 
 async def _has_primary_key(table: AsyncTable) -> bool:
-    mark = next(iter(PRIMARY_KEY_METADATA))
-    return any(name.startswith(mark) for name in (await table.schema()).field(PRIMARY_KEY).metadata or {})
+    key = next(iter(PRIMARY_KEY_METADATA))
+    return any(name.startswith(key) for name in (await table.schema()).field(PRIMARY_KEY).metadata or {})

@@ -1,4 +1,4 @@
-"""What the store finds. Pure."""
+"""The hits of a search in the store. Pure."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,8 @@ from review_service.schemas import StoredReview
 
 @dataclass(frozen=True)
 class Hit:
-    """A review that was found."""
+    """A review that matches a search."""
 
     score: float
-    """Cosine, BM25, or what `fusion` makes of both kinds of search."""
+    """Cosine (vector search), BM25 (keyword search), or the fused score (hybrid search)."""
     review: StoredReview

@@ -1,4 +1,4 @@
-"""Keeps the indexes of the store fresh, in the background: reading is right without them, and quicker with them."""
+"""Creates and refreshes the indexes of the store in the background. Results are the same without them, but slower."""
 
 import asyncio
 import time
@@ -20,44 +20,50 @@ from review_service.reviews.store import ReviewStore
 from review_service.reviews.table_access import is_commit_conflict
 
 DEBOUNCE_SECONDS = 2.0
-"""After a write, for others that may follow it; an import writes batch upon batch."""
+"""Delay after a write, since more writes may follow: an import writes one batch after another."""
 RETRY_SECONDS = 30.0
-"""After work that failed, or while nothing can be written."""
+"""Delay after failed maintenance, or while nothing can be written."""
 IDLE_SECONDS = 15.0
-"""After the last write, until what only those need who were reading then is dropped, too."""
+"""Delay after the last write, after which old versions are deleted too; readers at that time may have used them."""
 MAX_FILES = 40
-"""Files with few rows that are let be; and commits, each of which leaves three files, until old ones are dropped."""
+"""Maintenance starts when there are more small files than this, or this many versions more than `RETAINED_VERSIONS`;
+each commit adds a version of three files."""
 RETAINED_VERSIONS = 8
-"""The latest versions, whose files are kept for those who are reading them. Who finds his gone reads a later one."""
+"""Number of latest versions whose files are kept for running reads. A read whose version is deleted is retried."""
 REFRESH_DIVISOR = 20
-"""Indexes take in new rows once these are more than 1/20 of all: until then they are read one by one."""
+"""Indexes are refreshed when more than 1/20 of the rows are not indexed. Such rows are scanned in every search."""
 MIN_SCALAR_INDEX_ROWS = 1000
+"""With fewer rows, ids are not indexed, and indexes are not refreshed for fewer new rows than this."""
 
 log = logs.logger()
 
 
 @dataclass(frozen=True)
 class MaintenancePlan:
-    """What there is to do."""
+    """The maintenance that a table needs."""
 
     create: tuple[str, ...] = ()
-    """Columns that have no index and should."""
+    """Columns that need an index and have none."""
     refresh: bool = False
-    """Indexes lag behind the rows."""
+    """Whether an index has too many rows that are not indexed."""
 
 
-def plan_maintenance(rows: int, behind: Mapping[str, int], index_rows: int) -> MaintenancePlan:
-    """What there is to do for a table of so many rows.
+def plan_maintenance(rows: int, unindexed: Mapping[str, int], index_rows: int) -> MaintenancePlan:
+    """Decide which maintenance a table needs.
 
     Args:
-        behind: how many rows each indexed column's index lacks.
-        index_rows: from so many on, vectors are indexed.
+        rows: Number of rows of the table.
+        unindexed: For each column with an index, the number of rows that are not in the index.
+        index_rows: Number of rows from which on vectors are indexed.
+
+    Returns:
+        Columns to index, and whether to refresh the indexes.
     """
-    wanted = [JAMO_COLUMN] if rows < MIN_SCALAR_INDEX_ROWS else [JAMO_COLUMN, "review_id", "restaurant_id"]
-    wanted += ["vector"] if rows >= index_rows else []
-    most = max(MIN_SCALAR_INDEX_ROWS, rows // REFRESH_DIVISOR)
-    create = tuple(column for column in wanted if column not in behind)
-    return MaintenancePlan(create, any(lacking > most for lacking in behind.values()))
+    columns = [JAMO_COLUMN] if rows < MIN_SCALAR_INDEX_ROWS else [JAMO_COLUMN, "review_id", "restaurant_id"]
+    columns += ["vector"] if rows >= index_rows else []
+    max_unindexed = max(MIN_SCALAR_INDEX_ROWS, rows // REFRESH_DIVISOR)
+    create = tuple(column for column in columns if column not in unindexed)
+    return MaintenancePlan(create, any(count > max_unindexed for count in unindexed.values()))
 
 
 def _index_config(column: str, rows: int) -> FTS | BTree | IvfRq:
@@ -69,14 +75,16 @@ def _index_config(column: str, rows: int) -> FTS | BTree | IvfRq:
 
 
 async def maintain(store: ReviewStore, index_rows: int, *, settled: bool = False) -> None:
-    """Do what is due, once.
+    """Do the maintenance that is due now, once.
 
     Args:
-        settled: nobody has written for a while, so that no version but the latest is needed.
+        store: The store.
+        index_rows: Number of rows from which on vectors are indexed.
+        settled: Whether there was no write for a while, so that all versions but the latest can be deleted.
 
     Raises:
-        StoreRefuses: nothing can be written; what is there is left as it is.
-        Exception: as LanceDB says, such as of a commit that another process was ahead of.
+        StoreNotWritable: Nothing can be written. The table is not changed.
+        Exception: LanceDB failed, for example because another process committed at the same time.
     """
     await store.access.check_writable()
     table = await store.table()
@@ -85,40 +93,40 @@ async def maintain(store: ReviewStore, index_rows: int, *, settled: bool = False
     try:
         await _maintain(table, index_rows, settled=settled)
     except Exception as error:
-        if why := store.access.record_write_error(error):
-            raise why from None
+        if write_error := store.access.record_write_error(error):
+            raise write_error from None
         if not is_commit_conflict(error):
-            await store.access.drop_broken_indexes(table)  # An index that cannot be read would fail the next time, too.
+            await store.access.drop_broken_indexes(table)  # A broken index would fail again next time.
         raise
 
 
 async def _maintain(table: AsyncTable, index_rows: int, *, settled: bool) -> None:
-    # The store makes one for words while the table is empty; it is made anew once there are rows.
+    # Without the keyword index that the store creates with the empty table: it is created again once there are rows.
     indexes = {
         index.columns[0]: index.num_unindexed_rows or 0
         for index in await table.list_indices()
         if index.num_indexed_rows
     }
     rows = await table.count_rows()
-    todo = plan_maintenance(rows, indexes, index_rows)
-    for column in todo.create:
+    plan = plan_maintenance(rows, indexes, index_rows)
+    for column in plan.create:
         await table.create_index(column, config=_index_config(column, rows))
-        log.info("index made", column=column)
-    list_versions: Any = table.list_versions  # Without types.
+        log.info("index created", column=column)
+    list_versions: Any = table.list_versions  # LanceDB has no type for it.
     versions = sorted(version["timestamp"] for version in await list_versions())
-    kept, most = (1, 1) if settled else (RETAINED_VERSIONS, RETAINED_VERSIONS + MAX_FILES)
-    if todo.refresh or len(versions) > most or await _is_fragmented(table):
+    retained, max_versions = (1, 1) if settled else (RETAINED_VERSIONS, RETAINED_VERSIONS + MAX_FILES)
+    if plan.refresh or len(versions) > max_versions or await _is_fragmented(table):
         await deduplicate(table)
-        oldest = versions[-kept:][0].timestamp()
+        oldest = versions[-retained:][0].timestamp()
         await table.optimize(cleanup_older_than=timedelta(seconds=max(0.001, time.time() - oldest)))
-        if settled:  # Now what has just been put together is there once more, in files of its own.
+        if settled:  # The first call wrote compacted files; the second deletes the files that they replace.
             await table.optimize(cleanup_older_than=timedelta(milliseconds=1))
         log.info("indexes refreshed")
     await asyncio.to_thread(trim)
 
 
 async def _is_fragmented(table: AsyncTable) -> bool:
-    """Whether the rows lie in many small files: every write leaves one, and every search opens them all."""
+    """Whether there are too many small files: every write adds one, and every search opens all of them."""
     stats: Any = await table.stats()
     return int(stats["fragment_stats"]["num_small_fragments"]) > MAX_FILES
 
@@ -127,7 +135,7 @@ async def _maintain_forever(store: ReviewStore, index_rows: int) -> None:
     changed, settled = store.access.changed, False
     while True:
         try:
-            # Once the table has come to rest, one more look drops what was kept for its readers.
+            # Some time after the last write there is one more round, which deletes the versions kept for readers.
             async with asyncio.timeout(None if settled else IDLE_SECONDS):
                 await changed.wait()
             settled = False
@@ -138,15 +146,23 @@ async def _maintain_forever(store: ReviewStore, index_rows: int) -> None:
             changed.clear()
         try:
             await maintain(store, index_rows, settled=settled)
-        except Exception as error:  # Such as of a commit that another process was ahead of.
-            log.warning("indexes are left as they are", error=type(error).__name__)
+        except Exception as error:  # For example, another process committed at the same time.
+            log.warning("index maintenance failed", error=type(error).__name__)
             await asyncio.sleep(RETRY_SECONDS)
             changed.set()
 
 
 @asynccontextmanager
 async def running_maintenance(store: ReviewStore, index_rows: int) -> AsyncIterator[None]:
-    """A task that tends the indexes after each write, and once at the start; it ends with the block."""
+    """Maintain the indexes in a background task until the end of the block: at the start, and after each write.
+
+    Args:
+        store: The store.
+        index_rows: Number of rows from which on vectors are indexed.
+
+    Yields:
+        Once the task was started.
+    """
     store.access.changed.set()
     task = asyncio.create_task(_maintain_forever(store, index_rows))
     try:

@@ -1,4 +1,4 @@
-"""Reviews in: what was sent becomes rows, batch by batch."""
+"""Imports reviews: parses a body, and stores its reviews in batches."""
 
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,67 +17,85 @@ from review_service.reviews.store import ReviewStore
 from review_service.schemas import MAX_REPORTED_LINES, ImportResult, LineError, Review, Superseded
 
 MAX_BATCH_BYTES = 1_000_000
-"""Most bytes of text that go to a service in one request; its own limit is MAX_BODY_MB."""
+"""Maximum size of the texts in one request to a model service, whose own limit is MAX_BODY_MB."""
 
 log = logs.logger()
 
 
 BOM = b"\xef\xbb\xbf"
-"""Some editors on Windows begin a file of UTF-8 with it."""
+"""Byte order mark, with which some editors on Windows start a UTF-8 file."""
 _MIN_LINE_BYTES = len(b'{"review_id":"1","restaurant_id":"1","text":"1"}')
-"""Bytes of a line that may be a review."""
+"""A shorter line cannot be a valid review."""
 _REQUIRED_FIELDS = frozenset(name for name, field in Review.model_fields.items() if field.is_required())
 
 
 @dataclass(frozen=True)
 class ParsedImport:
-    """What was sent, line by line."""
+    """The reviews and the errors of a body."""
 
     received: int
+    """Number of lines or items, valid or not."""
     reviews: list[Review]
-    """Of different ids, in the order of their lines."""
+    """Valid reviews with different ids, in the order of their lines."""
     superseded: list[Superseded]
-    """The first `MOST_TOLD`."""
+    """The first `MAX_REPORTED_LINES`."""
     superseded_count: int
     errors: list[LineError]
-    """The first `MOST_TOLD`."""
+    """The first `MAX_REPORTED_LINES`."""
     error_count: int
 
 
-def parse_items(items: Sequence[Any], most_characters: int) -> ParsedImport:
-    """The reviews of a JSON list."""
-    hopeful = (isinstance(item, dict) and item.keys() >= _REQUIRED_FIELDS for item in items)
-    return _parse(zip(range(1, len(items) + 1), items, hopeful, strict=True), most_characters)
+def parse_items(items: Sequence[Any], max_characters: int) -> ParsedImport:
+    """Validate the items of a JSON list.
+
+    Args:
+        items: The parsed list.
+        max_characters: Maximum length of a review's text.
+
+    Returns:
+        Valid reviews and errors.
+    """
+    plausible = (isinstance(item, dict) and item.keys() >= _REQUIRED_FIELDS for item in items)
+    return _parse(zip(range(1, len(items) + 1), items, plausible, strict=True), max_characters)
 
 
-def parse_lines(body: bytes, most_characters: int) -> ParsedImport:
-    """The reviews of NDJSON: an object a line, empty lines between them."""
+def parse_lines(body: bytes, max_characters: int) -> ParsedImport:
+    """Parse and validate NDJSON: one object per line. Empty lines are skipped.
+
+    Args:
+        body: UTF-8, possibly with a byte order mark.
+        max_characters: Maximum length of a review's text.
+
+    Returns:
+        Valid reviews and errors.
+    """
     lines = enumerate(body.removeprefix(BOM).split(b"\n"), 1)
     return _parse(
         ((line, text, len(text) >= _MIN_LINE_BYTES) for line, text in lines if text and not text.isspace()),
-        most_characters,
+        max_characters,
     )
 
 
-def _parse(lines: Iterable[tuple[int, Any, bool]], most_characters: int) -> ParsedImport:
-    """Of lines by number: what was given, and whether it may be a review; why not is told of the first ones alone, so
-    that a million wrong ones are counted in less than a second."""
+def _parse(lines: Iterable[tuple[int, Any, bool]], max_characters: int) -> ParsedImport:
+    """Validate lines: number, content, and whether a quick check found that it may be a review."""
+    # Once enough errors are reported, lines that fail the quick check are only counted: a million of them take less
+    # than a second.
     received = error_count = superseded_count = 0
     last: dict[str, tuple[int, Review]] = {}
     superseded: list[Superseded] = []
     errors: list[LineError] = []
-    for line, given, hopeful in lines:
+    for line, content, plausible in lines:
         received += 1
-        telling = len(errors) < MAX_REPORTED_LINES
-        if not hopeful and not telling:
+        reporting = len(errors) < MAX_REPORTED_LINES
+        if not plausible and not reporting:
             error_count += 1
             continue
         try:
-            review = _validate(given, most_characters)
-        except _InvalidLine as wrong:
+            review = _validate(content, max_characters)
+        except _InvalidLine as error:
             error_count += 1
-            if telling:
-                errors.append(LineError(line=line, message=str(wrong)))
+            if reporting:
+                errors.append(LineError(line=line, message=str(error)))
             continue
         if review.review_id in last:
             earlier, _ = last.pop(review.review_id)
@@ -90,30 +108,39 @@ def _parse(lines: Iterable[tuple[int, Any, bool]], most_characters: int) -> Pars
 
 
 class _InvalidLine(Exception):
-    """A line that is no review, and why: nothing of its text."""
+    """A line is not a valid review. The message says why and contains nothing of the line."""
 
 
-def _validate(given: Any, most_characters: int) -> Review:
+def _validate(content: Any, max_characters: int) -> Review:
     try:
-        review = Review.model_validate(parse_json(given) if isinstance(given, bytes) else given)
+        review = Review.model_validate(parse_json(content) if isinstance(content, bytes) else content)
     except InvalidJson as error:
         raise _InvalidLine(str(error.detail).replace("The body", "The line")) from None
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"])
         raise _InvalidLine(f"'{field}': {first['msg']}." if field else f"{first['msg']}.") from None
-    if len(review.text) > most_characters:
-        raise _InvalidLine(f"'text' has {len(review.text):,} characters; the limit is {most_characters:,}. Shorten it.")
+    if len(review.text) > max_characters:
+        raise _InvalidLine(f"'text' has {len(review.text):,} characters; the limit is {max_characters:,}. Shorten it.")
     return review
 
 
-def batches(reviews: Sequence[Review], most: int, most_bytes: int = MAX_BATCH_BYTES) -> Iterator[list[Review]]:
-    """The reviews in runs of at most so many and, but for a single one that is longer, so many bytes of text."""
+def batches(reviews: Sequence[Review], max_reviews: int, max_bytes: int = MAX_BATCH_BYTES) -> Iterator[list[Review]]:
+    """Split reviews into batches.
+
+    Args:
+        reviews: The reviews.
+        max_reviews: Maximum number of reviews in a batch.
+        max_bytes: Maximum size of the texts of a batch in UTF-8. A single longer text is a batch of its own.
+
+    Yields:
+        Batches in the order of the reviews; none is empty.
+    """
     batch: list[Review] = []
     size = 0
     for review in reviews:
         added = len(review.text.encode())
-        if batch and (len(batch) == most or size + added > most_bytes):
+        if batch and (len(batch) == max_reviews or size + added > max_bytes):
             yield batch
             batch, size = [], 0
         batch.append(review)
@@ -124,22 +151,31 @@ def batches(reviews: Sequence[Review], most: int, most_bytes: int = MAX_BATCH_BY
 
 @dataclass(frozen=True)
 class Importer:
-    """Embeds, classifies and stores reviews. What is stored already, word for word, costs nothing again."""
+    """Embeds, classifies and stores reviews. Reviews that are already stored with the same content are skipped."""
 
     store: ReviewStore
     models: ModelServices
     batch_size: int
-    """Most reviews in one commit."""
+    """Maximum number of reviews in one commit."""
 
     async def run(self, parsed: ParsedImport) -> ImportResult:
-        """Store the good lines.
+        """Store the valid reviews, batch by batch. If it fails, the batches before are stored.
+
+        Args:
+            parsed: Reviews and errors of a body.
+
+        Returns:
+            How many reviews are new or unchanged, and the errors of the body.
 
         Raises:
-            InvalidRequest: there is none.
-            Unavailable, TooBusy, DeadlineExceeded: a model service stays away, or full, or is late; whole batches are
-                stored, and the message says how many reviews.
-            BadUpstream: a model service answers with something else than results.
-            StoreDamaged, StoreRefuses: the table cannot be read or written; what is stored is told as well.
+            InvalidRequest: There is no valid review.
+            Unavailable: A model service is down; or other processes write all the time; or the stored vectors are of
+                another model. The message says how many reviews are stored.
+            TooBusy: A model service is busy. The message says how many reviews are stored.
+            DeadlineExceeded: A model service does not answer in time. The message says how many reviews are stored.
+            BadUpstream: A response of a model service cannot be used.
+            StoreNotWritable: The disk is full or read-only. The message says how many reviews are stored.
+            StoreDamaged: The table cannot be read or written.
         """
         if not parsed.reviews:
             raise InvalidRequest(_no_reviews_message(parsed))
@@ -148,8 +184,8 @@ class Importer:
             try:
                 written += await self._store_new(batch)
             except (Unavailable, TooBusy, DeadlineExceeded) as error:
-                told = f"{error.detail} {done} of {len(parsed.reviews)} reviews are stored; send all of them again."
-                raise type(error)(told, retry_after=RETRY_AFTER_SECONDS) from None
+                message = f"{error.detail} {done} of {len(parsed.reviews)} reviews are stored; send all of them again."
+                raise type(error)(message, retry_after=RETRY_AFTER_SECONDS) from None
             except StoreNotWritable as error:
                 raise StoreNotWritable(f"{error.detail} {done} of {len(parsed.reviews)} reviews are stored.") from None
             except InvalidModelResponse as error:
@@ -169,22 +205,22 @@ class Importer:
         )
 
     async def _store_new(self, batch: Sequence[Review]) -> int:
-        """How many of the batch are new, or read otherwise than before; they are stored."""
-        known = await self.store.digests([review.review_id for review in batch])
+        """Store the reviews of a batch that are new or changed, and return their number."""
+        stored = await self.store.digests([review.review_id for review in batch])
         digests = [digest_of(review) for review in batch]
-        fresh = [
+        changed = [
             (review, digest)
             for review, digest in zip(batch, digests, strict=True)
-            if known.get(review.review_id) != digest
+            if stored.get(review.review_id) != digest
         ]
-        if fresh:
-            texts = [review.text for review, _ in fresh]
-            embedded, opinions = await asyncio.gather(
+        if changed:
+            texts = [review.text for review, _ in changed]
+            embedded, predictions = await asyncio.gather(
                 self.models.embed(texts, "bulk"), self.models.classify(texts, "bulk")
             )
-            judged = [ClassifiedReview(*one, opinion) for one, opinion in zip(fresh, opinions, strict=True)]
-            await self.store.upsert(judged, embedded.vectors, embedded.model)
-        return len(fresh)
+            classified = [ClassifiedReview(*pair, result) for pair, result in zip(changed, predictions, strict=True)]
+            await self.store.upsert(classified, embedded.vectors, embedded.model)
+        return len(changed)
 
 
 def _no_reviews_message(parsed: ParsedImport) -> str:

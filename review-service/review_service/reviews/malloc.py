@@ -1,19 +1,21 @@
-"""Has the C library give memory back to the system. LanceDB computes in some dozens of threads, by large buffers that
-live for a moment; by itself glibc keeps twice to three times of what is in use.
+"""Makes the C library return freed memory to the system.
+
+LanceDB uses dozens of threads with large, short-lived buffers. With glibc's defaults the process keeps two to three
+times as much memory as it uses.
 """
 
 import ctypes
 
 MAX_ARENAS = 2
 MMAP_THRESHOLD_BYTES = 128 * 1024
-"""Bytes: what is larger goes back as soon as it is freed. Without this figure glibc raises its own to 32 MB."""
+"""Larger blocks are returned as soon as they are freed. Unless it is set, glibc raises its threshold up to 32 MB."""
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 _LIBRARY = ctypes.CDLL(None)
 
 
 def limit_arenas() -> None:
-    """For the whole process, before it has threads; nothing where the C library is another one."""
+    """Configure glibc's allocator for this process, before threads start. Does nothing with another C library."""
     if hasattr(_LIBRARY, "mallopt"):
         for name, value in (
             (_ARENA_MAX, MAX_ARENAS),
@@ -24,6 +26,6 @@ def limit_arenas() -> None:
 
 
 def trim() -> None:
-    """What is free now."""
+    """Return free memory to the system. Does nothing with another C library than glibc."""
     if hasattr(_LIBRARY, "malloc_trim"):
         _LIBRARY.malloc_trim(0)

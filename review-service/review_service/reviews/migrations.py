@@ -1,4 +1,4 @@
-"""Brings a table that an older version has made to the columns of this one."""
+"""Migrates a table of an older version to the columns of this one."""
 
 from contextlib import suppress
 
@@ -9,39 +9,50 @@ from onecard import logs
 from review_service.reviews.rows import JAMO_COLUMN, to_jamo
 
 BATCH_ROWS = 4096
-"""Rows that are filled by one commit."""
+"""Maximum number of rows that one commit fills."""
 
 log = logs.logger()
 
 
 async def add_jamo(table: AsyncTable) -> None:
-    """Add the letters of every text that has none. One that was broken off goes on where it stopped.
+    """Add the jamo column, and fill it for every review that has none. An interrupted migration can be continued.
+
+    Args:
+        table: The table of reviews.
 
     Raises:
-        RuntimeError, OSError: the table cannot be read or written.
+        RuntimeError: LanceDB cannot read or write the table.
+        OSError: As RuntimeError.
     """
     if JAMO_COLUMN not in (await table.schema()).names:
         for index in await table.list_indices():
-            if index.columns == ["text"]:  # Words were looked for there.
+            if index.columns == ["text"]:  # The keyword index of older versions.
                 await table.drop_index(index.name)
-        with suppress(ValueError):  # Another process was ahead.
+        with suppress(ValueError):  # Another process has added it in the meantime.
             await table.add_columns(pa.field(JAMO_COLUMN, pa.string()))
     while filled := await add_jamo_batch(table):
-        log.info("letters added to stored reviews", reviews=filled)
+        log.info("jamo added to stored reviews", reviews=filled)
 
 
 async def add_jamo_batch(table: AsyncTable) -> int:
-    """Fill some rows; how many they were.
+    """Fill the jamo column of some rows, in one commit.
+
+    Args:
+        table: The table of reviews.
+
+    Returns:
+        Number of filled rows; 0 if none is missing.
 
     Raises:
-        RuntimeError, OSError: as `add_jamo`.
+        RuntimeError: LanceDB cannot read or write the table.
+        OSError: As RuntimeError.
     """
-    # LanceDB's expressions have no test for what is missing.
-    lacking = table.query().select(["review_id", "digest", "text"]).where(f"{JAMO_COLUMN} IS NULL").limit(BATCH_ROWS)
-    found = await lacking.to_arrow()
-    if found.num_rows:
-        letters = pa.array(map(to_jamo, found["text"].to_pylist()), pa.string())
-        # A review that was replaced meanwhile has another digest, and letters of its own.
+    # As a string: LanceDB's expressions have no IS NULL.
+    query = table.query().select(["review_id", "digest", "text"]).where(f"{JAMO_COLUMN} IS NULL").limit(BATCH_ROWS)
+    rows = await query.to_arrow()
+    if rows.num_rows:
+        jamo = pa.array(map(to_jamo, rows["text"].to_pylist()), pa.string())
+        # A review that was replaced in the meantime has another digest, so it is not matched; it has its jamo already.
         merge = table.merge_insert(["review_id", "digest"]).when_matched_update_all()
-        await merge.execute(found.drop_columns("text").append_column(JAMO_COLUMN, letters))
-    return int(found.num_rows)
+        await merge.execute(rows.drop_columns("text").append_column(JAMO_COLUMN, jamo))
+    return int(rows.num_rows)

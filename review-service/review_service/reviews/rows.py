@@ -1,4 +1,4 @@
-"""Reviews as rows of the table, and filters on them. Pure."""
+"""How reviews are stored as rows of the table, and how rows are filtered. Pure."""
 
 import hashlib
 import unicodedata
@@ -19,47 +19,54 @@ from review_service.reviews.deduplication import PRIMARY_KEY, PRIMARY_KEY_METADA
 from review_service.schemas import Label, Review, StoredReview
 
 MODEL_KEY = b"embedding_model"
-"""Which model has made the vectors, in the table's metadata."""
+"""Metadata key of the name of the model that computed the vectors."""
 TABLE_ID_KEY = b"table_id"
-"""Also there: tells tables apart, whose versions are numbers that all begin with 1."""
+"""Metadata key of the table's random id. Versions of a table are counted from 1, so they do not identify a table."""
 JAMO_COLUMN = "letters"
-"""The column that words are looked for in: `to_jamo` the text."""
+"""The column that keyword searches use: `to_jamo` of the text."""
 KEYWORD_INDEX = FTS(
     base_tokenizer="ngram",
-    # Letters: a syllable has two or three.
+    # In jamo; a syllable has two or three.
     ngram_min_length=2,
     ngram_max_length=4,
     stem=False,
     remove_stop_words=False,
     ascii_folding=False,
 )
-"""Its index."""
+"""The index of `JAMO_COLUMN`."""
 REVIEW_COLUMNS = (*Review.model_fields, "sentiment", "sentiment_score")
 """Columns of a `StoredReview`."""
 
 
 @dataclass(frozen=True)
 class ClassifiedReview:
-    """A review that is ready to be stored."""
+    """A review with everything that is stored, but for its vector."""
 
     review: Review
     digest: str
-    """Of what came in: `digest_of(review)`."""
+    """`digest_of(review)`."""
     prediction: Prediction
 
 
 @dataclass(frozen=True)
 class Filters:
-    """Which reviews are looked at; None: all of them."""
+    """Filters of a search. All that are set must match; None means that a filter is not set."""
 
     restaurant_id: str | None = None
     sentiment: Label | None = None
     min_rating: float | None = None
+    """Minimum number of stars."""
     since: datetime | None = None
+    """Written at this time or later."""
     until: datetime | None = None
+    """Written before this time."""
 
     def expression(self) -> Expr | None:
-        """The same for LanceDB, values quoted by it."""
+        """Build LanceDB's expression for the filters. LanceDB quotes the values.
+
+        Returns:
+            The expression; None if no filter is set.
+        """
         conditions = [
             None if value is None else condition(lit(value))
             for value, condition in (
@@ -78,8 +85,16 @@ class Filters:
 
 
 def table_schema(size: int, model: str, table_id: str) -> pa.Schema:
-    """Columns of the table, for vectors of `size` numbers. In half precision LanceDB would take much longer to
-    index them."""
+    """Build the schema of a new table.
+
+    Args:
+        size: Number of components of a vector.
+        model: Name of the model that computes the vectors.
+        table_id: Random id of the table.
+
+    Returns:
+        The schema, with model and id in its metadata.
+    """
     fields = [
         pa.field(PRIMARY_KEY, pa.string(), nullable=False, metadata=PRIMARY_KEY_METADATA),
         pa.field("restaurant_id", pa.string(), nullable=False),
@@ -92,55 +107,85 @@ def table_schema(size: int, model: str, table_id: str) -> pa.Schema:
         pa.field("sentiment_score", pa.float32(), nullable=False),
         pa.field("aspects", pa.list_(pa.string()), nullable=False),
         pa.field("digest", pa.string(), nullable=False),
+        # Not float16: LanceDB takes much longer to index it.
         pa.field("vector", pa.list_(pa.float32(), size), nullable=False),
     ]
     return pa.schema(fields, metadata={MODEL_KEY: model.encode(), TABLE_ID_KEY: table_id.encode()})
 
 
 def to_jamo(text: str) -> str:
-    """A text with its Korean syllables taken apart into letters.
+    """Decompose the Korean syllables of a text into jamo (Unicode NFD).
 
-    An ending changes the last syllable of its stem («싱겁다», «싱거워요»), and few of its letters.
+    An ending changes the last syllable of its stem («싱겁다», «싱거워요») but only a few of its jamo. So n-grams of
+    jamo match different forms of a word.
+
+    Args:
+        text: Any text.
+
+    Returns:
+        The text with two or three jamo for each syllable.
     """
     return unicodedata.normalize("NFD", text)
 
 
 def query_to_jamo(query: str) -> str:
-    """The same of a query, for n-grams within its words alone.
+    """Decompose a query into jamo, so that its n-grams do not span two words.
 
-    An n-gram across two words says that these follow one another, and many reviews have the end of one and the
-    beginning of another. No review has a NUL, so that n-grams across one find nothing. A space before a word is found
-    where a word follows another.
+    An n-gram across two words would match reviews in which other words with the same end and start follow each other.
+    Words are therefore separated by NUL, which no review contains, so that n-grams with it match nothing. The space
+    before each word matches the start of a word in a review.
+
+    Args:
+        query: The query's text.
+
+    Returns:
+        Text for a keyword search in `JAMO_COLUMN`.
     """
     return "".join(f"\0 {to_jamo(word)}" for word in query.split())
 
 
 def digest_of(review: Review) -> str:
-    """The same for two reviews that are alike, field by field."""
+    """Hash a review, to find out whether it has changed.
+
+    Args:
+        review: A review as it is imported.
+
+    Returns:
+        32 hexadecimal digits; equal for reviews whose fields are all equal.
+    """
     return hashlib.blake2b(review.model_dump_json().encode(), digest_size=16).hexdigest()
 
 
-def to_arrow(judged: Sequence[ClassifiedReview], vectors: npt.NDArray[np.float32], columns: pa.Schema) -> pa.Table:
-    """The rows of reviews and of their vectors, shape (reviews, size)."""
+def to_arrow(reviews: Sequence[ClassifiedReview], vectors: npt.NDArray[np.float32], columns: pa.Schema) -> pa.Table:
+    """Build the rows of reviews.
+
+    Args:
+        reviews: The reviews.
+        vectors: Their vectors in the same order, float32 of shape (reviews, size).
+        columns: The table's schema.
+
+    Returns:
+        A row for each review.
+    """
     records: list[dict[str, Any]] = [
         {
-            **one.review.model_dump(),
-            JAMO_COLUMN: to_jamo(one.review.text),
-            "sentiment": one.prediction.label,
-            "sentiment_score": one.prediction.score,
-            "aspects": aspects_in(one.review.text),
-            "digest": one.digest,
+            **item.review.model_dump(),
+            JAMO_COLUMN: to_jamo(item.review.text),
+            "sentiment": item.prediction.label,
+            "sentiment_score": item.prediction.score,
+            "aspects": aspects_in(item.review.text),
+            "digest": item.digest,
         }
-        for one in judged
+        for item in reviews
     ]
-    rows = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
+    vector_column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
     arrays = [
-        rows if field.name == "vector" else pa.array([record[field.name] for record in records], field.type)
+        vector_column if field.name == "vector" else pa.array([record[field.name] for record in records], field.type)
         for field in columns
     ]
     return pa.table(arrays, schema=columns)
 
 
 def from_record(record: dict[str, Any]) -> StoredReview:
-    """A review as it was read from the table."""
+    """Build a review from a row that has at least `REVIEW_COLUMNS`; other columns are ignored."""
     return StoredReview.model_validate({name: record[name] for name in REVIEW_COLUMNS})

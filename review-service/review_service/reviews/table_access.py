@@ -1,6 +1,7 @@
-"""Work on the table, guarded: done again where that helps, and a failure told for what it is.
+"""Runs operations on the table: retries those that may succeed, and translates LanceDB's errors into ours.
 
-LanceDB's exceptions say little; its words hold the system's error number, and paths, which no client is shown.
+The classes of LanceDB's exceptions say little. Their messages contain the system's error number, but also paths, which
+clients must not see.
 """
 
 import asyncio
@@ -23,9 +24,10 @@ T = TypeVar("T")
 TableOperation = Callable[[AsyncTable], Awaitable[T]]
 
 MAX_ATTEMPTS = 3
-"""Of a write that others were ahead of, on top of LanceDB's own ten; and of a read whose files were dropped."""
+"""Maximum number of attempts of a write with commit conflicts (LanceDB itself retries ten times in each) and of a read
+whose files were deleted."""
 MIN_FREE_BYTES = 16_000_000
-"""Bytes on the store's disk; with fewer it counts as full. A batch of 128 reviews takes 0.5 MB."""
+"""With less free space the store's disk counts as full. A batch of 128 reviews takes 0.5 MB."""
 
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -36,9 +38,16 @@ log = logs.logger()
 
 
 def write_error_of(error: Exception) -> StoreNotWritable | None:
-    """Why the system lets nothing be written; None if that is not what has failed."""
-    found = _OS_ERROR.search(str(error))
-    number = int(found[1]) if found else getattr(error, "errno", None)
+    """Translate a failed write.
+
+    Args:
+        error: What LanceDB or the system raised.
+
+    Returns:
+        The error for clients if the disk is full or read-only; None for any other failure.
+    """
+    match = _OS_ERROR.search(str(error))
+    number = int(match[1]) if match else getattr(error, "errno", None)
     if number in _DISK_FULL:
         return StoreNotWritable(
             "The disk that holds the reviews is full; reading goes on. Free some space, or ask for it."
@@ -49,31 +58,36 @@ def write_error_of(error: Exception) -> StoreNotWritable | None:
 
 
 def is_commit_conflict(error: Exception) -> bool:
-    """Other writers were ahead, and the same may be tried again."""
+    """Whether another process committed first, so that the write can be retried."""
     return bool(_COMMIT_CONFLICT.search(str(error)))
 
 
-def damaged_error(error: Exception) -> StoreDamaged:
-    """The answer when LanceDB fails for another reason."""
-    log.error("the store fails", error=type(error).__name__)
-    return StoreDamaged("The stored reviews cannot be read or written. Tell the operator to look at REVIEW_STORE.")
+def log_damage(error: Exception) -> str:
+    """Log a failure that is neither a conflict nor a full or read-only disk.
+
+    Args:
+        error: What LanceDB raised; only its class is logged.
+
+    Returns:
+        The message of the `StoreDamaged` to raise, without details of the failure.
+    """
+    log.error("the store failed", error=type(error).__name__)
+    return "The stored reviews cannot be read or written. Tell the operator to look at REVIEW_STORE."
 
 
 class TableAccess:
-    """What guards one table, and remembers whether it can be written.
-
-    `changed` is set by whatever gives the keeper of indexes work, and cleared by him.
-    """
+    """Runs operations on one table, and remembers whether it can be written."""
 
     def __init__(self, address: str) -> None:
-        """`address` is the store's: a folder or a bucket."""
+        """`address` is the folder or bucket of the store."""
         self.changed = asyncio.Event()
+        """Set when the indexes may need maintenance; index maintenance clears it."""
         self._folder = None if "://" in address else Path(address)
         self._write_error: StoreNotWritable | None = None
 
     @property
     def write_error(self) -> StoreNotWritable | None:
-        """Why nothing can be written, as far as is known."""
+        """Why nothing can be written, as far as is known; None if writes are expected to succeed."""
         if self._write_error is None and self._folder is not None:
             with suppress(OSError):
                 if shutil.disk_usage(self._folder).free < MIN_FREE_BYTES:
@@ -81,17 +95,25 @@ class TableAccess:
         return self._write_error
 
     def record_write_error(self, error: Exception) -> StoreNotWritable | None:
-        """As `write_error_of`; remembered until something has been written."""
-        if why := write_error_of(error):
-            self._write_error = why
-            self.changed.set()  # The keeper tries from time to time.
-        return why
+        """Translate a failed write, and remember the result until a write succeeds.
+
+        Args:
+            error: What LanceDB or the system raised.
+
+        Returns:
+            As `write_error_of`.
+        """
+        if write_error := write_error_of(error):
+            self._write_error = write_error
+            self.changed.set()  # Index maintenance retries from time to time.
+        return write_error
 
     async def check_writable(self) -> None:
-        """Forget a refusal if a file can be written again. In a bucket the next write tells.
+        """If the last write failed, check whether writing is possible again. A bucket is not probed.
 
         Raises:
-            StoreRefuses: it cannot.
+            StoreNotWritable: Nothing can be written.
+            StoreDamaged: Writing fails for another reason.
         """
         if self._write_error is None:
             return
@@ -99,72 +121,91 @@ class TableAccess:
             try:
                 await asyncio.to_thread(_probe_write, self._folder)
             except OSError as error:
-                raise self.record_write_error(error) or damaged_error(error) from None
+                raise self.record_write_error(error) or StoreDamaged(log_damage(error)) from None
         self._write_error = None
 
-    async def read(self, table: AsyncTable, work: TableOperation[T]) -> T:
-        """What `work` comes to; once more without those indexes that cannot be read.
+    async def read(self, table: AsyncTable, operation: TableOperation[T]) -> T:
+        """Run an operation that reads. If it keeps failing, drop broken indexes and run it once more.
+
+        Args:
+            table: The table.
+            operation: Called with the table, up to `MAX_ATTEMPTS` + 1 times.
+
+        Returns:
+            The operation's result.
 
         Raises:
-            StoreDamaged: it fails all the same.
+            StoreDamaged: The operation failed every time.
         """
         for attempt in range(MAX_ATTEMPTS):
             try:
-                return await work(table)
-            except Exception as error:  # LanceDB's are of many classes, ValueError for a broken index among them.
-                log.warning("reading the store fails", error=type(error).__name__, attempt=attempt + 1)
+                return await operation(table)
+            except Exception as error:  # LanceDB raises many classes, for a broken index ValueError.
+                log.warning("reading the store failed", error=type(error).__name__, attempt=attempt + 1)
                 failure = error
         try:
             if await self.drop_broken_indexes(table):
-                return await work(table)
+                return await operation(table)
         except Exception as error:
             failure = error
-        raise damaged_error(failure) from None
+        raise StoreDamaged(log_damage(failure)) from None
 
-    async def write(self, table: AsyncTable, work: TableOperation[T]) -> T:
-        """What `work` comes to. Indexes stay as they are, whatever it was that failed.
+    async def write(self, table: AsyncTable, operation: TableOperation[T]) -> T:
+        """Run an operation that writes. Unlike `read`, it never drops an index.
+
+        Args:
+            table: The table.
+            operation: Called with the table, up to `MAX_ATTEMPTS` times.
+
+        Returns:
+            The operation's result.
 
         Raises:
-            StoreRefuses: the disk is full, or may not be written.
-            Unavailable: other writers were ahead, again and again.
-            StoreDamaged: it fails for another reason.
+            StoreNotWritable: The disk is full or read-only.
+            Unavailable: Other processes committed first at every attempt.
+            StoreDamaged: The operation failed for another reason.
         """
         for attempt in range(MAX_ATTEMPTS):
             try:
-                done = await work(table)
+                result = await operation(table)
             except Exception as error:
-                if why := self.record_write_error(error):
-                    log.error("the store refuses", error=type(error).__name__)
-                    raise why from None
-                log.warning("writing the store fails", error=type(error).__name__, attempt=attempt + 1)
+                if write_error := self.record_write_error(error):
+                    log.error("the store is not writable", error=type(error).__name__)
+                    raise write_error from None
+                log.warning("writing the store failed", error=type(error).__name__, attempt=attempt + 1)
                 failure = error
             else:
                 self._write_error = None
                 self.changed.set()
-                return done
+                return result
         if is_commit_conflict(failure):
             raise Unavailable("Others write all the time. Try again in a few seconds.", retry_after=5) from None
-        raise damaged_error(failure) from None
+        raise StoreDamaged(log_damage(failure)) from None
 
     async def drop_broken_indexes(self, table: AsyncTable) -> int:
-        """Drop the indexes that cannot be read, where the table itself can; how many. They are made anew in the
-        background.
+        """Drop the indexes that cannot be read. Index maintenance creates them again in the background.
+
+        Args:
+            table: The table; it must be readable itself.
+
+        Returns:
+            Number of dropped indexes.
 
         Raises:
-            Exception: the table cannot be read, or an index not be dropped.
+            Exception: The table cannot be read, or an index cannot be dropped.
         """
         broken = [index.name for index in await table.list_indices() if not await _is_readable(table, index.name)]
         await table.query().limit(1).to_list()
         for name in broken:
             await table.drop_index(name)
-            log.warning("an index is made anew", index=name)
+            log.warning("broken index dropped", index=name)
             self.changed.set()
         return len(broken)
 
 
 async def _is_readable(table: AsyncTable, index: str) -> bool:
     try:
-        await table.prewarm_index(index)  # Reads all of it.
+        await table.prewarm_index(index)  # Reads the whole index.
     except Exception:
         return False
     return True

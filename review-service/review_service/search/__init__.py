@@ -1,4 +1,4 @@
-"""Search by words and by meaning, and how the two are joined.
+"""Search by words, by meaning, and by both.
 
 The table and its indexes are in `reviews`.
 """

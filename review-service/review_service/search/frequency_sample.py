@@ -1,4 +1,4 @@
-"""Which words the stored reviews have, from a sample of them."""
+"""Document frequencies of the stored reviews, estimated from a sample."""
 
 import asyncio
 
@@ -8,15 +8,16 @@ from review_service.reviews.store import ReviewStore
 from review_service.search.document_frequencies import DocumentFrequencies
 
 SAMPLE_SIZE = 2000
-"""Reviews. One in some hundred is rare (`fusion.RARITY_POWER`), which so many tell."""
+"""Number of sampled reviews. A word counts as rare if fewer than one review in about a hundred has it
+(`fusion.RARITY_POWER`); this many reviews are enough to estimate that."""
 RESAMPLE_DIVISOR = 20
-"""A new sample is drawn once there are 1/20 more reviews, or fewer: until then nearly the same would come out."""
+"""A new sample is drawn when the number of reviews has changed by 1/20. Before that it would hardly differ."""
 
 log = logs.logger()
 
 
 class DocumentFrequencySample:
-    """Document frequencies of a store. Only who asks first waits for a sample; later ones are drawn meanwhile."""
+    """Document frequencies of a store. Only the first search waits for a sample; later ones use the last sample."""
 
     def __init__(self, store: ReviewStore) -> None:
         self._store = store
@@ -25,10 +26,13 @@ class DocumentFrequencySample:
         self._frequencies = DocumentFrequencies([])
 
     async def frequencies(self) -> DocumentFrequencies:
-        """As they are, or were a few reviews ago.
+        """Get the document frequencies, and start to draw a new sample if the number of reviews has changed enough.
+
+        Returns:
+            The frequencies of the latest sample.
 
         Raises:
-            StoreDamaged: the table cannot be read.
+            StoreDamaged: The table cannot be read.
         """
         rows = await self._store.count_rows()
         if RESAMPLE_DIVISOR * abs(rows - self._rows) > self._rows and (self._sampling is None or self._sampling.done()):
@@ -38,7 +42,7 @@ class DocumentFrequencySample:
         return self._frequencies
 
     async def close(self) -> None:
-        """Draw no more."""
+        """Stop sampling."""
         if self._sampling is not None:
             self._sampling.cancel()
             await asyncio.wait([self._sampling])

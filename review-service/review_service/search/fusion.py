@@ -1,4 +1,4 @@
-"""What vectors and words say of a thing, as one score. Pure."""
+"""Fuses the scores of a vector search and a keyword search into one. Pure."""
 
 from collections.abc import Hashable, Mapping
 from typing import TypeVar
@@ -6,28 +6,44 @@ from typing import TypeVar
 T = TypeVar("T", bound=Hashable)
 
 KEYWORD_WEIGHT = 0.5
-"""What a word that nothing else has adds to a cosine."""
+"""Added to the cosine for a common word that no other document has."""
 RARITY_POWER = 192
-"""The larger, the rarer a word has to be. `bench.relevance --tune` shows what other figures come to."""
+"""The larger it is, the rarer a word must be to count. `bench.relevance --tune` compares other values."""
 
 
-def rarity_weight(share: float, power: float = RARITY_POWER) -> float:
-    """Of a word that so many of the other things have, 0 to 1: how likely it is that none of `power` of them, drawn
-    blindly, has it."""
-    return float((1 - share) ** power)
+def rarity_weight(frequency: float, power: float = RARITY_POWER) -> float:
+    """Compute the weight of a word from its document frequency: (1 - frequency)^power.
+
+    Args:
+        frequency: Share of the other documents that have the word, from 0 to 1.
+        power: How fast the weight falls with the frequency.
+
+    Returns:
+        Probability that none of `power` documents drawn at random has the word, from 0 to 1.
+    """
+    return float((1 - frequency) ** power)
 
 
 def fuse(
-    cosines: Mapping[T, float], shares: Mapping[T, float], weight: float = KEYWORD_WEIGHT, power: float = RARITY_POWER
+    cosines: Mapping[T, float],
+    frequencies: Mapping[T, float],
+    weight: float = KEYWORD_WEIGHT,
+    power: float = RARITY_POWER,
 ) -> list[tuple[T, float]]:
-    """Things with their cosine plus `weight` times the rarity of a word, best first: −1 to 1 + `weight`.
+    """Rank documents by their cosine plus the weighted rarity of a word that they share with the query.
 
     Args:
-        cosines: of all things.
-        shares: of those that have a word in common with the query: how many of the others have the rarest, too.
+        cosines: Cosine with the query, by document.
+        frequencies: Document frequency of the rarest word in common with the query, by document. Documents without such
+            a word are missing.
+        weight: Score of a word that no other document has.
+        power: As for `rarity_weight`.
+
+    Returns:
+        Documents with their scores, from −1 to 1 + `weight`, best first.
     """
     fused = {
-        thing: cosine + (weight * rarity_weight(shares[thing], power) if thing in shares else 0.0)
-        for thing, cosine in cosines.items()
+        key: cosine + (weight * rarity_weight(frequencies[key], power) if key in frequencies else 0.0)
+        for key, cosine in cosines.items()
     }
     return sorted(fused.items(), key=lambda scored: -scored[1])

@@ -1,4 +1,4 @@
-"""Search: a query's words, its meaning, or both."""
+"""Runs searches by words, by meaning, or by both."""
 
 import asyncio
 from collections.abc import Sequence
@@ -19,61 +19,81 @@ from review_service.search.frequency_sample import DocumentFrequencySample
 from review_service.search.fusion import fuse
 
 MIN_CANDIDATES = 50
-"""So many results at least are found by each half of a hybrid search."""
+"""Minimum number of candidates that each half of a hybrid search looks for."""
 
 log = logs.logger()
 
 
 @dataclass(frozen=True)
 class HybridCandidates:
-    """What the two halves of a hybrid search have found together."""
+    """The candidates of both halves of a hybrid search."""
 
     reviews: dict[str, StoredReview]
     """By id."""
     cosines: dict[str, float]
-    """Of all that are still there, by id."""
+    """Cosine with the query, by id. A review that was deleted during the search may be missing."""
 
     @property
     def texts(self) -> dict[str, str]:
-        """Of all, by id."""
+        """Texts of the reviews, by id."""
         return {review_id: review.text for review_id, review in self.reviews.items()}
 
 
 async def merge_candidates(
-    store: ReviewStore, vector: npt.NDArray[np.float32], meaning: Sequence[Hit], words: Sequence[Hit]
+    store: ReviewStore, vector: npt.NDArray[np.float32], by_meaning: Sequence[Hit], by_words: Sequence[Hit]
 ) -> HybridCandidates:
-    """The two halves; what only words have found is read once more, for its cosine with the query's `vector`.
+    """Merge the candidates of the two halves, and compute the cosines that are missing.
+
+    Args:
+        store: Where the vectors of reviews that were found only by words are read.
+        vector: The query's vector, float32 of shape (size,), of unit length.
+        by_meaning: Hits of the vector search, with their cosines as scores.
+        by_words: Hits of the keyword search.
+
+    Returns:
+        All candidates with their cosines.
 
     Raises:
-        StoreDamaged: the table cannot be read.
+        StoreDamaged: The table cannot be read.
     """
-    reviews = {hit.review.review_id: hit.review for hit in (*meaning, *words)}
-    cosines = {hit.review.review_id: hit.score for hit in meaning}
+    reviews = {hit.review.review_id: hit.review for hit in (*by_meaning, *by_words)}
+    cosines = {hit.review.review_id: hit.score for hit in by_meaning}
     return HybridCandidates(
-        reviews, cosines | await store.cosines(vector, [one for one in reviews if one not in cosines])
+        reviews, cosines | await store.cosines(vector, [review_id for review_id in reviews if review_id not in cosines])
     )
 
 
 @dataclass(frozen=True)
 class Searcher:
-    """Looks for reviews."""
+    """Searches the stored reviews."""
 
     store: ReviewStore
     models: ModelServices
     frequency_sample: DocumentFrequencySample
 
     async def search(self, request: SearchRequest, lane: Lane) -> SearchResponse:
-        """What is found, best first; the query is embedded in `lane`.
+        """Run a search.
+
+        Args:
+            request: Query, mode and filters.
+            lane: The embedding service's queue for the query.
+
+        Returns:
+            The results, best first.
 
         Raises:
-            Unavailable, TooBusy, DeadlineExceeded: the embedding service stays away, or full, or is late.
-            BadUpstream: it answers with something else than a vector.
-            StoreDamaged: the table cannot be read.
+            Unavailable: The embedding service is down, or the stored vectors are of another model.
+            TooBusy: The embedding service is busy.
+            DeadlineExceeded: The embedding service does not answer in time.
+            BadUpstream: The embedding service answers with something other than a vector.
+            StoreDamaged: The table cannot be read.
         """
         hits = await self._search(request, lane)
-        least = request.min_score
+        min_score = request.min_score
         results = [
-            SearchResult(score=hit.score, review=hit.review) for hit in hits if least is None or hit.score >= least
+            SearchResult(score=hit.score, review=hit.review)
+            for hit in hits
+            if min_score is None or hit.score >= min_score
         ]
         return SearchResponse(mode=request.mode, data=results)
 
@@ -84,16 +104,16 @@ class Searcher:
         if request.mode == "vector":
             embedded = await self._embed(request.query, lane)
             return await self.store.vector_search(embedded.vectors[0], embedded.model, filters, request.top_k)
-        most = max(request.top_k, MIN_CANDIDATES)
-        embedded, words, frequencies = await asyncio.gather(
+        limit = max(request.top_k, MIN_CANDIDATES)
+        embedded, by_words, frequencies = await asyncio.gather(
             self._embed(request.query, lane),
-            self.store.keyword_search(request.query, filters, most),
+            self.store.keyword_search(request.query, filters, limit),
             self.frequency_sample.frequencies(),
         )
-        meaning = await self.store.vector_search(embedded.vectors[0], embedded.model, filters, most)
-        both = await merge_candidates(self.store, embedded.vectors[0], meaning, words)
-        fused = fuse(both.cosines, frequencies.rarest_frequencies(request.query, both.texts))
-        return [Hit(score, both.reviews[review_id]) for review_id, score in fused[: request.top_k]]
+        by_meaning = await self.store.vector_search(embedded.vectors[0], embedded.model, filters, limit)
+        candidates = await merge_candidates(self.store, embedded.vectors[0], by_meaning, by_words)
+        fused = fuse(candidates.cosines, frequencies.rarest_frequencies(request.query, candidates.texts))
+        return [Hit(score, candidates.reviews[review_id]) for review_id, score in fused[: request.top_k]]
 
     async def _embed(self, query: str, lane: Lane) -> EmbeddedTexts:
         try:
