@@ -1,1 +1,1 @@
-"""Benchmarks: the project's encoders beside what people would use instead, in one run on one machine."""
+"""Benchmarks that compare this project with alternatives, in one run on one machine."""

@@ -1,7 +1,7 @@
-"""«Before»: sentence-transformers in FP32, called once per request, as one writes it first.
+"""The contender `before`: sentence-transformers in FP32, called once per request, as in a first draft.
 
-`python -m bench.baseline MODEL_FOLDER PORT`. FastAPI runs a plain function in its thread pool, so requests that come
-together run side by side.
+`python -m bench.baseline MODEL_FOLDER PORT`. FastAPI runs a plain function in its thread pool, so concurrent
+requests run in parallel.
 """
 
 import base64
@@ -15,24 +15,24 @@ from sentence_transformers import SentenceTransformer
 
 
 class EmbeddingInput(BaseModel):
-    """The same body that the others get."""
+    """The same request body that all contenders get."""
 
     input: list[str]
 
 
 def create_app(folder: str) -> FastAPI:
-    """The whole service."""
+    """Create the service. `folder` is a sentence-transformers model."""
     app = FastAPI()
     model = SentenceTransformer(folder, device="cpu", local_files_only=True)
 
     @app.get("/health")
     def health() -> dict[str, str]:
-        """Answers once the model is loaded."""
+        """Answer once the model is loaded."""
         return {"status": "ok"}
 
     @app.post("/v1/embeddings")
     def embeddings(body: EmbeddingInput) -> dict[str, Any]:
-        """The vectors, encoded as the others encode them."""
+        """Return float32 vectors in base64, as the other contenders do."""
         vectors = model.encode(body.input, show_progress_bar=False)
         data = [
             {"object": "embedding", "index": index, "embedding": base64.b64encode(vector.tobytes()).decode()}

@@ -1,4 +1,4 @@
-"""What is measured: cells, and what comes out of them."""
+"""The cells that are measured, and their results."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,7 +9,7 @@ HEAVY_TEXTS = 1000
 
 @dataclass(frozen=True, order=True)
 class LoadCell:
-    """One point of load: so many clients, each sending its next request when the last is answered."""
+    """One level of load: a number of clients, each of which sends its next request when the last is answered."""
 
     texts: int
     """Texts in one request."""
@@ -17,52 +17,52 @@ class LoadCell:
 
     @property
     def key(self) -> str:
-        """`32x1`: 32 clients, one text each."""
+        """Name in the results: `32x1` is 32 clients with one text per request."""
         return f"{self.clients}x{self.texts}"
 
     @property
     def heavy(self) -> bool:
-        """Whether it is visited in the first rounds only."""
+        """Whether it is measured in the first rounds only."""
         return self.clients * self.texts >= HEAVY_TEXTS
 
 
 SINGLE = LoadCell(texts=1, clients=1)
-"""Whose latency is set beside a direct call of the model, with the same texts."""
+"""The cell whose latency is compared with direct calls of the model, on the same texts."""
 
 
 @dataclass(frozen=True)
 class LoadSpec:
-    """What the load generator is told."""
+    """The input of the load generator."""
 
     url: str
     model: str
-    """The request's `model`."""
+    """The field `model` of the requests."""
     cell: LoadCell
     seconds: float
-    """How long requests are started; those under way are then waited for."""
+    """How long new requests are started."""
     limit_seconds: float
-    """When they are not waited for any longer."""
+    """Timeout of the cell, including the wait for the last responses."""
     seed: str
-    """What its texts are made from."""
+    """Seed of its texts."""
 
 
 @dataclass(frozen=True)
 class LoadOutcome:
-    """What the load generator saw in one cell."""
+    """The load generator's figures of one cell."""
 
     requests: int
-    """Answered with 200."""
+    """Number of requests that were answered with 200."""
     texts: int
     seconds: float
-    """From the first request's start to the last answer."""
+    """From the start of the first request to the last response."""
     texts_per_second: float
     p50_ms: float | None
     p95_ms: float | None
     p99_ms: float | None
     errors: dict[str, int]
-    """By status, or by the exception's name."""
+    """Counts by status, or by name of the exception."""
     unfinished: int
-    """Requests that were given up at the limit."""
+    """Requests without a response at the timeout."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,12 @@ class CellMeasurement:
     cell: LoadCell
     outcome: LoadOutcome
     peak_rss_mb: float
-    """Resident memory of the server's processes together, in MB (10^6 bytes), the largest seen in the cell."""
+    """Peak of the resident memory of all of the server's processes, in MB (10^6 bytes)."""
     cosine_to_fp32: float
-    """Of one answer, asked for after the cell, to the bare model's in FP32."""
+    """Cosine of one vector, requested after the cell, with that of the bare model in FP32."""
 
     def as_json(self) -> dict[str, Any]:
-        """Flat, for the results file."""
+        """Flatten it for the results file."""
         rest = {"peak_rss_mb": round(self.peak_rss_mb, 1), "cosine_to_fp32": round(self.cosine_to_fp32, 6)}
         return {
             "contender": self.contender,
@@ -96,5 +96,5 @@ def _rounded(value: Any) -> Any:
 
 
 def order_of_cells(clients: list[int], texts: list[int]) -> list[LoadCell]:
-    """All combinations, light ones first."""
+    """List all combinations, light ones first."""
     return sorted(LoadCell(each, count) for each in texts for count in clients)

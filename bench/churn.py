@@ -1,7 +1,7 @@
-"""`python -m bench.churn`, which is `make bench-churn`: the cache's tier in memory under random puts and gets.
+"""`python -m bench.churn` (`make bench-churn`): the cache's memory tier under random puts and gets.
 
-Values have the sizes of vectors, sentiments and chats; there are far more of them than fit, and some expire. What
-should hold: the counted bytes never pass the bound, and the process does not grow once the tier is full.
+Values have the sizes of vectors, sentiments and chats. Far more are put than fit, and some expire. Expected: the
+counted bytes never exceed the limit, and the process does not grow once the tier is full.
 """
 
 import asyncio
@@ -28,14 +28,14 @@ from onecard.cache.tiers import Cache
 
 FULL_SECONDS = 600.0
 CPU_SHARE = 0.3
-"""Share of one core that the churn takes."""
+"""Share of one core that the churn uses."""
 BURST_SECONDS = 0.02
-"""Of work between two pauses."""
+"""Length of the work between two pauses."""
 SAMPLE_SECONDS = 1.0
 WARM_UP_SECONDS = 60.0
-"""By then the tier is full, and what the process holds is compared with what it holds at the end."""
+"""Time after which the tier is full. Memory at this time is compared with memory at the end."""
 DISTINCT = 60_000
-"""Keys of each kind: about 700 MB of values."""
+"""Number of keys of each kind, with about 700 MB of values."""
 PUT_SHARE = 0.5
 """Share of puts; the rest are gets."""
 TTL_SECONDS = (1, 30, 3_600)
@@ -46,7 +46,7 @@ CHAT_BYTES = (200, 50_000)
 
 @dataclass(frozen=True)
 class MemorySample:
-    """One look at the process."""
+    """Memory of the process at one time."""
 
     second: float
     counted_bytes: int
@@ -54,7 +54,14 @@ class MemorySample:
 
 
 def operations(seed: str) -> Iterator[tuple[CacheKind, bytes, bytes | None, int]]:
-    """For ever: kind, key, the value to put or None to get, and its seconds to live. Low keys come more often."""
+    """Draw random operations, without end. Low keys are more frequent.
+
+    Args:
+        seed: seed of the random numbers.
+
+    Yields:
+        Kind, key, the value to put (None: get), and its time to live in seconds.
+    """
     rng = random.Random(seed)
     kinds: tuple[CacheKind, ...] = ("embedding", "sentiment", "chat")
     prefixes = {kind: Keyspace(kind, "bench/model", "r1", "0" * 16).prefix for kind in kinds}
@@ -66,7 +73,7 @@ def operations(seed: str) -> Iterator[tuple[CacheKind, bytes, bytes | None, int]
 
 
 def size_of(kind: CacheKind, share: float) -> int:
-    """Bytes of a value; `share` (0 to 1) is where it lies among chats, small ones being more frequent."""
+    """Draw the size of a value in bytes. `share` (0 to 1) is the quantile for chats, most of which are small."""
     if kind == "embedding":
         return VECTOR_BYTES
     if kind == "sentiment":
@@ -76,7 +83,15 @@ def size_of(kind: CacheKind, share: float) -> int:
 
 
 async def churn(bound: int, seconds: float) -> dict[str, Any]:
-    """Put and get for so long; the samples, and the most that was ever counted."""
+    """Put and get for a time, and sample the memory.
+
+    Args:
+        bound: the tier's limit in bytes.
+        seconds: how long.
+
+    Returns:
+        Samples, their summary, and whether the counted bytes stayed below the limit.
+    """
     tier = MemoryTier(bound, time.time)
     cache = Cache(tier, None, CacheMetrics(CollectorRegistry()), time.time)
     done = peak = 0
@@ -100,7 +115,7 @@ async def churn(bound: int, seconds: float) -> dict[str, Any]:
 
 
 def summary(samples: list[MemorySample]) -> dict[str, Any]:
-    """Resident bytes at the beginning, once settled (or half-way through a shorter run), and at the end."""
+    """Summarise resident bytes: at the start, after the warm-up (or half of a shorter run), and at the end."""
     settled_at = min(WARM_UP_SECONDS, samples[-1].second / 2)
     settled = next(one for one in samples if one.second >= settled_at)
     return {
@@ -114,7 +129,7 @@ def summary(samples: list[MemorySample]) -> dict[str, Any]:
 
 
 def as_markdown(document: Mapping[str, Any]) -> str:
-    """The report for a person."""
+    """Render the report."""
     head, made = document["machine"], document["churn"]
     sizes = {
         "bound": made["bound_bytes"],
@@ -140,7 +155,7 @@ def main(
         Path | None, typer.Option(help="Folder for results; bench/results unless --seconds is shorter.")
     ] = None,
 ) -> None:
-    """Churn the tier at its default bound and write churn.json and .md; exit 1 if it passed its bound."""
+    """Churn the tier at its default limit and write churn.json and .md. Exit code 1 if it exceeded the limit."""
     head = machine.describe("python -m bench.churn " + " ".join(sys.argv[1:]))
     bound = int(CacheSettings.model_fields["cache_memory_mb"].default * 1_000_000)
     print(f"Puts and gets for {seconds:g} s, with {CPU_SHARE:.0%} of a core", flush=True)

@@ -1,4 +1,4 @@
-"""Load over `bench.http_client`: clients that take turns, and requests that come at their own pace."""
+"""Closed-loop and open-loop load over `bench.http_client`."""
 
 import asyncio
 import time
@@ -8,22 +8,22 @@ from bench.http_client import HttpLoadClient, HttpResponse
 from bench.load import PAUSE_AFTER_ERROR_SECONDS, LatencyTally
 
 TIMEOUT_SECONDS = 120.0
-"""Longest wait for one answer; who takes longer is counted as an error."""
+"""Timeout of one request; then it counts as an error."""
 OnResponse = Callable[[HttpResponse], None]
-"""Gets every good answer."""
+"""Callback for every successful response."""
 
 
 def ignore_response(_: HttpResponse) -> None:
-    """Notes nothing."""
+    """Do nothing with a response."""
 
 
 def error_kind(answer: HttpResponse | OSError) -> str:
-    """What an error is counted as."""
+    """Name an error: its status, or the type of the exception."""
     return str(answer.status) if isinstance(answer, HttpResponse) else type(answer).__name__
 
 
 async def send(client: HttpLoadClient, request: bytes) -> HttpResponse | OSError:
-    """One answer, or why there is none."""
+    """Send a request. Returns the response, or the exception if there is none."""
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
             return await client.send(request)
@@ -34,10 +34,17 @@ async def send(client: HttpLoadClient, request: bytes) -> HttpResponse | OSError
 async def closed_loop(
     url: str, requests: Iterator[bytes], *, clients: int, seconds: float, note: OnResponse = ignore_response
 ) -> tuple[LatencyTally, float]:
-    """Each client sends its next request when its last is answered, until time or `requests` end.
+    """Run closed-loop load: each client sends its next request when its last is answered.
+
+    Args:
+        url: the server.
+        requests: what to send; the load ends when they do.
+        clients: number of concurrent clients.
+        seconds: how long new requests are sent.
+        note: called with every successful response.
 
     Returns:
-        What was answered, and the seconds from the first request to the last answer.
+        Latencies and errors, and the seconds from the first request to the last response.
     """
     tally, started = LatencyTally(), time.perf_counter()
 
@@ -60,8 +67,20 @@ async def closed_loop(
 async def open_loop(
     url: str, requests: Iterable[bytes], *, rate: float, note: OnResponse = ignore_response
 ) -> LatencyTally:
-    """Send `rate` requests a second whoever is still waiting. A latency runs from when its request was due, so that
-    a server that stalls is not forgiven the requests that it held back."""
+    """Run open-loop load: requests start at a fixed rate, however many are still waiting.
+
+    A latency is measured from the time when its request was due, so that a stall of the server counts for all requests
+    that it delays (no coordinated omission).
+
+    Args:
+        url: the server.
+        requests: what to send.
+        rate: requests per second.
+        note: called with every successful response.
+
+    Returns:
+        Latencies and errors.
+    """
     tally, started = LatencyTally(), time.perf_counter()
     idle: list[HttpLoadClient] = []
 

@@ -1,10 +1,11 @@
-"""What the benchmarks' commands have in common."""
+"""Functions that all benchmark commands share."""
 
 import resource
 import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import NoReturn
 
 import typer
 
@@ -14,15 +15,21 @@ from bench.servers import Contender, ContenderServer, ServerFailed
 
 
 def say(text: str) -> None:
-    """One line of progress."""
+    """Print a line of progress."""
     print(text, flush=True)
 
 
 def parse_numbers(given: str) -> list[int]:
-    """`1,8,32` → [1, 8, 32].
+    """Parse a list of numbers.
+
+    Args:
+        given: whole numbers from 1, separated by commas.
+
+    Returns:
+        The numbers: `1,8,32` becomes [1, 8, 32].
 
     Raises:
-        typer.BadParameter: that is not what it is.
+        typer.BadParameter: it is no such list.
     """
     try:
         found = [int(part) for part in given.split(",")]
@@ -34,7 +41,7 @@ def parse_numbers(given: str) -> list[int]:
 
 
 def start_server(stack: ExitStack, contender: Contender) -> ContenderServer:
-    """A server that is ready; `stack` stops it."""
+    """Start a server and wait until it is ready. `stack` stops it."""
     say(f"Starting {contender.name}: {contender.what}")
     server = stack.enter_context(ContenderServer(contender))
     server.wait_ready()
@@ -42,17 +49,25 @@ def start_server(stack: ExitStack, contender: Contender) -> ContenderServer:
 
 
 def allow_connections() -> None:
-    """As many open files as the system lets this process and its servers have: a thousand streams are two thousand."""
+    """Raise the limit of open files to the maximum: a thousand streams through the gateway need two thousand."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
+def exit_with_failure() -> NoReturn:
+    """End the command with exit code 1."""
+    raise typer.Exit(1)
+
+
 @contextmanager
 def orderly_exit() -> Iterator[None]:
-    """Ctrl-C, SIGTERM and failures end the command with a line; whatever is inside has stopped its servers by then.
+    """End the command with one line after Ctrl-C, SIGTERM or a failure. Servers started inside are stopped by then.
+
+    Yields:
+        Nothing.
 
     Raises:
-        typer.Exit: it was interrupted (130), or a server or an installation failed (1).
+        typer.Exit: the command was interrupted (130), or a server or an installation failed (1).
     """
     if machine.busy():
         say("Something else is using this machine: expect figures that are too low and that vary.")

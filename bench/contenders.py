@@ -1,4 +1,4 @@
-"""What the encoders' benchmark compares: how each server is started and called."""
+"""The contenders of the encoder benchmark: how each server is started and called."""
 
 import sys
 
@@ -7,7 +7,7 @@ from bench.peers import INFINITY
 from bench.servers import Contender
 
 NAME = "bench"
-"""What Infinity is told to call the model."""
+"""Name of the model at Infinity."""
 
 
 def _infinity(port: int, *more: str) -> list[str]:
@@ -28,7 +28,7 @@ CONTENDERS = {
             environment=lambda port: {
                 "EMBEDDING_MODEL": str(MODEL),
                 "EMBEDDING_PORT": str(port),
-                "CACHE_ENABLED": "false",  # The texts are all different; what is measured is computing.
+                "CACHE_ENABLED": "false",  # All texts differ, so a cache would only add cost.
             },
         ),
         Contender(

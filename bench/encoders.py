@@ -1,4 +1,4 @@
-"""`python -m bench.encoders`, which is `make bench-encoders`: this project's encoder beside what people use instead."""
+"""`python -m bench.encoders` (`make bench-encoders`): compares this project's encoder with alternatives."""
 
 import subprocess
 import sys
@@ -21,7 +21,13 @@ TEXTS = "1,32"
 
 
 def parse_contenders(given: str) -> list[str]:
-    """Names of contenders.
+    """Parse names of contenders, separated by commas.
+
+    Args:
+        given: the names.
+
+    Returns:
+        Each name once, in this order.
 
     Raises:
         typer.BadParameter: there is no such contender.
@@ -34,7 +40,7 @@ def parse_contenders(given: str) -> list[str]:
 
 
 def prepare(contenders: list[str]) -> None:
-    """Model, reference vectors and peers, whatever is missing."""
+    """Create the model, the reference vectors and the peers' environments if they are missing."""
     if not weights.ready():
         print(f"Making the model in {MODEL.relative_to(ROOT)} (10 s, once)", flush=True)
         weights.build()
@@ -46,7 +52,7 @@ def prepare(contenders: list[str]) -> None:
 
 
 def start_all(stack: ExitStack, contenders: list[str]) -> dict[str, ContenderServer]:
-    """Start the servers one after the other; `stack` stops them."""
+    """Start and warm up the servers one after the other. `stack` stops them."""
     servers = {}
     for name in contenders:
         print(f"Starting {name}: {CONTENDERS[name].what}", flush=True)
@@ -71,8 +77,8 @@ def main(
 ) -> None:
     """Measure encoders on this machine, all with the same weights, and write encoders.json, .md and .svg.
 
-    The whole takes about half an hour on two cores; nothing else should run meanwhile. Ctrl-C stops all servers; what
-    whole rounds have measured is kept.
+    It takes about half an hour on two cores; nothing else should run meanwhile. Ctrl-C stops all servers; the results
+    of complete rounds are kept.
     """
     chosen = parse_contenders(contenders)
     if quick:

@@ -1,4 +1,4 @@
-"""The files of a run."""
+"""Writes the result files of a run."""
 
 import json
 from collections.abc import Mapping
@@ -9,12 +9,20 @@ from bench.paths import QUICK_RESULTS, RESULTS
 
 
 def folder_for(out: Path | None, *, quick: bool) -> Path:
-    """Where results go: where the operator said, else where full or quick runs keep theirs."""
+    """Choose the folder for results: `out` if given, else the one of full or of quick runs."""
     return out or (QUICK_RESULTS if quick else RESULTS)
 
 
 def write(folder: Path, name: str, document: Mapping[str, Any], text: str, picture: str | None = None) -> None:
-    """`name.json`, `name.md` and, if there is a picture, `name.svg`; what was there is replaced."""
+    """Write the result files, replacing older ones.
+
+    Args:
+        folder: created if needed.
+        name: name of the files without suffix.
+        document: content of the `.json` file.
+        text: content of the `.md` file.
+        picture: content of the `.svg` file; None: there is none.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     (folder / f"{name}.md").write_text(text)
@@ -23,5 +31,5 @@ def write(folder: Path, name: str, document: Mapping[str, Any], text: str, pictu
 
 
 def show(folder: Path, name: str) -> None:
-    """Print the report, and where it is."""
+    """Print the report and its folder."""
     print(f"\n{(folder / f'{name}.md').read_text()}\nWritten to {folder}")

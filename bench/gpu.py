@@ -1,7 +1,7 @@
-"""The encoders' part of the memory plan on a real card: `python -m bench.gpu`. Without CUDA it says so and ends.
+"""`python -m bench.gpu`: checks the encoders' part of the memory plan on a real GPU. Without CUDA it only says so.
 
-Random weights of the true sizes. Each precision and model runs in a process of its own, capped as the plan says, so
-that one's memory does not count for another.
+Uses random weights of the real sizes. Each precision and model runs in a process of its own, with the plan's memory
+limit, so that their memory is measured separately.
 """
 
 import json
@@ -21,55 +21,69 @@ from onecard.gpu.costs import GIB, EncoderCost
 from onecard.gpu.plan import LIBRARY_GIB, MemoryPlan, PlanDoesNotFit, PlanRequest, make_plan
 
 PRECISIONS = {"float32": 4, "float16": 2}
-"""Bytes of a number."""
+"""Bytes per number."""
 PARAMETERS = 110.6e6
 HIDDEN, INTERMEDIATE = 768, 3072
 
 
 @dataclass(frozen=True)
 class GpuJob:
-    """What one process does."""
+    """The measurement of one process."""
 
     model: str
     """`classifier` or `encoder`."""
     precision: str
     card_bytes: int
-    """Size of the card that is played, at most the real one's."""
+    """Size of the GPU to plan for, at most that of the real one."""
     share: float
-    """The process's cap, as a fraction of that card."""
+    """Memory limit of the process, as a fraction of `card_bytes`."""
     batch_tokens: int
     """The plan's largest batch, in padded tokens."""
 
 
 def cost(precision: str) -> EncoderCost:
-    """What the plan takes a BERT-base for in this precision."""
+    """Compute the plan's costs of BERT-base in this precision."""
     return EncoderCost.from_figures(
         parameters=PARAMETERS, hidden=HIDDEN, intermediate=INTERMEDIATE, bytes_per_number=PRECISIONS[precision]
     )
 
 
 def plan_for(card_gb: float, precision: str, usable_bytes: int | None) -> MemoryPlan:
-    """The plan with both encoders in this precision.
+    """Make the plan with both encoders in one precision.
+
+    Args:
+        card_gb: advertised size of the GPU in GB.
+        precision: a key of `PRECISIONS`.
+        usable_bytes: usable memory; None: as the plan estimates it from the size.
+
+    Returns:
+        The plan.
 
     Raises:
-        DoesNotFit: the card is too small.
+        PlanDoesNotFit: the GPU is too small.
     """
     encoder = cost(precision)
     return make_plan(PlanRequest(card_gb, sentiment=encoder, embedding=encoder, usable_bytes=usable_bytes))
 
 
 def planned_bytes(plan: MemoryPlan) -> int:
-    """What the plan expects of one encoder at its largest batch, before its reserve and its rounding up."""
+    """Compute the bytes that the plan expects of one encoder at its largest batch, without reserve and rounding."""
     encoder = plan.request.embedding
     activations = encoder.activation_bytes_per_token * plan.batch_tokens
     return encoder.weights_bytes + activations + int(LIBRARY_GIB * GIB)
 
 
 def run_job(job: GpuJob) -> dict[str, Any]:
-    """One process's figures.
+    """Run a measurement in a process of its own.
+
+    Args:
+        job: what to measure.
+
+    Returns:
+        The job's fields and the figures.
 
     Raises:
-        SystemExit: it failed; the message has the end of its output.
+        SystemExit: the process failed; the message has the end of its output.
     """
     command = [sys.executable, "-m", "bench.gpu_worker"]
     made = subprocess.run(command, input=json.dumps(asdict(job)), cwd=ROOT, capture_output=True, text=True)
@@ -79,7 +93,7 @@ def run_job(job: GpuJob) -> dict[str, Any]:
 
 
 def as_markdown(head: dict[str, Any], rows: list[dict[str, Any]]) -> str:
-    """The report for a person; sizes in GiB."""
+    """Render the report, with sizes in GiB."""
     memory = [["model, precision", "cap", "planned", "measured peak", "measured/planned", "within the cap"]]
     for row in rows:
         measured, cap = row["peak_reserved_bytes"], row["share"] * row["card_bytes"]
@@ -119,7 +133,7 @@ def main(
     card_gb: Annotated[float, typer.Option(min=1, help="Behave as if the card were this size.")] = 24.0,
     out: Annotated[Path, typer.Option(help="Folder for gpu.json and gpu.md.")] = RESULTS,
 ) -> None:
-    """Set the memory plan of both encoders beside measured peaks, and show the out-of-memory back-off."""
+    """Compare the memory plan of both encoders with measured peaks, and show the back-off after out of memory."""
     if not torch.cuda.is_available():
         print("No CUDA GPU here: nothing measured.")
         return

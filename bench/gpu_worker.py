@@ -1,6 +1,6 @@
-"""One capped process of `bench.gpu`: reads a job on its standard input, writes its figures to its standard output.
+"""One process of `bench.gpu`: reads a job from standard input and writes its figures to standard output.
 
-It runs the services' own engines and their own batcher, on random weights of the true sizes.
+It runs the services' engines and their batcher with random weights of the real sizes.
 """
 
 import asyncio
@@ -33,31 +33,31 @@ from sentiment_service.engine import Classifier
 
 MODELS = ("classifier", "encoder")
 WINDOW = 512
-"""Longest text; the plan's largest batch is full of such texts."""
+"""Tokens of the longest text. The plan's largest batch consists of such texts."""
 REVIEW_TOKENS = (8, 28)
-"""Shortest and longest text where throughput is measured: 18 on average."""
+"""Tokens of the shortest and longest text for throughput, 18 on average."""
 SECONDS = 3.0
 """Length of one throughput measurement."""
 BUDGETS = (512, 2_048, 8_192, 32_768, 65_536)
-"""Padded tokens in a batch; those over the plan's largest are left out."""
+"""Padded tokens per batch. Those over the plan's largest batch are left out."""
 LONG_TEXTS = 512
-"""Texts of the back-off demonstration, each as long as the window, allowed in one batch."""
+"""Texts of the back-off test, each as long as the window, that one batch may hold."""
 
 
 @dataclass(frozen=True)
 class BackoffResult:
-    """What became of more than the card holds."""
+    """Result of a batch that exceeds the GPU's memory."""
 
     answered: int
-    """Texts."""
+    """Number of texts with a result."""
     out_of_memory: int
-    """Batches that did not fit."""
+    """Number of batches that ran out of memory."""
     budget_tokens: tuple[int, int]
-    """At first and at the end."""
+    """Tokens per batch at the start and at the end."""
 
 
 def load(model: str, folder: Path, device: Device) -> LoadedEngine[Any]:
-    """A service's engine on random weights, which are written to `folder` first."""
+    """Load a service's engine with random weights, which are written to `folder` first."""
     if model == "encoder":
         weights.build(folder)
         return SentenceEncoder(ModelFolder(folder, model, "random", None), device)
@@ -66,7 +66,7 @@ def load(model: str, folder: Path, device: Device) -> LoadedEngine[Any]:
 
 
 def texts_of(tokens: int, lengths: tuple[int, int]) -> list[TokenIds]:
-    """Texts of random lengths between both, about so many tokens in all; one at least."""
+    """Make texts of random lengths (shortest, longest), of about `tokens` tokens in total; at least one text."""
     rng = random.Random(0)
     made: list[TokenIds] = []
     while not made or sum(map(len, made)) + lengths[1] <= tokens:
@@ -75,7 +75,16 @@ def texts_of(tokens: int, lengths: tuple[int, int]) -> list[TokenIds]:
 
 
 def texts_per_second(engine: LoadedEngine[Any], budget: int, seconds: float = SECONDS) -> float:
-    """Over batches of about `budget` tokens, as many begun at a time as the services begin."""
+    """Measure throughput, with as many batches in flight as in the services.
+
+    Args:
+        engine: the loaded model.
+        budget: padded tokens per batch.
+        seconds: how long.
+
+    Returns:
+        Texts per second.
+    """
     texts = texts_of(budget, REVIEW_TOKENS)
     multiple = 8 if torch.cuda.is_available() else 1
     run_batch(engine, texts, multiple)
@@ -93,7 +102,7 @@ def texts_per_second(engine: LoadedEngine[Any], budget: int, seconds: float = SE
 
 
 async def back_off(engine: LoadedEngine[Any], texts: list[TokenIds]) -> BackoffResult:
-    """Hand the batcher a budget that holds all the texts at once, and let it find one that fits."""
+    """Start the batcher with a limit that allows all texts in one batch, and let it find one that fits."""
     registry = CollectorRegistry()
     first = sum(map(len, texts))
     bounds = BatcherConfig(
@@ -114,13 +123,13 @@ async def back_off(engine: LoadedEngine[Any], texts: list[TokenIds]) -> BackoffR
 
 
 def limit_memory(share: float, card_bytes: int) -> None:
-    """Hold this process to `share` of a card of `gpu_bytes`, whatever the real one's size."""
+    """Limit this process to `share` of a GPU of `card_bytes`, whatever the size of the real one."""
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction(min(1.0, share * card_bytes / total))
 
 
 def run_measurements(job: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Load, measure the peak at the plan's largest batch, then speed, then provoke a full card."""
+    """Load the model, measure the peak at the plan's largest batch and throughput, and provoke out of memory."""
     limit_memory(job["share"], job["card_bytes"])
     engine = load(job["model"], folder, Device("cuda:0", job["precision"]))
     loaded = torch.cuda.memory_allocated()

@@ -1,6 +1,6 @@
-"""HTTP/1.1 as a load generator speaks it: requests are ready bytes, and answers are parsed in C.
+"""An HTTP/1.1 client for load generators: requests are prepared bytes, and responses are parsed in C.
 
-It takes a fraction of the time that a full client takes, which leaves the cores to what is measured.
+It takes a fraction of a full client's CPU time, which leaves the cores to the servers under test.
 """
 
 import asyncio
@@ -16,37 +16,37 @@ import httptools
 
 @dataclass(frozen=True)
 class HttpResponse:
-    """A whole answer."""
+    """A complete response."""
 
     status: int
     headers: Mapping[str, str]
-    """By lower-case name."""
+    """Values by lower-case name."""
     body: bytes
     first_seconds: float
-    """From sending the request to the first byte of the body."""
+    """Time from sending the request to the first byte of the body."""
     seconds: float
-    """To the last."""
+    """Time from sending the request to the last byte."""
 
 
 def request_bytes(path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
-    """A `POST` of JSON, ready to be sent."""
+    """Render a `POST` request with a JSON body."""
     lines = [f"POST {path} HTTP/1.1", "host: 127.0.0.1", "content-type: application/json"]
     lines += [f"content-length: {len(body)}", *(f"{name}: {value}" for name, value in headers.items())]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 def json_request(path: str, value: Any, headers: Mapping[str, str]) -> bytes:
-    """The same from a value."""
+    """Render a `POST` request with `value` as JSON."""
     return request_bytes(path, json.dumps(value, ensure_ascii=False).encode(), headers)
 
 
 def get_request(path: str) -> bytes:
-    """A `GET`, ready to be sent."""
+    """Render a `GET` request."""
     return f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n".encode()
 
 
 class HttpConnection(asyncio.Protocol):
-    """One keep-alive connection with at most one request under way."""
+    """One keep-alive connection with at most one request in flight."""
 
     def __init__(self) -> None:
         self.open = False
@@ -61,7 +61,7 @@ class HttpConnection(asyncio.Protocol):
         self._first = 0.0
 
     def send(self, request: bytes) -> asyncio.Future[HttpResponse]:
-        """Send `request`; the future gets its answer, or a `ConnectionError`."""
+        """Send a request. The future gets the response, or a `ConnectionError`."""
         self._answer = asyncio.get_running_loop().create_future()
         self._sent = time.perf_counter()
         if self._transport is None or not self.open:
@@ -71,21 +71,21 @@ class HttpConnection(asyncio.Protocol):
         return self._answer
 
     def close(self) -> None:
-        """Let it go."""
+        """Close the connection."""
         if self._transport is not None:
             self._transport.close()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """asyncio's."""
+        """Called by asyncio."""
         self._transport, self.open = transport, True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """asyncio's."""
+        """Called by asyncio."""
         self.open = False
         self._fail(exc or ConnectionError("closed before the end of the answer"))
 
     def data_received(self, data: bytes) -> None:
-        """asyncio's."""
+        """Called by asyncio."""
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -93,17 +93,17 @@ class HttpConnection(asyncio.Protocol):
             self.close()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """httptools'."""
+        """Called by httptools."""
         self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_body(self, body: bytes) -> None:
-        """httptools'."""
+        """Called by httptools."""
         if not self._parts:
             self._first = time.perf_counter()
         self._parts.append(body)
 
     def on_message_complete(self) -> None:
-        """httptools'."""
+        """Called by httptools."""
         status, ended = self._parser.get_status_code(), time.perf_counter()
         if not self._parser.should_keep_alive():
             self.open = False
@@ -121,7 +121,7 @@ class HttpConnection(asyncio.Protocol):
 
 
 class HttpLoadClient:
-    """Asks one server, one request at a time; connects when it must. Use it in an `async with`."""
+    """Sends requests to one server, one at a time, and connects when needed. Use it in an `async with`."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -129,10 +129,17 @@ class HttpLoadClient:
         self._connection: HttpConnection | None = None
 
     async def send(self, request: bytes) -> HttpResponse:
-        """The answer to one request.
+        """Send a request.
+
+        Args:
+            request: the rendered request.
+
+        Returns:
+            The response.
 
         Raises:
-            OSError: no connection, or one that ended too soon.
+            OSError: the server cannot be reached, or closed the connection too early.
+            CancelledError: the caller was cancelled; the connection is closed.
         """
         if self._connection is None or not self._connection.open:
             loop = asyncio.get_running_loop()
@@ -140,7 +147,7 @@ class HttpLoadClient:
         try:
             return await self._connection.send(request)
         except asyncio.CancelledError:
-            self.close()  # Its answer would be taken for the next one's.
+            self.close()  # Its response would be taken for that of the next request.
             raise
 
     async def __aenter__(self) -> "HttpLoadClient":
@@ -150,7 +157,7 @@ class HttpLoadClient:
         self.close()
 
     def close(self) -> None:
-        """Let the connection go."""
+        """Close the connection."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None

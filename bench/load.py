@@ -1,7 +1,7 @@
-"""The load generator: `python -m bench.load` reads a `Load` on its standard input and writes an `Outcome`.
+"""The load generator: `python -m bench.load` reads a `LoadSpec` from standard input and writes a `LoadOutcome`.
 
-A process of its own, and a cheap one, since it shares the cores with the server under test: bodies are bytes before
-the clock starts, and of an answer only status and length are looked at.
+It is a process of its own, and uses little CPU time, because it shares the cores with the server under test: bodies
+are prepared before the clock starts, and only status and length of a response are checked.
 """
 
 import asyncio
@@ -19,36 +19,36 @@ from bench.cells import LoadCell, LoadOutcome, LoadSpec
 from bench.stats import percentile
 
 BODIES_PER_SECOND = 1_000
-"""Requests that are made ready for each second of load; a server that is faster ends the cell early."""
+"""Requests prepared per second of load. A faster server ends the cell early."""
 MAX_BODY_TEXTS = 20_000
-"""Most texts made ready for one cell, beyond one request for each client."""
+"""Maximum number of texts prepared for a cell, plus one request per client."""
 MIN_RESPONSE_BYTES = 2_000
-"""A vector of 768 numbers is longer than this in any encoding."""
+"""Shorter responses are errors: a vector of 768 numbers is longer in any encoding."""
 PAUSE_AFTER_ERROR_SECONDS = 0.05
 
 
 class LatencyTally:
-    """Answers so far."""
+    """Collects latencies and errors."""
 
     def __init__(self) -> None:
         self.latencies_ms: list[float] = []
         self.errors: dict[str, int] = {}
         self.last = 0.0
-        """Clock at the last answer."""
+        """Clock at the last response."""
 
     def succeeded(self, started: float) -> None:
-        """Note a good answer."""
+        """Record a successful response."""
         self.last = time.perf_counter()
         self.latencies_ms.append((self.last - started) * 1000)
 
     def failed(self, why: str) -> None:
-        """Note an error."""
+        """Record an error."""
         self.last = time.perf_counter()
         self.errors[why] = self.errors.get(why, 0) + 1
 
 
 def bodies(load: LoadSpec) -> list[bytes]:
-    """Request bodies, each with texts that occur in no other."""
+    """Prepare request bodies; no text occurs twice."""
     cell = load.cell
     most = min(int(BODIES_PER_SECOND * load.seconds), MAX_BODY_TEXTS // cell.texts) + cell.clients
     made = texts.make(weights.reviews(), most * cell.texts, seed=load.seed)
@@ -57,14 +57,22 @@ def bodies(load: LoadSpec) -> list[bytes]:
 
 
 def body(inputs: list[str], model: str) -> bytes:
-    """One request of OpenAI's embeddings API, with the encoding that OpenAI's SDKs ask for."""
+    """Render a body of OpenAI's embeddings API, with the encoding that OpenAI's SDKs use."""
     return json.dumps({"input": inputs, "model": model, "encoding_format": "base64"}, ensure_ascii=False).encode()
 
 
 async def client(
     session: aiohttp.ClientSession, url: str, supply: Iterator[bytes], end: float, tally: LatencyTally
 ) -> None:
-    """Send one request after the other until time or supply ends."""
+    """Send one request after the other.
+
+    Args:
+        session: the HTTP client.
+        url: the server.
+        supply: bodies; shared by all clients. The client ends when they do.
+        end: clock after which no new request is sent.
+        tally: where results are recorded.
+    """
     while time.perf_counter() < end and (data := next(supply, None)) is not None:
         started = time.perf_counter()
         try:
@@ -81,7 +89,7 @@ async def client(
 
 
 async def drive(load: LoadSpec) -> LoadOutcome:
-    """Run one cell."""
+    """Run one cell with `load.cell.clients` concurrent clients."""
     made = bodies(load)
     supply, tally = iter(made), LatencyTally()
     session = aiohttp.ClientSession(
@@ -104,7 +112,7 @@ async def drive(load: LoadSpec) -> LoadOutcome:
 
 
 def summary(cell: LoadCell, tally: LatencyTally, unfinished: int, seconds: float) -> LoadOutcome:
-    """The cell's figures. Texts of unfinished requests count for nothing, their time counts."""
+    """Summarise a cell. Unfinished requests count in `seconds`, but not in `texts`."""
     count = len(tally.latencies_ms)
     return LoadOutcome(
         requests=count,
@@ -120,7 +128,7 @@ def summary(cell: LoadCell, tally: LatencyTally, unfinished: int, seconds: float
 
 
 def main() -> None:
-    """One cell, from standard input to standard output."""
+    """Run the cell of standard input and write its figures to standard output."""
     given = json.load(sys.stdin)
     load = LoadSpec(**{**given, "cell": LoadCell(**given["cell"])})
     json.dump(asdict(uvloop.run(drive(load))), sys.stdout)

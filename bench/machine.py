@@ -1,4 +1,4 @@
-"""What a run was measured on."""
+"""Describes the machine of a run."""
 
 import os
 import platform
@@ -12,14 +12,14 @@ from typing import Any
 import psutil
 
 REPORTED_CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
-"""Processor instructions that decide how fast an encoder runs."""
+"""CPU instructions that determine how fast an encoder runs."""
 
 MAX_IDLE_LOAD = 0.3
-"""Load average for each core above which somebody else is using the machine."""
+"""Load average per core above which the machine counts as busy."""
 
 
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, list[str]]:
-    """The processor's name, and which of the noted instructions it has."""
+    """Read the CPU's name, and which of `REPORTED_CPU_FLAGS` it has."""
     fields: dict[str, str] = {}
     with suppress(OSError):
         for line in cpuinfo.read_text().splitlines():
@@ -30,12 +30,12 @@ def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, list[str]]:
 
 
 def busy() -> bool:
-    """Whether the machine had other work in the last minute, which would spoil the figures."""
+    """Check whether other work ran in the last minute, which would distort the figures."""
     return os.getloadavg()[0] > MAX_IDLE_LOAD * len(os.sched_getaffinity(0))
 
 
 def describe(command: str) -> dict[str, Any]:
-    """For the head of a results file; nothing in it names the machine or its user."""
+    """Describe the machine for a results file, without names of the machine or its user."""
     name, flags = processor()
     packages = ("torch", "transformers", "sentence-transformers")
     return {
@@ -53,7 +53,7 @@ def describe(command: str) -> dict[str, Any]:
 
 
 def line(head: Mapping[str, Any]) -> str:
-    """The same in one line of Markdown."""
+    """Render the description as one line of Markdown."""
     flags = ", ".join(head["flags"]) or "none of the instructions that matter"
     machine = f"{head['cpu']}, {head['cores']} cores ({flags}), {head['memory_gb']} GB, load {head['load_at_start']}"
     versions = f"Python {head['python']}, torch {head['torch']}, transformers {head['transformers']}"

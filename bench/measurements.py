@@ -1,4 +1,4 @@
-"""Rounds over contenders and cells, put together: medians and ratios. Pure."""
+"""Summarises rounds over contenders and cells by medians and ratios. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,14 +16,22 @@ class Measurement:
 
     contender: str
     cell: str
-    """Such as the number of clients."""
+    """Name of the cell, such as the number of clients."""
     round: int
     figures: Mapping[str, float | None]
-    """By name, with the unit in it; None where nothing was measured."""
+    """Values by name, which has the unit; None: not measured."""
 
 
 def medians(visits: Iterable[Measurement], *, largest: Sequence[str] = ()) -> dict[str, dict[str, dict[str, Any]]]:
-    """Contender → cell → the median of each figure over the rounds; of those in `largest`, the largest."""
+    """Summarise the rounds of each cell.
+
+    Args:
+        visits: all measurements.
+        largest: figures of which the maximum is taken instead of the median.
+
+    Returns:
+        Contender → cell → figures, with the number of `rounds`.
+    """
     found: dict[str, dict[str, list[Mapping[str, float | None]]]] = {}
     for visit in visits:
         found.setdefault(visit.contender, {}).setdefault(visit.cell, []).append(visit.figures)
@@ -40,7 +48,7 @@ def _together(rounds: Sequence[Mapping[str, float | None]], largest: Sequence[st
 
 
 def ratios(summary: Summary, ours: str, figure: str) -> dict[str, dict[str, float | None]]:
-    """The `figure` of contender `ours` over each other's, by cell."""
+    """Divide a figure of contender `ours` by that of each other contender, by cell."""
     mine = summary.get(ours, {})
     return {
         f"{ours}/{name}": {
@@ -52,9 +60,16 @@ def ratios(summary: Summary, ours: str, figure: str) -> dict[str, dict[str, floa
 
 
 def paired(visits: Sequence[Measurement], ours: str, other: str, figure: str) -> dict[str, float | None]:
-    """The `figure` of contender `ours` over the other's, by cell: the median of the rounds' ratios.
+    """Divide a figure of two contenders round by round, so that slow changes of the machine affect both.
 
-    What else the machine does for longer than a round then changes both.
+    Args:
+        visits: all measurements.
+        ours: the contender above the line.
+        other: the contender below the line.
+        figure: name of the figure.
+
+    Returns:
+        The median of the rounds' ratios, by cell.
     """
     found: dict[str, list[float]] = {}
     rounds = {(visit.contender, visit.cell, visit.round): visit.figures.get(figure) for visit in visits}
@@ -65,5 +80,5 @@ def paired(visits: Sequence[Measurement], ours: str, other: str, figure: str) ->
 
 
 def rounded(value: float | None) -> float | None:
-    """To three places."""
+    """Round to three decimals."""
     return None if value is None else round(value, 3)

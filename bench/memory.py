@@ -1,4 +1,4 @@
-"""Resident memory of a process and its children."""
+"""Measures resident memory of a process and its children."""
 
 import threading
 
@@ -8,7 +8,7 @@ INTERVAL_SECONDS = 0.25
 
 
 def resident_bytes(pid: int) -> int:
-    """Of the process and all below it; 0 once it is gone."""
+    """Sum the resident bytes of a process and its descendants; 0 if it has ended."""
     try:
         root = psutil.Process(pid)
         family = [root, *root.children(recursive=True)]
@@ -25,7 +25,7 @@ def _resident(process: psutil.Process) -> int:
 
 
 class PeakMemory:
-    """The largest resident memory of a process tree while the `with` lasts."""
+    """Peak of the resident memory of a process tree inside a `with` block."""
 
     def __init__(self, pid: int) -> None:
         self.peak_bytes = 0

@@ -1,7 +1,7 @@
-"""The bare model without a server: `python -m bench.offline SECONDS SEED` writes its figures to standard output.
+"""Measures the model without a server: `python -m bench.offline SECONDS SEED` writes figures to standard output.
 
-The ceiling for throughput: all texts known beforehand, sorted by length, cut into equal batches. The floor for
-latency: one text at a time, called directly.
+Its throughput is an upper bound for servers: all texts are known, sorted by length and cut into equal batches. Its
+latency is a lower bound: one text at a time, called directly.
 """
 
 import json
@@ -24,20 +24,20 @@ from onecard.hardware import cpu_multiplies_bfloat16
 BATCH_TEXTS = (8, 16, 32, 64)
 MIN_TEXTS = 64
 TIME_LIMIT_FACTOR = 2.0
-"""Most time of one batch size, in multiples of what was asked for; met only where somebody else uses the machine."""
+"""Timeout of one batch size, as a multiple of the requested time. Reached only on a busy machine."""
 REFERENCE_TEXTS = 16
-"""Texts whose FP32 vectors are the reference for every contender's answers."""
+"""Number of texts whose FP32 vectors are the reference for every contender."""
 
 
 @dataclass(frozen=True)
 class OfflineResult:
-    """What the bare model does in one precision."""
+    """Figures of the bare model in one precision."""
 
     precision: str
     texts_per_second: dict[str, float]
-    """By texts in a batch."""
+    """Values by number of texts per batch."""
     direct_p50_ms: float
-    """One text: tokenised, run, pooled, normalised."""
+    """Latency of one text: tokenise, run, pool, normalise."""
     direct_p95_ms: float
 
     @property
@@ -47,7 +47,7 @@ class OfflineResult:
 
 
 class BareModel:
-    """The model's weights in one precision, on the CPU."""
+    """The model in one precision, on the CPU."""
 
     def __init__(self, precision: str) -> None:
         self._tokenizer: Tokenizer = Tokenizer.from_file(str(paths.MODEL / "tokenizer.json"))
@@ -56,13 +56,13 @@ class BareModel:
         self._model: PreTrainedModel = AutoModel.from_pretrained(paths.MODEL, dtype=getattr(torch, precision)).eval()
 
     def by_length(self, samples: Sequence[str]) -> list[str]:
-        """The texts, in order of their tokens."""
+        """Sort texts by their number of tokens."""
         lengths = [sum(text.attention_mask) for text in self._tokenizer.encode_batch(list(samples))]
         return [samples[index] for index in sorted(range(len(samples)), key=lengths.__getitem__)]
 
     @torch.inference_mode()
     def encode(self, batch: Sequence[str]) -> Tensor:
-        """Unit vectors, float32 of shape (texts, 768): the mean over each text's tokens."""
+        """Compute unit vectors, float32 of shape (texts, 768): the normalised mean over each text's tokens."""
         encoded = self._tokenizer.encode_batch(list(batch))
         ids = torch.tensor([text.ids for text in encoded])
         mask = torch.tensor([text.attention_mask for text in encoded])
@@ -72,14 +72,23 @@ class BareModel:
 
 
 def precisions() -> list[str]:
-    """FP32, and what this project takes on this processor."""
+    """List FP32, and the precision that this project uses on this CPU."""
     return ["float32", "bfloat16"] if cpu_multiplies_bfloat16() else ["float32"]
 
 
 def throughput(model: BareModel, samples: Sequence[str], batch_texts: int, limit_seconds: float = 60) -> float:
-    """Texts per second over all samples, cut into batches by length; or over those that ran until the limit.
+    """Measure throughput over samples sorted by length and cut into batches.
 
-    Batches run in random order, so that a run which meets the limit has seen short and long ones.
+    Batches run in random order, so that a run which reaches the timeout has processed short and long ones.
+
+    Args:
+        model: the model.
+        samples: texts.
+        batch_texts: texts per batch.
+        limit_seconds: timeout.
+
+    Returns:
+        Texts per second, of all samples or of those before the timeout.
     """
     ordered = model.by_length(samples)
     batches = [ordered[start : start + batch_texts] for start in range(0, len(ordered), batch_texts)]
@@ -94,7 +103,7 @@ def throughput(model: BareModel, samples: Sequence[str], batch_texts: int, limit
 
 
 def direct(model: BareModel, samples: Sequence[str], seconds: float) -> list[float]:
-    """Milliseconds of single calls, one after the other."""
+    """Measure single calls one after the other for `seconds`. Returns latencies in ms."""
     took: list[float] = []
     end = time.perf_counter() + seconds
     for text in samples:
@@ -107,7 +116,7 @@ def direct(model: BareModel, samples: Sequence[str], seconds: float) -> list[flo
 
 
 def measure(precision: str, seconds: float, seed: str) -> OfflineResult:
-    """All figures in one precision; each batch size gets about `seconds`."""
+    """Measure everything in one precision. Each batch size takes about `seconds`."""
     model = BareModel(precision)
     reviews = weights.reviews()
     model.encode(texts.make(reviews, 32, seed=f"{seed} warm-up"))
@@ -120,18 +129,18 @@ def measure(precision: str, seconds: float, seed: str) -> OfflineResult:
 
 
 def reference_texts() -> list[str]:
-    """The texts that every contender is asked for after each cell."""
+    """Make the texts whose vectors are checked after each cell."""
     return texts.make(weights.reviews(), REFERENCE_TEXTS, seed="checked")
 
 
 def write_reference() -> None:
-    """Keep the FP32 vectors of the checked texts."""
+    """Store the FP32 vectors of the checked texts."""
     vectors = BareModel("float32").encode(reference_texts())
     paths.REFERENCE.write_text(json.dumps(vectors.tolist()))
 
 
 def main() -> None:
-    """Measure every precision."""
+    """Measure every precision and print the figures as JSON."""
     seconds, seed = float(sys.argv[1]), sys.argv[2]
     json.dump([asdict(measure(precision, seconds, seed)) for precision in precisions()], sys.stdout)
 

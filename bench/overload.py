@@ -1,10 +1,10 @@
-"""`python -m bench.overload`, which is `make bench-overload`: an encoder under four times what it can do, alone and
-through the gateway, by turns under the same flood.
+"""`python -m bench.overload` (`make bench-overload`): floods an encoder with four times its peak load.
 
-The peak comes from 32 clients in a closed loop at the encoder, before and after each flood, since machines drift. A
-flood starts requests at four times the first peak, whoever is still waiting; beside it some clients obey `Retry-After`.
-What should hold: throughput stays near the peak, alone and nearly as much through the gateway; memory and queue stay
-bounded; nobody accepted is answered late; who is refused is told a time after which he is let in.
+The encoder is flooded directly and through the gateway, by turns. Its peak is measured by 32 clients in a closed loop,
+before and after each flood, because machines drift. A flood is an open loop at four times the first peak; at the same
+time some clients obey `Retry-After`. Expected: throughput stays near the peak, directly and almost as much through the
+gateway; memory and queue stay bounded; no accepted request is answered late; a rejected client that waits for
+`Retry-After` is accepted.
 """
 
 import asyncio
@@ -37,38 +37,38 @@ from onecard.inference.settings import EncoderSettings
 DIRECT, GATEWAY = "alone", "gateway"
 SAMPLE_SECONDS = 1.0
 WARM_UP_SECONDS = 20.0
-"""Left out at the beginning, or a third of a shorter flood: until the queue is full, more is accepted than answered."""
+"""Left out at the start (or a third of a shorter flood): until the queue is full, more is accepted than answered."""
 STEP_SECONDS = 0.02
-"""Requests are started in steps of this length."""
+"""Requests are started in steps of this many seconds."""
 PEAK_SECONDS = 5.0
 POLITE_CLIENTS = 16
-"""Clients that wait as told, and have new texts once they are let in."""
+"""Number of clients that obey `Retry-After`, and send a new text once they are accepted."""
 DEADLINE_SECONDS = float(EncoderSettings.model_fields["request_timeout_seconds"].default)
 
 
 @dataclass
 class FloodObservations:
-    """What the clients saw."""
+    """Results of all requests of a flood."""
 
     started: float
     statuses: Counter[int] = field(default_factory=Counter)
     answered_at: list[float] = field(default_factory=list)
-    """Seconds after the start."""
+    """Times of successful responses, in seconds after the start."""
     accepted_seconds: list[float] = field(default_factory=list)
-    """Seconds of accepted requests."""
+    """Latencies of accepted requests, in seconds."""
     rejected_seconds: list[float] = field(default_factory=list)
-    """Seconds until a refusal was said."""
+    """Latencies of rejections, in seconds."""
     retry_after: list[int] = field(default_factory=list)
     retries_until_accepted: list[int] = field(default_factory=list)
-    """Of each polite client that was refused and let in: how often it had to come again."""
+    """Number of retries of each request of a polite client that was rejected and later accepted."""
     rejected_retries: int = 0
-    """Times that one came as told and was refused again."""
+    """Number of retries after `Retry-After` that were rejected again."""
     retries: int = 0
-    """Times that one came as told."""
+    """Number of retries after `Retry-After`."""
 
 
 async def send_request(session: aiohttp.ClientSession, url: str, data: bytes, seen: FloodObservations) -> int:
-    """One request; its status."""
+    """Send a request and record the result. Returns its status."""
     began = time.perf_counter()
     async with session.post(url, data=data) as response:
         await response.read()
@@ -86,7 +86,15 @@ async def send_request(session: aiohttp.ClientSession, url: str, data: bytes, se
 async def flood(
     session: aiohttp.ClientSession, url: str, supply: Iterator[bytes], rate: float, seen: FloodObservations
 ) -> None:
-    """Start requests at `rate` a second, until the supply ends; wait for all answers."""
+    """Start requests at a fixed rate until the supply ends, and wait for all responses.
+
+    Args:
+        session: the HTTP client.
+        url: the server.
+        supply: bodies.
+        rate: requests per second.
+        seen: where results are recorded.
+    """
     under_way: set[asyncio.Task[int]] = set()
     for sent, data in enumerate(supply):
         if (early := sent / rate - (time.perf_counter() - seen.started)) > STEP_SECONDS:
@@ -100,7 +108,15 @@ async def flood(
 async def obey_retry_after(
     session: aiohttp.ClientSession, url: str, supply: Iterator[bytes], until: float, seen: FloodObservations
 ) -> None:
-    """Ask, and come again as told until let in; then with the next text, until a moment of the clock."""
+    """Send requests, repeat each rejected one after its `Retry-After`, and go on with the next text once accepted.
+
+    Args:
+        session: the HTTP client.
+        url: the server.
+        supply: bodies.
+        until: clock at which to stop.
+        seen: where results are recorded.
+    """
     own = FloodObservations(seen.started, answered_at=seen.answered_at, accepted_seconds=seen.accepted_seconds)
     for data in supply:
         for times in itertools.count():
@@ -121,7 +137,7 @@ async def obey_retry_after(
 async def sample(
     session: aiohttp.ClientSession, servers: Sequence[ContenderServer], into: list[dict[str, float]]
 ) -> None:
-    """Once a second: the encoder's queue, and all servers' memory."""
+    """Sample the encoder's queue and the memory of all servers once per second, until cancelled."""
     while True:
         async with session.get(f"http://127.0.0.1:{servers[0].port}/metrics") as response:
             lines = (await response.text()).splitlines()
@@ -132,7 +148,7 @@ async def sample(
 
 
 def gateway(encoder: ContenderServer) -> Contender:
-    """The gateway in front of a running encoder, without keys and without Redis."""
+    """Describe the gateway in front of a running encoder, without keys and Redis."""
     nobody = "http://127.0.0.1:9"
     return Contender(
         "overload-gateway",
@@ -149,12 +165,12 @@ def gateway(encoder: ContenderServer) -> Contender:
 
 
 def supply_of(count: int, seed: str) -> Iterator[bytes]:
-    """Requests of one new text each."""
+    """Prepare bodies with one new text each."""
     return iter([body([text], MODEL.name) for text in texts.make(weights.reviews(), count, seed=seed)])
 
 
 def cpu_seconds(server: ContenderServer) -> float:
-    """That it has used so far."""
+    """Read the CPU time that a server has used so far, in seconds."""
     times = psutil.Process(server.pid).cpu_times()
     return float(times.user + times.system)
 
@@ -162,7 +178,18 @@ def cpu_seconds(server: ContenderServer) -> float:
 async def under_flood(
     servers: Sequence[ContenderServer], through: ContenderServer, rate: float, seconds: float, seed: str
 ) -> dict[str, Any]:
-    """One flood of the encoder, which is the first of `servers`."""
+    """Run one flood.
+
+    Args:
+        servers: the servers to watch; the encoder first.
+        through: the server that gets the requests.
+        rate: requests per second.
+        seconds: length of the flood.
+        seed: seed of the texts.
+
+    Returns:
+        The flood's figures.
+    """
     timeout, connector = aiohttp.ClientTimeout(total=120), aiohttp.TCPConnector(limit=0)
     requests, others = supply_of(int(rate * seconds), seed), supply_of(2_000, f"{seed} polite")
     async with aiohttp.ClientSession(
@@ -185,7 +212,7 @@ async def under_flood(
 
 
 def figures(seen: FloodObservations, seconds: float) -> dict[str, Any]:
-    """What the clients saw of one flood."""
+    """Summarise the requests of one flood."""
     begin = min(WARM_UP_SECONDS, seconds / 3)
     return {
         "texts_per_second": sum(begin <= at <= seconds for at in seen.answered_at) / (seconds - begin),
@@ -203,7 +230,7 @@ def figures(seen: FloodObservations, seconds: float) -> dict[str, Any]:
 
 
 def summarize_samples(samples: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """The encoder's queue and everybody's memory: the medians of the last seconds, and of some in the middle."""
+    """Summarise the queue's maximum and the servers' memory: medians of five samples in the middle and at the end."""
     middle = samples[len(samples) // 3 :][:5]
     resident = {
         f"{name}_{when}": median(one[name] for one in some)
@@ -217,7 +244,18 @@ def summarize_samples(samples: Sequence[Mapping[str, float]]) -> dict[str, Any]:
 async def measure(
     encoder: ContenderServer, relay: ContenderServer, rounds: int, seconds: float, factor: float
 ) -> dict[str, Any]:
-    """The whole run: alone and through the gateway, then the other way round, and so on."""
+    """Run all floods, directly and through the gateway, in alternating order.
+
+    Args:
+        encoder: the encoder.
+        relay: the gateway in front of it.
+        rounds: floods of each.
+        seconds: length of a flood.
+        factor: load as a multiple of the first peak.
+
+    Returns:
+        Peaks, the figures of each flood, and the ratio of throughput in each round.
+    """
 
     async def peak(number: int) -> float:
         load = LoadSpec(encoder.url, MODEL.name, LoadCell(1, 32), PEAK_SECONDS, 60.0, f"peak {number}")
@@ -248,7 +286,7 @@ async def measure(
 
 
 def as_markdown(document: Mapping[str, Any]) -> str:
-    """The report for a person."""
+    """Render the report."""
     made = document["overload"]
     floods = made["floods"]
 

@@ -1,4 +1,4 @@
-"""Where the benchmarks keep things."""
+"""Paths of the benchmarks' files."""
 
 from pathlib import Path
 
@@ -11,11 +11,11 @@ MODEL = WORK / "bert-base"
 CLASSIFIER = WORK / "bert-base-classifier"
 """The sentiment classifier of the same size."""
 REFERENCE = WORK / "reference.json"
-"""FP32 vectors of the fixed texts that answers are checked against."""
+"""FP32 vectors of fixed texts, with which responses are compared."""
 LOGS = WORK / "logs"
-"""What the servers print."""
+"""Output of the servers."""
 RESULTS = ROOT / "bench" / "results"
-"""What a full run writes; git keeps it."""
+"""Results of full runs, under version control."""
 QUICK_RESULTS = WORK / "quick"
-"""What a run with `--quick` writes."""
+"""Results of runs with `--quick`."""
 SAMPLE_REVIEWS = ROOT / "data" / "sample_reviews.jsonl"

@@ -1,4 +1,4 @@
-"""Peers in environments of their own, beside the project's: theirs and ours need different versions."""
+"""Installs other servers in virtual environments of their own, because they need other versions than ours."""
 
 import subprocess
 import sys
@@ -11,20 +11,20 @@ from tools.install import TORCH_CPU_INDEX
 
 
 class InstallFailed(Exception):
-    """pip said no; the message says where it says why."""
+    """pip failed. The message names its log."""
 
 
 @dataclass(frozen=True)
 class PeerEnvironment:
-    """Somebody else's server, with pinned versions of all it needs."""
+    """Another server, with pinned versions of everything that it needs."""
 
     name: str
-    """Of its requirements file and its folder."""
+    """Name of its requirements file and its folder."""
     title: str
     distribution: str
-    """Whose version is the peer's."""
+    """The distribution whose version is the peer's."""
     cost: str
-    """What installing it takes, for the screen."""
+    """Time and space that an installation takes, for the screen."""
 
     @property
     def requirements(self) -> Path:
@@ -33,25 +33,25 @@ class PeerEnvironment:
 
     @property
     def folder(self) -> Path:
-        """Its environment."""
+        """Its virtual environment."""
         return WORK / self.name
 
     @property
     def log(self) -> Path:
-        """What pip printed."""
+        """Log with the output of pip."""
         return LOGS / f"install-{self.name}.log"
 
     def program(self, name: str) -> str:
-        """A command of its environment."""
+        """Path of a command in its environment."""
         return str(self.folder / "bin" / name)
 
     def pins(self) -> dict[str, str]:
-        """Distribution → version."""
+        """Read the pinned version of each distribution."""
         lines = self.requirements.read_text().splitlines()
         return dict(line.split("==") for line in lines if line and not line.startswith("#"))
 
     def version(self) -> str:
-        """Its own."""
+        """The peer's own version."""
         return self.pins()[self.distribution]
 
 
@@ -60,7 +60,10 @@ LITELLM = PeerEnvironment("litellm", "LiteLLM", "litellm", "a minute and 800 MB"
 
 
 def install(peer: PeerEnvironment) -> None:
-    """Make the peer's environment, unless it is there and of these very pins.
+    """Create the peer's environment, unless it exists with the same pins.
+
+    Args:
+        peer: the peer.
 
     Raises:
         InstallFailed: pip fails.

@@ -1,28 +1,31 @@
-"""Figures by clients as an SVG, one panel beside the other. Pure."""
+"""Draws figures by number of clients as SVG, in panels side by side. Pure."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 Points = Sequence[tuple[int, float]]
-"""(clients, figure), by clients."""
+"""Pairs (clients, figure), sorted by clients."""
 
 WIDTH, HEIGHT = 440, 320
-"""One panel, in pixels."""
+"""Size of one panel, in pixels."""
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 64, 48
-"""Its margins."""
+"""Margins of a panel, in pixels."""
 COLOURS = ("#0b6e4f", "#c8553d", "#4a6fa5", "#8f6ba8", "#7a7a7a", "#d4a017")
 
 
 def by_clients(
     panels: Mapping[str, Mapping[str, Points]], *, ceiling: tuple[str, float] | None = None, powers: bool = False
 ) -> str:
-    """The picture.
+    """Draw the picture.
 
     Args:
         panels: title → contender → its points.
-        ceiling: what is drawn as a dashed line, and at which figure.
-        powers: the axis goes by powers of ten, for figures that are far apart.
+        ceiling: label and figure of a dashed line; None: no line.
+        powers: use a logarithmic axis, for figures that are far apart.
+
+    Returns:
+        The SVG document.
     """
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
     width = WIDTH * max(1, len(panels), math.ceil((LEFT + 110 * (len(names) + bool(ceiling))) / WIDTH))
@@ -39,7 +42,7 @@ def by_clients(
 
 
 def _axis(figures: Sequence[float], powers: bool) -> tuple[list[float], Callable[[float], float]]:
-    """Ticks, and where between 0 (bottom) and 1 (top) a figure is drawn."""
+    """Compute the ticks, and a function from a figure to its position between 0 (bottom) and 1 (top)."""
     if not powers:
         top = step_above(max(figures))
         return [top * tick / 4 for tick in range(5)], lambda figure: figure / top
@@ -56,7 +59,7 @@ def _panel(
     ticks, share = _axis([*figures, *([ceiling[1]] if ceiling else []), 1.0], powers)
 
     def across(count: int) -> float:
-        """Clients are evenly spaced, as steps."""
+        """Numbers of clients are evenly spaced."""
         gaps = max(1, len(clients) - 1)
         return LEFT + 12 + (WIDTH - LEFT - RIGHT - 24) * clients.index(count) / gaps
 
@@ -98,7 +101,7 @@ def _legend(names: Sequence[str], ceiling: tuple[str, float] | None) -> list[str
 
 
 def step_above(value: float) -> float:
-    """The end of an axis: the next of 1, 2, 4 or 8 times a power of ten."""
+    """Round up to the end of an axis: 1, 2, 4 or 8 times a power of ten."""
     power = 1.0
     while power * 10 <= value:
         power *= 10

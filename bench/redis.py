@@ -1,14 +1,20 @@
-"""A Redis of a run's own: empty, without files, gone at the end."""
+"""A Redis server for one run: empty, without files."""
 
 from bench.servers import Contender, ServerFailed
 from onecard_stack.processes.host import find_redis_server
 
 
 def argv(port: int) -> list[str]:
-    """The command line of one on `port`.
+    """Make the command line of a Redis server.
+
+    Args:
+        port: its port.
+
+    Returns:
+        The command.
 
     Raises:
-        ServerFailed: there is no redis-server here.
+        ServerFailed: there is no redis-server on this machine.
     """
     binary = find_redis_server()
     if binary is None:
@@ -17,5 +23,5 @@ def argv(port: int) -> list[str]:
 
 
 def redis() -> Contender:
-    """How it is started."""
+    """Describe how the server is started."""
     return Contender("redis", "Redis, for keys' limits and the cache", argv, health=None)

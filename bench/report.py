@@ -1,4 +1,4 @@
-"""From measurements to `encoders.json`, `encoders.md` and `encoders.svg`. Pure but for `write`."""
+"""Makes `encoders.json`, `encoders.md` and `encoders.svg` from measurements. Pure except `write`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -16,7 +16,7 @@ FIGURES = ("texts_per_second", "p50_ms", "p95_ms", "p99_ms")
 
 
 def medians(cells: Sequence[CellMeasurement]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Contender → cell → medians over its rounds, with the peak of memory and the sum of troubles."""
+    """Summarise rounds: contender → cell → medians, peak memory, and the number of errors."""
     found: dict[str, dict[str, list[CellMeasurement]]] = {}
     for made in sorted(cells, key=lambda each: each.cell):
         found.setdefault(made.contender, {}).setdefault(made.cell.key, []).append(made)
@@ -36,7 +36,7 @@ def _median(visits: Sequence[CellMeasurement]) -> dict[str, Any]:
 
 
 def offline_medians(visits: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Precision → the bare model's best throughput and the latency of a direct call, medians over rounds."""
+    """Summarise the bare model: precision → best throughput and latency of a direct call, medians over rounds."""
     found: dict[str, list[Mapping[str, Any]]] = {}
     for visit in visits:
         found.setdefault(visit["precision"], []).append(visit)
@@ -59,7 +59,7 @@ def _offline_median(visits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def ratios(summary: Mapping[str, Any], offline: Mapping[str, Any]) -> dict[str, Any]:
-    """This project's throughput over each other's, cell by cell, and its latency over a direct call's."""
+    """Divide this project's throughput by each contender's, by cell, and its latency by that of a direct call."""
     ours = summary.get(OURS, {})
     precision = own_precision(offline)
     best = offline[precision]["best_texts_per_second"] if precision else None
@@ -75,7 +75,7 @@ def ratios(summary: Mapping[str, Any], offline: Mapping[str, Any]) -> dict[str, 
 
 
 def own_precision(offline: Mapping[str, Any]) -> str | None:
-    """The precision that this project takes here: bfloat16 where it was measured."""
+    """The precision that this project uses on this machine: bfloat16 if it was measured."""
     return next((name for name in ("bfloat16", "float32") if name in offline), None)
 
 
@@ -90,7 +90,7 @@ def _rounded(value: float | None) -> float | None:
 def as_json(
     head: Mapping[str, Any], schedule: EncoderSchedule, contenders: Mapping[str, str], results: EncoderResults
 ) -> dict[str, Any]:
-    """Everything, the single measurements too."""
+    """Collect all results, including the single measurements."""
     summary, offline = medians(results.cells), offline_medians(results.offline)
     return {
         "machine": dict(head),
@@ -105,7 +105,7 @@ def as_json(
 
 
 def as_markdown(document: Mapping[str, Any]) -> str:
-    """The report for a person."""
+    """Render the report."""
     summary = document["medians"]
     keys = list(dict.fromkeys(key for cells in summary.values() for key in cells))
     parts = [
@@ -178,14 +178,22 @@ def write(
     contenders: Mapping[str, str],
     results: EncoderResults,
 ) -> None:
-    """All three files; what was there is replaced."""
+    """Write all three files, replacing older ones.
+
+    Args:
+        folder: folder for the files.
+        head: description of the machine.
+        schedule: how much was measured.
+        contenders: description of each contender.
+        results: the measurements.
+    """
     document = as_json(head, schedule, contenders, results)
     picture = plot.by_clients(series(document), ceiling=ceiling(document))
     files.write(folder, "encoders", document, as_markdown(document), picture)
 
 
 def series(document: Mapping[str, Any]) -> dict[str, dict[str, list[tuple[int, float]]]]:
-    """Title of a panel → contender → (clients, texts a second)."""
+    """Arrange throughput for the plot: title of a panel → contender → (clients, texts per second)."""
     found: dict[int, dict[str, list[tuple[int, float]]]] = {}
     for name, cells in document["medians"].items():
         for key, figures in cells.items():
@@ -198,6 +206,6 @@ def series(document: Mapping[str, Any]) -> dict[str, dict[str, list[tuple[int, f
 
 
 def ceiling(document: Mapping[str, Any]) -> tuple[str, float] | None:
-    """The bare model's best, in this project's precision."""
+    """Label and best throughput of the bare model in this project's precision, if it was measured."""
     precision = own_precision(document["offline"])
     return ("bare model offline", document["offline"][precision]["best_texts_per_second"]) if precision else None

@@ -1,4 +1,4 @@
-"""The measuring itself: rounds over contenders and cells, one server busy at a time."""
+"""Measures in rounds over contenders and cells, one server at a time."""
 
 import base64
 import json
@@ -18,31 +18,31 @@ from bench.paths import REFERENCE, ROOT
 from bench.servers import ContenderServer, ServerFailed, environment
 
 OFFLINE = "offline"
-"""The bare model's place among the contenders."""
+"""Name of the bare model among the contenders."""
 Reporter = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class EncoderSchedule:
-    """How much is measured."""
+    """Numbers of rounds, cells, and their length."""
 
     rounds: int
     heavy_rounds: int
-    """Rounds in which heavy cells are visited too."""
+    """Rounds in which heavy cells are measured too."""
     seconds: float
-    """Length of one cell, without the wait for its last answers."""
+    """How long requests are started in one cell."""
     limit_seconds: float
-    """Most of one cell, with it."""
+    """Timeout of one cell, including the wait for the last responses."""
     cells: Sequence[LoadCell]
 
     def cells_of(self, number: int) -> list[LoadCell]:
-        """Cells of one round, from 0."""
+        """List the cells of a round; rounds count from 0."""
         return [cell for cell in self.cells if number < self.heavy_rounds or not cell.heavy]
 
 
 @dataclass
 class EncoderResults:
-    """All that was measured so far."""
+    """All measurements so far."""
 
     cells: list[CellMeasurement] = field(default_factory=list)
     offline: list[dict[str, Any]] = field(default_factory=list)
@@ -50,16 +50,23 @@ class EncoderResults:
 
 
 def rotated(names: Sequence[str], number: int) -> list[str]:
-    """The order in one round: each contender comes first, second, … in turn."""
+    """Rotate the order for a round, so that each contender comes first equally often."""
     start = number % len(names)
     return [*names[start:], *names[:start]]
 
 
 def checked_cosine(server: ContenderServer, number: int) -> float:
-    """Ask for one of the checked texts and compare the answer with the bare FP32 model's.
+    """Request the vector of one of the checked texts and compare it with that of the bare model in FP32.
+
+    Args:
+        server: the server.
+        number: selects the text.
+
+    Returns:
+        The cosine of the two vectors.
 
     Raises:
-        ServerFailed: the answer is not one vector of the right length.
+        ServerFailed: the response is not one vector of the right length.
     """
     from bench.offline import reference_texts
 
@@ -77,12 +84,19 @@ def checked_cosine(server: ContenderServer, number: int) -> float:
 
 
 def decode(encoded: str) -> Sequence[float]:
-    """Little-endian float32 in base64, as numbers."""
+    """Decode little-endian float32 numbers in base64."""
     return memoryview(base64.b64decode(encoded)).cast("f").tolist()
 
 
 def cosine(one: Sequence[float], other: Sequence[float]) -> float:
-    """Of two vectors.
+    """Compute the cosine of two vectors.
+
+    Args:
+        one: a vector.
+        other: a vector of the same length.
+
+    Returns:
+        The cosine, -1 to 1.
 
     Raises:
         ValueError: their lengths differ, or one is zero or not finite.
@@ -95,7 +109,7 @@ def cosine(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def run_load(job: LoadSpec) -> LoadOutcome:
-    """One cell, from a process of its own."""
+    """Run the load of one cell in a process of its own."""
     command = [sys.executable, "-m", "bench.load"]
     made = subprocess.run(command, input=json.dumps(asdict(job)), cwd=ROOT, capture_output=True, text=True)
     if made.returncode:
@@ -104,13 +118,13 @@ def run_load(job: LoadSpec) -> LoadOutcome:
 
 
 def warm_up(server: ContenderServer) -> None:
-    """A second of mixed load that is not counted."""
+    """Load a server for two seconds, without measuring."""
     for cell in (LoadCell(texts=1, clients=4), LoadCell(texts=32, clients=1)):
         run_load(LoadSpec(server.url, server.contender.model, cell, 1.0, 60.0, f"warm-up {cell.key}"))
 
 
 def measure(server: ContenderServer, cell: LoadCell, number: int, schedule: EncoderSchedule) -> CellMeasurement:
-    """One cell of one contender. A server that did not finish in time is restarted."""
+    """Measure one cell of one contender. Restarts a server that did not finish in time."""
     job = LoadSpec(
         server.url, server.contender.model, cell, schedule.seconds, schedule.limit_seconds, f"round {number} {cell.key}"
     )
@@ -123,7 +137,7 @@ def measure(server: ContenderServer, cell: LoadCell, number: int, schedule: Enco
 
 
 def measure_offline(number: int, seconds: float) -> list[dict[str, Any]]:
-    """The bare model, in a process of its own."""
+    """Measure the bare model in a process of its own."""
     command = [sys.executable, "-m", "bench.offline", str(seconds), f"round {number}"]
     made = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
     if made.returncode:
@@ -132,14 +146,14 @@ def measure_offline(number: int, seconds: float) -> list[dict[str, Any]]:
 
 
 class RoundProgress:
-    """Says what is done and what remains."""
+    """Prints each finished step and the estimated remaining time."""
 
     def __init__(self, steps: int, say: Reporter) -> None:
         self._steps, self._say, self._done = steps, say, 0
         self._started = time.monotonic()
 
     def step(self, text: str) -> None:
-        """One step is done."""
+        """Count a finished step and print it."""
         self._done += 1
         spent = time.monotonic() - self._started
         left = spent / self._done * (self._steps - self._done)
@@ -153,7 +167,17 @@ def run(
     say: Reporter,
     after_round: Callable[[EncoderResults], None],
 ) -> EncoderResults:
-    """All rounds. `after_round` gets what there is after each, so that an interrupted run leaves whole rounds."""
+    """Run all rounds.
+
+    Args:
+        servers: running servers by name.
+        schedule: how much to measure.
+        say: prints a line of progress.
+        after_round: called with the results after each round, so that an interrupted run keeps its complete rounds.
+
+    Returns:
+        All results.
+    """
     names = [*servers, OFFLINE]
     results = EncoderResults()
     steps = sum(len(servers) * len(schedule.cells_of(number)) + 1 for number in range(schedule.rounds))
@@ -173,7 +197,7 @@ def run(
 
 
 def line(made: CellMeasurement) -> str:
-    """One cell for the screen."""
+    """Render one cell for the screen."""
     outcome = made.outcome
     p50 = "-" if outcome.p50_ms is None else f"{outcome.p50_ms:.0f} ms"
     troubles = f", errors {outcome.errors}" if outcome.errors else ""

@@ -1,4 +1,4 @@
-"""Servers as processes: started, asked whether they are ready, watched, stopped."""
+"""Starts servers as processes, waits until they are ready, and stops them."""
 
 import os
 import signal
@@ -18,11 +18,11 @@ from bench.paths import LOGS, ROOT
 READY_SECONDS = 180
 STOP_SECONDS = 20
 INHERITED_VARIABLES = ("PATH", "HOME", "LANG", "PYTHONPATH", "TMPDIR", "LD_LIBRARY_PATH")
-"""Of this process's environment; settings of the operator's do not reach a contender."""
+"""The variables that contenders inherit. The user's settings do not affect them."""
 
 
 class ServerFailed(Exception):
-    """A server ended or does not answer; the message has the end of its log."""
+    """A server ended or does not answer. The message has the end of its log."""
 
 
 @dataclass(frozen=True)
@@ -31,20 +31,20 @@ class Contender:
 
     name: str
     what: str
-    """One line for the report."""
+    """Description in one line, for the report."""
     command: Callable[[int], list[str]]
-    """From its port."""
+    """Makes its command from its port."""
     health: str | None
-    """Path that answers 200 once it can work; None: it is ready once it takes connections."""
+    """Path that answers 200 once it is ready; None: it is ready once it accepts connections."""
     path: str = "/v1/embeddings"
-    """Where it is asked."""
+    """Path of the requests."""
     model: str = "bench"
-    """What a request calls the model."""
+    """The field `model` of the requests."""
     environment: Callable[[int], dict[str, str]] = field(default=lambda port: {})
 
 
 def python_module(name: str, what: str, called: str, port_variable: str, settings: Mapping[str, str]) -> Contender:
-    """One of our own services: `python -m called`, with its port in `port_variable`."""
+    """Describe one of our own services: `python -m called`, with its port in the variable `port_variable`."""
     return Contender(
         name,
         what,
@@ -56,13 +56,13 @@ def python_module(name: str, what: str, called: str, port_variable: str, setting
 
 
 def environment() -> dict[str, str]:
-    """What every measured process starts with: no hub, no GPU, no telemetry, and torch's own number of threads."""
+    """Make the environment of every measured process: no hub, GPU or telemetry, and torch's default threads."""
     inherited = {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ}
     return {**inherited, "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on now."""
+    """Find an unused TCP port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -70,7 +70,7 @@ def free_port() -> int:
 
 
 class ContenderServer:
-    """A running contender. Use it in a `with`: it is stopped at the end, its whole process group."""
+    """A running contender. Use it in a `with`, which stops its whole process group at the end."""
 
     def __init__(self, contender: Contender) -> None:
         self.contender = contender
@@ -87,24 +87,24 @@ class ContenderServer:
                 env={**environment(), **self.contender.environment(self.port)},
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C reaches the runner only, which then stops all in order.
+                start_new_session=True,  # Ctrl-C reaches only the benchmark, which stops the servers in order.
             )
 
     @property
     def url(self) -> str:
-        """Where it is asked."""
+        """URL of the requests."""
         return f"http://127.0.0.1:{self.port}{self.contender.path}"
 
     @property
     def pid(self) -> int:
-        """The root of its processes."""
+        """Process id of its main process."""
         return self._process.pid
 
     def wait_ready(self) -> None:
-        """Wait for its health route.
+        """Wait until it is ready.
 
         Raises:
-            ServerFailed: it ended, or time ran out.
+            ServerFailed: it ended, or is not ready within `READY_SECONDS`.
         """
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline:
@@ -124,17 +124,17 @@ class ContenderServer:
             return bool(answer.status == 200)
 
     def stop(self) -> None:
-        """SIGTERM, and SIGKILL for its group if it does not end."""
+        """Send SIGTERM to it, then SIGKILL to whatever is left of its process group."""
         if self._process.poll() is None:
             self._process.terminate()
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(STOP_SECONDS)
         with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)  # Whatever it left behind.
+            os.killpg(self._process.pid, signal.SIGKILL)  # Ends the processes that it has left behind.
         self._process.wait()
 
     def restart(self) -> None:
-        """Start afresh, ready; what it still had to do is forgotten."""
+        """Stop it, dropping its requests, start it on a new port, and wait until it is ready."""
         self.stop()
         self.port = free_port()
         self._process = self._start()

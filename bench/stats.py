@@ -1,4 +1,4 @@
-"""Figures out of samples. Pure."""
+"""Statistics of samples. Pure."""
 
 import math
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from statistics import median
 
 
 def percentile(samples: Sequence[float], share: float) -> float | None:
-    """The smallest sample that at least `share` (0 to 1) of all are not above; None without samples."""
+    """Nearest-rank percentile: the smallest sample that a `share` (0 to 1) of all do not exceed; None if empty."""
     if not samples:
         return None
     rank = max(1, math.ceil(share * len(samples)))
@@ -14,11 +14,11 @@ def percentile(samples: Sequence[float], share: float) -> float | None:
 
 
 def median_of_present(values: Sequence[float | None]) -> float | None:
-    """The median of those that are there."""
+    """Median of the values that are not None; None if there are none."""
     there = [value for value in values if value is not None]
     return median(there) if there else None
 
 
 def ratio(ours: float | None, theirs: float | None) -> float | None:
-    """`ours / theirs`, or None where one is missing or nothing can be divided by."""
+    """Compute `ours / theirs`; None if one is missing or `theirs` is 0."""
     return ours / theirs if ours is not None and theirs else None

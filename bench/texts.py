@@ -1,23 +1,27 @@
-"""Korean reviews of realistic lengths, none of them ever seen before. Pure functions of a seed."""
+"""Makes Korean reviews of realistic lengths, all different. Pure functions of a seed."""
 
 import random
 from collections.abc import Sequence
 
 REVIEWS = (0, 1, 2, 5)
-"""How many sample reviews one text holds; 0 is the beginning of one."""
+"""Number of sample reviews in one text; 0: the first words of one."""
 SHARES = (68, 22, 7, 3)
-"""How often: most guests write a few words, a few write a page. About 18 tokens on average, 10 to 130 at the ends."""
+"""Their frequencies: most guests write a few words, few write a page. About 18 tokens on average, from 10 to 130."""
 BEGINNING_WORDS = (2, 3, 4)
 UNIQUE_PHRASES = ("{}번째예요.", "대기 {}번.", "{}번 방.", "주문 {}번.")
-"""The phrase that makes a text unlike every other."""
+"""Phrases with a number that makes each text unique."""
 
 
 def make(samples: Sequence[str], count: int, *, seed: str) -> list[str]:
-    """`count` texts; no two are equal, and none equals one of another seed but by rare chance.
+    """Make texts that are all different, and very likely different from those of another seed.
 
     Args:
         samples: reviews to build them from.
-        seed: what they are for, such as a round and a cell; the same for every contender.
+        count: number of texts.
+        seed: names the use, such as a round and a cell; the same for every contender.
+
+    Returns:
+        The texts.
     """
     rng = random.Random(seed)
     used: dict[str, None] = {}

@@ -1,7 +1,7 @@
-"""The model that every contender loads: klue/bert-base's shape, random weights, a Korean WordPiece vocabulary.
+"""Makes the model of all contenders: the shape of klue/bert-base, random weights, a Korean WordPiece vocabulary.
 
-Speed does not depend on what the weights say, so none have to be fetched. The folder is written by hand where
-sentence-transformers 3 (which Infinity needs) and 6 (which this project uses) would name their modules differently.
+Speed does not depend on the values of weights, so nothing is downloaded. Some files are written by hand, because
+sentence-transformers 3 (which Infinity needs) and 6 (which this project uses) name their modules differently.
 """
 
 import json
@@ -15,27 +15,27 @@ from bench.texts import UNIQUE_PHRASES
 
 SEED = 20240501
 SIZE = 768
-"""Components of a vector."""
+"""Dimensions of a vector."""
 WINDOW = 128
-"""Most tokens of one text, as jhgan/ko-sbert-multitask has it."""
+"""Maximum tokens per text, as in jhgan/ko-sbert-multitask."""
 VOCABULARY = 32_000
-"""Rows of the embedding matrix; the tokenizer uses the first few thousand."""
+"""Rows of the embedding matrix. The tokenizer uses the first few thousand."""
 PIECES = 1_100
-"""Trained pieces. More would make whole words of this small corpus; this many cut a Korean word in about two, as
-klue's vocabulary does. Numbers of one and two digits come on top, as klue's has them."""
+"""Number of trained word pieces. With more, this small corpus would yield whole words; with this many, a Korean word is
+cut into about two pieces, as by klue's vocabulary. Numbers of one and two digits are added, as in klue's."""
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _DONE = "bench.json"
 _RECIPE = {"seed": SEED, "pieces": PIECES, "version": 3}
 
 
 def reviews() -> list[str]:
-    """The texts of the project's sample reviews."""
+    """Read the texts of the sample reviews."""
     with SAMPLE_REVIEWS.open(encoding="utf-8") as lines:
         return [json.loads(line)["text"] for line in lines]
 
 
 def ready(folder: Path = MODEL) -> bool:
-    """Whether the folder holds this very model, finished."""
+    """Check whether the folder has the complete model, made by this version of the code."""
     try:
         return bool(json.loads((folder / _DONE).read_bytes()) == _RECIPE)
     except (OSError, ValueError):
@@ -43,13 +43,13 @@ def ready(folder: Path = MODEL) -> bool:
 
 
 def build(folder: Path = MODEL) -> None:
-    """Write the sentence encoder, anew if it is unfinished or of an older recipe. About 10 s and 450 MB."""
+    """Write the sentence encoder unless it is `ready`. Takes about 10 s and 450 MB."""
     if not ready(folder):
         _build(folder, _write_weights, write_modules)
 
 
 def build_classifier(folder: Path = CLASSIFIER) -> None:
-    """Write a sentiment classifier on the same network; as `build`."""
+    """Write a sentiment classifier of the same shape unless it is `ready`."""
     if not ready(folder):
         _build(folder, write_classifier)
 
@@ -63,10 +63,10 @@ def _build(folder: Path, *writers: Callable[[Path], None]) -> None:
 
 
 def write_tokenizer(folder: Path) -> None:
-    """The tokenizer's files alone; under a second."""
+    """Write the tokenizer's files. Takes less than a second."""
     from tokenizers import BertWordPieceTokenizer
 
-    # Stripping accents would decompose every Hangul syllable.
+    # Stripping accents would decompose Hangul syllables.
     options: dict[str, Any] = {"lowercase": False, "strip_accents": False}
     trained = BertWordPieceTokenizer(**options)
     numbered = [phrase.format(0) for phrase in UNIQUE_PHRASES]
@@ -99,7 +99,7 @@ def _write_weights(folder: Path) -> None:
 
 
 def write_classifier(folder: Path) -> None:
-    """The classifier's weights and labels, without a tokenizer."""
+    """Write the classifier's weights and labels, without a tokenizer."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
@@ -109,7 +109,7 @@ def write_classifier(folder: Path) -> None:
 
 
 def write_modules(folder: Path) -> None:
-    """What makes a BERT's folder one of sentence-transformers: mean pooling, window 128."""
+    """Write the files that make it a sentence-transformers model: mean pooling, 128 tokens."""
     modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
     entries = [
         {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{name}"}

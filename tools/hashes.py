@@ -1,8 +1,8 @@
-"""Make hashes.txt: for each pin of constraints.txt and constraints-cuda.txt, the SHA-256 of its wheels for Linux.
+"""Write hashes.txt: for each pin of constraints.txt and constraints-cuda.txt, the SHA-256 of its wheels for Linux.
 
-What is there already stays as it is, whatever an index says today; what is no longer pinned goes. Arguments are uv's
-(`--default-index …`): torch's CPU build comes from any of the places, all others from the index itself, which has all
-wheels of a version.
+Existing hashes are kept, whatever an index says today; those of removed pins are dropped. Arguments are uv's options
+(`--default-index …`). torch's CPU build is looked up in all indexes, everything else only in the default index, which
+has all wheels of a version.
 """
 
 import subprocess
@@ -20,17 +20,17 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 
 MACHINES = ("x86_64", "aarch64")
 NEWEST_GLIBC = 50
-"""Minor version of the newest glibc 2 that a wheel may ask for."""
+"""Minor version of the newest glibc 2 that a wheel may require."""
 
 
 def wanted() -> list[str]:
-    """Every `name==version` that is installed somewhere."""
+    """List every `name==version` that some machine installs, sorted."""
     pins = [*cpu_pins(pinned(CONSTRAINTS)).items(), *pinned(CONSTRAINTS).items(), *pinned(CONSTRAINTS_CUDA).items()]
     return sorted({f"{name}=={version}" for name, version in pins})
 
 
 def usable_tags() -> set[Tag]:
-    """Of wheels for this project's Python on Linux."""
+    """Return the tags of wheels for this project's Python on Linux."""
     newer = [f"manylinux_2_{minor}" for minor in range(5, NEWEST_GLIBC)]
     platforms = [
         f"{kind}_{machine}"
@@ -41,14 +41,25 @@ def usable_tags() -> set[Tag]:
 
 
 def look_up(pins: list[str], options: list[str]) -> dict[str, list[str]]:
-    """Pin → hashes, by what the indexes say that uv asks."""
+    """Look up the hashes of pins in the indexes.
+
+    Args:
+        pins: `name==version`, one version of each name.
+        options: uv's options that choose the indexes.
+
+    Returns:
+        SHA-256 of the wheels for Linux in hexadecimal, sorted, by pin.
+
+    Raises:
+        CalledProcessError: uv fails; the reason is on the screen.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        asked, lock = Path(folder, "pins.in"), Path(folder, "pylock.toml")
-        asked.write_text("".join(f"{pin}\n" for pin in pins))
+        requirements, lock = Path(folder, "pins.in"), Path(folder, "pylock.toml")
+        requirements.write_text("".join(f"{pin}\n" for pin in pins))
         uv = Path(sys.executable).with_name("uv")
-        command = [uv, "pip", "compile", "--quiet", "--no-deps", "--universal", "--format", "pylock.toml", asked]
-        more = ["--python-version", "3.11", "--index-strategy", "unsafe-best-match", "-o", lock, *options]
-        subprocess.run([str(word) for word in (*command, *more)], check=True)  # noqa: S603
+        command = [uv, "pip", "compile", "--quiet", "--no-deps", "--universal", "--format", "pylock.toml", requirements]
+        arguments = ["--python-version", "3.11", "--index-strategy", "unsafe-best-match", "-o", lock, *options]
+        subprocess.run([str(word) for word in (*command, *arguments)], check=True)  # noqa: S603
         packages = tomllib.loads(lock.read_text(encoding="utf-8"))["packages"]
     tags = usable_tags()
     return {
@@ -65,7 +76,7 @@ def _of(wheels: Iterable[dict], tags: set[Tag]) -> Iterator[str]:  # type: ignor
 
 
 def _one_version_each(pins: Iterable[str]) -> list[list[str]]:
-    """The pins in lists that have one version of each name, as a resolver wants them."""
+    """Split the pins into lists with one version of each name, as a resolver requires."""
     lists: list[list[str]] = []
     for _, versions in groupby(pins, lambda pin: pin.partition("==")[0]):
         for number, pin in enumerate(versions):
@@ -75,21 +86,21 @@ def _one_version_each(pins: Iterable[str]) -> list[list[str]]:
 
 
 def main() -> None:
-    """Write the file.
+    """Look up missing hashes and write hashes.txt.
 
     Raises:
         SystemExit: a pin has no wheel for Linux.
     """
     known, pins, options = known_hashes(), wanted(), sys.argv[1:]
     found = {pin: known[pin] for pin in pins if pin in known}
-    at = options.index("--default-index") if "--default-index" in options else len(options)
-    for here in _one_version_each(pin for pin in pins if pin not in known):
-        elsewhere = [pin for pin in here if "+" in pin]
-        if elsewhere:
-            found |= look_up(elsewhere, [*options, "--index", TORCH_CPU_INDEX])
-        found |= look_up([pin for pin in here if pin not in elsewhere], options[at : at + 2])
-    if without := [pin for pin in pins if not found.get(pin)]:
-        raise SystemExit(f"no wheel for Linux and Python 3.11: {', '.join(without)}")
+    index_option = options.index("--default-index") if "--default-index" in options else len(options)
+    for batch in _one_version_each(pin for pin in pins if pin not in known):
+        cpu_builds = [pin for pin in batch if "+" in pin]
+        if cpu_builds:
+            found |= look_up(cpu_builds, [*options, "--index", TORCH_CPU_INDEX])
+        found |= look_up([pin for pin in batch if pin not in cpu_builds], options[index_option : index_option + 2])
+    if missing := [pin for pin in pins if not found.get(pin)]:
+        raise SystemExit(f"no wheel for Linux and Python 3.11: {', '.join(missing)}")
     comments = [line for line in HASHES.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
     lines = (" ".join([pin, *(f"--hash=sha256:{digest}" for digest in found[pin])]) for pin in pins)
     HASHES.write_text("".join(f"{line}\n" for line in chain(comments, lines)), encoding="utf-8")

@@ -1,7 +1,7 @@
 # ruff: noqa: S603 - every command here is put together from this file, constraints.txt and the Dockerfiles
-"""Inside the build of an image: packages into /opt/onecard, our own folders into /opt/code.
+"""Install packages into /opt/onecard and our own folders into /opt/code while an image is built.
 
-Packages are large and seldom change, our code is small and often does: each is a layer of its own.
+Each is a layer of its own: packages are large and seldom change, our code is small and changes often.
 """
 
 import argparse
@@ -20,12 +20,15 @@ PACKAGES = "/opt/onecard"
 CODE = "/opt/code"
 WITHOUT = ROOT / "tools" / "lock-without.txt"
 WHEELS = ROOT / "wheels"
-"""Wheels that no index here has; may be empty."""
+"""Folder with wheels that the index lacks; may be empty."""
 UV = Path(sys.executable).parent / "uv"
 
 
 def install(*arguments: str | Path) -> None:
     """Run `uv pip install`.
+
+    Args:
+        arguments: its arguments.
 
     Raises:
         CalledProcessError: it fails; the reason is on the screen.
@@ -35,16 +38,17 @@ def install(*arguments: str | Path) -> None:
 
 
 def write(path: Path, lines: list[str]) -> Path:
-    """A file of requirements or pins."""
+    """Write requirements or pins to a file, one per line. Returns its path."""
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return path
 
 
 def packages(torch: str, wanted: list[str]) -> None:
-    """What the wanted folders and distributions ask for, with their dependencies, as pinned and by hash.
+    """Install the dependencies of folders and distributions into `PACKAGES`, at pinned versions and with hashes.
 
     Args:
-        torch: build of torch; `none` where nobody asks for it.
+        torch: build of torch: `cuda`, `cpu`, or `none` if nothing requires it.
+        wanted: our folders, with extras (`gateway[otlp]`), and names of distributions.
     """
     subprocess.run([UV, "venv", "--quiet", "--python", "python3.11", PACKAGES], check=True)
     into = ("--python", PACKAGES)
@@ -62,57 +66,92 @@ def packages(torch: str, wanted: list[str]) -> None:
 
 
 def install_pins(pins: dict[str, str], *into: str | Path) -> None:
-    """Exactly these, each wheel with a hash that is known."""
+    """Install exactly these pins, by hash. `into` are uv's options for target and sources."""
     install(*into, *BY_HASH, "--requirements", write_hashed(Path("hashed.txt"), pins))
 
 
-def install_missing(asked: list[str], pins: dict[str, str], how: Sequence[str | Path], *into: str | Path) -> None:
-    """What is asked for, with all that it needs, as far as `PACKAGES` lacks it."""
-    if lacking := missing(asked, pins, how):
+def install_missing(
+    required: list[str], pins: dict[str, str], options: Sequence[str | Path], *into: str | Path
+) -> None:
+    """Install those requirements and their dependencies that `PACKAGES` lacks.
+
+    Args:
+        required: requirement strings.
+        pins: version by distribution.
+        options: uv's options for resolving.
+        into: uv's options for target and sources.
+    """
+    if lacking := missing(required, pins, options):
         install_pins(lacking, *into)
 
 
-def missing(asked: list[str], pins: dict[str, str], how: Sequence[str | Path]) -> dict[str, str]:
-    """Distribution → version, of what is asked for and not in `PACKAGES`, as uv resolves it."""
-    exact = write(Path("pins.txt"), [f"{name}=={version}" for name, version in pins.items()])
-    look = [UV, "pip", "install", "--dry-run", "--python", PACKAGES, "--constraints", exact, *how]
-    command = [str(word) for word in (*look, "--requirements", write(Path("asked.txt"), asked))]
-    looking = subprocess.run(command, capture_output=True, text=True)
-    if looking.returncode:
-        raise SystemExit(looking.stderr)
-    lines = [line.removeprefix(" + ") for line in looking.stderr.splitlines() if line.startswith(" + ")]
+def missing(required: list[str], pins: dict[str, str], options: Sequence[str | Path]) -> dict[str, str]:
+    """Let uv resolve requirements, and find those that `PACKAGES` lacks.
+
+    Args:
+        required: requirement strings.
+        pins: version by distribution.
+        options: uv's options for resolving.
+
+    Returns:
+        Version by distribution, of what has to be installed.
+
+    Raises:
+        SystemExit: uv cannot resolve them; the message is uv's.
+    """
+    constraints = write(Path("pins.txt"), [f"{name}=={version}" for name, version in pins.items()])
+    dry_run = [UV, "pip", "install", "--dry-run", "--python", PACKAGES, "--constraints", constraints, *options]
+    command = [str(word) for word in (*dry_run, "--requirements", write(Path("asked.txt"), required))]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        raise SystemExit(result.stderr)
+    lines = [line.removeprefix(" + ") for line in result.stderr.splitlines() if line.startswith(" + ")]
     return dict(line.split("==", 1) for line in lines)
 
 
 def beside(wanted: list[str]) -> None:
-    """What is missing in this very Python, which keeps the versions that it has; and what builds our folders."""
-    there = {re.sub(r"[-_.]+", "-", one.name).lower(): one.version for one in metadata.distributions()}
-    exact = write(Path("pins.txt"), [f"{name}=={version}" for name, version in (pinned() | there).items()])
-    asked = write(Path("asked.txt"), [*needed(wanted), "setuptools"])
+    """Install missing dependencies, and setuptools, into the running Python. Present packages keep their versions.
+
+    Args:
+        wanted: our folders, with extras, and names of distributions.
+    """
+    installed = {re.sub(r"[-_.]+", "-", package.name).lower(): package.version for package in metadata.distributions()}
+    constraints = write(Path("pins.txt"), [f"{name}=={version}" for name, version in (pinned() | installed).items()])
+    required = write(Path("asked.txt"), [*needed(wanted), "setuptools"])
     command = [sys.executable, "-m", "pip", "install", "--no-cache-dir", "--break-system-packages"]
-    look = ["--dry-run", "--quiet", "--report", "report.json", "-c", str(exact), "-r", str(asked)]
-    subprocess.run([*command, *look], check=True)
-    found = [one["metadata"] for one in json.loads(Path("report.json").read_text(encoding="utf-8"))["install"]]
-    pins = {re.sub(r"[-_.]+", "-", one["name"]).lower(): one["version"] for one in found}
+    dry_run = ["--dry-run", "--quiet", "--report", "report.json", "-c", str(constraints), "-r", str(required)]
+    subprocess.run([*command, *dry_run], check=True)
+    found = [package["metadata"] for package in json.loads(Path("report.json").read_text(encoding="utf-8"))["install"]]
+    pins = {re.sub(r"[-_.]+", "-", package["name"]).lower(): package["version"] for package in found}
     if pins:
         subprocess.run([*command, *BY_HASH, "-r", str(write_hashed(Path("hashed.txt"), pins))], check=True)
 
 
 def needed(wanted: list[str]) -> list[str]:
-    """Requirements of the folders among the wanted; what is no folder is a distribution itself."""
+    """Collect the requirements of folders and distributions.
+
+    Args:
+        wanted: our folders, with extras (`gateway[otlp]`), and names of distributions.
+
+    Returns:
+        The requirement strings of the folders, then the distributions.
+    """
     ours = [one for one in wanted if is_folder(one)]
     return [*requirements(ours), *(one for one in wanted if one not in ours)]
 
 
 def is_folder(wanted: str) -> bool:
-    """It names a folder of ours: `gateway[otlp]`."""
+    """Check whether it names one of our folders, as `gateway[otlp]` does."""
     return (ROOT / wanted.partition("[")[0] / "pyproject.toml").is_file()
 
 
 def code(folders: list[str]) -> None:
-    """Our own folders, with what their pyproject.toml registers, and what they ask for that the packages lack.
+    """Install our own folders into `CODE`, and those of their requirements that `PACKAGES` lacks.
 
-    They are built with what is installed here, and nothing from an index.
+    They are built with the installed setuptools; nothing is fetched from an index for it.
+
+    Args:
+        folders: names of our folders, with extras.
     """
     install_missing(requirements(folders), pinned(), ("--overrides", WITHOUT), "--target", CODE)
     sources = [f"./{folder}" for folder in folders]

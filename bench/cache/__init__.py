@@ -1,1 +1,1 @@
-"""What the cache saves: hits beside misses, and a workload in which few texts are asked for often."""
+"""Measures what the cache saves: hits against misses, and a workload in which few texts are frequent."""

@@ -1,4 +1,4 @@
-"""`python -m bench.cache`, which is `make bench-cache`: what the cache saves."""
+"""`python -m bench.cache` (`make bench-cache`): measures what the cache saves."""
 
 import sys
 from contextlib import ExitStack
@@ -17,14 +17,14 @@ from bench.paths import MODEL, ROOT
 from bench.rounds import RoundProgress, rotated
 
 DISTINCT = 10_000
-"""Texts of the workload."""
+"""Number of different texts in the workload."""
 REQUESTS = 200_000
 EXPONENT = 1.0
 BLOCK, QUICK_BLOCK = 1_000, 200
 
 
 def prepare() -> None:
-    """Both models, whatever is missing."""
+    """Create both models if they are missing."""
     say(f"Models are in {MODEL.parent.relative_to(ROOT)}; the first time they are made (20 s)")
     weights.build()
     weights.build_classifier()
@@ -33,7 +33,14 @@ def prepare() -> None:
 def measure_latencies(
     stack: services.CachedServices, rounds: int, seconds: float, results: report.CacheResults
 ) -> None:
-    """Every kind of request, as hits and as misses, in rounds."""
+    """Measure every kind of request, as hits and as misses, in rounds.
+
+    Args:
+        stack: the services.
+        rounds: number of rounds.
+        seconds: length of one measurement.
+        results: where measurements are added.
+    """
     progress = RoundProgress(rounds * len(KINDS) * 2, say)
     for number in range(rounds):
         for kind in KINDS:
@@ -56,7 +63,7 @@ def main(
 ) -> None:
     """Measure the cache on this machine, through the gateway, and write cache.json, .md and .svg.
 
-    The whole takes about ten minutes; nothing else should run meanwhile. Ctrl-C stops all servers.
+    It takes about ten minutes; nothing else should run meanwhile. Ctrl-C stops all servers.
     """
     if quick:
         round_count, seconds, workload_seconds = 1, min(seconds, 2.0), min(workload_seconds, 20.0)

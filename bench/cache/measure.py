@@ -1,4 +1,4 @@
-"""Hits beside misses, at a rate and in a closed loop; and the same workload with the cache and without it."""
+"""Measures hits and misses, in open and closed loops, and a workload with and without the cache."""
 
 import itertools
 import time
@@ -16,40 +16,40 @@ from bench.rounds import rotated
 from bench.stats import percentile, ratio
 
 HIT_RATE = 100.0
-"""Requests a second."""
+"""Hits per second in the open loop."""
 MISS_RATES = {"embedding": 20.0, "sentiment": 20.0, "chat": 100.0, "stream": 100.0}
-"""The same for misses; BERT-base on a small CPU does not keep up with more. The canned LLM does."""
+"""Misses per second in the open loop. BERT-base on a small CPU cannot keep up with more; the canned LLM can."""
 KNOWN_TEXTS = 100
-"""Texts that hits are about."""
+"""Number of texts of the hits."""
 CLIENTS = 32
 MAX_PREPARED_PER_SECOND = {"embedding": 200, "sentiment": 200, "chat": 4_000, "stream": 4_000}
-"""Requests that are made ready for each second of misses in a closed loop; who is faster ends it early."""
+"""Requests prepared per second of misses in a closed loop. Faster services end it early."""
 
 Figures = dict[str, float | None]
 
 
 def new_text_requests(kind: str, count: int, seed: str) -> list[bytes]:
-    """Requests about new texts."""
+    """Prepare requests of a kind about new texts."""
     return [request(kind, text) for text in texts.make(weights.reviews(), count, seed=seed)]
 
 
 class CacheStateCounter:
-    """Counts what the cache said of each answer."""
+    """Counts responses by their header `x-cache`."""
 
     def __init__(self) -> None:
         self.states: Counter[str] = Counter()
 
     def __call__(self, answer: HttpResponse) -> None:
-        """Note one."""
+        """Count a response."""
         self.states[answer.headers.get("x-cache", "none")] += 1
 
     def share(self, state: str) -> float | None:
-        """Of all answers."""
+        """Compute the share of a state in all responses, 0 to 1; None without responses."""
         return self.states[state] / self.states.total() if self.states else None
 
 
 def figures_of(tally: LatencyTally, seen: CacheStateCounter, state: str) -> Figures:
-    """Latencies, and the share that was what it should be."""
+    """Summarise latencies, errors, and the share of responses in the expected state."""
     return {
         "p50_ms": percentile(tally.latencies_ms, 0.5),
         "p99_ms": percentile(tally.latencies_ms, 0.99),
@@ -59,14 +59,14 @@ def figures_of(tally: LatencyTally, seen: CacheStateCounter, state: str) -> Figu
 
 
 async def loops(url: str, one: Iterator[bytes], many: Iterator[bytes], seconds: float) -> Figures:
-    """A closed loop of one client, then one of many."""
+    """Run a closed loop of one client, then one of `CLIENTS`, each for half of `seconds`."""
     single, _ = await closed_loop(url, one, clients=1, seconds=seconds / 2)
     tally, took = await closed_loop(url, many, clients=CLIENTS, seconds=seconds / 2)
     return {"single_p50_ms": percentile(single.latencies_ms, 0.5), "per_second": ratio(len(tally.latencies_ms), took)}
 
 
 async def hits(url: str, kind: str, seconds: float) -> Figures:
-    """Known texts: requests at a rate, then closed loops."""
+    """Measure hits: cached texts in an open loop, then in closed loops, each for `seconds`."""
     known = new_text_requests(kind, KNOWN_TEXTS, "known")
     await closed_loop(url, iter(known), clients=4, seconds=600)
     seen, again = CacheStateCounter(), itertools.cycle(known)
@@ -75,7 +75,7 @@ async def hits(url: str, kind: str, seconds: float) -> Figures:
 
 
 async def misses(url: str, kind: str, seconds: float, seed: str) -> Figures:
-    """New texts, in the same three ways."""
+    """Measure misses: new texts, in the same loops as `hits`."""
     seen, rate, most = CacheStateCounter(), MISS_RATES[kind], int(MAX_PREPARED_PER_SECOND[kind] * seconds / 2)
     tally = await open_loop(url, new_text_requests(kind, int(rate * seconds), seed), rate=rate, note=seen)
     one, many = (iter(new_text_requests(kind, most, f"{seed}, {way}")) for way in ("one", "many"))
@@ -83,7 +83,7 @@ async def misses(url: str, kind: str, seconds: float, seed: str) -> Figures:
 
 
 async def block(stack: CachedServices, requests: Iterator[bytes]) -> dict[str, Any]:
-    """One block of the workload: seconds it took, texts that the model read for it, answers by `x-cache`."""
+    """Run one block of the workload. Returns its duration, computed texts, and responses by `x-cache`."""
     before, seen = stack.computed_texts(), CacheStateCounter()
     tally, took = await closed_loop(stack.gateway.url, requests, clients=CLIENTS, seconds=600, note=seen)
     return {
@@ -106,7 +106,19 @@ async def workload(
     seconds: float,
     say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
-    """Blocks of `size` requests, each sent to both, in turns, until `seconds` are over or all are sent."""
+    """Send blocks of requests to the services with and without the cache, in alternating order.
+
+    Args:
+        cached: the services with the cache.
+        uncached: the services without it.
+        draws: number of the text of each request.
+        size: requests per block.
+        seconds: how long new blocks are started.
+        say: prints a line of progress.
+
+    Returns:
+        The figures of each block, `cached` and `uncached`.
+    """
     reviews = texts.make(weights.reviews(), max(draws) + 1, seed="zipf")
     end, done = time.monotonic() + seconds, []
     for number, start in enumerate(range(0, len(draws), size)):

@@ -1,4 +1,4 @@
-"""From measurements to `cache.json`, `cache.md` and `cache.svg`. Pure but for `write`."""
+"""Makes `cache.json`, `cache.md` and `cache.svg` from measurements. Pure except `write`."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,18 +16,18 @@ from bench.tables import number, table
 
 @dataclass
 class CacheResults:
-    """All that was measured so far."""
+    """All measurements so far."""
 
     visits: list[Measurement] = field(default_factory=list)
     """Contenders are `hit` and `miss`, cells are kinds of request."""
     blocks: list[dict[str, Any]] = field(default_factory=list)
-    """Of the workload: `cached` and `uncached`."""
+    """Figures of each block of the workload, `cached` and `uncached`."""
     draws: Sequence[int] = ()
-    """The whole workload."""
+    """Number of the text of each request of the whole workload."""
 
 
 def speedups(summary: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
-    """Kind → how many times faster a hit is than a miss: one client's median, and throughput of many."""
+    """Compare hits with misses: kind → ratio of one client's median latency, and of many clients' throughput."""
     hit, miss = summary.get("hit", {}), summary.get("miss", {})
     return {
         kind: {
@@ -39,7 +39,7 @@ def speedups(summary: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
 
 
 def workload_savings(blocks: Sequence[Mapping[str, Any]], draws: Sequence[int]) -> dict[str, Any]:
-    """What the cache saved of the workload, as far as it was sent; and what it would save of the whole."""
+    """Compute what the cache saved in the blocks that were sent, and what it would save in the whole workload."""
 
     def total(name: str, figure: str) -> float:
         return sum(float(block[name][figure]) for block in blocks)
@@ -67,7 +67,7 @@ def workload_savings(blocks: Sequence[Mapping[str, Any]], draws: Sequence[int]) 
 
 
 def as_json(head: Mapping[str, Any], results: CacheResults) -> dict[str, Any]:
-    """Everything, the single measurements too."""
+    """Collect all results, including the single measurements."""
     summary = medians(results.visits, largest=["errors"])
     return {
         "machine": dict(head),
@@ -80,7 +80,7 @@ def as_json(head: Mapping[str, Any], results: CacheResults) -> dict[str, Any]:
 
 
 def as_markdown(document: Mapping[str, Any]) -> str:
-    """The report for a person."""
+    """Render the report."""
     parts = [
         "# The cache, through the gateway",
         machine.line(document["machine"]),
@@ -146,7 +146,7 @@ def _percent(share: float | None) -> str:
 
 
 def write(folder: Path, head: Mapping[str, Any], results: CacheResults) -> None:
-    """All three files."""
+    """Write all three files."""
     document, sent = as_json(head, results), 0
     lines: dict[str, list[tuple[int, float]]] = {"cached": [], "uncached": []}
     for block in results.blocks:

@@ -1,4 +1,4 @@
-"""The services: both encoders with BERT-base's weights, an LLM that answers at once, the gateway, Redis."""
+"""The services under test: both encoders in BERT-base's size, an LLM that answers at once, the gateway, Redis."""
 
 import sys
 from contextlib import ExitStack
@@ -14,33 +14,33 @@ from bench.redis import redis
 from bench.servers import Contender, ContenderServer
 
 STREAM_CHUNKS = 32
-"""Of the canned LLM; they come at once."""
+"""Chunks of the canned LLM's streams, sent at once."""
 COMPUTED_TEXTS_METRIC = "onecard_batch_texts_sum"
-"""An encoder's counter of texts that its model has read."""
+"""An encoder's counter of texts that its model has processed."""
 
 
 @dataclass(frozen=True)
 class CachedServices:
-    """A gateway and what is behind it."""
+    """A gateway and the encoders behind it."""
 
     gateway: ContenderServer
     embedding: ContenderServer
     sentiment: ContenderServer
 
     def computed_texts(self) -> float:
-        """Texts that the encoders' models have read so far."""
+        """Count the texts that the encoders' models have processed so far."""
         return sum(metric(server, COMPUTED_TEXTS_METRIC) for server in (self.embedding, self.sentiment))
 
 
 def metric(server: ContenderServer, name: str) -> float:
-    """The sum of one of a server's own metrics over its labels."""
+    """Read one of a server's metrics, summed over its labels."""
     with urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=30) as answer:
         families = text_string_to_metric_families(answer.read().decode())
     return sum(sample.value for family in families for sample in family.samples if sample.name == name)
 
 
 def encoder(kind: str, name: str, settings: dict[str, str]) -> Contender:
-    """`embedding` or `sentiment`."""
+    """Describe an encoder. `kind` is `embedding` or `sentiment`."""
     return Contender(
         f"{name}-{kind}",
         f"the {kind} service on BERT-base's shape, {name}",
@@ -56,7 +56,7 @@ def encoder(kind: str, name: str, settings: dict[str, str]) -> Contender:
 
 
 def gateway(name: str, urls: dict[str, str], settings: dict[str, str]) -> Contender:
-    """In front of all three."""
+    """Describe the gateway in front of the services at `urls`."""
     return Contender(
         f"{name}-gateway",
         f"the gateway, {name}",
@@ -68,7 +68,7 @@ def gateway(name: str, urls: dict[str, str], settings: dict[str, str]) -> Conten
 
 
 def start(stack: ExitStack, *, cached: bool) -> CachedServices:
-    """All of them, with a Redis of their own if `cached`; `stack` stops them."""
+    """Start all services, with Redis and caches if `cached`. `stack` stops them."""
     name = "cached" if cached else "uncached"
     settings = {"CACHE_ENABLED": str(cached).lower()}
     if cached:

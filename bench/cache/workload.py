@@ -1,4 +1,4 @@
-"""What is asked, and how often. Pure."""
+"""The requests of the workload, and how often each text is drawn. Pure."""
 
 import random
 from bisect import bisect
@@ -13,19 +13,19 @@ KINDS = ("embedding", "sentiment", "chat", "stream")
 
 
 def zipf(count: int, distinct: int, exponent: float, *, seed: str) -> list[int]:
-    """`count` draws of 0 to `distinct` - 1; the chance of n is proportional to 1 / (n + 1) ** `exponent`."""
+    """Draw `count` numbers below `distinct`, with a probability of n proportional to 1 / (n + 1) ** `exponent`."""
     rng = random.Random(seed)
     sums = list(accumulate((rank + 1) ** -exponent for rank in range(distinct)))
     return [bisect(sums, rng.random() * sums[-1], hi=distinct - 1) for _ in range(count)]
 
 
 def repeated(draws: Sequence[int]) -> float:
-    """The share of draws that have been drawn before: what a cache that forgets nothing can save."""
+    """Compute the share of repeated draws, which is what an unlimited cache saves."""
     return 1 - len(set(draws)) / len(draws)
 
 
 def request(kind: str, text: str) -> bytes:
-    """One request about one text, for the gateway."""
+    """Render a request of a kind about a text, for the gateway."""
     if kind == "embedding":
         body = {"input": text, "model": MODEL.name, "encoding_format": "base64"}
         return json_request("/v1/embeddings", body, {})

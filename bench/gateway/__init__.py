@@ -1,1 +1,1 @@
-"""The gateway beside other relays, in front of an upstream that answers at once."""
+"""Compares the gateway with other relays, in front of an upstream that answers at once."""

@@ -1,4 +1,4 @@
-"""`python -m bench.gateway`, which is `make bench-gateway`: the gateway beside other relays."""
+"""`python -m bench.gateway` (`make bench-gateway`): compares the gateway with other relays."""
 
 import sys
 from contextlib import ExitStack
@@ -23,7 +23,7 @@ WARM_UP_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class GatewayPlan:
-    """How much is measured."""
+    """Numbers of rounds, clients and streams."""
 
     rounds: int
     seconds: float
@@ -35,7 +35,13 @@ class GatewayPlan:
 
 
 def names_of(given: str) -> list[str]:
-    """Names of relays.
+    """Parse names of relays, separated by commas.
+
+    Args:
+        given: the names.
+
+    Returns:
+        The names in this order.
 
     Raises:
         typer.BadParameter: there is no such relay.
@@ -50,7 +56,15 @@ def names_of(given: str) -> list[str]:
 def measure_relays(
     names: list[str], plan: GatewayPlan, results: report.GatewayResults, head: dict[str, Any], folder: Path
 ) -> None:
-    """All contenders, in rounds; what each round has measured is written."""
+    """Measure all contenders in rounds, and write the results after each round.
+
+    Args:
+        names: the relays.
+        plan: how much to measure.
+        results: where measurements are added.
+        head: description of the machine.
+        folder: folder for the result files.
+    """
     with ExitStack() as stack:
         upstream = start_server(stack, contenders.upstream())
         limits = start_server(stack, redis())
@@ -70,7 +84,7 @@ def measure_relays(
 
 
 def measure_streams(plan: GatewayPlan) -> dict[str, Any]:
-    """A wave of streams through a gateway of its own."""
+    """Send many concurrent streams through a gateway started for them."""
     with ExitStack() as stack:
         canned = contenders.canned(plan.chunks, plan.chunk_ms)
         upstream = start_server(stack, Contender("streams", "an upstream of paced streams", canned, None))
@@ -80,7 +94,7 @@ def measure_streams(plan: GatewayPlan) -> dict[str, Any]:
 
 
 def measure_soak(requests: int) -> list[dict[str, Any]]:
-    """Many requests through a gateway of its own."""
+    """Send many requests through a gateway started for them, and measure its memory."""
     with ExitStack() as stack:
         upstream = start_server(stack, contenders.upstream())
         limits = start_server(stack, redis())
@@ -102,8 +116,8 @@ def main(
 ) -> None:
     """Measure relays in front of an upstream that answers at once, and write gateway.json, .md and .svg.
 
-    The whole takes about ten minutes; nothing else should run meanwhile. Ctrl-C stops all servers; what whole rounds
-    have measured is kept. --soak takes some minutes and writes gateway-soak.json and .md.
+    It takes about ten minutes; nothing else should run meanwhile. Ctrl-C stops all servers; the results of complete
+    rounds are kept. --soak takes some minutes and writes gateway-soak.json and .md.
     """
     folder = files.folder_for(out, quick=quick)
     head = machine.describe("python -m bench.gateway " + " ".join(sys.argv[1:]))

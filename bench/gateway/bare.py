@@ -1,6 +1,6 @@
-"""The least that a relay in Python can do: Starlette under uvicorn, aiohttp to the upstream, and nothing else.
+"""A minimal relay in Python: Starlette under uvicorn, aiohttp to the upstream, and nothing else.
 
-`python -m bench.gateway.bare UPSTREAM PORT`. No keys, limits, metrics, logs, deadlines or errors.
+`python -m bench.gateway.bare UPSTREAM PORT`. It has no keys, limits, metrics, logs, deadlines or error handling.
 """
 
 import sys
@@ -18,7 +18,7 @@ from bench.gateway.requests import PATH
 
 
 def create_app(upstream: str) -> Starlette:
-    """The whole relay."""
+    """Create the relay. `upstream` is the URL of the upstream."""
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

@@ -1,7 +1,7 @@
-"""The upstream that answers at once, the same to everybody; a request with `"stream": true` gets a paced stream.
+"""An upstream with one fixed response, sent at once. A request with `"stream": true` gets a paced stream.
 
-`python -m bench.gateway.canned PORT CHUNKS MILLISECONDS`: so many chunks, so far apart. nginx gives the short answers
-where it is installed, since it is faster.
+`python -m bench.gateway.canned PORT CHUNKS MILLISECONDS`: number of chunks of a stream, and the time between them. If
+nginx is installed, it serves the short responses instead, because it is faster.
 """
 
 import asyncio
@@ -27,13 +27,13 @@ RESPONSE_BODY = json.dumps(
 )
 STREAM_MARKER = b'"stream": true'
 _OK = f"HTTP/1.1 200 OK\r\n{MODEL_HEADER}: {ModelIdentity(MODEL, 'canned', '0' * 16).header_value()}\r\n"
-"""With the name of a model: the gateway keeps no answer of one that it does not know."""
+"""The header names a model, because the gateway caches no response without one."""
 JSON_HEAD = f"{_OK}content-type: application/json\r\ncontent-length: {len(RESPONSE_BODY)}\r\n\r\n"
 STREAM_HEAD = f"{_OK}content-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n".encode()
 
 
 def events(count: int) -> list[bytes]:
-    """A stream's events: numbered words, the end of the answer, the end of the stream."""
+    """Render `count` chunks of a stream (numbered words, then the finish reason) and `[DONE]`."""
     words: list[tuple[dict[str, str], str | None]] = [({"content": f"{number} "}, None) for number in range(count - 1)]
     chunks = [
         {
@@ -49,7 +49,7 @@ def events(count: int) -> list[bytes]:
 
 
 class CannedUpstream(asyncio.Protocol):
-    """One connection."""
+    """One connection of a client."""
 
     def __init__(self, stream: list[bytes], seconds: float) -> None:
         self._stream = [b"%x\r\n%s\r\n" % (len(event), event) for event in stream]
@@ -60,24 +60,24 @@ class CannedUpstream(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """asyncio's."""
+        """Called by asyncio."""
         self._transport = transport
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """asyncio's."""
+        """Called by asyncio."""
         if self._timer is not None:
             self._timer.cancel()
 
     def data_received(self, data: bytes) -> None:
-        """asyncio's."""
+        """Called by asyncio."""
         self._parser.feed_data(data)
 
     def on_body(self, body: bytes) -> None:
-        """httptools'."""
+        """Called by httptools."""
         self._streamed = self._streamed or STREAM_MARKER in body
 
     def on_message_complete(self) -> None:
-        """httptools'."""
+        """Called by httptools."""
         if self._streamed:
             self._streamed = False
             self._transport.write(STREAM_HEAD)
@@ -86,7 +86,7 @@ class CannedUpstream(asyncio.Protocol):
             self._transport.write((JSON_HEAD + RESPONSE_BODY).encode())
 
     def _next(self, number: int, due: float) -> None:
-        """Send one event; the next follows when it is due, or at once where this process is late."""
+        """Send one event, and schedule the next for when it is due (at once if this process is late)."""
         self._transport.write(self._stream[number])
         if number + 1 < len(self._stream):
             loop = asyncio.get_running_loop()
@@ -94,7 +94,7 @@ class CannedUpstream(asyncio.Protocol):
 
 
 async def serve(port: int, count: int, seconds: float) -> None:
-    """Until it is stopped."""
+    """Serve on `port` until stopped: streams of `count` chunks, `seconds` apart."""
     loop, stream = asyncio.get_running_loop(), events(count)
     server = await loop.create_server(lambda: CannedUpstream(stream, seconds), "127.0.0.1", port, backlog=4096)
     await server.serve_forever()

@@ -1,4 +1,4 @@
-"""Load in a closed loop: wrk where it is installed, else clients of our own; the same for all contenders of a run."""
+"""Closed-loop load by wrk, or by our own clients if wrk is not installed; the same for all contenders of a run."""
 
 import itertools
 import json
@@ -22,10 +22,10 @@ _MARK = "figures: "
 
 @dataclass(frozen=True)
 class RelayOutcome:
-    """One cell: so many clients, each sending its next request when its last is answered."""
+    """Figures of one cell of one contender."""
 
     requests: int
-    """Answered with 200."""
+    """Number of requests that were answered with 200."""
     per_second: float
     p50_ms: float | None
     p99_ms: float | None
@@ -33,12 +33,20 @@ class RelayOutcome:
 
 
 def generator() -> str:
-    """What makes the load, for the report."""
+    """Name the load generator, for the report."""
     return "wrk, one thread" if shutil.which("wrk") else "this project's own clients (wrk is not installed)"
 
 
 def run(url: str, clients: int, seconds: float) -> RelayOutcome:
     """Load one server.
+
+    Args:
+        url: the server.
+        clients: number of concurrent clients.
+        seconds: how long.
+
+    Returns:
+        The figures.
 
     Raises:
         ServerFailed: wrk fails.
@@ -56,17 +64,23 @@ def run(url: str, clients: int, seconds: float) -> RelayOutcome:
 
 
 def summary(tally: LatencyTally, seconds: float) -> RelayOutcome:
-    """The figures of our own clients."""
+    """Summarise the results of our own clients."""
     count = len(tally.latencies_ms)
     p50, p99 = (percentile(tally.latencies_ms, share) for share in (0.5, 0.99))
     return RelayOutcome(count, count / seconds if seconds > 0 else 0.0, p50, p99, tally.errors)
 
 
 def parse(printed: str) -> RelayOutcome:
-    """wrk's figures; it counts answers of any status, and says apart how many were errors.
+    """Parse the figures that `wrk.lua` prints. wrk counts responses of any status, and errors separately.
+
+    Args:
+        printed: wrk's output.
+
+    Returns:
+        The figures, of successful responses only.
 
     Raises:
-        ServerFailed: there are none.
+        ServerFailed: the output has no figures.
     """
     line = next((line for line in printed.splitlines() if line.startswith(_MARK)), None)
     if line is None:
@@ -79,7 +93,7 @@ def parse(printed: str) -> RelayOutcome:
 
 
 def line(outcome: RelayOutcome) -> str:
-    """One cell for the screen."""
+    """Render one cell for the screen."""
     p50 = "-" if outcome.p50_ms is None else f"{outcome.p50_ms:.2f} ms"
     troubles = f", errors {outcome.errors}" if outcome.errors else ""
     return f"{outcome.per_second:.0f} requests/s, p50 {p50}{troubles}"

@@ -1,4 +1,4 @@
-"""nginx, from the system: as the fastest upstream there is, and as the yardstick of relays. Absent, it is left out."""
+"""The system's nginx, as a fast upstream and as a relay to compare with. It is left out if it is not installed."""
 
 import shutil
 import subprocess
@@ -44,23 +44,23 @@ _RELAY = """    upstream canned {{
 
 
 def program() -> str | None:
-    """Its binary; Debian keeps it where users' PATH does not look."""
+    """Find nginx's binary, also in Debian's folder that is not in a user's PATH."""
     return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 
 
 def version() -> str:
-    """Such as 1.22.1."""
+    """Read nginx's version, such as 1.22.1."""
     made = subprocess.run([program() or "nginx", "-v"], capture_output=True, text=True)
     return made.stderr.strip().rpartition("/")[2]
 
 
 def canned(port: int) -> list[str]:
-    """The command of one that answers everything itself."""
+    """Make the command of an nginx that answers every request with the fixed response."""
     return _command("nginx-canned", _CANNED.format(port=port, answer=RESPONSE_BODY))
 
 
 def relay(port: int, upstream: int) -> list[str]:
-    """The command of one that relays to a port."""
+    """Make the command of an nginx that relays to the port `upstream`."""
     return _command("nginx-relay", _RELAY.format(port=port, upstream=upstream))
 
 

@@ -1,4 +1,4 @@
-"""From measurements to `gateway.json`, `gateway.md` and `gateway.svg`. Pure but for `write`."""
+"""Makes `gateway.json`, `gateway.md` and `gateway.svg` from measurements. Pure except `write`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,7 +14,7 @@ from bench.tables import number, table
 
 @dataclass
 class GatewayResults:
-    """All that was measured so far."""
+    """All measurements so far."""
 
     visits: list[Measurement] = field(default_factory=list)
     """Cells are numbers of clients."""
@@ -22,7 +22,7 @@ class GatewayResults:
 
 
 def visit(contender: str, number: int, clients: int, outcome: RelayOutcome, peak_rss_mb: float) -> Measurement:
-    """One cell; `peak_rss_mb` is the largest resident memory of its processes together, in MB (10^6 bytes)."""
+    """Make a measurement. `peak_rss_mb` is the peak memory of the contender's processes, in MB (10^6 bytes)."""
     figures = {
         "per_second": outcome.per_second,
         "p50_ms": outcome.p50_ms,
@@ -34,14 +34,14 @@ def visit(contender: str, number: int, clients: int, outcome: RelayOutcome, peak
 
 
 def added_ms(summary: Mapping[str, Any]) -> dict[str, float | None]:
-    """What each relay adds to the median of one client that calls the upstream directly, in ms."""
+    """Compute the median latency that each relay adds to a direct call by one client, in ms."""
     direct = summary.get("direct", {}).get("1", {}).get("p50_ms")
     found = {name: cells.get("1", {}).get("p50_ms") for name, cells in summary.items() if name != "direct"}
     return {name: None if direct is None or p50 is None else rounded(p50 - direct) for name, p50 in found.items()}
 
 
 def as_json(head: Mapping[str, Any], contenders: Mapping[str, str], results: GatewayResults) -> dict[str, Any]:
-    """Everything, the single measurements too."""
+    """Collect all results, including the single measurements."""
     summary = medians(results.visits, largest=("errors", "peak_rss_mb"))
     others = {name: cells for name, cells in summary.items() if name != GATEWAY}
     return {
@@ -56,7 +56,7 @@ def as_json(head: Mapping[str, Any], contenders: Mapping[str, str], results: Gat
 
 
 def as_markdown(document: Mapping[str, Any]) -> str:
-    """The report for a person."""
+    """Render the report."""
     summary, head = document["medians"], document["machine"]
     keys = list(dict.fromkeys(key for cells in summary.values() for key in cells))
     clients = [f"{key} client{'s' if key != '1' else ''}" for key in keys]
@@ -112,7 +112,7 @@ def _stream_part(streams: Mapping[str, Any]) -> list[str]:
 
 
 def write(folder: Path, head: Mapping[str, Any], contenders: Mapping[str, str], results: GatewayResults) -> None:
-    """All three files."""
+    """Write all three files."""
     document = as_json(head, contenders, results)
     title = "requests a second by clients"
     lines = {

@@ -1,4 +1,4 @@
-"""The gateway's memory over many requests."""
+"""Measures the gateway's memory over many requests."""
 
 import itertools
 from pathlib import Path
@@ -17,12 +17,12 @@ from bench.tables import number, table
 
 CLIENTS = 64
 STEP = 50_000
-"""Requests between two looks at the memory."""
+"""Requests between two samples of the memory."""
 FOREVER_SECONDS = 3600.0
 
 
 def measure(gateway: ContenderServer, requests: int) -> list[dict[str, Any]]:
-    """Resident memory before the first request and after every `STEP`."""
+    """Measure resident memory before the first request and after every `STEP` requests."""
     seen: list[dict[str, Any]] = [
         {"requests": 0, "rss_mb": resident_bytes(gateway.pid) / 1e6, "per_second": None, "errors": {}}
     ]
@@ -37,7 +37,7 @@ def measure(gateway: ContenderServer, requests: int) -> list[dict[str, Any]]:
 
 
 def as_markdown(document: dict[str, Any]) -> str:
-    """The report for a person."""
+    """Render the report."""
     rows = [["requests answered", "resident MB", "requests/s", "errors"]]
     for row in document["memory"]:
         errors = sum(row["errors"].values())
@@ -53,7 +53,7 @@ def as_markdown(document: dict[str, Any]) -> str:
 
 
 def write(folder: Path, head: dict[str, Any], memory: list[dict[str, Any]]) -> None:
-    """`gateway-soak.json` and `.md`; growth is counted from the first step, when pools have filled."""
+    """Write `gateway-soak.json` and `.md`. Growth counts from the first step, when connection pools are full."""
     growth = round(memory[-1]["rss_mb"] - memory[1]["rss_mb"], 1)
     document = {"machine": head, "memory": memory, "growth_mb": growth}
     files.write(folder, "gateway-soak", document, as_markdown(document))

@@ -1,4 +1,4 @@
-"""Many streams at a time through the gateway, each compared with what the upstream sent."""
+"""Sends many concurrent streams through the gateway and compares each with what the upstream sent."""
 
 import asyncio
 import time
@@ -17,10 +17,15 @@ from bench.stats import percentile
 
 
 async def drive(url: str, count: int, expected: bytes) -> tuple[list[HttpResponse], LatencyTally, float]:
-    """All streams at once.
+    """Run all streams concurrently.
+
+    Args:
+        url: the gateway.
+        count: number of streams.
+        expected: the complete body of a stream.
 
     Returns:
-        Those that came whole, the others by reason, and the seconds until the last ended.
+        The complete responses, the errors by reason, and the seconds until the last stream ended.
     """
     request = request_bytes(PATH, body(stream=True), HEADERS)
     whole: list[HttpResponse] = []
@@ -41,7 +46,7 @@ async def drive(url: str, count: int, expected: bytes) -> tuple[list[HttpRespons
 
 
 def measure(gateway: ContenderServer, count: int, chunks: int, chunk_ms: float) -> dict[str, Any]:
-    """One wave of `count` streams of `chunks` chunks each, `chunk_ms` apart."""
+    """Measure `count` concurrent streams of `chunks` chunks each, `chunk_ms` apart."""
     expected = b"".join(events(chunks))
     uvloop.run(drive(gateway.url, 20, expected))  # Not counted: imports and first allocations.
     before = resident_bytes(gateway.pid)

@@ -1,1 +1,1 @@
-"""The LLM service on vLLM, directly and through the gateway, beside one request at a time on Transformers."""
+"""Measures the LLM service on vLLM, directly and through the gateway, against one request at a time on Transformers."""

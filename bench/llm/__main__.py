@@ -1,4 +1,4 @@
-"""`python -m bench.llm`, which is `make bench-llm`: vLLM directly and through the gateway."""
+"""`python -m bench.llm` (`make bench-llm`): measures vLLM directly and through the gateway."""
 
 import sys
 from contextlib import ExitStack
@@ -19,33 +19,33 @@ from bench.servers import ContenderServer
 CLIENTS = "1,8,32"
 QUICK_CLIENTS = "1,8"
 MIN_ANSWERS = 48
-"""In one cell of a whole run, however few its clients are: eight answers of one take less than a second."""
+"""Minimum of answers in one cell of a full run: eight answers of a single client take less than a second."""
 
 
 @dataclass(frozen=True)
 class LlmPlan:
-    """How much is measured."""
+    """Numbers of rounds, clients and answers."""
 
     rounds: int
     answers: int
-    """Of each client in one cell."""
+    """Answers of each client in one cell."""
     min_answers: int
-    """Of all clients in one cell."""
+    """Minimum of answers of all clients in one cell."""
     clients: list[int]
     pairs: int
-    """Streams of each contender in one round."""
+    """Streams of each contender in one round, for the time to the first token."""
 
     def answers_of(self, clients: int) -> int:
-        """Answers of each of so many clients in one cell."""
+        """Compute how many answers each client gets in a cell with this many clients."""
         return max(self.answers, -(-self.min_answers // clients))
 
     def clients_of(self, name: str) -> list[int]:
-        """One request at a time is what «before» is."""
+        """List the numbers of clients for a contender. The baseline takes one request at a time."""
         return [1] if name == contenders.BASELINE else self.clients
 
 
 def start_all(stack: ExitStack, models: Path) -> dict[str, ContenderServer]:
-    """The three servers, warm; `stack` stops them."""
+    """Start and warm up the three servers. `stack` stops them."""
     vllm = start_server(stack, contenders.vllm(models))
     gateway = start_server(stack, contenders.gateway(vllm.port))
     before = start_server(stack, contenders.baseline(models))
@@ -56,13 +56,13 @@ def start_all(stack: ExitStack, models: Path) -> dict[str, ContenderServer]:
 
 
 def measure_all(servers: dict[str, ContenderServer], plan: LlmPlan, results: report.LlmResults) -> None:
-    """One round after the other; the contenders take turns in being first."""
+    """Measure all rounds, in a rotating order of contenders."""
     cells = sum(len(plan.clients_of(name)) for name in servers)
     progress = RoundProgress(plan.rounds * (cells + 1), say)
     for number in range(plan.rounds):
         for clients in plan.clients:
             for name in rotated([each for each in servers if clients in plan.clients_of(each)], number):
-                # The same prompts for nobody: vLLM keeps the beginnings of those that it has seen.
+                # Every contender gets other prompts, because vLLM caches the prefixes of those that it has seen.
                 seed = f"round {number} {name} {clients}"
                 figures = uvloop.run(measure.throughput(servers[name], clients, plan.answers_of(clients), seed))
                 results.visits.append(Measurement(name, str(clients), number, figures))
@@ -83,7 +83,7 @@ def main(
 ) -> None:
     """Measure the LLM service on this machine's CPU with the stand-in model, and write llm.json, .md and .svg.
 
-    The whole takes about ten minutes, the engines' start included; nothing else should run meanwhile. Ctrl-C stops
+    It takes about ten minutes, including the start of the engines; nothing else should run meanwhile. Ctrl-C stops
     all servers.
     """
     if quick:

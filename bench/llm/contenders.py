@@ -1,4 +1,4 @@
-"""The LLM service's two engines, and the gateway in front of one of them; all on the stand-in model."""
+"""The LLM service's two engines, and the gateway in front of one of them, all with the stand-in model."""
 
 import sys
 from pathlib import Path
@@ -8,10 +8,10 @@ from bench.servers import Contender
 
 KEY = "bench-key-0123456789"
 MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
-"""The stand-in answers to its name."""
+"""Name that the stand-in accepts."""
 PATH = "/v1/chat/completions"
 MODELS = ROOT / ".onecard" / "models"
-"""Where `make bench-llm` has trained the stand-in."""
+"""Folder into which `make bench-llm` trains the stand-in."""
 DIRECT, GATEWAY, BASELINE = "vllm", "gateway", "before"
 
 
@@ -27,7 +27,7 @@ def _engine(name: str, what: str, models: Path, *, vllm: bool) -> Contender:
             "LLM_MODEL": MODEL,
             "API_KEY": KEY,
             "USE_GPU": "false",
-            "LLM_CPU_THREADS": "1",  # A core is left for all that is no model, as on a machine with a GPU.
+            "LLM_CPU_THREADS": "1",  # Leaves a core for everything else, as on a machine with a GPU.
             "VLLM_ENABLED": str(vllm).lower(),
             "VLLM_PORT": str(port),
         },
@@ -35,18 +35,18 @@ def _engine(name: str, what: str, models: Path, *, vllm: bool) -> Contender:
 
 
 def vllm(models: Path) -> Contender:
-    """The LLM service as it is."""
+    """Describe the LLM service on vLLM."""
     return _engine(DIRECT, "the LLM service on vLLM (CPU), called directly", models, vllm=True)
 
 
 def baseline(models: Path) -> Contender:
-    """The switchable fallback, called as a script calls a model."""
+    """Describe the LLM service on Transformers, which handles one request at a time."""
     what = "the LLM service on Transformers, one request at a time: how it was done before"
     return _engine(BASELINE, what, models, vllm=False)
 
 
 def gateway(llm_port: int) -> Contender:
-    """This project's gateway in front of vLLM; no encoders behind it."""
+    """Describe the gateway in front of vLLM, without encoders."""
     llm = f"http://127.0.0.1:{llm_port}"
     return Contender(
         GATEWAY,

@@ -1,4 +1,4 @@
-"""Throughput in a closed loop, and the time to the first token; every prompt is new."""
+"""Measures throughput in a closed loop, and the time to the first token. Every prompt is new."""
 
 import json
 import random
@@ -16,13 +16,22 @@ from bench.stats import percentile
 HEADERS = {"authorization": f"Bearer {KEY}"}
 QUESTION = "리뷰를 요약해 overall_summary, positive_summary, negative_summary를 JSON으로 답하세요."
 REVIEWS, TOKENS = 4, 64
-"""Reviews in a prompt, most tokens of an answer."""
+"""Reviews in a prompt, and maximum tokens of an answer."""
 MAX_CELL_SECONDS = 300.0
-"""Most of one cell."""
+"""Timeout of one cell."""
 
 
 def prompts(count: int, seed: str, **more: Any) -> Iterator[bytes]:
-    """Requests for a summary of a few reviews each, greedily; asked like this, the stand-in fills its limit."""
+    """Prepare requests for summaries of a few reviews, without sampling. The stand-in generates `TOKENS` for each.
+
+    Args:
+        count: number of requests.
+        seed: seed of the reviews.
+        more: further fields of the body.
+
+    Yields:
+        Rendered requests.
+    """
     reviews = iter(texts.make(weights.reviews(), count * REVIEWS, seed=seed))
     for _ in range(count):
         listed = "".join(f"\n- {review}" for review in islice(reviews, REVIEWS))
@@ -32,10 +41,19 @@ def prompts(count: int, seed: str, **more: Any) -> Iterator[bytes]:
 
 
 async def throughput(server: ContenderServer, clients: int, answers: int, seed: str) -> dict[str, float | None]:
-    """One cell: answers and tokens a second, latencies in ms.
+    """Measure one cell.
 
-    Its length is a number of `answers` for each client, not a time: requests of many clients end in waves, and an
-    end in the middle of one would count up to a wave more or less.
+    Its length is a number of answers, not a time: requests of many clients end in waves, and an end between two of them
+    would count up to a wave more or less.
+
+    Args:
+        server: the server.
+        clients: number of concurrent clients.
+        answers: answers per client.
+        seed: seed of the prompts.
+
+    Returns:
+        Requests and tokens per second, latencies in ms, and the number of errors.
     """
     tokens = 0
 
@@ -55,10 +73,18 @@ async def throughput(server: ContenderServer, clients: int, answers: int, seed: 
 
 
 async def first_tokens(servers: list[ContenderServer], pairs: int, seed: str) -> dict[str, list[float]]:
-    """Milliseconds to the first chunk of a stream, by contender, one client; who is asked first is drawn each time.
+    """Measure the time to the first chunk of a stream with one client, in random order of contenders.
+
+    Args:
+        servers: the contenders.
+        pairs: streams of each.
+        seed: seed of the prompts and of the order.
+
+    Returns:
+        Times in ms, by contender.
 
     Raises:
-        ServerFailed: an answer is an error or no stream.
+        ServerFailed: a response is an error or no stream.
     """
     found: dict[str, list[float]] = {server.contender.name: [] for server in servers}
     requests, order = prompts(pairs * len(servers), seed, stream=True), random.Random(seed)

@@ -1,4 +1,4 @@
-"""From measurements to `llm.json`, `llm.md` and `llm.svg`. Pure but for `write`."""
+"""Makes `llm.json`, `llm.md` and `llm.svg` from measurements. Pure except `write`."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -17,16 +17,16 @@ RATE = "tokens_per_second"
 
 @dataclass
 class LlmResults:
-    """All that was measured so far."""
+    """All measurements so far."""
 
     visits: list[Measurement] = field(default_factory=list)
     """Cells are numbers of clients."""
     first_tokens: list[dict[str, list[float]]] = field(default_factory=list)
-    """For each round: contender → milliseconds, one client."""
+    """Times to the first token in ms by contender, for each round."""
 
 
 def first_token_figures(rounds: list[dict[str, list[float]]]) -> dict[str, Any]:
-    """Contender → p50 and p99 of all rounds together, and what the gateway adds to the median, all in ms."""
+    """Summarise times to the first token in ms: p50 and p99 by contender, and what the gateway adds to the median."""
     samples: dict[str, list[float]] = {}
     for one in rounds:
         for name, values in one.items():
@@ -40,7 +40,7 @@ def first_token_figures(rounds: list[dict[str, list[float]]]) -> dict[str, Any]:
 
 
 def as_json(head: Mapping[str, Any], contenders: Mapping[str, str], results: LlmResults) -> dict[str, Any]:
-    """Everything, the single measurements too."""
+    """Collect all results, including the single measurements."""
     summary = medians(results.visits, largest=["errors"])
     return {
         "machine": dict(head),
@@ -55,13 +55,13 @@ def as_json(head: Mapping[str, Any], contenders: Mapping[str, str], results: Llm
 
 
 def over_baseline(summary: Mapping[str, Any]) -> dict[str, float | None]:
-    """Tokens a second through the gateway over one request at a time on Transformers, by clients."""
+    """Divide throughput through the gateway by that of one request at a time on Transformers, by clients."""
     once = summary.get(BASELINE, {}).get("1", {}).get(RATE)
     return {cell: rounded(figures[RATE] / once) if once else None for cell, figures in summary.get(GATEWAY, {}).items()}
 
 
 def as_markdown(document: Mapping[str, Any]) -> str:
-    """The report for a person."""
+    """Render the report."""
     summary, first = document["medians"], document["first_token"]
     keys = list(dict.fromkeys(key for cells in summary.values() for key in cells))
     rows = [["contender, clients", "tokens/s", "requests/s", "p50 ms", "p99 ms", "errors in a round", "rounds"]]
@@ -99,7 +99,7 @@ def as_markdown(document: Mapping[str, Any]) -> str:
 
 
 def write(folder: Path, head: Mapping[str, Any], contenders: Mapping[str, str], results: LlmResults) -> None:
-    """All three files."""
+    """Write all three files."""
     document = as_json(head, contenders, results)
     lines = {
         name: [(int(key), cell[RATE]) for key, cell in cells.items()] for name, cells in document["medians"].items()

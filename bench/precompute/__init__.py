@@ -1,1 +1,1 @@
-"""What precomputing costs live traffic, and how soon an answer is there that it has made ready."""
+"""Measures what precomputing costs live traffic, and how fast precomputed responses are."""

@@ -1,7 +1,7 @@
-"""`python -m bench.precompute`, which is `make bench-precompute`: what precomputing costs, and what it gives.
+"""`python -m bench.precompute` (`make bench-precompute`): measures what precomputing costs and gains.
 
-What should hold: the worker changes the live p95 by less than 10 %, and an answer that lies ready comes in under 10 ms
-through the gateway, anew after a review was added.
+Expected: the worker changes the live p95 by less than 10 %, and a precomputed response takes less than 10 ms through
+the gateway, and is computed again after a review was added.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ import uvloop
 
 from bench import files, machine
 from bench.clients import closed_loop
-from bench.command import orderly_exit, say
+from bench.command import exit_with_failure, orderly_exit, say
 from bench.http_client import HttpLoadClient, json_request
 from bench.paths import ROOT, SAMPLE_REVIEWS
 from bench.precompute import measure, report, requests, services
@@ -25,16 +25,16 @@ from bench.rounds import RoundProgress, rotated
 
 MODELS = ROOT / ".onecard" / "models"
 ADDED_REVIEWS = 5
-"""Reviews that are added, one by one, each with a round after it."""
+"""Number of reviews that are added one by one, each followed by a round."""
 READY_SECONDS = 20.0
 CONCURRENT_LOAD_SECONDS = 75.0
-"""Of the live load beside one more: longer than a round takes then."""
+"""Length of the live load during one more such round; longer than the round."""
 REQUESTS_EACH = 3
-"""To everything that is to become popular."""
+"""Requests that make each restaurant or search popular."""
 
 
 async def fill(stack: services.PrecomputeServices, sample: list[dict[str, Any]], restaurants: list[str]) -> None:
-    """Store the sample, make restaurants and searches popular, and everything ready."""
+    """Store the sample reviews, make restaurants and searches popular, and run a round."""
     async with HttpLoadClient(stack.url) as client:
         await client.send(json_request("/v1/reviews", sample, {}))
     for _ in range(REQUESTS_EACH):
@@ -49,7 +49,15 @@ async def run(
     rounds: int,
     seconds: float,
 ) -> None:
-    """All of it."""
+    """Run all measurements.
+
+    Args:
+        stack: the services.
+        sample: the sample reviews.
+        results: where measurements are added.
+        rounds: phases with the worker working, and as many with it idle.
+        seconds: length of a phase.
+    """
     restaurants = sorted({review["restaurant_id"] for review in sample})
     await fill(stack, sample, restaurants)
     await measure.phase(stack, sample, "idle", -1, results.rate, seconds)  # To warm up.
@@ -76,9 +84,9 @@ def main(
     out: Annotated[Path | None, typer.Option(help="Folder for results; bench/results unless --quick.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A look only: two rounds of 5 s, under two minutes.")] = False,
 ) -> None:
-    """Measure precomputing beside live load and write precompute.json and .md; exit 1 if a promise did not hold.
+    """Measure precomputing under live load and write precompute.json and .md; exit 1 if a promise did not hold.
 
-    The whole takes seven minutes; nothing else should run meanwhile. Ctrl-C stops all servers.
+    It takes seven minutes; nothing else should run meanwhile. Ctrl-C stops all servers.
     """
     if quick:
         rounds, seconds = 2, 5.0
@@ -91,7 +99,7 @@ def main(
     document = report.write(folder, head, results)
     files.show(folder, "precompute")
     if document["broken_promises"]:
-        raise typer.Exit(1)
+        exit_with_failure()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""An LLM service that writes a summary at once, on CANNED_PORT: what is measured is everything around it."""
+"""An LLM service on CANNED_PORT that returns a summary at once, so that only everything around it is measured."""
 
 import json
 import os
@@ -16,19 +16,19 @@ app = FastAPI()
 
 @app.get("/health/ready")
 async def ready() -> Response:
-    """Always."""
+    """Always answer that it is ready."""
     return JSONResponse({"status": "ok"}, headers={MODEL_HEADER: MODEL.header_value()})
 
 
 @app.get("/metrics")
 async def metrics() -> Response:
-    """Nobody waits."""
+    """Report that no request is waiting."""
     return PlainTextResponse('vllm:num_requests_waiting{engine="0"} 0\n')
 
 
 @app.post("/v1/chat/completions")
 async def chat(request: Request) -> Response:
-    """A summary of whatever reviews the prompt holds; the first is its evidence."""
+    """Return a fixed summary, with the first review of the prompt as evidence."""
     prompt = (await request.json())["messages"][-1]["content"]
     first = json.loads(next(line for line in prompt.split("\n") if line.startswith("{")))
     evidence = {"review_id": first["review_id"], "snippet": first["text"]}

@@ -1,4 +1,4 @@
-"""Live load with the worker at work and without; answers that lie ready; and one that a review makes anew."""
+"""Measures live load with a working and an idle worker, precomputed responses, and their renewal after a review."""
 
 import asyncio
 import itertools
@@ -19,33 +19,41 @@ from bench.servers import ServerFailed
 from bench.stats import percentile
 
 EDITS_PER_SECOND = 0.5
-"""Reviews that change under the live load: each puts answers of its restaurant, and all searches, out of use."""
+"""Changed reviews during the live load. Each invalidates the responses of its restaurant and all searches."""
 READY_RATE = 50.0
-"""Requests a second for answers that lie ready."""
+"""Requests per second for precomputed responses."""
 ASK_SECONDS = 3.0
-"""Between two rounds that are asked for while the worker is to be at work: one that is under way goes on."""
+"""Time between two requests for a round while the worker should work. A running round continues."""
 POLL_SECONDS = 0.05
 ROUND_TIMEOUT_SECONDS = 120.0
-"""For a round."""
+"""Timeout of one round."""
 
 
 async def status(client: HttpLoadClient) -> dict[str, Any]:
-    """How far the worker is."""
+    """Read the status of the worker's round."""
     answer = await client.send(get_request("/v1/precompute/status"))
     found: dict[str, Any] = json.loads(answer.body)
     return found
 
 
 async def run_round(url: str) -> float:
-    """Ask for a round; the seconds until it was through.
+    """Request a round and wait until it has ended.
+
+    Args:
+        url: the gateway.
+
+    Returns:
+        Its duration in seconds.
 
     Raises:
-        ServerFailed: it was not, after `PATIENCE_SECONDS`.
+        ServerFailed: it has not ended within `ROUND_TIMEOUT_SECONDS`.
     """
     async with HttpLoadClient(url) as client:
         before = (await status(client))["started_at"]
         if before is not None:
-            await asyncio.sleep(max(0.0, before + 1.1 - time.time()))  # Rounds are told apart by their second.
+            await asyncio.sleep(
+                max(0.0, before + 1.1 - time.time())
+            )  # Rounds are distinguished by the second of their start.
         began = time.perf_counter()
         await client.send(json_request("/v1/precompute", {}, {}))
         while time.perf_counter() < began + ROUND_TIMEOUT_SECONDS:
@@ -58,7 +66,7 @@ async def run_round(url: str) -> float:
 
 @asynccontextmanager
 async def rounds_running(url: str) -> AsyncIterator[None]:
-    """Rounds are asked for all the time; at the end the last one is waited for."""
+    """Keep rounds running inside the block, and wait for the last one at its end."""
 
     async def ask_on() -> None:
         async with HttpLoadClient(url) as client:
@@ -84,13 +92,25 @@ async def load(
     seconds: float,
     edits: float = EDITS_PER_SECOND,
 ) -> dict[str, LatencyTally]:
-    """Live requests of all kinds, `rate` a second together, and `edits` reviews that change; by kind, and `edit`."""
+    """Run live load of all kinds of requests, and change reviews meanwhile.
+
+    Args:
+        stack: the services.
+        sample: the sample reviews.
+        seed: seed of the texts.
+        rate: requests per second, of all kinds together.
+        seconds: how long.
+        edits: changed reviews per second.
+
+    Returns:
+        Latencies and errors by kind, and of `edit`.
+    """
     each = rate / len(requests.KINDS)
     supplies = {kind: (requests.live(kind, int(each * seconds), seed), each) for kind in requests.KINDS}
     supplies["edit"] = requests.edits(sample, int(edits * seconds), seed), edits
 
     async def one(place: int, supply: list[bytes], a_second: float) -> LatencyTally:
-        await asyncio.sleep(place / rate)  # Kinds take turns.
+        await asyncio.sleep(place / rate)  # Spreads the kinds evenly.
         return await open_loop(stack.url, supply, rate=a_second)
 
     tallies = await asyncio.gather(*(one(place, *supply) for place, supply in enumerate(supplies.values())))
@@ -100,7 +120,19 @@ async def load(
 async def phase(
     stack: PrecomputeServices, sample: list[dict[str, Any]], name: str, number: int, rate: float, seconds: float
 ) -> list[Measurement]:
-    """One phase of one round: `working` or `idle` says what the worker does meanwhile."""
+    """Measure one phase of one round.
+
+    Args:
+        stack: the services.
+        sample: the sample reviews.
+        name: what the worker does meanwhile: `working` or `idle`.
+        number: number of the round.
+        rate: requests per second.
+        seconds: length of the phase.
+
+    Returns:
+        A measurement of all live requests, then one of each kind.
+    """
     seed, before = f"round {number}, {name}", stack.computed_responses()
     if name == "working":
         async with rounds_running(stack.url):
@@ -126,7 +158,7 @@ def _figures(tallies: list[LatencyTally]) -> dict[str, float | None]:
 
 
 async def measure_ready(stack: PrecomputeServices, restaurants: list[str], seconds: float) -> dict[str, float | None]:
-    """Latency of answers that lie ready, one after the other in turn."""
+    """Measure the latency of precomputed responses in an open loop over all of them."""
     await run_round(stack.url)
     again = itertools.cycle(requests.popular(restaurants))
     seen = CacheStateCounter()
@@ -136,10 +168,16 @@ async def measure_ready(stack: PrecomputeServices, restaurants: list[str], secon
 
 
 async def measure_renewal(stack: PrecomputeServices, review: dict[str, Any], number: int) -> dict[str, Any]:
-    """What a review that is added does to the answers about its restaurant, once a round has been asked for.
+    """Add a review, run a round, and check the responses about its restaurant.
+
+    Args:
+        stack: the services.
+        review: the review to copy.
+        number: makes the new review's id.
 
     Returns:
-        Seconds until the round was through; whether all answers lay ready then, and counted it; their largest age.
+        Duration of the round in seconds, whether all responses were then precomputed (`ready`), whether they include
+        the review (`counted`), and their largest age in seconds.
     """
     added = {**review, "review_id": f"added-{number}"}
     about = f"/v1/restaurants/{review['restaurant_id']}"

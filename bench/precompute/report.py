@@ -1,4 +1,4 @@
-"""From measurements to `precompute.json` and `precompute.md`. Pure but for `write`."""
+"""Makes `precompute.json` and `precompute.md` from measurements. Pure except `write`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,29 +11,29 @@ from bench.stats import median_of_present
 from bench.tables import number, table
 
 MAX_P95_RATIO = 1.10
-"""Promised: live p95 with the worker at work over that without."""
+"""Target: live p95 with a working worker, divided by that with an idle one."""
 MAX_READY_MS = 10.0
-"""Promised: of an answer that lies ready, p50 and p99."""
+"""Target: p50 and p99 of precomputed responses."""
 FIGURES = ("p50_ms", "p95_ms", "p99_ms")
 
 
 @dataclass
 class PrecomputeResults:
-    """All that was measured so far."""
+    """All measurements so far."""
 
     rate: float
-    """Live requests a second."""
+    """Live requests per second."""
     visits: list[Measurement] = field(default_factory=list)
-    """Contenders are `working` and `idle`, cells are kinds of request, and `all` live ones."""
+    """Contenders are `working` and `idle`, cells are kinds of requests and `all`."""
     ready: dict[str, float | None] = field(default_factory=dict)
     renewed: list[dict[str, Any]] = field(default_factory=list)
-    """While there is no live load."""
+    """Renewals without live load."""
     renewed_beside: dict[str, Any] = field(default_factory=dict)
-    """Beside it."""
+    """The renewal during live load."""
 
 
 def as_json(head: Mapping[str, Any], results: PrecomputeResults) -> dict[str, Any]:
-    """Everything, the single measurements too."""
+    """Collect all results, including the single measurements."""
     document = {
         "machine": dict(head),
         "rate": results.rate,
@@ -48,7 +48,7 @@ def as_json(head: Mapping[str, Any], results: PrecomputeResults) -> dict[str, An
 
 
 def missed_targets(document: Mapping[str, Any]) -> list[str]:
-    """What did not hold, in a line each."""
+    """List the targets that were missed, one line each."""
     found = []
     times = document["working_over_idle"]["p95_ms"].get("all")
     if times is None or times >= MAX_P95_RATIO:
@@ -75,7 +75,7 @@ def missed_targets(document: Mapping[str, Any]) -> list[str]:
 
 
 def as_markdown(document: Mapping[str, Any]) -> str:
-    """The report for a person."""
+    """Render the report."""
     broken = document["broken_promises"]
     ready, renewed = document["ready"], document["renewed"]
     share = ready.get("share_ready")
@@ -113,7 +113,7 @@ def _rows(document: Mapping[str, Any]) -> Sequence[Sequence[str]]:
 
 
 def write(folder: Path, head: Mapping[str, Any], results: PrecomputeResults) -> dict[str, Any]:
-    """Both files; returns what they say."""
+    """Write both files. Returns the content of the JSON file."""
     document = as_json(head, results)
     files.write(folder, "precompute", document, as_markdown(document))
     return document

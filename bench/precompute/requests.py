@@ -1,4 +1,4 @@
-"""What is asked. Pure."""
+"""The requests of the benchmark. Pure."""
 
 import random
 from typing import Any
@@ -8,15 +8,15 @@ from bench import texts, weights
 from bench.http_client import get_request, json_request
 
 KINDS = ("sentiment", "embedding", "search")
-"""Of live requests."""
+"""Kinds of live requests."""
 KNOWN_SEARCHES = 50
-"""That users make again and again, so that they are made ready: as many as the worker's default."""
+"""Number of repeated searches, which are precomputed: the worker's default."""
 ANSWERS = ("sentiment", "summary", "strengths")
-"""About a restaurant."""
+"""Precomputed responses about a restaurant."""
 
 
 def live(kind: str, count: int, seed: str) -> list[bytes]:
-    """`count` requests about texts that nobody has asked about."""
+    """Prepare `count` requests of a kind about new texts."""
     return [_live(kind, text) for text in texts.make(weights.reviews(), count, seed=f"{seed}, {kind}")]
 
 
@@ -28,14 +28,14 @@ def _live(kind: str, text: str) -> bytes:
 
 
 def edits(sample: list[dict[str, Any]], count: int, seed: str) -> list[bytes]:
-    """`count` requests that each change a review: one that is stored already, with another text."""
+    """Prepare `count` requests, each of which gives a stored review another text."""
     rng = random.Random(seed)
     made = texts.make(weights.reviews(), count, seed=f"{seed}, edits")
     return [json_request("/v1/reviews", {**rng.choice(sample), "text": text}, {}) for text in made]
 
 
 def popular(restaurants: list[str]) -> list[bytes]:
-    """Requests that are made ready: all answers about the restaurants, and known searches."""
+    """Prepare the requests that are precomputed: all responses about the restaurants, and the repeated searches."""
     folders = [f"/v1/restaurants/{quote(restaurant, safe='')}" for restaurant in restaurants]
     about = [get_request(f"{folder}/{what}") for folder in folders for what in ANSWERS]
     return [*about, *live("search", KNOWN_SEARCHES, "known")]

@@ -1,4 +1,4 @@
-"""The services as they run: Redis, both encoders on the stand-ins, a canned LLM, reviews, worker, gateway."""
+"""The services under test: Redis, both encoders with stand-ins, a canned LLM, reviews, worker, gateway."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -9,30 +9,38 @@ from bench.command import start_server
 from bench.redis import redis
 from bench.servers import ContenderServer, python_module
 
-COMPUTED_RESPONSES_METRIC = "onecard_precompute_errand_seconds_count"
-"""The worker's counter of answers that it had computed."""
+COMPUTED_RESPONSES_METRIC = "onecard_precompute_job_seconds_count"
+"""The worker's counter of finished refresh jobs."""
 _ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
 @dataclass(frozen=True)
 class PrecomputeServices:
-    """What the benchmark talks to."""
+    """The services that the benchmark calls."""
 
     gateway: ContenderServer
     worker: ContenderServer
 
     @property
     def url(self) -> str:
-        """Of the gateway."""
+        """URL of the gateway."""
         return self.gateway.url
 
     def computed_responses(self) -> float:
-        """Answers that the worker had computed so far."""
+        """Count the refresh jobs that the worker has finished so far."""
         return metric(self.worker, COMPUTED_RESPONSES_METRIC)
 
 
 def start(stack: ExitStack, models: Path, store: Path) -> PrecomputeServices:
-    """All of them; rounds of precomputing come when they are asked for. `stack` stops them.
+    """Start all services, without the schedule: rounds run only on request.
+
+    Args:
+        stack: stops the services.
+        models: folder with the stand-ins.
+        store: folder for the reviews.
+
+    Returns:
+        The running services.
 
     Raises:
         ServerFailed: one did not start.

@@ -1,1 +1,1 @@
-"""What a sick Redis costs requests, and how soon its loss and its return are noticed."""
+"""Measures what faults of Redis cost requests, and how fast services notice its loss and its return."""

@@ -1,7 +1,7 @@
-"""`python -m bench.redis_faults`, which is `make bench-redis-faults`: Redis falls sick under load, in several ways.
+"""`python -m bench.redis_faults` (`make bench-redis-faults`): injects faults into Redis under load.
 
-What should hold: no request fails for it, p99 rises by no more than 50 ms, readiness says degraded meanwhile, and ok
-within 5 s after Redis is well again: one server, one far away, one that Sentinels watch, and a Cluster.
+Expected: no request fails, p99 rises by no more than 50 ms, readiness is `degraded` during the fault, and `ok` within
+5 s after Redis works again. It is measured with a single server, one with a slow network, Sentinels, and a Cluster.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ import typer
 import uvloop
 
 from bench import files, machine
-from bench.command import orderly_exit, say, start_server
+from bench.command import exit_with_failure, orderly_exit, say, start_server
 from bench.paths import ROOT
 from bench.redis_faults import load, report
 from bench.redis_faults.faults import REDIS_SETUPS, RedisFault, RedisSetup
@@ -26,29 +26,38 @@ from bench.servers import ContenderServer, python_module
 
 MODELS = ROOT / ".onecard" / "models"
 FAULT_MARGIN_SECONDS = 15.0
-"""For a fault to begin and to be healed: Redis has to start, Sentinels have to agree."""
+"""Extra time for injecting and healing a fault: Redis has to start, Sentinels have to agree."""
 
 
 @dataclass(frozen=True)
 class FaultPlan:
-    """Seconds of the phases, and requests a second."""
+    """Seconds of the phases, and requests per second."""
 
     rate: float
     healthy: float = 4.0
     fault: float = 6.0
     healed: float = 5.0
     warm: float = 4.0
-    """Before the first phase, so that known texts are known and sockets are open."""
+    """Warm-up before the first phase, which fills the cache and opens connections."""
 
     def requests(self, faults: int) -> int:
-        """Enough for all phases of so many faults."""
+        """Compute how many requests all phases of this number of faults need at most."""
         return int(self.rate * (self.warm + faults * (self.healthy + self.fault + self.healed + FAULT_MARGIN_SECONDS)))
 
 
 def start_services(
     stack: ExitStack, where: Mapping[str, str], llm: ContenderServer, models: Path
 ) -> list[ContenderServer]:
-    """The gateway, and the sentiment service behind it. No tier in memory: every look-up asks Redis.
+    """Start the gateway and the sentiment service. They have no memory tier, so that every lookup goes to Redis.
+
+    Args:
+        stack: stops the services.
+        where: the settings of Redis.
+        llm: the running LLM service.
+        models: folder with the stand-ins.
+
+    Returns:
+        The gateway and the sentiment service.
 
     Raises:
         ServerFailed: one did not start.
@@ -57,8 +66,8 @@ def start_services(
     on_stand_in = {"MODEL_CACHE_PATH": str(models), "OMP_NUM_THREADS": "1", **cache}
     what = "the sentiment service on the stand-in"
     made = python_module("faults-sentiment", what, "sentiment_service", "SENTIMENT_PORT", on_stand_in)
-    sentiment = stack.enter_context(ContenderServer(made))  # The gateway waits for it, and starts meanwhile.
-    # Nobody asks for embeddings and reviews; what stands at their addresses has only to be ready.
+    sentiment = stack.enter_context(ContenderServer(made))  # Waited for below, so that the gateway starts meanwhile.
+    # There are no requests for embeddings and reviews; these URLs only have to be ready.
     urls = {"LLM_URL": llm.url, "EMBEDDING_URL": llm.url, "REVIEW_URL": llm.url, "SENTIMENT_URL": sentiment.url}
     gateway = start_server(
         stack, python_module("faults-gateway", "the gateway", "gateway", "GATEWAY_PORT", {**urls, **cache})
@@ -68,7 +77,7 @@ def start_services(
 
 
 async def visit(fault: RedisFault, plan: FaultPlan) -> report.FaultVisit:
-    """Healthy, sick, well again; the load goes on all the while. Redis is handled in threads, which hold up nobody."""
+    """Run the phases of one fault under load: healthy, fault, healed. Redis is controlled in threads."""
     began = time.perf_counter()
     await asyncio.sleep(plan.healthy)
     broken = time.perf_counter()
@@ -87,7 +96,16 @@ async def visit(fault: RedisFault, plan: FaultPlan) -> report.FaultVisit:
 
 
 async def measure(services: list[str], faults: Sequence[RedisFault], plan: FaultPlan) -> list[dict[str, Any]]:
-    """All `faults`, one after the other; requests go to the first of `services`, and all of them are watched."""
+    """Measure faults one after the other under load.
+
+    Args:
+        services: URLs. The first gets the requests; the readiness of all is polled.
+        faults: the faults.
+        plan: lengths of the phases.
+
+    Returns:
+        The figures of each fault.
+    """
     stop, supply = asyncio.Event(), load.requests(plan.requests(len(faults)), "faults")
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
@@ -110,17 +128,23 @@ async def measure(services: list[str], faults: Sequence[RedisFault], plan: Fault
 
 
 def measure_setup(patient: RedisSetup, llm: ContenderServer, models: Path, plan: FaultPlan) -> list[dict[str, Any]]:
-    """Its faults, under services of its own."""
+    """Start services for one setup of Redis, and measure its faults."""
     with ExitStack() as stack:
         services = start_services(stack, patient.settings, llm, models)
         return uvloop.run(measure([server.url for server in services], patient.faults, plan))
 
 
 def parse_setups(names: str) -> list[str]:
-    """`one,slow` → those of `REDIS_SETUPS`.
+    """Parse names of setups, separated by commas.
+
+    Args:
+        names: the names.
+
+    Returns:
+        The names in this order.
 
     Raises:
-        typer.BadParameter: one is not there.
+        typer.BadParameter: there is no such setup.
     """
     found = names.split(",")
     if not set(found) <= REDIS_SETUPS.keys():
@@ -135,9 +159,9 @@ def main(
     only: Annotated[str, typer.Option(help="Which forms of Redis.")] = ",".join(REDIS_SETUPS),
     quick: Annotated[bool, typer.Option("--quick", help="A look only: short phases, two minutes.")] = False,
 ) -> None:
-    """Make Redis ill under load and write redis-faults.json and .md; exit 1 if a promise did not hold.
+    """Inject faults into Redis under load and write redis-faults.json and .md; exit 1 if a promise did not hold.
 
-    The whole takes four minutes; nothing else should run meanwhile. Ctrl-C stops all servers.
+    It takes four minutes; nothing else should run meanwhile. Ctrl-C stops all servers.
     """
     head = machine.describe("python -m bench.redis_faults " + " ".join(sys.argv[1:]))
     names = parse_setups(only)
@@ -158,7 +182,7 @@ def main(
     files.write(folder, "redis-faults", document, report.as_markdown(document))
     files.show(folder, "redis-faults")
     if broken:
-        raise typer.Exit(1)
+        exit_with_failure()
 
 
 if __name__ == "__main__":

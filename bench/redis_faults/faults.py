@@ -1,4 +1,4 @@
-"""Redis in each of its forms, and the ways in which it is made ill."""
+"""The setups of Redis, and the faults that are injected into each."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,32 +14,32 @@ SLOW_SECONDS = 0.06
 
 @dataclass(frozen=True)
 class RedisFault:
-    """One way to be ill."""
+    """A fault."""
 
     name: str
     what: str
-    """One line for the report."""
+    """Description in one line, for the report."""
     inject: Callable[[], None]
     recover: Callable[[], None]
-    """Returns when Redis could work again, by itself or not."""
+    """Heals the fault, and returns when Redis can work again."""
     momentary: bool = False
-    """It is healed as soon as it has begun."""
+    """It is healed at once after it was injected."""
     may_go_unnoticed: bool = False
-    """It may be over before anybody has noticed."""
+    """It may be over before a service notices it."""
 
 
 @dataclass(frozen=True)
 class RedisSetup:
-    """A Redis that runs, and what it will suffer."""
+    """A running Redis and its faults."""
 
     settings: Mapping[str, str]
-    """How a service is told where it is."""
+    """Settings with which services connect to it."""
     faults: tuple[RedisFault, ...]
 
 
 @contextmanager
 def one() -> Iterator[RedisSetup]:
-    """A single server."""
+    """Start a single server."""
     with FaultyRedis() as redis:
         restarted = "killed and started again at once, empty"
         full = "`maxmemory` of one byte without eviction, so that writes fail"
@@ -67,7 +67,7 @@ def one() -> Iterator[RedisSetup]:
 
 @contextmanager
 def slow() -> Iterator[RedisSetup]:
-    """A single server, at the end of a long way."""
+    """Start a single server behind a proxy that can delay its responses."""
     with FaultyRedis() as redis, proxy_beside(redis.port) as way:
         late = RedisFault(
             "slow", "every answer is 60 ms late", lambda: _set_delay(way, SLOW_SECONDS), lambda: _set_delay(way, 0)
@@ -77,7 +77,7 @@ def slow() -> Iterator[RedisSetup]:
 
 @contextmanager
 def sentinels() -> Iterator[RedisSetup]:
-    """A primary and a replica, watched by three Sentinels, which say when it is well: nobody else does anything."""
+    """Start a primary and a replica with three Sentinels, which heal faults without further help."""
     with servers.sentinel_group() as group:
         lost = "the primary is killed, and Sentinels find that and put the replica in its place"
         yield RedisSetup(
@@ -93,7 +93,7 @@ def sentinels() -> Iterator[RedisSetup]:
 
 @contextmanager
 def cluster() -> Iterator[RedisSetup]:
-    """Three shards."""
+    """Start a Cluster of three shards."""
     with servers.cluster() as made:
         shard = made.shards[-1]
 

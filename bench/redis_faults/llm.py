@@ -1,4 +1,4 @@
-"""An LLM service that answers at once, on CANNED_PORT: what is measured is the cache."""
+"""An LLM service on CANNED_PORT that answers at once, so that only the cache is measured."""
 
 import json
 import os
@@ -13,20 +13,20 @@ from onecard.models.identity import MODEL_HEADER, ModelIdentity
 
 MODEL = "canned/model"
 PIECES = 16
-"""Chunks of a stream."""
+"""Number of chunks of a stream."""
 
 app = FastAPI()
 
 
 @app.get("/health/ready")
 async def ready() -> Response:
-    """Always."""
+    """Always answer that it is ready."""
     return _with_model(JSONResponse({"status": "ok"}))
 
 
 @app.post("/v1/chat/completions")
 async def chat(request: Request) -> Response:
-    """The same to everybody, in one piece or as a stream."""
+    """Return a fixed response, as JSON or as a stream."""
     if (await request.json()).get("stream"):
         return _with_model(StreamingResponse(_events(), media_type="text/event-stream"))
     message = {"role": "assistant", "content": "It is good."}
@@ -46,7 +46,7 @@ def _answer(kind: str, choice: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_model(response: Response) -> Response:
-    """With the name of a model: the gateway keeps no answer of one that it does not know."""
+    """Add the header that names the model, because the gateway caches no response without one."""
     response.headers[MODEL_HEADER] = ModelIdentity(MODEL, "canned", "0" * 16).header_value()
     return response
 

@@ -1,4 +1,4 @@
-"""Requests at a steady rate through all phases, and readiness beside them."""
+"""Sends requests at a constant rate during all phases, and polls readiness."""
 
 import asyncio
 import json
@@ -13,44 +13,44 @@ from bench import texts, weights
 from bench.redis_faults.llm import MODEL
 
 KINDS = ("sentiment", "chat", "stream")
-"""Taken in turns."""
+"""Kinds of requests, used in turn."""
 KNOWN_TEXTS = 60
-"""Texts that are asked about again and again."""
+"""Number of texts that are repeated."""
 REPEATED_SHARE = 0.5
-"""Share of requests about them; the others are about texts that nobody has asked about."""
+"""Share of requests about repeated texts; the others are about new ones."""
 TIMEOUT_SECONDS = 30.0
-"""Longest wait for an answer; one that takes longer has failed."""
+"""Timeout of a request; then it has failed."""
 POLL_SECONDS = 0.05
-"""Between two looks at readiness."""
+"""Time between two polls of readiness."""
 
 
 @dataclass(frozen=True)
 class RequestResult:
-    """One request."""
+    """The result of one request."""
 
     ended: float
     """Clock at its end."""
     latency_ms: float
-    """From when it was due, so that a stall is not forgiven the requests behind it."""
+    """Measured from when it was due, so that a stall counts for all requests that it delays."""
     failure: str | None
-    """Why there was no good answer."""
+    """Why there was no successful response; None: there was one."""
     hit: bool
-    """It was answered from the cache."""
+    """Whether it was answered from the cache."""
 
 
 @dataclass(frozen=True)
 class ReadinessSample:
-    """What readiness said."""
+    """Readiness at one time."""
 
     at: float
-    """Clock when it said so."""
+    """Clock at the response."""
     status: str
     """`ok`, `degraded`, `down`, or `silent`."""
 
 
 @dataclass(frozen=True)
 class PreparedRequest:
-    """What is sent, before its clock starts."""
+    """A request that is ready to be sent."""
 
     kind: str
     path: str
@@ -58,7 +58,15 @@ class PreparedRequest:
 
 
 def requests(count: int, seed: str) -> Iterator[PreparedRequest]:
-    """`count` requests, half of them about texts that were asked about before."""
+    """Prepare requests, of which a share of `REPEATED_SHARE` is about repeated texts.
+
+    Args:
+        count: number of requests.
+        seed: seed of the texts.
+
+    Yields:
+        The requests.
+    """
     rng = random.Random(seed)
     reviews = weights.reviews()
     known = texts.make(reviews, KNOWN_TEXTS, seed=f"{seed}, known")
@@ -69,7 +77,7 @@ def requests(count: int, seed: str) -> Iterator[PreparedRequest]:
 
 
 def request(kind: str, text: str) -> PreparedRequest:
-    """One request about one text."""
+    """Prepare a request of a kind about a text."""
     if kind == "sentiment":
         return PreparedRequest(kind, "/v1/sentiment", json.dumps({"input": text}).encode())
     chat = {"model": MODEL, "messages": [{"role": "user", "content": text}], "temperature": 0}
@@ -77,7 +85,7 @@ def request(kind: str, text: str) -> PreparedRequest:
 
 
 async def send_request(session: aiohttp.ClientSession, url: str, made: PreparedRequest, due: float) -> RequestResult:
-    """One request; never raises for a bad answer or none."""
+    """Send a request. Failures are part of the result and are not raised."""
     failure, hit = None, False
     try:
         async with session.post(url + made.path, data=made.body) as response:
@@ -96,7 +104,18 @@ async def send_request(session: aiohttp.ClientSession, url: str, made: PreparedR
 async def send(
     session: aiohttp.ClientSession, url: str, supply: Iterator[PreparedRequest], rate: float, stop: asyncio.Event
 ) -> list[RequestResult]:
-    """Start `rate` requests a second, whoever is still waiting, until `stop` is set; the answers to all of them."""
+    """Run open-loop load until `stop` is set, and wait for all responses.
+
+    Args:
+        session: the HTTP client.
+        url: the server.
+        supply: the requests.
+        rate: requests per second.
+        stop: ends the load.
+
+    Returns:
+        All results, in the order of the requests.
+    """
     started = time.perf_counter()
     under_way: list[asyncio.Task[RequestResult]] = []
     for number, made in enumerate(supply):
@@ -111,7 +130,7 @@ async def send(
 async def poll_readiness(
     session: aiohttp.ClientSession, urls: list[str], stop: asyncio.Event
 ) -> list[list[ReadinessSample]]:
-    """What each service's readiness says, again and again until `stop` is set."""
+    """Poll the readiness of each service until `stop` is set. Returns the samples of each."""
 
     async def one(url: str) -> list[ReadinessSample]:
         looks: list[ReadinessSample] = []
@@ -125,7 +144,7 @@ async def poll_readiness(
 
 
 async def status(session: aiohttp.ClientSession, url: str) -> str:
-    """Of the whole service."""
+    """Read the readiness of a service: its status, or `silent` without a response."""
     try:
         async with session.get(f"{url}/health/ready") as response:
             return str((await response.json())["status"])

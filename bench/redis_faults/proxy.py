@@ -1,4 +1,4 @@
-"""A way to a real server that can be made slow, and can speak TLS."""
+"""A TCP proxy in front of a server that can delay responses and accept TLS."""
 
 import asyncio
 import ssl
@@ -9,18 +9,18 @@ from threading import Thread
 
 
 class Proxy:
-    """Passes bytes on; change it while it runs."""
+    """Forwards bytes. Its delay can be changed while it runs."""
 
     def __init__(self, port: int) -> None:
         self._to = port
         self.port = 0
         self.delay = 0.0
-        """Seconds by which each answer is late."""
+        """Delay of each chunk of a response, in seconds."""
         self.accepted = 0
         self._pipes: set[asyncio.Task[None]] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection."""
+        """Forward one connection."""
         self.accepted += 1
         try:
             there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._to)
@@ -50,7 +50,15 @@ class Proxy:
 
 @asynccontextmanager
 async def proxy(port: int, tls: ssl.SSLContext | None = None) -> AsyncIterator[Proxy]:
-    """A running one, on a free port."""
+    """Run a proxy on a free port.
+
+    Args:
+        port: port of the server.
+        tls: accepts TLS with this context; None: plain TCP.
+
+    Yields:
+        The running proxy.
+    """
     made = Proxy(port)
     server = await asyncio.start_server(made.serve, "127.0.0.1", 0, ssl=tls)
     made.port = server.sockets[0].getsockname()[1]
@@ -63,7 +71,14 @@ async def proxy(port: int, tls: ssl.SSLContext | None = None) -> AsyncIterator[P
 
 @contextmanager
 def proxy_beside(port: int) -> Iterator[Proxy]:
-    """A running one in a thread of its own, for who has no event loop yet."""
+    """Run a proxy in a thread of its own, for callers without an event loop.
+
+    Args:
+        port: port of the server.
+
+    Yields:
+        The running proxy.
+    """
     running: Future[tuple[Proxy, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     async def run() -> None:

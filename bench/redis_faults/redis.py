@@ -1,4 +1,4 @@
-"""Redis servers that are made ill and well again: one, one that Sentinels watch, and a Cluster."""
+"""Redis servers with injectable faults: a single one, one with Sentinels, and a Cluster."""
 
 import os
 import signal
@@ -16,32 +16,36 @@ from bench.servers import ServerFailed, free_port
 
 START_SECONDS = 10.0
 AGREEMENT_SECONDS = 30.0
-"""For several servers to find each other, and to agree."""
+"""How long several servers may take to find each other and to agree."""
 SLOTS = 16_384
-"""Of a Cluster."""
+"""Hash slots of a Cluster."""
 _CLUSTER_BUS_OFFSET = 10_000
-"""From a Cluster node's port to the one at which nodes talk."""
+"""Offset from the port of a Cluster node to the port of its cluster bus."""
 MASTER = "mymaster"
 
 
 class FaultyRedis:
-    """A redis-server of the run's own: without data on disk, always on the same port. Use it in a `with`."""
+    """A redis-server without data on disk, always on the same port. Use it in a `with`."""
 
     def __init__(self, *options: str, port: int | None = None) -> None:
-        """Not started yet.
+        """Prepare the server without starting it.
+
+        Args:
+            options: further options of redis-server.
+            port: its port; None: a free one.
 
         Raises:
-            ServerFailed: there is no redis-server here.
+            ServerFailed: there is no redis-server on this machine.
         """
         self.port = port or free_port()
         self._argv = [*argv(self.port), "--maxmemory-policy", "noeviction", *options]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start, empty, and return once it answers.
+        """Start it, without data, and wait until it answers.
 
         Raises:
-            ServerFailed: it does not.
+            ServerFailed: it ended, or does not answer within `START_SECONDS`.
         """
         self._process = subprocess.Popen(self._argv, stdout=subprocess.DEVNULL, start_new_session=True)
         deadline = time.monotonic() + START_SECONDS
@@ -55,38 +59,44 @@ class FaultyRedis:
         raise ServerFailed(f"redis-server does not answer after {START_SECONDS:g} s")
 
     def kill(self) -> None:
-        """End it at once; what it held is lost."""
+        """Kill it. Its data is lost."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
 
     def freeze(self) -> None:
-        """Connections stay open and are still accepted, and nobody answers."""
+        """Stop it with SIGSTOP: connections are still accepted, but not answered."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let it go on."""
+        """Continue it with SIGCONT."""
         self._signal(signal.SIGCONT)
 
     def exhaust_memory(self) -> None:
-        """Out of memory: writes are refused, reads go on."""
+        """Put it out of memory: writes fail, reads work."""
         self.command("CONFIG", "SET", "maxmemory", "1")
 
     def restore_memory(self) -> None:
-        """Memory without a bound again."""
+        """Remove the memory limit."""
         self.command("CONFIG", "SET", "maxmemory", "0")
 
     def deny_commands(self) -> None:
-        """Answer every command of the cache with an error, over the connections that are open."""
+        """Make every command of the cache fail, on open connections too."""
         self.command("ACL", "SETUSER", "default", "-@all", "+acl")
 
     def allow_commands(self) -> None:
-        """Do as told again."""
+        """Allow all commands again."""
         self.command("ACL", "SETUSER", "default", "+@all")
 
     def command(self, *words: str) -> bytes:
-        """The beginning of the answer to one command.
+        """Send a command.
+
+        Args:
+            words: the command and its arguments.
+
+        Returns:
+            The first bytes of the reply (RESP), up to 64 KiB.
 
         Raises:
             OSError: it does not answer.
@@ -117,63 +127,66 @@ class FaultyRedis:
 
 
 class SentinelGroup:
-    """A primary and its replica, watched by three Sentinels. Use `watched`."""
+    """A primary and its replica with three Sentinels. Made by `sentinel_group`."""
 
     def __init__(self, servers: list[FaultyRedis], sentinels: list[FaultyRedis]) -> None:
         self.servers = servers
-        """The primary of the beginning comes first."""
+        """The servers; the first primary comes first."""
         self.sentinels = sentinels
         self._previous_primary = servers[0]
 
     @property
     def addresses(self) -> str:
-        """Of the Sentinels, as REDIS_SENTINELS has them."""
+        """Addresses of the Sentinels, in the format of REDIS_SENTINELS."""
         return ",".join(f"127.0.0.1:{one.port}" for one in self.sentinels)
 
     @property
     def primary(self) -> FaultyRedis:
-        """As the Sentinels say."""
+        """The present primary, according to the first Sentinel."""
         answer = self.sentinels[0].command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER)
         return next(one for one in self.servers if b"%d\r\n" % one.port in answer)
 
     def fail_over(self) -> None:
-        """Have the replica take the primary's place, as an operator would."""
+        """Request a failover from a Sentinel, as an operator would."""
         self._previous_primary = self.primary
         self.sentinels[0].command("SENTINEL", "FAILOVER", MASTER)
 
     def kill_primary(self) -> None:
-        """Kill the primary; the Sentinels have to notice."""
+        """Kill the primary. The Sentinels have to notice it."""
         self._previous_primary = self.primary
         self._previous_primary.kill()
 
     def wait(self) -> None:
-        """Until the Sentinels name another primary than the one that was moved or lost, and have made that a replica.
+        """Wait until the Sentinels name another primary, and the previous one is a replica or does not answer.
 
-        They give a primary that lives some eight seconds to notice by itself; who is connected to it meanwhile stays.
+        They reconfigure a primary that still runs only after about eight seconds; connections to it stay until then.
 
         Raises:
-            ServerFailed: they do not.
+            ServerFailed: this has not happened within `AGREEMENT_SECONDS`.
         """
         _wait_until(lambda: self.primary is not self._previous_primary and _is_no_primary(self._previous_primary))
 
 
 @contextmanager
 def sentinel_group() -> Iterator[SentinelGroup]:
-    """Running, and ready to move: the Sentinels know each other and the replica.
+    """Start a group, and wait until the Sentinels know each other and the replica.
+
+    Yields:
+        The running group.
 
     Raises:
-        ServerFailed: they do not start, or do not find each other.
+        ServerFailed: a server does not start, or they do not find each other.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
-        copies = ("--dir", str(folder))  # Where a replica is sent what the primary holds.
+        copies = ("--dir", str(folder))  # For the copy of the data that a primary sends to a replica.
         primary = stack.enter_context(FaultyRedis(*copies))
         replica = stack.enter_context(
             FaultyRedis(*copies, "--dbfilename", "replica.rdb", "--replicaof", "127.0.0.1", str(primary.port))
         )
         sentinels = []
         for number in range(3):
-            file = folder / f"sentinel{number}.conf"  # Sentinels write into it.
+            file = folder / f"sentinel{number}.conf"  # Sentinels rewrite this file.
             monitor = f"sentinel monitor {MASTER} 127.0.0.1 {primary.port} 2"
             times = f"sentinel down-after-milliseconds {MASTER} 1000\nsentinel failover-timeout {MASTER} 5000"
             file.write_text(f"{monitor}\n{times}\n")
@@ -206,27 +219,30 @@ class _Sentinel(FaultyRedis):
 
 
 class Cluster:
-    """Three servers with a third of all keys each. Use `cluster`."""
+    """Three servers with a third of all keys each. Made by `cluster`."""
 
     def __init__(self, shards: list[FaultyRedis]) -> None:
         self.shards = shards
 
     @property
     def addresses(self) -> str:
-        """As REDIS_CLUSTER_NODES has them."""
+        """Addresses of the shards, in the format of REDIS_CLUSTER_NODES."""
         return ",".join(f"127.0.0.1:{one.port}" for one in self.shards)
 
     def wait(self) -> None:
-        """Until all shards serve all keys."""
+        """Wait until all shards report that the Cluster serves all keys."""
         _wait_until(lambda: all(b"cluster_state:ok" in one.command("CLUSTER", "INFO") for one in self.shards))
 
 
 @contextmanager
 def cluster() -> Iterator[Cluster]:
-    """Running, and agreed on who has which keys.
+    """Start a Cluster, and wait until its shards agree on their keys.
+
+    Yields:
+        The running Cluster.
 
     Raises:
-        ServerFailed: they do not start, or do not agree.
+        ServerFailed: a server does not start, or they do not agree.
     """
     with ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory())

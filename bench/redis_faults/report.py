@@ -1,4 +1,4 @@
-"""From answers and looks to `redis-faults.json` and `redis-faults.md`. Pure."""
+"""Makes `redis-faults.json` and `redis-faults.md` from results and readiness samples. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,37 +12,37 @@ from bench.tables import number, table
 
 PHASES = ("healthy", "fault", "healed")
 MAX_ADDED_MS = 50.0
-"""Promised: p99 of a phase over that of the healthy one before it."""
+"""Target: p99 of a phase minus that of the healthy phase before it."""
 MAX_RECOVERY_SECONDS = 5.0
-"""Promised: from healing until readiness is ok."""
+"""Target: time from healing until readiness is ok."""
 
 
 @dataclass(frozen=True)
 class FaultVisit:
-    """When one fault was measured, on the clock of the answers."""
+    """Times of one fault's phases, on the clock of the results."""
 
     fault: str
     started: float
-    """Healthy from here."""
+    """Start of the healthy phase."""
     broken: float
-    """Just before the fault began."""
+    """Time just before the fault was injected."""
     settled: float
-    """The fault's phase ends here: before healing, unless the fault was brief."""
+    """End of the fault's phase: before healing, unless the fault is momentary."""
     healed: float
-    """Redis could work again."""
+    """Time when Redis could work again."""
     ended: float
     may_go_unnoticed: bool = False
-    """It may have been over before anybody noticed."""
+    """It may have been over before a service noticed it."""
 
     def phase(self, name: str) -> tuple[float, float]:
-        """Beginning and end of one of `PHASES`."""
+        """Return the start and the end of one of `PHASES`."""
         marks = (self.started, self.broken, self.settled, self.ended)
         at = PHASES.index(name)
         return marks[at], marks[at + 1]
 
 
 def figures(asked: Sequence[RequestResult], begin: float, end: float) -> dict[str, Any]:
-    """Of the requests that ended in that time: who was under way when the fault began counts for the fault."""
+    """Summarise the requests that ended in a time. One in flight when the fault began counts for the fault."""
     inside = [one for one in asked if begin <= one.ended < end]
     latencies = [one.latency_ms for one in inside]
     return {
@@ -59,7 +59,7 @@ def figures(asked: Sequence[RequestResult], begin: float, end: float) -> dict[st
 def seconds_until_status(
     status: str, services: Sequence[Sequence[ReadinessSample]], since: float, until: float
 ) -> float | None:
-    """From `since` until every service has said `status`; None if one has not by `until`."""
+    """Compute the seconds from `since` until every service has reported `status`; None if not before `until`."""
     return _latest_delay(
         [next((look.at for look in _within(looks, since, until) if look.status == status), None) for looks in services],
         since,
@@ -67,7 +67,7 @@ def seconds_until_status(
 
 
 def seconds_until_ok(services: Sequence[Sequence[ReadinessSample]], since: float, until: float) -> float | None:
-    """From `since` until every service says ok and says nothing else again; None if one does not before `until`."""
+    """Compute the seconds from `since` until every service stays ok up to `until`; None if one does not."""
     return _latest_delay([_stable_since(_within(looks, since, until)) for looks in services], since)
 
 
@@ -88,7 +88,7 @@ def _latest_delay(times: Sequence[float | None], since: float) -> float | None:
 def summarize_fault(
     visit: FaultVisit, asked: Sequence[RequestResult], services: Sequence[Sequence[ReadinessSample]]
 ) -> dict[str, Any]:
-    """One fault's figures."""
+    """Summarise one fault."""
     phases = {name: figures(asked, *visit.phase(name)) for name in PHASES}
     for name in PHASES[1:]:
         phases[name]["p99_added_ms"] = _added(phases[name]["p99_ms"], phases["healthy"]["p99_ms"])
@@ -106,7 +106,7 @@ def _added(value: float | None, healthy: float | None) -> float | None:
 
 
 def missed_targets(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What did not hold, in a line each."""
+    """List the targets that were missed, one line each."""
     found = []
     for made in results:
         for name, phase in made["phases"].items():
@@ -124,7 +124,7 @@ def missed_targets(results: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def as_markdown(document: Mapping[str, Any]) -> str:
-    """The report for a person."""
+    """Render the report."""
     head, results = document["machine"], document["faults"]
     lines = [f"- **{name}**: {what}" for name, what in document["what"].items()]
     promises = document["broken_promises"]

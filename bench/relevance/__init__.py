@@ -1,1 +1,1 @@
-"""The benchmark of what a search finds."""
+"""Measures the relevance of search results."""

@@ -1,5 +1,4 @@
-"""`python -m bench.relevance`, which is `make bench-relevance`: do a query's words and meaning together find more than
-either alone?"""
+"""`python -m bench.relevance` (`make bench-relevance`): compares hybrid search with vector and keyword search."""
 
 import asyncio
 from importlib.metadata import version
@@ -19,15 +18,15 @@ from bench.relevance.report import FusionParameters
 MODELS = ROOT / ".onecard" / "models"
 ENCODER = "onecard--standin-ko-sbert"
 WEIGHTS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-"""What `--tune` tries: see `review_service.search.fusion`."""
+"""Values that `--tune` tries: see `review_service.search.fusion`."""
 POWERS = (32, 64, 96, 128, 192, 256, 384)
 
 Sets = dict[str, tuple[list[JudgedQuery], list[CandidateSets]]]
-"""Name of a set of queries → queries, and what was found."""
+"""Name of a set of queries → the queries and their candidates."""
 
 
 async def search(encoder: Path, sets: dict[str, list[JudgedQuery]]) -> Sets:
-    """Import the sample reviews and ask all queries."""
+    """Import the sample reviews and run all queries."""
     loaded = corpus.StandInEncoder(encoder)
     with TemporaryDirectory() as folder:
         async with corpus.filled_store(Path(folder) / "reviews", loaded) as store:
@@ -38,13 +37,13 @@ async def search(encoder: Path, sets: dict[str, list[JudgedQuery]]) -> Sets:
 
 def main(
     models: Annotated[Path, typer.Option(help="Folder with the stand-ins.")] = MODELS,
-    tune: Annotated[bool, typer.Option("--tune", help="Try fusions, on the tuning queries alone.")] = False,
+    tune: Annotated[bool, typer.Option("--tune", help="Try parameters of fusion on the tuning queries.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for results; bench/results by default.")] = None,
 ) -> None:
     """Measure vector, keyword and hybrid search on the sample reviews, and write relevance.json and relevance.md.
 
-    Takes a minute. --tune writes relevance-tuning.json and .md instead: what fusion comes to with other figures, on the
-    tuning queries.
+    It takes a minute. --tune writes relevance-tuning.json and .md instead: the gains of other parameters of fusion, on
+    the tuning queries.
     """
     sets = corpus.tuning()
     if not tune:

@@ -1,4 +1,4 @@
-"""The sample reviews in a store of their own, and queries with the reviews that are right for each."""
+"""Stores the sample reviews, and loads queries with the relevant reviews of each."""
 
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -36,49 +36,49 @@ HELD_OUT = ROOT / "data" / "heldout_queries.jsonl"
 MODEL = "stand-in"
 
 Vectors = npt.NDArray[np.float32]
-"""Texts × dimensions, each of unit length."""
+"""Shape (texts, dimensions); each row has unit length."""
 Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class JudgedQuery:
-    """What is asked, and which reviews answer it."""
+    """A query and its relevant reviews."""
 
     text: str
     says: frozenset[str]
-    """Ids of the reviews that say what is asked for."""
+    """Ids of the reviews that state the opinion of the query."""
     labelled: frozenset[str]
-    """Ids of those that speak of the aspect, and are labelled with the sentiment as a whole."""
+    """Ids of the reviews that mention the aspect and have the sentiment as their overall label."""
     dish: str | None = None
-    """What the query names. Then all of these reviews name it, too."""
+    """Dish that the query names, and that all relevant reviews name too; None: no dish."""
 
 
 @dataclass(frozen=True)
 class CandidateSets:
-    """What each half of a hybrid search finds for a query."""
+    """Results of both halves of a hybrid search for a query."""
 
     vector: Mapping[str, float]
     """Review id → cosine, best first."""
     keyword: Mapping[str, float]
     """Review id → BM25, best first."""
     cosines: Mapping[str, float]
-    """Of both."""
+    """Review id → cosine, of all candidates."""
     shares: Mapping[str, float]
-    """Of both, where a review has a word of the query: how many of all reviews have the rarest, too."""
+    """Review id → share of all reviews that have the rarest word of the query that this review has."""
 
 
 def rows_of(path: Path) -> Rows:
-    """The rows of a file of `data/`."""
+    """Read a file of `data/` with one JSON object per line."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def held_out() -> list[JudgedQuery]:
-    """The queries that the product is measured with. Nothing is chosen by them."""
+    """Load the queries for measuring. They are not used for tuning."""
     return _queries(rows_of(HELD_OUT), HELD_OUT_DISHES)
 
 
 def tuning() -> dict[str, list[JudgedQuery]]:
-    """The queries that everything is chosen by, in few words and in many."""
+    """Load the queries for tuning, in a terse and in a chatty set."""
     rows = rows_of(HELD_OUT)
     return {
         "tuning, terse": _queries(tuning_queries(rows), TUNING_DISHES),
@@ -87,7 +87,7 @@ def tuning() -> dict[str, list[JudgedQuery]]:
 
 
 def _queries(rows: Sequence[Row], dishes: Sequence[str], frames: Sequence[str] = DISH_FRAMES) -> list[JudgedQuery]:
-    """These, and the same about dishes."""
+    """Make queries from the rows, and variants of them about dishes."""
     answers = RelevanceJudgements()
     return [
         JudgedQuery(
@@ -101,7 +101,7 @@ def _queries(rows: Sequence[Row], dishes: Sequence[str], frames: Sequence[str] =
 
 
 class StandInEncoder:
-    """The stand-in encoder."""
+    """The stand-in of the sentence encoder."""
 
     def __init__(self, folder: Path) -> None:
         from sentence_transformers import SentenceTransformer
@@ -109,14 +109,22 @@ class StandInEncoder:
         self._model = SentenceTransformer(str(folder), device="cpu")
 
     def vectors(self, texts: Sequence[str]) -> Vectors:
-        """Of texts."""
+        """Encode texts into unit vectors, float32 of shape (texts, dimensions)."""
         made: Vectors = self._model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
         return made
 
 
 @asynccontextmanager
 async def filled_store(folder: Path, encoder: StandInEncoder) -> AsyncIterator[ReviewStore]:
-    """A store that holds the sample reviews, with indexes as the review service makes them."""
+    """Open a store with the sample reviews, indexed as by the review service.
+
+    Args:
+        folder: folder for the store.
+        encoder: the encoder.
+
+    Yields:
+        The store.
+    """
     rows = rows_of(SAMPLE_REVIEWS)
     reviews = [Review.model_validate({name: row[name] for name in Review.model_fields}) for row in rows]
     judged = [
@@ -132,7 +140,7 @@ async def filled_store(folder: Path, encoder: StandInEncoder) -> AsyncIterator[R
 async def find_candidates(
     store: ReviewStore, encoder: StandInEncoder, queries: Sequence[JudgedQuery]
 ) -> list[CandidateSets]:
-    """What the two halves of a hybrid search find, and what it tells between them by."""
+    """Run both halves of a hybrid search for each query, with the figures that fusion uses."""
     vectors = encoder.vectors([query.text for query in queries])
     frequencies = await DocumentFrequencySample(store).frequencies()
     made = []

@@ -1,4 +1,4 @@
-"""How good a ranking is, and how sure a difference between two ways to rank is. Pure."""
+"""Scores rankings, and computes confidence intervals of differences. Pure."""
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from math import log2
@@ -7,17 +7,25 @@ import numpy as np
 import numpy.typing as npt
 
 DEPTH = 10
-"""Results that are looked at."""
+"""Number of results that count."""
 SAMPLES = 10_000
-"""Of the bootstrap."""
+"""Samples of the bootstrap."""
 
 MEASURES = ("MRR@10", "nDCG@10", "recall@10")
 
 
 def score_ranking(ranking: Sequence[Hashable], relevant: Collection[Hashable]) -> dict[str, float]:
-    """One query's figures, 0 to 1.
+    """Score the ranking of one query.
 
-    Recall is the share of what ten places could hold: most queries have more than ten relevant reviews.
+    Recall is divided by min(10, number of relevant results), because most queries have more than ten relevant reviews.
+    nDCG has binary gains and a discount of log2(rank + 1).
+
+    Args:
+        ranking: results, best first. Only the first `DEPTH` count.
+        relevant: the relevant results.
+
+    Returns:
+        A figure from 0 to 1 for each of `MEASURES`.
     """
     hits = [thing in relevant for thing in ranking[:DEPTH]]
     room = min(DEPTH, len(relevant))
@@ -32,12 +40,12 @@ def score_ranking(ranking: Sequence[Hashable], relevant: Collection[Hashable]) -
 
 
 def mean(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Of each measure, over queries."""
+    """Compute the mean of each measure over queries."""
     return {name: sum(one[name] for one in figures) / len(figures) for name in MEASURES}
 
 
 def interval(ours: Sequence[float], theirs: Sequence[float], seed: int = 7) -> tuple[float, float]:
-    """Where the mean difference of `ours` from `theirs` lies in 95 of 100 cases: a paired bootstrap over queries."""
+    """Compute the 95 % interval of the mean difference `ours - theirs` by a paired bootstrap over queries."""
     differences: npt.NDArray[np.float64] = np.subtract(ours, theirs)
     drawn = np.random.default_rng(seed).integers(0, len(differences), (SAMPLES, len(differences)))
     low, high = np.percentile(differences[drawn].mean(axis=1), [2.5, 97.5])

@@ -1,4 +1,4 @@
-"""From rankings to a `.json` and a `.md` file. Pure but for `write`."""
+"""Makes a `.json` and a `.md` file from rankings. Pure except the functions that write."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from review_service.search.fusion import KEYWORD_WEIGHT, RARITY_POWER, fuse
 
 
 class FusionParameters(NamedTuple):
-    """How much words count beside vectors: see `fuse`."""
+    """Parameters of fusion: see `fuse`."""
 
     weight: float
     power: float
@@ -20,9 +20,9 @@ class FusionParameters(NamedTuple):
 
 QueriesWithCandidates = Sequence[tuple[JudgedQuery, CandidateSets]]
 Figures = Sequence[Mapping[str, float]]
-"""Of one way to search, query by query."""
+"""Scores of one kind of search, by query."""
 ScoresByJudgement = Mapping[str, Mapping[str, float]]
-"""Judgement → measure → a mean, or a gain."""
+"""Judgement → measure → mean or gain."""
 
 SERVICE = FusionParameters(KEYWORD_WEIGHT, RARITY_POWER)
 HALVES = ("vector", "keyword")
@@ -31,7 +31,7 @@ OPINIONS, ABOUT_A_DISH, ALL = "opinions", "opinions about a dish", "all"
 
 
 def by_query_kind(queries: Sequence[JudgedQuery], found: Sequence[CandidateSets]) -> dict[str, QueriesWithCandidates]:
-    """Kind of query → the queries of that kind, with what was found."""
+    """Group queries and their candidates by kind of query."""
     asked = list(zip(queries, found, strict=True))
     return {
         OPINIONS: [one for one in asked if one[0].dish is None],
@@ -41,19 +41,19 @@ def by_query_kind(queries: Sequence[JudgedQuery], found: Sequence[CandidateSets]
 
 
 def fused(found: CandidateSets, fusion: FusionParameters) -> list[str]:
-    """What a hybrid search finds."""
+    """Rank candidates as hybrid search does. Returns review ids, best first."""
     return [name for name, _ in fuse(found.cosines, found.shares, fusion.weight, fusion.power)]
 
 
 def figures(asked: QueriesWithCandidates, rankings: Iterable[Sequence[str]], judgement: str) -> Figures:
-    """Of a ranking for each query."""
+    """Score one ranking per query by a judgement, a field of `JudgedQuery`."""
     return [
         score_ranking(ranking, getattr(query, judgement)) for ranking, (query, _) in zip(rankings, asked, strict=True)
     ]
 
 
 def compare(asked: QueriesWithCandidates) -> dict[str, Any]:
-    """Judgement → means of each way as the service is set up, and what hybrid search gains over each half."""
+    """Compare, by judgement: the means of each kind of search, and the gains of hybrid search over each half."""
     made: dict[str, Any] = {}
     for judgement in JUDGEMENTS:
         ways = {half: figures(asked, [list(getattr(found, half)) for _, found in asked], judgement) for half in HALVES}
@@ -72,7 +72,7 @@ def _difference(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any
 
 
 def best_half(asked: QueriesWithCandidates) -> dict[str, dict[str, float]]:
-    """Judgement → measure → what the better half comes to."""
+    """Find the mean of the better half: judgement → measure → mean."""
     made = {}
     for judgement in JUDGEMENTS:
         means = [mean(figures(asked, [list(getattr(found, half)) for _, found in asked], judgement)) for half in HALVES]
@@ -83,7 +83,7 @@ def best_half(asked: QueriesWithCandidates) -> dict[str, dict[str, float]]:
 def gain(
     asked: QueriesWithCandidates, fusion: FusionParameters, over: ScoresByJudgement
 ) -> dict[str, dict[str, float]]:
-    """Judgement → measure → what hybrid search gains over `better`."""
+    """Compute the gain of hybrid search over the means `over`: judgement → measure → gain."""
     rankings = [fused(found, fusion) for _, found in asked]
     made = {}
     for judgement in JUDGEMENTS:
@@ -93,7 +93,7 @@ def gain(
 
 
 def comparison(title: str, count: int, made: Mapping[str, Any]) -> list[str]:
-    """Markdown of one kind of queries."""
+    """Render the comparison of one kind of queries as Markdown."""
     parts = [f"## {title}: {count} queries"]
     for judgement, what in JUDGEMENTS.items():
         means, gains = made[judgement]["means"], made[judgement]["gains"]
@@ -110,23 +110,30 @@ def _gain(one: Mapping[str, Any]) -> str:
 
 
 class FusionTrial(NamedTuple):
-    """What a fusion comes to on the tuning queries."""
+    """Results of fusion parameters on the tuning queries."""
 
     fusion: FusionParameters
     gains: dict[str, dict[str, ScoresByJudgement]]
     """Set → kind of query → judgement → measure → gain over the better half."""
 
     def min_gain(self, judgement: str, sets: Collection[str] = ()) -> float:
-        """The smallest gain: of all measures, with a dish and without, in these sets or in all.
+        """Find the smallest gain of all measures, of queries with and without a dish.
 
-        The fusion is chosen whose smallest gain by what reviews say is the largest.
+        The parameters with the largest smallest gain by the judgement `says` are chosen.
+
+        Args:
+            judgement: a key of `JUDGEMENTS`.
+            sets: names of sets of queries; empty: all.
+
+        Returns:
+            The smallest gain.
         """
         chosen = [self.gains[title] for title in sets or self.gains]
         return min(min(by_kind[kind][judgement].values()) for by_kind in chosen for kind in (OPINIONS, ABOUT_A_DISH))
 
 
 def tuning_tables(counts: Mapping[str, Mapping[str, int]], tried: Sequence[FusionTrial]) -> list[str]:
-    """Markdown of what fusions come to: the one to choose comes first."""
+    """Render the results of all parameters as Markdown, best first."""
     columns = [(title, kind) for title in counts for kind in (OPINIONS, ABOUT_A_DISH)]
     names = ["least", *(f"least, {title}" for title in counts), *(f"{title}, {kind}" for title, kind in columns)]
     rows = [["weight", "power", *names, "least by labels"]]
@@ -152,7 +159,7 @@ def tuning_tables(counts: Mapping[str, Mapping[str, int]], tried: Sequence[Fusio
 def write_comparison(
     folder: Path, head: Mapping[str, Any], sets: Mapping[str, tuple[Sequence[JudgedQuery], Sequence[CandidateSets]]]
 ) -> None:
-    """relevance.json and relevance.md: each way to search, on each kind of queries of each set."""
+    """Write relevance.json and relevance.md: each kind of search, for each kind of queries of each set."""
     asked = {title: by_query_kind(*one) for title, one in sets.items()}
     made = {title: {kind: compare(each) for kind, each in by_kind.items()} for title, by_kind in asked.items()}
     parts = [_top(head)]
@@ -168,7 +175,14 @@ def write_tuning(
     sets: Mapping[str, tuple[Sequence[JudgedQuery], Sequence[CandidateSets]]],
     tried: Sequence[FusionParameters],
 ) -> None:
-    """relevance-tuning.json and relevance-tuning.md: what each fusion gains over the better half."""
+    """Write relevance-tuning.json and relevance-tuning.md: gains of fusion parameters over the better half.
+
+    Args:
+        folder: folder for the files.
+        head: description of the machine.
+        sets: queries and candidates by name of the set.
+        tried: the parameters.
+    """
     asked = {title: by_query_kind(*one) for title, one in sets.items()}
     over = {title: {kind: best_half(each) for kind, each in by_kind.items()} for title, by_kind in asked.items()}
     made = [

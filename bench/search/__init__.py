@@ -1,1 +1,1 @@
-"""The vector search's benchmark."""
+"""Compares the review service's vector search with others."""

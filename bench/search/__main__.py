@@ -1,4 +1,4 @@
-"""`python -m bench.search`, which is `make bench-search`: the review service's vector index beside others."""
+"""`python -m bench.search` (`make bench-search`): compares the review service's vector index with others."""
 
 import sys
 from importlib.metadata import version
@@ -20,7 +20,13 @@ QUICK_SIZES = "10000"
 
 
 def names_of(given: str) -> list[str]:
-    """The contenders named.
+    """Parse names of contenders, separated by commas.
+
+    Args:
+        given: the names.
+
+    Returns:
+        The names in this order.
 
     Raises:
         typer.BadParameter: there is no such contender.
@@ -40,15 +46,15 @@ def main(
 ) -> None:
     """Measure vector search on this machine and write search.json and search.md.
 
-    Takes about four minutes; nothing else should run meanwhile. --sizes 1000000 --contenders lancedb,numpy takes five
-    and 8 GB of disk, and writes search-1000000.json and .md.
+    It takes about four minutes; nothing else should run meanwhile. --sizes 1000000 --contenders lancedb,numpy takes
+    five minutes and 8 GB of disk, and writes search-1000000.json and .md.
     """
     if quick:
         sizes, round_count = QUICK_SIZES if sizes == SIZES else sizes, 1
     folder, results = files.folder_for(out, quick=quick), report.VectorSearchResults()
     head = machine.describe("python -m bench.search " + " ".join(sys.argv[1:]))
     head |= {package: version(package) for package in ("lancedb", "faiss-cpu", "numpy")}
-    # Results of sizes that somebody asks for stand beside the usual ones.
+    # Results of other sizes do not replace those of the default sizes.
     name = "search" if quick or sizes == SIZES else f"search-{sizes.replace(',', '-')}"
     names, rows_of = names_of(contenders), parse_numbers(sizes)
     with orderly_exit():

@@ -1,4 +1,4 @@
-"""What is compared: how each keeps the vectors, and how it is asked. Each runs in a process of its own."""
+"""The vector indexes that are compared. Each runs in a process of its own."""
 
 import shutil
 import time
@@ -16,48 +16,48 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Search = Callable[[Vectors], Sequence[int]]
-"""From a query (`DIMENSIONS`) to the ids of the rows that it calls the nearest."""
+"""Finds the ids of the `NEAREST` rows of a query, a vector of `DIMENSIONS` numbers."""
 
 HNSW_NEIGHBOURS = 32
 HNSW_BUILD_CANDIDATES = 80
 HNSW_SEARCH_CANDIDATES = 128
 
 _IMPORT_ROWS = 10_000
-"""Rows of one write."""
+"""Rows per write."""
 
 
 @dataclass(frozen=True)
 class BuildTimes:
-    """What building took."""
+    """Durations of building an index."""
 
     import_seconds: float
-    """0 where the vectors' own file is what is read."""
+    """Seconds for importing; 0 if the index reads the file of vectors."""
     index_seconds: float
-    """0 without an index."""
+    """Seconds for indexing; 0 without an index."""
 
 
 class VectorIndex(Protocol):
-    """One way to search."""
+    """A way to search vectors."""
 
     def build(self, data: Dataset) -> BuildTimes:
-        """Put the vectors on disk, in the contender's own form."""
+        """Write the vectors to disk in the contender's own format."""
 
     def open(self, data: Dataset) -> Search:
-        """Make ready what `build` has left."""
+        """Open the result of `build` for searching."""
 
     def files(self, data: Dataset) -> Path:
-        """A file or a folder with all that `build` has left."""
+        """Path of the file or folder that `build` has written."""
 
 
 class NumpyScan:
-    """NumPy: the product with all vectors in memory, and the best of it."""
+    """NumPy: a product with all vectors in memory, and its largest elements."""
 
     def build(self, data: Dataset) -> BuildTimes:
-        """Nothing: the vectors' own file is what is read."""
+        """Do nothing, because `open` reads the file of vectors."""
         return BuildTimes(0.0, 0.0)
 
     def open(self, data: Dataset) -> Search:
-        """Read all vectors."""
+        """Read all vectors into memory."""
         vectors: Vectors = np.load(self.files(data))
 
         def search(query: Vectors) -> Sequence[int]:
@@ -68,15 +68,15 @@ class NumpyScan:
         return search
 
     def files(self, data: Dataset) -> Path:
-        """The vectors' own file."""
+        """Path of the file of vectors."""
         return data.folder / "vectors.npy"
 
 
 class FaissIndex:
-    """FAISS's HNSW graph over whole vectors in memory."""
+    """FAISS: an HNSW graph over uncompressed vectors in memory."""
 
     def build(self, data: Dataset) -> BuildTimes:
-        """The graph."""
+        """Build the graph and write it to disk."""
         import faiss
 
         vectors: Vectors = np.load(data.folder / "vectors.npy")
@@ -89,7 +89,7 @@ class FaissIndex:
         return BuildTimes(0.0, built - started)
 
     def open(self, data: Dataset) -> Search:
-        """Read the graph."""
+        """Read the graph into memory."""
         import faiss
 
         index: Any = faiss.read_index(str(self.files(data)))
@@ -97,17 +97,17 @@ class FaissIndex:
         return lambda query: index.search(query[None], NEAREST)[1][0].tolist()
 
     def files(self, data: Dataset) -> Path:
-        """The graph, with the vectors."""
+        """Path of the graph, which includes the vectors."""
         return data.folder / "hnsw.faiss"
 
 
 class LanceDbIndex:
-    """LanceDB as the review service sets it up."""
+    """LanceDB, configured as in the review service."""
 
     _TABLE = "vectors"
 
     def build(self, data: Dataset) -> BuildTimes:
-        """The table, and the index that the review service plans for so many rows."""
+        """Write the table, and build the index that the review service uses for this number of rows."""
         import lancedb
         from lancedb.index import IvfRq
 
@@ -134,7 +134,7 @@ class LanceDbIndex:
         return search
 
     def files(self, data: Dataset) -> Path:
-        """The table with its index."""
+        """Path of the table with its index."""
         return data.folder / "lancedb"
 
 
@@ -148,7 +148,7 @@ def _record_batches(data: Dataset) -> "pa.RecordBatchReader":
 
     def batches() -> "Iterator[pa.RecordBatch]":
         for start in range(0, data.rows, _IMPORT_ROWS):
-            # The file is mapped anew for each batch: what was read of one that stays mapped would count as memory.
+            # The file is mapped again for each batch, because pages of one mapping would all count as resident memory.
             portion = data.vectors()[start : start + _IMPORT_ROWS]
             flat = pa.array(portion.astype(kind.value_type.to_pandas_dtype()).ravel(), kind.value_type)
             ids = pa.array(range(start, start + len(portion)), pa.int64())

@@ -1,4 +1,4 @@
-"""Steps of contenders, each in a process of its own whose memory is watched."""
+"""Runs each step of a contender in a process of its own, and measures its memory."""
 
 import json
 import subprocess
@@ -13,10 +13,18 @@ Step = Literal["build", "search"]
 
 
 def step(name: Step, contender: str, data: Dataset) -> dict[str, Any]:
-    """The figures of one step, with the most memory that its process had.
+    """Run one step.
+
+    Args:
+        name: the step.
+        contender: name of the contender.
+        data: the vectors.
+
+    Returns:
+        The step's figures and the peak memory of its process, in MB.
 
     Raises:
-        subprocess.CalledProcessError: it failed; its own words are on standard error.
+        subprocess.CalledProcessError: the process failed; the reason is on standard error.
     """
     command = [sys.executable, "-m", "bench.search.single_process", name, contender, str(data.folder), str(data.rows)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as process, PeakMemory(process.pid) as watch:

@@ -1,4 +1,4 @@
-"""From measurements to a `.json` and a `.md` file. Pure but for `write`."""
+"""Makes a `.json` and a `.md` file from measurements. Pure except `write`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,7 +11,7 @@ from bench.search.vectors import DIMENSIONS, NEAREST
 from bench.tables import number, table
 
 MAX_P99_MS = {200_000: 20.0, 1_000_000: 50.0}
-"""Promised, by rows, for the review service's way on two cores."""
+"""Targets by number of rows, for the review service's index on two cores."""
 MIN_RECALL = 0.95
 MAX_MEMORY_MB = 2_000.0
 OURS = "lancedb"
@@ -19,16 +19,16 @@ OURS = "lancedb"
 
 @dataclass
 class VectorSearchResults:
-    """All that was measured so far."""
+    """All measurements so far."""
 
     builds: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
-    """Contender → rows → figures."""
+    """Figures of building: contender → rows → figures."""
     visits: list[Measurement] = field(default_factory=list)
     """Cells are numbers of rows."""
 
 
 def as_json(head: Mapping[str, Any], results: VectorSearchResults) -> dict[str, Any]:
-    """Everything, the single measurements too."""
+    """Collect all results, including the single measurements."""
     summary = medians(results.visits, largest=["search_peak_mb"])
     together = {
         name: {rows: {**results.builds[name][rows], **figures} for rows, figures in cells.items()}
@@ -43,7 +43,7 @@ def as_json(head: Mapping[str, Any], results: VectorSearchResults) -> dict[str, 
 
 
 def targets_met(summary: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, bool]:
-    """Rows → whether the review service's way is as fast, as exact and as small as promised."""
+    """Check by number of rows whether the review service's index meets its targets of latency, recall and memory."""
     ours = summary.get(OURS, {})
     return {
         rows: figures["p99_ms"] < MAX_P99_MS[int(rows)]
@@ -55,7 +55,7 @@ def targets_met(summary: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[
 
 
 def as_markdown(document: Mapping[str, Any]) -> str:
-    """The report for a person."""
+    """Render the report."""
     summary = document["medians"]
     sizes = sorted({int(rows) for cells in summary.values() for rows in cells})
     parts = [
@@ -96,6 +96,6 @@ def _rows(rows: int, cells: Mapping[str, Mapping[str, Any]]) -> Sequence[Sequenc
 
 
 def write(folder: Path, name: str, head: Mapping[str, Any], results: VectorSearchResults) -> None:
-    """Both files."""
+    """Write both files."""
     document = as_json(head, results)
     files.write(folder, name, document, as_markdown(document))

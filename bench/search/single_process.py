@@ -1,6 +1,6 @@
-"""`python -m bench.search.single_process build|search CONTENDER FOLDER ROWS`: one contender, alone in this process.
+"""`python -m bench.search.single_process build|search CONTENDER FOLDER ROWS`: runs one step of one contender.
 
-Prints its figures as JSON. So its memory is its own, and is told from outside by the process's.
+It prints the figures as JSON. The process has only this contender, so that its memory can be measured from outside.
 """
 
 import json
@@ -17,11 +17,11 @@ from bench.stats import percentile
 WARM_UP = 50
 """Queries before the clock starts."""
 MAX_SECONDS = 30.0
-"""After so long no further query is sent; a scan of a large table does not come to all of them."""
+"""Timeout after which no further query is sent. A scan of a large table does not finish all of them."""
 
 
 def build(contender: VectorIndex, data: Dataset) -> dict[str, Any]:
-    """Seconds for importing and indexing, and bytes on disk."""
+    """Build the index. Returns seconds for importing and indexing, and its size on disk in MB."""
     built = asdict(contender.build(data))
     path = contender.files(data)
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
@@ -29,7 +29,7 @@ def build(contender: VectorIndex, data: Dataset) -> dict[str, Any]:
 
 
 def search(contender: VectorIndex, data: Dataset) -> dict[str, Any]:
-    """Latencies of one query after the other, and how many of the truly nearest they found."""
+    """Run the queries one after the other. Returns latencies in ms, and the recall of the true nearest rows."""
     queries, truth = data.queries(), data.truth()
     ask = contender.open(data)
     for query in queries[:WARM_UP]:
@@ -53,7 +53,7 @@ def search(contender: VectorIndex, data: Dataset) -> dict[str, Any]:
 
 
 def main(step: str, contender: str, folder: str, rows: str) -> None:
-    """One step of one contender."""
+    """Run one step of one contender and print its figures."""
     take = {"build": build, "search": search}[step]
     print(json.dumps(take(CONTENDERS[contender], Dataset(Path(folder), int(rows)))))
 

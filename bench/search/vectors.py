@@ -1,9 +1,9 @@
-"""Synthetic vectors in clusters, queries from the same clusters, and which rows are truly nearest to each query.
+"""Makes synthetic vectors in clusters, queries from the same clusters, and the true nearest rows of each query.
 
-A vector is its cluster's centre plus noise, made unit length. Both are Gaussian, with a standard deviation that falls
-with the dimension as 1/√n: as in encoders' vectors, few directions hold most of the spread, so that clusters overlap
-and a query's neighbours lie in several partitions of an index. Noise is 0.8 of the centres' size; there is a cluster
-for every 200 rows.
+A vector is the centre of its cluster plus noise, normalised. Both are Gaussian with a standard deviation of 1/√n in the
+n-th dimension: as in the vectors of encoders, few dimensions have most of the variance, so that clusters overlap and
+the neighbours of a query are in several partitions of an index. The noise has 0.8 of the centres' standard deviation.
+There is one cluster for every 200 rows.
 """
 
 from collections.abc import Iterator
@@ -16,41 +16,41 @@ import numpy.typing as npt
 DIMENSIONS = 768
 ROWS_PER_CLUSTER = 200
 NOISE = 0.8
-"""Of the centres' standard deviation."""
+"""Standard deviation of the noise, as a multiple of that of the centres."""
 QUERIES = 1_000
 NEAREST = 10
 SEED = 7
 
 _PORTION = 20_000
-"""Rows made, or compared with the queries, at a time."""
+"""Rows that are made, or compared with the queries, at a time."""
 
 Vectors = npt.NDArray[np.float32]
-"""Rows × `DIMENSIONS`, each of unit length."""
+"""Shape (rows, `DIMENSIONS`); each row has unit length."""
 Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Files of one size."""
+    """The files of a data set."""
 
     folder: Path
     rows: int
 
     def vectors(self) -> Vectors:
-        """All rows, left on disk until they are looked at."""
+        """Map all vectors from disk: float32 of shape (rows, `DIMENSIONS`)."""
         return np.load(self.folder / "vectors.npy", mmap_mode="r")  # type: ignore[no-any-return]
 
     def queries(self) -> Vectors:
-        """`QUERIES` of them."""
+        """Read the queries: float32 of shape (`QUERIES`, `DIMENSIONS`)."""
         return np.load(self.folder / "queries.npy")  # type: ignore[no-any-return]
 
     def truth(self) -> Ids:
-        """For each query the ids of the `SEARCH_RESULTS` rows, the nearest first."""
+        """Read the ids of the nearest rows, nearest first: int64 of shape (`QUERIES`, `NEAREST`)."""
         return np.load(self.folder / "truth.npy")  # type: ignore[no-any-return]
 
 
 def dataset(work: Path, rows: int) -> Dataset:
-    """The files for so many rows in a folder of `work`; made if they are not there."""
+    """Make the data set with this number of rows in a folder of `work`, unless it exists."""
     made = Dataset(work / str(rows), rows)
     if not (made.folder / "truth.npy").exists():
         made.folder.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def dataset(work: Path, rows: int) -> Dataset:
 
 
 def _portions(vectors: Vectors) -> Iterator[tuple[int, Vectors]]:
-    """First id and rows of one portion after the other."""
+    """Yield portions of the rows, each with the id of its first row."""
     for start in range(0, len(vectors), _PORTION):
         yield start, vectors[start : start + _PORTION]
 
@@ -87,7 +87,7 @@ def _make(made: Dataset) -> None:
 
 
 def nearest(vectors: Vectors, queries: Vectors) -> Ids:
-    """For each query the ids of the `SEARCH_RESULTS` rows, by comparing it with every row."""
+    """Find the ids of the nearest rows by comparing each query with every row: int64 of shape (queries, `NEAREST`)."""
     ids = np.empty((len(queries), 0), np.int64)
     scores = np.empty((len(queries), 0), np.float32)
     for start, portion in _portions(vectors):
@@ -100,7 +100,7 @@ def nearest(vectors: Vectors, queries: Vectors) -> Ids:
 
 
 def _best(scores: npt.NDArray[np.float32]) -> Ids:
-    """For each row of `scores` the places of its `SEARCH_RESULTS` highest, the highest first."""
+    """Find the columns of the `NEAREST` highest scores of each row, highest first."""
     some = np.argpartition(-scores, NEAREST - 1, axis=1)[:, :NEAREST]
     order = np.argsort(-np.take_along_axis(scores, some, 1), axis=1)
     best: Ids = np.take_along_axis(some, order, 1)

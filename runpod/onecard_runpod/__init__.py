@@ -1,1 +1,1 @@
-"""Onecard on RunPod: renting, watching and stopping a pod."""
+"""Onecard on RunPod: rents a pod, and stops it when it is idle."""

@@ -20,17 +20,25 @@ from onecard_runpod.gpu_offers import GpuOffer, candidates, gpu_offers
 from onecard_runpod.settings import PodSettings
 
 SHOWN_GPU_GB = (24, 80)
-"""Smallest and largest cards that 'cost' shows, in GB."""
+"""Smallest and largest GPU memory that 'cost' shows, in GB."""
 
 
 def load_settings() -> PodSettings:
-    """The settings, from the environment and, beneath it, `.env` in the current directory."""
+    """Load the settings from the environment and, with lower precedence, from `.env` in the current directory."""
     command_environment.export(command_environment.read_dotenv(Path.cwd()))
     return load(PodSettings)
 
 
 def resolve_pod(api: RunPodClient, settings: PodSettings, given: str | None) -> str:
-    """The id that was given, else that of the only pod with our name.
+    """Find the pod that a command is for.
+
+    Args:
+        api: RunPod's API.
+        settings: its `pod_name` is used if no id is given.
+        given: a pod's id, or None.
+
+    Returns:
+        The given id, else the id of the only pod with that name.
 
     Raises:
         PodError: there is no such pod, or several.
@@ -47,12 +55,12 @@ def resolve_pod(api: RunPodClient, settings: PodSettings, given: str | None) -> 
 
 
 def print_table(table: Table) -> None:
-    """Print a table; wide enough for a whole line where it is no terminal."""
+    """Print a table, 160 characters wide if standard output is not a terminal."""
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def new_table(*headings: str) -> Table:
-    """An empty table."""
+    """Make an empty table with these headings."""
     table = Table(box=None, pad_edge=False)
     for heading in headings:
         table.add_column(heading)
@@ -64,28 +72,28 @@ def new_table(*headings: str) -> Table:
 def main() -> None:
     """Rents and runs one Onecard pod at RunPod.
 
-    Settings are environment variables; `.env` in the current directory is read too, and what it sets for Onecard's
-    parts, the pod gets. The account's key is taken from RUNPOD_API_KEY or from the file RUNPOD_API_KEY_FILE.
-    POD is a pod's id; without it, the pod named POD_NAME is meant.
+    Settings are environment variables; `.env` in the current directory is read too, and the pod gets the variables
+    that it sets for Onecard. The account's key is read from RUNPOD_API_KEY or from the file RUNPOD_API_KEY_FILE.
+    POD is a pod's id; the default is the pod named POD_NAME.
     """
     command_environment.ensure_utf8()
 
 
 @main.command()
-@click.option("--dry-run", is_flag=True, help="Print the request, secrets hidden; rent nothing.")
+@click.option("--dry-run", is_flag=True, help="Print the request without secrets; rent nothing.")
 @click.option("--ssh", is_flag=True, help="Also open port 22 for the account's SSH keys.")
 def create(dry_run: bool, ssh: bool) -> None:
-    """Rent the cheapest of the cards in POD_GPUS that can be had, and start a pod on it."""
+    """Rent the cheapest available GPU of POD_GPUS, and start a pod on it."""
     settings = load_settings()
     own_key = os.environ.get("API_KEY")
     api_key = own_key or secrets.token_urlsafe(32)
     environment = pod_request.pod_variables(command_environment.read_dotenv(Path.cwd()), api_key)
     with RunPodClient(settings) as api:
         data_center = api.volume(settings.pod_volume_id)["dataCenter"] if settings.pod_volume_id else None
-        cards = candidates(gpu_offers(api.gpu_catalog()), settings.pod_gpus, data_center)
+        offers = candidates(gpu_offers(api.gpu_catalog()), settings.pod_gpus, data_center)
         bodies = [
-            (card, pod_request.request_body(settings, card.gpu, environment, data_center=data_center, ssh=ssh))
-            for card in cards
+            (offer, pod_request.request_body(settings, offer.gpu, environment, data_center=data_center, ssh=ssh))
+            for offer in offers
         ]
         if not bodies:
             place = f" in {data_center}, where the network volume is" if data_center else ""
@@ -95,21 +103,28 @@ def create(dry_run: bool, ssh: bool) -> None:
             return
         if any(pod["name"] == settings.pod_name for pod in api.pods()):
             raise PodError(f"There is a pod named '{settings.pod_name}' already. For another one, set POD_NAME.")
-        pod, card = create_first_accepted(api, bodies)
-    click.echo(created_message(str(pod["id"]), card, None if own_key else api_key, environment))
+        pod, offer = create_first_accepted(api, bodies)
+    click.echo(created_message(str(pod["id"]), offer, None if own_key else api_key, environment))
 
 
 def create_first_accepted(api: RunPodClient, bodies: list[tuple[GpuOffer, Any]]) -> tuple[Mapping[str, Any], GpuOffer]:
-    """The first card that RunPod lets us have; stock changes between the catalog and the request.
+    """Create a pod on the first GPU that RunPod accepts. Stock may have changed since the catalog was read.
+
+    Args:
+        api: RunPod's API.
+        bodies: GPUs in order of preference, each with its request body.
+
+    Returns:
+        The pod as RunPod describes it, and its GPU.
 
     Raises:
-        PodError: none of them, or nothing else will help.
+        PodError: all were rejected, or there is an error that no other GPU would help with.
     """
-    for card, body in bodies:
+    for offer, body in bodies:
         try:
-            return api.create(body), card
+            return api.create(body), offer
         except RequestRejected as error:
-            click.echo(f"{card.gpu}: {error}", err=True)
+            click.echo(f"{offer.gpu}: {error}", err=True)
             last = error
     raise PodError(
         "None of the cards in stock could be had. If RunPod gives another reason than capacity, change that; "
@@ -117,17 +132,31 @@ def create_first_accepted(api: RunPodClient, bodies: list[tuple[GpuOffer, Any]])
     )
 
 
-def created_message(pod_id: str, card: GpuOffer, new_key: str | None, environment: Mapping[str, str]) -> str:
-    """What to do with a new pod."""
-    key = (
+def created_message(pod_id: str, offer: GpuOffer, new_key: str | None, environment: Mapping[str, str]) -> str:
+    """Render the message about a new pod.
+
+    Args:
+        pod_id: its id.
+        offer: its GPU.
+        new_key: the API key if it was generated now, so that it is shown once; None: the user has set it.
+        environment: variables of the pod.
+
+    Returns:
+        Text with its price, key and URLs.
+    """
+    key_line = (
         f"API_KEY={new_key}\nThis key is shown once. Keep it.\n"
         if new_key
         else "Its key is the API_KEY that is set here.\n"
     )
-    ends = environment.get("IDLE_STOP_MINUTES")
-    until = f"until it has been idle for {ends} minutes" if ends else "until you stop it (IDLE_STOP_MINUTES is not set)"
-    return f"""Pod {pod_id}: {card.gpu}, ${card.usd_an_hour:.2f} an hour {until}.
-{key}
+    idle_minutes = environment.get("IDLE_STOP_MINUTES")
+    until = (
+        f"until it has been idle for {idle_minutes} minutes"
+        if idle_minutes
+        else "until you stop it (IDLE_STOP_MINUTES is not set)"
+    )
+    return f"""Pod {pod_id}: {offer.gpu}, ${offer.usd_an_hour:.2f} an hour {until}.
+{key_line}
   gateway      {pod_request.public_url(pod_id, pod_request.GATEWAY_PORT)}
   LLM service  {pod_request.public_url(pod_id, pod_request.LLM_PORT)}
 
@@ -140,11 +169,11 @@ def created_message(pod_id: str, card: GpuOffer, new_key: str | None, environmen
 @click.argument("data_center")
 @click.option("--gb", default=50, show_default=True, type=click.IntRange(10, 4096), help="Size.")
 def volume(data_center: str, gb: int) -> None:
-    """Make a network volume in DATA_CENTER (see 'cost'): models on it outlive the pod. It costs until it is deleted."""
+    """Create a network volume in DATA_CENTER (see 'cost') for the models. It costs until it is deleted."""
     settings = load_settings()
     with RunPodClient(settings) as api:
-        made = api.create_volume(settings.pod_name, gb, data_center)
-    click.echo(f"POD_VOLUME_ID={made['id']}\nWrite this line into .env; 'create' then uses the volume.")
+        created = api.create_volume(settings.pod_name, gb, data_center)
+    click.echo(f"POD_VOLUME_ID={created['id']}\nWrite this line into .env; 'create' then uses the volume.")
 
 
 @main.command()
@@ -158,15 +187,20 @@ def status() -> None:
     table = new_table("pod", "name", "status", "card", "$/hour", "since", "gateway")
     for pod in pods:
         url = pod_request.public_url(pod["id"], pod_request.GATEWAY_PORT) if pod["status"] == "RUNNING" else ""
-        card = (pod.get("gpu") or {}).get("id", "")
-        table.add_row(pod["id"], pod["name"], pod["status"], card, f"{pod['cost']:.2f}", pod["startedAt"] or "", url)
+        gpu = (pod.get("gpu") or {}).get("id", "")
+        table.add_row(pod["id"], pod["name"], pod["status"], gpu, f"{pod['cost']:.2f}", pod["startedAt"] or "", url)
     print_table(table)
 
 
 @main.command()
 @click.argument("pod", required=False)
 @click.option(
-    "-n", "--lines", default=100, show_default=True, type=click.IntRange(0, 5000), help="Past lines to begin with."
+    "-n",
+    "--lines",
+    default=100,
+    show_default=True,
+    type=click.IntRange(0, 5000),
+    help="How many past lines to print first.",
 )
 def logs(pod: str | None, lines: int) -> None:
     """Follow the log of POD; Ctrl-C ends it."""
@@ -179,27 +213,37 @@ def logs(pod: str | None, lines: int) -> None:
 @main.command()
 @click.argument("pod", required=False)
 def stop(pod: str | None) -> None:
-    """Stop POD: the card is given back, what is on /workspace stays."""
+    """Stop POD. Its GPU is released; files on /workspace stay."""
     run_action(pod, "stop", "stops; its storage goes on costing. 'onecard-pod start' starts it again.")
 
 
 @main.command()
 @click.argument("pod", required=False)
 def start(pod: str | None) -> None:
-    """Start POD again; it has to get a card on the host that it was on."""
+    """Start POD again. It needs a free GPU on the same host."""
     run_action(pod, "start", "starts. 'onecard-pod logs' shows how far it is.")
 
 
 @main.command()
 @click.argument("pod", required=False)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def terminate(pod: str | None, yes: bool) -> None:
-    """End POD for good. A network volume stays; what the pod had on its own host is lost."""
+    """Delete POD. A network volume stays; files on the pod's own host are lost."""
     run_action(pod, "terminate", "is no more.", ask=not yes)
 
 
 def run_action(given: str | None, action: Action, done: str, *, ask: bool = False) -> None:
-    """Find the pod, ask if that is wanted, and have it done."""
+    """Find the pod, ask for confirmation if wanted, and perform an action on it.
+
+    Args:
+        given: a pod's id; None: the pod named `POD_NAME`.
+        action: the action.
+        done: end of the sentence that is printed afterwards.
+        ask: whether to ask for confirmation.
+
+    Raises:
+        PodError: there is no such pod, the user does not confirm, or RunPod refuses.
+    """
     settings = load_settings()
     with RunPodClient(settings) as api:
         pod_id = resolve_pod(api, settings, given)
@@ -211,20 +255,20 @@ def run_action(given: str | None, action: Action, done: str, *, ask: bool = Fals
 
 @main.command()
 def cost() -> None:
-    """Show what cards cost and where they are in stock, and what the pods have cost in 30 days."""
+    """Show prices and stock of GPUs, and what the pods have cost in the last 30 days."""
     with RunPodClient(load_settings()) as api:
         catalog, pods = gpu_offers(api.gpu_catalog()), api.pods()
         spent = {pod["id"]: api.cost_usd(pod["id"]) for pod in pods}
-    cards = new_table("card", "GB", "$/hour", "stock", "data centers")
+    gpu_table = new_table("card", "GB", "$/hour", "stock", "data centers")
     for offer in catalog:
         if SHOWN_GPU_GB[0] <= offer.memory_gb <= SHOWN_GPU_GB[1]:
             figures = str(offer.memory_gb), f"{offer.usd_an_hour:.2f}"
-            cards.add_row(offer.gpu, *figures, offer.stock, ", ".join(offer.data_centers))
-    print_table(cards)
+            gpu_table.add_row(offer.gpu, *figures, offer.stock, ", ".join(offer.data_centers))
+    print_table(gpu_table)
     if not pods:
         return
-    own = new_table("pod", "name", "status", "$/hour now", "$ in 30 days")
+    pod_table = new_table("pod", "name", "status", "$/hour now", "$ in 30 days")
     for pod in pods:
-        own.add_row(pod["id"], pod["name"], pod["status"], f"{pod['cost']:.2f}", f"{spent[pod['id']]:.2f}")
+        pod_table.add_row(pod["id"], pod["name"], pod["status"], f"{pod['cost']:.2f}", f"{spent[pod['id']]:.2f}")
     click.echo()
-    print_table(own)
+    print_table(pod_table)

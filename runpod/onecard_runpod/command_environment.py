@@ -1,4 +1,4 @@
-"""What a command finds around it: the locale, and a file `.env` that somebody's editor has written."""
+"""The environment of a command: the locale, and the file `.env`, in whatever encoding an editor has saved it."""
 
 import codecs
 import difflib
@@ -12,33 +12,37 @@ from pathlib import Path
 from dotenv.main import DotEnv
 
 _MIN_SIMILARITY = 0.88
-"""From 0 to 1, as difflib counts. `GATEWY_PORT` has 0.96 of a setting's name, `MKL_NUM_THREADS` 0.87."""
+"""difflib's ratio, 0 to 1, from which a name counts as misspelled: `GATEWY_PORT` has 0.96, `MKL_NUM_THREADS` 0.87."""
 
 
 def ensure_utf8() -> None:
-    """Begin anew in UTF-8 where the locale is another one, so that files, names and all children are in UTF-8.
+    """Restart the process in UTF-8 mode if the locale has another encoding, so that its children use UTF-8 too.
 
-    What is printed is in the terminal's encoding.
+    Output still has the terminal's encoding.
     """
     if not sys.flags.utf8_mode and sys.getfilesystemencoding() != "utf-8":
-        # In bytes: a value may be none in this locale.
+        # In bytes, because a value may not be decodable in this locale.
         environment = {**os.environb, b"PYTHONUTF8": b"1"}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606 - no shell is meant
-    spoken = codecs.lookup(locale.getencoding()).name
-    # Where nobody has chosen a locale (ASCII), the terminal most likely is one of UTF-8.
-    for stream in (sys.stdout, sys.stderr) if spoken not in ("utf-8", "ascii") else ():
+    encoding = codecs.lookup(locale.getencoding()).name
+    # ASCII means that no locale is set; then the terminal most likely uses UTF-8.
+    for stream in (sys.stdout, sys.stderr) if encoding not in ("utf-8", "ascii") else ():
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(encoding=spoken, errors="replace")
+            stream.reconfigure(encoding=encoding, errors="replace")
 
 
 def read_dotenv(folder: Path, *, guess: bool = False) -> dict[str, str]:
-    """What `.env` in `folder` sets, if there is one.
+    """Read the variables of a `.env` file.
 
     Args:
-        guess: read it in the encoding that it is most likely in, where that is not UTF-8.
+        folder: the folder that it is in.
+        guess: guess the encoding if it is not UTF-8, and ignore a file that cannot be read.
+
+    Returns:
+        Values by name; empty if there is no file.
 
     Raises:
-        SystemExit: it cannot be read, or is not in UTF-8; the message says what to do.
+        SystemExit: without `guess`, the file cannot be read or is not in UTF-8. The message says what to do.
     """
     path = folder / ".env"
     try:
@@ -71,7 +75,7 @@ def _decode_utf8(content: bytes) -> str | None:
 
 
 def _guess_encoding(content: bytes) -> str:
-    """What a Korean Windows or an old editor writes, by the name that iconv has for it, too."""
+    """Guess among the encodings of Korean Windows and old editors. Returns a name that iconv accepts too."""
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "UTF-16"
     if b"\0" in content:
@@ -84,13 +88,21 @@ def _guess_encoding(content: bytes) -> str:
 
 
 def export(variables: Mapping[str, str]) -> None:
-    """Make them part of this process's environment, which its children inherit, where it does not set them already."""
+    """Add variables to this process's environment, which its children inherit, unless they are set already."""
     for name, value in variables.items():
         os.environ.setdefault(name, value)
 
 
 def misspelled(names: Collection[str], known: Collection[str]) -> dict[str, str]:
-    """Of `names`, those that nobody reads and that resemble a setting's name → that name."""
+    """Find names that nothing reads and that resemble a known one.
+
+    Args:
+        names: names to check, in any case.
+        known: names of all settings, in upper case.
+
+    Returns:
+        The resembling setting by misspelled name.
+    """
     left = sorted(name for name in names if name.upper() not in known)
     nearest = {name: difflib.get_close_matches(name.upper(), known, n=1, cutoff=_MIN_SIMILARITY) for name in left}
     return {name: found[0] for name, found in nearest.items() if found}

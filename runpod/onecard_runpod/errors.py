@@ -1,11 +1,11 @@
-"""What does not work with RunPod, as one line that says what to do."""
+"""Errors of the command `onecard-pod`. Every message is one line that says what to do."""
 
 from click import ClickException
 
 
 class PodError(ClickException):
-    """A command cannot be carried out. Click shows the message and ends with exit code 1."""
+    """A command failed. Click prints the message and exits with code 1."""
 
 
 class RequestRejected(PodError):
-    """This card cannot be had, or a rule is broken (RunPod has one status for both); another card may be had."""
+    """RunPod has no such GPU free, or the request breaks a rule (one status for both). Another GPU may be free."""

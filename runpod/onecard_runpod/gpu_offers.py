@@ -1,45 +1,52 @@
-"""Which card to rent: the catalog → offers, the cheapest first. Pure."""
+"""Chooses the GPUs to rent from RunPod's catalog, cheapest first. Pure."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 _STOCK_LEVELS = ("HIGH", "MEDIUM", "LOW")
-"""RunPod's words, the best first; the fourth is NONE."""
+"""RunPod's names of stock levels, highest first. The remaining one is NONE."""
 
 
 @dataclass(frozen=True)
 class GpuOffer:
-    """A card as RunPod's catalog has it."""
+    """A GPU in RunPod's catalog."""
 
     gpu: str
-    """RunPod's id of it."""
+    """RunPod's id, such as `NVIDIA L4`."""
     memory_gb: int
     usd_an_hour: float
-    """Price in the Secure Cloud, which alone has network volumes."""
+    """Price in the Secure Cloud, the only one with network volumes."""
     stock: str
     """HIGH, MEDIUM, LOW or NONE."""
     data_centers: tuple[str, ...]
-    """Those that have some."""
+    """Ids of the data centers that have it in stock."""
 
 
 def gpu_offers(catalog: Sequence[Mapping[str, Any]]) -> list[GpuOffer]:
-    """All cards of the Secure Cloud, the cheapest first."""
-    found = [_parse_offer(card) for card in catalog if card["secure"]]
+    """Parse the catalog. Returns the GPUs of the Secure Cloud, cheapest first."""
+    found = [_parse_offer(gpu) for gpu in catalog if gpu["secure"]]
     return sorted(found, key=lambda offer: (offer.usd_an_hour, offer.gpu))
 
 
-def _parse_offer(card: Mapping[str, Any]) -> GpuOffer:
-    here = tuple(place["id"] for place in card.get("dataCenters") or () if place["availability"] in _STOCK_LEVELS)
-    price = float(card["price"]["secure"])
-    return GpuOffer(card["id"], int(card["memory"]), price, card.get("availability", "NONE"), here)
+def _parse_offer(gpu: Mapping[str, Any]) -> GpuOffer:
+    data_centers = tuple(
+        place["id"] for place in gpu.get("dataCenters") or () if place["availability"] in _STOCK_LEVELS
+    )
+    price = float(gpu["price"]["secure"])
+    return GpuOffer(gpu["id"], int(gpu["memory"]), price, gpu.get("availability", "NONE"), data_centers)
 
 
 def candidates(all_offers: Sequence[GpuOffer], wanted: Collection[str], data_center: str | None) -> list[GpuOffer]:
-    """The wanted cards that are in stock, the cheapest first.
+    """Select the wanted GPUs that are in stock.
 
     Args:
-        data_center: the only one that will do; None where any will.
+        all_offers: all GPUs, in order of preference.
+        wanted: RunPod's ids of the acceptable GPUs.
+        data_center: the only acceptable data center; None: any.
+
+    Returns:
+        The acceptable offers, in the order of `all_offers`.
     """
     return [
         offer

@@ -1,4 +1,4 @@
-"""Since when does nobody want anything? Pure: what was seen and when go in, how long it has been quiet comes out."""
+"""Computes from metrics how long the services have been idle. Pure: time and metrics are arguments."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,45 +6,52 @@ from dataclasses import dataclass, field
 from prometheus_client.parser import text_string_to_metric_families
 
 _MONITORING_ROUTES = ("/", "/metrics", "/v1/models", "/openapi.json", "unmatched")
-"""Routes of monitors, and of whoever tries what is open on the internet; beside them, all of `/health`."""
+"""Routes that monitoring and internet scanners call; requests to them, and to all of `/health`, do not count."""
 _UNAUTHENTICATED_STATUSES = ("401", "404", "405")
-"""Statuses of those who have no key or do not know the routes."""
+"""Statuses of clients without a key and of scanners; these requests do not count."""
 
 
 @dataclass(frozen=True)
 class ActivitySample:
-    """What a part's own metrics say."""
+    """Requests of one service, from its metrics."""
 
     completed: float = 0.0
-    """Requests since the part started."""
+    """Finished requests since the service started."""
     running: float = 0.0
-    """Requests and tasks that it works on now."""
+    """Requests and tasks in progress."""
 
 
 @dataclass(frozen=True)
 class IdleState:
-    """Since when nothing was wanted."""
+    """Time of the last activity, and the counters at that poll."""
 
     since: float
+    """Time of the last activity, in seconds of the caller's clock."""
     completed: Mapping[str, float] = field(default_factory=dict)
-    """What each part had answered when it was last seen."""
+    """Finished requests by service, when it last answered."""
 
 
 def parse_activity(text: str) -> ActivitySample:
-    """The traffic in one part's metrics (Prometheus' text).
+    """Read the activity of one service from its metrics.
 
-    Counted as worked on is every gauge whose name ends in `_running` (vLLM's, our engine's, a worker's tasks) and what
-    the gateway waits for; so a worker is heard by having such a gauge.
+    In progress are all gauges whose names end in `_running` (vLLM's, our engine's, a worker's tasks), and the gateway's
+    `onecard_upstream_in_flight`.
+
+    Args:
+        text: metrics in Prometheus' text format.
+
+    Returns:
+        The counts. Requests of monitoring and of clients without a key are left out.
     """
-    answered = running = 0.0
+    completed = running = 0.0
     for family in text_string_to_metric_families(text):
         if family.name == "onecard_http_requests":
-            answered += sum(sample.value for sample in family.samples if _is_traffic(sample.name, sample.labels))
+            completed += sum(sample.value for sample in family.samples if _is_traffic(sample.name, sample.labels))
         elif family.name == "vllm:request_success":
-            answered += sum(sample.value for sample in family.samples if sample.name.endswith("_total"))
+            completed += sum(sample.value for sample in family.samples if sample.name.endswith("_total"))
         elif family.name.endswith("_running") or family.name == "onecard_upstream_in_flight":
             running += sum(sample.value for sample in family.samples)
-    return ActivitySample(answered, running)
+    return ActivitySample(completed, running)
 
 
 def _is_traffic(name: str, labels: dict[str, str]) -> bool:
@@ -53,19 +60,25 @@ def _is_traffic(name: str, labels: dict[str, str]) -> bool:
     return labels["route"] not in _MONITORING_ROUTES and not labels["route"].startswith("/health")
 
 
-def next_state(before: IdleState, looks: Mapping[str, ActivitySample], now: float) -> IdleState:
-    """`before`, and another look at those parts that answer, by name; one that is away wants nothing.
+def next_state(previous: IdleState, samples: Mapping[str, ActivitySample], now: float) -> IdleState:
+    """Compute the idle state after another poll.
 
     Args:
-        now: seconds, of any clock that only goes forward.
+        previous: the state after the last poll.
+        samples: activity by service, of those that answer. A service that does not answer counts as idle.
+        now: time of the poll in seconds, of any monotonic clock.
+
+    Returns:
+        The new state; its `since` is `now` if a service has requests in progress or has finished some since.
     """
-    wanted = any(
-        look.running or _new_requests(look.completed, before.completed.get(name, 0.0)) for name, look in looks.items()
+    active = any(
+        sample.running or _new_requests(sample.completed, previous.completed.get(name, 0.0))
+        for name, sample in samples.items()
     )
-    answered = {**before.completed, **{name: look.completed for name, look in looks.items()}}
-    return IdleState(now if wanted else before.since, answered)
+    completed = {**previous.completed, **{name: sample.completed for name, sample in samples.items()}}
+    return IdleState(now if active else previous.since, completed)
 
 
-def _new_requests(answered: float, before: float) -> float:
-    """Requests since the last look; a part that has started anew counts from zero."""
-    return answered if answered < before else answered - before
+def _new_requests(completed: float, previous: float) -> float:
+    """Requests since the last poll. A restarted service counts from zero again."""
+    return completed if completed < previous else completed - previous

@@ -1,4 +1,4 @@
-"""What the command line and the watchdog read."""
+"""Settings of the command `onecard-pod` and of the watchdog."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,37 +19,37 @@ GPUS_24_GB = (
 
 
 class IdleSettings(BaseSettings):
-    """When a pod stops itself."""
+    """Settings that say when a pod stops itself."""
 
     model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
 
     idle_stop_minutes: float | None = Field(default=None, gt=0)
-    """A pod that nobody has asked anything for so long stops itself. Default: it runs until somebody stops it."""
+    """A pod without requests for this long stops itself. Default: it runs until somebody stops it."""
 
     runpod_pod_id: str | None = None
-    """The pod that this is; RunPod sets it inside a pod."""
+    """Id of this pod; RunPod sets it inside a pod."""
 
 
 class ApiSettings(BaseSettings):
-    """How RunPod's API is called."""
+    """Settings of RunPod's API."""
 
     model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
 
     runpod_api_key: SecretStr | None = None
-    """Key of RunPod's API; inside a pod RunPod sets one that is good for this pod."""
+    """Key of RunPod's API; inside a pod RunPod sets one that is valid for this pod."""
 
     runpod_api_key_file: Path | None = None
-    """File that holds the key, in place of the variable."""
+    """File that contains the key, instead of the variable."""
 
     runpod_api_url: str = "https://api.runpod.io"
-    """Address of the API."""
+    """URL of the API."""
 
     @property
     def key(self) -> str:
-        """The key, from wherever it is.
+        """The key, from the variable or the file.
 
         Raises:
-            PodError: there is none.
+            PodError: neither is set, or the file cannot be read or is empty.
         """
         if self.runpod_api_key is not None:
             return self.runpod_api_key.get_secret_value()
@@ -65,29 +65,29 @@ class ApiSettings(BaseSettings):
 
 
 class PodSettings(ApiSettings, IdleSettings):
-    """What `onecard-pod` reads."""
+    """Settings of the command `onecard-pod`."""
 
     pod_name: str = Field(default="onecard", min_length=1)
     """Name of the pod."""
 
     pod_image: str | None = None
-    """Image of the pod, made from runpod/Dockerfile, in a registry that RunPod reaches."""
+    """Image of the pod, built from runpod/Dockerfile, in a registry that RunPod can reach."""
 
     pod_registry_id: str | None = None
-    """RunPod's id of the registry's credentials, where the image is not public."""
+    """RunPod's id of the registry's credentials, if the image is not public."""
 
     pod_gpus: Annotated[tuple[str, ...], *COMMA_SEPARATED, Field(min_length=1)] = GPUS_24_GB
-    """RunPod's ids of the cards that will do, separated by commas; the cheapest that can be had is taken."""
+    """RunPod's ids of the acceptable GPUs, separated by commas; the cheapest available one is rented."""
 
     pod_volume_id: str | None = None
     """Network volume for the models. Default: storage on the pod's own host, which is lost with the pod."""
 
     pod_volume_gb: int = Field(default=50, ge=10)
-    """Size of that storage, in GB."""
+    """Size of the storage on the pod's host, in GB."""
 
     pod_disk_gb: int = Field(default=20, ge=1)
-    """Size of the pod's own disk, in GB; what is on it is lost when the pod stops."""
+    """Size of the container disk, in GB; it is erased when the pod stops."""
 
 
 class WatchdogSettings(ApiSettings, IdleSettings, ServiceSettings):
-    """What the watchdog reads."""
+    """Settings of the watchdog."""

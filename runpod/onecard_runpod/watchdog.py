@@ -1,6 +1,6 @@
-"""`python -m onecard_runpod.watchdog URL…`: stops the pod once its parts at those addresses have nothing to do.
+"""`python -m onecard_runpod.watchdog URL…`: stops the pod once the services at these URLs have been idle long enough.
 
-Until all of them have been ready once, the pod still starts.
+Idle time counts from the moment when all of them have been ready once.
 """
 
 import signal
@@ -21,50 +21,55 @@ from onecard_runpod.settings import WatchdogSettings
 POLL_SECONDS = 15.0
 READ_TIMEOUT_SECONDS = 5.0
 RETRY_SECONDS = 60.0
-"""How long a pod that was told to stop may go on before it is told again; and the wait after a refusal."""
+"""Wait after a stop request, whether RunPod accepted or refused it, before the next one."""
 BUSY = ActivitySample(running=1.0)
-"""What is assumed of a part that answers and does not show its metrics."""
+"""Assumed for a service that answers but refuses to show its metrics."""
 
 log = logs.logger()
 
 
 @dataclass(frozen=True)
 class WatchdogActions:
-    """What the watchdog does to the world; tests put other things here."""
+    """The side effects of the watchdog, which tests replace."""
 
     ready: Callable[[], bool]
-    """Has the stack started?"""
+    """Whether all services are ready."""
     samples: Callable[[], dict[str, ActivitySample]]
-    """The parts that answer."""
+    """Activity by URL, of the services that answer."""
     stop: Callable[[], None]
     """Stop the pod, or raise PodError."""
     clock: Callable[[], float]
-    """Seconds, going forward."""
+    """Monotonic time in seconds."""
     pause: Callable[[float], None]
-    """Wait so many seconds."""
+    """Wait for a number of seconds."""
 
 
-def watch(doing: WatchdogActions, idle_seconds: float) -> None:
-    """Look, and stop the pod once it has been quiet for `idle_seconds`; for ever, since a stop may come to nothing."""
-    while not doing.ready():
-        doing.pause(POLL_SECONDS)
-    quiet = IdleState(doing.clock())
+def watch(actions: WatchdogActions, idle_seconds: float) -> None:
+    """Poll the services and stop the pod when it is idle. Never returns, because a stop request may have no effect.
+
+    Args:
+        actions: how to poll, stop and wait.
+        idle_seconds: how long the services have to be idle.
+    """
+    while not actions.ready():
+        actions.pause(POLL_SECONDS)
+    state = IdleState(actions.clock())
     while True:
-        quiet = next_state(quiet, doing.samples(), doing.clock())
-        idle = doing.clock() - quiet.since
+        state = next_state(state, actions.samples(), actions.clock())
+        idle = actions.clock() - state.since
         if idle < idle_seconds:
-            doing.pause(min(POLL_SECONDS, idle_seconds - idle))
+            actions.pause(min(POLL_SECONDS, idle_seconds - idle))
             continue
         log.warning("stopping an idle pod", idle_minutes=round(idle / 60, 1))
         try:
-            doing.stop()
+            actions.stop()
         except PodError as error:
             log.error("an idle pod could not be stopped", reason=str(error), again_seconds=RETRY_SECONDS)
-        doing.pause(RETRY_SECONDS)
+        actions.pause(RETRY_SECONDS)
 
 
 class ServiceProbe:
-    """The parts over HTTP."""
+    """Polls services over HTTP."""
 
     def __init__(self, urls: Sequence[str], api_key: str | None) -> None:
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
@@ -72,40 +77,40 @@ class ServiceProbe:
         self._http = httpx.Client(headers=headers, timeout=READ_TIMEOUT_SECONDS, trust_env=False)
 
     def ready(self) -> bool:
-        """All parts can work."""
+        """Check whether all services are ready."""
         try:
             return all(self._http.get(f"{url}/health/ready").is_success for url in self._urls)
         except httpx.HTTPError:
             return False
 
     def samples(self) -> dict[str, ActivitySample]:
-        """What each part that answers shows."""
+        """Read the activity of each service that answers, by URL."""
         found = {}
         for url in self._urls:
             try:
-                answer = self._http.get(f"{url}/metrics")
+                response = self._http.get(f"{url}/metrics")
             except httpx.HTTPError:
                 continue
-            found[url] = _parse_sample(answer)
+            found[url] = _parse_sample(response)
         return found
 
 
-def _parse_sample(answer: httpx.Response) -> ActivitySample:
-    if answer.is_success:
-        return parse_activity(answer.text)
-    log.error("a part does not show its metrics, and counts as busy: set API_KEY", status=answer.status_code)
+def _parse_sample(response: httpx.Response) -> ActivitySample:
+    if response.is_success:
+        return parse_activity(response.text)
+    log.error("a part does not show its metrics, and counts as busy: set API_KEY", status=response.status_code)
     return BUSY
 
 
 def main() -> None:
-    """Watch until SIGTERM."""
+    """Run the watchdog until SIGTERM."""
     settings = load(WatchdogSettings)
     logs.configure("watchdog", settings.log_level)
     if settings.idle_stop_minutes is None or settings.runpod_pod_id is None or len(sys.argv) < 2:
         raise SystemExit("watchdog: set IDLE_STOP_MINUTES and RUNPOD_POD_ID, and name the addresses to watch.")
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(0))
     pod_id = settings.runpod_pod_id
-    parts = ServiceProbe(sys.argv[1:], settings.api_key.get_secret_value() if settings.api_key else None)
+    probe = ServiceProbe(sys.argv[1:], settings.api_key.get_secret_value() if settings.api_key else None)
 
     def stop() -> None:
         with RunPodClient(settings) as api:
@@ -113,7 +118,7 @@ def main() -> None:
 
     log.info("watching", idle_minutes=settings.idle_stop_minutes)
     watch(
-        WatchdogActions(parts.ready, parts.samples, stop, time.monotonic, time.sleep), settings.idle_stop_minutes * 60
+        WatchdogActions(probe.ready, probe.samples, stop, time.monotonic, time.sleep), settings.idle_stop_minutes * 60
     )
 
 

@@ -1,1 +1,1 @@
-"""The whole of Onecard on one machine: models fetched, processes started, watched and stopped, a demonstration."""
+"""Runs all of Onecard on one machine: fetches the models, starts, watches and stops the processes."""

@@ -1,4 +1,4 @@
-"""What can be known to fail before anything is started. Every complaint is one line that says what to do."""
+"""Checks before a start. Every error is one line that says what to do."""
 
 import shutil
 import socket
@@ -27,48 +27,57 @@ MIN_FREE_MB = 300
 
 
 class CheckError(Exception):
-    """The stack cannot run like this; the message says what to change."""
+    """The stack cannot run like this. The message says what to change."""
 
 
-def ports(parts: Iterable[Process]) -> None:
-    """Every part can have its port.
+def ports(processes: Iterable[Process]) -> None:
+    """Check that every process can have its port.
+
+    Args:
+        processes: the process table, before any of them is started.
 
     Raises:
-        CheckError: two parts want the same one, or somebody listens there.
+        CheckError: two of them have the same port, or a port is in use.
     """
     taken: dict[int, str] = {}
-    for part in parts:
-        if not part.port:
+    for process in processes:
+        if not process.port:
             continue
-        variable = PORT_VARIABLES[part.name]
-        if other := taken.get(part.port):
+        variable = PORT_VARIABLES[process.name]
+        if other := taken.get(process.port):
             raise CheckError(
-                f"{variable} and {PORT_VARIABLES[other]} are both {part.port}. Set one of them to another port."
+                f"{variable} and {PORT_VARIABLES[other]} are both {process.port}. Set one of them to another port."
             )
-        taken[part.port] = part.name
+        taken[process.port] = process.name
         try:
-            _bind(part.host, part.port)
+            _bind(process.host, process.port)
         except OSError as error:
-            who = _describe_listener(part.port)
-            reason = f"is taken{who}" if who or "in use" in str(error) else f"cannot be had ({error.strerror})"
+            listener = _describe_listener(process.port)
+            reason = (
+                f"is taken{listener}" if listener or "in use" in str(error) else f"cannot be had ({error.strerror})"
+            )
             raise CheckError(
-                f"Port {part.port} for {part.name} {reason}. Stop what uses it, or set {variable} to another port."
+                f"Port {process.port} for {process.name} {reason}. "
+                f"Stop what uses it, or set {variable} to another port."
             ) from None
 
 
 def host(address: str) -> None:
-    """What listens on `address` can be reached from this machine.
+    """Check that a server on `address` can be reached from this machine.
+
+    Args:
+        address: IP address or name to listen on; `0.0.0.0` and `::` for all.
 
     Raises:
-        CheckError: it cannot: `::` can be listened on also where there is no IPv6, and nobody gets there.
+        CheckError: it cannot. For `::` this is checked, because binding to it works even without IPv6.
     """
     reached = urlsplit(reachable_url(address, 0)).hostname or address
     try:
         _bind(reached, 0)
     except OSError as error:
-        more = " (this machine has no IPv6)" if address == "::" else ""
+        hint = " (this machine has no IPv6)" if address == "::" else ""
         raise CheckError(
-            f"HOST={address} cannot be had: {error.strerror}{more}. Set HOST to an address of this machine: 127.0.0.1, "
+            f"HOST={address} cannot be had: {error.strerror}{hint}. Set HOST to an address of this machine: 127.0.0.1, "
             "or 0.0.0.0 for all that it has."
         ) from None
 
@@ -80,7 +89,7 @@ def _bind(host: str, port: int) -> None:
 
 
 def _describe_listener(port: int) -> str:
-    """Who listens on `port`, as far as this user may see it."""
+    """Name the process that listens on `port`, if this user may see it."""
     try:
         for one in psutil.net_connections("tcp"):
             if one.status == psutil.CONN_LISTEN and one.pid and one.laddr and one.laddr.port == port:
@@ -91,25 +100,33 @@ def _describe_listener(port: int) -> str:
 
 
 def key_in_public(settings: StackSettings) -> None:
-    """A gateway that is reachable from outside has a key; so has the LLM service beside it, which takes no named ones.
+    """Check that a gateway which other machines can reach asks for a key, and the LLM service too.
+
+    Args:
+        settings: the stack's settings.
 
     Raises:
-        CheckError: it has none.
+        CheckError: there is no `API_KEY`. Keys in a file are not enough, because the LLM service does not read them.
     """
-    # Half of what --help would take otherwise.
+    # Imported here, because it takes half the time of --help.
     from onecard.web import server
 
     try:
         server.require_key_in_public(settings)
-    except SystemExit as refusal:
-        raise CheckError(str(refusal)) from None
+    except SystemExit as error:
+        raise CheckError(str(error)) from None
 
 
 def disk(folder: Path, needed_mb: float = MIN_FREE_MB, purpose: str = "logs") -> None:
-    """The disk under `folder` has room.
+    """Check that a folder can be written to and has enough free space. Creates it if needed.
+
+    Args:
+        folder: the folder.
+        needed_mb: required space, in MB.
+        purpose: what the space is for, for the error message.
 
     Raises:
-        CheckError: it has less than `needed_mb` MB, or cannot be written to.
+        CheckError: it has less free space, or cannot be written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -129,10 +146,13 @@ def disk(folder: Path, needed_mb: float = MIN_FREE_MB, purpose: str = "logs") ->
 
 
 def owned_by_user(home: Path) -> None:
-    """What an earlier run has left in the stack's folder is this user's, so that this run can go on with it.
+    """Check that this user owns the files of earlier runs in the stack's folder.
+
+    Args:
+        home: the stack's folder, `ONECARD_HOME`.
 
     Raises:
-        CheckError: some of it is another user's; the message names it, and what to type.
+        CheckError: another user owns some; the message names them, and the command to type.
     """
     foreign = file_owners.foreign_files([home, home / "run", home / "logs"])
     if foreign:
@@ -142,10 +162,14 @@ def owned_by_user(home: Path) -> None:
 
 
 def logs(folder: Path, names: Iterable[str]) -> None:
-    """Each part can write its log; nobody else can read it.
+    """Create the logs that are missing, readable only by their owner, and check that all can be written.
+
+    Args:
+        folder: the folder of all logs.
+        names: names of the processes.
 
     Raises:
-        CheckError: one cannot.
+        CheckError: one cannot be written.
     """
     path = folder
     try:
@@ -160,7 +184,13 @@ def logs(folder: Path, names: Iterable[str]) -> None:
 
 
 def model_folders(settings: StackSettings) -> dict[folders.ModelKind, folders.ModelFolder]:
-    """The folders that the parts will load, each looked at.
+    """Find the model folders that the services will load, and check that each is complete.
+
+    Args:
+        settings: the stack's settings.
+
+    Returns:
+        The folder of the model, or of its stand-in, by kind.
 
     Raises:
         CheckError: one is missing or broken.
@@ -178,10 +208,13 @@ def model_folders(settings: StackSettings) -> dict[folders.ModelKind, folders.Mo
 
 
 def uncorrupted(wrong: list[Path]) -> None:
-    """No file of a model is another than the one that was fetched.
+    """Raise an error if model files differ from those that were fetched.
+
+    Args:
+        wrong: files with a wrong digest. The message names the folder of the first.
 
     Raises:
-        CheckError: some are.
+        CheckError: there are some.
     """
     if wrong:
         names = ", ".join(sorted({path.name for path in wrong}))

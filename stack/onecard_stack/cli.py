@@ -26,12 +26,19 @@ EXIT_INTERRUPTED = 130
 
 
 def console() -> Console:
-    """Standard output; wide enough for a whole line where it is no terminal."""
+    """Return a console on standard output that does not wrap lines when it is not a terminal."""
     return Console(soft_wrap=not sys.stdout.isatty())
 
 
 def report_errors(command: F) -> F:
-    """Errors that we foresee become one line and exit code 1; Ctrl-C becomes 130."""
+    """Decorate a command so that expected errors print one line instead of a traceback.
+
+    Args:
+        command: the function of a click command.
+
+    Returns:
+        The same command. Expected errors end it with exit code 1, Ctrl-C with 130.
+    """
 
     def run(*arguments: Any, **options: Any) -> None:
         try:
@@ -41,7 +48,7 @@ def report_errors(command: F) -> F:
         except OSError as error:
             raise SystemExit(f"onecard: {_os_error_message(error)}") from None
         except KeyboardInterrupt:
-            with suppress(OSError):  # the terminal may be what has gone
+            with suppress(OSError):  # the terminal may be closed
                 click.echo("Interrupted.", err=True)
             raise SystemExit(EXIT_INTERRUPTED) from None
 
@@ -50,7 +57,7 @@ def report_errors(command: F) -> F:
 
 
 def _os_error_message(error: OSError) -> str:
-    """One line for what the system refuses: which file, whose, and what to type."""
+    """Describe an operating system error in one line. For a file of another user, say what to type."""
     if error.filename is None:
         return f"{type(error).__name__}: {error}"
     path = Path(os.fsdecode(error.filename)).absolute()
@@ -68,7 +75,7 @@ def main() -> None:
     Settings are environment variables; `.env` in the current directory is read too. `.env.example` lists them all.
     """
     command_environment.ensure_utf8()
-    # A closed terminal or a stopping machine deserves the same tidying up as Ctrl-C (which a background job ignores).
+    # A closed terminal and a machine that shuts down need the same cleanup as Ctrl-C (which a background job ignores).
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
 
@@ -78,7 +85,7 @@ def main() -> None:
 def up() -> None:
     """Start everything and leave it running.
 
-    Models that are missing are fetched first. Does nothing to what runs already; restarts it if settings changed.
+    Models that are missing are fetched first. A running stack is left alone, or restarted if the settings changed.
     """
     from onecard_stack.stack import Stack
 
@@ -90,15 +97,16 @@ def up() -> None:
 @main.command()
 @report_errors
 def run() -> None:
-    """Start everything, print all logs, and stop it at SIGTERM or Ctrl-C: what a container runs."""
+    """Start everything, print all logs, and stop everything at SIGTERM or Ctrl-C. For containers."""
     from onecard_stack.stack import Stack
 
     settings = load_settings()
     stack = Stack(settings, console())
     stack.up()
     click.echo(stack_status.usage_hint(settings))
+    names = [process.name for process in stack.processes]
     try:
-        stack_status.print_logs(settings.log_folder, [part.name for part in stack.processes], lines=40, follow=True)
+        stack_status.print_logs(settings.log_folder, names, lines=40, follow=True)
     except KeyboardInterrupt:
         stack.stop_started("Everything has been stopped.")
 
@@ -106,7 +114,7 @@ def run() -> None:
 @main.command()
 @report_errors
 def down() -> None:
-    """Stop everything that `up` started, also what is left of a start that went wrong."""
+    """Stop everything that `up` started, including what a failed start has left running."""
     home = load_home(guess=True)
     checks.owned_by_user(home.onecard_home)
     if stopping.stop(home.run_folder):
@@ -119,7 +127,7 @@ def down() -> None:
 @main.command()
 @report_errors
 def status() -> None:
-    """Show the state of every part. Exit code 0 only if all of them can work."""
+    """Show the state of every process. Exit code 0 only if all are ready."""
     settings = load_settings()
     checks.owned_by_user(settings.onecard_home)
     if not stack_status.show_status(settings, console()):
@@ -128,24 +136,24 @@ def status() -> None:
 
 @main.command()
 @click.argument("part", required=False, type=click.Choice(PROCESS_NAMES))
-@click.option("-f", "--follow", is_flag=True, help="Go on printing as lines come; Ctrl-C ends it.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing new lines; Ctrl-C ends it.")
 @click.option("-n", "--lines", default=40, show_default=True, help="How many lines to show of each log.")
 @report_errors
 def logs(part: str | None, follow: bool, lines: int) -> None:
-    """Print the logs of PART, or of all parts."""
+    """Print the logs of one process (PART), or of all."""
     stack_status.print_logs(
         load_home(guess=True).log_folder, [part] if part else list(PROCESS_NAMES), lines=lines, follow=follow
     )
 
 
 @main.command()
-@click.option("--stand-ins", is_flag=True, help="Do not try the hub: train the small stand-ins.")
-@click.option("--verify", is_flag=True, help="Compare all files with their digests, also those found right before.")
+@click.option("--stand-ins", is_flag=True, help="Do not try the hub; train the small stand-ins.")
+@click.option("--verify", is_flag=True, help="Compare all files with their digests, even those checked before.")
 @report_errors
 def models(stand_ins: bool, verify: bool) -> None:
-    """Fetch the models that the settings name; go on where an earlier try stopped, and replace what is damaged.
+    """Fetch the models that the settings name. Resumes an earlier download and replaces damaged files.
 
-    Where the hub cannot be reached, small stand-ins of the same architectures are trained here, and kept.
+    If the hub cannot be reached, small stand-ins of the same architectures are trained here and kept.
     """
     settings: StackSettings = load_settings()
     fetching.ensure_models(settings, list(settings.models), click.echo, stand_ins=stand_ins, verify=verify)
@@ -159,10 +167,10 @@ def models(stand_ins: bool, verify: bool) -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @report_errors
 def keys(arguments: tuple[str, ...]) -> None:
-    """Make, list and revoke keys of the gateway: `onecard keys new --name app1`; `onecard keys -h` shows more."""
+    """Create, list and revoke API keys: `onecard keys new --name app1`. `onecard keys -h` shows more."""
     from gateway.keys.__main__ import main as run
 
-    load_home()  # It takes .env into the environment.
+    load_home()  # This loads .env into the environment.
     run(arguments, "onecard keys")
 
 
@@ -170,35 +178,34 @@ def keys(arguments: tuple[str, ...]) -> None:
 @click.option(
     "--gpu-gb",
     type=click.FloatRange(min=1),
-    help="Size on the card's box.  [default: GPU_CARD_GB, else this machine's card, else 24]",
+    help="Advertised size of the GPU.  [default: GPU_CARD_GB, else this machine's GPU, else 24]",
 )
-@click.option("--context", type=click.IntRange(min=64), help="Longest conversation.  [default: MAX_MODEL_LEN]")
+@click.option(
+    "--context", type=click.IntRange(min=64), help="Longest conversation in tokens.  [default: MAX_MODEL_LEN]"
+)
 @click.option("--int4", is_flag=True, help="INT4 weights: Qwen2.5-7B-Instruct-AWQ.")
-@click.option("--json", "as_json", is_flag=True, help="Print it for a program.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plan(gpu_gb: float | None, context: int | None, int4: bool, as_json: bool) -> None:
-    """Show who gets which part of a card, and what fits in it. Needs no GPU."""
+    """Show how GPU memory is divided between the models, and what fits. Needs no GPU."""
     from onecard.gpu.plan import PlanDoesNotFit
     from onecard.gpu.plan_settings import UnknownModelSize
     from onecard_stack.commands import plan_report
 
     try:
-        made = plan_report.plan_for(load_settings(), card_gb=gpu_gb, context_tokens=context, int4=int4)
-    except (PlanDoesNotFit, UnknownModelSize) as refusal:
-        raise SystemExit(f"onecard: {refusal}") from None
+        report = plan_report.plan_for(load_settings(), gpu_gb=gpu_gb, context_tokens=context, int4=int4)
+    except (PlanDoesNotFit, UnknownModelSize) as error:
+        raise SystemExit(f"onecard: {error}") from None
     if as_json:
-        click.echo(plan_report.as_json(made))
+        click.echo(plan_report.as_json(report))
     else:
-        plan_report.print_plan(made, console())
+        plan_report.print_plan(report, console())
 
 
-@main.command("import")
+@main.command("import", epilog="Run it again after an interruption: stored reviews are skipped.")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @report_errors
 def import_reviews(file: Path) -> None:
-    """Store the reviews of FILE, a JSON object a line, through the gateway. Exit code 0 only if every line is one.
-
-    Run it again after an interruption: what is stored already is passed over.
-    """
+    """Store the reviews of FILE, one JSON object per line, through the gateway. Exit code 0 only if all are reviews."""
     from onecard_stack.commands.review_import import run
 
     if run(file, load_settings(), console()).invalid:
@@ -208,7 +215,7 @@ def import_reviews(file: Path) -> None:
 @main.command()
 @report_errors
 def precompute() -> None:
-    """Have the answers about popular restaurants and frequent searches made ready now; show how far that is."""
+    """Compute responses for popular restaurants and frequent searches now, and show the progress."""
     from onecard_stack.commands.precompute import run
 
     run(load_settings(), click.echo)
@@ -219,7 +226,7 @@ def precompute() -> None:
 def demo() -> None:
     """Show the stack at work on the sample reviews, through the gateway.
 
-    Uses the stack that runs, as it is; starts one if there is none, and then stops that again.
+    Uses the running stack as it is. If there is none, starts one and stops it afterwards.
     """
     from onecard_stack.commands.demo import run
     from onecard_stack.stack import Stack

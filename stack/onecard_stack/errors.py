@@ -1,5 +1,5 @@
-"""What the stack says when it does not run."""
+"""The error of a stack that cannot run."""
 
 
 class StackError(Exception):
-    """The stack does not run; the message is one line that says what to do."""
+    """The stack cannot run. The message is one line that says what to do."""

@@ -1,4 +1,4 @@
-"""Whose files are they? What `sudo` leaves behind is root's, and in everybody else's way."""
+"""Finds files of other users. A run with `sudo` leaves files that only root can change."""
 
 import os
 import pwd
@@ -10,9 +10,13 @@ MAX_SHOWN = 3
 
 
 def foreign_files(places: Iterable[Path]) -> list[Path]:
-    """Of the places and what lies directly in them, that which is another user's and closed to this one.
+    """Find files that belong to another user and that this user cannot write.
 
-    Root is at home everywhere.
+    Args:
+        places: files and folders. Of a folder, its direct children are checked too.
+
+    Returns:
+        Those paths, each once, in the order of `places`. Empty for root, who may write everywhere.
     """
     if os.geteuid() == 0:
         return []
@@ -25,12 +29,20 @@ def foreign_files(places: Iterable[Path]) -> list[Path]:
 
 
 def ownership_message(paths: list[Path], home: Path) -> str:
-    """What they are, whose, and what to type."""
+    """Describe foreign files in one line.
+
+    Args:
+        paths: the files, at least one. `MAX_SHOWN` of them are named.
+        home: the folder to which the suggested command applies.
+
+    Returns:
+        A sentence that names the files and their owner, and the command to type.
+    """
     shown = ", ".join(str(path) for path in paths[:MAX_SHOWN])
     more = f" and {len(paths) - MAX_SHOWN} more" if len(paths) > MAX_SHOWN else ""
-    us, belong = _user_name(os.geteuid()), "belongs" if len(paths) == 1 else "belong"
-    whose = f"{shown}{more} {belong} to {_owner_name(paths[0])}, not to you ({us}), as after 'sudo make'."
-    return f"{whose} Type: sudo chown -R {us} {shlex.quote(str(home))}"
+    user, belong = _user_name(os.geteuid()), "belongs" if len(paths) == 1 else "belong"
+    message = f"{shown}{more} {belong} to {_owner_name(paths[0])}, not to you ({user}), as after 'sudo make'."
+    return f"{message} Type: sudo chown -R {user} {shlex.quote(str(home))}"
 
 
 def _children(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""What the stack reads: all that its parts read, and a few variables of its own."""
+"""Settings of the stack: those of all its processes, and a few of its own."""
 
 import sys
 from collections.abc import Collection
@@ -19,17 +19,17 @@ from sentiment_service.settings import SentimentSettings
 
 LOOPBACK = "127.0.0.1"
 LIBRARY_VARIABLES = {"HF_HOME", "OMP_NUM_THREADS", "GRAFANA_PORT", "GRAFANA_PASSWORD"}
-"""Variables of `.env.example` that the parts' libraries or Compose read."""
+"""Variables of `.env.example` that libraries or Compose read."""
 
 
 def reachable_url(host: str, port: int) -> str:
-    """Where this machine reaches what listens on `host`, which may be all of its addresses."""
+    """Make the URL under which this machine reaches a server that listens on `host` (which may be 0.0.0.0 or ::)."""
     host = {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class HomeSettings(BaseSettings):
-    """All that is needed to stop a stack or to read its logs, whatever else is set wrongly."""
+    """The settings that stopping a stack or reading its logs needs. They load even if others are invalid."""
 
     model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
 
@@ -39,17 +39,17 @@ class HomeSettings(BaseSettings):
     @field_validator("onecard_home")
     @classmethod
     def _absolute_home(cls, path: Path) -> Path:
-        """A part may have another working directory than the command."""
+        """Make it absolute: a process may have another working directory than the command."""
         return path.expanduser().resolve()
 
     @property
     def run_folder(self) -> Path:
-        """Configuration, socket and lock of the running stack."""
+        """Folder with the configuration, socket and lock of the running stack."""
         return self.onecard_home / "run"
 
     @property
     def log_folder(self) -> Path:
-        """One log for each part."""
+        """Folder with one log per process."""
         return self.onecard_home / "logs"
 
 
@@ -58,14 +58,15 @@ class StackSettings(
 ):
     """Environment variables of the command `onecard`.
 
-    The parts' own are included, so that a wrong one shows before anything starts and each default is given once.
+    They include those of the processes, so that an invalid value shows before anything starts, and each default is
+    defined once.
     """
 
     redis_memory_mb: int = Field(default=256, ge=16)
-    """Most memory that the Redis started here keeps, in MB; the least used keys go first."""
+    """Memory limit of the Redis that the stack starts, in MB. The least frequently used keys are evicted first."""
 
     start_seconds: float = Field(default=900.0, gt=0)
-    """How long `onecard up` waits until every part is ready."""
+    """How long `onecard up` waits until every process is ready."""
 
     hf_endpoint: str = "https://huggingface.co"
     """Model hub to fetch from."""
@@ -74,18 +75,18 @@ class StackSettings(
     """Do not try the hub at all."""
 
     hf_token: SecretStr | None = None
-    """Key for models that the hub does not give to everybody."""
+    """Access token for models that are not public."""
 
     @field_validator("model_cache_path", "api_keys_file")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
-        """A part may have another working directory than the command."""
+        """Make it absolute: a process may have another working directory than the command."""
         return path and path.expanduser().resolve()
 
     @field_validator("review_store")
     @classmethod
     def _absolute_store(cls, store: str) -> str:
-        """A folder, from anywhere; the address of a bucket stays as it is."""
+        """Make a folder absolute; the URL of a bucket stays as it is."""
         return store if "://" in store else str(Path(store).expanduser().resolve())
 
     @property
@@ -95,24 +96,28 @@ class StackSettings(
 
     @property
     def gateway_url(self) -> str:
-        """Where this machine reaches the gateway."""
+        """URL under which this machine reaches the gateway."""
         return reachable_url(self.host, self.gateway_port)
 
     @property
     def starts_redis(self) -> bool:
-        """The settings name no Redis elsewhere."""
-        elsewhere = self.redis_url or self.redis_sentinels or self.redis_cluster_nodes
-        return elsewhere is None and self.redis_host in ("127.0.0.1", "localhost", "::1")
+        """Whether the stack starts its own Redis, because the settings name no other."""
+        external = self.redis_url or self.redis_sentinels or self.redis_cluster_nodes
+        return external is None and self.redis_host in ("127.0.0.1", "localhost", "::1")
 
 
 def load_settings() -> StackSettings:
-    """The settings, from the environment and, beneath it, `.env` in the current directory.
+    """Load the settings from the environment and, with lower precedence, from `.env` in the current directory.
 
-    What `.env` holds becomes part of this process's environment, which the parts inherit: no value of it is ever
-    written to a command line or a configuration file. A name there that nobody reads and that resembles one is told.
+    The variables of `.env` become part of this process's environment, which the processes inherit, so that no value is
+    ever written to a command line or a configuration file. Prints a warning for each name in `.env` that nothing reads
+    and that resembles a setting.
+
+    Returns:
+        The validated settings.
 
     Raises:
-        SystemExit: a value is wrong, or the file is.
+        SystemExit: a value is invalid, or `.env` cannot be read.
     """
     variables = command_environment.read_dotenv(Path.cwd())
     for name, meant in command_environment.misspelled(variables, known_variables()).items():
@@ -122,15 +127,21 @@ def load_settings() -> StackSettings:
 
 
 def known_variables() -> Collection[str]:
-    """The names of all variables that Onecard reads."""
+    """Return the names of all variables that Onecard reads, in upper case."""
     return {name.upper() for name in (*StackSettings.model_fields, *PodSettings.model_fields)} | LIBRARY_VARIABLES
 
 
 def load_home(*, guess: bool = False) -> HomeSettings:
-    """Where the stack lies, from the same places; no other value is looked at.
+    """Load only the stack's folder, from the same places as `load_settings`.
 
     Args:
-        guess: whatever `.env` is, make the best of it.
+        guess: guess the encoding of a `.env` that is not UTF-8, and ignore one that cannot be read.
+
+    Returns:
+        The folder settings.
+
+    Raises:
+        SystemExit: the value is invalid, or, without `guess`, `.env` cannot be read.
     """
     command_environment.export(command_environment.read_dotenv(Path.cwd(), guess=guess))
     return load(HomeSettings)

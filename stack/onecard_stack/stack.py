@@ -1,4 +1,4 @@
-"""Starting, watching and stopping the whole stack."""
+"""Starts, watches and stops the whole stack."""
 
 import fcntl
 import os
@@ -27,7 +27,7 @@ POLL_SECONDS = 0.4
 
 
 class Stack:
-    """The stack of one settings object, running or not."""
+    """The stack of one set of settings, running or not."""
 
     def __init__(self, settings: StackSettings, console: Console) -> None:
         self.settings = settings
@@ -36,15 +36,18 @@ class Stack:
         self.supervisor = Supervisor(settings.run_folder)
 
     def up(self, *, keep: bool = False, free_mb: float = checks.MIN_FREE_MB) -> bool:
-        """Start what does not run, and wait until all of it can work. Returns True if all of it was started here.
+        """Start everything that does not run yet, and wait until all processes are ready.
 
         Args:
-            keep: leave a stack that runs and answers as it is, also if the settings have changed since.
-            free_mb: least free space that it is started with, in MB.
+            keep: leave a stack whose gateway is ready as it is, even if the settings have changed.
+            free_mb: free disk space that a start requires, in MB.
+
+        Returns:
+            True if no stack ran before.
 
         Raises:
-            StackError: it cannot be done; what was started is stopped again.
-            KeyboardInterrupt: the same, at a person's wish.
+            StackError: it cannot be started. What this call has started is stopped again.
+            KeyboardInterrupt: Ctrl-C. What this call has started is stopped again.
         """
         try:
             checks.key_in_public(self.settings)
@@ -57,8 +60,8 @@ class Stack:
             raise StackError(str(error)) from None
 
     def _start(self, keep: bool) -> bool:
-        ran = self.supervisor.running()
-        if ran and keep and self._gateway_answers():
+        was_running = self.supervisor.running()
+        if was_running and keep and self._gateway_answers():
             return False
         folders = self._ensure_models()
         files = self._rendered_files()
@@ -71,36 +74,40 @@ class Stack:
                 raise StackError("A stack with other settings runs here, and does not answer. 'make up' restarts it.")
             self._print("The settings have changed: restarting.")
             stopping.stop(self.settings.run_folder)
-        elif left := orphans.find(self.settings.run_folder):
-            self._print(f"Ending {len(left)} processes of an earlier run that nobody watches any more.")
+        elif orphaned := orphans.find(self.settings.run_folder):
+            self._print(f"Ending {len(orphaned)} processes of an earlier run that nobody watches any more.")
             orphans.terminate_all(self.settings.run_folder, stopping.GRACE_SECONDS)
         checks.ports(self.processes)
         try:
-            checks.logs(self.settings.log_folder, [part.name for part in self.processes])
+            checks.logs(self.settings.log_folder, [process.name for process in self.processes])
             self.supervisor.start(files, {**os.environ, **redis_password.password_variables(files)})
             self._wait_until_ready(folders)
         except BaseException:
             self.stop_started("What was started has been stopped again.")
             raise
-        return not ran
+        return not was_running
 
     def stop_started(self, message: str) -> None:
-        """Stop all of it, whatever comes between, and say so if anybody still listens."""
+        """Stop the stack, even if more signals arrive, and print a message.
+
+        Args:
+            message: the line to print afterwards.
+        """
         with stopping.ignoring_signals():
             stopping.stop(self.settings.run_folder)
-            # A closed terminal takes no message; Rich turns that into SystemExit.
+            # On a closed terminal, printing fails; Rich raises SystemExit then.
             with suppress(Exception, SystemExit):
                 self._print(message)
 
     def _gateway_answers(self) -> bool:
-        return all(readiness.is_ready(part) for part in self.processes if part.name == "gateway")
+        return all(readiness.is_ready(process) for process in self.processes if process.name == "gateway")
 
     def _ensure_models(self) -> dict[ModelKind, ModelFolder]:
-        """The models, fetched if some are missing."""
+        """Fetch missing models, and return the folders of all."""
         if missing := fetching.missing_models(self.settings):
             fetching.ensure_models(self.settings, missing, self._print)
-        elif old := fetching.outdated_stand_ins(self.settings):
-            self._print(f"Of an older recipe: {', '.join(old)}. 'make models' trains them anew.")
+        elif outdated := fetching.outdated_stand_ins(self.settings):
+            self._print(f"Of an older recipe: {', '.join(outdated)}. 'make models' trains them anew.")
         return checks.model_folders(self.settings)
 
     def _rendered_files(self) -> dict[str, str]:
@@ -109,31 +116,31 @@ class Stack:
             supervisor.CONFIG_FILE: supervisor.render(self.processes, fingerprint.settings_fingerprint(os.environ)),
             command_file.COMMANDS_FILE: command_file.render(self.processes, os.environ, scratch),
             **{
-                part.password_file.name: redis_password.render(part.password_file)
-                for part in self.processes
-                if part.password_file
+                process.password_file.name: redis_password.render(process.password_file)
+                for process in self.processes
+                if process.password_file
             },
         }
 
     def _wait_until_ready(self, folders: dict[ModelKind, ModelFolder]) -> None:
-        watch = StartupMonitor(self.processes, self.settings.log_folder, folders)
+        monitor = StartupMonitor(self.processes, self.settings.log_folder, folders)
         deadline = time.monotonic() + self.settings.start_seconds
         models = [folder.path for folder in folders.values()]
         with StartupProgress(self.console) as progress, self._verified(models) as verification:
             while True:
                 ready = readiness.all_ready(self.processes)
-                progress.show(watch.update(self.supervisor.states(), ready))
+                progress.show(monitor.update(self.supervisor.states(), ready))
                 checks.uncorrupted(verification.corrupted)
                 if all(ready.values()) and verification.done:
                     return
-                watch.raise_for_failure()
+                monitor.raise_for_failure()
                 if time.monotonic() > deadline:
-                    raise watch.timeout_error(self.settings.start_seconds)
+                    raise monitor.timeout_error(self.settings.start_seconds)
                 time.sleep(POLL_SECONDS)
 
     @contextmanager
     def _verified(self, folders: list[Path]) -> Iterator[BackgroundVerification]:
-        """The models' files are compared with their digests while the parts load them."""
+        """Compare the model files with their digests while the processes load them."""
         verification = BackgroundVerification(folders, self.settings.model_cache_path)
         try:
             yield verification
@@ -142,7 +149,7 @@ class Stack:
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
-        """One `up` at a time."""
+        """Allow only one `up` at a time."""
         self.settings.run_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.settings.run_folder.chmod(0o700)
         with (self.settings.run_folder / "lock").open("w") as file:

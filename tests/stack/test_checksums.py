@@ -40,7 +40,7 @@ def test_what_was_found_right_is_not_read_again(model: Path, monkeypatch: pytest
     read.clear()
     assert corrupted_files(model, model.parent) == []
     assert read == []
-    assert corrupted_files(model, model.parent, anew=True) == []
+    assert corrupted_files(model, model.parent, reread=True) == []
     assert len(read) == 2
 
 
@@ -69,7 +69,7 @@ def test_a_disk_that_changes_bytes_by_itself_is_found_by_verify(model: Path) -> 
     known[path] = [known[path][0], *checksums._stat_fingerprint(Path(path))]
     notes.write_text(json.dumps(known))
     assert corrupted_files(model, model.parent) == []
-    assert corrupted_files(model, model.parent, anew=True) == [Path(path)]
+    assert corrupted_files(model, model.parent, reread=True) == [Path(path)]
 
 
 @pytest.mark.parametrize("notes", [b"", b"{", b"[]", b"\xff", None])

@@ -1,1 +1,1 @@
-"""What the commands do beside starting and stopping: demo, import, plan, status, precompute."""
+"""The commands other than starting and stopping: demo, import, plan, precompute, status and logs."""

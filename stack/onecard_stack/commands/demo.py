@@ -1,4 +1,4 @@
-"""The demonstration: the sample reviews classified, stored, searched and summarised, all through the gateway."""
+"""The demonstration: classifies, stores, searches and summarises the sample reviews through the gateway."""
 
 import json
 import time
@@ -36,17 +36,23 @@ class SampleReview:
 
 
 def sample_file() -> Path:
-    """Where the reviews lie that come with the repository."""
+    """Locate the sample reviews that come with the repository."""
     spec = find_spec("standins")
-    places = [Path(folder).parent for folder in (spec.submodule_search_locations or [])] if spec else []
-    return next((place / "sample_reviews.jsonl" for place in places), Path("data/sample_reviews.jsonl"))
+    folders = [Path(folder).parent for folder in (spec.submodule_search_locations or [])] if spec else []
+    return next((folder / "sample_reviews.jsonl" for folder in folders), Path("data/sample_reviews.jsonl"))
 
 
 def read_reviews(path: Path) -> list[SampleReview]:
-    """The reviews of a file.
+    """Read reviews from a file.
+
+    Args:
+        path: a file with one JSON object per line.
+
+    Returns:
+        The reviews in the order of the file.
 
     Raises:
-        StackError: they are not there.
+        StackError: the file cannot be read.
     """
     try:
         records = [json.loads(line) for line in path.read_text().splitlines()]
@@ -56,10 +62,14 @@ def read_reviews(path: Path) -> list[SampleReview]:
 
 
 def run(settings: StackSettings, console: Console) -> None:
-    """Print the parts of the demonstration; the reviews stay stored.
+    """Run all steps and print their results. The reviews stay stored.
+
+    Args:
+        settings: the stack's settings.
+        console: where to print.
 
     Raises:
-        StackError: the gateway answers with an error.
+        StackError: the gateway cannot be reached or answers with an error.
     """
     headers = {"authorization": f"Bearer {settings.api_key.get_secret_value()}"} if settings.api_key else {}
     path = sample_file()
@@ -68,75 +78,82 @@ def run(settings: StackSettings, console: Console) -> None:
     base = settings.gateway_url
     try:
         with httpx.Client(base_url=base, headers=headers, timeout=timeout, trust_env=False) as client:
-            show = _Demo(client, console)
-            show.sentiment(reviews)
+            demo = _Demo(client, console)
+            demo.sentiment(reviews)
             review_import.run(path, settings, console)
-            show.search()
-            show.restaurant(reviews[0])
-            show.summary(reviews[0])
-            show.stream(reviews)
+            demo.search()
+            demo.restaurant(reviews[0])
+            demo.summary(reviews[0])
+            demo.stream(reviews)
     except httpx.HTTPError as error:
         raise StackError(f"The gateway broke off ({type(error).__name__}). 'make logs' shows why.") from None
 
 
 class _Demo:
-    """The parts, over one client of the gateway."""
+    """The steps of the demonstration."""
 
     def __init__(self, client: httpx.Client, console: Console) -> None:
         self._client = client
         self._console = console
-        cards = self._send("GET", "/v1/models")["data"]
-        self._llm = next((card["id"] for card in cards if card.get("service") == "llm"), "")
-        self._stand_in_for = {card["id"]: card["stand_in_for"] for card in cards if card.get("stand_in_for")}
+        models = self._send("GET", "/v1/models")["data"]
+        self._llm = next((model["id"] for model in models if model.get("service") == "llm"), "")
+        self._stand_in_for = {model["id"]: model["stand_in_for"] for model in models if model.get("stand_in_for")}
 
     def sentiment(self, reviews: list[SampleReview]) -> None:
-        """Label and score of reviews spread over all restaurants."""
+        """Classify some reviews of all restaurants."""
         chosen = reviews[:: max(1, len(reviews) // CLASSIFIED_REVIEWS)][:CLASSIFIED_REVIEWS]
         with self._timed(f"{CLASSIFIED_REVIEWS} reviews classified") as done:
-            answer = self._send("POST", "/v1/sentiment", {"input": [review.text for review in chosen]})
-            done.append(answer["model"])
+            response = self._send("POST", "/v1/sentiment", {"input": [review.text for review in chosen]})
+            done.append(response["model"])
         table = Table(box=None, show_header=False, pad_edge=False)
-        for review, result in zip(chosen, answer["data"], strict=True):
+        for review, result in zip(chosen, response["data"], strict=True):
             colour = "green" if result["label"] == "positive" else "red"
             table.add_row(Text(result["label"], style=colour), f"{result['score']:.3f}", Text(review.text))
         self._console.print(table)
 
     def search(self) -> None:
-        """The stored reviews that a hybrid search puts first."""
+        """Show the first results of a hybrid search."""
         with self._timed(f"«{QUERY}» searched for, by meaning and by words"):
-            answer = self._send("POST", "/v1/reviews/search", {"query": QUERY, "top_k": SEARCH_RESULTS})
+            response = self._send("POST", "/v1/reviews/search", {"query": QUERY, "top_k": SEARCH_RESULTS})
         table = Table(box=None, show_header=False, pad_edge=False)
-        for hit in answer["data"]:
+        for hit in response["data"]:
             review = hit["review"]
             name = Text(review["restaurant_name"] or review["restaurant_id"], style="bold")
             table.add_row(f"{hit['score']:.3f}", name, Text(review["text"]))
         self._console.print(table)
 
-    def restaurant(self, one: SampleReview) -> None:
-        """How a restaurant's reviews are, and in what it differs from the others."""
-        path = f"/v1/restaurants/{one.restaurant_id}"
-        with self._timed(f"{one.restaurant_name}, by all of its reviews"):
+    def restaurant(self, review: SampleReview) -> None:
+        """Show the share of positive reviews of a restaurant, and its strengths and weaknesses."""
+        path = f"/v1/restaurants/{review.restaurant_id}"
+        with self._timed(f"{review.restaurant_name}, by all of its reviews"):
             shares = self._send("GET", f"{path}/sentiment")
-            told = self._send("GET", f"{path}/strengths")
+            comparison = self._send("GET", f"{path}/strengths")
         ratios = f"{shares['positive_ratio']}% positive, {shares['negative_ratio']}% negative"
         self._console.print(f"{ratios} of {shares['total_count']} reviews", highlight=False)
-        for word, aspects in (("better", told["strengths"]), ("worse", told["weaknesses"])):
-            for one_aspect in aspects:
-                figures = f"{one_aspect['positive_ratio']}% positive, elsewhere {one_aspect['others_positive_ratio']}%"
-                self._console.print(f"{word} than others in {one_aspect['label']}: {figures}", highlight=False)
+        for word, aspects in (("better", comparison["strengths"]), ("worse", comparison["weaknesses"])):
+            for aspect in aspects:
+                figures = f"{aspect['positive_ratio']}% positive, elsewhere {aspect['others_positive_ratio']}%"
+                self._console.print(f"{word} than others in {aspect['label']}: {figures}", highlight=False)
 
-    def summary(self, one: SampleReview) -> None:
-        """What its reviews say, with places in them to look up."""
-        with self._timed(f"{one.restaurant_name} summarised, with evidence"):
-            told = self._send("GET", f"/v1/restaurants/{one.restaurant_id}/summary")
+    def summary(self, review: SampleReview) -> None:
+        """Show the summary of a restaurant's reviews, with quotes as evidence."""
+        with self._timed(f"{review.restaurant_name} summarised, with evidence"):
+            summary = self._send("GET", f"/v1/restaurants/{review.restaurant_id}/summary")
         for name in ("overall_summary", "positive_summary", "negative_summary"):
-            self._console.print(Text(told[name]))
-        for place in told["evidence"]:
-            self._console.print(Text(f"  {place['review_id']}: «{place['snippet']}»", style="dim"))
-        self._console.print(f"source: {told['source']}", style="dim", highlight=False)
+            self._console.print(Text(summary[name]))
+        for quote in summary["evidence"]:
+            self._console.print(Text(f"  {quote['review_id']}: «{quote['snippet']}»", style="dim"))
+        self._console.print(f"source: {summary['source']}", style="dim", highlight=False)
 
     def stream(self, reviews: list[SampleReview]) -> None:
-        """A summary in free words of one restaurant's reviews, printed as it is written."""
+        """Stream a summary of one restaurant's reviews by a plain chat request.
+
+        Args:
+            reviews: all sample reviews; those of the first one's restaurant are summarised.
+
+        Raises:
+            StackError: the gateway answers with an error, or the stream has no text.
+        """
         first = reviews[0]
         texts = [review.text for review in reviews if review.restaurant_id == first.restaurant_id][:SUMMARISED_REVIEWS]
         prompt = f"다음은 '{first.restaurant_name}'의 리뷰입니다. 요약해 주세요.\n" + "\n".join(
@@ -160,12 +177,12 @@ class _Demo:
                 raise StackError("The LLM answered without a word. 'make logs part=llm' shows why.")
 
     def _stream(self, body: dict[str, Any]) -> Iterator[tuple[str, str]]:
-        """Pieces of the answer as they arrive, each with the model's name."""
-        with self._client.stream("POST", "/v1/chat/completions", json=body) as answer:
-            if answer.is_error:
-                answer.read()
-                raise _gateway_error(answer)
-            for line in answer.iter_lines():
+        """Yield pieces of the generated text as they arrive, each with the model's name."""
+        with self._client.stream("POST", "/v1/chat/completions", json=body) as response:
+            if response.is_error:
+                response.read()
+                raise _gateway_error(response)
+            for line in response.iter_lines():
                 data = line.removeprefix("data:").strip()
                 if not line.startswith("data:") or data == "[DONE]":
                     continue
@@ -177,26 +194,28 @@ class _Demo:
                         yield piece, chunk["model"]
 
     def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        answer = self._client.request(method, path, json=body)
-        if answer.is_error:
-            raise _gateway_error(answer)
-        result: dict[str, Any] = answer.json()
+        response = self._client.request(method, path, json=body)
+        if response.is_error:
+            raise _gateway_error(response)
+        result: dict[str, Any] = response.json()
         return result
 
     @contextmanager
     def _timed(self, title: str) -> Iterator[list[str]]:
-        """Print title, then the block's output, then time and model, if the block puts one into the list."""
+        """Print the title before the block, then its duration with the models that the block adds to the list."""
         self._console.rule(Text(title, style="bold"), align="left")
         models: list[str] = []
-        began = time.monotonic()
+        started = time.monotonic()
         yield models
-        seconds = time.monotonic() - began
-        told = f"{seconds:.2f} s"
+        seconds = time.monotonic() - started
+        result = f"{seconds:.2f} s"
         for model in models:
             stand_in = f" (stand-in for {self._stand_in_for[model]})" if model in self._stand_in_for else ""
-            told += f" · {model}{stand_in}"
-        self._console.print(told, style="cyan", highlight=False)
+            result += f" · {model}{stand_in}"
+        self._console.print(result, style="cyan", highlight=False)
 
 
-def _gateway_error(answer: httpx.Response) -> StackError:
-    return StackError(f"The gateway answers {answer.status_code} to {answer.request.url.path}: {error_message(answer)}")
+def _gateway_error(response: httpx.Response) -> StackError:
+    return StackError(
+        f"The gateway answers {response.status_code} to {response.request.url.path}: {error_message(response)}"
+    )

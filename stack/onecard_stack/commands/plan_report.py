@@ -1,4 +1,4 @@
-"""The memory plan, for a person or for a program."""
+"""The memory plan as a table or as JSON."""
 
 import json
 import os
@@ -18,36 +18,44 @@ from onecard.settings import GPU_MODEL
 from onecard_stack.settings import StackSettings
 
 DEFAULT_GPU_GB = 24.0
-"""The card that is planned for where there is none, and none is named."""
+"""Advertised size of the GPU to plan for if this machine has none and none is given."""
 CONVERSATION_TOKENS = (4096, 300)
-"""Lengths, in tokens, of the conversations that are counted: the longest by default, and a usual one."""
+"""Lengths of conversations, in tokens, for which concurrency is shown: the default maximum, and a usual one."""
 
 
 @dataclass(frozen=True)
 class PlanReport:
-    """A plan, and the models that it is for."""
+    """A plan and the models that it is for."""
 
     plan: MemoryPlan
     models: dict[ModelKind, str]
 
 
 def plan_for(
-    settings: StackSettings, *, card_gb: float | None = None, context_tokens: int | None = None, int4: bool = False
+    settings: StackSettings, *, gpu_gb: float | None = None, context_tokens: int | None = None, int4: bool = False
 ) -> PlanReport:
-    """The plan that the services would follow with `settings`, changed by what is given here.
+    """Compute the plan that the services would follow with these settings and changes.
 
-    The card is `gpu_gb`, else `GPU_CARD_GB`, else this machine's, else one of 24 GB. The LLM is the one for a GPU
-    unless the settings name another, and stand-ins are not planned for: what is asked is what a card would hold.
+    It is for the real models, never for stand-ins, and for the default GPU model unless the settings name another LLM.
+
+    Args:
+        settings: the stack's settings.
+        gpu_gb: advertised size of the GPU in GB; None: `GPU_CARD_GB`, else this machine's GPU, else 24.
+        context_tokens: longest conversation in tokens; None: `MAX_MODEL_LEN`.
+        int4: plan for the LLM with INT4 weights.
+
+    Returns:
+        The plan, and the name of each model.
 
     Raises:
-        DoesNotFit: the card is too small; the message names the nearest settings that fit.
-        UnknownModel: a model is neither here nor known.
+        PlanDoesNotFit: the GPU is too small; the message names the nearest settings that fit.
+        UnknownModelSize: a model is not on this machine, and its size is not known.
     """
     changes: dict[str, Any] = {}
-    here = None
-    if card_gb or not settings.gpu_card_gb:
-        here = None if card_gb or not has_nvidia_gpu() else _local_gpu_bytes(settings)
-        changes["gpu_card_gb"] = card_gb or (None if here else DEFAULT_GPU_GB)
+    local_bytes = None
+    if gpu_gb or not settings.gpu_card_gb:
+        local_bytes = None if gpu_gb or not has_nvidia_gpu() else _local_gpu_bytes(settings)
+        changes["gpu_card_gb"] = gpu_gb or (None if local_bytes else DEFAULT_GPU_GB)
     if context_tokens:
         changes["max_model_len"] = context_tokens
     if int4:
@@ -55,7 +63,7 @@ def plan_for(
     elif "llm_model" not in settings.model_fields_set:
         changes["llm_model"] = GPU_MODEL
     chosen = settings.model_copy(update=changes)
-    return PlanReport(plan_from_settings(chosen, here, stand_ins=False), chosen.models)
+    return PlanReport(plan_from_settings(chosen, local_bytes, stand_ins=False), chosen.models)
 
 
 def _local_gpu_bytes(settings: StackSettings) -> int | None:
@@ -66,14 +74,14 @@ def _shares(plan: MemoryPlan) -> dict[str, MemoryShare]:
     return {"llm": plan.llm, "sentiment": plan.sentiment, "embedding": plan.embedding}
 
 
-def as_json(planned: PlanReport) -> str:
-    """All figures; sizes in bytes."""
-    plan = planned.plan
+def as_json(report: PlanReport) -> str:
+    """Render all figures as JSON, sizes in bytes."""
+    plan = report.plan
     document: dict[str, Any] = {
         "card_gb": plan.request.gpu_gb,
         "card_bytes": plan.gpu_bytes,
         "context_tokens": plan.request.context_tokens,
-        "models": planned.models,
+        "models": report.models,
         "shares": {
             name: {"fraction": share.fraction, "bytes": share.size_bytes, "weights_bytes": share.weights_bytes}
             for name, share in _shares(plan).items()
@@ -87,9 +95,9 @@ def as_json(planned: PlanReport) -> str:
     return json.dumps(document, indent=2)
 
 
-def print_plan(planned: PlanReport, console: Console) -> None:
-    """The same as a table."""
-    plan = planned.plan
+def print_plan(report: PlanReport, console: Console) -> None:
+    """Print the plan as a table, sizes in GiB."""
+    plan = report.plan
     table = Table(box=None, pad_edge=False)
     for heading in ("part", "share", "GiB", "weights", "the rest of it"):
         table.add_column(heading, justify="left" if heading in ("part", "the rest of it") else "right")
@@ -109,4 +117,4 @@ def print_plan(planned: PlanReport, console: Console) -> None:
         for tokens in CONVERSATION_TOKENS
     )
     console.print(f"At once: {counts}. Longest: {plan.request.context_tokens:,} tokens.", highlight=False)
-    console.print(f"For {', '.join(planned.models.values())}.", highlight=False)
+    console.print(f"For {', '.join(report.models.values())}.", highlight=False)

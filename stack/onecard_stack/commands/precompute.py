@@ -1,4 +1,4 @@
-"""`onecard precompute`: a round of precomputing now, through the gateway."""
+"""The command `onecard precompute`: runs a round of precomputing through the gateway."""
 
 import time
 from collections.abc import Callable
@@ -11,44 +11,50 @@ from onecard_stack.errors import StackError
 from onecard_stack.settings import StackSettings
 
 START_TIMEOUT_SECONDS = 30.0
-"""Until the worker begins."""
+"""How long the worker may take to begin the round."""
 POLL_SECONDS = 0.5
 READ_TIMEOUT_SECONDS = 60.0
-"""The gateway asks a service that refuses again, some seconds later, before it hands that on."""
+"""Long enough for the gateway's own retries, some seconds apart, before it passes on an error."""
 
 
 def run(settings: StackSettings, say: Callable[[str], None]) -> None:
-    """Ask for a round, and tell how far it is until it is through.
+    """Start a round, and print its progress until it ends.
+
+    Args:
+        settings: the stack's settings.
+        say: prints a line of progress.
 
     Raises:
-        StackError: the gateway or the review service is away, or the worker does not begin.
+        StackError: the gateway does not answer or answers with an error, or the worker does not begin in time.
     """
     headers = {"authorization": f"Bearer {settings.api_key.get_secret_value()}"} if settings.api_key else {}
     timeout = httpx.Timeout(READ_TIMEOUT_SECONDS, connect=5)
     with httpx.Client(base_url=settings.gateway_url, headers=headers, timeout=timeout, trust_env=False) as client:
-        before = _request(client, "GET", "/v1/precompute/status")["started_at"]
+        previous_start = _request(client, "GET", "/v1/precompute/status")["started_at"]
         _request(client, "POST", "/v1/precompute")
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
-        while (found := _request(client, "GET", "/v1/precompute/status"))["started_at"] == before:
-            if found["state"] == "running":
-                break  # A round is under way already.
+        while (status := _request(client, "GET", "/v1/precompute/status"))["started_at"] == previous_start:
+            if status["state"] == "running":
+                break  # A round was running already.
             if time.monotonic() > deadline:
                 raise StackError("The worker does not begin. See 'onecard logs worker'.")
             time.sleep(POLL_SECONDS)
-        while (found := _request(client, "GET", "/v1/precompute/status"))["state"] == "running":
-            say(f"{found['waiting']} answers to go")
+        while (status := _request(client, "GET", "/v1/precompute/status"))["state"] == "running":
+            say(f"{status['waiting']} answers to go")
             time.sleep(POLL_SECONDS * 4)
-    told = ", ".join(f"{found[name]} {name}" for name in ("current", "computed", "paused", "failed"))
-    say(f"Answers: {told}.")
+    counts = ", ".join(f"{status[name]} {name}" for name in ("current", "computed", "paused", "failed"))
+    say(f"Answers: {counts}.")
 
 
 def _request(client: httpx.Client, method: str, path: str) -> dict[str, Any]:
     try:
-        answer = client.request(method, path)
-        found: dict[str, Any] = answer.raise_for_status().json()
+        response = client.request(method, path)
+        result: dict[str, Any] = response.raise_for_status().json()
     except httpx.HTTPStatusError as error:
-        refused = error.response
-        raise StackError(f"The gateway answers {refused.status_code} to {path}: {error_message(refused)}") from None
+        error_response = error.response
+        raise StackError(
+            f"The gateway answers {error_response.status_code} to {path}: {error_message(error_response)}"
+        ) from None
     except (httpx.HTTPError, ValueError):
         raise StackError("The gateway does not answer. Start the stack with 'onecard up'.") from None
-    return found
+    return result

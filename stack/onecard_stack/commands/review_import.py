@@ -1,7 +1,7 @@
-"""The command `onecard import`: a file of reviews, through the gateway, batch by batch.
+"""The command `onecard import`: sends a file of reviews through the gateway, batch by batch.
 
-Nothing is remembered between runs: what is stored already, word for word, the service passes over at a cost of next to
-nothing. Whoever is interrupted, or finds the services away, runs the same command again.
+No state is kept between runs. The review service skips identical reviews at almost no cost, so after an interruption
+or a failure the same command is simply run again.
 """
 
 import re
@@ -22,37 +22,37 @@ from onecard_stack.settings import StackSettings
 
 MAX_BATCH_LINES = 256
 MAX_BATCH_BYTES = 1_000_000
-"""Of one request, but for a line that is longer by itself."""
+"""Limit of one request body; a single longer line is sent alone."""
 READ_TIMEOUT_SECONDS = 600.0
 RETRY_FOR_SECONDS = 120.0
-"""How long services that are away or busy are waited for."""
+"""How long to retry while services are unavailable or busy."""
 RETRY_PAUSE_SECONDS = 2.0
-"""Between attempts, where no answer says how long."""
+"""Pause between attempts without `Retry-After`."""
 MAX_SHOWN_ERRORS = 20
 _RETRY_STATUSES = (429, 502, 503, 504)
 
 
 @dataclass(frozen=True)
 class LineBatch:
-    """Lines of the file that go out together."""
+    """Lines of the file that are sent in one request."""
 
     first_line: int
-    """The number of its first line, from 1."""
+    """Number of its first line in the file, from 1."""
     body: bytes
 
     @property
     def non_empty_lines(self) -> list[int]:
-        """The numbers of its lines that are not empty."""
+        """Numbers of its lines that are not empty."""
         return [number for number, line in enumerate(self.body.split(b"\n"), self.first_line) if line.strip()]
 
     @property
     def line_range(self) -> str:
-        """Its lines, for a person."""
+        """Its line numbers as text, for messages."""
         first, last = self.non_empty_lines[0], self.non_empty_lines[-1]
         return f"line {first}" if first == last else f"lines {first} to {last}"
 
     def split(self) -> list["LineBatch"]:
-        """The same lines in two batches."""
+        """Split it into two batches of about as many lines each."""
         lines = self.body.splitlines(keepends=True)
         middle = len(lines) // 2
         return [
@@ -63,44 +63,67 @@ class LineBatch:
 
 @dataclass(frozen=True)
 class ImportProgress:
-    """What became of the lines so far."""
+    """Counts of the lines sent so far, by result."""
 
     written: int = 0
     unchanged: int = 0
     superseded: int = 0
     invalid: int = 0
-    """Lines of the file that are no review."""
+    """Lines that are no valid review."""
     messages: tuple[str, ...] = field(default=())
-    """What the service says of wrong lines; not of each, where they are many."""
+    """Error messages. The service limits their number, so there may be fewer than invalid lines."""
 
-    def with_response(self, batch: LineBatch, answer: dict[str, Any]) -> "ImportProgress":
-        """With what the service says of one more batch."""
-        told = (f"line {batch.first_line + one['line'] - 1}: {one['message']}" for one in answer["errors"])
-        written, unchanged, superseded = answer["written"], answer["unchanged"], answer["superseded_count"]
+    def with_response(self, batch: LineBatch, result: dict[str, Any]) -> "ImportProgress":
+        """Add the result of a batch.
+
+        Args:
+            batch: the lines that were sent.
+            result: body of the service's response: counts, and errors by line of the batch.
+
+        Returns:
+            The new totals.
+        """
+        messages = (f"line {batch.first_line + error['line'] - 1}: {error['message']}" for error in result["errors"])
+        written, unchanged, superseded = result["written"], result["unchanged"], result["superseded_count"]
         return ImportProgress(
             self.written + written,
             self.unchanged + unchanged,
             self.superseded + superseded,
-            self.invalid + answer["received"] - written - unchanged - superseded,
-            (*self.messages, *told),
+            self.invalid + result["received"] - written - unchanged - superseded,
+            (*self.messages, *messages),
         )
 
     def with_rejected(self, batch: LineBatch, message: str) -> "ImportProgress":
-        """With one more batch, of which no line is a review."""
-        told = f"{batch.line_range}: {message}"
-        return replace(self, invalid=self.invalid + len(batch.non_empty_lines), messages=(*self.messages, told))
+        """Add a batch that was rejected as a whole.
+
+        Args:
+            batch: the lines that were sent.
+            message: the error message.
+
+        Returns:
+            The new totals, with all of its lines as invalid.
+        """
+        text = f"{batch.line_range}: {message}"
+        return replace(self, invalid=self.invalid + len(batch.non_empty_lines), messages=(*self.messages, text))
 
 
 class _RetryLater(Exception):
-    """The gateway, or a service behind it, wants the request again."""
+    """The gateway or a service behind it is unavailable or busy; a later attempt may succeed."""
 
-    def __init__(self, why: str, seconds: float) -> None:
-        super().__init__(why)
+    def __init__(self, reason: str, seconds: float) -> None:
+        super().__init__(reason)
         self.seconds = seconds
 
 
 def batches(lines: Iterable[bytes]) -> Iterator[LineBatch]:
-    """The lines in order, every one once; without the mark that some editors put before the first."""
+    """Group lines into batches.
+
+    Args:
+        lines: the lines of the file in order. A UTF-8 byte order mark before the first one is removed.
+
+    Yields:
+        Batches of at most `MAX_BATCH_LINES` lines and `MAX_BATCH_BYTES` bytes, in order.
+    """
     first, batch, size = 1, list[bytes](), 0
     for number, line in enumerate(lines):
         line = line.removeprefix(BOM_UTF8) if number == 0 else line
@@ -114,71 +137,80 @@ def batches(lines: Iterable[bytes]) -> Iterator[LineBatch]:
 
 
 def run(path: Path, settings: StackSettings, console: Console) -> ImportProgress:
-    """Send the file, with a progress bar, and say what became of it.
+    """Send the file, show a progress bar, and print the result.
+
+    Args:
+        path: a file with one JSON object per line, in UTF-8.
+        settings: the stack's settings.
+        console: where to print.
+
+    Returns:
+        The totals of all lines.
 
     Raises:
-        StackError: the file cannot be read, or the gateway refuses or stays away; what was sent before is stored.
+        StackError: the file cannot be read, or the gateway refuses it or stays unavailable. What was sent
+            before is stored.
     """
     headers = {"authorization": f"Bearer {settings.api_key.get_secret_value()}"} if settings.api_key else {}
     timeout = httpx.Timeout(READ_TIMEOUT_SECONDS, connect=5)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[done]}"), TimeRemainingColumn())
-    done = ImportProgress()
+    progress = ImportProgress()
     try:
         with (
             path.open("rb") as file,
             httpx.Client(base_url=settings.gateway_url, headers=headers, timeout=timeout, trust_env=False) as client,
-            Progress(*columns, console=console) as progress,
+            Progress(*columns, console=console) as progress_bar,
         ):
-            bar = progress.add_task(path.name, total=path.stat().st_size, done="")
+            task = progress_bar.add_task(path.name, total=path.stat().st_size, done="")
             if file.peek(2)[:2] in (BOM_UTF16_LE, BOM_UTF16_BE):
                 raise StackError(f"{path.name} is in UTF-16. Save it as UTF-8.")
             for batch in batches(file):
-                done = _send(client, batch, done)
-                stored = f"{done.written + done.unchanged:,} stored"
-                progress.update(bar, advance=len(batch.body), done=stored)
+                progress = _send(client, batch, progress)
+                stored = f"{progress.written + progress.unchanged:,} stored"
+                progress_bar.update(task, advance=len(batch.body), done=stored)
     except OSError as error:
         raise StackError(f"{path.name} cannot be read: {error.strerror}.") from None
-    _print_result(done, console)
-    return done
+    _print_result(progress, console)
+    return progress
 
 
-def _send(client: httpx.Client, batch: LineBatch, done: ImportProgress) -> ImportProgress:
+def _send(client: httpx.Client, batch: LineBatch, progress: ImportProgress) -> ImportProgress:
     if not batch.non_empty_lines:
-        return done
-    again = Retrying(
+        return progress
+    retrying = Retrying(
         retry=retry_if_exception_type(_RetryLater),
         wait=_retry_wait,
         stop=stop_after_delay(RETRY_FOR_SECONDS),
         reraise=True,
     )
     try:
-        answer = again(_post, client, batch)
+        response = retrying(_post, client, batch)
     except _RetryLater as later:
         raise StackError(f"{later} Run the same command again: what is stored is passed over.") from None
-    if answer.is_success:
-        return done.with_response(batch, answer.json())
-    message = error_message(answer)
-    if answer.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE and len(batch.non_empty_lines) > 1:
+    if response.is_success:
+        return progress.with_response(batch, response.json())
+    message = error_message(response)
+    if response.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE and len(batch.non_empty_lines) > 1:
         for half in batch.split():
-            done = _send(client, half, done)
-        return done
-    if answer.status_code in (400, 413):  # Nothing in this batch is a review; the next one may be.
-        return done.with_rejected(batch, _with_file_line(message, batch.first_line))
-    raise StackError(f"The gateway answers {answer.status_code}: {message}")
+            progress = _send(client, half, progress)
+        return progress
+    if response.status_code in (400, 413):  # The batch is invalid as a whole; the next one may not be.
+        return progress.with_rejected(batch, _with_file_line(message, batch.first_line))
+    raise StackError(f"The gateway answers {response.status_code}: {message}")
 
 
 def _post(client: httpx.Client, batch: LineBatch) -> httpx.Response:
     try:
-        answer = client.post("/v1/reviews", content=batch.body, headers={"content-type": "application/x-ndjson"})
+        response = client.post("/v1/reviews", content=batch.body, headers={"content-type": "application/x-ndjson"})
     except httpx.TransportError:
         raise _RetryLater("The gateway does not answer. 'make up' starts it.", RETRY_PAUSE_SECONDS) from None
-    if answer.status_code in _RETRY_STATUSES:
-        raise _RetryLater(error_message(answer), float(answer.headers.get("retry-after", RETRY_PAUSE_SECONDS)))
-    return answer
+    if response.status_code in _RETRY_STATUSES:
+        raise _RetryLater(error_message(response), float(response.headers.get("retry-after", RETRY_PAUSE_SECONDS)))
+    return response
 
 
 def _with_file_line(message: str, first: int) -> str:
-    """The message, with the number that its line has in the file."""
+    """Replace the number of the review in the batch by the line number in the file."""
     return re.sub(r"^Review (\d+) is", lambda found: f"Line {int(found[1]) + first - 1} is", message)
 
 
@@ -187,12 +219,12 @@ def _retry_wait(state: RetryCallState) -> float:
     return failed.seconds if isinstance(failed, _RetryLater) else RETRY_PAUSE_SECONDS
 
 
-def _print_result(done: ImportProgress, console: Console) -> None:
-    for line in done.messages[:MAX_SHOWN_ERRORS]:
+def _print_result(progress: ImportProgress, console: Console) -> None:
+    for line in progress.messages[:MAX_SHOWN_ERRORS]:
         console.print(line, style="red", markup=False, highlight=False)
-    if len(done.messages) > MAX_SHOWN_ERRORS:
-        console.print(f"… and more: {done.invalid} lines are wrong", style="red", highlight=False)
-    told = f"{done.written} stored, {done.unchanged} were stored already, {done.invalid} wrong"
-    if done.superseded:
-        told += f", {done.superseded} replaced by a later line of the same id"
-    console.print(told, highlight=False)
+    if len(progress.messages) > MAX_SHOWN_ERRORS:
+        console.print(f"… and more: {progress.invalid} lines are wrong", style="red", highlight=False)
+    text = f"{progress.written} stored, {progress.unchanged} were stored already, {progress.invalid} wrong"
+    if progress.superseded:
+        text += f", {progress.superseded} replaced by a later line of the same id"
+    console.print(text, highlight=False)

@@ -1,4 +1,4 @@
-"""Looking at a stack: its state, its logs, how to call it."""
+"""Shows the state and the logs of a stack, and how to call it."""
 
 import os
 import time
@@ -24,7 +24,7 @@ FOLLOW_POLL_SECONDS = 0.3
 
 
 def usage_hint(settings: StackSettings) -> str:
-    """What to type to use a running stack."""
+    """Render example commands for a running stack."""
     base = settings.gateway_url
     keyed = settings.api_key or settings.api_keys_file
     key = ' -H "Authorization: Bearer $API_KEY"' if keyed else ""
@@ -47,7 +47,7 @@ Onecard is up: {base}
 
 
 def _key_export_hint(settings: StackSettings) -> str:
-    """How a shell gets a key that stands in `.env` alone; the key itself is not shown."""
+    """Say how a shell gets a key that is only in `.env`. The key itself is not printed."""
     key = settings.api_key and settings.api_key.get_secret_value()
     if key is None or command_environment.read_dotenv(Path.cwd()).get("API_KEY") != key:
         return ""
@@ -55,34 +55,42 @@ def _key_export_hint(settings: StackSettings) -> str:
 
 
 def show_status(settings: StackSettings, console: Console) -> bool:
-    """Print one row for each part. Returns True if all can work."""
-    parts = processes(settings, host.inspect_host())
+    """Print one row per process.
+
+    Args:
+        settings: the stack's settings.
+        console: where to print.
+
+    Returns:
+        True if all processes run and are ready.
+    """
+    table_entries = processes(settings, host.inspect_host())
     states = Supervisor(settings.run_folder).states()
     if not states:
         _print_not_running(settings.run_folder, console)
         return False
-    answers = readiness.all_ready(parts)
-    ready = {name: answer and name in states and states[name].pid > 0 for name, answer in answers.items()}
+    health = readiness.all_ready(table_entries)
+    ready = {name: healthy and name in states and states[name].pid > 0 for name, healthy in health.items()}
     table = Table(box=None, pad_edge=False)
     for heading in ("part", "state", "pid", "up", "port"):
         table.add_column(heading)
-    for part in parts:
-        state = states.get(part.name)
+    for process in table_entries:
+        state = states.get(process.name)
         running = state is not None and state.pid > 0
-        word = "[green]ready[/]" if ready[part.name] else "[yellow]not ready[/]" if running else "[red]stopped[/]"
+        word = "[green]ready[/]" if ready[process.name] else "[yellow]not ready[/]" if running else "[red]stopped[/]"
         pid, age = (str(state.pid), f"{time.time() - state.started:.0f} s") if state and running else ("", "")
-        table.add_row(part.name, word, pid, age, str(part.port or ""))
+        table.add_row(process.name, word, pid, age, str(process.port or ""))
     console.print(table)
     return all(ready.values())
 
 
 def _print_not_running(run_folder: Path, console: Console) -> None:
-    left = orphans.find(run_folder)
-    if not left:
+    orphaned = orphans.find(run_folder)
+    if not orphaned:
         console.print(f"No stack runs in {run_folder.parent}. 'make up' starts one.", highlight=False, markup=False)
         print_other_stacks(run_folder, console)
         return
-    names = sorted({f"{_process_name(process)} ({process.pid})" for process in left})
+    names = sorted({f"{_process_name(process)} ({process.pid})" for process in orphaned})
     console.print(
         f"Nobody watches over the stack in {run_folder.parent}, but processes of it run: {', '.join(names)}. "
         "'make down' ends them, 'make up' starts it anew.",
@@ -92,14 +100,19 @@ def _print_not_running(run_folder: Path, console: Console) -> None:
 
 
 def _process_name(process: psutil.Process) -> str:
-    """The part that a process belongs to."""
+    """The name that it has in the process table."""
     with suppress(psutil.Error, OSError):
         return process.environ().get(orphans.PROCESS_VARIABLE) or process.name()
     return "ended"
 
 
 def print_other_stacks(run_folder: Path, console: Console) -> None:
-    """Name this user's stacks in other folders, which are not meant here."""
+    """Print where other stacks of this user run, in case one of them was meant.
+
+    Args:
+        run_folder: run folder of the stack that does not run.
+        console: where to print.
+    """
     for other in orphans.other_run_folders(run_folder):
         console.print(
             f"One runs in {other.parent}: type it in the folder where that was started, or with "
@@ -110,7 +123,14 @@ def print_other_stacks(run_folder: Path, console: Console) -> None:
 
 
 def print_logs(folder: Path, names: list[str], *, lines: int, follow: bool) -> None:
-    """Print the last lines of each log, with the part's name before each line if there are several."""
+    """Print the last lines of each log, with the process's name before each line if there are several.
+
+    Args:
+        folder: the folder of all logs.
+        names: names of the processes.
+        lines: how many lines to print of each log.
+        follow: keep printing new lines until interrupted.
+    """
     files: dict[str, BinaryIO] = {}
     for name in names:
         path = folder / f"{name}.log"
@@ -127,7 +147,7 @@ def print_logs(folder: Path, names: list[str], *, lines: int, follow: bool) -> N
 
 
 def _follow(path: Path, name: str, files: dict[str, BinaryIO], prefixed: bool) -> None:
-    """Print what is new; begin anew when the log was emptied or is another file."""
+    """Print new lines. Starts from the beginning if the log was truncated or replaced."""
     file = files.get(name)
     if file is not None:
         for line in file:

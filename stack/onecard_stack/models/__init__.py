@@ -1,1 +1,1 @@
-"""Models on this machine: fetched from the hub, converted to safetensors, checked by their digests."""
+"""Fetches models from the hub, converts them to safetensors and checks their digests."""

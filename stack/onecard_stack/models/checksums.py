@@ -1,7 +1,7 @@
-"""Are the files of a model those that were fetched? A flipped byte in weights is no error to whoever loads them.
+"""Checks that model files are those that were fetched. No library notices a flipped byte when it loads weights.
 
-Digests are compared once: a file that has been found right is not read again while its size, inode and time of change
-are the same.
+A file is read once: after its digest was right, it is not read again while size, inode and times of change stay the
+same.
 """
 
 import hashlib
@@ -15,26 +15,40 @@ from typing import Any
 from onecard.models.folders import read_manifest
 
 VERIFIED_FILE = ".verified.json"
-"""File beside the models' folders, with what each file looked like when its digest was right."""
+"""File beside the model folders, with the digest, size, inode and times of each file whose digest was right."""
 _CHUNK_BYTES = 1 << 22
 
 
 class VerificationStopped(Exception):
-    """Nobody wants to know any more."""
+    """The verification was cancelled."""
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Path below the folder → SHA-256, of all files but hidden ones."""
+    """Hash all files below a folder except hidden ones.
+
+    Args:
+        folder: the model's folder.
+
+    Returns:
+        SHA-256 in hexadecimal, by path relative to the folder with `/` as separator, sorted.
+    """
     paths = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
     return {path.as_posix(): sha256(folder / path) for path in paths if not path.as_posix().startswith(".")}
 
 
 def sha256(path: Path, stop: Callable[[], bool] = lambda: False) -> str:
-    """Of a file's content, in hexadecimal.
+    """Hash a file.
+
+    Args:
+        path: the file.
+        stop: asked after every 4 MiB whether to give up.
+
+    Returns:
+        SHA-256 in hexadecimal.
 
     Raises:
-        OSError: it cannot be read.
-        Stopped: `stop` says so.
+        OSError: the file cannot be read.
+        VerificationStopped: `stop` returned True.
     """
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
@@ -46,36 +60,41 @@ def sha256(path: Path, stop: Callable[[], bool] = lambda: False) -> str:
 
 
 def corrupted_files(
-    folder: Path, cache: Path, *, anew: bool = False, stop: Callable[[], bool] = lambda: False
+    folder: Path, cache: Path, *, reread: bool = False, stop: Callable[[], bool] = lambda: False
 ) -> list[Path]:
-    """The files of a finished model folder that are not what its manifest says.
+    """Find the files of a model that differ from its manifest.
 
     Args:
-        cache: the folder of all models, which keeps what has been found right; if it can be written.
-        anew: read all files, also those that have been found right.
+        folder: the model's folder. Without a manifest, it has no such files.
+        cache: the folder of all models, where the results are remembered if it is writable.
+        reread: read all files, even those that were checked before.
+        stop: asked after every 4 MiB whether to give up.
+
+    Returns:
+        Paths of files that are missing, unreadable or have another SHA-256.
 
     Raises:
-        Stopped: `stop` says so.
+        VerificationStopped: `stop` returned True.
     """
     manifest = read_manifest(folder)
-    right = _read_verified(cache)
-    wrong = []
+    verified = _read_verified(cache)
+    corrupted = []
     for name, digest in (manifest.files if manifest else {}).items():
         path = folder / name
         try:
-            looks = [digest, *_stat_fingerprint(path)]
-            if not anew and right.get(str(path)) == looks:
+            fingerprint = [digest, *_stat_fingerprint(path)]
+            if not reread and verified.get(str(path)) == fingerprint:
                 continue
-            is_right = sha256(path, stop) == digest
+            matches = sha256(path, stop) == digest
         except OSError:
-            is_right = False
-        if is_right:
-            right[str(path)] = looks
+            matches = False
+        if matches:
+            verified[str(path)] = fingerprint
         else:
-            right.pop(str(path), None)
-            wrong.append(path)
-    _write_verified(cache, right)
-    return wrong
+            verified.pop(str(path), None)
+            corrupted.append(path)
+    _write_verified(cache, verified)
+    return corrupted
 
 
 def _stat_fingerprint(path: Path) -> list[int]:
@@ -91,17 +110,17 @@ def _read_verified(cache: Path) -> dict[str, Any]:
     return {}
 
 
-def _write_verified(cache: Path, right: dict[str, Any]) -> None:
-    if right == _read_verified(cache):
+def _write_verified(cache: Path, verified: dict[str, Any]) -> None:
+    if verified == _read_verified(cache):
         return
-    with suppress(OSError):  # the models may lie where only others write
+    with suppress(OSError):  # this user may not be allowed to write there
         unfinished = cache / f"{VERIFIED_FILE}.new"
-        unfinished.write_text(json.dumps(right, indent=1))
+        unfinished.write_text(json.dumps(verified, indent=1))
         unfinished.replace(cache / VERIFIED_FILE)
 
 
 class BackgroundVerification:
-    """Looks at model folders while something else goes on."""
+    """Verifies model folders in a thread, from construction on."""
 
     def __init__(self, folders: Iterable[Path], cache: Path) -> None:
         self._stop = Event()
@@ -116,15 +135,15 @@ class BackgroundVerification:
 
     @property
     def done(self) -> bool:
-        """All has been looked at."""
+        """Whether all files have been checked."""
         return not self._thread.is_alive()
 
     @property
     def corrupted(self) -> list[Path]:
-        """What has been found damaged so far."""
+        """Damaged files found so far."""
         return self._corrupted
 
     def stop(self) -> None:
-        """Look no further."""
+        """Cancel the verification, and wait until the thread has ended."""
         self._stop.set()
         self._thread.join()

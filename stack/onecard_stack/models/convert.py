@@ -1,4 +1,4 @@
-"""`python -m onecard_stack.models.convert FOLDER`: pickled weights → safetensors, once, then delete the pickles.
+"""`python -m onecard_stack.models.convert FOLDER`: convert pickled weights to safetensors and delete the pickles.
 
 The only file of this package that imports torch. `weights_only` keeps a pickle from running code.
 """
@@ -10,7 +10,10 @@ from pathlib import Path
 def convert(folder: Path) -> None:
     """Write `model.safetensors` from all `pytorch_model*.bin` in `folder`.
 
-    Tensors keep their names, shapes and dtypes; those that share memory become copies.
+    Tensors keep their names, shapes and dtypes. Tensors that share memory become copies. Deletes the pickles.
+
+    Args:
+        folder: the model's folder.
     """
     import torch
     from safetensors.torch import save_file

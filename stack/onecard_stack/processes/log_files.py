@@ -1,6 +1,6 @@
-"""A part's log: a file that it writes to by itself.
+"""Log files. Every process writes its own.
 
-Nobody stands between the two, so that no part ever waits for somebody to read what it writes.
+No pipe lies between, so that no process ever blocks because a reader of its log is stopped or slow.
 """
 
 import os
@@ -15,9 +15,12 @@ PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
 
 
 def redirect_output(path: Path) -> None:
-    """Turn this process's standard output and error, and those of its children, to the file; its owner's alone.
+    """Redirect standard output and error of this process and its children to a file that only its owner can read.
 
-    Where the file cannot be had, what is said is lost: no log is worth a part that does not run.
+    If the file cannot be opened, the output is discarded: a process that runs matters more than its log.
+
+    Args:
+        path: the log file. It is created if needed, and appended to.
     """
     try:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, PRIVATE_FILE)
@@ -30,10 +33,13 @@ def redirect_output(path: Path) -> None:
 
 
 def make_private(folder: Path) -> None:
-    """The folder and the logs in it are their owner's alone.
+    """Create the folder if needed, and let only its owner read it and the logs in it.
+
+    Args:
+        folder: the folder of all logs.
 
     Raises:
-        OSError: they cannot be made, or are another user's.
+        OSError: the folder cannot be created, or another user owns one of them.
     """
     folder.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
     folder.chmod(PRIVATE_FOLDER)
@@ -42,7 +48,11 @@ def make_private(folder: Path) -> None:
 
 
 def rotate(folder: Path) -> None:
-    """Make a backup of each log that has grown large, and empty it. Writers go on: each of their lines is appended."""
+    """Copy each log over `MAX_LOG_BYTES` to a backup and truncate it. Writers append, so they need not reopen it.
+
+    Args:
+        folder: the folder of all logs.
+    """
     for log in folder.glob("*.log"):
         with suppress(OSError):
             if log.stat().st_size > MAX_LOG_BYTES:
@@ -57,5 +67,5 @@ def _rotate_file(log: Path) -> None:
     try:
         with log.open("rb") as source, open(os.open(backups[0], os.O_WRONLY | os.O_CREAT, PRIVATE_FILE), "wb") as copy:
             shutil.copyfileobj(source, copy)
-    finally:  # also on a full disk, which this helps
+    finally:  # on a full disk too, where this frees space
         os.truncate(log, 0)

@@ -1,10 +1,10 @@
-"""`python -m onecard_stack.processes.process_launcher NAME`: become the part, or watch over the one that still runs.
+"""`python -m onecard_stack.processes.process_launcher NAME`: exec a process, or wait for the one that still runs.
 
-supervisord starts every part through this. Two things may be left of an earlier life of the part:
+supervisord starts every process through this. Two things may be left of an earlier run:
 
-- supervisord was killed, and the part itself still works: then it goes on working, and this process stands in for
-  it, passes SIGTERM on, and starts it anew when it ends;
-- the part was killed, and children of it are left, with its port or its share of the card: then they are ended.
+- supervisord was killed, and the process itself still works. It goes on working; the launcher waits for it, forwards
+  SIGTERM to it, and starts it again when it ends.
+- The process was killed, and children of it still hold its port or its GPU memory. The launcher ends them.
 """
 
 import os
@@ -20,29 +20,29 @@ from onecard_stack.processes import command_file, log_files, orphans
 GRACE_SECONDS = 3.0
 POLL_SECONDS = 0.2
 MAIN_PID_VARIABLE = "ONECARD_MAIN"
-"""Environment variable with the process id of the part itself; its children inherit it, and have other ids."""
+"""Environment variable with the process id of the main process. Children inherit it, but have other ids."""
 
 
 def main() -> None:
-    """Watch what runs; then clear up and exec."""
-    told: list[int] = []
-    # Before anything is looked for: whoever stops us meanwhile means the part.
-    signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
+    """Wait for a survivor, end its children, then exec the command."""
+    signals: list[int] = []
+    # Set before the search: a SIGTERM that comes during it is meant for the process itself.
+    signal.signal(signal.SIGTERM, lambda number, _: signals.append(number))
     name, run_folder = sys.argv[1], Path(os.environ[orphans.RUN_FOLDER_VARIABLE])
     log_files.redirect_output(run_folder.parent / "logs" / f"{name}.log")
     command = command_file.read_command(run_folder, name)
     survivor = next((process for process in orphans.find(run_folder, name) if is_main_process(process)), None)
     if survivor is not None:
-        stand_in_for(survivor, told)
+        stand_in_for(survivor, signals)
     orphans.terminate(orphans.find(run_folder, name), GRACE_SECONDS)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if told:
+    if signals:
         return
     command.exec({MAIN_PID_VARIABLE: str(os.getpid())})
 
 
 def is_main_process(process: psutil.Process) -> bool:
-    """The part itself, not a child of it or another watcher."""
+    """Check that this is the main process, not a child of it or another launcher."""
     try:
         own = process.environ().get(MAIN_PID_VARIABLE)
         return own == str(process.pid) or (own is None and process.name().startswith("redis-server"))
@@ -50,15 +50,20 @@ def is_main_process(process: psutil.Process) -> bool:
         return False
 
 
-def stand_in_for(survivor: psutil.Process, told: list[int]) -> None:
-    """Wait until `survivor` ends; once something is in `told`, tell it to."""
+def stand_in_for(survivor: psutil.Process, signals: list[int]) -> None:
+    """Wait until a surviving process ends, and forward SIGTERM to it.
+
+    Args:
+        survivor: the main process of an earlier supervisord.
+        signals: numbers of the received signals; the handler appends to it meanwhile.
+    """
     with suppress(OSError):
         print(f"process {survivor.pid} of an earlier supervisor goes on")
         sys.stdout.flush()
-    passed_on = False
+    forwarded = False
     while orphans.is_alive(survivor):
-        if told and not passed_on:
-            passed_on = True
+        if signals and not forwarded:
+            forwarded = True
             with suppress(psutil.Error):
                 survivor.terminate()
         with suppress(psutil.Error):

@@ -1,6 +1,6 @@
-"""The process table: settings → what runs, with what, after what. Pure: it looks at nothing but its arguments.
+"""The process table: which processes run for given settings, with which variables and in which order. Pure.
 
-Whatever starts the parts reads this one table: supervisord here, and any other place where all of them run.
+supervisord and the pod's image start what this table says; a test compares it with `compose.yaml`.
 """
 
 import sys
@@ -12,76 +12,82 @@ from onecard_stack.processes import redis_password
 from onecard_stack.settings import LOOPBACK, StackSettings, reachable_url
 
 CALLER_STAGE = 1
-"""Stage of the parts that ask others: while they finish what they have accepted, all others work."""
+"""Stage of the processes that call others. They stop first: to finish their requests, they need the others."""
 _PRESERVE_ENVIRONMENT = {"SPT_NOENV": "1"}
-"""vLLM and Celery rename their processes. This keeps the new name from overwriting what /proc shows of the environment,
-by which leftovers are recognised."""
+"""vLLM and Celery change their process titles. This keeps the title from overwriting the environment in /proc, by which
+orphans are recognised."""
 
 
 @dataclass(frozen=True)
 class Process:
-    """One part of the stack."""
+    """One process of the stack."""
 
     name: str
     argv: tuple[str, ...]
     port: int
-    """Port to listen on; 0: it listens nowhere."""
+    """Port to listen on; 0: none."""
     host: str = LOOPBACK
     """Address to listen on."""
     environment: dict[str, str] = field(default_factory=dict)
-    """What this part gets on top of the inherited environment. Holds no secrets: it is written to a file."""
+    """Variables added to the inherited environment. Holds no secrets: it is written to a file."""
     defaults: dict[str, str] = field(default_factory=dict)
-    """The same, but a variable of that name in the environment wins."""
+    """The same, but a variable of that name in the inherited environment takes precedence."""
     waits_for: tuple[str, ...] = ()
-    """Parts that it waits for by itself before it begins to load."""
+    """Names of the processes that it waits for, by itself, before it loads."""
     start_order: int = 0
-    """Start order: lower first."""
+    """Lower ones start first."""
     stop_stage: int = 0
-    """Stopping begins with the highest stage. The parts of one are told at the same time, and have ended before the
-    next is."""
+    """The highest stage stops first. Processes of a stage get SIGTERM together, and have ended before the next stage
+    begins."""
     stop_seconds: int = 10
-    """How long it may take to finish after SIGTERM; then its whole process group gets SIGKILL."""
+    """How long it may take after SIGTERM, before its process group gets SIGKILL."""
     model: str | None = None
-    """The model that the settings name for it."""
+    """Name of its model, as the settings give it."""
     health: str | None = "/health/ready"
-    """Path that answers 200 once it can work; None for Redis, which answers PING."""
+    """Path that answers 200 once it is ready; None for Redis, which answers PING."""
     needs_scratch: bool = False
-    """When it is killed, temporary files and sockets of it stay: it gets a folder for them that is emptied."""
+    """It leaves temporary files and sockets behind when killed, so it gets a folder that is emptied at each start."""
     heartbeat: Path | None = None
-    """File that a part without a port touches while it works."""
+    """File that a process without a port touches while it works."""
     password_file: Path | None = None
-    """File with the password of the Redis that is started here, which all parts get."""
+    """File with the password of the Redis that the stack starts."""
 
     @property
     def url(self) -> str:
-        """Where this machine reaches it."""
+        """URL under which this machine reaches it."""
         return reachable_url(self.host, self.port)
 
 
 @dataclass(frozen=True)
 class HostResources:
-    """What the table must know of the machine."""
+    """What the table needs to know about the machine."""
 
     cores: int
+    """Cores that the processes may use."""
     redis_server: Path | None = None
-    """The Redis binary, if one is to be started."""
+    """Path of a Redis binary; None: there is none, and no Redis is started."""
 
 
 def processes(settings: StackSettings, machine: HostResources) -> list[Process]:
-    """The parts, in start order: Redis, encoders, the LLM once they are ready (it measures the card), those that call
-    them.
+    """Make the process table.
 
-    In a pod that is to stop itself when it is idle, its watchdog comes last.
+    Args:
+        settings: the stack's settings.
+        machine: the machine that it runs on.
+
+    Returns:
+        The processes in start order: Redis, the encoders, the LLM (which waits for them, because vLLM measures free GPU
+        memory when it starts), the services that call these, and, in a pod with `IDLE_STOP_MINUTES`, its watchdog.
     """
     encoders = [_encoder(kind, settings, machine) for kind in ("sentiment", "embedding")]
     models = [*encoders, _llm(settings, encoders)]
     review = _review(settings, models)
     precompute = [_precompute(name, settings, [*models, review]) for name in ("worker", "schedule")]
-    parts = [*models, review, *precompute, _gateway(settings, [*models, review])]
-    watchdog = _watchdog(settings, parts)
+    ordered = [*models, review, *precompute, _gateway(settings, [*models, review])]
+    watchdog = _watchdog(settings, ordered)
     if machine.redis_server is None or not settings.starts_redis:
-        return [*parts, *watchdog]
-    return [_redis(settings, machine.redis_server), *parts, *watchdog]
+        return [*ordered, *watchdog]
+    return [_redis(settings, machine.redis_server), *ordered, *watchdog]
 
 
 def _python_command(module: str, *arguments: str) -> tuple[str, ...]:
@@ -89,25 +95,27 @@ def _python_command(module: str, *arguments: str) -> tuple[str, ...]:
 
 
 def _redis(settings: StackSettings, binary: Path) -> Process:
-    login = settings.run_folder / redis_password.CONFIG_FILE
+    config = settings.run_folder / redis_password.CONFIG_FILE
     argv = (
         str(binary),
-        str(login),
+        str(config),
         *("--bind", LOOPBACK),
         *("--port", str(settings.redis_port)),
         *("--save", ""),
         *("--appendonly", "no"),
         *("--maxmemory", f"{settings.redis_memory_mb}mb"),
-        # Keys without a time to live are the worker's tasks. All of the cache's have one.
+        # Keys without a time to live are the worker's tasks, and must not be evicted. All keys of the cache have one.
         *("--maxmemory-policy", "volatile-lfu"),
-        # Writes nothing there; Redis overwrites its environment with its title, and is recognised by its folder.
+        # Redis writes nothing there, but is recognised by this folder: its title overwrites its environment.
         *("--dir", str(settings.run_folder)),
     )
-    return Process("redis", argv, settings.redis_port, start_order=10, stop_seconds=5, health=None, password_file=login)
+    return Process(
+        "redis", argv, settings.redis_port, start_order=10, stop_seconds=5, health=None, password_file=config
+    )
 
 
 def _offline(settings: StackSettings) -> dict[str, str]:
-    """Nothing is fetched at run time, and nothing is reported to anybody."""
+    """Variables that forbid downloads at run time and usage statistics."""
     return {
         "MODEL_CACHE_PATH": str(settings.model_cache_path),
         "HF_HUB_OFFLINE": "1",
@@ -128,14 +136,14 @@ def _encoder(kind: str, settings: StackSettings, machine: HostResources) -> Proc
         kind,
         _python_command(f"{kind}_service"),
         port,
-        # No key guards an encoder: whatever HOST opens to the network, the encoders stay on this machine.
+        # The encoders ask for no API key, so they listen on loopback whatever HOST is.
         environment={
             **_offline(settings),
             "HOST": LOOPBACK,
             f"{kind.upper()}_PORT": str(port),
             f"{kind.upper()}_MODEL": model,
         },
-        # In a container torch counts the host's cores, not the share it may use, and its threads then fight.
+        # In a container torch counts the host's cores instead of its quota, and starts too many threads.
         defaults={"OMP_NUM_THREADS": str(machine.cores)},
         start_order=20,
         stop_seconds=settings.drain_seconds + 5,
@@ -144,8 +152,8 @@ def _encoder(kind: str, settings: StackSettings, machine: HostResources) -> Proc
 
 
 def _llm(settings: StackSettings, encoders: Sequence[Process]) -> Process:
-    neighbours = ",".join(encoder.url for encoder in encoders)
-    own = settings.llm_wait_for if "llm_wait_for" in settings.model_fields_set else None
+    encoder_urls = ",".join(encoder.url for encoder in encoders)
+    configured = settings.llm_wait_for if "llm_wait_for" in settings.model_fields_set else None
     return Process(
         "llm",
         _python_command("llm_service"),
@@ -155,23 +163,26 @@ def _llm(settings: StackSettings, encoders: Sequence[Process]) -> Process:
             **_offline(settings),
             "LLM_MODEL": settings.llm_model,
             "VLLM_PORT": str(settings.vllm_port),
-            "LLM_WAIT_FOR": neighbours if own is None else ",".join(own),
+            "LLM_WAIT_FOR": encoder_urls if configured is None else ",".join(configured),
             **_PRESERVE_ENVIRONMENT,
         },
-        # torch keeps compiled kernels among the temporary files, if nobody tells it better.
+        # Without this, torch keeps compiled kernels in the temporary folder, which is emptied at each start.
         defaults={"TORCHINDUCTOR_CACHE_DIR": str(settings.onecard_home / "compiled")},
         needs_scratch=True,
-        waits_for=tuple(encoder.name for encoder in encoders) if own is None else (),
+        waits_for=tuple(encoder.name for encoder in encoders) if configured is None else (),
         start_order=30,
         stop_seconds=settings.drain_seconds + 10,
         model=settings.llm_model,
     )
 
 
-def _service_urls(settings: StackSettings, parts: Sequence[Process]) -> dict[str, str]:
-    """Where the parts are: at what the settings name, else here."""
-    own = settings.model_dump(include=settings.model_fields_set)
-    return {f"{part.name.upper()}_URL": ",".join(own.get(f"{part.name}_url", (part.url,))) for part in parts}
+def _service_urls(settings: StackSettings, services: Sequence[Process]) -> dict[str, str]:
+    """Variables with the services' URLs: those of the settings, else those in this stack."""
+    configured = settings.model_dump(include=settings.model_fields_set)
+    return {
+        f"{service.name.upper()}_URL": ",".join(configured.get(f"{service.name}_url", (service.url,)))
+        for service in services
+    }
 
 
 def _review(settings: StackSettings, models: Sequence[Process]) -> Process:
@@ -179,7 +190,7 @@ def _review(settings: StackSettings, models: Sequence[Process]) -> Process:
         "review",
         _python_command("review_service"),
         settings.review_port,
-        # No key guards it, as none guards an encoder.
+        # It asks for no API key either.
         environment={
             "HOST": LOOPBACK,
             "REVIEW_PORT": str(settings.review_port),
@@ -191,47 +202,47 @@ def _review(settings: StackSettings, models: Sequence[Process]) -> Process:
     )
 
 
-def _precompute(name: str, settings: StackSettings, parts: Sequence[Process]) -> Process:
-    """The worker that makes answers ready, and the schedule that tells it when."""
+def _precompute(name: str, settings: StackSettings, services: Sequence[Process]) -> Process:
+    """The worker that precomputes responses, or the schedule that starts its rounds."""
     heartbeat = settings.run_folder / f"{name}.heartbeat"
     return Process(
         name,
         _python_command(f"review_service.{name}"),
         port=0,
-        # No key guards the worker's metrics.
+        # The worker's metrics need no API key.
         environment={
             "HOST": LOOPBACK,
             "PRECOMPUTE_HEARTBEAT_FILE": str(heartbeat),
-            **_service_urls(settings, parts),
+            **_service_urls(settings, services),
             **_PRESERVE_ENVIRONMENT,
         },
         start_order=40,
         stop_stage=CALLER_STAGE,
-        # It holds up nobody. A task that is broken off is done again.
+        # No client waits for it, and an interrupted task is repeated.
         stop_seconds=1,
         health=None,
         heartbeat=heartbeat,
     )
 
 
-def _gateway(settings: StackSettings, parts: Sequence[Process]) -> Process:
+def _gateway(settings: StackSettings, services: Sequence[Process]) -> Process:
     keys = {"API_KEYS_FILE": str(settings.api_keys_file)} if settings.api_keys_file else {}
     return Process(
         "gateway",
         _python_command("gateway"),
         settings.gateway_port,
         settings.host,
-        environment={"GATEWAY_PORT": str(settings.gateway_port), **keys, **_service_urls(settings, parts)},
+        environment={"GATEWAY_PORT": str(settings.gateway_port), **keys, **_service_urls(settings, services)},
         start_order=40,
         stop_stage=CALLER_STAGE,
         stop_seconds=settings.drain_seconds + 5,
     )
 
 
-def _watchdog(settings: StackSettings, parts: Sequence[Process]) -> list[Process]:
+def _watchdog(settings: StackSettings, services: Sequence[Process]) -> list[Process]:
     if settings.idle_stop_minutes is None or settings.runpod_pod_id is None:
         return []
-    urls = {part.name: part.url for part in parts}
-    # Callers reach both; the LLM service is ready after the encoders.
+    urls = {service.name: service.url for service in services}
+    # Clients call both; and the LLM service is ready only after the encoders.
     argv = _python_command("onecard_runpod.watchdog", urls["gateway"], urls["llm"])
     return [Process("watchdog", argv, port=0, start_order=50, stop_stage=CALLER_STAGE, health=None)]

@@ -1,7 +1,7 @@
-"""The password of the Redis that is started here: made once, and kept where Redis itself reads it.
+"""The password of the Redis that the stack starts: generated once, and kept where Redis itself reads it.
 
-The file is Redis' configuration, its owner's alone, in the run folder. Our processes get the password from their
-environment; no command line and no log has it.
+The file is Redis' configuration in the run folder, and only its owner can read it. Our processes get the password from
+their environment; it is in no command line and no log.
 """
 
 import re
@@ -14,16 +14,28 @@ _PASSWORD_LINE = re.compile(r"requirepass ([0-9a-f]{64})\n")
 
 
 def render(path: Path) -> str:
-    """The file's text: what is there, or a new password where that is none.
+    """Render Redis' configuration with the present password, or with a new one if there is none.
+
+    Args:
+        path: the configuration file.
+
+    Returns:
+        Its text.
 
     Raises:
-        OSError: there is a file that cannot be read.
+        OSError: the file exists and cannot be read.
     """
     return f"requirepass {read_password(path) or secrets.token_hex(32)}\n"
 
 
 def read_password(path: Path) -> str | None:
-    """What the file at `path` holds, 64 hex digits; None where it is not there, or is not ours.
+    """Read the password.
+
+    Args:
+        path: the configuration file.
+
+    Returns:
+        64 hex digits; None if the file does not exist, or was not written by `render`.
 
     Raises:
         OSError: it cannot be read.
@@ -36,6 +48,13 @@ def read_password(path: Path) -> str | None:
 
 
 def password_variables(files: Mapping[str, str]) -> dict[str, str]:
-    """What our processes get, of files' texts by name; nothing where no Redis is started."""
+    """Take the password from the rendered files, as a variable for our processes.
+
+    Args:
+        files: text of each file in the run folder, by name.
+
+    Returns:
+        `REDIS_PASSWORD`; empty if the stack starts no Redis.
+    """
     found = _PASSWORD_LINE.fullmatch(files.get(CONFIG_FILE, ""))
     return {"REDIS_PASSWORD": found[1]} if found else {}

@@ -1,1 +1,1 @@
-"""supervisord round the processes: starting, watching, stopping."""
+"""Starts, watches and stops the processes with supervisord."""

@@ -1,4 +1,4 @@
-"""Tells whether a running stack still has the settings that a new start would give it."""
+"""A fingerprint of the settings, to see whether a running stack was started with the present ones."""
 
 import hashlib
 from collections.abc import Mapping
@@ -6,13 +6,20 @@ from collections.abc import Mapping
 from onecard_stack.settings import StackSettings
 
 _LIBRARY_VARIABLES = {"OMP_NUM_THREADS"}
-"""Read by the libraries of a part."""
+"""Read by libraries inside the processes."""
 _COMMAND_VARIABLES = {"START_SECONDS", "HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE"}
-"""Of no account once the stack runs."""
+"""Read only by the command `onecard`; a change of them needs no restart."""
 
 
 def settings_fingerprint(environment: Mapping[str, str]) -> str:
-    """Twelve hex digits that change when a variable that some part reads does. No value can be read out of them."""
+    """Hash the variables that the processes read.
+
+    Args:
+        environment: variables by name. A missing one counts as empty.
+
+    Returns:
+        Twelve hex digits (BLAKE2b, 6 bytes) that change with any of the variables and reveal none of their values.
+    """
     digest = hashlib.blake2b(digest_size=6)
     names = {name.upper() for name in StackSettings.model_fields} | _LIBRARY_VARIABLES
     for name in sorted(names - _COMMAND_VARIABLES):

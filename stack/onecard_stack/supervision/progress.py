@@ -1,4 +1,4 @@
-"""Shows how far the parts are: a live table on a terminal, a line for each change elsewhere."""
+"""Shows the progress of a start: a live table on a terminal, elsewhere one line per change."""
 
 import time
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ _COLOURS = {"ready": "green", "restarting": "red", "stopped": "red", "waiting": 
 
 @dataclass(frozen=True)
 class ProcessRow:
-    """One part at this moment."""
+    """The present state of one process."""
 
     name: str
     state: str
@@ -23,7 +23,7 @@ class ProcessRow:
 
 
 class StartupProgress:
-    """A context manager that is fed rows."""
+    """Context manager that displays rows while the stack starts."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -44,7 +44,11 @@ class StartupProgress:
             self._live.stop()
 
     def show(self, rows: Mapping[str, ProcessRow]) -> None:
-        """Show the present state of all parts."""
+        """Show the present state of all processes.
+
+        Args:
+            rows: one row per process, by name, in the order of the table.
+        """
         now = time.monotonic() - self._started
         for row in rows.values():
             if row.state == "ready":

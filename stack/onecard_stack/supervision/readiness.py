@@ -1,4 +1,4 @@
-"""Is a part ready? And a stack: which of its parts?"""
+"""Checks whether processes are ready."""
 
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -12,32 +12,48 @@ from review_service.heartbeat import is_alive
 TIMEOUT_SECONDS = 2.0
 
 
-def is_ready(part: Process) -> bool:
-    """The part can do its work now; of one that listens nowhere and has no heartbeat, supervisord alone knows."""
-    if part.heartbeat is not None:
-        return is_alive(part.heartbeat)
-    if not part.port:
+def is_ready(process: Process) -> bool:
+    """Check whether a process can work now.
+
+    Args:
+        process: an entry of the process table.
+
+    Returns:
+        Whether its heartbeat is recent, its health route answers 200, or Redis answers PING, within
+        `TIMEOUT_SECONDS`. Always True for a process with neither port nor heartbeat: only supervisord can say
+        whether that one runs.
+    """
+    if process.heartbeat is not None:
+        return is_alive(process.heartbeat)
+    if not process.port:
         return True
-    if part.health is None:
-        return _redis_answers(part)
+    if process.health is None:
+        return _redis_answers(process)
     try:
-        return httpx.get(part.url + part.health, timeout=TIMEOUT_SECONDS, trust_env=False).status_code == 200
+        return httpx.get(process.url + process.health, timeout=TIMEOUT_SECONDS, trust_env=False).status_code == 200
     except httpx.HTTPError:
         return False
 
 
-def all_ready(parts: list[Process]) -> dict[str, bool]:
-    """Readiness by name, asked for at the same time."""
-    with ThreadPoolExecutor(len(parts)) as pool:
-        answers = pool.map(is_ready, parts)
-        return {part.name: answer for part, answer in zip(parts, answers, strict=True)}
+def all_ready(processes: list[Process]) -> dict[str, bool]:
+    """Check all processes at the same time.
+
+    Args:
+        processes: entries of the process table, at least one.
+
+    Returns:
+        Whether each process is ready, by name.
+    """
+    with ThreadPoolExecutor(len(processes)) as pool:
+        answers = pool.map(is_ready, processes)
+        return {process.name: answer for process, answer in zip(processes, answers, strict=True)}
 
 
-def _redis_answers(part: Process) -> bool:
-    """Redis lets us in, and answers."""
+def _redis_answers(process: Process) -> bool:
+    """Check that Redis accepts the password and answers PING."""
     try:
-        password = part.password_file and redis_password.read_password(part.password_file)
-        with socket.create_connection((part.host, part.port), timeout=TIMEOUT_SECONDS) as connection:
+        password = process.password_file and redis_password.read_password(process.password_file)
+        with socket.create_connection((process.host, process.port), timeout=TIMEOUT_SECONDS) as connection:
             connection.sendall(f"AUTH {password}\r\nPING\r\n".encode())
             with connection.makefile("rb") as answers:
                 return answers.readline(64) == b"+OK\r\n" and answers.readline(64) == b"+PONG\r\n"

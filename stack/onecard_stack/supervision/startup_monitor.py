@@ -1,4 +1,4 @@
-"""What the parts' states mean while the stack starts. Pure, but for reading a log when a part has failed."""
+"""Interprets the states of the processes while the stack starts. Pure, except that it reads the log of a failed one."""
 
 import json
 from collections.abc import Mapping
@@ -11,64 +11,80 @@ from onecard_stack.supervision.progress import ProcessRow
 from onecard_stack.supervision.supervisor import ProcessState
 
 MAX_STARTS = 3
-"""A part that had to be started this often and is still not ready keeps crashing."""
+"""A process that was started this often and is still not ready counts as crashing again and again."""
 
 
 class StartupMonitor:
-    """Follows the parts from look to look."""
+    """Follows the processes from one poll to the next."""
 
-    def __init__(self, parts: list[Process], log_folder: Path, folders: Mapping[ModelKind, ModelFolder]) -> None:
-        self._processes = parts
+    def __init__(self, processes: list[Process], log_folder: Path, folders: Mapping[ModelKind, ModelFolder]) -> None:
+        self._processes = processes
         self._log_folder = log_folder
         self._models = {kind: _model_label(folder) for kind, folder in folders.items()}
-        self._start_times: dict[str, set[float]] = {part.name: set() for part in parts}
+        self._start_times: dict[str, set[float]] = {process.name: set() for process in processes}
         self._states: Mapping[str, ProcessState] = {}
         self._ready: Mapping[str, bool] = {}
-        self._log_sizes = {part.name: self._log_size(part.name) for part in parts}
+        self._log_sizes = {process.name: self._log_size(process.name) for process in processes}
 
     def update(self, states: Mapping[str, ProcessState], ready: Mapping[str, bool]) -> dict[str, ProcessRow]:
-        """Take in a look at all parts, and describe it."""
+        """Record the result of one poll.
+
+        Args:
+            states: supervisord's state of each process, by name; empty if supervisord does not run.
+            ready: readiness of each process, by name.
+
+        Returns:
+            One row to display per process, by name, in the order of the process table.
+        """
         self._states, self._ready = states, ready
         for state in states.values():
             if state.pid and state.name in self._start_times:
                 self._start_times[state.name].add(state.started)
         return {
-            part.name: ProcessRow(part.name, self._state_word(part), self._models.get(part.name, ""), part.port)  # type: ignore[call-overload]
-            for part in self._processes
+            one.name: ProcessRow(one.name, self._state_word(one), self._models.get(one.name, ""), one.port)  # type: ignore[call-overload]
+            for one in self._processes
         }
 
-    def _state_word(self, part: Process) -> str:
-        state = self._states.get(part.name)
-        if self._ready.get(part.name):
+    def _state_word(self, process: Process) -> str:
+        state = self._states.get(process.name)
+        if self._ready.get(process.name):
             return "ready"
         if state is None or state.state in ("STOPPED", "STOPPING", "FATAL"):
             return "stopped"
-        if state.state in ("BACKOFF", "EXITED") or len(self._start_times[part.name]) > 1:
+        if state.state in ("BACKOFF", "EXITED") or len(self._start_times[process.name]) > 1:
             return "restarting"
-        if not all(self._ready.get(name) for name in part.waits_for):
+        if not all(self._ready.get(name) for name in process.waits_for):
             return "waiting"
-        return "loading" if part.model else "starting"
+        return "loading" if process.model else "starting"
 
     def raise_for_failure(self) -> None:
-        """Give up where waiting longer is of no use.
+        """Raise an error if waiting longer is useless.
 
         Raises:
-            StackError: a part cannot be started or keeps crashing, or somebody has stopped the stack.
+            StackError: a process cannot be started or keeps crashing, or the stack was stopped meanwhile.
         """
         if not self._states:
             raise StackError("The stack was stopped while it started.")
-        for part in self._processes:
-            state = self._states.get(part.name)
+        for process in self._processes:
+            state = self._states.get(process.name)
             if state is not None and state.spawn_error and not state.pid:
-                raise StackError(f"{part.name} cannot be started: {state.spawn_error}.")
-            if not self._ready.get(part.name) and len(self._start_times[part.name]) >= MAX_STARTS:
+                raise StackError(f"{process.name} cannot be started: {state.spawn_error}.")
+            if not self._ready.get(process.name) and len(self._start_times[process.name]) >= MAX_STARTS:
                 raise StackError(
-                    f"{part.name} keeps crashing: {self._last_log_line(part.name)} Its log: {self._log_path(part.name)}"
+                    f"{process.name} keeps crashing: {self._last_log_line(process.name)} "
+                    f"Its log: {self._log_path(process.name)}"
                 )
 
     def timeout_error(self, seconds: float) -> StackError:
-        """The error for parts that are not ready in time."""
-        names = [part.name for part in self._processes if not self._ready.get(part.name)]
+        """Make the error for processes that are not ready in time.
+
+        Args:
+            seconds: the timeout that has passed.
+
+        Returns:
+            An error that names those processes and the first one's log.
+        """
+        names = [process.name for process in self._processes if not self._ready.get(process.name)]
         return StackError(
             f"{' and '.join(names)} not ready after START_SECONDS={seconds:g}. Set it higher, "
             f"or see the log: {self._log_path(names[0])}"
@@ -83,15 +99,15 @@ class StartupMonitor:
         return path.stat().st_size if path.exists() else 0
 
     def _last_log_line(self, name: str) -> str:
-        """The last thing it said since this start."""
+        """The last line that is not indented and was logged since this start."""
         try:
             with (self._log_folder / f"{name}.log").open("rb") as file:
                 file.seek(max(self._log_sizes[name], file.seek(0, 2) - 20_000))
                 lines = file.read().decode(errors="replace").splitlines()
         except OSError:
             lines = []
-        said = next((line.strip() for line in reversed(lines) if line.strip() and not line.startswith(" ")), "")
-        return f"«{_log_event(said)[:300]}»." if said else "it says nothing."
+        last = next((line.strip() for line in reversed(lines) if line.strip() and not line.startswith(" ")), "")
+        return f"«{_log_event(last)[:300]}»." if last else "it says nothing."
 
 
 def _model_label(folder: ModelFolder) -> str:
@@ -99,7 +115,7 @@ def _model_label(folder: ModelFolder) -> str:
 
 
 def _log_event(line: str) -> str:
-    """A JSON log line's event, or the line itself."""
+    """The event and error of a JSON log line, or the line itself."""
     try:
         record = json.loads(line)
         return " ".join(str(record[name]) for name in ("event", "error") if name in record)

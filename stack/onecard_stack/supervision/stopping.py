@@ -1,4 +1,4 @@
-"""Stopping a stack. Needs no settings but its folder: it must work whatever a person has written into them since."""
+"""Stops a stack. Needs only its folder, so that it works even if the settings have become invalid since the start."""
 
 import re
 import shutil
@@ -11,27 +11,41 @@ from onecard_stack.processes import command_file, orphans
 from onecard_stack.supervision.supervisor import SOCKET_FILE, Supervisor
 
 GRACE_SECONDS = 20.0
-"""How long a part may take to stop, where no written configuration says it."""
+"""How long a process may take to stop, if no configuration file says so."""
 SUPERVISOR_MARGIN_SECONDS = 10.0
-"""What supervisord itself may take."""
+"""Additional time for supervisord itself."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def stop(run_folder: Path) -> bool:
-    """Stop all parts, gracefully where they let us. Returns False if nothing ran."""
+    """Stop all processes of a stack: gracefully first, by SIGKILL after their grace time.
+
+    Args:
+        run_folder: the stack's run folder.
+
+    Returns:
+        False if nothing ran.
+    """
     supervisor = Supervisor(run_folder)
     graces = grace_seconds(supervisor.config)
     ran = supervisor.running()
-    in_order = ran and supervisor.shut_down(sum(graces) + SUPERVISOR_MARGIN_SECONDS)
-    # What is left after an orderly end has had its time.
-    ended = orphans.terminate_all(run_folder, 1.0 if in_order else max(graces))
+    orderly = ran and supervisor.shut_down(sum(graces) + SUPERVISOR_MARGIN_SECONDS)
+    # After an orderly shutdown, whatever is left has already had its grace time.
+    ended = orphans.terminate_all(run_folder, 1.0 if orderly else max(graces))
     (run_folder / SOCKET_FILE).unlink(missing_ok=True)
     shutil.rmtree(command_file.scratch_folder(run_folder), ignore_errors=True)
     return ran or ended > 0
 
 
 def grace_seconds(config: Path) -> list[float]:
-    """How long each part may take, as the configuration says that the running stack was started with."""
+    """Read how long each process may take to stop from the configuration that the running stack was started with.
+
+    Args:
+        config: path of supervisord's configuration.
+
+    Returns:
+        Seconds, one value per process; `[GRACE_SECONDS]` if the file cannot be read or has none.
+    """
     try:
         text = config.read_text(errors="replace")
     except (OSError, ValueError):
@@ -41,7 +55,7 @@ def grace_seconds(config: Path) -> list[float]:
 
 @contextmanager
 def ignoring_signals() -> Iterator[None]:
-    """Tidying up goes on to its end, also when Ctrl-C is pressed again or the terminal is closed."""
+    """Ignore Ctrl-C, SIGTERM and a closed terminal inside the block, so that a cleanup runs to its end."""
     before = {number: signal.signal(number, signal.SIG_IGN) for number in _SIGNALS}
     try:
         yield

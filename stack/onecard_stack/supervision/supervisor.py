@@ -1,6 +1,6 @@
-"""supervisord: its configuration, its start, and what it is asked over its socket.
+"""Configures and starts supervisord, and calls it over its socket.
 
-Needs no TCP port: the socket lies in the run folder, and only the user may open it.
+Needs no TCP port: the socket is in the run folder, and only this user can open it.
 """
 
 import http.client
@@ -25,38 +25,42 @@ from onecard_stack.processes.orphans import PROCESS_VARIABLE, RUN_FOLDER_VARIABL
 from onecard_stack.processes.process_table import Process
 
 MAX_LOG_BYTES = 10_000_000
-"""Of supervisord's own log."""
+"""Limit of supervisord's own log."""
 START_TIMEOUT_SECONDS = 15.0
 CALL_TIMEOUT_SECONDS = 5.0
-"""How long supervisord may take to answer; one that is frozen still takes connections."""
+"""How long a call may take. A frozen supervisord still accepts connections."""
 CONFIG_FILE = "supervisord.conf"
 PID_FILE = "supervisord.pid"
 SOCKET_FILE = "supervisor.sock"
 PYTHON_VARIABLE = "ONECARD_PYTHON"
 SUPERVISOR_GUARD = "keeper"
-"""Name of the process that starts supervisord again; no part of the stack."""
+"""Name in supervisord of the process that restarts supervisord. It is not in the process table."""
 
 
 @dataclass(frozen=True)
 class ProcessState:
-    """What supervisord knows of one part."""
+    """What supervisord reports about one process."""
 
     name: str
     state: str
-    """supervisord's word: RUNNING, STARTING, BACKOFF, STOPPED, STOPPING, EXITED, FATAL."""
+    """supervisord's name of it: RUNNING, STARTING, BACKOFF, STOPPED, STOPPING, EXITED, FATAL."""
     pid: int
-    """0 when it does not run."""
+    """0 if it does not run."""
     started: float
     """Unix time of its latest start, in seconds."""
     spawn_error: str = ""
-    """Why it cannot even be started; one that was started and has ended has none."""
+    """Why it could not be started. Empty if it was started and has ended since."""
 
 
-def render(parts: Sequence[Process], fingerprint: str) -> str:
-    """supervisord's configuration. It holds no path: those are in variables, or as seen from the run folder.
+def render(processes: Sequence[Process], fingerprint: str) -> str:
+    """Render supervisord's configuration. Paths in it are environment variables or relative to the run folder.
 
     Args:
-        fingerprint: changes when any setting does; a running stack with another one is out of date.
+        processes: the process table.
+        fingerprint: a hash of the settings. A running stack with another one is out of date.
+
+    Returns:
+        The text of `supervisord.conf`.
     """
     head = f"""; Written by 'onecard up'; settings {fingerprint}.
 [supervisord]
@@ -73,38 +77,38 @@ chmod=0700
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
 """
-    keeper = Process(SUPERVISOR_GUARD, (), port=0, stop_seconds=2)
-    programs = [_program_section(keeper, "supervision.supervisor_guard")]
-    programs += [_program_section(part, f"processes.process_launcher {part.name}") for part in parts]
-    return head + "".join(programs) + _stop_groups([keeper, *parts])
+    guard = Process(SUPERVISOR_GUARD, (), port=0, stop_seconds=2)
+    programs = [_program_section(guard, "supervision.supervisor_guard")]
+    programs += [_program_section(process, f"processes.process_launcher {process.name}") for process in processes]
+    return head + "".join(programs) + _stop_groups([guard, *processes])
 
 
-def _stop_groups(parts: Sequence[Process]) -> str:
-    """A group for each stage: supervisord stops group after group, the last first, and the programs of one at once."""
+def _stop_groups(processes: Sequence[Process]) -> str:
+    """One group per stage. supervisord stops groups in order, last first, and the programs of a group together."""
     return "".join(
         f"""
 [group:stage-{stage}]
-programs={",".join(part.name for part in parts if part.stop_stage == stage)}
+programs={",".join(process.name for process in processes if process.stop_stage == stage)}
 priority={stage}
 """
-        for stage in sorted({part.stop_stage for part in parts})
+        for stage in sorted({process.stop_stage for process in processes})
     )
 
 
-def _program_section(part: Process, module: str) -> str:
-    # startsecs: a part that ends within it is started again after 1, 2, 3… s; one that ends later, at once.
-    # The parts write their logs themselves: supervisord, which may be stopped or busy, only gets what they say before.
+def _program_section(process: Process, module: str) -> str:
+    # startsecs: a process that ends earlier is restarted after 1, 2, 3… s; one that ends later, at once.
+    # The processes write their own logs, because supervisord may be stopped or busy. It only gets earlier output.
     return f"""
-[program:{part.name}]
+[program:{process.name}]
 command=%(ENV_{PYTHON_VARIABLE})s -m onecard_stack.{module}
-environment={PROCESS_VARIABLE}="{part.name}"
-priority={part.start_order}
+environment={PROCESS_VARIABLE}="{process.name}"
+priority={process.start_order}
 autostart=true
 autorestart=true
 startsecs=2
 startretries=1000000
 stopsignal=TERM
-stopwaitsecs={part.stop_seconds}
+stopwaitsecs={process.stop_seconds}
 stopasgroup=false
 killasgroup=true
 redirect_stderr=true
@@ -113,19 +117,22 @@ stdout_logfile=NONE
 
 
 def _connect(folder: Path, seconds: float) -> socket.socket:
-    """To the socket in `folder`, however long its path is: the kernel takes 107 bytes.
+    """Connect to the socket in `folder`, also where its path exceeds the kernel's limit of 107 bytes.
+
+    Returns:
+        The connection, with a timeout of `seconds` for every wait.
 
     Raises:
-        OSError: nobody listens there.
+        OSError: no process listens on it.
     """
     connection = socket.socket(socket.AF_UNIX)
     connection.settimeout(seconds)
     try:
-        place = os.open(folder, os.O_PATH)
+        folder_fd = os.open(folder, os.O_PATH)
         try:
-            connection.connect(f"/proc/self/fd/{place}/{SOCKET_FILE}")
+            connection.connect(f"/proc/self/fd/{folder_fd}/{SOCKET_FILE}")
         finally:
-            os.close(place)
+            os.close(folder_fd)
     except OSError:
         connection.close()
         raise
@@ -133,19 +140,19 @@ def _connect(folder: Path, seconds: float) -> socket.socket:
 
 
 class _Connection(http.client.HTTPConnection):
-    """HTTP over a socket file, with a limit for every wait."""
+    """HTTP over a Unix socket, with a timeout for every wait."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__("localhost")
         self._folder = folder
 
     def connect(self) -> None:
-        """Called by the base class before it sends."""
+        """Open the socket. The base class calls this before it sends."""
         self.sock = _connect(self._folder, CALL_TIMEOUT_SECONDS)
 
 
 def start_command() -> list[str]:
-    """What starts supervisord, in the run folder."""
+    """The command that starts supervisord. It has to run in the run folder."""
     return list(command_file.python_command("supervisor.supervisord", "-c", CONFIG_FILE))
 
 
@@ -155,7 +162,7 @@ def _launch(
     seconds: float = START_TIMEOUT_SECONDS,
     folder: Path | None = None,
 ) -> None:
-    """Run what starts supervisord and returns, in `folder`.
+    """Run the command that starts supervisord in the background, and wait until it returns.
 
     Raises:
         StackError: it fails, or does not return within `seconds`.
@@ -168,19 +175,19 @@ def _launch(
         raise StackError(f"supervisord does not start within {seconds:g} s. Try again when less runs here.") from None
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
-        said = next((line for line in lines if line.startswith("Error: ")), lines[-1] if lines else "")
-        said = said or f"exit code {done.returncode}, and no reason given"
-        raise StackError(f"supervisord does not start: {said}")
+        message = next((line for line in lines if line.startswith("Error: ")), lines[-1] if lines else "")
+        message = message or f"exit code {done.returncode}, and no reason given"
+        raise StackError(f"supervisord does not start: {message}")
 
 
 def _current_umask() -> int:
-    """This process's own; there is no other way to read it."""
+    """This process's umask. It can only be read by setting it."""
     os.umask(now := os.umask(0o077))
     return now
 
 
 def _spawn_error(spawn_error: str) -> str:
-    """supervisord says in the same place that a process ended too soon."""
+    """Drop the messages about a process that ended, which supervisord reports in the same field."""
     return "" if spawn_error.startswith(("Exited too quickly", "Bad exit code")) else spawn_error
 
 
@@ -192,14 +199,14 @@ class Supervisor:
         self.config = run_folder / CONFIG_FILE
 
     def pid(self) -> int:
-        """The process that was started last; 0 if that is not known."""
+        """Process id of the supervisord that was started last; 0 if it is unknown."""
         try:
             return int((self.run_folder / PID_FILE).read_text())
         except (OSError, ValueError):
             return 0
 
     def running(self) -> bool:
-        """Somebody answers on the socket."""
+        """Whether something accepts connections on the socket."""
         try:
             _connect(self.run_folder, 2).close()
         except OSError:
@@ -207,18 +214,27 @@ class Supervisor:
         return True
 
     def has_files(self, files: Mapping[str, str]) -> bool:
-        """What runs here was started with these `files`, texts by name."""
-        found = {name: self.run_folder / name for name in files}
-        return files == {name: path.read_text(errors="replace") for name, path in found.items() if path.exists()}
-
-    def start(self, files: Mapping[str, str], environment: Mapping[str, str]) -> None:
-        """Start supervisord with all parts, in the background.
+        """Check whether the stack was started with these files.
 
         Args:
-            files: the configuration, and what the parts run, by name of the file.
+            files: text of each file, by its name in the run folder.
+
+        Returns:
+            Whether all of them are there with this text.
+        """
+        paths = {name: self.run_folder / name for name in files}
+        return files == {name: path.read_text(errors="replace") for name, path in paths.items() if path.exists()}
+
+    def start(self, files: Mapping[str, str], environment: Mapping[str, str]) -> None:
+        """Start supervisord with all processes, in the background.
+
+        Args:
+            files: text of each file to write first, by its name in the run folder: supervisord's configuration, the
+                commands of the processes, Redis' password.
+            environment: variables that the processes inherit.
 
         Raises:
-            StackError: it does not start.
+            StackError: it does not start, or does not answer within `START_TIMEOUT_SECONDS`.
         """
         (self.run_folder / SOCKET_FILE).unlink(missing_ok=True)
         for name, text in files.items():
@@ -226,10 +242,10 @@ class Supervisor:
             path.touch(mode=log_files.PRIVATE_FILE)
             path.chmod(log_files.PRIVATE_FILE)
             path.write_text(text)
-        own = {RUN_FOLDER_VARIABLE: str(self.run_folder), PYTHON_VARIABLE: shlex.quote(sys.executable)}
-        marked = {**environment, **own, command_file.UMASK_VARIABLE: f"{_current_umask():o}"}
-        marked.pop("HF_TOKEN", None)  # only fetching needs it
-        _launch(start_command(), marked, folder=self.run_folder)
+        paths = {RUN_FOLDER_VARIABLE: str(self.run_folder), PYTHON_VARIABLE: shlex.quote(sys.executable)}
+        inherited = {**environment, **paths, command_file.UMASK_VARIABLE: f"{_current_umask():o}"}
+        inherited.pop("HF_TOKEN", None)  # only fetching needs it
+        _launch(start_command(), inherited, folder=self.run_folder)
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while not self.running():
             if time.monotonic() > deadline:
@@ -237,31 +253,45 @@ class Supervisor:
             time.sleep(0.05)
 
     def states(self) -> dict[str, ProcessState]:
-        """All parts by name; empty when supervisord does not run or does not answer.
+        """Ask supervisord for the states of all processes.
+
+        Returns:
+            States by name; empty if supervisord does not run or does not answer.
 
         Raises:
-            StackError: it answers, but is about to end.
+            StackError: it answers that it is shutting down.
         """
         try:
-            infos = cast("list[dict[str, Any]]", self._call("getAllProcessInfo"))
+            replies = cast("list[dict[str, Any]]", self._call("getAllProcessInfo"))
         except (xmlrpc.client.Error, http.client.HTTPException):
             raise StackError("The stack is stopping. Wait for it, or end it with 'make down'.") from None
         except OSError:
             return {}
         return {
-            info["name"]: ProcessState(
-                info["name"], info["statename"], int(info["pid"]), float(info["start"]), _spawn_error(info["spawnerr"])
+            reply["name"]: ProcessState(
+                reply["name"],
+                reply["statename"],
+                int(reply["pid"]),
+                float(reply["start"]),
+                _spawn_error(reply["spawnerr"]),
             )
-            for info in infos
+            for reply in replies
         }
 
     def start_stopped(self) -> None:
-        """Start the parts that somebody has stopped."""
+        """Start the processes that were stopped one by one."""
         with suppress(OSError, xmlrpc.client.Error, http.client.HTTPException):
             self._call("startAllProcesses", False)
 
     def shut_down(self, seconds: float) -> bool:
-        """Stop all parts, stage by stage, then supervisord. False when that takes longer than `seconds`."""
+        """Stop all processes, stage by stage, then supervisord.
+
+        Args:
+            seconds: how long to wait for its end.
+
+        Returns:
+            False if it takes longer, or does not answer.
+        """
         try:
             self._call("shutdown")
         except (xmlrpc.client.Error, http.client.HTTPException):

@@ -1,6 +1,6 @@
-"""`python -m onecard_stack.supervision.supervisor_guard`: starts supervisord again if it is killed; keeps logs small.
+"""`python -m onecard_stack.supervision.supervisor_guard`: restarts supervisord if it is killed, and rotates logs.
 
-supervisord in turn starts this process again if somebody kills that.
+supervisord in turn restarts this process if that is killed.
 """
 
 import os
@@ -18,11 +18,11 @@ POLL_SECONDS = 0.5
 
 
 def main() -> None:
-    """Wait until supervisord is gone, then start another one; it brings a keeper of its own."""
+    """Wait until supervisord has ended, then start another one, which starts its own guard."""
     supervisor = Supervisor(Path(os.environ[RUN_FOLDER_VARIABLE]))
     logs = supervisor.run_folder.parent / "logs"
     log_files.redirect_output(logs / "keeper.log")
-    # supervisord's own word: if it was killed before we came here, our parent is already somebody else.
+    # Read from supervisord's file: if it was killed before this line, our parent is already another process.
     watched = supervisor.pid()
     while os.getppid() == watched:
         log_files.rotate(logs)
@@ -31,14 +31,19 @@ def main() -> None:
 
 
 def restart_supervisor(supervisor: Supervisor, start: Callable[[Path], None]) -> None:
-    """Try until a supervisord runs again; without its configuration, the stack is no more."""
+    """Try until supervisord runs again, or until its configuration is gone because the stack was removed.
+
+    Args:
+        supervisor: the supervisord to watch.
+        start: starts a supervisord; gets the path of its configuration.
+    """
     while supervisor.config.exists() and not supervisor.running():
         start(supervisor.config)
         time.sleep(POLL_SECONDS)
 
 
 def start_supervisor(config: Path) -> None:
-    """Start supervisord in the background, in the environment that the first one had."""
+    """Start supervisord in the background, with the environment of the first one and the configuration `config`."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("SUPERVISOR_")}
     inherited.pop(PROCESS_VARIABLE, None)
     with suppress(OSError, subprocess.TimeoutExpired):
