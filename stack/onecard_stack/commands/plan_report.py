@@ -110,7 +110,8 @@ def print_plan(report: PlanReport, console: Console) -> None:
     free = plan.free_bytes
     outside = f"driver {DRIVER_GIB:.2f}, 3 CUDA contexts {3 * CONTEXT_GIB:.2f}, margin {plan.margin_bytes / GIB:.2f}"
     table.add_row("(nobody)", f"{free / plan.gpu_bytes:.2f}", f"{free / GIB:.2f}", "", outside)
-    console.print(f"{plan.request.gpu_gb:g} GB card: {plan.gpu_bytes / GIB:.2f} GiB usable", highlight=False)
+    usable = f"{plan.gpu_bytes / GIB:.2f} GiB usable (all figures are calculated, none was measured)"
+    console.print(f"{plan.request.gpu_gb:g} GB card: {usable}", highlight=False)
     console.print(table)
     counts = " or ".join(
         f"{plan.concurrent_conversations(tokens):,} conversations of {tokens:,} tokens"
