@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 from anyio.from_thread import start_blocking_portal
-from redis import FaultyRedis as Client
+from redis import Redis as Client
 
 from bench.redis_faults.redis import MASTER, FaultyRedis, SentinelGroup, sentinel_group
 from onecard.redis.settings import RedisSettings

@@ -24,7 +24,7 @@ DEBOUNCE_SECONDS = 2.0
 RETRY_SECONDS = 30.0
 """Delay after failed maintenance, or while nothing can be written."""
 IDLE_SECONDS = 15.0
-"""Delay after the last write, after which old versions are deleted too; readers at that time may have used them."""
+"""Delay after the last write, until the versions that are kept for running reads are deleted too."""
 MAX_FILES = 40
 """Maintenance starts when there are more small files than this, or this many versions more than `RETAINED_VERSIONS`;
 each commit adds a version of three files."""
