@@ -1,4 +1,4 @@
-"""The relays that are compared, all in front of the same upstream."""
+"""The relays that are compared, each in front of the same upstream."""
 
 import json
 import sys
@@ -9,44 +9,44 @@ from bench.gateway.requests import KEY, MODEL, PATH
 from bench.paths import WORK
 from bench.peers import LITELLM
 from bench.servers import Contender
-from gateway.keys.ring import Key, hash_of, render
+from gateway.keys.key_ring import Key, hash_of, render_keys
 
 GATEWAY = "onecard"
 UNLIMITED = "no-limits"
 RELAYS = ("nginx", "bare", "litellm", UNLIMITED, GATEWAY)
 _COMMAND = [sys.executable, "-m", "gateway"]
 UNREACHED_LIMIT = 10**9
-"""The key's limits of requests and tokens per minute, which are counted and never reached."""
+"""Requests and tokens a minute of the key: counted for every request, and never reached."""
 
 
 def upstream() -> Contender:
-    """Describe the upstream, which is also measured without a relay."""
+    """What answers at once; also called without a relay."""
     if nginx.program():
         return Contender("direct", f"the upstream itself: nginx {nginx.version()}", nginx.canned, "/health", PATH)
     return Contender("direct", "the upstream itself: a protocol server of 100 lines", canned(1, 0), None, PATH)
 
 
 def canned(chunks: int, milliseconds: float) -> Callable[[int], list[str]]:
-    """Make the function from a port to the command of our own upstream."""
+    """The command of our own upstream, from its port."""
     module = [sys.executable, "-m", "bench.gateway.canned"]
     return lambda port: [*module, str(port), str(chunks), str(milliseconds)]
 
 
 def relay_by_nginx(upstream_port: int) -> Contender:
-    """Describe nginx with pooled connections to the upstream."""
+    """nginx with pooled connections."""
     what = f"nginx {nginx.version()}, one worker, proxy_pass with keep-alive"
     return Contender("nginx", what, lambda port: nginx.relay(port, upstream_port), "/health", PATH)
 
 
 def bare(upstream_port: int) -> Contender:
-    """Describe the minimal relay of `bench.gateway.bare`."""
+    """The bare relay."""
     command = [sys.executable, "-m", "bench.gateway.bare", f"http://127.0.0.1:{upstream_port}"]
     what = "a bare aiohttp relay: Starlette under uvicorn, and nothing else"
     return Contender("bare", what, lambda port: [*command, str(port)], "/health", PATH)
 
 
 def litellm(upstream_port: int) -> Contender:
-    """Describe LiteLLM's proxy with the production settings of its documentation, without a database."""
+    """LiteLLM's proxy as its documentation sets it up for production, without a database."""
     config = {
         "model_list": [
             {
@@ -84,7 +84,7 @@ def litellm(upstream_port: int) -> Contender:
 
 
 def ours(upstream_port: int, redis_port: int) -> Contender:
-    """Describe this project's gateway with a key from a file, which has limits."""
+    """This project's gateway with a key of a file, which has limits."""
     key = Key(
         name="bench",
         sha256=hash_of(KEY.encode()),
@@ -96,7 +96,7 @@ def ours(upstream_port: int, redis_port: int) -> Contender:
     def command(port: int) -> list[str]:
         keys.parent.mkdir(parents=True, exist_ok=True)
         keys.touch(mode=0o600)
-        keys.write_bytes(render([key]))
+        keys.write_bytes(render_keys([key]))
         return _COMMAND
 
     return Contender(
@@ -114,7 +114,7 @@ def ours(upstream_port: int, redis_port: int) -> Contender:
 
 
 def without_limits(upstream_port: int) -> Contender:
-    """Describe this project's gateway with the key `API_KEY`, which has no limits."""
+    """This project's gateway with one key for all, which has none."""
     return Contender(
         UNLIMITED,
         "the same with API_KEY alone: no limits, and nothing asked of Redis",
@@ -132,7 +132,7 @@ def _settings(port: int, upstream_port: int) -> dict[str, str]:
 
 
 def relays(names: list[str], upstream_port: int, redis_port: int) -> list[Contender]:
-    """Describe the relays of `names` that are installed on this machine."""
+    """Those of `names` that are relays, and that this machine has."""
     made = {
         "nginx": lambda: relay_by_nginx(upstream_port),
         "bare": lambda: bare(upstream_port),

@@ -8,18 +8,18 @@ from fastapi import FastAPI
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
+from starlette.types import ASGIApp
 from typing_extensions import override
 
-from gateway.answers.serve import STREAMS_SHARE
-from gateway.bodies import Counted
-from gateway.keys.guard import KeysGuard
-from gateway.limits.layer import LimitsLayer
-from gateway.metrics import measured_buffers
-from gateway.routes import RELAYED, Shortcut, ready, routes
-from gateway.settings import GatewaySettings
-from gateway.state import gate, open_gateway
+from gateway.request_body import RequestBodyBudget
+from gateway.router import RelayRouter, ready, router
+from gateway.routes import ROUTES, RouteTable
+from gateway.settings import STREAMS_SHARE, GatewaySettings
+from gateway.state import load_shedding_gate, open_gateway
+from gateway.telemetry.metrics import measured_buffers
 from onecard.errors import InvalidRequest, render
 from onecard.web import app as base
+from onecard.web.auth import Guard
 
 
 class Cors(CORSMiddleware):
@@ -36,7 +36,7 @@ class Cors(CORSMiddleware):
         return Response(body, 400, {**response.headers, **headers, "x-request-id": uuid.uuid4().hex})
 
 
-READABLE = (
+EXPOSED_HEADERS = (
     "age",
     "retry-after",
     "server-timing",
@@ -47,7 +47,7 @@ READABLE = (
 """Headers of an answer that a page of another origin may read."""
 
 
-def create_app(settings: GatewaySettings) -> FastAPI:
+def create_app(settings: GatewaySettings, table: RouteTable = ROUTES) -> FastAPI:
     """The app; its lifespan opens the clients and the cache, and closes them.
 
     Raises:
@@ -57,30 +57,48 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as closing:
-            app.state.service = await open_gateway(settings, app.state.registry, buffers, closing)
+            app.state.service = await open_gateway(settings, table, app.state.registry, buffers, closing)
             yield
 
     app = base.create_app(
         title="Onecard",
         settings=settings,
         lifespan=lifespan,
-        routes=routes(),
+        routes=router(table),
         ready=ready,
         json_bodies=False,
-        guard=KeysGuard(settings),
-        gate=gate,
-        layer=lambda inner: LimitsLayer(Shortcut(inner), settings.reserved_answer_tokens),
+        guard=_guard(settings),
+        gate=lambda app: load_shedding_gate(app, table),
+        layer=lambda inner: _limited(RelayRouter(inner, table), settings, table),
     )
     buffers = measured_buffers(int(settings.buffer_mb * 1_000_000 * (1 - STREAMS_SHARE)), app.state.registry)
-    app.add_middleware(Counted, buffers=buffers, most_bytes=int(settings.max_body_mb * 1_000_000))
+    app.add_middleware(RequestBodyBudget, buffers=buffers, most_bytes=int(settings.max_body_mb * 1_000_000))
     if settings.cors_origins:
         # Outside the edge: a browser asks without a key whether it may send one, and has to read refusals, too.
         # No cookies: a page brings its own key, in any headers that it likes.
         app.add_middleware(
             Cors,
             allow_origins=settings.cors_origins,
-            allow_methods=sorted({"GET", "HEAD", *(relayed.method for relayed in RELAYED)}),
+            allow_methods=sorted({"GET", "HEAD", *(route.method for route in table)}),
             allow_headers=["*"],
-            expose_headers=READABLE,
+            expose_headers=EXPOSED_HEADERS,
         )
     return app
+
+
+def _guard(settings: GatewaySettings) -> Guard | None:
+    """What decides who may call; None: everybody."""
+    if not settings.asks_for_keys:
+        return None
+    from gateway.keys.guard import KeysGuard
+
+    return KeysGuard(settings)
+
+
+def _limited(app: ASGIApp, settings: GatewaySettings, table: RouteTable) -> ASGIApp:
+    """The same, within the limits of each key, if any may have some."""
+    if not settings.has_limits:
+        return app
+    from gateway.limits.middleware import RateLimitMiddleware
+
+    return RateLimitMiddleware(app, table, settings.reserved_answer_tokens)

@@ -11,6 +11,8 @@ from onecard.cache.settings import CacheSettings
 from onecard.models.sampling_defaults import DEFAULT_TEMPERATURE
 from onecard.settings import COMMA_SEPARATED, ModelAddresses, ReviewAddresses, Url
 
+STREAMS_SHARE = 0.25
+"""Of all that is buffered (BUFFER_MB), what streams have that several clients read."""
 _ORIGIN = re.compile(r"\*|https?://[^/\s]+")
 
 
@@ -71,6 +73,17 @@ class GatewaySettings(ReviewAddresses, ModelAddresses, CacheSettings, KeyFileSet
 
     cors_origins: Annotated[tuple[str, ...], *COMMA_SEPARATED] = ()
     """Origins, separated by commas, whose pages may call from a browser; * is all of them."""
+
+    @property
+    def asks_for_keys(self) -> bool:
+        """Nobody may call without a key."""
+        return self.api_key is not None or self.api_keys_file is not None
+
+    @property
+    def has_limits(self) -> bool:
+        """A key may have limits. Nobody is asked to run a Redis for limits that there cannot be."""
+        has_default = self.requests_per_minute is not None or self.tokens_per_minute is not None
+        return self.api_keys_file is not None or (self.api_key is not None and has_default)
 
     @field_validator("cors_origins")
     @classmethod

@@ -13,7 +13,7 @@ from fastapi import Response
 from pydantic import BaseModel
 
 from onecard import __version__
-from onecard.cache import cache_policy
+from onecard.cache import directives
 from onecard.cache.keys import JsonValue, Keyspace, ServingConfig
 from onecard.cache.serialization import CorruptValue
 from onecard.cache.tiers import Cache, TypedCache
@@ -95,7 +95,7 @@ class VersionedResponseCache:
         Raises:
             Exception: What `compute` raises. Errors are not cached.
         """
-        policy = cache_policy.parse(cache_control)
+        policy = directives.parse(cache_control)
         key = Keyspace("review", "answers", version, _SERVING_CONFIG).for_json(key_fields)
         if policy.read and (cached := (await self._store.get_many([key]))[0]) is not None:
             return self._response(cached, "hit")

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from gateway.transport import Answer, Connections, Origin
+from gateway.upstream.http_client import HttpClient, HttpResponse, Origin
 
 BODY = b'{"a": 1}'
 OK = b"HTTP/1.1 200 OK\r\nx-cache: hit\r\n"
@@ -51,19 +51,19 @@ def origin_of(server: asyncio.Server) -> Origin:
 
 
 @asynccontextmanager
-async def open_connections(seconds: float = 2.0) -> AsyncIterator[Connections]:
-    connections = Connections(seconds)
+async def open_connections(seconds: float = 2.0) -> AsyncIterator[HttpClient]:
+    connections = HttpClient(seconds)
     try:
         yield connections
     finally:
         await connections.aclose()
 
 
-async def ask(connections: Connections, origin: Origin) -> Answer:
-    return await connections.ask("POST", origin, "/x", {"content-type": "application/json"}, BODY)
+async def ask(connections: HttpClient, origin: Origin) -> HttpResponse:
+    return await connections.request("POST", origin, "/x", {"content-type": "application/json"}, BODY)
 
 
-async def read(connections: Connections, origin: Origin) -> bytes:
+async def read(connections: HttpClient, origin: Origin) -> bytes:
     answer = await ask(connections, origin)
     try:
         return await answer.read()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 
-from gateway.keys.ring import Key, hash_of, render
+from gateway.keys.key_ring import Key, hash_of, render_keys
 from tests.support import Server, free_port, serving
 
 PATH = "/v1/chat/completions"
@@ -26,7 +26,7 @@ def key(name: str, **fields: object) -> Key:
 def write_keys(path: Path, keys: Sequence[Key]) -> None:
     """Put the file in place of the old one, at once."""
     draft = path.with_suffix(".draft")
-    draft.write_bytes(render(keys))
+    draft.write_bytes(render_keys(keys))
     draft.replace(path)
 
 

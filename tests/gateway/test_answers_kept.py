@@ -6,16 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.answers.kept import Kept, KeptCodec
+from gateway.answers.cached_response import CachedResponse, CachedResponseCodec
 from onecard.cache.serialization import CorruptValue
 
-codec = KeptCodec()
+codec = CachedResponseCodec()
 
 
 @given(st.text(st.characters(max_codepoint=127)), st.binary())
 def test_an_answer_comes_back_as_it_was(content_type: str, body: bytes) -> None:
     """Byte for byte."""
-    assert codec.decode(codec.encode(Kept(content_type, body))) == Kept(content_type, body)
+    assert codec.decode(codec.encode(CachedResponse(content_type, body))) == CachedResponse(content_type, body)
 
 
 @given(st.binary(max_size=200))
@@ -29,4 +29,4 @@ def test_any_bytes_are_an_answer_or_corrupt(junk: bytes) -> None:
 def test_a_content_type_that_does_not_fit_is_not_kept(content_type: str) -> None:
     """The store counts it as dropped."""
     with pytest.raises(ValueError, match=r"ascii|65,535"):
-        codec.encode(Kept(content_type, b""))
+        codec.encode(CachedResponse(content_type, b""))

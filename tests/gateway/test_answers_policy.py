@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.answers import complete, policy
-from gateway.answers.policy import Bypass, Question
-from onecard.cache.keys import JsonValue, canonical
+from gateway.answers import cache_policy, completeness
+from gateway.answers.cache_policy import Bypass, CacheableRequest
+from gateway.request_body import MAX_EXACT_BYTES, JsonBody
+from onecard.cache.keys import CacheKind, JsonValue, canonical
 
-CHAT = "/v1/chat/completions"
+CHAT: CacheKind = "chat"
 JSON_TYPE = "application/json"
 
 texts = st.text(max_size=8)
@@ -63,14 +64,18 @@ def some_of(fields: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[dict
     return st.fixed_dictionaries({}, optional=fields)
 
 
-def read(body: object, path: str = CHAT) -> Question | Bypass:
-    return policy.read(path, JSON_TYPE, json.dumps(body).encode(), 0.3)
+def read(body: object, kind: CacheKind = CHAT) -> CacheableRequest | Bypass:
+    return cache_policy.cacheable(kind, JSON_TYPE, exact(json.dumps(body).encode()), 0.3)
 
 
-def material(body: object, path: str = CHAT) -> JsonValue:
-    question = read(body, path)
-    assert isinstance(question, Question), question
-    return question.material
+def exact(body: bytes) -> JsonBody:
+    return JsonBody(body, is_exact=True)
+
+
+def material(body: object, kind: CacheKind = CHAT) -> JsonValue:
+    question = read(body, kind)
+    assert isinstance(question, CacheableRequest), question
+    return question.key_fields
 
 
 @given(some_of(MATTERS), st.sampled_from(sorted(MATTERS)), st.data())
@@ -90,9 +95,11 @@ def test_requests_that_differ_in_nothing_that_matters_share_a_key(
     pairs = list({**said_anyway, **fields, **ignored}.items())
     order.shuffle(pairs)
     body = json.dumps(dict(pairs), indent=indent, ensure_ascii=indent is None)
-    question = policy.read(CHAT, "application/json; charset=utf-8", body.encode("utf-8", "surrogatepass"), 0.3)
-    assert isinstance(question, Question)
-    assert canonical(question.material) == canonical(material(fields))
+    question = cache_policy.cacheable(
+        CHAT, "application/json; charset=utf-8", exact(body.encode("utf-8", "surrogatepass")), 0.3
+    )
+    assert isinstance(question, CacheableRequest)
+    assert canonical(question.key_fields) == canonical(material(fields))
 
 
 @pytest.mark.parametrize(
@@ -112,8 +119,8 @@ def test_requests_that_differ_in_nothing_that_matters_share_a_key(
 )
 def test_odd_bodies_that_a_service_tells_apart_share_no_key(one: bytes, other: bytes) -> None:
     """The last of several fields counts; long integers keep their digits; a wrong type is not the default."""
-    questions = [policy.read(CHAT, JSON_TYPE, body, 0.3) for body in (one, other)]
-    told = [canonical(q.material) if isinstance(q, Question) else b"" for q in questions]
+    questions = [cache_policy.cacheable(CHAT, JSON_TYPE, exact(body), 0.3) for body in (one, other)]
+    told = [canonical(q.key_fields) if isinstance(q, CacheableRequest) else b"" for q in questions]
     assert told[0] != told[1]
 
 
@@ -127,7 +134,7 @@ def test_odd_bodies_that_a_service_tells_apart_share_no_key(one: bytes, other: b
         ('{"prompt": "a"}'.encode("utf-16"), "body"),
         (b'\xef\xbb\xbf{"prompt": "a"}', "body"),
         (b'{"seed": ' + b"9" * 5_000 + b"}", "body"),
-        (b'{"prompt": "' + b"a" * policy.LARGEST_BODY_BYTES + b'"}', "size"),
+        (b'{"prompt": "' + b"a" * MAX_EXACT_BYTES + b'"}', "size"),
         (b'{"temperature": 0.31}', "temperature"),
         (b'{"temperature": NaN}', "temperature"),
         (b'{"temperature": 1e400}', "temperature"),
@@ -141,32 +148,32 @@ def test_odd_bodies_that_a_service_tells_apart_share_no_key(one: bytes, other: b
 )
 def test_what_is_only_relayed(body: bytes, reason: str) -> None:
     """What the gateway cannot read as the service will, and what is too hot."""
-    assert policy.read(CHAT, JSON_TYPE, body, 0.3) == Bypass(reason)
+    assert cache_policy.cacheable(CHAT, JSON_TYPE, exact(body), 0.3) == Bypass(reason)
 
 
 def test_a_body_that_is_not_declared_as_json_is_only_relayed() -> None:
     """The service refuses it, whatever it holds."""
-    assert policy.read(CHAT, "text/plain", b"{}", 0.3) == Bypass("body")
-    assert policy.read(CHAT, None, b"{}", 0.3) == Bypass("body")
+    assert cache_policy.cacheable(CHAT, "text/plain", exact(b"{}"), 0.3) == Bypass("body")
+    assert cache_policy.cacheable(CHAT, None, exact(b"{}"), 0.3) == Bypass("body")
 
 
 def test_generate_refuses_fields_that_the_others_ignore() -> None:
     """A request that the service refuses has a key that no answer gets; and it never streams."""
-    plain = material({"prompt": "a"}, "/generate")
-    assert canonical(plain) == canonical(material({"prompt": "a", "max_tokens": 150, "stop": []}, "/generate"))
+    plain = material({"prompt": "a"}, "generate")
+    assert canonical(plain) == canonical(material({"prompt": "a", "max_tokens": 150, "stop": []}, "generate"))
     for wrong in ({"user": "b"}, {"max_tokens": None}, {"stream": False}):
-        assert canonical(plain) != canonical(material({"prompt": "a", **wrong}, "/generate"))
-    question = read({"prompt": "a", "stream": True}, "/generate")
-    assert isinstance(question, Question)
-    assert not question.streams
+        assert canonical(plain) != canonical(material({"prompt": "a", **wrong}, "generate"))
+    question = read({"prompt": "a", "stream": True}, "generate")
+    assert isinstance(question, CacheableRequest)
+    assert not question.is_stream
 
 
 def test_temperature_counts_as_it_takes_effect() -> None:
     """One that is left out is the service's own."""
     body = b'{"messages": []}'
-    assert isinstance(policy.read(CHAT, JSON_TYPE, body, 0.3), Question)
-    assert policy.read(CHAT, JSON_TYPE, body, 0.2) == Bypass("temperature")
-    assert isinstance(policy.read(CHAT, JSON_TYPE, b'{"temperature": 0}', 0.0), Question)
+    assert isinstance(cache_policy.cacheable(CHAT, JSON_TYPE, exact(body), 0.3), CacheableRequest)
+    assert cache_policy.cacheable(CHAT, JSON_TYPE, exact(body), 0.2) == Bypass("temperature")
+    assert isinstance(cache_policy.cacheable(CHAT, JSON_TYPE, exact(b'{"temperature": 0}'), 0.0), CacheableRequest)
 
 
 def chunk(*choices: tuple[int, str | None]) -> bytes:
@@ -196,7 +203,7 @@ DONE = b"data: [DONE]\n\n"
 )
 def test_a_stream_is_whole_when_every_choice_has_ended_and_it_says_so(events: bytes, is_whole: bool) -> None:
     """Chunks of the network are not events, so only the whole of it is looked at."""
-    assert complete.stream(events) == is_whole
+    assert completeness.is_complete_stream(events) == is_whole
 
 
 @pytest.mark.parametrize(
@@ -213,5 +220,5 @@ def test_a_stream_is_whole_when_every_choice_has_ended_and_it_says_so(events: by
 )
 def test_an_answer_is_whole_when_every_choice_has_ended(body: object, is_whole: bool) -> None:
     """`abort`, null and an error are no end."""
-    assert complete.whole("chat", json.dumps(body).encode()) == is_whole
-    assert not complete.whole("chat", json.dumps(body).encode()[:-1])
+    assert completeness.is_complete_response("chat", json.dumps(body).encode()) == is_whole
+    assert not completeness.is_complete_response("chat", json.dumps(body).encode()[:-1])

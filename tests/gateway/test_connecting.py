@@ -12,9 +12,9 @@ import pytest
 from aiohttp import ThreadedResolver
 from aiohttp.abc import ResolveResult
 
-from gateway import transport
-from gateway.guarded import NoAnswer
-from gateway.transport import Origin
+from gateway.upstream import http_client
+from gateway.upstream.connection import NoResponse
+from gateway.upstream.http_client import Origin
 from tests.gateway.socket_services import WHOLE, fake_service, open_connections, read, respond_at_once
 
 
@@ -42,7 +42,7 @@ async def test_nobody_listens_or_takes_the_connection(mute: int) -> None:
         nowhere = [("127.0.0.1", gone.getsockname()[1]), ("127.0.0.2", mute), ("no.such.host.invalid", 80)]
         async with open_connections(0.3) as connections:
             for host, port in nowhere:
-                with pytest.raises(NoAnswer):
+                with pytest.raises(NoResponse):
                     await read(connections, Origin.of(f"http://{host}:{port}"))
 
 
@@ -59,11 +59,11 @@ async def test_a_name_is_looked_up_once_for_all_who_want_it(monkeypatch: pytest.
 
     is_away = False
     monkeypatch.setattr(ThreadedResolver, "resolve", look_up)
-    monkeypatch.setattr(transport, "NAME_SECONDS", 0.1)
+    monkeypatch.setattr(http_client, "DNS_TTL_SECONDS", 0.1)
     async with fake_service(WHOLE["length"]) as (origin, _), open_connections(0.2) as connections:
         named = Origin.of(f"http://service:{origin.url.port}")
         refused = await asyncio.gather(*(read(connections, named) for _ in range(30)), return_exceptions=True)
-        assert {type(each) for each in refused} == {NoAnswer}
+        assert {type(each) for each in refused} == {NoResponse}
         await asyncio.sleep(0.3)
         assert looked_up == ["service"]
         for _ in range(3):
@@ -87,7 +87,7 @@ async def test_a_name_that_nobody_knows_may_be_known_later(monkeypatch: pytest.M
     async with fake_service(WHOLE["length"]) as (origin, _), open_connections() as connections:
         named = Origin.of(f"http://service:{origin.url.port}")
         for _ in range(2):
-            with pytest.raises(NoAnswer):
+            with pytest.raises(NoResponse):
                 await read(connections, named)
         assert await read(connections, named) == b"hello"
 
@@ -138,7 +138,7 @@ async def test_a_service_behind_tls_is_who_it_says_it_is(certificate: Path, monk
         open_connections() as connections,
     ):
         address = f"https://localhost:{server.sockets[0].getsockname()[1]}"
-        with pytest.raises(NoAnswer):
+        with pytest.raises(NoResponse):
             await read(connections, Origin.of(address))
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         assert await read(connections, Origin.of(address)) == b"hello"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import deadlines
+from gateway.upstream import deadline
 from onecard.errors import InvalidRequest
 from onecard.web.request_parsing import TIMEOUT_HEADER
 
@@ -13,14 +13,14 @@ from onecard.web.request_parsing import TIMEOUT_HEADER
 def test_a_service_is_told_what_is_left(given_ms: float, most: float, passed: float) -> None:
     """Never more than the client asked for or the gateway allows, never nothing, and less as time passes."""
     now = 100.0
-    deadline = deadlines.of({TIMEOUT_HEADER: repr(given_ms)}, most, lambda: now)
+    own = deadline.deadline_of({TIMEOUT_HEADER: repr(given_ms)}, most, lambda: now)
     now += passed
-    assert 0 <= deadline.left <= max(0.0, min(given_ms / 1000, most) - passed) + 1e-6
-    assert 1 <= int(deadline.headers()[TIMEOUT_HEADER]) <= max(1, deadline.left * 1000)
+    assert 0 <= own.remaining <= max(0.0, min(given_ms / 1000, most) - passed) + 1e-6
+    assert 1 <= int(own.headers()[TIMEOUT_HEADER]) <= max(1, own.remaining * 1000)
 
 
 @pytest.mark.parametrize("value", ["", "soon", "0", "-1", "inf", "nan"])
 def test_a_limit_that_means_nothing_is_refused(value: str) -> None:
     """The message names the header."""
     with pytest.raises(InvalidRequest, match=TIMEOUT_HEADER):
-        deadlines.of({TIMEOUT_HEADER: value}, 1.0, lambda: 0.0)
+        deadline.deadline_of({TIMEOUT_HEADER: value}, 1.0, lambda: 0.0)

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from gateway.__main__ import main
-from gateway.keys.file import read
-from gateway.routes import RELAYED
+from gateway.keys.key_file import read_keys
+from gateway.routes import ROUTES
 from onecard.web import server as server_module
 from tests.gateway.support import PATH, ask, canned_gateway, error_of, key, secret_of, write_keys
 from tests.shared.cache.support import RECOVERY_SECONDS, RedisProcess, running_redis
@@ -97,7 +97,14 @@ def test_two_gateways_hold_one_limit_under_load(doors: tuple[Server, Server]) ->
     assert answer.headers["x-ratelimit-reset-requests"].endswith("s")
 
 
-def test_tokens_are_reserved_and_then_counted_streams_too(doors: tuple[Server, Server]) -> None:
+USED = """
+local used, sum = cmsgpack.unpack(redis.call('GET', KEYS[1]))[2], 0
+for i = 2, #used, 2 do sum = sum + used[i] end
+return sum
+"""
+
+
+def test_tokens_are_reserved_and_then_counted_streams_too(doors: tuple[Server, Server], redis: RedisProcess) -> None:
     """What the answer says that it cost is in the place of what it might have cost, for the next one."""
     one, two = doors
 
@@ -105,15 +112,27 @@ def test_tokens_are_reserved_and_then_counted_streams_too(doors: tuple[Server, S
         """After this request, with what it cost in place of what it might have."""
         return int(answer.headers["x-ratelimit-remaining-tokens"]) + -(-len(answer.request.content) // 4)
 
+    def wait_until_used(tokens: int) -> None:
+        """Both gateways know then what has been answered."""
+        for _ in range(500):
+            used = int(redis.command("EVAL", USED, "1", "onecard:limits:tokens").strip(b":\r\n"))
+            if used == pytest.approx(tokens, abs=1):
+                return
+            time.sleep(0.02)
+        raise AssertionError("the tokens of an answer never reached Redis")
+
     first = ask(one, "tokens", max_tokens=0, usage={"prompt_tokens": 30, "completion_tokens": 10, "total_tokens": 40})
     assert left(first) == 100
+    wait_until_used(40)
     body = {"case": "stream", "count": 20, "seconds": 0, "max_tokens": 0}
     headers = {"authorization": f"Bearer {secret_of('tokens')}"}
     streamed = httpx.post(two.url + PATH, json=body, headers=headers)
     assert left(streamed) == 60
     asked = -(-len(streamed.request.content) // 4)
+    wait_until_used(40 + 20 + asked)
     last = ask(one, "tokens", max_tokens=0, usage={"total_tokens": 1000})
     assert left(last) == pytest.approx(60 - 20 - asked, abs=1)
+    wait_until_used(40 + 20 + asked + 1000)
     answer = ask(two, "tokens", max_tokens=0)
     assert "tokens" in str(error_of(answer, 429)["message"])
     assert int(answer.headers["retry-after"]) > 50
@@ -148,7 +167,7 @@ def test_a_key_may_use_its_models_by_any_of_their_names(doors: tuple[Server, Ser
 
 def test_a_revoked_key_counts_no_longer_without_a_restart(doors: tuple[Server, Server], keys_file: Path) -> None:
     """In every gateway; a file that is broken meanwhile shuts nobody out, and the log says so."""
-    keys = read(keys_file)
+    keys = read_keys(keys_file)
     assert ask(doors[0], "leaver").status_code == 200
     keys_file.write_text("[")
     wait_until(lambda: ask(doors[0], "leaver").status_code == 200 and "API_KEYS_FILE cannot be used" in doors[0].log())
@@ -190,7 +209,7 @@ def test_a_page_of_a_listed_origin_may_call_and_read_refusals(doors: tuple[Serve
 def test_a_page_may_use_every_method_and_reads_why_it_may_not(doors: tuple[Server, Server]) -> None:
     """A refused preflight has the one error shape."""
     page = {"origin": "https://app.example"}
-    for method, path in sorted({(one.method, one.path) for one in RELAYED} | {("HEAD", "/health")}):
+    for method, path in sorted({(one.method, one.path) for one in ROUTES} | {("HEAD", "/health")}):
         answer = httpx.options(doors[0].url + path, headers={**page, "access-control-request-method": method})
         assert answer.status_code == 200
         assert method in answer.headers["access-control-allow-methods"].split(", ")

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from gateway.keys import ring as ring_module
+from gateway.keys import key_ring as ring_module
 from gateway.keys.__main__ import main
-from gateway.keys.file import LOOK_SECONDS, WatchedKeys, changing, read
-from gateway.keys.ring import BadKeys, Key, KeyRing, hash_of, new_key, parse, render
+from gateway.keys.key_file import RELOAD_CHECK_SECONDS, KeyFile, editing_keys, read_keys
+from gateway.keys.key_ring import InvalidKeyFile, Key, KeyRing, hash_of, new_key, parse_keys, render_keys
 from onecard.errors import InvalidKey, MissingKey
 from onecard.web import auth
 from onecard.web.auth import MAX_KEY_BYTES, KeyGuard, bearer_key
@@ -46,7 +46,7 @@ def entries() -> st.SearchStrategy[list[Key]]:
 @given(entries())
 def test_what_is_written_is_what_is_read(keys: list[Key]) -> None:
     """Every field survives."""
-    assert list(parse(render(keys))) == keys
+    assert list(parse_keys(render_keys(keys))) == keys
 
 
 @pytest.mark.parametrize(
@@ -70,8 +70,8 @@ def test_what_is_written_is_what_is_read(keys: list[Key]) -> None:
 )
 def test_a_file_that_is_not_right_is_refused_without_quoting_it(text: bytes) -> None:
     """One line that says where; a value could be a key that somebody put in the wrong place."""
-    with pytest.raises(BadKeys) as refused:
-        parse(text)
+    with pytest.raises(InvalidKeyFile) as refused:
+        parse_keys(text)
     assert "secret" not in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -157,36 +157,36 @@ def test_a_changed_file_counts_within_a_second(tmp_path: Path) -> None:
     """It is looked at once a second at most; a broken or missing one changes nothing."""
     path, now = tmp_path / "keys.json", [0.0]
     write_keys(path, [key("a")])
-    watched = WatchedKeys(path, [key("other")], clock=lambda: now[0])
-    assert len(watched.ring()) == 2
+    watched = KeyFile(path, [key("other")], clock=lambda: now[0])
+    assert len(watched.key_ring()) == 2
 
     write_keys(path, [key("a"), key("b")])
-    now[0] += LOOK_SECONDS / 2
-    assert len(watched.ring()) == 2
-    now[0] += LOOK_SECONDS / 2
-    assert len(watched.ring()) == 3
+    now[0] += RELOAD_CHECK_SECONDS / 2
+    assert len(watched.key_ring()) == 2
+    now[0] += RELOAD_CHECK_SECONDS / 2
+    assert len(watched.key_ring()) == 3
 
     for damage in (lambda: path.write_text("["), path.unlink):
         damage()
-        now[0] += LOOK_SECONDS
-        assert watched.ring().find(secret_of("b").encode(), NOW).name == "b"
+        now[0] += RELOAD_CHECK_SECONDS
+        assert watched.key_ring().find(secret_of("b").encode(), NOW).name == "b"
 
     write_keys(path, [key("b", revoked=True)])
-    now[0] += LOOK_SECONDS
+    now[0] += RELOAD_CHECK_SECONDS
     with pytest.raises(InvalidKey, match="revoked"):
-        watched.ring().find(secret_of("b").encode(), NOW)
+        watched.key_ring().find(secret_of("b").encode(), NOW)
 
 
 def test_two_changes_at_one_moment_are_two_changes(tmp_path: Path) -> None:
     """A file of the same size and time stamp is still another file."""
     path, now = tmp_path / "keys.json", [0.0]
     write_keys(path, [key("a")])
-    watched = WatchedKeys(path, [], clock=lambda: now[0])
+    watched = KeyFile(path, [], clock=lambda: now[0])
     before = path.stat()
     write_keys(path, [key("b")])
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    now[0] += LOOK_SECONDS
-    assert watched.ring().find(secret_of("b").encode(), NOW).name == "b"
+    now[0] += RELOAD_CHECK_SECONDS
+    assert watched.key_ring().find(secret_of("b").encode(), NOW).name == "b"
 
 
 def test_writers_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
@@ -194,13 +194,13 @@ def test_writers_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
 
     def add(number: int) -> None:
-        with changing(path) as keys:
+        with editing_keys(path) as keys:
             keys.append(key(f"key{number}"))
-        assert len(read(path)) >= 1
+        assert len(read_keys(path)) >= 1
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(add, range(40)))
-    assert {one.name for one in read(path)} == {f"key{number}" for number in range(40)}
+    assert {one.name for one in read_keys(path)} == {f"key{number}" for number in range(40)}
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert os.listdir(tmp_path) == ["keys.json"]
 
@@ -210,7 +210,7 @@ def test_a_change_that_fails_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     write_keys(path, [key("a")])
     before = path.read_bytes()
-    with pytest.raises(ZeroDivisionError), changing(path) as keys:
+    with pytest.raises(ZeroDivisionError), editing_keys(path) as keys:
         keys.remove(keys[1 // 0])
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["keys.json"]
@@ -224,7 +224,7 @@ def test_the_command_makes_lists_and_revokes(
     monkeypatch.setenv("API_KEYS_FILE", str(path))
     main(["new", "--name", "app1", "--models", "one, two", "--rpm", "60", "--tpm", "1000", "--expires", "2099-01-31"])
     secret = capsys.readouterr().out.strip()
-    made = KeyRing(read(path)).find(secret.encode(), NOW)
+    made = KeyRing(read_keys(path)).find(secret.encode(), NOW)
     assert (made.name, made.models) == ("app1", ("one", "two"))
     assert (made.requests_per_minute, made.tokens_per_minute) == (60, 1000)
     assert made.expires == datetime(2099, 1, 31, tzinfo=UTC)
@@ -237,7 +237,7 @@ def test_the_command_makes_lists_and_revokes(
     assert secret not in listed
     assert made.sha256 not in listed
     with pytest.raises(InvalidKey, match="revoked"):
-        KeyRing(read(path)).find(secret.encode(), NOW)
+        KeyRing(read_keys(path)).find(secret.encode(), NOW)
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_the_command_refuses_in_one_line(tmp_path: Path, arguments: list[str], s
         main(["--file", str(path), *arguments])
     assert says in str(refused.value)
     assert "\n" not in str(refused.value)
-    assert list(read(path)) == [key("a")]
+    assert list(read_keys(path)) == [key("a")]
 
 
 def test_onecard_keys_is_the_same_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,7 +271,7 @@ def test_onecard_keys_is_the_same_command(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / ".env").write_text("API_KEYS_FILE=keys.json\n")
     runner = CliRunner()
     assert runner.invoke(onecard, ["keys", "new", "--name", "app1", "--rpm", "5"]).exit_code == 0
-    assert [one.requests_per_minute for one in read(tmp_path / "keys.json")] == [5]
+    assert [one.requests_per_minute for one in read_keys(tmp_path / "keys.json")] == [5]
     assert "app1" in runner.invoke(onecard, ["keys", "list"]).output
     assert "revoke" in runner.invoke(onecard, ["keys", "--help"]).output
 

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -12,12 +12,12 @@ import structlog.testing
 from prometheus_client import CollectorRegistry
 
 from bench.redis_faults.redis import cluster
-from gateway.limits.admission import Quota, Settlement, Use, decide
-from gateway.limits.limits import Admission, Limits, open_limits
-from gateway.limits.metrics import LimitsMetrics
-from gateway.limits.redis import PROBE, RedisUse
-from gateway.limits.shared import SharedUse
-from gateway.limits.window import CELL_MS, MINUTE_MS, Cell, Window
+from gateway.limits.metrics import RateLimitMetrics
+from gateway.limits.rate_limit import Decision, RateLimit, Settlement, Usage, decide
+from gateway.limits.rate_limiter import Admission, RateLimiter, open_rate_limiter
+from gateway.limits.redis_counters import PROBE, RedisCounters
+from gateway.limits.shared_counters import SharedCounters
+from gateway.limits.sliding_window import CELL_MS, MINUTE_MS, Cell, Window
 from onecard.errors import RateLimited
 from onecard.redis.address import RedisAddress
 from onecard.redis.channel import RedisChannel
@@ -41,27 +41,27 @@ def redis(tmp_path: Path) -> Iterator[RedisProcess]:
 
 
 @asynccontextmanager
-async def limits_on(redis: RedisProcess, figures: MetricsReader, **quota: int) -> AsyncIterator[Limits]:
+async def limits_on(redis: RedisProcess, figures: MetricsReader, **quota: int) -> AsyncIterator[RateLimiter]:
     """One gateway's limits on this Redis, which it has found."""
-    async with open_limits(Quota(**quota), RedisAddress(port=redis.port), figures.registry) as limits:
+    async with open_rate_limiter(RateLimit(**quota), RedisAddress(port=redis.port), figures.registry) as limits:
         await eventually(lambda: figures("onecard_limits_redis_up", operation="limits") == 1)
         yield limits
 
 
-async def take(limits: Limits, tokens: int = 0, name: str = "a", **of_key: int) -> Admission:
+async def take(limits: RateLimiter, tokens: int = 0, name: str = "a", **of_key: int) -> Admission:
     """One request that may cost so many tokens."""
     caller = key(name, **of_key)
-    return await limits.admit(caller, limits.quota(caller), tokens)
+    return await limits.admit(caller, limits.rate_limit(caller), tokens)
 
 
-async def admitted(limits: Limits, requests: int, name: str = "a", tokens: int = 0) -> int:
+async def admitted(limits: RateLimiter, requests: int, name: str = "a", tokens: int = 0) -> int:
     """How many of so many requests at once come in."""
     outcomes = await asyncio.gather(*(take(limits, tokens, name) for _ in range(requests)), return_exceptions=True)
     assert all(not isinstance(one, Exception) or isinstance(one, RateLimited) for one in outcomes), outcomes
     return sum(not isinstance(one, Exception) for one in outcomes)
 
 
-def store(redis: RedisProcess, name: str, use: Use) -> None:
+def store(redis: RedisProcess, name: str, use: Usage) -> None:
     """Write what a key has used, as the script keeps it."""
     kept = ", ".join("{" + ", ".join(f"{last}, {amount}" for last, amount in window.cells) + "}" for window in use)
     script = f"return redis.call('SET', KEYS[1], cmsgpack.pack({{{kept}}}))"
@@ -69,12 +69,12 @@ def store(redis: RedisProcess, name: str, use: Use) -> None:
 
 
 @asynccontextmanager
-async def use_on(redis: RedisProcess, figures: MetricsReader) -> AsyncIterator[RedisUse]:
+async def use_on(redis: RedisProcess, figures: MetricsReader) -> AsyncIterator[RedisCounters]:
     """What decides in this Redis, found."""
-    channel = RedisChannel("limits", RedisAddress(port=redis.port), LimitsMetrics(figures.registry), probe=PROBE)
+    channel = RedisChannel("limits", RedisAddress(port=redis.port), RateLimitMetrics(figures.registry), probe=PROBE)
     await channel.start()
     try:
-        yield RedisUse(channel)
+        yield RedisCounters(channel)
     finally:
         await channel.close()
 
@@ -91,12 +91,12 @@ async def test_redis_decides_as_the_pure_core_does(redis: RedisProcess) -> None:
     async with use_on(redis, MetricsReader()) as shared:
         for number in range(300):
             now = int(time.time() * 1000)
-            before = Use(window(now), window(now))
+            before = Usage(window(now), window(now))
             store(redis, f"key{number}", before)
-            quota = Quota(draw.choice([None, 5, 10, 40]), draw.choice([None, 5, 10, 40]))
+            quota = RateLimit(draw.choice([None, 5, 10, 40]), draw.choice([None, 5, 10, 40]))
             costs = [draw.randrange(12) for _ in range(draw.randrange(1, 5))]
             settlements = [Settlement(now - draw.randrange(70_000), draw.randrange(-9, 9)) for _ in range(2)]
-            decisions = await shared.take(f"key{number}", quota, costs, settlements)
+            decisions = await shared.admit(f"key{number}", quota, costs, settlements)
             assert decisions is not None
             now = decisions[0].now_ms
             use = before.at(now)
@@ -121,6 +121,7 @@ async def test_several_gateways_share_one_limit(redis: RedisProcess) -> None:
         limits_on(redis, MetricsReader(), tokens=100) as two,
     ):
         one.settle(key("t"), await take(one, 50, "t"), 60)
+        await take(one, 0, "t")  # Takes the settlement along.
         assert (await take(two, 10, "t")).headers["x-ratelimit-remaining-tokens"] == "30"
         with pytest.raises(RateLimited) as refused:
             await take(one, 31, "t")
@@ -148,7 +149,7 @@ async def test_tokens_are_refused_before_they_are_spent(redis: RedisProcess) -> 
 async def test_what_an_answer_cost_beyond_its_reserve_counts_from_when_it_is_known(seconds: int) -> None:
     """Also that of an answer that took longer than a minute, or two."""
     now = 1_000_000.0
-    limits = Limits(Quota(tokens=100), None, LimitsMetrics(MetricsReader().registry), lambda: now)
+    limits = RateLimiter(RateLimit(tokens=100), None, RateLimitMetrics(MetricsReader().registry), lambda: now)
     admission = await take(limits, 10)
     now += seconds
     limits.settle(key("a"), admission, 120)
@@ -161,8 +162,8 @@ async def test_a_jump_of_redis_clock_costs_a_minute_at_most(redis: RedisProcess,
     """Put back, what was used counts for a minute from then on; put forward, for less; Redis goes on deciding."""
     async with use_on(redis, MetricsReader()) as shared:
         then = int(time.time() * 1000) - jump_ms  # What the clock showed before it was put to what it shows now.
-        store(redis, "a", Use(Window((Cell(then, 4),)), Window()))
-        decisions = await shared.take("a", Quota(requests=5), [0, 0])
+        store(redis, "a", Usage(Window((Cell(then, 4),)), Window()))
+        decisions = await shared.admit("a", RateLimit(requests=5), [0, 0])
     assert decisions is not None
     first, second = decisions
     if jump_ms >= MINUTE_MS:
@@ -205,18 +206,98 @@ async def test_a_redis_that_may_not_decide_leaves_it_to_each_gateway(redis: Redi
 async def test_a_fault_of_the_limits_is_logged_and_answered() -> None:
     """It refuses nobody, nobody waits for ever, and the next one is decided as if nothing had been."""
 
-    class Broken(RedisUse):
+    class Broken(RedisCounters):
         def __init__(self) -> None:
             """No channel."""
 
-        async def take(self, *_: object, **__: object) -> None:
+        async def admit(self, *_: object, **__: object) -> None:
             raise ValueError("a fault of this code")
 
-    limits = Limits(Quota(requests=1), SharedUse(Broken()), LimitsMetrics(MetricsReader().registry))
+    limits = RateLimiter(RateLimit(requests=1), SharedCounters(Broken()), RateLimitMetrics(MetricsReader().registry))
     with structlog.testing.capture_logs() as logs:
         assert await asyncio.wait_for(admitted(limits, 3), 5) == 1
     assert [line["event"] for line in logs] == ["limits are not shared"]
     assert "a fault of this code" in str(logs[0]["exc_info"]) or logs[0]["exc_info"]
+
+
+class Recorded(RedisCounters):
+    """A Redis that admits everybody and records its round trips: how many requests, and what was settled."""
+
+    def __init__(self) -> None:
+        self.trips: list[tuple[int, list[Settlement]]] = []
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def admit(
+        self, name: str, quota: RateLimit, costs: Sequence[int], settlements: Sequence[Settlement] = ()
+    ) -> list[Decision]:
+        self.trips.append((len(costs), list(settlements)))
+        await self.open.wait()
+        return [Decision(0, 0, 0, 0, 0, 0, 0) for _ in costs]
+
+
+COST = Settlement(1, -5)
+
+
+async def test_a_settlement_rides_with_the_keys_next_request() -> None:
+    """It has no round trip of its own, which that request would have to wait for."""
+    redis = Recorded()
+    shared = SharedCounters(redis)
+    shared.settle("a", COST)
+    await asyncio.sleep(0)
+    assert redis.trips == []
+    assert await shared.admit("a", RateLimit(tokens=10), 3) is not None
+    assert redis.trips == [(1, [COST])]
+    await shared.close()
+    assert redis.trips == [(1, [COST])]
+
+
+async def test_the_settlements_of_an_idle_key_are_sent_by_themselves() -> None:
+    """All of them at once, also those that came while a request was being decided."""
+    redis = Recorded()
+    shared = SharedCounters(redis)
+    for _ in range(3):
+        shared.settle("a", COST)
+    await eventually(lambda: redis.trips == [(0, [COST] * 3)])
+    redis.open.clear()
+    deciding = asyncio.create_task(shared.admit("a", RateLimit(tokens=10), 3))
+    await eventually(lambda: len(redis.trips) == 2)
+    shared.settle("a", COST)
+    redis.open.set()
+    assert await deciding is not None
+    await eventually(lambda: redis.trips[2:] == [(0, [COST])])
+
+
+async def test_closing_sends_the_settlements_that_have_waited() -> None:
+    """Those of every key, also while a round trip of it is under way."""
+    redis = Recorded()
+    shared = SharedCounters(redis)
+    redis.open.clear()
+    deciding = asyncio.create_task(shared.admit("b", RateLimit(tokens=10), 3))
+    await eventually(lambda: len(redis.trips) == 1)
+    shared.settle("a", COST)
+    shared.settle("b", COST)
+    closing = asyncio.create_task(shared.close())
+    await asyncio.sleep(0)
+    redis.open.set()
+    await asyncio.gather(deciding, closing)
+    assert redis.trips == [(1, []), (0, [COST]), (0, [COST])]
+
+
+async def test_another_gateway_sees_a_settlement_without_any_request_here(redis: RedisProcess) -> None:
+    """A moment later."""
+    async with (
+        limits_on(redis, MetricsReader(), tokens=100) as one,
+        limits_on(redis, MetricsReader(), tokens=100) as two,
+    ):
+        one.settle(key("a"), await take(one, 50), 10)
+
+        for _ in range(1500):
+            remaining = (await take(two)).headers["x-ratelimit-remaining-tokens"]
+            if remaining == "90":
+                break
+            await asyncio.sleep(0.02)
+        assert remaining == "90"
 
 
 async def test_a_redis_that_freezes_costs_one_wait_and_keeps_the_limit(redis: RedisProcess) -> None:
@@ -264,7 +345,7 @@ async def test_without_limits_nobody_is_asked(redis: RedisProcess) -> None:
 
 async def test_a_keys_own_limit_counts_before_the_default() -> None:
     """Each of the two by itself; in this process alone where there is no Redis."""
-    async with open_limits(Quota(requests=3, tokens=10), None, MetricsReader().registry) as limits:
+    async with open_rate_limiter(RateLimit(requests=3, tokens=10), None, MetricsReader().registry) as limits:
         admission = await take(limits, 0, "own", requests_per_minute=5)
         assert admission.headers["x-ratelimit-limit-requests"] == "5"
         assert admission.headers["x-ratelimit-limit-tokens"] == "10"
@@ -277,8 +358,8 @@ async def test_limits_are_shared_in_a_cluster() -> None:
         address = RedisSettings(redis_cluster_nodes=shards.addresses).redis_address()
         figures = MetricsReader()
         async with (
-            open_limits(Quota(requests=20), address, figures.registry) as one,
-            open_limits(Quota(requests=20), address, CollectorRegistry()) as two,
+            open_rate_limiter(RateLimit(requests=20), address, figures.registry) as one,
+            open_rate_limiter(RateLimit(requests=20), address, CollectorRegistry()) as two,
         ):
             for name in ("a", "b", "c", "d", "e"):
                 assert await admitted(one, 15, name) == 15

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.meter import MOST_PARSED_BYTES, MOST_READ_BYTES, Meter, Usage
+from gateway.telemetry.token_usage import MAX_PARSED_BYTES, MAX_READ_BYTES, TokenUsage, TokenUsageCounter
 
 
 def metered(chunks: list[bytes], content_type: bytes = b"application/json", status: int = 200, asked: int = 40) -> int:
-    meter = Meter(asked)
-    meter.begins(status, content_type)
+    meter = TokenUsageCounter(asked)
+    meter.begin(status, content_type)
     for chunk in chunks:
-        meter.answered(chunk)
+        meter.feed(chunk)
     return meter.tokens()
 
 
@@ -40,9 +40,9 @@ CREATED = b'data: {"response": {"tools": [' + TOOL + b'], "usage": null, "metada
         (EVENTS + MANY + b'data: {"choices": [{"text": "012345678"}]}\n\n', STREAM, 10 + 2 + 3 + 2),
         (b'data: {"choices": [{"delta": {"content": ""}}]}\n\ndata: {"choices": 1}\n\n', STREAM, 10 + 2),
         (b'data: {"choices": [{"delta": {"content": "01234567", "tool_calls": [{"id": "a"}]}}]}\n\n', STREAM, 10 + 2),
-        (b'[{"embedding": "' + b"a" * MOST_PARSED_BYTES + b'"}]', b"application/json", 10),
-        (b'{"data": "' + b"a" * MOST_PARSED_BYTES + b'", "usage": {"total_tokens": 7}}', b"application/json", 7),
-        (b"data: " + b"a" * MOST_PARSED_BYTES + b"\n\n" + LAST, STREAM, 7),
+        (b'[{"embedding": "' + b"a" * MAX_PARSED_BYTES + b'"}]', b"application/json", 10),
+        (b'{"data": "' + b"a" * MAX_PARSED_BYTES + b'", "usage": {"total_tokens": 7}}', b"application/json", 7),
+        (b"data: " + b"a" * MAX_PARSED_BYTES + b"\n\n" + LAST, STREAM, 7),
     ],
     ids=[
         "usage",
@@ -73,12 +73,12 @@ def test_tokens_are_those_of_the_usage_or_an_estimate(
 @pytest.mark.parametrize("content_type", [STREAM, b"application/json"])
 def test_where_nothing_is_limited_an_answer_is_still_asked_what_it_cost(content_type: bytes) -> None:
     """For the metrics; its events are not read for that, and only its end is kept."""
-    meter = Meter(40, estimates=False)
-    meter.begins(200, content_type)
+    meter = TokenUsageCounter(40, estimates=False)
+    meter.begin(200, content_type)
     for chunk in (*[MANY] * 10_000, EVENTS, LAST, b"data: [DONE]\n\n"):
-        meter.answered(chunk)
-    assert meter.usage() == Usage(3, 4, 7)
-    assert len(meter._held) <= 2 * MOST_READ_BYTES
+        meter.feed(chunk)
+    assert meter.usage() == TokenUsage(3, 4, 7)
+    assert len(meter._pending) <= 2 * MAX_READ_BYTES
 
 
 @given(st.text() | st.sampled_from(['"usage": {"total_tokens": 9}', '"usage', '"usage"']), st.booleans())
@@ -86,10 +86,10 @@ def test_no_text_passes_for_usage(text: str, spaced: bool) -> None:
     """Whatever an answer says in words, before its `usage` and after it."""
     usage = {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7}
     answer = {"content": text, "response": {"usage": usage}, "tokens": [text]}
-    meter = Meter(0)
-    meter.begins(200, b"application/json")
-    meter.answered(json.dumps(answer, ensure_ascii=False, separators=None if spaced else (",", ":")).encode())
-    assert meter.usage() == Usage(3, 4, 7)
+    meter = TokenUsageCounter(0)
+    meter.begin(200, b"application/json")
+    meter.feed(json.dumps(answer, ensure_ascii=False, separators=None if spaced else (",", ":")).encode())
+    assert meter.usage() == TokenUsage(3, 4, 7)
 
 
 def test_errors_cost_nothing() -> None:

@@ -14,16 +14,16 @@ import structlog.testing
 from prometheus_client import CollectorRegistry
 from starlette.types import Message
 
-from gateway.calls import Call, send
-from gateway.metrics import UpstreamMetrics
-from gateway.pool import Pool
 from gateway.relay import relay
-from gateway.reply import Reply
-from gateway.trail import Trail
-from gateway.transport import Connections
-from gateway.turns import Turns
-from gateway.upstreams import Limits, Upstream
-from gateway.watch import watching
+from gateway.telemetry.metrics import UpstreamMetrics
+from gateway.telemetry.trace import RequestTrace
+from gateway.upstream.concurrency_limiter import FairConcurrencyLimiter
+from gateway.upstream.health_checker import health_checking
+from gateway.upstream.http_client import HttpClient
+from gateway.upstream.load_balancer import LoadBalancer
+from gateway.upstream.request import UpstreamRequest, send
+from gateway.upstream.response import UpstreamResponse
+from gateway.upstream.services import Upstream, UpstreamTimeouts
 from onecard.errors import BadUpstream, Unavailable
 from onecard.web.buffer_semaphore import BufferSemaphore
 from onecard.web.disconnect import ClientDisconnected
@@ -54,17 +54,19 @@ Ask = Callable[[str], Awaitable[int]]
 
 
 @asynccontextmanager
-async def watched(*urls: str) -> AsyncIterator[tuple[Pool, Ask]]:
+async def watched(*urls: str) -> AsyncIterator[tuple[LoadBalancer, Ask]]:
     """A pool of these replicas, which are being checked, and a caller of it."""
-    pool = Pool("llm", urls, UpstreamMetrics(CollectorRegistry()).of("llm"))
-    async with aclosing(Connections(2.0)) as connections, watching(pool, connections):
-        upstream = Upstream("llm", connections, pool, Turns(100, 100, pool.figures), {}, Limits(60, 60, 60))
+    pool = LoadBalancer("llm", urls, UpstreamMetrics(CollectorRegistry()).of("llm"))
+    async with aclosing(HttpClient(2.0)) as connections, health_checking(pool, connections):
+        upstream = Upstream(
+            "llm", connections, pool, FairConcurrencyLimiter(100, 100, pool.metrics), {}, UpstreamTimeouts(60, 60, 60)
+        )
         yield pool, lambda case: ask_for(case, upstream)
 
 
 async def ask_for(case: str, upstream: Upstream) -> int:
     body = orjson.dumps({"case": case, "seconds": 20})
-    reply = await send(Call("POST", PATH, {"content-type": "application/json"}, body), upstream)
+    reply = await send(UpstreamRequest("POST", PATH, {"content-type": "application/json"}, body), upstream)
     await reply.read()
     reply.close()
     return reply.status
@@ -90,10 +92,10 @@ async def test_a_killed_replica_costs_no_request_and_is_back_by_itself(pair: tup
             first.process.kill()
             first.process.wait()
             await many(ask)
-            await eventually(lambda: pool.replicas.out(0) == "unready", FOUND_SECONDS)
+            await eventually(lambda: pool.endpoints.ejected_for(0) == "unready", FOUND_SECONDS)
             await many(ask)
             with serving("tests.scripted_upstream", port_variable="CANNED_PORT", env={}, port=first.port):
-                await eventually(lambda: pool.replicas.out(0) is None, FOUND_SECONDS)
+                await eventually(lambda: pool.endpoints.ejected_for(0) is None, FOUND_SECONDS)
                 await many(ask)
     told = [(line["event"], line.get("reason")) for line in logged if line.get("replica") == 0]
     assert told[-2:] == [("replica is out", "unready"), ("replica is back", None)]
@@ -107,10 +109,10 @@ async def test_requests_at_a_frozen_replica_are_answered_by_another(pair: tuple[
     async with watched(first.url, second.url) as (pool, ask):
         first.process.send_signal(signal.SIGSTOP)
         await many(ask)
-        assert pool.replicas.out(0) == "unready"
-        assert not pool.waits[0]
+        assert pool.endpoints.ejected_for(0) == "unready"
+        assert not pool.pending_timeouts[0]
         first.process.send_signal(signal.SIGCONT)
-        await eventually(lambda: pool.replicas.out(0) is None, FOUND_SECONDS)
+        await eventually(lambda: pool.endpoints.ejected_for(0) is None, FOUND_SECONDS)
         await many(ask)
 
 
@@ -132,7 +134,7 @@ async def test_a_replica_that_answers_500_costs_no_request(pair: tuple[Server, S
         watched(f"http://127.0.0.1:{port}", pair[0].url) as (pool, ask),
     ):
         await many(ask)
-        assert pool.replicas.out(0) == "errors"
+        assert pool.endpoints.ejected_for(0) == "errors"
 
 
 async def test_a_service_that_is_down_is_said_to_be_at_once_and_works_when_it_is_back(
@@ -142,9 +144,9 @@ async def test_a_service_that_is_down_is_said_to_be_at_once_and_works_when_it_is
     server = pair[0]
     async with watched(server.url) as (pool, ask):
         server.process.send_signal(signal.SIGSTOP)
-        await eventually(lambda: pool.replicas.out(0) == "unready", FOUND_SECONDS)
+        await eventually(lambda: pool.endpoints.ejected_for(0) == "unready", FOUND_SECONDS)
         trial = asyncio.ensure_future(ask("echo"))
-        await eventually(lambda: pool.replicas.in_flight(0) == 1)
+        await eventually(lambda: pool.endpoints.in_flight(0) == 1)
         with pytest.raises(Unavailable):
             await ask("echo")
         server.process.send_signal(signal.SIGCONT)
@@ -156,17 +158,17 @@ async def test_leases_that_are_given_up_are_counted_out(pair: tuple[Server, Serv
     """A client that leaves takes its request with it, and says nothing against the replica."""
     async with watched(pair[0].url) as (pool, ask):
         waiting = [asyncio.ensure_future(ask("slow")) for _ in range(5)]
-        await eventually(lambda: pool.replicas.in_flight(0) == 5)
+        await eventually(lambda: pool.endpoints.in_flight(0) == 5)
         for task in waiting:
             task.cancel()
         await asyncio.wait(waiting)
-        assert (pool.replicas.in_flight(0), pool.replicas.out(0)) == (0, None)
+        assert (pool.endpoints.in_flight(0), pool.endpoints.ejected_for(0)) == (0, None)
 
 
 async def test_a_stream_whose_client_has_left_by_then_gives_its_replica_back(pair: tuple[Server, Server]) -> None:
     """Also when nobody has begun to read it."""
     body = orjson.dumps({"case": "stream", "count": 100})
-    state = {"body": body, "timings": {}, "trail": Trail(), "held": BufferSemaphore(1_000_000).lease()}
+    state = {"body": body, "timings": {}, "trace": RequestTrace(), "held": BufferSemaphore(1_000_000).lease()}
     scope = {"type": "http", "method": "POST", "path": PATH, "headers": [], "state": state}
 
     async def staying() -> Message:
@@ -180,24 +182,26 @@ async def test_a_stream_whose_client_has_left_by_then_gives_its_replica_back(pai
         await staying()
 
     async with watched(pair[0].url) as (pool, _):
-        turns = Turns(1, 0, pool.figures)
-        async with aclosing(Connections(2.0)) as connections:
-            response = await relay(scope, staying, Upstream("llm", connections, pool, turns, {}, Limits(60, 60, 60)))
+        turns = FairConcurrencyLimiter(1, 0, pool.metrics)
+        async with aclosing(HttpClient(2.0)) as connections:
+            response = await relay(
+                scope, staying, Upstream("llm", connections, pool, turns, {}, UpstreamTimeouts(60, 60, 60))
+            )
             with pytest.raises(asyncio.QueueFull):
-                await turns.take("", Trail(), 0.0)
-            assert pool.replicas.in_flight(0) == 1
+                await turns.acquire("", RequestTrace(), 0.0)
+            assert pool.endpoints.in_flight(0) == 1
             with pytest.raises(ClientDisconnected):
                 await response(scope, left, take_nothing)
-            (await turns.take("", Trail(), 0.0)).end()
-            assert pool.replicas.in_flight(0) == 0
+            (await turns.acquire("", RequestTrace(), 0.0)).release()
+            assert pool.endpoints.in_flight(0) == 0
 
 
 async def test_a_broken_answer_is_forgotten_with_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever failed on its way keeps nothing of it until the garbage collector comes by."""
-    replies: list[weakref.ref[Reply]] = []
-    begun = Reply.__init__
+    replies: list[weakref.ref[UpstreamResponse]] = []
+    begun = UpstreamResponse.__init__
 
-    def remember(reply: Reply, *parts: object) -> None:
+    def remember(reply: UpstreamResponse, *parts: object) -> None:
         replies.append(weakref.ref(reply))
         begun(reply, *parts)  # type: ignore[arg-type]
 
@@ -210,18 +214,20 @@ async def test_a_broken_answer_is_forgotten_with_its_request(monkeypatch: pytest
         await asyncio.Event().wait()
         raise AssertionError
 
-    monkeypatch.setattr(Reply, "__init__", remember)
+    monkeypatch.setattr(UpstreamResponse, "__init__", remember)
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        pool = Pool("llm", [url, url], UpstreamMetrics(CollectorRegistry()).of("llm"))
+        pool = LoadBalancer("llm", [url, url], UpstreamMetrics(CollectorRegistry()).of("llm"))
         room = BufferSemaphore(1_000_000)
-        async with aclosing(Connections(2.0)) as connections:
-            upstream = Upstream("llm", connections, pool, Turns(9, 9, pool.figures), {}, Limits(60, 60, 60))
+        async with aclosing(HttpClient(2.0)) as connections:
+            upstream = Upstream(
+                "llm", connections, pool, FairConcurrencyLimiter(9, 9, pool.metrics), {}, UpstreamTimeouts(60, 60, 60)
+            )
             gc.collect()
             gc.disable()
             try:
                 held = room.lease()
-                state = {"body": b"{}", "timings": {}, "trail": Trail(), "held": held}
+                state = {"body": b"{}", "timings": {}, "trace": RequestTrace(), "held": held}
                 scope = {"type": "http", "method": "POST", "path": PATH, "headers": [], "state": state}
                 with pytest.raises(BadUpstream):
                     await relay(scope, staying, upstream)

@@ -1,18 +1,19 @@
 """A full encoder is not asked again for a moment: its refusal is repeated, and who waits as told is let through."""
 
 import time
-from types import SimpleNamespace
 
 import httpx
 import pytest
-from prometheus_client import CollectorRegistry
 from starlette.responses import Response
-from starlette.types import Scope
+from starlette.types import Receive, Scope
 
-from gateway.answers.refusals import MOST_LATER_SECONDS, REMEMBERED_SECONDS, Refusals, terms
-from gateway.answers.repeats import Repeats
-from onecard.cache.metrics import CacheMetrics
-from onecard.cache.tiers import Cache
+from gateway.upstream.load_shedder import (
+    MAX_EXTRA_SECONDS,
+    REMEMBERED_SECONDS,
+    EncoderLoadShedder,
+    RecentRefusals,
+    request_shape,
+)
 from onecard.errors import TooBusy, error_body
 from tests.gateway.gateway_scene import GatewayScene
 from tests.gateway.support import error_of, key
@@ -26,12 +27,12 @@ class SimulatedEncoder:
 
     def __init__(self) -> None:
         self.now = 5.0
-        self.refusals = Refusals(lambda: self.now)
+        self.refusals = RecentRefusals(lambda: self.now)
 
     def says(self, body: bytes = b"a", seconds: str = "2", code: str = "too_busy", **headers: str) -> str:
         """It refuses a request; what that is told."""
         response = Response(error_body("Full.", "rate_limit_error", code), 429, {"retry-after": seconds})
-        self.refusals.add(terms(asked(**headers), body), body, response)
+        self.refusals.add(request_shape(asked(**headers), body), body, response)
         return response.headers["retry-after"]
 
     def wait(self, body: bytes, **headers: str) -> int | None:
@@ -88,7 +89,7 @@ def test_what_says_nothing_of_others_is_not_repeated(seconds: str, code: str, he
 )
 def test_what_is_judged_alike_is_refused_alike(body: bytes, headers: dict[str, str], alike: bool) -> None:
     """Not another lane, another number of texts, another length, another time limit."""
-    assert (terms(asked(**headers), body) == terms(asked(), b'{"input": "a"}')) == alike
+    assert (request_shape(asked(**headers), body) == request_shape(asked(), b'{"input": "a"}')) == alike
 
 
 def test_who_waits_as_told_is_let_through() -> None:
@@ -104,7 +105,7 @@ def test_who_waits_as_told_is_let_through() -> None:
     encoder.says(b"a")
     assert encoder.wait(b"b") is not None, "not even one who was told, for a moment"
     assert (encoder.wait(b"a") or 0) >= 2
-    encoder.refusals.answered(b"a")
+    encoder.refusals.responded(b"a")
     assert (encoder.wait(b"a") or 0) >= 2
 
 
@@ -113,12 +114,12 @@ def test_they_are_told_to_come_as_fast_as_requests_are_answered() -> None:
     encoder = SimulatedEncoder()
     encoder.now += 1
     for number in range(4):
-        encoder.refusals.answered(b"%d" % number)  # Four a second.
+        encoder.refusals.responded(b"%d" % number)  # Four a second.
     encoder.now += 1
-    encoder.refusals.answered(b"")
+    encoder.refusals.responded(b"")
     encoder.says(b"00")
     waits = [encoder.wait(b"%02d" % number) or 0 for number in range(1, 90)]
-    assert all(2 <= wait <= 2 + MOST_LATER_SECONDS for wait in waits)
+    assert all(2 <= wait <= 2 + MAX_EXTRA_SECONDS for wait in waits)
     assert max(waits.count(wait) for wait in set(waits)) < len(waits) / 4
     assert waits[:8] == sorted(waits[:8])
 
@@ -130,7 +131,7 @@ def test_a_full_encoder_is_asked_now_and_then(own: GatewayScene) -> None:
     for number in range(100):
         answer = own.post({"case": "echo", "input": f"{number:02d}"}, EMBED)
         assert error_of(answer, 429)["code"] == "too_busy"
-        assert 3 <= int(answer.headers["retry-after"]) <= 3 + MOST_LATER_SECONDS
+        assert 3 <= int(answer.headers["retry-after"]) <= 3 + MAX_EXTRA_SECONDS
         assert answer.headers["x-request-id"]
     assert own.seen("requests") - before < 100
     assert own.metric("onecard_http_requests_total") - lines >= 100
@@ -149,11 +150,14 @@ def test_what_is_kept_is_answered_while_the_encoder_is_full(own: GatewayScene) -
 
 def test_a_key_for_some_models_is_asked_for_its_own_first() -> None:
     """What it may not use is a 403 at a full encoder, too: its requests pass the edge, and are refused behind that."""
-    cache = Cache(None, None, CacheMetrics(CollectorRegistry()), time.time)
-    repeats = Repeats(SimpleNamespace(), "embedding", cache, 60)  # type: ignore[arg-type]
+
+    async def unused(scope: Scope, receive: Receive) -> Response:
+        raise AssertionError("nothing is relayed here")
+
+    shedder = EncoderLoadShedder(unused, time.monotonic)
     response = Response(error_body("Full.", "rate_limit_error", "too_busy"), 429, {"retry-after": "2"})
-    repeats._refusals.add(terms(asked(), b"a"), b"a", response)
+    shedder.refusals.add(request_shape(asked(), b"a"), b"a", response)
     for caller in (None, key("a")):
         with pytest.raises(TooBusy):
-            repeats.check({**asked(), "state": {"caller": caller}}, b"b")
-    repeats.check({**asked(), "state": {"caller": key("b", models=("other",))}}, b"b")
+            shedder.check({**asked(), "state": {"caller": caller}}, b"b")
+    shedder.check({**asked(), "state": {"caller": key("b", models=("other",))}}, b"b")

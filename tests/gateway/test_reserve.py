@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway.limits import reserve
-from gateway.limits.admission import Quota
-from gateway.limits.layer import LimitsLayer
-from gateway.limits.limits import Limits
-from gateway.limits.metrics import LimitsMetrics
-from gateway.meter import Meter
-from gateway.routes import RELAYED
+from gateway.limits import reservation
+from gateway.limits.metrics import RateLimitMetrics
+from gateway.limits.middleware import RateLimitMiddleware
+from gateway.limits.rate_limit import RateLimit
+from gateway.limits.rate_limiter import RateLimiter
+from gateway.routes import ROUTES
+from gateway.telemetry.response_tap import ResponseTap
+from gateway.telemetry.token_usage import TokenUsageCounter
 from onecard.errors import RateLimited, TooBusy
 from onecard.web.disconnect import ClientDisconnected
 from tests.gateway.support import key
@@ -36,7 +37,20 @@ json_values = st.recursive(
 def cost(path: str, **fields: Any) -> int:
     """What is reserved for the answers alone."""
     body = json.dumps(fields).encode()
-    return reserve.tokens("POST", path, body, EXPECTED) - -(-len(body) // 4)
+    return reserved("POST", path, body) - -(-len(body) // 4)
+
+
+def reserved(method: str, path: str, body: bytes) -> int:
+    """What is reserved for a request that counts."""
+    scope = {"method": method, "path": path, "state": {"body": body}}
+    cost = ROUTES.cost(method, path)
+    assert cost is not None
+    return reservation.reserved_tokens(cost, ROUTES.json(scope), EXPECTED)
+
+
+def counts(method: str, path: str) -> bool:
+    """It counts against its key's limits."""
+    return ROUTES.cost(method, path) is not None
 
 
 @pytest.mark.parametrize(
@@ -70,30 +84,30 @@ def test_answers_are_reserved_as_they_are_asked_for(path: str, fields: dict[str,
 @given(st.binary() | json_values.map(lambda value: json.dumps(value).encode()), st.sampled_from([CHAT, "/generate"]))
 def test_any_body_has_a_cost(body: bytes, path: str) -> None:
     """The service says what is wrong with it."""
-    assert 0 <= reserve.tokens("POST", path, body, EXPECTED) <= 10**9
+    assert 0 <= reserved("POST", path, body) <= 10**9
 
 
 @given(st.dictionaries(st.sampled_from(["max_tokens", "n", "best_of", "prompt", "max_completion_tokens"]), json_values))
 def test_any_fields_have_a_cost(fields: dict[str, Any]) -> None:
     """Of any types and sizes."""
-    assert 0 <= reserve.tokens("POST", "/v1/completions", json.dumps(fields).encode(), EXPECTED) <= 10**9
+    assert 0 <= reserved("POST", "/v1/completions", json.dumps(fields).encode()) <= 10**9
 
 
 def test_what_makes_models_work_counts() -> None:
     """Every POST, and of what is only read the two that may have the LLM write; by the routes that there are."""
     reads = {
-        relayed.path: reserve.counts("GET", relayed.path.replace("{restaurant_id}", "가 나"))
-        for relayed in RELAYED
+        relayed.path: counts("GET", relayed.path.replace("{restaurant_id}", "가 나"))
+        for relayed in ROUTES
         if relayed.method == "GET"
     }
     assert {path for path, counts in reads.items() if counts} == {
         "/v1/restaurants/{restaurant_id}/summary",
         "/v1/restaurants/{restaurant_id}/strengths",
     }
-    assert reserve.counts("GET", "/v1/restaurants/1/summary\n"), "the routes take that path, too"
-    assert all(reserve.counts("POST", path) for path in (CHAT, "/nowhere"))
-    assert not any(reserve.counts(method, "/v1/models") for method in ("GET", "HEAD", "OPTIONS"))
-    assert reserve.tokens("GET", "/v1/restaurants/1/summary", b"", EXPECTED) == EXPECTED
+    assert counts("GET", "/v1/restaurants/1/summary\n"), "the routes take that path, too"
+    assert all(counts("POST", path) for path in (CHAT, "/nowhere"))
+    assert not any(counts(method, "/v1/models") for method in ("GET", "HEAD", "OPTIONS"))
+    assert reserved("GET", "/v1/restaurants/1/summary", b"") == EXPECTED
 
 
 class LimitedGateway:
@@ -101,9 +115,9 @@ class LimitedGateway:
 
     def __init__(self, app: Callable[[Scope, Receive, Send], Any], **quota: int) -> None:
         self.figures = MetricsReader()
-        self.limits = Limits(Quota(**quota), None, LimitsMetrics(self.figures.registry))
-        self._state = SimpleNamespace(state=SimpleNamespace(service=SimpleNamespace(limits=self.limits)))
-        self._layer = LimitsLayer(app, EXPECTED)
+        self.limits = RateLimiter(RateLimit(**quota), None, RateLimitMetrics(self.figures.registry))
+        self._state = SimpleNamespace(state=SimpleNamespace(service=SimpleNamespace(rate_limiter=self.limits)))
+        self._layer = RateLimitMiddleware(app, ROUTES, EXPECTED)
 
     async def ask(self, method: str = "POST", path: str = CHAT, body: bytes = b'{"max_tokens": 50}') -> list[Message]:
         """One request; what its client is sent."""
@@ -123,22 +137,21 @@ class LimitedGateway:
     async def used(self) -> int:
         """Tokens that count now."""
         caller = key("a")
-        quota = self.limits.quota(caller)
+        quota = self.limits.rate_limit(caller)
         assert quota.tokens is not None
         told = (await self.limits.admit(caller, quota)).headers
         return quota.tokens - int(told["x-ratelimit-remaining-tokens"])
 
 
 def answering(status: int, *chunks: bytes, content_type: bytes = b"application/json", then: Exception | None = None):  # type: ignore[no-untyped-def]
-    """An app that answers so, through a meter as relayed routes do, or is left in the middle."""
+    """An app that answers so, counted as relayed routes are, or is left in the middle."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        meter = scope["state"]["meter"] = Meter(len(scope["state"]["body"]))
+        ResponseTap.of(scope, send).token_usage = TokenUsageCounter(len(scope["state"]["body"]))
         if chunks or then is None:
-            meter.begins(status, content_type)
-            await send({"type": "http.response.start", "status": status, "headers": []})
+            headers = [(b"content-type", content_type)]
+            await send({"type": "http.response.start", "status": status, "headers": headers})
         for chunk in chunks:
-            meter.answered(chunk)
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         if then is not None:
             raise then

@@ -7,36 +7,36 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.deadlines import Deadline
-from gateway.replicas import Failure
-from gateway.retries import (
-    ATTEMPTS,
-    FLOOR,
-    FLOOR_PER_SECOND,
-    LONGEST_WAIT_SECONDS,
-    SHARE,
+from gateway.telemetry.outcomes import Failure
+from gateway.upstream.deadline import Deadline
+from gateway.upstream.retry_policy import (
+    MAX_ATTEMPTS,
+    MAX_RETRY_AFTER_SECONDS,
+    MIN_RETRIES,
+    MIN_RETRIES_PER_SECOND,
+    RETRY_RATIO,
     AttemptFailed,
-    Budget,
-    Retries,
+    RetryBudget,
+    RetryPolicy,
 )
 from onecard.web.disconnect import ClientDisconnected
 
 OPEN_END = Deadline(math.inf, lambda: 0.0)
 
 
-def rules(replicas: int, *, deadline: Deadline = OPEN_END, budget: Budget | None = None) -> Retries:
+def rules(replicas: int, *, deadline: Deadline = OPEN_END, budget: RetryBudget | None = None) -> RetryPolicy:
     """The rules for a request to a service with so many replicas, all in service."""
 
     def elsewhere(tried: Collection[int]) -> bool:
         return len(tried) < replicas
 
-    return Retries(elsewhere, budget or Budget(lambda: 0.0), deadline)
+    return RetryPolicy(elsewhere, budget or RetryBudget(lambda: 0.0), deadline)
 
 
 class SimulatedService:
     """Fails a request as often as it is told to, each time at another replica if there is one."""
 
-    def __init__(self, retries: Retries, failures: list[AttemptFailed]) -> None:
+    def __init__(self, retries: RetryPolicy, failures: list[AttemptFailed]) -> None:
         self.failures = failures
         self.retries = retries
         self.seen: list[set[int]] = []
@@ -52,7 +52,7 @@ class SimulatedService:
 def test_retries_never_exceed_their_budget(events: list[str]) -> None:
     """A fifth of the requests, beside a few for a quiet gateway."""
     now = 0.0
-    budget = Budget(lambda: now)
+    budget = RetryBudget(lambda: now)
     requests = retries = 0
     for event in events:
         if event == "second":
@@ -62,16 +62,16 @@ def test_retries_never_exceed_their_budget(events: list[str]) -> None:
             requests += 1
         else:
             retries += budget.withdraw()
-        assert retries <= FLOOR + SHARE * requests + FLOOR_PER_SECOND * now + 1e-6
+        assert retries <= MIN_RETRIES + RETRY_RATIO * requests + MIN_RETRIES_PER_SECOND * now + 1e-6
 
 
 def test_a_quiet_gateway_can_always_retry_again_after_a_while() -> None:
     """A budget that is spent comes back without any requests."""
     now = 0.0
-    budget = Budget(lambda: now)
+    budget = RetryBudget(lambda: now)
     while budget.withdraw():
         pass
-    now += 2 / FLOOR_PER_SECOND
+    now += 2 / MIN_RETRIES_PER_SECOND
     assert budget.withdraw()
 
 
@@ -89,7 +89,7 @@ async def test_each_attempt_knows_where_the_request_has_been() -> None:
         ("away", None, True),
         ("refused", None, True),
         ("refused", 0.01, True),
-        ("refused", LONGEST_WAIT_SECONDS + 1, False),
+        ("refused", MAX_RETRY_AFTER_SECONDS + 1, False),
         ("full", 0.01, False),
         ("error", None, False),
         ("silent", None, False),
@@ -118,15 +118,15 @@ async def test_the_last_failure_is_what_remains_of_too_many(replica: int | None)
     service = SimulatedService(retries, list(failures))
     with pytest.raises(AttemptFailed) as raised:
         await retries.run(service.attempt)
-    assert len(service.seen) == ATTEMPTS
-    assert raised.value is failures[ATTEMPTS - 1]
+    assert len(service.seen) == MAX_ATTEMPTS
+    assert raised.value is failures[MAX_ATTEMPTS - 1]
 
 
 @pytest.mark.parametrize("left", [0.0, 1.0])
 async def test_nothing_is_repeated_that_would_be_too_late(left: float) -> None:
     """A Retry-After counts only when the client is still there by then."""
     retries = rules(1, deadline=Deadline(left, lambda: 0.0))
-    service = SimulatedService(retries, [AttemptFailed("refused", 0, LONGEST_WAIT_SECONDS)])
+    service = SimulatedService(retries, [AttemptFailed("refused", 0, MAX_RETRY_AFTER_SECONDS)])
     with pytest.raises(AttemptFailed):
         await retries.run(service.attempt)
     assert len(service.seen) == 1
@@ -134,7 +134,7 @@ async def test_nothing_is_repeated_that_would_be_too_late(left: float) -> None:
 
 async def test_without_budget_the_first_failure_stands() -> None:
     """A service that fails for everybody gets each request once."""
-    budget = Budget(lambda: 0.0)
+    budget = RetryBudget(lambda: 0.0)
     while budget.withdraw():
         pass
     retries = rules(2, budget=budget)

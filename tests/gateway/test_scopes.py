@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from gateway import catalog
-from gateway.catalog import Catalog
-from gateway.scopes import KEPT_SECONDS, Scopes
+from gateway.keys.model_access import MODEL_CARDS_TTL_SECONDS, ModelAccess
+from gateway.request_body import JsonBody
+from gateway.upstream import model_catalog
+from gateway.upstream.model_catalog import ModelCatalog
 from onecard.errors import ModelNotAllowed, Unavailable
 from tests.gateway.support import key
 
@@ -31,23 +32,23 @@ class FakeUpstream:
 @pytest.fixture(autouse=True)
 def answered(monkeypatch: pytest.MonkeyPatch) -> None:
     """The question goes to the double."""
-    monkeypatch.setattr(catalog, "_cards", lambda upstream: upstream.cards())
+    monkeypatch.setattr(model_catalog, "_fetch_cards", lambda upstream: upstream.cards())
 
 
 async def test_a_crowd_with_scoped_keys_makes_one_look_up() -> None:
     """Two hundred at once, and those of the next seconds, too."""
     now, llm = 0.0, FakeUpstream()
-    scopes = Scopes(Catalog(lambda: now))
+    scopes = ModelAccess(ModelCatalog(lambda: now))
     mine, other = key("a", models=("llm-model",)), key("b", models=("other",))
 
     async def require(caller: Any) -> None:
-        await scopes.require(caller, llm, b'{"model": "llm-model"}')  # type: ignore[arg-type]
+        await scopes.require(caller, llm, JsonBody(b'{"model": "llm-model"}', is_exact=False))  # type: ignore[arg-type]
 
     await asyncio.gather(*(require(mine) for _ in range(200)))
     outcomes = await asyncio.gather(*(require(other) for _ in range(200)), return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {ModelNotAllowed}
     assert llm.asked == 1
-    now += KEPT_SECONDS + 1
+    now += MODEL_CARDS_TTL_SECONDS + 1
     await asyncio.gather(*(require(mine) for _ in range(200)))
     assert llm.asked == 2
 
@@ -56,18 +57,18 @@ async def test_a_crowd_asks_a_service_that_is_away_once() -> None:
     """All of them are told so; the next one asks again."""
     llm = FakeUpstream()
     llm.away = True
-    scopes, caller = Scopes(Catalog()), key("a", models=("llm-model",))
-    crowd = [scopes.require(caller, llm, b"{}") for _ in range(200)]  # type: ignore[arg-type]
+    scopes, caller = ModelAccess(ModelCatalog()), key("a", models=("llm-model",))
+    crowd = [scopes.require(caller, llm, JsonBody(b"{}", is_exact=False)) for _ in range(200)]  # type: ignore[arg-type]
     outcomes = await asyncio.gather(*crowd, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {Unavailable}
     assert llm.asked == 1
     llm.away = False
-    await scopes.require(caller, llm, b"{}")  # type: ignore[arg-type]
+    await scopes.require(caller, llm, JsonBody(b"{}", is_exact=False))  # type: ignore[arg-type]
 
 
 async def test_the_list_of_models_is_asked_for_once_and_never_old() -> None:
     """By all who want it at the same moment."""
-    models, services = Catalog(), [FakeUpstream("llm"), FakeUpstream("embedding")]
+    models, services = ModelCatalog(), [FakeUpstream("llm"), FakeUpstream("embedding")]
     lists = await asyncio.gather(*(models.models(services) for _ in range(200)))  # type: ignore[arg-type]
     assert lists == [[{"id": "llm-model", "service": "llm"}, {"id": "embedding-model", "service": "embedding"}]] * 200
     assert [service.asked for service in services] == [1, 1]

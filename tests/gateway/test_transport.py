@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway import transport
-from gateway.guarded import MOST_HEAD_BYTES, BadAnswer, Connection, NoAnswer
-from gateway.transport import Answer, Origin, request_head
+from gateway.upstream import http_client
+from gateway.upstream.connection import MAX_HEAD_BYTES, BadResponse, Connection, NoResponse
+from gateway.upstream.http_client import HttpResponse, Origin, request_head
 from tests.fuzz.hostile import FLOODS, STRAY_RESPONSE
 from tests.gateway.socket_services import (
     BODY,
@@ -30,7 +30,7 @@ BROKEN = {
     "no HTTP": b"SSH-2.0-OpenSSH_9.2\r\n",
     "two lengths": b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
     "length and chunks": b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
-    "a head without end": b"HTTP/1.1 200 OK\r\nx-padding: " + b"x" * MOST_HEAD_BYTES,
+    "a head without end": b"HTTP/1.1 200 OK\r\nx-padding: " + b"x" * MAX_HEAD_BYTES,
     "not HTTP/1.1": b"HTTP/2.0 200 OK\r\ncontent-length: 5\r\n\r\nhello",
     "a status below all others": b"HTTP/1.1 099 x\r\ncontent-length: 5\r\n\r\nhello",
     "a status above all others": b"HTTP/1.1 600 x\r\ncontent-length: 5\r\n\r\nhello",
@@ -71,17 +71,17 @@ def test_an_answer_is_the_same_however_it_is_cut(kind: str, cuts: Sequence[int])
     async def hear() -> None:
         connection = Connection(asyncio.get_running_loop(), set())
         connection.connection_made(Line())
-        asked = asyncio.ensure_future(connection.ask(b"", b""))
+        asked = asyncio.ensure_future(connection.request(b"", b""))
         await asyncio.sleep(0)
         said = WHOLE[kind]
         ends = sorted({*(cut for cut in cuts if cut < len(said)), len(said)})
         for begin, end in zip([0, *ends], ends, strict=False):
             connection.data_received(said[begin:end])
             await asyncio.sleep(0)
-        answer = Answer(*await asked, connection, lambda **_: None)
-        assert (answer.status, answer.header("x-cache"), answer.is_whole) == (200, "hit", True)
+        answer = HttpResponse(*await asked, connection, lambda **_: None)
+        assert (answer.status, answer.header("x-cache"), answer.is_complete) == (200, "hit", True)
         assert await answer.read() == b"hello"
-        assert connection.is_done
+        assert connection.is_idle
 
     asyncio.run(hear())
 
@@ -115,7 +115,7 @@ async def test_an_answer_without_a_body_is_whole_at_once(status: int) -> None:
 async def test_what_is_no_answer_is_a_fault(kind: str) -> None:
     """And its connection is not used again."""
     async with fake_service(BROKEN[kind], WHOLE["length"]) as (origin, asked), open_connections() as connections:
-        with pytest.raises(BadAnswer):
+        with pytest.raises(BadResponse):
             await read(connections, origin)
         assert await read(connections, origin) == b"hello"
         assert asked == [1, 2]
@@ -143,7 +143,7 @@ async def test_what_has_no_end_ends_at_once(flood: int) -> None:
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, open_connections() as connections:
-        with pytest.raises(BadAnswer):
+        with pytest.raises(BadResponse):
             await read(connections, origin_of(server))
         await eventually(lambda: bool(ended))
         assert ended[0] < 20_000_000  # What the system's buffers hold, most of all.
@@ -202,13 +202,13 @@ async def test_an_answer_to_another_request_is_told_by_its_id() -> None:
     async with fake_service(*answers, WHOLE["length"]) as (origin, asked), open_connections() as connections:
 
         async def once() -> bytes:
-            answer = await connections.ask("POST", origin, "/x", {"x-request-id": "mine"}, BODY)
+            answer = await connections.request("POST", origin, "/x", {"x-request-id": "mine"}, BODY)
             body = await answer.read()
             answer.close()
             return body
 
         assert await once() == b"hello"
-        with pytest.raises(BadAnswer):
+        with pytest.raises(BadResponse):
             await once()
         assert await once() == b"hello"
         assert asked == [1, 1, 2]
@@ -225,7 +225,7 @@ async def test_what_belongs_to_a_broken_answer_is_freed_at_once() -> None:
             for _ in range(3):
                 answer = await ask(connections, origin)
                 gone = weakref.ref(answer)
-                with pytest.raises(BadAnswer):
+                with pytest.raises(BadResponse):
                     await answer.read()
                 answer.close()
                 del answer
@@ -237,7 +237,7 @@ async def test_what_belongs_to_a_broken_answer_is_freed_at_once() -> None:
 @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\ncontent-le"])
 async def test_a_connection_that_ends_before_an_answer_is_none(said: bytes) -> None:
     async with fake_service(said, ends=True) as (origin, _), open_connections() as connections:
-        with pytest.raises(NoAnswer):
+        with pytest.raises(NoResponse):
             await read(connections, origin)
 
 
@@ -248,7 +248,7 @@ async def test_an_answer_that_breaks_off_is_a_fault_and_never_a_short_answer(kin
     async with fake_service(begun, ends=True) as (origin, _), open_connections() as connections:
         answer = await ask(connections, origin)
         assert await answer.chunk() == b"he"
-        with pytest.raises(BadAnswer):
+        with pytest.raises(BadResponse):
             await answer.read()
         answer.close()
 
@@ -265,7 +265,7 @@ async def test_a_request_that_has_not_left_is_not_followed_by_another() -> None:
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, open_connections() as connections:
         origin = origin_of(server)
-        answer = await connections.ask("POST", origin, "/x", {}, bytes(30_000_000))
+        answer = await connections.request("POST", origin, "/x", {}, bytes(30_000_000))
         assert await answer.read() == b"hello"
         answer.close()
         assert await read(connections, origin) == b"hello"
@@ -291,7 +291,7 @@ async def test_what_may_be_repeated_is_when_a_kept_connection_ends_just_then(met
         origin = origin_of(server)
 
         async def once() -> bytes:
-            answer = await connections.ask(method, origin, "/x", {}, b"")
+            answer = await connections.request(method, origin, "/x", {}, b"")
             body = await answer.read()
             answer.close()
             return body
@@ -300,7 +300,7 @@ async def test_what_may_be_repeated_is_when_a_kept_connection_ends_just_then(met
         if times == 2:
             assert await once() == b"hello"
         else:
-            with pytest.raises(NoAnswer):
+            with pytest.raises(NoResponse):
                 await once()
         assert requests == 1 + times
 
@@ -392,7 +392,7 @@ async def test_a_service_is_read_from_no_faster_than_its_answer_is() -> None:
 
 async def test_idle_connections_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the service ends them, so that no request comes too late."""
-    monkeypatch.setattr(transport, "IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(http_client, "IDLE_SECONDS", 0.2)
     async with fake_service(WHOLE["length"]) as (origin, asked), open_connections() as connections:
         assert await read(connections, origin) == b"hello"
         await eventually(lambda: not connections.open)
@@ -407,13 +407,13 @@ async def test_closing_ends_what_is_under_way() -> None:
         await eventually(lambda: asked == [1])
         answer = await ask(connections, origin)
         await connections.aclose()
-        with pytest.raises(NoAnswer):
+        with pytest.raises(NoResponse):
             await waiting
         assert await answer.chunk() == b"hello"
-        with pytest.raises(BadAnswer):
+        with pytest.raises(BadResponse):
             await answer.read()
         await eventually(lambda: not connections.open)
-        with pytest.raises(NoAnswer):
+        with pytest.raises(NoResponse):
             await ask(connections, origin)
 
 

@@ -8,8 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.limits.admission import Decision, Quota, Settlement, Use, decide, duration, headers, refusal
-from gateway.limits.window import CELL_MS, MINUTE_MS, Window
+from gateway.limits.rate_limit import (
+    Decision,
+    RateLimit,
+    Settlement,
+    Usage,
+    decide,
+    format_duration,
+    rate_limit_headers,
+    rate_limited,
+)
+from gateway.limits.sliding_window import CELL_MS, MINUTE_MS, Window
 
 moments = st.integers(0, 10 * MINUTE_MS)
 amounts = st.integers(1, 10_000)
@@ -55,22 +64,22 @@ def test_a_window_is_a_few_numbers(use: tuple[Window, int]) -> None:
 @given(st.lists(st.integers(0, 5_000), min_size=1, max_size=200), st.integers(1, 20))
 def test_no_minute_has_more_requests_than_its_limit(gaps: list[int], most: int) -> None:
     """None of all that begin at any moment."""
-    use, now, admitted = Use(), 10 * MINUTE_MS, []
+    use, now, admitted = Usage(), 10 * MINUTE_MS, []
     for gap in gaps:
         now += gap
-        decision, use = decide(use.at(now), Quota(requests=most), 0, now)
+        decision, use = decide(use.at(now), RateLimit(requests=most), 0, now)
         if not decision.wait_ms:
             admitted.append(now)
     assert all(late - early >= MINUTE_MS for early, late in zip(admitted, admitted[most:], strict=False))
 
 
-def polite(quota: Quota, minutes: int, tokens: int, answer_ms: list[int], clock_ms: int = 0) -> list[int]:
+def polite(quota: RateLimit, minutes: int, tokens: int, answer_ms: list[int], clock_ms: int = 0) -> list[int]:
     """When a caller comes in who asks again and again, and waits for as many seconds as it is told."""
-    use, now, admitted, end = Use(), clock_ms, [], clock_ms + minutes * MINUTE_MS
+    use, now, admitted, end = Usage(), clock_ms, [], clock_ms + minutes * MINUTE_MS
     while now < end:
         decision, use = decide(use.at(now), quota, tokens, now)
         if decision.wait_ms:
-            told = refusal(decision, quota).headers
+            told = rate_limited(decision, quota).headers
             assert told is not None
             now += 1000 * int(told["retry-after"])
             assert not decide(use.at(now), quota, tokens, now)[0].wait_ms, "who waited as told comes in"
@@ -83,7 +92,7 @@ def polite(quota: Quota, minutes: int, tokens: int, answer_ms: list[int], clock_
 @given(st.integers(1, 300), st.lists(st.integers(0, 180), min_size=1, max_size=5), st.integers(0, 2 * CELL_MS))
 def test_a_polite_caller_gets_close_to_its_whole_limit(most: int, answer_ms: list[int], clock_ms: int) -> None:
     """In requests: at least 60/63 of it in the long run, and never more than it in any minute."""
-    admitted = polite(Quota(requests=most), 20, 0, answer_ms, clock_ms)
+    admitted = polite(RateLimit(requests=most), 20, 0, answer_ms, clock_ms)
     assert len(admitted) >= 19 * most * 60 / 63
     assert all(late - early >= MINUTE_MS for early, late in zip(admitted, admitted[most:], strict=False))
 
@@ -91,19 +100,19 @@ def test_a_polite_caller_gets_close_to_its_whole_limit(most: int, answer_ms: lis
 @given(st.integers(1, 50), st.integers(1, 500))
 def test_a_polite_caller_gets_close_to_its_tokens(requests: int, each: int) -> None:
     """The same for a limit of tokens that is so many requests' worth."""
-    admitted = polite(Quota(tokens=requests * each), 20, each, [100])
+    admitted = polite(RateLimit(tokens=requests * each), 20, each, [100])
     assert len(admitted) >= 19 * requests * 60 / 63
 
 
 def test_sixty_a_minute_are_sixty_each_minute() -> None:
     """The caller that once got 60, 2, 58 and 7."""
-    admitted = polite(Quota(requests=60), 10, 0, [20])
+    admitted = polite(RateLimit(requests=60), 10, 0, [20])
     assert Counter(at // MINUTE_MS for at in admitted) == dict.fromkeys(range(10), 60)
 
 
 def test_requests_that_come_together_are_refused_by_what_they_may_cost() -> None:
     """Forty of 50 tokens and a limit of 1,000: 20 come in, before any of them is answered."""
-    use, quota, outcomes = Use(), Quota(tokens=1_000), []
+    use, quota, outcomes = Usage(), RateLimit(tokens=1_000), []
     for _ in range(40):
         decision, use = decide(use, quota, 50, 1_000)
         outcomes.append(decision.outcome)
@@ -112,7 +121,7 @@ def test_requests_that_come_together_are_refused_by_what_they_may_cost() -> None
 
 def test_what_may_cost_more_than_the_limit_comes_in_alone() -> None:
     """Else it never would; what it costs is counted in full afterwards."""
-    use, quota = Use(), Quota(tokens=100)
+    use, quota = Usage(), RateLimit(tokens=100)
     decision, use = decide(use, quota, 5_000, 1_000)
     assert (decision.outcome, decision.tokens_used) == ("admitted", 100)
     use = use.settled(2_000, Settlement(1_000, 400))
@@ -124,8 +133,8 @@ def test_what_may_cost_more_than_the_limit_comes_in_alone() -> None:
 @given(st.integers(0, 1_000), st.integers(0, 1_000), st.integers(0, 2 * MINUTE_MS))
 def test_what_was_reserved_is_settled_where_it_was(reserved: int, cost: int, later: int) -> None:
     """Less than was reserved is given back if it still counts, and more counts from when it is known."""
-    quota, at = Quota(tokens=10_000), 5 * MINUTE_MS
-    use = Use(tokens=Window().plus(at - CELL_MS, 7))
+    quota, at = RateLimit(tokens=10_000), 5 * MINUTE_MS
+    use = Usage(tokens=Window().plus(at - CELL_MS, 7))
     _, use = decide(use, quota, reserved, at)
     now = at + later
     settled = use.at(now).settled(now, Settlement(at, cost - reserved)).tokens
@@ -154,20 +163,20 @@ def test_a_clock_that_jumps_costs_a_minute_at_most(use: tuple[Window, int], jump
 )
 def test_durations_are_written_as_openai_writes_them(milliseconds: float, text: str) -> None:
     """The SDKs' users parse them."""
-    assert duration(milliseconds) == text
+    assert format_duration(milliseconds) == text
 
 
 def test_headers_are_for_what_is_limited() -> None:
     """All of it, before and after use; nothing for a key without limits."""
     decision = NO_USE._replace(requests_used=3, requests_reset_ms=60_000, tokens_used=40, tokens_reset_ms=500)
-    assert headers(decision, Quota()) == {}
-    assert headers(decision, Quota(requests=10)) == {
+    assert rate_limit_headers(decision, RateLimit()) == {}
+    assert rate_limit_headers(decision, RateLimit(requests=10)) == {
         "x-ratelimit-limit-requests": "10",
         "x-ratelimit-remaining-requests": "7",
         "x-ratelimit-reset-requests": "1m0s",
     }
-    assert headers(decision, Quota(tokens=100))["x-ratelimit-remaining-tokens"] == "60"
-    assert headers(decision, Quota(tokens=30))["x-ratelimit-remaining-tokens"] == "0"
+    assert rate_limit_headers(decision, RateLimit(tokens=100))["x-ratelimit-remaining-tokens"] == "60"
+    assert rate_limit_headers(decision, RateLimit(tokens=30))["x-ratelimit-remaining-tokens"] == "0"
 
 
 def test_who_lacks_both_is_told_the_longer_wait() -> None:
@@ -175,6 +184,8 @@ def test_who_lacks_both_is_told_the_longer_wait() -> None:
     draw = random.Random(3)
     for _ in range(100):
         waits = (draw.randrange(1, MINUTE_MS), draw.randrange(1, MINUTE_MS))
-        told = refusal(NO_USE._replace(requests_wait_ms=waits[0], tokens_wait_ms=waits[1]), Quota(5, 5)).headers
+        told = rate_limited(
+            NO_USE._replace(requests_wait_ms=waits[0], tokens_wait_ms=waits[1]), RateLimit(5, 5)
+        ).headers
         assert told is not None
         assert int(told["retry-after"]) * 1000 >= max(waits)

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from onecard.cache import cache_policy
+from onecard.cache import directives
 from onecard.models import identity
 from onecard.web import request_parsing, server_timing
 
@@ -241,7 +241,7 @@ def test_patterns_that_are_held_up_are_found(pattern: str, method: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "read", [cache_policy.parse, server_timing.parse, identity.parse_header, request_parsing.clean_request_id]
+    "read", [directives.parse, server_timing.parse, identity.parse_header, request_parsing.clean_request_id]
 )
 def test_no_header_holds_its_reader_up(read: Callable[[Any], object]) -> None:
     """Nor does one go through the readers of headers that are more than one pattern."""

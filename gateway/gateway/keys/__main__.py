@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from gateway.keys.file import changing, read
-from gateway.keys.ring import BadKeys, Key, hash_of, new_key, parse, render
+from gateway.keys.key_file import editing_keys, read_keys
+from gateway.keys.key_ring import InvalidKeyFile, Key, hash_of, new_key, parse_keys, render_keys
 from gateway.settings import KeyFileSettings
 from onecard.settings import load
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m gatew
         raise SystemExit(f"{program}: set API_KEYS_FILE to the file that holds the keys, or name it with --file.")
     try:
         given.run(path, given)
-    except BadKeys as error:
+    except InvalidKeyFile as error:
         raise SystemExit(f"{program}: {path}: {error}.") from None
     except OSError as error:
         raise SystemExit(f"{program}: {path}: {error.strerror}.") from None
@@ -61,19 +61,19 @@ def _moment(text: str) -> datetime:
 
 def _new(path: Path, given: argparse.Namespace) -> None:
     if given.expires is not None and given.expires <= datetime.now(UTC):
-        raise BadKeys(f"--expires {given.expires:%Y-%m-%d %H:%M %Z} is past: name a moment that is to come")
+        raise InvalidKeyFile(f"--expires {given.expires:%Y-%m-%d %H:%M %Z} is past: name a moment that is to come")
     secret = new_key()
     fields = {"models": given.models, "requests_per_minute": given.rpm, "tokens_per_minute": given.tpm}
-    with changing(path) as keys:
+    with editing_keys(path) as keys:
         if any(key.name == given.name for key in keys):
-            raise BadKeys(f"there is a key '{given.name}' already, or was: a name is used once")
+            raise InvalidKeyFile(f"there is a key '{given.name}' already, or was: a name is used once")
         try:
             key = Key(name=given.name, sha256=hash_of(secret.encode()), expires=given.expires, **fields)
         except ValidationError as error:
             first = error.errors(include_input=False)[0]
-            raise BadKeys(f"{first['loc'][0]}: {first['msg']}") from None
+            raise InvalidKeyFile(f"{first['loc'][0]}: {first['msg']}") from None
         keys.append(key)
-        parse(render(keys))
+        parse_keys(render_keys(keys))
     print(secret)
     print("This key is shown once, and only its hash is kept.", file=sys.stderr)
 
@@ -82,17 +82,17 @@ def _list(path: Path, _: argparse.Namespace) -> None:
     now = datetime.now(UTC)
     row = "{:<24} {:<8} {:>8} {:>10}  {:<20} {}".format
     print(row("name", "state", "req/min", "tokens/min", "expires", "models"))
-    for key in read(path):
+    for key in read_keys(path):
         limits = [value or "-" for value in (key.requests_per_minute, key.tokens_per_minute)]
         expires = f"{key.expires:%Y-%m-%d %H:%M %Z}" if key.expires else "-"
         print(row(key.name, key.state(now), *limits, expires, ", ".join(key.models or ["all"])))
 
 
 def _revoke(path: Path, given: argparse.Namespace) -> None:
-    with changing(path) as keys:
+    with editing_keys(path) as keys:
         at = next((at for at, key in enumerate(keys) if key.name == given.name), None)
         if at is None:
-            raise BadKeys(f"there is no key '{given.name}'")
+            raise InvalidKeyFile(f"there is no key '{given.name}'")
         keys[at] = keys[at].model_copy(update={"revoked": True})
     print(f"'{given.name}' is revoked; running gateways know within a second.")
 

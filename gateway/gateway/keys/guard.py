@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-from gateway.keys.file import WatchedKeys
-from gateway.keys.ring import OWN_NAME, BadKeys, Key, KeyRing, hash_of
+from gateway.keys.key_file import KeyFile
+from gateway.keys.key_ring import DEFAULT_KEY_NAME, InvalidKeyFile, Key, KeyRing, hash_of
 from gateway.settings import GatewaySettings
 from onecard.web.auth import UNAUTHENTICATED_PATHS, bearer_key
 
@@ -18,7 +18,7 @@ class KeysGuard:
         Raises:
             SystemExit: it cannot be used.
         """
-        self._ring = _source(settings)
+        self._ring = _key_source(settings)
 
     @property
     def open(self) -> bool:
@@ -36,15 +36,15 @@ class KeysGuard:
         return self._ring().find(bearer_key(authorization), datetime.now(UTC))
 
 
-def _source(settings: GatewaySettings) -> Callable[[], KeyRing] | None:
+def _key_source(settings: GatewaySettings) -> Callable[[], KeyRing] | None:
     """Where the keys that count come from; None if none are asked for."""
     key = settings.api_key
     # Among others, without limits of its own.
-    own = [Key(name=OWN_NAME, sha256=hash_of(key.get_secret_value().encode()))] if key else []
+    own = [Key(name=DEFAULT_KEY_NAME, sha256=hash_of(key.get_secret_value().encode()))] if key else []
     if settings.api_keys_file is not None:
         try:
-            return WatchedKeys(settings.api_keys_file, own).ring
-        except BadKeys as error:
+            return KeyFile(settings.api_keys_file, own).key_ring
+        except InvalidKeyFile as error:
             raise SystemExit(
                 f"settings: API_KEYS_FILE cannot be used: {error}. Set it right, or make keys with 'onecard keys new'."
             ) from None

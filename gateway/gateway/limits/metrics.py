@@ -5,7 +5,7 @@ from prometheus_client import CollectorRegistry, Counter
 from onecard.redis.metrics import RedisMetrics
 
 
-class LimitsMetrics(RedisMetrics):
+class RateLimitMetrics(RedisMetrics):
     """Figures of the limits, in one app's registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -20,19 +20,19 @@ class LimitsMetrics(RedisMetrics):
             "onecard_limits_tokens_total", "Tokens counted against a key's limit.", ["caller"], registry=registry
         )
         # Children are kept: to look one up takes longer than to count.
-        self._decided: dict[tuple[str, str, str], Counter] = {}
-        self._spent: dict[str, Counter] = {}
+        self._decision_counters: dict[tuple[str, str, str], Counter] = {}
+        self._token_counters: dict[str, Counter] = {}
 
-    def decided(self, caller: str, outcome: str, kept_in: str) -> None:
+    def count_decision(self, caller: str, outcome: str, kept_in: str) -> None:
         """Count one request; `kept_in` is `redis` or `memory`."""
-        child = self._decided.get((caller, outcome, kept_in))
+        child = self._decision_counters.get((caller, outcome, kept_in))
         if child is None:
-            child = self._decided[caller, outcome, kept_in] = self._requests.labels(caller, outcome, kept_in)
+            child = self._decision_counters[caller, outcome, kept_in] = self._requests.labels(caller, outcome, kept_in)
         child.inc()
 
-    def spent(self, caller: str, tokens: int) -> None:
+    def count_tokens(self, caller: str, tokens: int) -> None:
         """Count tokens."""
-        child = self._spent.get(caller)
+        child = self._token_counters.get(caller)
         if child is None:
-            child = self._spent[caller] = self._tokens.labels(caller)
+            child = self._token_counters[caller] = self._tokens.labels(caller)
         child.inc(tokens)

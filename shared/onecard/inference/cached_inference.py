@@ -11,7 +11,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from onecard.batching.batcher import Batcher, StageDurations
 from onecard.batching.queue import LANES, Lane, TokenIds
-from onecard.cache.cache_policy import CachePolicy
+from onecard.cache.directives import CachePolicy
 from onecard.cache.keys import CacheKind, Keyspace
 from onecard.cache.metrics import CacheMetrics
 from onecard.cache.serialization import CountedResult

@@ -20,8 +20,8 @@ from onecard.batching.batch_limit import BatchLimit
 from onecard.batching.batcher import Batcher, BatcherConfig
 from onecard.batching.device_thread import DeviceThread
 from onecard.batching.metrics import BatchMetrics
-from onecard.cache import cache_policy
-from onecard.cache.cache_policy import CachePolicy
+from onecard.cache import directives
+from onecard.cache.directives import CachePolicy
 from onecard.cache.keys import Keyspace, ServingConfig, fingerprint
 from onecard.cache.serialization import CountedResultCodec
 from onecard.cache.tiers import Cache, TypedCache, open_cache
@@ -296,7 +296,7 @@ def add_model_identity(app: ASGIApp) -> ModelIdentityMiddleware:
 
 
 def _cache_policy(headers: Headers) -> CachePolicy:
-    return cache_policy.parse(",".join(headers.getlist("cache-control")))
+    return directives.parse(",".join(headers.getlist("cache-control")))
 
 
 def encoder_state(request: Request) -> Encoder[Any]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from onecard.cache.cache_policy import CachePolicy, parse
+from onecard.cache.directives import CachePolicy, parse
 
 USE, RENEW, LEAVE = CachePolicy(True, True), CachePolicy(False, True), CachePolicy(False, False)
 

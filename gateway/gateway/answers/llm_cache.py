@@ -1,0 +1,220 @@
+"""Answers of the LLM: from the cache, from a computation that is under way, or from the service."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing
+from dataclasses import replace
+from typing import Literal
+
+from fastapi.responses import Response
+from prometheus_client import CollectorRegistry
+from starlette.types import Receive, Scope
+
+from gateway.answers import cache_policy, completeness
+from gateway.answers.bypass import BypassMetric
+from gateway.answers.cache_lookup import CacheLookup
+from gateway.answers.cached_response import CachedResponse, CachedResponseCodec, hit_response, look_up
+from gateway.answers.shared_stream import NotStreamed, SharedStream, recorded_stream
+from gateway.relay import CompleteResponse, complete_response, upstream_request_of
+from gateway.request_body import JsonBody
+from gateway.routes import Handler, Route
+from gateway.settings import STREAMS_SHARE, GatewaySettings
+from gateway.upstream.deadline import SHARED_DEADLINE_SECONDS, Deadline
+from gateway.upstream.request import UpstreamRequest, deadline_of, send
+from gateway.upstream.response import UpstreamResponse, deadline_exceeded, response_broken_off
+from gateway.upstream.services import Upstream
+from onecard.cache import directives
+from onecard.cache.keys import CacheKind
+from onecard.cache.tiers import Cache, TypedCache
+from onecard.coalescing.single_flight import FlightCancelled, SingleFlight, TaskSet
+from onecard.coalescing.stream_broadcast import StreamBroadcast
+from onecard.errors import TooBusy
+from onecard.web.buffer_semaphore import BufferLease, BufferSemaphore
+from onecard.web.disconnect import run_until_disconnect
+from onecard.web.middleware import request_state
+
+MAX_INLINE_CHECK_BYTES = 200_000
+"""A longer stream is read through beside the event loop: a megabyte takes 20 ms."""
+XCache = Literal["hit", "miss", "coalesced", "bypass"]
+
+
+class LlmCache:
+    """Answers the LLM's routes whose responses are cached."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        cache: Cache,
+        settings: GatewaySettings,
+        registry: CollectorRegistry,
+        buffers: BufferSemaphore,
+    ) -> None:
+        """Keep answers of `upstream` in `cache`, each under the model that gave it."""
+        self._upstream = upstream
+        self._cache = cache
+        self._buffers = buffers
+        self._max_temperature = settings.llm_cache_max_temperature
+        self._ttl_seconds = settings.cache_llm_ttl_seconds
+        self._stores: dict[CacheKind, TypedCache[CachedResponse, CachedResponse]] = {}
+        """By kind, of the routes that there are."""
+        self._tasks = TaskSet()
+        # Refused is one caller, whose line at the service was the longest.
+        self._flights = SingleFlight[CompleteResponse](personal=(TooBusy,))
+        streams_bytes = int(settings.buffer_mb * 1_000_000 * STREAMS_SHARE)
+        self._streams = StreamBroadcast(max_all_bytes=streams_bytes, personal=(TooBusy,))
+        self._bypass = BypassMetric(registry)
+
+    def handler(self, route: Route, relayed: Handler) -> Handler:
+        """What answers a route's requests: as `relayed` does, with `x-cache`."""
+        kind = route.cache
+        if kind is None:
+            return relayed
+        self._stores.setdefault(kind, TypedCache(self._cache, kind, CachedResponseCodec(), self._ttl_seconds))
+
+        async def answer(scope: Scope, receive: Receive) -> Response:
+            lookup = self._lookup(kind, upstream_request_of(scope), route.json(scope))
+            if isinstance(lookup, cache_policy.Bypass):
+                return self._bypass.mark(await relayed(scope, receive), lookup.reason)
+            return await self._respond(lookup, scope, receive)
+
+        return answer
+
+    async def _respond(self, lookup: CacheLookup, scope: Scope, receive: Receive) -> Response:
+        under_way = lookup.flight_key in (self._streams if lookup.request.is_stream else self._flights)
+        if lookup.cache_control.read and not under_way:
+            store, timings = self._stores[lookup.request.kind], request_state(scope)["timings"]
+            if cached := await look_up(store, lookup.key, timings):
+                return hit_response(cached)
+        if lookup.request.is_stream:
+            return await self._stream(lookup, scope, receive)
+        return await self._complete_response(lookup, scope, receive)
+
+    def _lookup(
+        self, kind: CacheKind, upstream_request: UpstreamRequest, body: JsonBody
+    ) -> CacheLookup | cache_policy.Bypass:
+        allowed = directives.parse(upstream_request.headers.get("cache-control"))
+        if not allowed.store:
+            return cache_policy.Bypass("no-store")
+        request = cache_policy.cacheable(
+            kind, upstream_request.headers.get("content-type"), body, self._max_temperature
+        )
+        if isinstance(request, cache_policy.Bypass):
+            return request
+        model = self._upstream.load_balancer.model
+        return (
+            cache_policy.Bypass("unknown model")
+            if model is None
+            else CacheLookup(request, upstream_request, model, allowed)
+        )
+
+    async def _complete_response(self, lookup: CacheLookup, scope: Scope, receive: Receive) -> Response:
+        async def compute() -> CompleteResponse:
+            with ExitStack() as failing:
+                buffers = self._buffers.lease()
+                failing.callback(buffers.close)
+                response = await self._send(lookup, scope, buffers)
+                with closing(response):
+                    body = await response.read()
+                if self._is_cacheable(lookup, response) and completeness.is_complete_response(
+                    lookup.request.kind, body
+                ):
+                    self._store(lookup, CachedResponse(response.headers.get("content-type", "application/json"), body))
+                answer = self._normalized(response, body)
+                answer.buffers = buffers
+                failing.pop_all()
+                return answer
+
+        deadline = deadline_of(lookup.upstream_request, self._upstream)
+        try:
+            async with self._deadline(deadline):
+                joined = await run_until_disconnect(self._flights.do(lookup.flight_key, compute), receive)
+        except FlightCancelled:
+            raise response_broken_off(self._upstream) from None
+        return _copy_of(joined.result, self._count(lookup, joined.coalesced))
+
+    async def _stream(self, lookup: CacheLookup, scope: Scope, receive: Receive) -> Response:
+        cached = False
+
+        async def opened() -> AsyncIterator[bytes]:
+            nonlocal cached
+            with (
+                closing(self._buffers.lease()) as buffers,
+                closing(await self._send(lookup, scope, buffers)) as response,
+            ):
+                if response.status != 200 or not response.is_stream:
+                    raise NotStreamed(self._normalized(response, await response.read()))
+                cached = self._is_cacheable(lookup, response)
+                yield response.headers["content-type"].encode("latin-1", "replace")
+                async for chunk in response:
+                    yield chunk
+
+        def on_complete(recording: tuple[bytes, ...]) -> None:
+            if not cached:
+                return
+            if sum(map(len, recording)) <= MAX_INLINE_CHECK_BYTES:
+                self._store(lookup, recorded_stream(recording))
+            else:
+                self._tasks.start(later(recording))
+
+        async def later(recording: tuple[bytes, ...]) -> None:
+            self._store(lookup, await asyncio.to_thread(recorded_stream, recording))
+
+        deadline = deadline_of(lookup.upstream_request, self._upstream)
+        async with AsyncExitStack() as stack:
+            reader = await stack.enter_async_context(self._streams.subscribe(lookup.flight_key, opened, on_complete))
+            try:
+                async with self._deadline(deadline):
+                    content_type = await run_until_disconnect(anext(reader), receive)
+            except NotStreamed as error:
+                return _copy_of(error.response, self._count(lookup, reader.coalesced))
+            except FlightCancelled:
+                raise response_broken_off(self._upstream) from None
+            headers = {
+                "content-type": content_type.decode("latin-1"),
+                "x-cache": self._count(lookup, reader.coalesced),
+            }
+            return SharedStream(reader, headers, deadline, stack.pop_all(), self._upstream)
+
+    @asynccontextmanager
+    async def _deadline(self, deadline: Deadline) -> AsyncIterator[None]:
+        """How long one client waits for what others may wait for, too.
+
+        Raises:
+            DeadlineExceeded: longer than its time limit.
+        """
+        try:
+            async with asyncio.timeout(deadline.remaining):
+                yield
+        except TimeoutError:
+            raise deadline_exceeded(self._upstream) from None
+
+    async def _send(self, lookup: CacheLookup, scope: Scope, buffers: BufferLease) -> UpstreamResponse:
+        shared = None if lookup.is_unshared else Deadline(time.monotonic() + SHARED_DEADLINE_SECONDS, time.monotonic)
+        response = await send(replace(lookup.upstream_request, buffers=buffers), self._upstream, shared)
+        request_state(scope)["timings"].update(response.timings)
+        return response
+
+    def _is_cacheable(self, lookup: CacheLookup, response: UpstreamResponse) -> bool:
+        """The answer may be kept: it is a success, and of the model that its key names."""
+        return response.model == lookup.model and response.status == 200
+
+    def _normalized(self, response: UpstreamResponse, body: bytes) -> CompleteResponse:
+        return complete_response(response, body, self._upstream)
+
+    def _store(self, lookup: CacheLookup, value: CachedResponse | None) -> None:
+        """None is what is not whole."""
+        if value is not None:
+            self._stores[lookup.request.kind].set_many([(lookup.key, value)])
+
+    def _count(self, lookup: CacheLookup, coalesced: bool) -> XCache:
+        if coalesced:
+            self._cache.metrics.coalesced(lookup.request.kind)
+        return "coalesced" if coalesced else "miss"
+
+
+def _copy_of(shared: CompleteResponse, x_cache: XCache) -> CompleteResponse:
+    """One client's copy of an answer that several get."""
+    copy = CompleteResponse(bytes(shared.body), shared.status_code, {**shared.headers, "x-cache": x_cache})
+    copy.buffers = shared.buffers
+    return copy

@@ -1,0 +1,67 @@
+"""A relayed request in the metrics and in its trace: from the end of its body to the last byte of its response."""
+
+import time
+from types import TracebackType
+
+from starlette.exceptions import HTTPException
+from starlette.types import Scope
+
+from gateway.telemetry.metrics import RouteMetrics, ServiceMetrics
+from gateway.telemetry.response_tap import ResponseTap
+from gateway.telemetry.token_usage import TokenUsageCounter
+from gateway.telemetry.trace import RequestTrace, Tracer
+from onecard.web.middleware import CLIENT_CLOSED_REQUEST, request_state
+
+_ELSEWHERE = ("hit", "coalesced")
+"""What `x-cache` says of a response that its request did not have computed."""
+
+
+class RequestInstrumentation:
+    """One relayed request, as a context."""
+
+    def __init__(
+        self,
+        scope: Scope,
+        tap: ResponseTap,
+        routes: RouteMetrics,
+        service: ServiceMetrics,
+        tracing: Tracer | None,
+        span_name: str,
+    ) -> None:
+        """Leave the request's trace in the state that routes read, and have the tap count its tokens."""
+        state = request_state(scope)
+        self._received: float = state["received"]
+        self._route: str = scope["route"].path
+        self._tap = tap
+        self._routes = routes
+        self._service = service
+        span = None
+        if tracing is not None:
+            headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
+            span = tracing.request(
+                span_name, scope["method"], self._route, headers, time.perf_counter() - self._received
+            )
+        self._trace = state["trace"] = RequestTrace(span)
+        tap.token_usage = self._usage = TokenUsageCounter(len(state["body"]), estimates=tap.estimates_tokens)
+
+    def __enter__(self) -> None:
+        """Nothing is done before the request."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        tap = self._tap
+        if tap.first_byte_at is not None or tap.is_complete:
+            self._record()
+        if self._trace.span is not None:
+            failed = error.status_code if isinstance(error, HTTPException) else CLIENT_CLOSED_REQUEST
+            self._trace.span.end(tap.status if tap.is_complete else failed)
+
+    def _record(self) -> None:
+        tap, metrics = self._tap, self._routes.of(self._route)
+        if tap.first_byte_at is not None:
+            metrics.first_byte.observe(tap.first_byte_at - self._received)
+        if not tap.is_complete:
+            return
+        upstream_seconds = None if tap.x_cache == "coalesced" else self._trace.upstream_seconds
+        metrics.responded(tap.x_cache, time.perf_counter() - self._received, upstream_seconds)
+        if tap.x_cache not in _ELSEWHERE and (usage := self._usage.usage()):
+            self._service.count_tokens(usage.prompt, usage.completion)

@@ -1,0 +1,190 @@
+"""One request to one service: what is asked, and what comes back. Bytes, no HTTP framework of ours."""
+
+import asyncio
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from typing_extensions import override
+
+from gateway.telemetry.outcomes import Failure
+from gateway.telemetry.trace import RequestTrace
+from gateway.upstream import deadline
+from gateway.upstream.concurrency_limiter import Permit
+from gateway.upstream.connection import NoResponse, UpstreamError
+from gateway.upstream.deadline import Deadline
+from gateway.upstream.load_balancer import EndpointLease
+from gateway.upstream.response import (
+    UpstreamResponse,
+    deadline_exceeded,
+    log_failure,
+    queue_full,
+    response_broken_off,
+    unavailable,
+)
+from gateway.upstream.retry_policy import AttemptFailed, failure_of
+from gateway.upstream.services import Upstream
+from onecard.errors import BadUpstream, DeadlineExceeded, OnecardError
+from onecard.web.buffer_semaphore import BufferLease, BufferSemaphore
+
+_GATEWAY_BUFFER_BYTES = 16_000_000
+"""Room for what the gateway asks for itself."""
+
+
+@dataclass(frozen=True)
+class UpstreamRequest:
+    """What a service is asked."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+    trace: RequestTrace = field(default_factory=RequestTrace)
+    """Of the request that asks."""
+    caller: str = ""
+    """The name of its key, among which the service is shared fairly."""
+    buffers: BufferLease = field(default_factory=lambda: BufferSemaphore(_GATEWAY_BUFFER_BYTES).lease(), compare=False)
+    """Counts what is held of the answer."""
+
+
+class _UpstreamAttemptFailed(AttemptFailed):
+    """An attempt that failed, and what the client is told if it was the last."""
+
+    def __init__(self, failure: Failure, replica: int | None, outcome: "OnecardError | UpstreamResponse") -> None:
+        retry_after = outcome.headers.get("retry-after", "") if isinstance(outcome, UpstreamResponse) else ""
+        super().__init__(failure, replica, float(retry_after) if retry_after.isdecimal() else None)
+        self.outcome = outcome
+
+    @override
+    def close(self) -> None:
+        if isinstance(self.outcome, UpstreamResponse):
+            self.outcome.close()
+
+
+async def send(request: UpstreamRequest, upstream: Upstream, deadline: Deadline | None = None) -> UpstreamResponse:
+    """The service's answer, a stream up to its headers; asked again, elsewhere if possible, while the client can have
+    had nothing of it. Without a deadline, it has the call's own.
+
+    The caller closes it. An answer that says that the service failed is one, too, when no replica gave a better one.
+
+    Raises:
+        TooBusy: more requests wait for their turn at the service than may.
+        Unavailable, BadUpstream, DeadlineExceeded: the service is away, breaks off, or is silent for too long.
+        InvalidRequest: the client's time limit means nothing.
+    """
+    deadline = deadline or deadline_of(request, upstream)
+    permit = await _permit(request, upstream, deadline)
+    try:
+        response = await _send_with_retries(request, upstream, deadline)
+    except BaseException:
+        permit.release()
+        raise
+    response.permit = permit
+    return response
+
+
+async def send_unqueued(request: UpstreamRequest, upstream: Upstream) -> UpstreamResponse:
+    """As `send`, out of turn: for the small questions of the gateway's own, on which other requests wait.
+
+    Raises:
+        Unavailable, BadUpstream, DeadlineExceeded: as `send`.
+    """
+    return await _send_with_retries(request, upstream, deadline_of(request, upstream))
+
+
+def deadline_of(request: UpstreamRequest, upstream: Upstream) -> Deadline:
+    """The time limit of a request that begins now.
+
+    Raises:
+        InvalidRequest: the client's own means nothing.
+    """
+    return deadline.deadline_of(request.headers, upstream.timeouts.total_seconds, time.monotonic)
+
+
+async def _permit(request: UpstreamRequest, upstream: Upstream, deadline: Deadline) -> Permit:
+    try:
+        return await upstream.limiter.acquire(request.caller, request.trace, deadline.remaining)
+    except asyncio.QueueFull:
+        raise queue_full(upstream) from None
+    except TimeoutError:
+        raise deadline_exceeded(upstream) from None
+
+
+async def _send_with_retries(request: UpstreamRequest, upstream: Upstream, deadline: Deadline) -> UpstreamResponse:
+    """The service's answer, after as many attempts as are allowed and needed."""
+    retries = upstream.load_balancer.retries(deadline)
+    try:
+        return await retries.run(lambda: _attempt(request, upstream, retries.tried, deadline))
+    except _UpstreamAttemptFailed as failed:
+        outcome = failed.outcome
+    if isinstance(outcome, UpstreamResponse):
+        return outcome
+    outcome.__context__ = None
+    try:
+        raise outcome.with_traceback(None)
+    finally:
+        del outcome
+
+
+async def _attempt(
+    request: UpstreamRequest, upstream: Upstream, tried: Collection[int], deadline: Deadline
+) -> UpstreamResponse:
+    lease = upstream.load_balancer.lease(tried, request.trace)
+    if lease is None:
+        raise _UpstreamAttemptFailed("away", None, unavailable(upstream))
+    headers = {**request.headers, **upstream.headers, **deadline.headers(), **lease.headers}
+    try:
+        async with lease.timeout(min(upstream.timeouts.first_byte_seconds, deadline.remaining)):
+            http_response = await upstream.client.request(
+                request.method, lease.origin, request.path, headers, request.body
+            )
+    except BaseException as error:
+        failed = _failure_before_response(error, upstream, lease, deadline)
+        lease.close()
+        try:
+            raise failed from None
+        finally:
+            del failed  # Else it would keep itself, by its traceback, and what this frame has.
+    response = UpstreamResponse(upstream, http_response, lease, deadline, request.buffers)
+    failure = failure_of(response.status)
+    if failure is None:
+        lease.responded()
+    else:
+        lease.failed(failure)
+    await _read_ahead(response, lease, deadline)
+    if failure is not None:
+        raise _UpstreamAttemptFailed(failure, lease.endpoint, response)
+    return response
+
+
+async def _read_ahead(response: UpstreamResponse, lease: EndpointLease, deadline: Deadline) -> None:
+    """Have what the client gets nothing of before: an answer that breaks off until then is a failed attempt."""
+    try:
+        await response.read_ahead()
+    except BaseException as error:
+        response.close()
+        if isinstance(error, BadUpstream):
+            raise _UpstreamAttemptFailed("away", lease.endpoint, error) from None
+        if isinstance(error, DeadlineExceeded) and deadline.remaining:
+            raise _UpstreamAttemptFailed("silent", lease.endpoint, error) from None
+        raise
+
+
+def _failure_before_response(
+    error: BaseException, upstream: Upstream, lease: EndpointLease, deadline: Deadline
+) -> BaseException:
+    """What an attempt without an answer comes to; `error` itself if the replica is not to blame."""
+    if isinstance(error, NoResponse):
+        failure: Failure = "away"
+        outcome: OnecardError = unavailable(upstream)
+    elif isinstance(error, TimeoutError):
+        failure, outcome = "silent", deadline_exceeded(upstream)
+    elif isinstance(error, UpstreamError):
+        failure, outcome = "error", response_broken_off(upstream)
+    else:
+        return error
+    log_failure(error, upstream)
+    if failure == "silent" and not deadline.remaining:
+        return outcome  # The client's own limit: it says nothing of the replica.
+    lease.failed(failure)
+    return _UpstreamAttemptFailed(failure, lease.endpoint, outcome)

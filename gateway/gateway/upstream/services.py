@@ -1,0 +1,127 @@
+"""The services behind the gateway."""
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from prometheus_client import CollectorRegistry
+
+from gateway.settings import GatewaySettings
+from gateway.telemetry.metrics import UpstreamMetrics
+from gateway.upstream.concurrency_limiter import FairConcurrencyLimiter
+from gateway.upstream.health_checker import check_endpoint, health_checking
+from gateway.upstream.http_client import HttpClient
+from gateway.upstream.load_balancer import LoadBalancer
+from onecard.coalescing.single_flight import SingleFlight
+from onecard.web.health import ComponentHealth, Status
+
+
+@dataclass(frozen=True)
+class UpstreamTimeouts:
+    """How long a service is waited for, in seconds."""
+
+    first_byte_seconds: float
+    idle_seconds: float
+    """Between two reads of an answer that has begun."""
+    total_seconds: float
+    """From the request to the end of its answer, with all attempts."""
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """One service, on one or more replicas."""
+
+    name: str
+    """What errors and health call it: never its address."""
+    client: HttpClient
+    load_balancer: LoadBalancer
+    limiter: FairConcurrencyLimiter
+    headers: Mapping[str, str]
+    """What every request to it carries: its key, if it asks for one."""
+    timeouts: UpstreamTimeouts
+    has_models: bool = True
+    """It serves models under names of theirs, and a request of it may name one."""
+
+    async def check(self) -> ComponentHealth:
+        """Whether the service can work, asked just now."""
+        results = await asyncio.gather(
+            *(
+                check_endpoint(self.client, self.load_balancer, number)
+                for number in range(len(self.load_balancer.origins))
+            )
+        )
+        ready = results.count("ready")
+        if ready == len(results):
+            return ComponentHealth(status="ok")
+        status: Status = "degraded" if ready else "down"
+        if len(results) > 1:
+            return ComponentHealth(status=status, detail=f"{ready} of {len(results)} replicas are ready")
+        detail = "does not answer" if "silent" in results else "does not answer, or is not ready"
+        return ComponentHealth(status=status, detail=detail)
+
+
+@dataclass(frozen=True)
+class Upstreams:
+    """All services."""
+
+    llm: Upstream
+    sentiment: Upstream
+    embedding: Upstream
+    review: Upstream
+    checks: SingleFlight[dict[str, ComponentHealth]] = field(default_factory=SingleFlight)
+
+    def __iter__(self) -> Iterator[Upstream]:
+        return iter((self.llm, self.sentiment, self.embedding, self.review))
+
+    @cached_property
+    def by_name(self) -> dict[str, Upstream]:
+        """The services by name."""
+        return {upstream.name: upstream for upstream in self}
+
+    @property
+    def with_models(self) -> Sequence[Upstream]:
+        """Those that serve models."""
+        return [upstream for upstream in self if upstream.has_models]
+
+    async def check(self) -> dict[str, ComponentHealth]:
+        """The state of every service, asked at the same time; once for all who want to know it at once.
+
+        Anybody may ask for the gateway's readiness, without a key.
+        """
+        return (await self.checks.do("all", self._check)).result
+
+    async def _check(self) -> dict[str, ComponentHealth]:
+        parts = await asyncio.gather(*(upstream.check() for upstream in self))
+        return {upstream.name: part for upstream, part in zip(self, parts, strict=True)}
+
+
+async def open_services(settings: GatewaySettings, registry: CollectorRegistry, closing: AsyncExitStack) -> Upstreams:
+    """The services, and tasks that watch them; `closing` ends both."""
+    client = HttpClient(settings.upstream_connect_seconds)
+    closing.push_async_callback(client.aclose)
+    timeouts = UpstreamTimeouts(
+        settings.upstream_first_byte_seconds, settings.upstream_read_seconds, settings.upstream_total_seconds
+    )
+    key = {"authorization": f"Bearer {settings.api_key.get_secret_value()}"} if settings.api_key else {}
+
+    metrics = UpstreamMetrics(registry)
+
+    async def upstream(
+        name: str, addresses: Sequence[str], headers: Mapping[str, str], *, has_models: bool = True
+    ) -> Upstream:
+        service_metrics = metrics.of(name)
+        balancer = LoadBalancer(name, addresses, service_metrics)
+        limiter = FairConcurrencyLimiter(
+            settings.upstream_concurrency * len(addresses), settings.upstream_queue, service_metrics
+        )
+        await closing.enter_async_context(health_checking(balancer, client))
+        return Upstream(name, client, balancer, limiter, headers, timeouts, has_models)
+
+    return Upstreams(
+        llm=await upstream("llm", settings.llm_url, key),
+        sentiment=await upstream("sentiment", settings.sentiment_url, {}),
+        embedding=await upstream("embedding", settings.embedding_url, {}),
+        review=await upstream("review", settings.review_url, {}, has_models=False),
+    )
