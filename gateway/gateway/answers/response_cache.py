@@ -12,6 +12,7 @@ from gateway.relay import CompleteResponse, upstream_request_of
 from gateway.routes import Handler, Route
 from gateway.upstream.request import UpstreamRequest
 from gateway.upstream.services import Upstream
+from onecard.cache import directives
 from onecard.cache.keys import CacheKind, Keyspace
 from onecard.cache.settings import CacheSettings
 from onecard.cache.tiers import Cache, TypedCache
