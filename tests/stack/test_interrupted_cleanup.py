@@ -80,7 +80,7 @@ def test_a_demonstration_never_restarts_what_runs(
     place.run_folder.mkdir(parents=True)
     stack.supervisor.config.write_text("of other settings")
     monkeypatch.setattr(stack.supervisor, "running", lambda: True)
-    monkeypatch.setattr(readiness, "ready", lambda _: answers)
+    monkeypatch.setattr(readiness, "is_ready", lambda _: answers)
     if answers:
         assert stack.up(keep=True) is False
     else:

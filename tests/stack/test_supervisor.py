@@ -178,7 +178,7 @@ def test_logs_that_everybody_could_read_are_closed(tmp_path: Path) -> None:
 
 def test_logs_are_bounded_and_writers_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A log that has grown large becomes a backup; a few backups are kept, and lines after that are in the log."""
-    monkeypatch.setattr(log_files, "MAX_BYTES", 1000)
+    monkeypatch.setattr(log_files, "MAX_LOG_BYTES", 1000)
     log = tmp_path / "one.log"
     with log.open("ab", buffering=0) as writer:
         for number in range(6):
