@@ -60,7 +60,7 @@ async def test_a_request_is_judged_in_its_own_lane(count: int, headers: dict[str
     async with open_batcher(SumEngine(wait), rate=1000, tokens=1000, texts=32, queue=262_144) as it:
         with pytest.raises(TooBusy):
             fill(it.batcher)
-        service = SimpleNamespace(settings=EncoderSettings(), batcher=it.batcher, known=RecentBodies())
+        service = SimpleNamespace(settings=EncoderSettings(), batcher=it.batcher, recent_bodies=RecentBodies())
         app: Any = SimpleNamespace(state=SimpleNamespace(service=service))
         scope = {"type": "http", "headers": [(name.encode(), value.encode()) for name, value in headers.items()]}
         body = json.dumps({"input": ["text"] * count}).encode()
