@@ -58,9 +58,9 @@ class Answers:
         }
         self._tasks = TaskSet()
         # Refused is one caller, whose line at the service was the longest.
-        self._flights = SingleFlight[Whole](personal=(TooBusy,))
+        self._flights = SingleFlight[Whole](caller_errors=(TooBusy,))
         streams_bytes = int(settings.buffer_mb * 1_000_000 * STREAMS_SHARE)
-        self._streams = StreamBroadcast(max_all_bytes=streams_bytes, personal=(TooBusy,))
+        self._streams = StreamBroadcast(max_all_bytes=streams_bytes, caller_errors=(TooBusy,))
         bypassed = Counter(
             "onecard_answers_bypassed_total",
             "Requests that were only relayed, by reason.",
