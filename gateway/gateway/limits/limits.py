@@ -110,7 +110,7 @@ async def open_limits(
     if address is None:
         yield Limits(defaults, None, metrics)
         return
-    channel = RedisChannel("limits", address, metrics, probe=PROBE, alarm=alarm)
+    channel = RedisChannel("limits", address, metrics, probe=PROBE, shared_breaker=alarm)
     await channel.start()
     shared = SharedUse(RedisUse(channel))
     try:

@@ -146,7 +146,7 @@ async def open_popularity(
     """
     metrics = RedisMetrics("onecard_popularity", registry)
     probe = ("SET", "onecard:probe", b"", "PX", 1000)
-    channel = RedisChannel("popularity", address, metrics, probe=probe, alarm=alarm)
+    channel = RedisChannel("popularity", address, metrics, probe=probe, shared_breaker=alarm)
     await channel.start()
     restaurants, queries = (Popularity(sort, half_life_seconds, channel) for sort in ("restaurants", "queries"))
     traffic = PopularityTracker(restaurants, queries, channel)
