@@ -68,8 +68,8 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         ready=ready,
         json_bodies=False,
         guard=KeysGuard(settings),
-        gate=gate,
-        layer=lambda inner: LimitsLayer(Shortcut(inner), settings.reserved_answer_tokens),
+        load_shedder=gate,
+        middleware=lambda inner: LimitsLayer(Shortcut(inner), settings.reserved_answer_tokens),
     )
     buffers = measured_buffers(int(settings.buffer_mb * 1_000_000 * (1 - STREAMS_SHARE)), app.state.registry)
     app.add_middleware(Counted, buffers=buffers, most_bytes=int(settings.max_body_mb * 1_000_000))
