@@ -54,7 +54,7 @@ class Writer:
 
 def test_a_log_whose_reader_has_ended_costs_its_lines_and_nothing_else() -> None:
     """A part goes on when the supervisor that read its output was killed."""
-    with Writer("sys.stdin.read(); write(); logs.output().drain(); done(); os._exit(0)") as writer:
+    with Writer("sys.stdin.read(); write(); logs.current_writer().drain(); done(); os._exit(0)") as writer:
         writer.stdout.close()
         writer.stdin.close()
         assert writer.stderr.readline() == "done 1000\n"
@@ -82,7 +82,7 @@ def test_what_is_read_late_is_whole(end: str) -> None:
 
 def test_a_pipe_that_nobody_reads_costs_lines_which_are_counted() -> None:
     """Writing goes on; once somebody reads again, the log says how many lines are missing, and holds all others."""
-    with Writer("write(LINES); done(); sys.stdin.read(); logs.output().drain(); write(1)") as writer:
+    with Writer("write(LINES); done(); sys.stdin.read(); logs.current_writer().drain(); write(1)") as writer:
         dropped = int(writer.stderr.readline().split()[1])
         assert 0 < dropped < LINES
         writer.stdin.close()
