@@ -64,7 +64,7 @@ def create_app(config: EmbeddingSettings) -> FastAPI:
         lifespan=lifespan,
         routes=routes(),
         ready=ready,
-        gate=load_shedder("/v1/embeddings"),
+        load_shedder=load_shedder("/v1/embeddings"),
     )
 
 

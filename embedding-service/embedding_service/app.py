@@ -30,6 +30,6 @@ def create_app(settings: EmbeddingSettings) -> FastAPI:
         lifespan=lifespan,
         routes=routes(),
         ready=ready,
-        gate=load_shedder("/v1/embeddings"),
-        layer=add_model_identity,
+        load_shedder=load_shedder("/v1/embeddings"),
+        middleware=add_model_identity,
     )

@@ -68,8 +68,8 @@ def create_app(settings: GatewaySettings, table: RouteTable = ROUTES) -> FastAPI
         ready=ready,
         json_bodies=False,
         guard=_guard(settings),
-        gate=lambda app: load_shedding_gate(app, table),
-        layer=lambda inner: _limited(RelayRouter(inner, table), settings, table),
+        load_shedder=lambda app: load_shedding_gate(app, table),
+        middleware=lambda inner: _limited(RelayRouter(inner, table), settings, table),
     )
     buffers = measured_buffers(int(settings.buffer_mb * 1_000_000 * (1 - STREAMS_SHARE)), app.state.registry)
     app.add_middleware(RequestBodyBudget, buffers=buffers, most_bytes=int(settings.max_body_mb * 1_000_000))

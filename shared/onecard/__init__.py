@@ -1,3 +1,3 @@
-"""The library under every Onecard service: what two of them need lives here, once."""
+"""The shared library of all Onecard services: code that at least two of them use."""
 
 __version__ = "0.1.0"

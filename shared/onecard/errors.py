@@ -1,7 +1,6 @@
-"""Every error a client can see, and the one shape all of them have.
+"""Every error that a client can see, in OpenAI's error format.
 
-The body is OpenAI's, so that its SDKs raise their own exception classes:
-`{"error": {"message", "type", "param", "code"}}`.
+OpenAI's SDKs raise their own exception classes for it: `{"error": {"message", "type", "param", "code"}}`.
 """
 
 import math
@@ -16,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 
 class OnecardError(HTTPException):
-    """An error with an answer for the client. The message says what to change."""
+    """An error response for the client. The message says what the client can change."""
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
@@ -30,25 +29,34 @@ class OnecardError(HTTPException):
         retry_after: float | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
+        """Describe the error.
+
+        Args:
+            message: for the client; holds no input text and no secret.
+            param: the request field at fault; None if there is none.
+            retry_after: seconds until a retry may succeed, sent as `Retry-After` (rounded up, at least 1); None sends
+                no header.
+            headers: further response headers.
+        """
         wait = {} if retry_after is None else {"retry-after": str(max(1, math.ceil(retry_after)))}
         super().__init__(status_code=self.status, detail=message, headers={**(headers or {}), **wait})
         self.param = param
 
 
 class InvalidRequest(OnecardError):
-    """The request is understood and wrong."""
+    """The request is well-formed, but a value in it is wrong."""
 
     status, type, code = 400, "invalid_request_error", "invalid_value"
 
 
 class InvalidJson(OnecardError):
-    """The body is not JSON that can be stored as UTF-8 text."""
+    """The body is not valid JSON, or holds text that cannot be stored as UTF-8."""
 
     status, type, code = 400, "invalid_request_error", "invalid_json"
 
 
 class InputTooLong(OnecardError):
-    """A text is longer than the model's window and may not be cut."""
+    """A text is longer than the model's window, and the request forbids truncation."""
 
     status, type, code = 400, "invalid_request_error", "input_too_long"
 
@@ -60,19 +68,19 @@ class MissingKey(OnecardError):
 
 
 class InvalidKey(OnecardError):
-    """An API key that does not count."""
+    """The API key is unknown, revoked or malformed."""
 
     status, type, code = 401, "authentication_error", "invalid_api_key"
 
 
 class ModelNotAllowed(OnecardError):
-    """The caller's key is not for this model."""
+    """The caller's key does not include this model."""
 
     status, type, code = 403, "permission_error", "model_not_allowed"
 
 
 class ModelNotFound(OnecardError):
-    """No such model here."""
+    """This service does not serve the requested model."""
 
     status, type, code = 404, "invalid_request_error", "model_not_found"
 
@@ -84,7 +92,7 @@ class SlowRequest(OnecardError):
 
 
 class SlowReader(OnecardError):
-    """The client takes a stream so slowly that the others who read it have got far ahead."""
+    """The client reads a shared stream so slowly that it has fallen too far behind the other readers."""
 
     status, type, code = 408, "invalid_request_error", "slow_reader"
 
@@ -96,41 +104,41 @@ class BodyTooLarge(OnecardError):
 
 
 class UnsupportedMedia(OnecardError):
-    """The body is not declared as JSON."""
+    """The content type of the body is not JSON."""
 
     status, type, code = 415, "invalid_request_error", "unsupported_media_type"
 
 
 class UnknownHost(OnecardError):
-    """The request names a host that this server does not answer for."""
+    """The `Host` header names a host that this server does not serve."""
 
     status, type, code = 421, "invalid_request_error", "unknown_host"
 
 
 class RateLimited(OnecardError):
-    """The caller has used up its requests or tokens of this minute."""
+    """The caller has used up its requests or tokens for this minute."""
 
     status, type, code = 429, "rate_limit_error", "rate_limit_exceeded"
 
 
 class HeadersTooLarge(OnecardError):
-    """The request's line and headers are over the limit."""
+    """The request line and headers are over the limit."""
 
     status, type, code = 431, "invalid_request_error", "headers_too_large"
 
 
 class TooBusy(OnecardError):
-    """More is waiting than can be answered in time."""
+    """The queue is too long to answer this request in time."""
 
     status, type, code = 429, "rate_limit_error", "too_busy"
 
 
 class InternalError(OnecardError):
-    """A fault of ours. Its cause is in the log under the request id, never in the answer."""
+    """A bug or fault on our side. The log has its cause under the request id; the response never has."""
 
 
 class BadUpstream(OnecardError):
-    """A service answered with something that is not HTTP, or broke off."""
+    """An upstream service sent something that is not HTTP, or broke off its response."""
 
     status, type, code = 502, "server_error", "bad_upstream"
 
@@ -142,18 +150,35 @@ class Unavailable(OnecardError):
 
 
 class DeadlineExceeded(OnecardError):
-    """No answer within the time limit."""
+    """The time limit passed before there was a response."""
 
     status, type, code = 504, "server_error", "deadline_exceeded"
 
 
 def error_body(message: str, type_: str, code: str | None, param: str | None = None) -> bytes:
-    """The error shape, as JSON bytes."""
+    """Serialise an error in OpenAI's format.
+
+    Args:
+        message: for the client.
+        type_: OpenAI's error class, such as `invalid_request_error`.
+        code: a machine-readable reason; None if there is none.
+        param: the request field at fault; None if there is none.
+
+    Returns:
+        The JSON body, UTF-8.
+    """
     return orjson.dumps({"error": {"message": message, "type": type_, "param": param, "code": code}})
 
 
 def render(error: HTTPException) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and body of the answer to `error`."""
+    """Turn an exception into a response.
+
+    Args:
+        error: one of ours, or one that Starlette raised.
+
+    Returns:
+        The status, the headers (lower-case names) and the body.
+    """
     headers = {"content-type": "application/json", **(error.headers or {})}
     if error.status_code == 401:
         headers["www-authenticate"] = "Bearer"
@@ -173,15 +198,12 @@ def _framework_message(error: HTTPException, type_: str) -> tuple[str, str, str]
 
 
 def _validation_error(error: RequestValidationError) -> InvalidRequest:
-    """pydantic's complaints about the first field it complains of, without the value.
-
-    For a union (`str | list[str]`) there is one complaint a branch.
-    """
-    complaints: dict[str | None, list[str]] = {}
-    for one in cast(Sequence[Mapping[str, Any]], error.errors()):
-        path = [str(part) for part in one["loc"][1:]]  # The first says where: in the body, the query, the path.
-        complaints.setdefault(path[0] if path else None, []).append(one["msg"])
-    param, messages = next(iter(complaints.items()))
+    """Describe the first invalid field, without its value. Unions have one pydantic error per branch, joined here."""
+    messages_by_field: dict[str | None, list[str]] = {}
+    for issue in cast(Sequence[Mapping[str, Any]], error.errors()):
+        path = [str(part) for part in issue["loc"][1:]]  # The first element is the location: body, query or path.
+        messages_by_field.setdefault(path[0] if path else None, []).append(issue["msg"])
+    param, messages = next(iter(messages_by_field.items()))
     where = f"'{param}'" if param else "The body"
     return InvalidRequest(f"{where}: {' / '.join(dict.fromkeys(messages))}.", param=param)
 
@@ -192,7 +214,11 @@ def _response(error: HTTPException) -> Response:
 
 
 def install(app: FastAPI) -> None:
-    """Make `app` answer every error in the one shape."""
+    """Make `app` answer every error in OpenAI's format.
+
+    Args:
+        app: gets handlers for HTTP exceptions and for validation errors.
+    """
 
     async def on_http(_: Request, error: Exception) -> Response:
         return _response(cast(HTTPException, error))

@@ -1,7 +1,7 @@
-"""Where log lines go: a descriptor that may take none of them, behind a bounded queue and a thread that writes.
+"""Writes log lines to a file descriptor from a background thread, behind a bounded queue.
 
-Whoever reads a part's output may be stopped, or the disk stand still. A write then blocks, and on the event loop it
-would hold up every request: a pipe is full after some hundred lines.
+If the reader of our output stops, or the disk hangs, a write blocks; a pipe is full after some hundred lines. On the
+event loop such a write would block every request.
 """
 
 import logging
@@ -15,22 +15,30 @@ from contextlib import suppress
 from typing_extensions import override
 
 MAX_QUEUED_BYTES = 4_000_000
-"""Lines that wait: some ten thousand. More are dropped, and counted."""
+"""Limit of queued lines: about ten thousand of them. Further lines are dropped and counted."""
 DRAIN_TIMEOUT_SECONDS = 1.0
-"""A process that ends gives up on its last lines when none of them has been taken for so long."""
+"""At shutdown a process gives up on its remaining lines when none of them could be written for this long."""
 
 log = logging.getLogger(__name__)
 
 
 class LogWriter:
-    """A descriptor's writer. `write` never waits. A process that is forked off has a queue and a thread of its own."""
+    """Writes lines to one descriptor. `write` never blocks.
+
+    A forked process gets its own queue and thread.
+    """
 
     def __init__(self, descriptor: int) -> None:
+        """Start with an empty queue; the thread starts with the first line.
+
+        Args:
+            descriptor: an open file descriptor, such as that of standard output.
+        """
         self._descriptor = descriptor
         self.dropped = 0
-        """Lines that were lost, since too many waited, or the reader has ended, or the disk was full."""
+        """Lines lost because the queue was full, the reader had gone or the disk was full."""
         self._reported = 0
-        """So many of them are in the log."""
+        """How many of them a log line has reported."""
         self._reset()
         os.register_at_fork(after_in_child=self._reset)
 
@@ -38,15 +46,19 @@ class LogWriter:
         self._lines: list[bytes] = []
         self._queued_bytes = 0
         self._writes = 0
-        """How often something was, ever."""
+        """Successful writes since the start; `drain` sees progress by it."""
         self._idle = True
         self._last_write_ok = True
-        """The latest lines have been."""
-        self._changed = threading.Condition()  # Reentrant, by default: signal handlers log, and so may destructors.
+        """Whether the latest batch was written without loss."""
+        self._changed = threading.Condition()  # Reentrant by default: signal handlers and destructors log too.
         self._thread: threading.Thread | None = None
 
     def write(self, line: bytes) -> None:
-        """Have a line written, or lose it."""
+        """Queue one line, or drop it when the queue is full.
+
+        Args:
+            line: one encoded line with its newline.
+        """
         with self._changed:
             if self._queued_bytes + len(line) > MAX_QUEUED_BYTES:
                 self.dropped += 1
@@ -57,23 +69,23 @@ class LogWriter:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="log", daemon=True)
                 self._thread.start()
-                # A forked process of `multiprocessing` ends without the `atexit` by which `logging` calls `drain`.
+                # A child of `multiprocessing` skips `atexit`, by which `logging` would call `drain`.
                 multiprocessing.util.Finalize(None, self.drain, exitpriority=-100)
             self._changed.notify()
-            untold = (
+            unreported = (
                 self.dropped - self._reported
                 if self._last_write_ok and self._queued_bytes < MAX_QUEUED_BYTES // 2
                 else 0
             )
-            self._reported += untold
-        if untold:
-            log.warning("%d log lines were lost, since nobody took them", untold)
+            self._reported += unreported
+        if unreported:
+            log.warning("%d log lines were lost, since nobody took them", unreported)
 
     def flush(self) -> None:
-        """Nothing: the thread writes as fast as it can."""
+        """Do nothing: the thread writes as fast as it can."""
 
     def drain(self) -> None:
-        """Wait until all is written, for as long as somebody reads."""
+        """Wait until all queued lines are written; give up when none was written for `DRAIN_TIMEOUT_SECONDS`."""
         with self._changed:
             written = -1
             while not self._idle and self._writes != written:
@@ -94,7 +106,7 @@ class LogWriter:
                 self._changed.notify_all()
 
     def _deliver(self, group: bytes) -> int:
-        """Write it all, however long that takes; how many lines were lost, because it cannot be done."""
+        """Write a group, blocking as long as needed. Returns the number of lines lost to an error."""
         while group:
             try:
                 group = group[os.write(self._descriptor, group) :]
@@ -108,7 +120,7 @@ class LogWriter:
 
 
 def _groups(lines: Sequence[bytes]) -> Iterator[bytes]:
-    """Lines together as far as a pipe takes them in one piece: several processes may write into one."""
+    """Join lines up to `PIPE_BUF` bytes, which a pipe takes atomically: several processes may write to one."""
     group = b""
     for line in lines:
         if group and len(group) + len(line) > select.PIPE_BUF:
@@ -119,7 +131,7 @@ def _groups(lines: Sequence[bytes]) -> Iterator[bytes]:
 
 
 class LogWriterHandler(logging.Handler):
-    """The standard library's way to an `LogWriter`. `logging` flushes its handlers when the process ends."""
+    """Sends the standard library's log records to a `LogWriter`. `logging` flushes handlers at exit."""
 
     def __init__(self, output: LogWriter) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""JSON logs on standard output: one object a line, never a request's text.
+"""JSON logs on standard output: one object per line, never the text of a request.
 
-Nothing here can redact a text after the fact, so the rule is kept at the source: callers log ids, counts,
-sizes and times. Exceptions are logged as their type and the places they passed, without their message,
-because a library's message may quote its input. Who does not read them holds nothing up: see `log_output`.
+No filter could remove such text afterwards, so callers must not log it: they log ids, counts, sizes and times.
+Exceptions are logged as their type and stack frames, without their message, because a library's message may quote its
+input. A slow reader of the logs does not block requests: see `log_writer`.
 """
 
 import logging
@@ -20,7 +20,7 @@ from onecard.log_writer import LogWriter, LogWriterHandler
 
 
 def _strip_exception(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Replace `exc_info` by the exception's type and its frames."""
+    """Replace `exc_info` with the exception's type and stack frames."""
     info = event.pop("exc_info", None)
     if isinstance(info, BaseException):
         error: BaseException | None = info
@@ -34,7 +34,7 @@ def _strip_exception(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 def _processors(service: str) -> list[Processor]:
-    """What every record passes, whichever library wrote it."""
+    """Processors for every record, from structlog and from the standard library."""
 
     def add_service(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         event["service"] = service
@@ -60,54 +60,66 @@ def _formatter(service: str) -> logging.Formatter:
 
 
 def handler(service: str) -> LogWriterHandler:
-    """Writes the standard library's records to standard output as JSON, beside ours."""
-    made = LogWriterHandler(current_writer() or LogWriter(sys.stdout.fileno()))
-    made.setFormatter(_formatter(service))
-    return made
+    """A handler that writes the standard library's records to standard output as JSON.
+
+    Args:
+        service: the value of each line's `service` field.
+
+    Returns:
+        A handler that shares this process's writer, or has a new one if logging is not configured yet.
+    """
+    log_handler = LogWriterHandler(current_writer() or LogWriter(sys.stdout.fileno()))
+    log_handler.setFormatter(_formatter(service))
+    return log_handler
 
 
 def current_writer() -> LogWriter | None:
-    """Where this process's lines go, once that is set up."""
-    handlers = (one for one in logging.getLogger().handlers if isinstance(one, LogWriterHandler))
-    return next((one.writer for one in handlers), None)
+    """The writer that this process logs to; None before `configure`."""
+    handlers = (each for each in logging.getLogger().handlers if isinstance(each, LogWriterHandler))
+    return next((each.writer for each in handlers), None)
 
 
 def dropped() -> int:
-    """Lines of this process that were lost so far."""
-    where = current_writer()
-    return where.dropped if where else 0
+    """How many log lines this process has lost."""
+    writer = current_writer()
+    return writer.dropped if writer else 0
 
 
 def configure(service: str, level: str = "info") -> None:
-    """Send structlog's and the standard library's records to standard output, in one shape.
+    """Send structlog's and the standard library's records to standard output in the same JSON format.
 
-    Ours take no way through the standard library: there an access line took a third of a refused request's time.
+    structlog's records do not pass through the standard library: there, an access line took a third of the time of a
+    refused request.
+
+    Args:
+        service: the value of each line's `service` field.
+        level: lowest level that is logged: debug, info, warning or error.
     """
     root = logging.getLogger()
-    made = handler(service)
+    log_handler = handler(service)
     structlog.configure(
         processors=[*_processors(service), structlog.processors.JSONRenderer(serializer=orjson.dumps)],
-        logger_factory=structlog.BytesLoggerFactory(cast("BinaryIO", made.writer)),
+        logger_factory=structlog.BytesLoggerFactory(cast("BinaryIO", log_handler.writer)),
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         cache_logger_on_first_use=True,
     )
-    root.handlers[:] = [made]
+    root.handlers[:] = [log_handler]
     root.setLevel(level.upper())
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _on_sigterm)
-    # The edge writes one access line a request; a second one from the HTTP client or server says nothing new.
-    for chatty in ("httpx2", "httpcore2", "uvicorn.access"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    # The request middleware writes one access line per request; the HTTP client's and server's would repeat it.
+    for library in ("httpx2", "httpcore2", "uvicorn.access"):
+        logging.getLogger(library).setLevel(logging.WARNING)
 
 
 def _on_sigterm(number: int, _: object) -> None:
-    """SIGTERM by default ends a process at once. uvicorn, too, raises it anew when it has done its work."""
+    """Flush the logs, then end: by default SIGTERM ends a process at once, and uvicorn raises it again at its end."""
     logging.shutdown()
     signal.signal(number, signal.SIG_DFL)
     signal.raise_signal(number)
 
 
 def logger() -> FilteringBoundLogger:
-    """The logger of the caller's process."""
+    """A structlog logger; it gets its configuration when it is first used."""
     bound: FilteringBoundLogger = structlog.get_logger()
     return bound

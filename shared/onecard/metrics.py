@@ -1,4 +1,4 @@
-"""Prometheus metrics. Every app owns its registry, so that two apps in one process never mix."""
+"""Prometheus metrics. Each app has its own registry, so that two apps in one process do not share metrics."""
 
 from collections.abc import Iterator
 
@@ -22,13 +22,13 @@ from typing_extensions import override
 from onecard import logs
 
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-"""Histogram bounds, in seconds: from a cached answer to a long generation."""
+"""Histogram bounds in seconds, from a cached response to a long generation."""
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 def new_registry() -> CollectorRegistry:
-    """A registry with the process's own figures (memory, CPU, open files) in it."""
+    """A registry that already has the metrics of the process (memory, CPU, open files) and of its logs."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
@@ -37,18 +37,23 @@ def new_registry() -> CollectorRegistry:
 
 
 class LogMetrics(Collector):
-    """What became of log lines, counted where they are written."""
+    """Counts lost log lines."""
 
     @override
     def collect(self) -> Iterator[Metric]:
-        text = "Log lines lost, since nobody took them in time, or at all."
+        text = "Log lines lost because their reader was too slow or gone."
         yield CounterMetricFamily("onecard_log_lines_dropped", text, logs.dropped())
 
 
 class HttpMetrics:
-    """Requests by route template, so that ids in paths do not become labels."""
+    """HTTP requests by route template, so that ids in paths do not become labels."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        """Register the metrics.
+
+        Args:
+            registry: the app's.
+        """
         self._requests = Counter(
             "onecard_http_requests_total", "Requests answered.", ["route", "method", "status"], registry=registry
         )
@@ -59,12 +64,19 @@ class HttpMetrics:
             buckets=LATENCY_BUCKETS,
             registry=registry,
         )
-        # Children are kept: to look one up takes longer than to count.
+        # Labelled children are cached: looking one up costs more than counting.
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self.in_flight = Gauge("onecard_http_in_flight", "Requests being answered now.", registry=registry)
 
     def record(self, route: str, method: str, status: int, seconds: float) -> None:
-        """Count one answered request."""
+        """Count one answered request.
+
+        Args:
+            route: the route template, or `unmatched`.
+            method: the HTTP method, or `other`.
+            status: the HTTP status sent.
+            seconds: from the request's headers to the last byte of the response.
+        """
         children = self._children.get((route, method, status))
         if children is None:
             children = self._requests.labels(route, method, str(status)), self._seconds.labels(route)
@@ -75,6 +87,13 @@ class HttpMetrics:
 
 
 def endpoint(request: Request) -> Response:
-    """`GET /metrics`: the registry in `app.state.registry`, as text."""
+    """`GET /metrics`: the registry in `app.state.registry` in Prometheus's text format.
+
+    Args:
+        request: gives the app.
+
+    Returns:
+        The response.
+    """
     registry: CollectorRegistry = request.app.state.registry
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,4 +1,4 @@
-"""`python -m onecard.probe PORT`: exit code 0 if the service on this machine's PORT is ready; for health checks."""
+"""`python -m onecard.probe PORT`: exits with 0 if the service on this machine's PORT is ready; for health checks."""
 
 import http.client
 import sys
@@ -7,7 +7,14 @@ TIMEOUT_SECONDS = 4.0
 
 
 def ready(port: int) -> bool:
-    """`/health/ready` answers 200 within `SECONDS`."""
+    """Whether `/health/ready` answers 200 within `TIMEOUT_SECONDS`.
+
+    Args:
+        port: on 127.0.0.1.
+
+    Returns:
+        False for another status, and if there is no HTTP response in time.
+    """
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS)
     try:
         connection.request("GET", "/health/ready")

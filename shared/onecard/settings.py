@@ -1,4 +1,4 @@
-"""Settings shared by all services, read from environment variables."""
+"""Settings that several services share, read from environment variables."""
 
 import ipaddress
 import re
@@ -23,13 +23,13 @@ from onecard.hardware import has_nvidia_gpu
 GPU_MODEL = "Qwen/Qwen2.5-7B-Instruct"
 CPU_MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
 _HEADER_TOKEN = re.compile(r"[!-~]{,1024}")
-"""What `Authorization: Bearer …` can carry."""
+"""What fits into `Authorization: Bearer …`."""
 _HOST = re.compile(r"\*|[\w.-]+", re.ASCII)
 
 
-def _default_llm(read_before: dict[str, Any]) -> str:
-    """The 7B model where a GPU will run it, else the one that a CPU runs at reading speed."""
-    return GPU_MODEL if read_before.get("use_gpu", True) and has_nvidia_gpu() else CPU_MODEL
+def _default_llm(previous_fields: dict[str, Any]) -> str:
+    """The 7B model if there is a GPU for it, else one that a CPU runs at reading speed."""
+    return GPU_MODEL if previous_fields.get("use_gpu", True) and has_nvidia_gpu() else CPU_MODEL
 
 
 def _split_commas(value: object) -> object:
@@ -39,18 +39,18 @@ def _split_commas(value: object) -> object:
 
 
 COMMA_SEPARATED = (NoDecode, BeforeValidator(_split_commas))
-"""Annotations of a field that takes base URLs separated by commas."""
+"""Annotations for a field of values separated by commas, such as base URLs."""
 
 _HTTP_URL = TypeAdapter(HttpUrl)
 
 
 def _checked_url(url: str) -> str:
-    """The address as it was given, once it is sure to be one: pydantic's own would put a slash at its end."""
-    read = _HTTP_URL.validate_python(url)
-    more = read.username or read.password or read.query or read.fragment or read.port == 0
-    # pydantic reads addresses as browsers do, and mends them; who connects does not.
-    plain = url.isascii() and url.isprintable() and not set(url) & set(" \\") and urlsplit(url).hostname
-    if more or not plain or "%" in urlsplit(url).netloc:
+    """Return the address unchanged if it is valid; pydantic's own URL type would append a slash."""
+    parsed = _HTTP_URL.validate_python(url)
+    has_extras = parsed.username or parsed.password or parsed.query or parsed.fragment or parsed.port == 0
+    # Like a browser, pydantic corrects malformed addresses; HTTP clients do not.
+    is_plain = url.isascii() and url.isprintable() and not set(url) & set(" \\") and urlsplit(url).hostname
+    if has_extras or not is_plain or "%" in urlsplit(url).netloc:
         raise ValueError("an address is written http://host:port, in ASCII, without a user, a query or spaces")
     return url
 
@@ -64,22 +64,22 @@ def _network(address: str) -> str:
 
 
 Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], *COMMA_SEPARATED]
-"""A field that takes addresses and networks (10.0.0.0/8), separated by commas."""
+"""A field of IP addresses and networks (10.0.0.0/8), separated by commas."""
 
 
 class ServiceSettings(BaseSettings):
-    """What every service reads. A service adds its own fields in a subclass."""
+    """Settings of every service. A service adds its own fields in a subclass."""
 
     model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
 
     host: str = "127.0.0.1"
-    """Address to listen on. Loopback unless told otherwise; a container sets 0.0.0.0."""
+    """Address to listen on. Loopback by default; a container sets 0.0.0.0."""
 
     allow_no_key: bool = False
-    """Serve on an address other than loopback without any API key."""
+    """Listen on a non-loopback address without any API key."""
 
     allowed_hosts: Annotated[tuple[str, ...], *COMMA_SEPARATED] = ()
-    """Host names, besides localhost and IP addresses, that a part without a key is asked by; * is any."""
+    """Host names, besides localhost and IP addresses, that a service without a key accepts; * accepts any."""
 
     api_key: SecretStr | None = Field(default=None, min_length=16)
     """Key that callers of the gateway and of the LLM service send as `Authorization: Bearer …`."""
@@ -91,24 +91,23 @@ class ServiceSettings(BaseSettings):
     """Largest request body, in MB (10^6 bytes)."""
 
     body_timeout_seconds: float = Field(default=20.0, gt=0)
-    """How long a client may take to send a whole request body."""
+    """How long a client may take to send its whole request body."""
 
     header_timeout_seconds: float = Field(default=15.0, gt=0)
-    """How long a connection may take to send a request's line and headers."""
+    """How long a client may take to send the request line and headers."""
 
     send_timeout_seconds: float = Field(default=120.0, gt=0)
-    """How long a client may leave unread what it is sent, before its connection is closed."""
+    """How long a client may stop reading its response before its connection is closed."""
 
     max_connections: int = Field(default=10_000, ge=1)
-    """Connections that a service has open at a time, at most half as many as the system lets it open files; more get
-    a 503."""
+    """Most open connections of a service, and at most half of its limit of open files; further ones get a 503."""
 
     trusted_proxies: Networks = ()
-    """Addresses and networks of proxies, separated by commas. From them, and from nobody else, `X-Forwarded-For` says
-    who the client is (the last address that is no proxy of these) and `X-Forwarded-Proto` how it called."""
+    """Addresses and networks of proxies, separated by commas. Only from them does the service take the client's address
+    from `X-Forwarded-For` (the last one that is not itself such a proxy) and the scheme from `X-Forwarded-Proto`."""
 
     drain_seconds: int = Field(default=10, ge=0)
-    """How long a stopping service waits for the requests it has accepted."""
+    """How long a stopping service waits for its accepted requests to finish."""
 
     @field_validator("allowed_hosts")
     @classmethod
@@ -126,17 +125,17 @@ class ServiceSettings(BaseSettings):
 
 
 class ModelSettings(ServiceSettings):
-    """What every service that runs a model reads.
+    """Settings of every service that runs a model.
 
-    It names all three models, also those of the neighbours: they share one card, and each process works out the whole
-    memory plan to find its own part.
+    They name all three models, because the services share one GPU: each process computes the whole memory plan to find
+    its own share.
     """
 
     model_cache_path: Path = Path(".onecard/models")
-    """Folder that holds the downloaded (or stand-in) models."""
+    """Folder with the downloaded models, or with stand-ins."""
 
     use_gpu: bool = True
-    """Use the GPU when there is one."""
+    """Use the GPU if there is one."""
 
     gpu_device: int = Field(default=0, ge=0)
     """Index of the GPU to use."""
@@ -145,8 +144,8 @@ class ModelSettings(ServiceSettings):
     """Half precision: FP16 on a GPU, bfloat16 on a CPU that has the instructions; FP32 otherwise."""
 
     gpu_card_gb: float | None = Field(default=None, gt=0)
-    """Size of the card to plan for, in GB as on its box: a process then takes no more of a larger card than it would
-    of that one. Default: the card is asked."""
+    """Plan for a GPU of this size, in GB as on its box; on a larger one a process then takes no more memory than on
+    that size. Default: the size of the GPU that is there."""
 
     llm_model: str = Field(default_factory=_default_llm)
     """Hub name or folder of the language model. Default: 7B with an NVIDIA GPU, 0.5B without one."""
@@ -158,11 +157,11 @@ class ModelSettings(ServiceSettings):
     """Hub name or folder of a sentence-transformers model."""
 
     max_model_len: int = Field(default=4096, ge=64)
-    """Longest prompt and answer together, in tokens; the model's own window bounds it."""
+    """Longest prompt and response together, in tokens; at most the model's own window."""
 
 
 class ModelAddresses(BaseSettings):
-    """Where the services that have models are, for those that call them."""
+    """Addresses of the services that run models, for their callers."""
 
     llm_url: Urls = ("http://127.0.0.1:8001",)
     """Addresses of the LLM service's replicas, separated by commas."""
@@ -175,7 +174,7 @@ class ModelAddresses(BaseSettings):
 
 
 class ReviewAddresses(BaseSettings):
-    """Where the review service is, for those that call it."""
+    """Addresses of the review service, for its callers."""
 
     review_url: Urls = ("http://127.0.0.1:8004",)
     """Addresses of the review service's replicas, separated by commas."""
@@ -185,16 +184,22 @@ S = TypeVar("S", bound=BaseSettings)
 
 
 def load(kind: type[S]) -> S:
-    """Read `kind` from the environment.
+    """Read settings from the environment.
+
+    Args:
+        kind: the class of settings to read.
+
+    Returns:
+        The validated settings.
 
     Raises:
-        SystemExit: a value is wrong; the message is one line that names every wrong variable.
-            Values are left out of it, since one of them may be a key.
+        SystemExit: a value is invalid. The one-line message names every invalid variable, without its value, which may
+            be a key.
     """
     try:
         return kind()
     except ValidationError as error:
-        # A default that depends on other variables fails with them, and is not wrong itself.
-        own = [e for e in error.errors() if e["type"] != "default_factory_not_called"]
-        wrong = "; ".join(f"{'.'.join(str(part) for part in e['loc']).upper()}: {e['msg']}" for e in own)
-        raise SystemExit(f"settings: {wrong}") from None
+        # A default computed from other variables fails when they are invalid; it is not itself at fault.
+        primary = [e for e in error.errors() if e["type"] != "default_factory_not_called"]
+        invalid = "; ".join(f"{'.'.join(str(part) for part in e['loc']).upper()}: {e['msg']}" for e in primary)
+        raise SystemExit(f"settings: {invalid}") from None

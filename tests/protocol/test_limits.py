@@ -63,9 +63,9 @@ def read_to_end(connection: socket.socket) -> bytes | None:
 def test_a_process_with_few_files_takes_fewer_connections() -> None:
     """Half of its files: a connection that is relayed needs two."""
     limits = settings.ServiceSettings(max_connections=10_000)
-    assert ConnectionLimits.from_settings(limits, files=-1).max_connections == 10_000
-    assert ConnectionLimits.from_settings(limits, files=1024).max_connections == 512
-    assert ConnectionLimits.from_settings(limits, files=65_536).max_connections == 10_000
+    assert ConnectionLimits.from_settings(limits, max_open_files=-1).max_connections == 10_000
+    assert ConnectionLimits.from_settings(limits, max_open_files=1024).max_connections == 512
+    assert ConnectionLimits.from_settings(limits, max_open_files=65_536).max_connections == 10_000
 
 
 def who(server: Server, **headers: str) -> tuple[str, str]:

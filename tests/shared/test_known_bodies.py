@@ -9,7 +9,7 @@ from onecard.web.recent_bodies import RecentBodies
 @given(st.lists(st.binary(max_size=2)))
 def test_it_knows_the_last_bodies_and_no_more(bodies: list[bytes]) -> None:
     """However many there were."""
-    known = RecentBodies(most=3)
+    known = RecentBodies(max_bodies=3)
     for body in bodies:
         known.add(body)
     last = list(dict.fromkeys(reversed(bodies)))[:3]

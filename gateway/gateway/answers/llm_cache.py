@@ -60,9 +60,9 @@ class LlmCache:
         """By kind, of the routes that there are."""
         self._tasks = TaskSet()
         # Refused is one caller, whose line at the service was the longest.
-        self._flights = SingleFlight[CompleteResponse](personal=(TooBusy,))
+        self._flights = SingleFlight[CompleteResponse](caller_errors=(TooBusy,))
         streams_bytes = int(settings.buffer_mb * 1_000_000 * STREAMS_SHARE)
-        self._streams = StreamBroadcast(max_all_bytes=streams_bytes, personal=(TooBusy,))
+        self._streams = StreamBroadcast(max_all_bytes=streams_bytes, caller_errors=(TooBusy,))
         self._bypass = BypassMetric(registry)
 
     def handler(self, route: Route, relayed: Handler) -> Handler:

@@ -114,7 +114,7 @@ async def open_rate_limiter(
     if address is None:
         yield RateLimiter(defaults, None, metrics)
         return
-    channel = RedisChannel("limits", address, metrics, probe=PROBE, alarm=alarm)
+    channel = RedisChannel("limits", address, metrics, probe=PROBE, shared_breaker=alarm)
     await channel.start()
     shared = SharedCounters(RedisCounters(channel))
     try:

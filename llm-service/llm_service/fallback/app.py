@@ -71,7 +71,7 @@ def create_app(settings: LlmSettings, folder: ModelFolder, *, window: int) -> Fa
         routes=routes(),
         ready=_ready,
         guard=KeyGuard(settings.api_key),
-        layer=lambda inner: RequestLimitsMiddleware(inner, bounds=RequestLimits.from_settings(settings)),
+        middleware=lambda inner: RequestLimitsMiddleware(inner, bounds=RequestLimits.from_settings(settings)),
     )
     app.add_middleware(ModelIdentityMiddleware, identity=lambda scope: scope["app"].state.service.identity)
     return app

@@ -169,7 +169,7 @@ async def open_popularity(
     """
     metrics = RedisMetrics("onecard_popularity", registry)
     probe = ("SET", "onecard:probe", b"", "PX", 1000)
-    channel = RedisChannel("popularity", address, metrics, probe=probe, alarm=breaker)
+    channel = RedisChannel("popularity", address, metrics, probe=probe, shared_breaker=breaker)
     await channel.start()
     restaurants, queries = (Popularity(kind, half_life_seconds, channel) for kind in ("restaurants", "queries"))
     tracker = PopularityTracker(restaurants, queries, channel)

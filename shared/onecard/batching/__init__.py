@@ -1,5 +1,5 @@
-"""From texts of requests to batches on the device.
+"""Dynamic batching: joins the texts of concurrent requests into batches for the device.
 
-`queue`, `rows`, `budget` and `admission` are pure and say what runs next; `worker` is the thread that owns the model;
-`batcher` is what a service's routes talk to.
+`queue`, `sequence_packing`, `batch_limit` and `admission` are pure and decide what runs next; `worker` is the loop of
+the thread that owns the model; `batcher` is the async interface for a service's routes.
 """

@@ -1,54 +1,77 @@
-"""Who may wait. Pure.
+"""Admission control: which requests may queue. Pure.
 
-A request is let in when it can be expected to be answered well within its time: what is accepted is answered, the rest
-is told at once when to come back.
+A request is accepted when it can be expected to be answered well within its time limit. Any other is refused at once,
+with the time after which to retry.
 """
 
 SAFETY_FACTOR = 4.0
-"""A request is accepted when its expected wait, times this, is within its time limit: the estimate may be wrong by as
-much, and a long queue serves nobody."""
+"""A request is accepted when its expected wait, times this, is within its time limit. The estimate may be wrong by this
+factor, and a long queue helps nobody."""
 _DECAY = 0.9
-"""Weight of the past in the estimate of throughput, for each further batch."""
+"""Weight of the past in the throughput estimate, applied at each new batch."""
 
 
 class ThroughputEstimate:
-    """Tokens a second that the device does when it has enough to do: a weighted mean over the last busy batches."""
+    """The device's throughput under load: an exponentially weighted mean over busy batches."""
 
     def __init__(self, tokens_per_second: float) -> None:
+        """Start from a first estimate, which counts like one second of work.
+
+        Args:
+            tokens_per_second: from warm-up.
+        """
         self._tokens = tokens_per_second
         self._seconds = 1.0
 
     @property
     def tokens_per_second(self) -> float:
-        """The estimate, above 0."""
+        """The estimate, at least 1."""
         return max(1.0, self._tokens / self._seconds)
 
     def observe(self, tokens: int, seconds: float) -> None:
-        """A batch ran while others waited."""
+        """Take in a batch that ran while others waited.
+
+        Args:
+            tokens: tokens of text in the batch, without padding.
+            seconds: how long the device took.
+        """
         self._tokens = self._tokens * _DECAY + tokens
         self._seconds = self._seconds * _DECAY + seconds
 
 
 def excess_wait_seconds(
-    *, ahead_tokens: int, own_tokens: int, tokens_per_second: float, patience_seconds: float
+    *, ahead_tokens: int, own_tokens: int, tokens_per_second: float, timeout_seconds: float
 ) -> float:
-    """By how many seconds the wait is longer than a request can afford; 0 means that it is accepted.
+    """By how many seconds a request would wait too long.
 
-    What is ahead may take a `SAFETY_FACTOR`-th of its time limit, and with its own work all of it. With nothing ahead
-    the answer is 0: what cannot be done even then is not a question of waiting, see `execution_seconds`.
+    The queue ahead of it may take a `SAFETY_FACTOR`-th of its time limit, and the queue and its own work together all
+    of it. With an empty queue the result is 0, however large the request: `execution_seconds` covers that case.
 
     Args:
-        ahead_tokens: accepted earlier and not answered yet.
-        patience_seconds: the request's time limit.
+        ahead_tokens: tokens of requests that were accepted earlier and are not answered yet.
+        own_tokens: tokens of this request.
+        tokens_per_second: the device's throughput, above 0.
+        timeout_seconds: the request's time limit.
+
+    Returns:
+        Seconds, at most the expected wait; 0 means that the request is accepted.
     """
-    wait = ahead_tokens / tokens_per_second
-    over = max(
-        wait - patience_seconds / SAFETY_FACTOR,
-        wait + execution_seconds(own_tokens, tokens_per_second) - patience_seconds,
+    wait_seconds = ahead_tokens / tokens_per_second
+    excess = max(
+        wait_seconds - timeout_seconds / SAFETY_FACTOR,
+        wait_seconds + execution_seconds(own_tokens, tokens_per_second) - timeout_seconds,
     )
-    return min(max(0.0, over), wait)
+    return min(max(0.0, excess), wait_seconds)
 
 
 def execution_seconds(own_tokens: int, tokens_per_second: float) -> float:
-    """How long a request takes on an idle device; one for which that is too long can never be answered in time."""
+    """How long a request takes on an idle device; if that is over its limit, it can never be answered in time.
+
+    Args:
+        own_tokens: tokens of the request.
+        tokens_per_second: the device's throughput, above 0.
+
+    Returns:
+        Seconds.
+    """
     return own_tokens / tokens_per_second

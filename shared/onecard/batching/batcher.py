@@ -1,4 +1,4 @@
-"""The async shell: requests hand in token ids and wait for results."""
+"""The async interface of the batching: requests submit token ids and wait for their results."""
 
 import asyncio
 import math
@@ -21,40 +21,40 @@ from onecard.errors import DeadlineExceeded, InternalError, OnecardError, TooBus
 Result = TypeVar("Result")
 
 RETRY_AFTER_SECONDS = 15
-"""What clients are told to wait when the model is lost: a new process loads it in 5 to 15 s."""
+"""`Retry-After` when the model is lost: a new process loads it in 5 to 15 s."""
 
 log = logs.logger()
 
 
 @dataclass(frozen=True)
 class BatcherConfig:
-    """What a batcher keeps to."""
+    """Limits and first estimates of a batcher."""
 
     max_batch: BatchLimit
     """Largest batch."""
     tokens_per_second: float
-    """First estimate of the device's throughput, from warming up."""
+    """First estimate of the device's throughput, from warm-up."""
     queue_tokens: int
-    """While more tokens wait in a lane, requests for it are refused."""
+    """While more tokens than this wait in a lane, requests for it are refused."""
     hang_timeout_seconds: float
-    """A batch that takes longer is taken for lost, and the device with it."""
+    """When a batch takes longer, the device counts as lost."""
     width_multiple: int = 1
-    """What the width of a batch's rows is a multiple of."""
+    """The width of a batch's rows is a multiple of it."""
 
 
 @dataclass(frozen=True)
 class StageDurations:
-    """Where the time of texts went."""
+    """How long a request spent in each stage."""
 
     queue_seconds: float
-    """From handing in to the first text on the device."""
+    """From submission until its first text was on the device."""
     inference_seconds: float
-    """From there to the last result."""
+    """From then until its last result."""
 
 
 @dataclass(frozen=True)
 class BatchOutcome(Generic[Result]):
-    """What became of a request."""
+    """Results of a request, and how long they took."""
 
     results: list[Result]
     """In the order of its texts."""
@@ -62,12 +62,12 @@ class BatchOutcome(Generic[Result]):
 
 
 Deliver = Callable[[Sequence[tuple[int, Result]]], None]
-"""Takes results as batches end, with the indices of their texts."""
+"""Called with (index of the text, result) pairs as batches end."""
 
 
 @dataclass(eq=False)
 class PendingRequest(QueuedRequest, Generic[Result]):
-    """Texts that were accepted. For its batcher to look into."""
+    """An accepted request. Internal to the batcher."""
 
     deliver: Deliver[Result] = field(kw_only=True)
     unfinished: int = field(init=False)
@@ -80,76 +80,95 @@ class PendingRequest(QueuedRequest, Generic[Result]):
         self.unfinished = len(self.texts)
 
     def durations(self) -> StageDurations:
-        """Where its time went until now."""
+        """How long it has spent in each stage so far."""
         now = time.monotonic()
-        begun = self.started_at or now
-        return StageDurations(begun - self.enqueued_at, now - begun)
+        started = self.started_at or now
+        return StageDurations(started - self.enqueued_at, now - started)
 
 
 class Batcher(Generic[Result]):
     """Joins the texts of all waiting requests into batches for one engine, on the thread that loaded it.
 
-    Made, used and closed on one event loop. An engine that hangs or is lost ends the batcher: every request is
-    answered with 503, and `on_lost` is called, once, so that the process can end and be started anew.
+    It is created, used and closed on one event loop. When the engine hangs or is lost, the batcher ends: every request
+    fails with 503, and `on_lost` is called once, so that the process can end and be restarted.
     """
 
     def __init__(
         self,
         engine: Engine[Result],
-        bounds: BatcherConfig,
+        config: BatcherConfig,
         *,
         thread: DeviceThread,
         metrics: BatchMetrics,
         on_lost: Callable[[], None],
-        sound: Callable[[Result], bool] = lambda _: True,
+        is_valid: Callable[[Result], bool] = lambda _: True,
     ) -> None:
-        """`sound` tells whether a result is one to answer with; who asked for one that is not gets an error."""
+        """Start the worker on `thread`.
+
+        Args:
+            engine: the loaded model.
+            config: limits and first estimates.
+            thread: the one that loaded the model.
+            metrics: in the app's registry.
+            on_lost: called once, on the event loop, when the device is lost.
+            is_valid: whether a result may be sent; a request with an invalid result fails. By default all are valid.
+        """
         self._thread = thread
-        self._is_valid = sound
+        self._is_valid = is_valid
         self.last_batch_invalid = False
-        """The last batch that ended had no sound result."""
-        self._config = bounds
+        """Whether the last batch had no valid result at all."""
+        self._config = config
         self._metrics = metrics
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
-        self._queue = RequestQueue(bounds.width_multiple)
-        self._throughput = ThroughputEstimate(bounds.tokens_per_second)
+        self._queue = RequestQueue(config.width_multiple)
+        self._throughput = ThroughputEstimate(config.tokens_per_second)
         self._pending: set[PendingRequest[Result]] = set()
         self._is_lost = False
-        budget = AdaptiveBatchLimit(bounds.max_batch)
+        batch_limit = AdaptiveBatchLimit(config.max_batch)
         self._worker = BatchWorker(
             engine,
             queue=self._queue,
-            budget=budget,
+            batch_limit=batch_limit,
             throughput=self._throughput,
             metrics=metrics,
-            deliver=lambda done: self._call_on_loop(self._on_batch_finished, done),
-            lost=lambda error: self._call_on_loop(self._mark_lost, error),
+            on_finished=lambda batch: self._call_on_loop(self._on_batch_finished, batch),
+            on_lost=lambda error: self._call_on_loop(self._mark_lost, error),
         )
-        metrics.set_sources(self._queue.tokens, budget.limit.tokens)
+        metrics.set_sources(self._queue.tokens, batch_limit.limit.tokens)
         thread.run(self._worker.run)
         self._watchdog = asyncio.create_task(self._watch_for_hang())
 
     @property
     def alive(self) -> bool:
-        """Whether batches can be run."""
+        """Whether the device can still run batches."""
         return not self._is_lost
 
     async def submit(self, texts: Sequence[TokenIds], *, lane: Lane, timeout_seconds: float) -> BatchOutcome[Result]:
-        """The result of each text. When the caller is cancelled, what has not begun is not run.
+        """Compute the result of each text. If the caller is cancelled, texts that are not scheduled yet are not run.
+
+        Args:
+            texts: token ids of each text.
+            lane: where they queue.
+            timeout_seconds: longest wait for all results.
+
+        Returns:
+            The results in the order of `texts`, and how long they took.
 
         Raises:
-            TooBusy: too much waits for an answer in time; the error says when to come back.
-            DeadlineExceeded: not answered in time; or not accepted, since it could not be even on an idle device.
-            InternalError: the engine failed on a batch with one of the texts.
-            Unavailable: a single text does not fit the device's memory, or the device is lost.
+            TooBusy: the queue is too long to answer in time; the error says when to retry.
+            DeadlineExceeded: not answered in time, or too large to be answered in time even on an idle device.
+            InternalError: the engine failed on a batch with one of the texts, or gave an invalid result.
+            Unavailable: a single text does not fit into the device's memory, or the device is lost.
         """
         results: dict[int, Result] = {}
         deadline = time.monotonic() + timeout_seconds
-        job = self.enqueue(texts, lane=lane, timeout_seconds=timeout_seconds, deadline=deadline, deliver=results.update)
+        request = self.enqueue(
+            texts, lane=lane, timeout_seconds=timeout_seconds, deadline=deadline, deliver=results.update
+        )
         async with self.time_limit(lane, timeout_seconds):
-            await self.wait(job)
-        return BatchOutcome([results[index] for index in range(len(texts))], job.durations())
+            await self.wait(request)
+        return BatchOutcome([results[index] for index in range(len(texts))], request.durations())
 
     def enqueue(
         self,
@@ -160,52 +179,79 @@ class Batcher(Generic[Result]):
         deliver: Deliver[Result],
         deadline: float = math.inf,
     ) -> PendingRequest[Result]:
-        """Queue texts, for `finish` to wait for at once.
+        """Queue texts without waiting. Call `wait` right afterwards.
 
         Args:
-            timeout_seconds: the time limit by which they are let in or not.
-            deadline: second on `time.monotonic` after which they are not begun; by default they always are.
+            texts: token ids of each text.
+            lane: where they queue.
+            timeout_seconds: the time limit that decides whether they are accepted.
+            deliver: called on the event loop with results as batches end.
+            deadline: time on `time.monotonic` after which they are no longer started; by default there is none.
+
+        Returns:
+            The request, to pass to `wait` and `withdraw`.
 
         Raises:
-            TooBusy, DeadlineExceeded, Unavailable: not let in, as in `submit`.
+            TooBusy: the queue is too long to answer in time.
+            DeadlineExceeded: too large to be answered in time even on an idle device.
+            Unavailable: the device is lost.
         """
         self.check_capacity(lane, sum(map(len, texts)), timeout_seconds)
-        job: PendingRequest[Result] = PendingRequest(texts, lane, deadline, deliver=deliver)
-        self._pending.add(job)
+        request: PendingRequest[Result] = PendingRequest(texts, lane, deadline, deliver=deliver)
+        self._pending.add(request)
         with self._worker.lock:
-            self._queue.put(job)
+            self._queue.put(request)
             self._worker.lock.notify()
-        return job
+        return request
 
-    async def wait(self, job: PendingRequest[Result]) -> None:
-        """Wait until all texts of a job are delivered. When the caller is cancelled, what has not begun is not run.
+    async def wait(self, request: PendingRequest[Result]) -> None:
+        """Wait until all results are delivered. If the caller is cancelled, texts not scheduled yet are not run.
+
+        Args:
+            request: from `enqueue`.
 
         Raises:
-            InternalError, Unavailable: as in `submit`.
+            InternalError: the engine failed on a batch with one of the texts, or gave an invalid result.
+            Unavailable: a single text does not fit into the device's memory, or the device is lost.
         """
         try:
-            await job.completed
+            await request.completed
         finally:
-            self._pending.discard(job)
+            self._pending.discard(request)
             with self._worker.lock:
-                self._queue.drop(job)
-        self._metrics.observe_queue_seconds(job.lane, job.durations().queue_seconds)
+                self._queue.drop(request)
+        self._metrics.observe_queue_seconds(request.lane, request.durations().queue_seconds)
 
-    def withdraw(self, job: PendingRequest[Result], indices: Collection[int]) -> Collection[int]:
-        """Take texts out of a job; returns those that will not be run, since they have not begun."""
+    def withdraw(self, request: PendingRequest[Result], indices: Collection[int]) -> Collection[int]:
+        """Take texts out of a request whose results nobody needs any more.
+
+        Args:
+            request: from `enqueue`.
+            indices: of its texts.
+
+        Returns:
+            The indices of texts that will not run; the others are scheduled already.
+        """
         with self._worker.lock:
-            withdrawn = self._queue.withdraw(job, indices)
-        job.unfinished -= len(withdrawn)
-        if not job.unfinished:
-            _resolve(job, None)
+            withdrawn = self._queue.withdraw(request, indices)
+        request.unfinished -= len(withdrawn)
+        if not request.unfinished:
+            _resolve(request, None)
         return withdrawn
 
     @asynccontextmanager
     async def time_limit(self, lane: Lane, seconds: float) -> AsyncIterator[None]:
-        """How long a request waits for what is in this block.
+        """Limit how long a request waits for the code in this block.
+
+        Args:
+            lane: for the metrics.
+            seconds: the limit.
+
+        Yields:
+            Nothing.
 
         Raises:
-            DeadlineExceeded: longer than that.
+            DeadlineExceeded: the block took longer.
         """
         try:
             async with asyncio.timeout(seconds):
@@ -217,83 +263,94 @@ class Batcher(Generic[Result]):
             ) from None
 
     def check_capacity(self, lane: Lane, tokens: int, timeout_seconds: float) -> None:
-        """Refuse what could not be answered in time; cheap, so that it can be asked before a text is even read.
+        """Refuse a request that could not be answered in time. Cheap enough to call before a text is tokenised.
+
+        Args:
+            lane: where it would queue.
+            tokens: in all its texts.
+            timeout_seconds: its time limit.
 
         Raises:
-            TooBusy, DeadlineExceeded, Unavailable: as in `submit`.
+            TooBusy: the queue is too long to answer in time.
+            DeadlineExceeded: too large to be answered in time even on an idle device.
+            Unavailable: the device is lost.
         """
         if self._is_lost:
             raise Unavailable("The model is being restarted. Try again shortly.", retry_after=RETRY_AFTER_SECONDS)
         with self._worker.lock:
-            ahead = self._tokens_ahead(lane)
-            rate = self._throughput.tokens_per_second
-        alone = execution_seconds(tokens, rate)
-        if alone > timeout_seconds:
+            ahead_tokens = self._tokens_ahead(lane)
+            tokens_per_second = self._throughput.tokens_per_second
+        idle_seconds = execution_seconds(tokens, tokens_per_second)
+        if idle_seconds > timeout_seconds:
             raise DeadlineExceeded(
-                f"These texts need about {alone:.0f} s, and the time limit is {timeout_seconds:g} s. "
+                f"These texts need about {idle_seconds:.0f} s, and the time limit is {timeout_seconds:g} s. "
                 "Send fewer or shorter inputs a request."
             )
-        over = excess_wait_seconds(
-            ahead_tokens=ahead, own_tokens=tokens, tokens_per_second=rate, patience_seconds=timeout_seconds
+        excess = excess_wait_seconds(
+            ahead_tokens=ahead_tokens,
+            own_tokens=tokens,
+            tokens_per_second=tokens_per_second,
+            timeout_seconds=timeout_seconds,
         )
-        over = max(over, (self._queue.tokens(lane) - self._config.queue_tokens) / rate)
-        if over > 0:
+        excess = max(excess, (self._queue.tokens(lane) - self._config.queue_tokens) / tokens_per_second)
+        if excess > 0:
             self._metrics.record_refusal(lane)
-            raise TooBusy("Too many texts are waiting. Try again after the time in Retry-After.", retry_after=over)
+            raise TooBusy("Too many texts are waiting. Try again after the time in Retry-After.", retry_after=excess)
 
     def _tokens_ahead(self, lane: Lane) -> int:
-        """Tokens that will be computed before those of a new request in this lane."""
-        waiting = {one: self._queue.tokens(one) for one in LANES}
+        """Tokens that will run before those of a new request in this lane."""
+        waiting = {each: self._queue.tokens(each) for each in LANES}
         if lane == "bulk":
             return self._worker.running_tokens + sum(waiting.values())
         bulk_meanwhile = min(waiting["bulk"], waiting["interactive"] // (BULK_INTERVAL - 1))
         return self._worker.running_tokens + waiting["interactive"] + bulk_meanwhile
 
     def _call_on_loop(self, function: Callable[..., None], argument: object) -> None:
-        """Run a function on the event loop, from the worker's thread."""
+        """Call a function on the event loop, from the device thread."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function, argument)
 
-    def _on_batch_finished(self, done: CompletedBatch[Result]) -> None:
-        found: dict[PendingRequest[Result], list[tuple[int, Result]]] = {}
-        sound = [] if done.error else list(map(self._is_valid, done.results))
-        if sound:
-            self.last_batch_invalid = not any(sound)
-        if not all(sound):
-            log.error("the model gave results that are no numbers", texts=len(sound), unsound=sound.count(False))
-        for place, piece in enumerate(done.batch.items):
-            job = piece.request
-            assert isinstance(job, PendingRequest)  # noqa: S101  Nothing else is ever put into the queue.
-            job.started_at = job.started_at or done.started
-            if done.error:
-                _resolve(job, _client_error(done.error))
-            elif not sound[place]:
-                _resolve(job, InternalError("The model gave no numbers for one of these texts."))
+    def _on_batch_finished(self, completed: CompletedBatch[Result]) -> None:
+        results_by_request: dict[PendingRequest[Result], list[tuple[int, Result]]] = {}
+        valid = [] if completed.error else list(map(self._is_valid, completed.results))
+        if valid:
+            self.last_batch_invalid = not any(valid)
+        if not all(valid):
+            log.error("model gave results that are not finite", texts=len(valid), invalid=valid.count(False))
+        for position, item in enumerate(completed.batch.items):
+            request = item.request
+            assert isinstance(request, PendingRequest)  # noqa: S101  Nothing else is ever put into the queue.
+            request.started_at = request.started_at or completed.started
+            if completed.error:
+                _resolve(request, _client_error(completed.error))
+            elif not valid[position]:
+                _resolve(request, InternalError("The model gave no numbers for one of these texts."))
             else:
-                found.setdefault(job, []).append((piece.index, done.results[place]))
-        for job, results in found.items():
-            if not job.completed.done():
-                self._deliver(job, results)
+                results_by_request.setdefault(request, []).append((item.index, completed.results[position]))
+        for request, results in results_by_request.items():
+            if not request.completed.done():
+                self._deliver(request, results)
 
-    def _deliver(self, job: PendingRequest[Result], results: Sequence[tuple[int, Result]]) -> None:
+    def _deliver(self, request: PendingRequest[Result], results: Sequence[tuple[int, Result]]) -> None:
         try:
-            job.deliver(results)
-        except Exception:  # A fault of the one who asked must not cost the rest of the batch its answers.
-            log.exception("results are not taken")
-            _resolve(job, InternalError("The server failed on this request."))
+            request.deliver(results)
+        except Exception:  # A bug in one receiver must not cost the other requests of the batch their results.
+            log.exception("result delivery failed")
+            _resolve(request, InternalError("The server failed on this request."))
             return
-        job.unfinished -= len(results)
-        if not job.unfinished:
-            _resolve(job, None)
+        request.unfinished -= len(results)
+        if not request.unfinished:
+            _resolve(request, None)
 
     def _mark_lost(self, error: BaseException) -> None:
         if self._is_lost:
             return
         self._is_lost = True
         log.critical("model lost", exc_info=error)
-        for job in list(self._pending):
+        for request in list(self._pending):
             _resolve(
-                job, Unavailable("The model was lost while it computed. Try again.", retry_after=RETRY_AFTER_SECONDS)
+                request,
+                Unavailable("The model was lost while it computed. Try again.", retry_after=RETRY_AFTER_SECONDS),
             )
         self._on_lost()
 
@@ -305,19 +362,23 @@ class Batcher(Generic[Result]):
                 self._mark_lost(TimeoutError(f"a batch has not ended within {limit:g} s"))
 
     async def close(self, seconds: float = 5.0) -> None:
-        """Run what has begun to its end, for at most `seconds`, and nothing else."""
+        """Let the batches in flight end, and run no others.
+
+        Args:
+            seconds: longest wait; a hanging device must not keep the process.
+        """
         self._watchdog.cancel()
         self._worker.stop()
         await asyncio.to_thread(self._thread.stop, seconds)
 
 
-def _resolve(job: PendingRequest[Result], error: OnecardError | None) -> None:
-    if job.completed.done():
+def _resolve(request: PendingRequest[Result], error: OnecardError | None) -> None:
+    if request.completed.done():
         return
     if error:
-        job.completed.set_exception(error)
+        request.completed.set_exception(error)
     else:
-        job.completed.set_result(None)
+        request.completed.set_result(None)
 
 
 def _client_error(error: Exception) -> OnecardError:

@@ -1,4 +1,4 @@
-"""What a batcher needs of a model."""
+"""The interface between a batcher and a model."""
 
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
@@ -9,32 +9,42 @@ Result_co = TypeVar("Result_co", covariant=True)
 
 
 class OutOfMemory(Exception):
-    """The batch does not fit the device's memory. A smaller one may."""
+    """The batch does not fit into the device's memory. A smaller one may."""
 
 
 class EngineLost(Exception):
-    """The device is in a state that only a new process gets out of."""
+    """The device is in a state from which only a new process recovers."""
 
 
 class RunningBatch(Protocol[Result_co]):
-    """A batch that the device has begun."""
+    """A batch that the device is running."""
 
     def done(self) -> bool:
-        """Whether `result` would not wait."""
+        """Whether `result` returns without blocking."""
 
     def result(self) -> Sequence[Result_co]:
-        """The result of each text, in the batch's order. Blocks until it is there.
+        """Wait for the batch.
+
+        Returns:
+            The result of each text, in the batch's order.
 
         Raises:
-            OutOfMemory, EngineLost: as in `launch`.
+            OutOfMemory: the batch does not fit.
+            EngineLost: no batch will ever run again in this process.
         """
 
 
 class Engine(Protocol[Result_co]):
-    """A loaded model. All calls come from one thread."""
+    """A loaded model. All its calls come from one thread."""
 
     def launch(self, batch: Batch) -> RunningBatch[Result_co]:
-        """Begin a batch. On a GPU it returns while the device works; on a CPU when the work is done.
+        """Start a batch. On a GPU this returns while the device works, on a CPU when the work is done.
+
+        Args:
+            batch: token ids and their row layout.
+
+        Returns:
+            A handle to wait for the results.
 
         Raises:
             OutOfMemory: the batch does not fit.

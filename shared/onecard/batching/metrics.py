@@ -1,4 +1,4 @@
-"""What a batcher tells Prometheus."""
+"""Prometheus metrics of a batcher."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,9 +12,14 @@ _BATCH_SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class BatchMetrics:
-    """Counters of one batcher, in its app's registry."""
+    """Metrics of one batcher, in its app's registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        """Register the metrics.
+
+        Args:
+            registry: the app's.
+        """
         self._texts = Histogram(
             "onecard_batch_texts", "Texts in a batch.", buckets=_BATCH_SIZE_BUCKETS, registry=registry
         )
@@ -46,39 +51,59 @@ class BatchMetrics:
         )
         for lane in LANES:
             for metric in (self._queue_seconds, self._refused, self._timeouts):
-                metric.labels(lane)  # Shown as 0 before the first one.
+                metric.labels(lane)  # So that it is exported as 0 before the first event.
 
-    def set_sources(self, queue_tokens: Callable[[Lane], int], budget_tokens: int) -> None:
-        """Where the gauges take their figures from."""
-        self._limit_tokens.set(budget_tokens)
+    def set_sources(self, queue_tokens: Callable[[Lane], int], limit_tokens: int) -> None:
+        """Connect the gauges.
+
+        Args:
+            queue_tokens: gives the tokens waiting in a lane, whenever Prometheus scrapes.
+            limit_tokens: the first limit of a batch.
+        """
+        self._limit_tokens.set(limit_tokens)
         for lane in LANES:
             self._queue_tokens.labels(lane).set_function(partial(queue_tokens, lane))
 
-    def record_batch(self, batch: Batch, seconds: float, budget_tokens: int) -> None:
-        """A batch gave its results."""
+    def record_batch(self, batch: Batch, seconds: float, limit_tokens: int) -> None:
+        """Count a batch that gave its results.
+
+        Args:
+            batch: what ran.
+            seconds: time on the device.
+            limit_tokens: the limit of the next batch.
+        """
         self._texts.observe(len(batch.items))
         self._seconds.observe(seconds)
         self._tokens.inc(batch.tokens)
         self._padding.inc(batch.packing.padded_tokens - batch.tokens)
-        self._limit_tokens.set(budget_tokens)
+        self._limit_tokens.set(limit_tokens)
 
-    def record_out_of_memory(self, budget_tokens: int) -> None:
-        """A batch did not fit; the budget is smaller now."""
+    def record_out_of_memory(self, limit_tokens: int) -> None:
+        """Count a batch that did not fit.
+
+        Args:
+            limit_tokens: the limit of the next batch, lower now.
+        """
         self._out_of_memory.inc()
-        self._limit_tokens.set(budget_tokens)
+        self._limit_tokens.set(limit_tokens)
 
     def record_failure(self) -> None:
-        """A batch raised an error."""
+        """Count a batch that raised an error."""
         self._errors.inc()
 
     def observe_queue_seconds(self, lane: Lane, seconds: float) -> None:
-        """A request's first text is on the device."""
+        """Record how long a request waited until its first text was on the device.
+
+        Args:
+            lane: of the request.
+            seconds: the wait.
+        """
         self._queue_seconds.labels(lane).observe(seconds)
 
     def record_refusal(self, lane: Lane) -> None:
-        """A request was not let in."""
+        """Count a request that was refused because too much was waiting."""
         self._refused.labels(lane).inc()
 
     def record_timeout(self, lane: Lane) -> None:
-        """A request ran out of time."""
+        """Count a request that was accepted and ran out of time."""
         self._timeouts.labels(lane).inc()

@@ -1,4 +1,4 @@
-"""What waits, and what runs next. Pure: no clock, no thread, no I/O."""
+"""The queue in front of the device: what waits, and what runs next. Pure: no clock, no thread, no I/O."""
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -10,201 +10,239 @@ from onecard.batching.batch_limit import BatchLimit
 from onecard.batching.sequence_packing import PackedRows, pack
 
 TokenIds = Sequence[int]
-"""One text as the model reads it, special tokens included."""
+"""One text as the model reads it, including special tokens."""
 
 Lane = Literal["interactive", "bulk"]
-"""Interactive goes first; bulk is for whoever can wait."""
+"""Interactive requests go first; bulk is for requests that can wait."""
 LANES: tuple[Lane, ...] = ("interactive", "bulk")
 
 BULK_INTERVAL = 4
-"""While both lanes wait, every so-manieth batch begins with bulk, so that it cannot starve."""
+"""While both lanes have requests, every fourth batch begins with bulk, so that bulk cannot starve."""
 BULK_FILL_DIVISOR = 4
-"""An interactive batch is filled up with bulk texts to this part (1/4) of the token budget: so much costs the
-interactive ones little, and the device is not left idle between them."""
+"""An interactive batch is filled up with bulk texts to this part (1/4) of the token limit: that delays the interactive
+texts little and leaves no device idle."""
 
 
 @dataclass(eq=False)
 class QueuedRequest:
-    """The texts of one request."""
+    """The texts of one request, and how far they have been scheduled."""
 
     texts: Sequence[TokenIds]
     lane: Lane
     deadline: float
-    """Second on the caller's clock after which nobody waits for the answer."""
+    """Time on the caller's clock, in seconds, after which nobody waits for the results."""
     next_index: int = 0
-    """Texts before this one have been handed out, or passed over; they are handed out in order."""
+    """All texts before this index have been scheduled or skipped; texts are scheduled in order."""
     dropped: bool = False
+    """Whether the whole request has left the queue."""
     withdrawn: set[int] = field(default_factory=set)
-    """Indices of texts that are passed over."""
+    """Indices of texts to skip."""
 
     @property
     def pending_indices(self) -> Iterator[int]:
-        """Indices of the texts not handed out yet."""
+        """Indices of the texts that are not scheduled yet."""
         return (index for index in range(self.next_index, len(self.texts)) if index not in self.withdrawn)
 
     @property
     def pending_tokens(self) -> int:
-        """Tokens not handed out yet."""
+        """Tokens that are not scheduled yet."""
         return 0 if self.dropped else sum(len(self.texts[index]) for index in self.pending_indices)
 
 
 @dataclass(frozen=True)
 class QueuedText:
-    """One text of a ticket."""
+    """One text of a queued request."""
 
     request: QueuedRequest
     index: int
 
     @property
     def ids(self) -> TokenIds:
-        """Its tokens."""
+        """Its token ids."""
         return self.request.texts[self.index]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What the device runs at once."""
+    """Texts that the device runs together."""
 
     items: Sequence[QueuedText]
     packing: PackedRows
+    """Their layout in rows; indices refer to `items`."""
 
     @classmethod
     def from_texts(cls, texts: Sequence[TokenIds], multiple: int = 1) -> "Batch":
-        """Texts that no queue handed out: to warm up, to measure. `multiple` as in `pack`."""
-        ticket = QueuedRequest(texts, "interactive", deadline=0)
-        pieces = [QueuedText(ticket, index) for index in range(len(texts))]
-        return cls(pieces, pack([len(text) for text in texts], multiple=multiple))
+        """Make a batch of texts that come from no queue, for warm-up and benchmarks.
+
+        Args:
+            texts: token ids of each text; at least one text.
+            multiple: the width of the rows is a multiple of it.
+
+        Returns:
+            A batch with all texts, in this order.
+        """
+        request = QueuedRequest(texts, "interactive", deadline=0)
+        items = [QueuedText(request, index) for index in range(len(texts))]
+        return cls(items, pack([len(text) for text in texts], multiple=multiple))
 
     @property
     def texts(self) -> list[TokenIds]:
         """Token ids of each text."""
-        return [piece.ids for piece in self.items]
+        return [item.ids for item in self.items]
 
     @property
     def tokens(self) -> int:
-        """Tokens of text, padding left out."""
-        return sum(len(piece.ids) for piece in self.items)
+        """Tokens of text, without padding."""
+        return sum(len(item.ids) for item in self.items)
 
 
 @dataclass
 class RequestQueue:
-    """Tickets in two lanes, first come first served within each."""
+    """Requests in two lanes, first come first served within each."""
 
     width_multiple: int = 1
-    """What the width of a batch's rows is a multiple of."""
+    """The width of a batch's rows is a multiple of it."""
     _lanes: dict[Lane, deque[QueuedRequest]] = field(default_factory=lambda: {lane: deque() for lane in LANES})
     _tokens: dict[Lane, int] = field(default_factory=lambda: dict.fromkeys(LANES, 0))
     _requeued: deque[QueuedText] = field(default_factory=deque)
+    """Texts of batches that did not fit into memory; they run before everything else."""
     _since_bulk: int = 0
+    """Batches that began with an interactive text while bulk was waiting."""
 
     def tokens(self, lane: Lane) -> int:
-        """Tokens that wait in a lane, those that came back included."""
+        """Tokens that wait in a lane, including requeued ones."""
         return self._tokens[lane]
 
     def __bool__(self) -> bool:
         return any(self._tokens.values())
 
-    def put(self, ticket: QueuedRequest) -> None:
-        """Add a ticket at the end of its lane."""
-        self._lanes[ticket.lane].append(ticket)
-        self._tokens[ticket.lane] += ticket.pending_tokens
+    def put(self, request: QueuedRequest) -> None:
+        """Add a request at the end of its lane.
 
-    def requeue(self, pieces: Sequence[QueuedText]) -> None:
-        """Pieces that were taken and could not be run: they go before everything else, in their order."""
-        alive = [piece for piece in pieces if not piece.request.dropped]
+        Args:
+            request: with at least one text.
+        """
+        self._lanes[request.lane].append(request)
+        self._tokens[request.lane] += request.pending_tokens
+
+    def requeue(self, items: Sequence[QueuedText]) -> None:
+        """Put texts back that were scheduled and could not be run; they go before everything else.
+
+        Args:
+            items: texts of one batch, in its order. Those of dropped requests are left out.
+        """
+        alive = [item for item in items if not item.request.dropped]
         self._requeued.extendleft(reversed(alive))
-        for piece in alive:
-            self._tokens[piece.request.lane] += len(piece.ids)
+        for item in alive:
+            self._tokens[item.request.lane] += len(item.ids)
 
-    def drop(self, ticket: QueuedRequest) -> None:
-        """Forget a ticket: answered, left by its client, or failed. None of its texts is handed out again."""
-        if ticket.dropped:
+    def drop(self, request: QueuedRequest) -> None:
+        """Remove a request that is answered, abandoned by its client or failed. None of its texts is scheduled again.
+
+        Args:
+            request: may have been dropped already.
+        """
+        if request.dropped:
             return
-        self._tokens[ticket.lane] -= ticket.pending_tokens
-        ticket.dropped = True
-        if ticket.next_index < len(ticket.texts):
-            self._lanes[ticket.lane].remove(ticket)
-        self._filter_requeued(lambda piece: piece.request is not ticket)
+        self._tokens[request.lane] -= request.pending_tokens
+        request.dropped = True
+        if request.next_index < len(request.texts):
+            self._lanes[request.lane].remove(request)
+        self._filter_requeued(lambda item: item.request is not request)
 
-    def withdraw(self, ticket: QueuedRequest, indices: Collection[int]) -> set[int]:
-        """Forget some texts of a ticket; returns which. What has been handed out cannot be called back."""
-        waiting = set() if ticket.dropped else set(indices).intersection(ticket.pending_indices)
-        self._tokens[ticket.lane] -= sum(len(ticket.texts[index]) for index in waiting)
-        ticket.withdrawn |= waiting
+    def withdraw(self, request: QueuedRequest, indices: Collection[int]) -> set[int]:
+        """Remove some texts of a request. Texts that are scheduled already cannot be withdrawn.
+
+        Args:
+            request: one that was put into this queue.
+            indices: of its texts.
+
+        Returns:
+            The indices that were withdrawn.
+        """
+        waiting = set() if request.dropped else set(indices).intersection(request.pending_indices)
+        self._tokens[request.lane] -= sum(len(request.texts[index]) for index in waiting)
+        request.withdrawn |= waiting
         return waiting
 
-    def _filter_requeued(self, wanted: Callable[[QueuedText], bool]) -> None:
-        for piece in self._requeued:
-            self._tokens[piece.request.lane] -= 0 if wanted(piece) else len(piece.ids)
-        self._requeued = deque(filter(wanted, self._requeued))
+    def _filter_requeued(self, keep: Callable[[QueuedText], bool]) -> None:
+        for item in self._requeued:
+            self._tokens[item.request.lane] -= 0 if keep(item) else len(item.ids)
+        self._requeued = deque(filter(keep, self._requeued))
 
     def next_batch(self, limit: BatchLimit, now: float) -> Batch | None:
-        """The next batch; None when nothing waits.
+        """Take the next batch out of the queue.
 
-        It is within `limit` unless it is a single text. Tickets past their deadline are passed over; whoever keeps
-        the clock drops them.
+        Requests past their deadline are skipped; their callers drop them.
+
+        Args:
+            limit: of the batch; a single text may be over it.
+            now: seconds on the clock of the deadlines.
+
+        Returns:
+            The batch; None when there is nothing to run.
         """
-        self._filter_requeued(lambda piece: piece.request.deadline > now)
-        pieces = self._candidates(limit, now)
-        if not pieces:
+        self._filter_requeued(lambda item: item.request.deadline > now)
+        items = self._candidates(limit, now)
+        if not items:
             return None
-        batch = _pack_within_limit(pieces, limit, self.width_multiple)
+        batch = _pack_within_limit(items, limit, self.width_multiple)
         if not self._requeued:
             bulk_waits = self._tokens["bulk"] > 0 and batch.items[0].request.lane != "bulk"
             self._since_bulk = self._since_bulk + 1 if bulk_waits else 0
-        for piece in batch.items:
-            self._mark_taken(piece)
+        for item in batch.items:
+            self._mark_taken(item)
         for lane in self._lanes.values():
             while lane and lane[0].next_index == len(lane[0].texts):
                 lane.popleft()
         return batch
 
     def _candidates(self, limit: BatchLimit, now: float) -> list[QueuedText]:
-        """Pieces in the order in which they run, as many as `limit` allows if there were no padding."""
+        """Texts in the order in which they run, as many as `limit` would allow without padding."""
         if self._requeued:
             return _take_while_fitting(iter(self._requeued), limit.texts, limit.tokens, [])
         interactive, bulk = (self._pending(lane, now) for lane in LANES)
         if self._since_bulk >= BULK_INTERVAL - 1:
             return _take_while_fitting(chain(bulk, interactive), limit.texts, limit.tokens, [])
-        pieces = _take_while_fitting(interactive, limit.texts, limit.tokens, [])
+        items = _take_while_fitting(interactive, limit.texts, limit.tokens, [])
         return _take_while_fitting(
-            bulk, limit.texts, limit.tokens // BULK_FILL_DIVISOR if pieces else limit.tokens, pieces
+            bulk, limit.texts, limit.tokens // BULK_FILL_DIVISOR if items else limit.tokens, items
         )
 
     def _pending(self, lane: Lane, now: float) -> Iterator[QueuedText]:
         return (
-            QueuedText(ticket, index)
-            for ticket in self._lanes[lane]
-            if ticket.deadline > now
-            for index in ticket.pending_indices
+            QueuedText(request, index)
+            for request in self._lanes[lane]
+            if request.deadline > now
+            for index in request.pending_indices
         )
 
-    def _mark_taken(self, piece: QueuedText) -> None:
-        self._tokens[piece.request.lane] -= len(piece.ids)
+    def _mark_taken(self, item: QueuedText) -> None:
+        self._tokens[item.request.lane] -= len(item.ids)
         if self._requeued:
             self._requeued.popleft()
         else:
-            piece.request.next_index = piece.index + 1
+            item.request.next_index = item.index + 1
 
 
 def _take_while_fitting(
-    waiting: Iterator[QueuedText], texts: int, tokens: int, pieces: list[QueuedText]
+    waiting: Iterator[QueuedText], texts: int, tokens: int, items: list[QueuedText]
 ) -> list[QueuedText]:
-    """`pieces` and as many of `waiting`, in order, as fit; one even if it does not."""
-    used = sum(len(piece.ids) for piece in pieces)
-    for piece in waiting:
-        used += len(piece.ids)
-        if pieces and (used > tokens or len(pieces) >= texts):
+    """Extend `items` from `waiting`, in order, while they fit; at least one text, even one over the limit."""
+    used = sum(len(item.ids) for item in items)
+    for item in waiting:
+        used += len(item.ids)
+        if items and (used > tokens or len(items) >= texts):
             break
-        pieces.append(piece)
-    return pieces
+        items.append(item)
+    return items
 
 
-def _pack_within_limit(pieces: list[QueuedText], limit: BatchLimit, multiple: int) -> Batch:
-    """As many of `pieces`, from the front, as stay within the limit once they lie in rows."""
+def _pack_within_limit(items: list[QueuedText], limit: BatchLimit, multiple: int) -> Batch:
+    """Pack as many texts, from the front, as stay within the limit including padding."""
     while True:
-        rows = pack([len(piece.ids) for piece in pieces], multiple=multiple)
-        if rows.padded_tokens <= limit.tokens or len(pieces) == 1:
-            return Batch(pieces, rows)
+        rows = pack([len(item.ids) for item in items], multiple=multiple)
+        if rows.padded_tokens <= limit.tokens or len(items) == 1:
+            return Batch(items, rows)
         # The area is over the limit, so that this is fewer of them.
-        pieces = pieces[: max(1, len(pieces) * limit.tokens // rows.padded_tokens)]
+        items = items[: max(1, len(items) * limit.tokens // rows.padded_tokens)]

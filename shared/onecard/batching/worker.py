@@ -1,4 +1,4 @@
-"""The loop of the device's thread: takes batches from the queue, runs them, hands on what they gave."""
+"""The loop of the device thread: takes batches from the queue, runs them and passes the results on."""
 
 import threading
 import time
@@ -17,22 +17,23 @@ from onecard.batching.queue import Batch, RequestQueue
 Result = TypeVar("Result")
 
 PIPELINE_DEPTH = 2
-"""Batches begun at the same time: a GPU computes one while the next is made ready and queued behind it."""
+"""Batches started at the same time: while a GPU computes one, the next is prepared and queued behind it."""
 _IDLE_SECONDS = 0.05
-"""Pause when what waits cannot be taken, since its time is over and its owner has not dropped it yet."""
+"""Pause while everything in the queue is past its deadline and its callers have not dropped it yet."""
 
 log = logs.logger()
 
 
 @dataclass(frozen=True)
 class CompletedBatch(Generic[Result]):
-    """A batch that ended: with results, or with an error."""
+    """A batch that ended, with results or with an error."""
 
     batch: Batch
     results: Sequence[Result]
+    """In the batch's order; empty after an error."""
     error: Exception | None
     started: float
-    """Second on `time.monotonic` at which it was begun."""
+    """Time on `time.monotonic` at which it started."""
 
 
 @dataclass(frozen=True)
@@ -41,50 +42,61 @@ class _BatchInFlight(Generic[Result]):
     running: RunningBatch[Result]
     started: float
     queue_busy: bool
-    """Others waited when it began."""
+    """Whether more texts were waiting when it started."""
 
 
 class BatchWorker(Generic[Result]):
-    """Runs batches. `lock` guards the queue, the budget and the throughput; notify it after a change."""
+    """Runs batches. `lock` guards the queue, the batch limit and the throughput; notify it after a change."""
 
     def __init__(
         self,
         engine: Engine[Result],
         *,
         queue: RequestQueue,
-        budget: AdaptiveBatchLimit,
+        batch_limit: AdaptiveBatchLimit,
         throughput: ThroughputEstimate,
         metrics: BatchMetrics,
-        deliver: Callable[[CompletedBatch[Result]], None],
-        lost: Callable[[BaseException], None],
+        on_finished: Callable[[CompletedBatch[Result]], None],
+        on_lost: Callable[[BaseException], None],
     ) -> None:
+        """Prepare the loop; `run` starts it.
+
+        Args:
+            engine: the loaded model.
+            queue: where batches come from.
+            batch_limit: adapted after each batch.
+            throughput: updated after each busy batch.
+            metrics: of the batcher.
+            on_finished: called on the device thread for each batch that ended, unless it is to be retried.
+            on_lost: called on the device thread with the error that ended the loop.
+        """
         self.lock = threading.Condition()
         self.running_tokens = 0
-        """Tokens of text of the batches that are begun and not ended."""
+        """Tokens of text in batches that have started and not ended."""
         self._engine = engine
         self._queue = queue
-        self._batch_limit = budget
+        self._batch_limit = batch_limit
         self._throughput = throughput
         self._metrics = metrics
-        self._on_finished = deliver
-        self._on_lost = lost
+        self._on_finished = on_finished
+        self._on_lost = on_lost
         self._stopping = False
         self._last_progress = time.monotonic()
         self._in_flight: deque[_BatchInFlight[Result]] = deque()
 
     def stop(self) -> None:
-        """Run no further batch, and let `run` return when those begun have ended."""
+        """Start no further batch, and let `run` return when those in flight have ended."""
         with self.lock:
             self._stopping = True
             self.lock.notify()
 
     def stuck_seconds(self) -> float:
-        """For how long nothing has ended though something is begun; 0 when nothing is."""
+        """Seconds since the last batch ended, or the first one started; 0 when no batch is in flight."""
         with self.lock:
             return time.monotonic() - self._last_progress if self.running_tokens else 0.0
 
     def run(self) -> None:
-        """Until `stop`."""
+        """Run batches until `stop`. Call it on the device thread."""
         try:
             while True:
                 batch, busy = self._next()
@@ -96,14 +108,11 @@ class BatchWorker(Generic[Result]):
                     batch is None or len(self._in_flight) == PIPELINE_DEPTH or self._in_flight[0].running.done()
                 ):
                     self._collect(self._in_flight.popleft())
-        except BaseException as error:  # Nothing may end this loop in silence: requests would wait for ever.
+        except BaseException as error:  # The loop must not end silently: requests would wait for ever.
             self._on_lost(error)
 
     def _next(self) -> tuple[Batch | None, bool]:
-        """The next batch, and whether more waits behind it.
-
-        None when the device has work already and none more waits, or when stopping.
-        """
+        """The next batch, and whether more wait; None when there is nothing to start now, or when stopping."""
         with self.lock:
             while not self._stopping:
                 batch = self._queue.next_batch(self._batch_limit.limit, time.monotonic()) if self._queue else None
@@ -128,37 +137,37 @@ class BatchWorker(Generic[Result]):
         else:
             self._in_flight.append(_BatchInFlight(batch, running, started, busy))
 
-    def _collect(self, begun: _BatchInFlight[Result]) -> None:
-        batch = begun.batch
+    def _collect(self, in_flight: _BatchInFlight[Result]) -> None:
+        batch = in_flight.batch
         try:
-            results = begun.running.result()
+            results = in_flight.running.result()
             if len(results) != len(batch.items):
                 raise ValueError(f"the engine gave {len(results)} results for {len(batch.items)} texts")
         except EngineLost:
             raise
         except OutOfMemory as error:
-            self._on_out_of_memory(batch, error, begun.started)
+            self._on_out_of_memory(batch, error, in_flight.started)
             return
         except Exception as error:
-            self._on_failure(batch, error, begun.started)
+            self._on_failure(batch, error, in_flight.started)
             return
         now = time.monotonic()
-        seconds = now - max(begun.started, self._last_progress)
+        seconds = now - max(in_flight.started, self._last_progress)
         with self.lock:
             self._mark_ended(batch, now)
             self._batch_limit.record_success()
             limit = self._batch_limit.limit
-            if begun.queue_busy or 2 * batch.tokens >= limit.tokens:
+            if in_flight.queue_busy or 2 * batch.tokens >= limit.tokens:
                 self._throughput.observe(batch.tokens, seconds)
         self._metrics.record_batch(batch, seconds, limit.tokens)
-        self._on_finished(CompletedBatch(batch, results, None, begun.started))
+        self._on_finished(CompletedBatch(batch, results, None, in_flight.started))
 
     def _mark_ended(self, batch: Batch, now: float) -> None:
         self.running_tokens -= batch.tokens
         self._last_progress = now
 
     def _on_out_of_memory(self, batch: Batch, error: OutOfMemory, started: float) -> None:
-        """A batch of several texts is run again in smaller ones; a single text is answered with the error."""
+        """Requeue a batch of several texts, to run in smaller ones; a single text gets the error."""
         with self.lock:
             self._batch_limit.record_out_of_memory(batch.packing.padded_tokens)
             limit = self._batch_limit.limit.tokens
@@ -179,6 +188,6 @@ class BatchWorker(Generic[Result]):
     def _finish_with_error(self, batch: Batch, error: Exception, started: float) -> None:
         with self.lock:
             self._mark_ended(batch, time.monotonic())
-            for piece in batch.items:
-                self._queue.drop(piece.request)
+            for item in batch.items:
+                self._queue.drop(item.request)
         self._on_finished(CompletedBatch(batch, [], error, started))

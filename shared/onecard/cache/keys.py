@@ -1,8 +1,8 @@
-"""Names of cached values. Pure.
+"""Cache keys. Pure.
 
-A key says what a value was computed from and by what: `onecard:{kind}:{model}@{revision}:{fingerprint}:{digest}`.
-A model, tokenizer, precision or engine that changes makes other keys, so that an old value is never found again;
-it leaves by its time to live.
+A key names the input and everything that shapes the result: `onecard:{kind}:{model}@{revision}:{fingerprint}:{digest}`.
+A change of model, tokenizer, precision or engine leads to other keys, so an outdated value is never found again and
+expires on its own.
 """
 
 import struct
@@ -14,21 +14,21 @@ from typing import Literal
 from urllib.parse import quote
 
 CacheKind = Literal["embedding", "sentiment", "chat", "completion", "generate", "review"]
-"""What a value is an answer to."""
+"""What kind of request a value answers."""
 
 JsonValue = str | int | float | bool | None | Sequence["JsonValue"] | Mapping[str, "JsonValue"]
 
 _DIGEST_BYTES = 20
-"""160 bits: finding two texts with one digest takes 2^80 tries, and clients choose the texts."""
+"""160 bits: a collision takes 2^80 attempts, which matters because clients choose the texts."""
 _FINGERPRINT_BYTES = 8
 
 
 @dataclass(frozen=True)
 class ServingConfig:
-    """What decides a model's answer besides its weights and its input."""
+    """What shapes a model's results besides its weights and its input."""
 
     tokenizer: str
-    """Digest of the tokenizer's files, or of all the files that they are among."""
+    """Digest of the tokenizer's files, or of a set of files that includes them."""
 
     precision: str
     """Of the weights and of the arithmetic: `fp16`, `bf16`, `fp32`, `int4`."""
@@ -40,39 +40,47 @@ class ServingConfig:
     """Most tokens that the model reads."""
 
     truncation: str
-    """What happens to a longer text: `right`, `left`, `refuse`."""
+    """What happens to a longer text: `right` or `left` (the side that is cut), or `refuse`."""
 
     details: tuple[tuple[str, str], ...] = ()
-    """Anything else, as names and values: pooling, chat template, sampling defaults, adapters."""
+    """Further (name, value) pairs: pooling, chat template, sampling defaults, adapters."""
 
 
-def fingerprint(facts: ServingConfig) -> str:
-    """16 hex digits that differ where any fact differs; the order of `details` does not count."""
-    told: JsonValue = [
-        facts.tokenizer,
-        facts.precision,
-        facts.engine,
-        facts.window,
-        facts.truncation,
-        [list(pair) for pair in sorted(facts.details)],
+def fingerprint(config: ServingConfig) -> str:
+    """Hash a serving configuration.
+
+    Args:
+        config: the order of its `details` does not matter.
+
+    Returns:
+        16 hexadecimal digits that differ whenever any field differs.
+    """
+    fields: JsonValue = [
+        config.tokenizer,
+        config.precision,
+        config.engine,
+        config.window,
+        config.truncation,
+        [list(pair) for pair in sorted(config.details)],
     ]
-    return blake2b(canonical(told), digest_size=_FINGERPRINT_BYTES, person=b"facts").hexdigest()
+    return blake2b(canonical(fields), digest_size=_FINGERPRINT_BYTES, person=b"facts").hexdigest()
 
 
 @dataclass(frozen=True)
 class Keyspace:
-    """Makes the keys of one kind of value of one model."""
+    """Makes the keys for one kind of value of one model."""
 
     kind: CacheKind
     model: str
     revision: str
     """Commit or digest of the weights."""
     serving_config: ServingConfig | str
-    """What decides its answers besides, or the fingerprint of that, where another service has told it."""
+    """The configuration, or only its fingerprint if another service reported it."""
     prefix: bytes = field(init=False)
+    """What all keys of this keyspace begin with, UTF-8."""
 
     def __post_init__(self) -> None:
-        # Quoted, so that no name can hold one of the separators and read as two fields.
+        # Quoted, so that no name can contain a separator and be read as two fields.
         model, revision = (quote(part, safe="/") for part in (self.model, self.revision))
         print_ = (
             fingerprint(self.serving_config) if isinstance(self.serving_config, ServingConfig) else self.serving_config
@@ -81,15 +89,35 @@ class Keyspace:
         object.__setattr__(self, "prefix", prefix.encode())
 
     def for_texts(self, texts: Iterable[str]) -> list[bytes]:
-        """A key for each text, over its exact characters: no trimming, no Unicode normalisation."""
+        """Make keys for texts.
+
+        Args:
+            texts: compared character by character, without trimming or Unicode normalisation.
+
+        Returns:
+            One key for each text, in order.
+        """
         return self._keys((text.encode("utf-8", "surrogatepass") for text in texts), b"text")
 
     def for_token_ids(self, inputs: Iterable[Sequence[int]]) -> list[bytes]:
-        """A key for each input that came as token ids (each below 2^63); never one of a text's."""
+        """Make keys for inputs that came as token ids. They never equal the key of a text.
+
+        Args:
+            inputs: token ids, each below 2^63.
+
+        Returns:
+            One key for each input, in order.
+        """
         return self._keys((array("q", ids).tobytes() for ids in inputs), b"ids")
 
     def for_json(self, request: JsonValue) -> bytes:
-        """The key of a structured request. The caller has put defaults in place and taken out what does not matter.
+        """Make the key for a structured request.
+
+        Args:
+            request: the caller has filled in the defaults and removed fields that do not affect the result.
+
+        Returns:
+            The key.
 
         Raises:
             TypeError: the request holds something that is not JSON.
@@ -97,7 +125,15 @@ class Keyspace:
         return self._keys([canonical(request)], b"json")[0]
 
     def for_body(self, content_type: str, body: bytes) -> bytes:
-        """The key of a request as it was sent: one that says the same in other words has another."""
+        """Make the key for a request body as it was sent: other bytes with the same meaning get another key.
+
+        Args:
+            content_type: of the body.
+            body: the bytes.
+
+        Returns:
+            The key.
+        """
         data = canonical(content_type) + body
         return self._keys([data], b"body")[0]
 
@@ -109,13 +145,20 @@ class Keyspace:
 
 
 def canonical(value: JsonValue) -> bytes:
-    """Bytes that are equal exactly if two JSON values are, types included: 1, 1.0, "1" and true are four values.
+    """Encode a JSON value unambiguously: two encodings are equal exactly if the values are, types included.
 
-    The order of an object's fields does not count. Every value is written with its type and its length, so that
-    nothing inside a string can look like structure. Depth is limited by memory only.
+    1, 1.0, "1" and true are four different values. The order of an object's fields does not matter. Every value is
+    written with its type and length, so that the content of a string cannot imitate structure. Only memory limits the
+    depth.
+
+    Args:
+        value: to encode.
+
+    Returns:
+        The encoding.
 
     Raises:
-        TypeError: something that is not JSON.
+        TypeError: something in the value is not JSON.
     """
     parts: list[bytes] = []
     waiting: list[JsonValue] = [value]
@@ -138,10 +181,10 @@ def canonical(value: JsonValue) -> bytes:
 def _scalar(item: object) -> bytes:
     if item is None:
         return b"n"
-    if isinstance(item, bool):  # Before int, which it is a kind of.
+    if isinstance(item, bool):  # Before int, because bool is a subclass of it.
         return b"t" if item else b"f"
     if isinstance(item, int):
-        return b"i%x;" % item  # Hexadecimal: Python refuses to write very long decimals.
+        return b"i%x;" % item  # Hexadecimal, because Python refuses to format very long integers in decimal.
     if isinstance(item, float):
         return b"d" + struct.pack(">d", item)
     if isinstance(item, str):

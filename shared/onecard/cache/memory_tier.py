@@ -1,18 +1,23 @@
-"""The tier inside the process: least recently used, bounded in bytes. Pure; owned by one thread."""
+"""The cache tier in the process's memory: least recently used out first, limited in bytes. Pure; used by one thread."""
 
 from collections import OrderedDict
 from collections.abc import Callable
 
 ENTRY_BYTES = 400
-"""Counted for each entry on top of its key and value: two `bytes` headers, a tuple, a float, and a node, a hash slot
-and a list cell of the `OrderedDict` while it grows; measured 220 to 290 with CPython 3.11."""
+"""Overhead counted for each entry on top of its key and value: two `bytes` headers, a tuple, a float, and the node,
+hash slot and list cell of a growing `OrderedDict`. Measured 220 to 290 with CPython 3.11."""
 
 
 class MemoryTier:
-    """Bytes by key, until they expire or space runs out."""
+    """Values by key, until they expire or are evicted."""
 
     def __init__(self, max_bytes: int, clock: Callable[[], float]) -> None:
-        """Take up to `max_bytes`; 0 keeps nothing. `clock` gives the seconds that expiry times are in."""
+        """Start empty.
+
+        Args:
+            max_bytes: limit of keys, values and overhead together; 0 stores nothing.
+            clock: gives the current time on the scale of the expiry times, in seconds.
+        """
         self._max_bytes = max_bytes
         self._clock = clock
         self._entries: OrderedDict[bytes, tuple[bytes, float]] = OrderedDict()
@@ -20,19 +25,26 @@ class MemoryTier:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes counted now: never over the bound."""
+        """Bytes counted now; never over the limit."""
         return self._bytes
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def __contains__(self, key: bytes) -> bool:
-        """`key` is here and has not expired. Does not count as a use."""
+        """Whether `key` is stored and has not expired. Does not count as a use."""
         entry = self._entries.get(key)
         return entry is not None and self._clock() < entry[1]
 
     def get(self, key: bytes) -> bytes | None:
-        """The value, which becomes the most recently used; None if it is not here or has expired."""
+        """Look up a value, which becomes the most recently used.
+
+        Args:
+            key: of the value.
+
+        Returns:
+            The value; None if there is none or it has expired.
+        """
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -43,9 +55,16 @@ class MemoryTier:
         return entry[0]
 
     def put(self, key: bytes, value: bytes, expires_at: float) -> bool:
-        """Keep `value` until `expires_at`; what was used longest ago makes room. Returns whether it is kept.
+        """Store a value in place of the key's old one, and evict the least recently used ones if needed.
 
-        One that is larger than the whole tier, or has expired, is not; the key's old value goes all the same.
+        Args:
+            key: of the value.
+            value: to store.
+            expires_at: seconds on the clock.
+
+        Returns:
+            Whether it was stored: not if it is larger than the whole tier, or has expired. The key's old value is gone
+            in any case.
         """
         self.discard(key)
         size = len(key) + len(value) + ENTRY_BYTES
@@ -58,7 +77,7 @@ class MemoryTier:
         return True
 
     def discard(self, key: bytes) -> None:
-        """Drop `key`, if it is here."""
+        """Remove `key` if it is stored."""
         entry = self._entries.pop(key, None)
         if entry is not None:
             self._bytes -= len(key) + len(entry[0]) + ENTRY_BYTES

@@ -1,4 +1,4 @@
-"""The tier in Redis: shared by all processes, never waited for longer than `REDIS_ANSWER_MS` once it is silent."""
+"""The cache tier in Redis, shared by all processes. A request waits for a silent Redis at most `REDIS_ANSWER_MS`."""
 
 import asyncio
 from collections import defaultdict, deque
@@ -17,15 +17,15 @@ from onecard.redis.channel import RedisChannel, SharedBreaker
 log = logs.logger()
 
 MAX_VALUE_BYTES = 1_000_000
-"""Larger values stay out of Redis: they would hold up everything behind them on the connection."""
+"""Larger values are not stored in Redis: they would delay everything behind them on the connection."""
 
 MAX_QUEUED = 10_000
 MAX_QUEUED_BYTES = 16_000_000
-"""Bounds on what waits to be written, in values and in bytes; more than that is dropped and counted."""
+"""Limits of the write queue, in values and in bytes; further values are dropped and counted."""
 
 _READ_PROBE = ("MGET", "onecard:probe")
 _WRITE_PROBE = ("SET", "onecard:probe", b"", "PX", 1000)
-"""A write, since a Redis that is full or a replica answers reads as ever."""
+"""A write, because a full Redis or a replica still answers reads."""
 
 _BATCH_VALUES = 128
 _BATCH_BYTES = 250_000
@@ -34,7 +34,7 @@ _FLUSH_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class QueuedWrite:
-    """A value to be stored."""
+    """A value to store in Redis."""
 
     kind: CacheKind
     key: bytes
@@ -44,23 +44,30 @@ class QueuedWrite:
 
     @property
     def size_bytes(self) -> int:
-        """What it takes up while it waits."""
+        """Bytes that it takes in the queue."""
         return len(self.key) + len(self.payload)
 
 
 class RedisTier:
-    """Sealed values by key. Reads are answered or given up; writes happen in the background."""
+    """Sealed values by key. Reads are answered in time or given up; writes happen in the background."""
 
     def __init__(
-        self, address: RedisAddress, metrics: CacheMetrics, clock: Callable[[], float], alarm: SharedBreaker
+        self, address: RedisAddress, metrics: CacheMetrics, clock: Callable[[], float], shared_breaker: SharedBreaker
     ) -> None:
-        """Connect in `start`. `clock` gives Unix seconds."""
+        """Prepare the channels; `start` connects them.
+
+        Args:
+            address: of Redis.
+            metrics: of the cache.
+            clock: gives Unix seconds.
+            shared_breaker: of all channels of this process to the same Redis.
+        """
         self._metrics = metrics
         self._clock = clock
-        self._reads = RedisChannel("read", address, metrics, probe=_READ_PROBE, alarm=alarm)
-        # On a connection of their own, so that small reads do not queue behind megabytes.
-        self._bulk = RedisChannel("bulk", address, metrics, probe=_READ_PROBE, alarm=alarm)
-        self._writes = RedisChannel("write", address, metrics, probe=_WRITE_PROBE, alarm=alarm)
+        self._reads = RedisChannel("read", address, metrics, probe=_READ_PROBE, shared_breaker=shared_breaker)
+        # On connections of their own, so that small reads do not queue behind megabytes.
+        self._bulk = RedisChannel("bulk", address, metrics, probe=_READ_PROBE, shared_breaker=shared_breaker)
+        self._writes = RedisChannel("write", address, metrics, probe=_WRITE_PROBE, shared_breaker=shared_breaker)
         self._channels = (self._reads, self._bulk, self._writes)
         self._queue: deque[QueuedWrite] = deque()
         self._queued_bytes = 0
@@ -71,17 +78,17 @@ class RedisTier:
 
     @property
     def failing_operations(self) -> list[str]:
-        """Which of `reads`, `bulk reads` and `writes` do not work now."""
+        """Which of `reads`, `bulk reads` and `writes` are not available now."""
         names = {"read": "reads", "bulk": "bulk reads", "write": "writes"}
         return [names[channel.operation] for channel in self._channels if not channel.up]
 
     async def start(self) -> None:
-        """Connect; a Redis that is away is tried again in the background."""
+        """Connect; if Redis cannot be reached, the channels keep trying in the background."""
         await asyncio.gather(*(channel.start() for channel in self._channels))
         self._writer = asyncio.create_task(self._write_loop(), name="cache-writer")
 
     async def close(self) -> None:
-        """Write out what waits, for half a second at most, and disconnect."""
+        """Write what is queued, for at most half a second, and disconnect."""
         if self._writer is not None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_FLUSH_SECONDS):
@@ -92,7 +99,15 @@ class RedisTier:
         await asyncio.gather(*(channel.close() for channel in self._channels))
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None] | None:
-        """What lies under each key, as it lies there; None if Redis gives no answer."""
+        """Read values in one round trip.
+
+        Args:
+            keys: to look up.
+
+        Returns:
+            The sealed value under each key, in order, None where there is none; None altogether if Redis is
+            unavailable.
+        """
         channel = self._bulk if len(keys) >= MAX_BATCH_ITEMS else self._reads
         try:
             return [value if isinstance(value, bytes) else None for value in await channel.mget(keys)]
@@ -100,7 +115,11 @@ class RedisTier:
             return None
 
     def set(self, write: QueuedWrite) -> None:
-        """Queue a value for writing, or drop and count it if Redis is away or cannot keep up. Returns at once."""
+        """Queue a value for writing, without waiting. It is dropped and counted if Redis is down or too slow.
+
+        Args:
+            write: the value, its key and its expiry.
+        """
         full = len(self._queue) >= MAX_QUEUED or self._queued_bytes + write.size_bytes > MAX_QUEUED_BYTES
         if full or not self._writes.up or len(write.payload) > MAX_VALUE_BYTES:
             self._metrics.dropped(write.kind, "redis")
@@ -123,7 +142,7 @@ class RedisTier:
             try:
                 await self._write(batch)
             except Exception:
-                log.exception("a batch is not kept")  # A fault of this code; the next batch may do.
+                log.exception("cache batch was not written")  # A bug in this code; the next batch may still succeed.
                 self._count_dropped(batch)
 
     def _take_batch(self) -> list[QueuedWrite]:
@@ -162,7 +181,7 @@ class RedisTier:
 
 
 def _by_kind(writes: Iterable[QueuedWrite]) -> dict[CacheKind, list[QueuedWrite]]:
-    sorted_: dict[CacheKind, list[QueuedWrite]] = defaultdict(list)
+    by_kind: dict[CacheKind, list[QueuedWrite]] = defaultdict(list)
     for write in writes:
-        sorted_[write.kind].append(write)
-    return sorted_
+        by_kind[write.kind].append(write)
+    return by_kind

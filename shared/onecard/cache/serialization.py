@@ -1,7 +1,7 @@
-"""How a value lies in Redis, and how it is known to be whole. Pure; nothing here can run code, as pickle would.
+"""The format of values in Redis, and the check that they are intact. Pure; unlike pickle it never runs code.
 
-Sealed: version (1 byte), expiry (4, Unix seconds), payload length (4), checksum (8), payload; integers little-endian.
-The checksum covers the key too: a value that was written for another key does not open.
+A sealed value: version (1 byte), expiry (4, Unix seconds), payload length (4), checksum (8), payload; integers are
+little-endian. The checksum covers the key too, so that a value stored under another key is rejected.
 """
 
 import struct
@@ -19,27 +19,43 @@ _CHECKED_FIELDS = struct.Struct("<BII")
 _COUNT = struct.Struct("<I")
 
 MAX_EXPIRY = 2**32 - 1
-"""In Unix seconds: in 2106."""
+"""Latest expiry that fits, in Unix seconds: the year 2106."""
 
 SEAL_BYTES = _HEADER.size
-"""What sealing adds to a payload."""
+"""Bytes that sealing adds to a payload."""
 
 
 class CorruptValue(Exception):
-    """The bytes are not a value that this code wrote under this key."""
+    """The bytes are not a value that this code stored under this key."""
 
 
 def seal(key: bytes, payload: bytes, expires_at: int) -> bytes:
-    """The payload with what is needed to know it again. `expires_at` in whole Unix seconds."""
-    facts = _CHECKED_FIELDS.pack(_VERSION, expires_at, len(payload))
-    return b"".join((facts, _checksum(key, facts, payload), payload))
+    """Add what is needed to verify the payload later.
+
+    Args:
+        key: under which it is stored.
+        payload: the encoded value.
+        expires_at: whole Unix seconds, at most `MAX_EXPIRY`.
+
+    Returns:
+        The sealed value.
+    """
+    header = _CHECKED_FIELDS.pack(_VERSION, expires_at, len(payload))
+    return b"".join((header, _checksum(key, header, payload), payload))
 
 
 def unseal(key: bytes, sealed: bytes) -> tuple[bytes, int]:
-    """The payload, and when it expires in Unix seconds.
+    """Verify a sealed value.
+
+    Args:
+        key: under which it was found.
+        sealed: as it was found.
+
+    Returns:
+        The payload, and when it expires in Unix seconds.
 
     Raises:
-        Corrupt: cut, changed, of another version, or of another key.
+        CorruptValue: it is cut short, changed, of another format version, or was stored under another key.
     """
     if len(sealed) < _HEADER.size:
         raise CorruptValue("shorter than a header")
@@ -52,8 +68,8 @@ def unseal(key: bytes, sealed: bytes) -> tuple[bytes, int]:
     return payload, expires_at
 
 
-def _checksum(key: bytes, facts: bytes, payload: bytes) -> bytes:
-    digest = blake2b(facts, digest_size=8)
+def _checksum(key: bytes, header: bytes, payload: bytes) -> bytes:
+    digest = blake2b(header, digest_size=8)
     digest.update(_COUNT.pack(len(key)))
     digest.update(key)
     digest.update(payload)
@@ -61,26 +77,39 @@ def _checksum(key: bytes, facts: bytes, payload: bytes) -> bytes:
 
 
 class Codec(Protocol[Stored_contra, Loaded_co]):
-    """Turns values of one type into bytes, and bytes into what is read back."""
+    """Encodes values of one type as bytes, and decodes them."""
 
     def encode(self, value: Stored_contra) -> bytes:
-        """The value as bytes.
+        """Encode a value.
+
+        Args:
+            value: to store.
+
+        Returns:
+            The bytes.
 
         Raises:
-            ValueError, TypeError: it is not one to keep.
+            ValueError: it must not be stored, such as a vector with NaN.
+            TypeError: it is not of the codec's type.
         """
 
     def decode(self, payload: bytes) -> Loaded_co:
-        """The value that `encode` took.
+        """Decode a value.
+
+        Args:
+            payload: from `encode`.
+
+        Returns:
+            The value.
 
         Raises:
-            Corrupt: it is not one of this codec's.
+            CorruptValue: the bytes are not from this codec.
         """
 
 
 @dataclass(frozen=True)
 class CountedResult(Generic[T]):
-    """What a model made of a text."""
+    """A model's result for one text, with the number of tokens for `usage`."""
 
     result: T
     tokens: int
@@ -88,25 +117,41 @@ class CountedResult(Generic[T]):
 
 
 class CountedResultCodec(Generic[T]):
-    """The number of tokens, and the result as another codec writes it."""
+    """Stores the number of tokens in front of the result."""
 
-    def __init__(self, results: Codec[T, T]) -> None:
-        """Leave the result itself to `results`."""
-        self._results = results
+    def __init__(self, result_codec: Codec[T, T]) -> None:
+        """Extend another codec.
+
+        Args:
+            result_codec: encodes the result itself.
+        """
+        self._results = result_codec
 
     def encode(self, value: CountedResult[T]) -> bytes:
-        """4 bytes of count, and the result.
+        """Encode 4 bytes of token count, followed by the result.
+
+        Args:
+            value: to store.
+
+        Returns:
+            The bytes.
 
         Raises:
-            ValueError: the result is not one to keep.
+            ValueError: the result must not be stored.
         """
         return _COUNT.pack(value.tokens) + self._results.encode(value.result)
 
     def decode(self, payload: bytes) -> CountedResult[T]:
-        """The result with its count.
+        """Decode the result with its count.
+
+        Args:
+            payload: from `encode`.
+
+        Returns:
+            The result and its token count.
 
         Raises:
-            Corrupt: too short, or no result.
+            CorruptValue: the bytes are too short, or hold no result.
         """
         if len(payload) < _COUNT.size:
             raise CorruptValue("no count of tokens")

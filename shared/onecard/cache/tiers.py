@@ -21,16 +21,23 @@ Stored = TypeVar("Stored")
 Loaded = TypeVar("Loaded")
 
 _YIELD_EVERY = 256
-"""Values that are checked before other requests get a turn: about 2 ms of vectors."""
+"""Values that are verified before the event loop may run other tasks: about 2 ms for vectors."""
 
 
 class Cache:
-    """Payloads by key, in two tiers. What does not open is a miss, whatever it is."""
+    """Payloads by key, in two tiers. A value that fails verification is a miss."""
 
     def __init__(
         self, memory: MemoryTier | None, redis: RedisTier | None, metrics: CacheMetrics, clock: Callable[[], float]
     ) -> None:
-        """Join the tiers; either may be missing. `clock` gives Unix seconds."""
+        """Join the tiers; either may be missing.
+
+        Args:
+            memory: the process's tier; None for none.
+            redis: the shared tier; None for none.
+            metrics: of the cache.
+            clock: gives Unix seconds.
+        """
         self._memory = memory
         self._redis = redis
         self.metrics = metrics
@@ -38,42 +45,55 @@ class Cache:
 
     @property
     def enabled(self) -> bool:
-        """There is anything to look into."""
+        """Whether there is any tier."""
         return self._memory is not None or self._redis is not None
 
     def in_memory(self) -> "Cache":
-        """This cache without Redis: the same memory, for what is not worth a place in both."""
+        """This cache without Redis: the same memory, for values that are not worth storing in both tiers."""
         return Cache(self._memory, None, self.metrics, self._clock)
 
     def status(self) -> Literal["ok", "degraded"]:
-        """`degraded` while Redis does not do all of its work; requests are answered all the same."""
+        """`degraded` while Redis does not work fully; requests are still answered."""
         return "degraded" if self._redis is not None and self._redis.failing_operations else "ok"
 
     def detail(self) -> str | None:
-        """What is wrong, for a person; None when nothing is."""
-        faults = self._redis.failing_operations if self._redis is not None else []
-        return f"Redis: no {' and no '.join(faults)}. Repeated requests are computed anew." if faults else None
+        """A sentence for operators on what does not work; None if everything does."""
+        failing = self._redis.failing_operations if self._redis is not None else []
+        return f"Redis: no {' and no '.join(failing)}. Repeated requests are computed anew." if failing else None
 
     async def get_many(self, kind: CacheKind, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The payload under each key, or None. One round trip to Redis at most, for what memory lacks.
+        """Look up payloads: first in memory, then, for the missing ones, in one round trip to Redis.
 
-        Never raises for a fault of Redis, and never waits for it longer than `REDIS_ANSWER_MS` once it
-        is silent; see `AutoPipeline.ask` for how long hundreds of values may take.
+        A fault of Redis raises nothing. A silent Redis is waited for at most `REDIS_ANSWER_MS`; hundreds of keys may
+        take longer, see `AutoPipeline.execute`.
+
+        Args:
+            kind: of the values.
+            keys: to look up; repetitions are allowed.
+
+        Returns:
+            The payload under each key, in order; None for a miss.
         """
         started = time.perf_counter()
         found = self._from_memory(kind, keys)
         missing = list(dict.fromkeys(key for key in keys if key not in found))
-        asks_redis = bool(missing) and self._redis is not None
-        if asks_redis:
+        queries_redis = bool(missing) and self._redis is not None
+        if queries_redis:
             found |= await self._from_redis(kind, missing)
         if self.enabled and keys:
             self.metrics.observe_lookup_seconds(
-                kind, "redis" if asks_redis else "memory", time.perf_counter() - started
+                kind, "redis" if queries_redis else "memory", time.perf_counter() - started
             )
         return [found.get(key) for key in keys]
 
     def set_many(self, kind: CacheKind, items: Iterable[tuple[bytes, bytes]], ttl_seconds: int) -> None:
-        """Keep payloads for `ttl_seconds`: in memory now, in Redis soon. Returns at once; failing is counted."""
+        """Store payloads: in memory now, in Redis soon. Does not wait; values that cannot be stored are counted.
+
+        Args:
+            kind: of the values.
+            items: (key, payload) pairs.
+            ttl_seconds: how long they are valid.
+        """
         expires_at = min(math.ceil(self._clock() + ttl_seconds), MAX_EXPIRY)
         stored = dropped = size = 0
         for key, payload in items:
@@ -89,7 +109,7 @@ class Cache:
         self.metrics.dropped(kind, "memory", dropped)
 
     def discard(self, key: bytes) -> None:
-        """Drop a payload from memory."""
+        """Remove a payload from memory."""
         if self._memory is not None:
             self._memory.discard(key)
 
@@ -126,7 +146,7 @@ class Cache:
                 continue
             if self._clock() < expires_at:
                 found[key] = payload
-                # Not over a newer one, which may have been computed while Redis was asked.
+                # Do not overwrite a newer value that was computed while Redis was queried.
                 if self._memory is not None and key not in self._memory:
                     self._memory.put(key, payload, expires_at)
         self.metrics.looked_up(kind, "redis", "hit", len(found))
@@ -140,22 +160,39 @@ class TypedCache(Generic[Stored, Loaded]):
     """A cache for values of one kind and type."""
 
     def __init__(self, cache: Cache, kind: CacheKind, codec: Codec[Stored, Loaded], ttl_seconds: int) -> None:
-        """Keep values for `ttl_seconds`, as `codec` writes them."""
+        """Wrap a cache.
+
+        Args:
+            cache: stores the payloads.
+            kind: of the values.
+            codec: between values and payloads.
+            ttl_seconds: how long values are valid.
+        """
         self._cache = cache
         self._kind = kind
         self._codec = codec
         self._ttl_seconds = ttl_seconds
 
     async def get_many(self, keys: Sequence[bytes]) -> list[Loaded | None]:
-        """The value under each key; None for a miss, and for what does not decode."""
+        """Look up values.
+
+        Args:
+            keys: repetitions are allowed.
+
+        Returns:
+            The value under each key, in order; None for a miss, and for a payload that does not decode.
+        """
         payloads = await self._cache.get_many(self._kind, keys)
         return [self._decode(key, payload) for key, payload in zip(keys, payloads, strict=True)]
 
     def set_many(self, items: Iterable[tuple[bytes, Stored]]) -> None:
-        """Keep values, but for those that the codec refuses. Returns at once.
+        """Store values without waiting, except those that the codec rejects with ValueError.
+
+        Args:
+            items: (key, value) pairs.
 
         Raises:
-            TypeError: a value is of another type than the codec's.
+            TypeError: a value is not of the codec's type.
         """
         encoded: list[tuple[bytes, bytes]] = []
         for key, value in items:
@@ -178,13 +215,19 @@ class TypedCache(Generic[Stored, Loaded]):
 
 @asynccontextmanager
 async def open_cache(
-    settings: CacheSettings, registry: CollectorRegistry, alarm: SharedBreaker | None = None
+    settings: CacheSettings, registry: CollectorRegistry, shared_breaker: SharedBreaker | None = None
 ) -> AsyncIterator[Cache]:
-    """The cache that `settings` describe, connected if Redis is there; closed at the end.
+    """Open the cache that the settings describe, and close it at the end.
 
-    `alarm` is that of the process's other channels to the same Redis, if it has any.
+    Waits for Redis at most 1.1 s; without it the cache opens degraded and reconnects in the background.
 
-    Waits for Redis 1.1 s at most: without it, the cache opens degraded and mends itself.
+    Args:
+        settings: which tiers there are, and where Redis is.
+        registry: for the metrics.
+        shared_breaker: that of the process's other channels to the same Redis; None if there are none.
+
+    Yields:
+        The cache.
 
     Raises:
         OSError: the certificates that REDIS_URL names cannot be read.
@@ -195,7 +238,7 @@ async def open_cache(
         if settings.cache_memory_mb > 0:
             memory = MemoryTier(int(settings.cache_memory_mb * 1_000_000), time.time)
             metrics.watch_memory(lambda: memory.size_bytes)
-        redis = RedisTier(settings.redis_address(), metrics, time.time, alarm or SharedBreaker())
+        redis = RedisTier(settings.redis_address(), metrics, time.time, shared_breaker or SharedBreaker())
     try:
         if redis is not None:
             await redis.start()

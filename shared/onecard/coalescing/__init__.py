@@ -1,4 +1,4 @@
-"""Requests for the same thing share one computation: whole answers, streams, and the texts of a batch.
+"""Equal requests share one computation: whole responses, streams, and the texts of a batch.
 
-In memory and by key; what is kept afterwards is `onecard.cache`'s.
+Works in memory and by key, while the computation runs; storing its result is up to `onecard.cache`.
 """

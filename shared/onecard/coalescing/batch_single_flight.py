@@ -1,4 +1,4 @@
-"""Texts under way, one by one: a request computes those that nobody else is computing, and waits for the rest."""
+"""Single flight for each text: a request computes the texts that no other one computes, and waits for the rest."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
@@ -10,17 +10,19 @@ from onecard.coalescing.single_flight import FlightCancelled, TaskSet
 T = TypeVar("T")
 
 Withdraw = Callable[[Collection[int]], Collection[int]]
-"""Takes texts out of the work, and says which of them will not be computed."""
+"""Takes the indices of unneeded texts, and returns those that will not be computed."""
 
 
 @dataclass(eq=False)
 class _Caller:
-    """One caller, who waits for `missing` results."""
+    """One caller of `do`."""
 
     pending: int = 0
+    """Results it still waits for."""
     keys_to_retry: list[bytes] = field(default_factory=list)
-    """Texts that another request could not compute on its own terms."""
+    """Texts that another request failed to compute because of its own limits."""
     failure: Exception | None = None
+    """Raised by `do`, if set."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -30,11 +32,11 @@ class _Entry(Generic[T]):
     call: "BatchCall[T]"
     callers: set[_Caller] = field(default_factory=set)
     result: list[T] = field(default_factory=list)
-    """Empty until there is one."""
+    """Empty until the result is there."""
 
 
 class BatchCall(Generic[T]):
-    """What one computation has to do: some texts of the request that began it, for whoever waits for them."""
+    """One computation: some texts of the request that started it, for every caller that waits for them."""
 
     def __init__(self, flights: "BatchSingleFlight[T]", owner: _Caller) -> None:
         self._flights = flights
@@ -45,139 +47,161 @@ class BatchCall(Generic[T]):
 
     @property
     def indices(self) -> list[int]:
-        """Positions, in the keys of the request, of the texts that have no result yet."""
+        """Positions, among the keys of the owning request, of the texts that have no result yet."""
         return list(self._pending)
 
     def on_abandoned(self, withdraw: Withdraw) -> None:
-        """Call `withdraw` with the positions of texts that nobody waits for any more, while others are waited for."""
+        """Set the callback for texts that no caller waits for any more, while other texts are still needed.
+
+        Args:
+            withdraw: gets their positions.
+        """
         self._withdraw = withdraw
 
     def deliver(self, index: int, result: T) -> None:
-        """Hand out one text's result, to all who wait for it; in any order, as batches come in.
+        """Hand one text's result to all callers that wait for it. Texts may come in any order.
+
+        Args:
+            index: position of the text.
+            result: shared by all callers, so nobody may change it.
 
         Raises:
-            KeyError: the text is not this claim's, or has its result, or was withdrawn.
+            KeyError: the text is not part of this call, has its result already, or was withdrawn.
         """
-        text = self._pending.pop(index)
-        self._flights._discard(text)
-        text.result.append(result)
-        for request in text.callers:
-            request.pending -= 1
-            if not request.pending:
-                request.changed.set()
+        entry = self._pending.pop(index)
+        self._flights._discard(entry)
+        entry.result.append(result)
+        for caller in entry.callers:
+            caller.pending -= 1
+            if not caller.pending:
+                caller.changed.set()
 
     def _cancel_abandoned(self) -> None:
-        """Withdraw the texts that nobody waits for; cancel the work when that is all of them."""
-        unwanted: Collection[int] = [index for index, text in self._pending.items() if not text.callers]
+        """Withdraw texts that no caller waits for; cancel the computation if these are all."""
+        unwanted: Collection[int] = [index for index, entry in self._pending.items() if not entry.callers]
         if not unwanted or self._task is None:
             return
         if len(unwanted) == len(self._pending):
             self._task.cancel()
         else:
             unwanted = self._withdraw(unwanted)
-        for index in unwanted:  # At once: whoever comes now and wants one of them gets a computation that lives.
+        for index in unwanted:  # At once, so that a new caller does not join a computation that is being cancelled.
             self._flights._discard(self._pending.pop(index))
 
-    def _fail(self, failure: Exception, personal: bool) -> None:
-        """End what has no result; others than the owner do not share a `personal` failure."""
-        for text in self._pending.values():
-            self._flights._discard(text)
-            for request in text.callers:
-                if personal and request is not self._owner:
-                    request.keys_to_retry.append(text.key)
+    def _fail(self, failure: Exception, is_caller_error: bool) -> None:
+        """Fail the remaining texts. After a caller error only the owner fails; the other callers retry."""
+        for entry in self._pending.values():
+            self._flights._discard(entry)
+            for caller in entry.callers:
+                if is_caller_error and caller is not self._owner:
+                    caller.keys_to_retry.append(entry.key)
                 else:
-                    request.failure = failure
-                request.changed.set()
+                    caller.failure = failure
+                caller.changed.set()
         self._pending.clear()
 
 
 @dataclass(frozen=True)
 class BatchResults(Generic[T]):
-    """Results in the order of the keys, and how many distinct keys another request computed."""
+    """Results in the order of the keys, and how many distinct keys other requests computed."""
 
     results: list[T]
     coalesced: int
 
 
 class BatchSingleFlight(Generic[T]):
-    """Texts being computed, by key."""
+    """Texts that are being computed, by key."""
 
-    def __init__(self, personal: tuple[type[Exception], ...] = ()) -> None:
-        """`personal` are failures that come of the terms of the request that computes, not of the texts."""
+    def __init__(self, caller_errors: tuple[type[Exception], ...] = ()) -> None:
+        """Start with nothing in flight.
+
+        Args:
+            caller_errors: failures due to the limits of the request that computes, such as its deadline, and not to the
+                texts. They are not shared: the other callers compute the texts themselves.
+        """
         self._entries: dict[bytes, _Entry[T]] = {}
         self._tasks = TaskSet()
-        self._caller_errors = (*personal, FlightCancelled)
+        self._caller_errors = (*caller_errors, FlightCancelled)
 
     def __len__(self) -> int:
         return len(self._entries)
 
     async def do(self, keys: Sequence[bytes], compute: Callable[[BatchCall[T]], Awaitable[None]]) -> BatchResults[T]:
-        """A result for each key; equal keys are one text.
+        """Get a result for each key; equal keys are one text.
 
-        `compute` gets the texts that nobody is computing yet, and delivers each. It runs in a task of its own: if this
-        caller leaves, it goes on as long as anybody waits for any of its texts, and is cancelled when nobody does. It
-        is called again, for the texts in question, when another request fails to compute them on its own terms.
+        `compute` runs in a task of its own. If its caller leaves, it continues as long as any caller waits for one of
+        its texts, and is cancelled otherwise. It is called again, for the texts concerned, if another request fails
+        with a caller error.
+
+        Args:
+            keys: of the texts, in order.
+            compute: gets the texts that nobody is computing yet, and must deliver a result for each.
+
+        Returns:
+            The results in the order of `keys`.
 
         Raises:
-            Abandoned: this request's own computation was cancelled from inside.
-            Exception: whatever `compute` raises reaches all who wait for what it had not delivered, be it another
-                request's, unless it is personal; RuntimeError if it ends with texts undelivered.
+            FlightCancelled: this request's own computation was cancelled from inside.
+            RuntimeError: `compute` ended without delivering every text.
+            Exception: whatever `compute` raises reaches all callers that still wait for its texts, unless it is a
+                caller error of another request.
         """
-        request = _Caller()
-        texts: dict[bytes, _Entry[T]] = {}
-        places: dict[bytes, int] = {}
+        caller = _Caller()
+        entries: dict[bytes, _Entry[T]] = {}
+        index_of: dict[bytes, int] = {}
         for index, key in enumerate(keys):
-            places.setdefault(key, index)
-        request.pending = len(places)
-        wanted: Iterable[bytes] = places
+            index_of.setdefault(key, index)
+        caller.pending = len(index_of)
+        wanted: Iterable[bytes] = index_of
         try:
-            while request.pending:
-                self._join(request, {key: places[key] for key in wanted}, texts, compute)
-                await request.changed.wait()
-                request.changed.clear()
-                if request.failure is not None:
-                    raise request.failure.with_traceback(None)  # Each raise would add to a traceback that all share.
-                wanted, request.keys_to_retry = request.keys_to_retry, []
+            while caller.pending:
+                self._join(caller, {key: index_of[key] for key in wanted}, entries, compute)
+                await caller.changed.wait()
+                caller.changed.clear()
+                if caller.failure is not None:
+                    # Callers share the exception, and each raise would extend its traceback.
+                    raise caller.failure.with_traceback(None)
+                wanted, caller.keys_to_retry = caller.keys_to_retry, []
         finally:
-            self._unsubscribe(request, {text.call for text in texts.values()}, texts)
-        coalesced = sum(text.call._owner is not request for text in texts.values())
-        return BatchResults([texts[key].result[0] for key in keys], coalesced)
+            self._unsubscribe(caller, {entry.call for entry in entries.values()}, entries)
+        coalesced = sum(entry.call._owner is not caller for entry in entries.values())
+        return BatchResults([entries[key].result[0] for key in keys], coalesced)
 
     def _join(
         self,
-        request: _Caller,
-        places: dict[bytes, int],
-        texts: dict[bytes, _Entry[T]],
+        caller: _Caller,
+        index_of: dict[bytes, int],
+        entries: dict[bytes, _Entry[T]],
         compute: Callable[[BatchCall[T]], Awaitable[None]],
     ) -> None:
-        """Join the computations of the keys in `places`, and begin one for those that have none."""
-        claim: BatchCall[T] = BatchCall(self, request)
-        for key, index in places.items():
-            text = texts[key] = self._entries.get(key) or self._add(key, index, claim)
-            text.callers.add(request)
-        if claim._pending:
-            claim._task = self._tasks.start(self._run(claim, compute))
+        """Join the running computations of these keys, and start one for the keys that have none."""
+        call: BatchCall[T] = BatchCall(self, caller)
+        for key, index in index_of.items():
+            entry = entries[key] = self._entries.get(key) or self._add(key, index, call)
+            entry.callers.add(caller)
+        if call._pending:
+            call._task = self._tasks.start(self._run(call, compute))
 
-    def _add(self, key: bytes, index: int, claim: BatchCall[T]) -> _Entry[T]:
-        text = self._entries[key] = claim._pending[index] = _Entry(key, claim)
-        return text
+    def _add(self, key: bytes, index: int, call: BatchCall[T]) -> _Entry[T]:
+        entry = self._entries[key] = call._pending[index] = _Entry(key, call)
+        return entry
 
-    async def _run(self, claim: BatchCall[T], compute: Callable[[BatchCall[T]], Awaitable[None]]) -> None:
+    async def _run(self, call: BatchCall[T], compute: Callable[[BatchCall[T]], Awaitable[None]]) -> None:
         failure: Exception = FlightCancelled()
         try:
-            await compute(claim)
+            await compute(call)
             failure = RuntimeError("the computation left texts out")
         except Exception as error:
             failure = error
         finally:
-            claim._fail(failure, isinstance(failure, self._caller_errors))
+            call._fail(failure, isinstance(failure, self._caller_errors))
 
-    def _unsubscribe(self, request: _Caller, claims: set[BatchCall[T]], texts: dict[bytes, _Entry[T]]) -> None:
-        for text in texts.values():
-            text.callers.discard(request)
-        for claim in claims:
-            claim._cancel_abandoned()
+    def _unsubscribe(self, caller: _Caller, calls: set[BatchCall[T]], entries: dict[bytes, _Entry[T]]) -> None:
+        for entry in entries.values():
+            entry.callers.discard(caller)
+        for call in calls:
+            call._cancel_abandoned()
 
-    def _discard(self, text: _Entry[T]) -> None:
-        if self._entries.get(text.key) is text:
-            del self._entries[text.key]
+    def _discard(self, entry: _Entry[T]) -> None:
+        if self._entries.get(entry.key) is entry:
+            del self._entries[entry.key]

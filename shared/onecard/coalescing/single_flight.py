@@ -1,8 +1,9 @@
-"""One computation for requests that are alike and under way at the same time.
+"""Single flight: equal requests at the same time share one computation.
 
-`SingleFlight` for whole answers, `BatchSingleFlight` for the texts of a batch, `StreamBroadcast` for streams.
-All keep two rules: whoever leaves disturbs nobody, and when the last one leaves, the work is cancelled; and a failure
-that is personal, of who computes and not of what is computed, is nobody else's: those who shared go on without it.
+`SingleFlight` is for whole responses, `BatchSingleFlight` for the texts of a batch, `StreamBroadcast` for streams. All
+follow two rules. A caller that leaves does not affect the others; when the last one leaves, the computation is
+cancelled. A caller error, which is due to the request that computes and not to what it computes, is not shared: another
+caller starts the computation again.
 """
 
 import asyncio
@@ -14,24 +15,31 @@ T = TypeVar("T")
 
 
 class FlightCancelled(Exception):
-    """The computation was cancelled from inside, not by those who wait for it."""
+    """The computation was cancelled from inside, not by its callers."""
 
 
 class TaskSet:
-    """Tasks that run on, whether or not anybody still holds them: asyncio itself does not keep them alive."""
+    """Keeps references to running tasks, which asyncio itself does not."""
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[Any]] = set()
 
     def start(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
-        """Run `work`. A failure that nobody stays to hear of is not complained about."""
+        """Run a coroutine in a task. asyncio does not report its exception as never retrieved.
+
+        Args:
+            work: the coroutine.
+
+        Returns:
+            The task.
+        """
         task = asyncio.create_task(work)
         self._running.add(task)
         task.add_done_callback(self._on_done)
         return task
 
     async def wait(self) -> None:
-        """Wait for those that run."""
+        """Wait until the running tasks have ended."""
         if self._running:
             await asyncio.wait(self._running)
 
@@ -43,7 +51,7 @@ class TaskSet:
 
 @dataclass(frozen=True)
 class SharedResult(Generic[T]):
-    """A result, and whether another request had begun to compute it."""
+    """A result, and whether another request had started its computation."""
 
     result: T
     coalesced: bool
@@ -56,11 +64,16 @@ class _Flight(Generic[T]):
 
 
 class SingleFlight(Generic[T]):
-    """Computations under way, by key."""
+    """Running computations by key."""
 
-    def __init__(self, personal: tuple[type[Exception], ...] = ()) -> None:
-        """`personal` are failures of who began: the next of those who wait begins anew, and the others wait for it."""
-        self._caller_errors = personal
+    def __init__(self, caller_errors: tuple[type[Exception], ...] = ()) -> None:
+        """Start with nothing in flight.
+
+        Args:
+            caller_errors: failures due to the request that started the computation. They are not shared: the next
+                waiting caller starts it again, and the others wait for that.
+        """
+        self._caller_errors = caller_errors
         self._flights: dict[Hashable, _Flight[T]] = {}
         self._tasks = TaskSet()
 
@@ -71,13 +84,20 @@ class SingleFlight(Generic[T]):
         return key in self._flights
 
     async def do(self, key: Hashable, compute: Callable[[], Awaitable[T]]) -> SharedResult[T]:
-        """Wait for the computation of `key`, which `compute` begins if nobody has.
+        """Wait for the computation of `key`, and start it if none is running.
 
-        It runs in a task of its own, under the context of who began it. A result is shared, so nobody may change it.
+        It runs in a task of its own, in the context of the request that started it.
+
+        Args:
+            key: equal for equal requests.
+            compute: starts the computation.
+
+        Returns:
+            The result, which callers share, so nobody may change it.
 
         Raises:
-            Abandoned: it was cancelled from inside. (A `CancelledError` would look as if the caller were.)
-            Exception: whatever `compute` raises, in everyone who waits, unless it is personal.
+            FlightCancelled: it was cancelled from inside. (A `CancelledError` would look as if the caller were.)
+            Exception: whatever `compute` raises, in every caller, unless it is a caller error of another request.
         """
         while True:
             flight = self._flights.get(key)
@@ -90,7 +110,7 @@ class SingleFlight(Generic[T]):
             finally:
                 flight.waiters -= 1
                 if not flight.waiters and not flight.task.done():
-                    self._remove(key, flight)  # At once: whoever comes now gets a computation that lives.
+                    self._remove(key, flight)  # At once, so that a new caller does not join a cancelled computation.
                     flight.task.cancel()
             if flight.task.cancelled():
                 raise FlightCancelled

@@ -1,10 +1,11 @@
-"""One stream for all who ask for it: late joiners get the chunks so far, then live ones.
+"""One stream for all equal requests: late subscribers get the earlier chunks first, then live ones.
 
-Memory, for each stream: the chunks are kept once, whoever reads them. Up to `max_bytes` of them are kept from the
-beginning, for late joiners and for the recording. A longer stream is no longer recorded and takes no more joiners;
-from then on, what everybody has read goes. The source is held back when even the fastest reader is half of `max_bytes`
-behind it, and a reader that is half of `max_bytes` behind the fastest is cut off, so that at most `max_bytes` and two
-chunks are kept. Many streams whose readers stall would still be many times `max_bytes`: see `MAX_TOTAL_BYTES`.
+Memory per stream: each chunk is stored once, however many subscribers read it. Up to `max_bytes` are kept from the
+start, for late subscribers and for the recording. A longer stream is no longer recorded and accepts no new subscribers;
+from then on, chunks that all subscribers have read are dropped. The source is paused while even the fastest subscriber
+is half of `max_bytes` behind it, and a subscriber that is half of `max_bytes` behind the fastest is cut off. So a
+stream holds at most `max_bytes` and two chunks. Many streams with stalled subscribers would still add up: see
+`MAX_TOTAL_BYTES`.
 """
 
 import asyncio
@@ -19,40 +20,41 @@ from onecard.coalescing.single_flight import FlightCancelled, TaskSet
 MAX_STREAM_BYTES = 4_000_000
 """About 16,000 tokens as OpenAI's chunks."""
 MAX_TOTAL_BYTES = 64_000_000
-"""Of all streams together. Beyond it none is recorded further, and each keeps `REDUCED_STREAM_BYTES` at most: then the
-sources are held back as if each reader had its stream for itself."""
+"""Limit of all streams together. Beyond it no stream is recorded further, and each holds at most
+`REDUCED_STREAM_BYTES`; sources are then paused as if each subscriber had a stream of its own."""
 REDUCED_STREAM_BYTES = 128_000
 DONE_EVENT = b"data: [DONE]\n\n"
-"""After it nothing comes but the end. Who leaves on reading it has had everything."""
+"""The last event of a stream. A subscriber that leaves after it has received everything."""
 _CHUNK_OVERHEAD_BYTES = 64
-"""Counted for each chunk on top of its bytes: its header and its place in a list."""
+"""Counted for each chunk on top of its bytes: its object header and list slot."""
 
 log = logs.logger()
 
 Source = Callable[[], AsyncIterator[bytes]]
-"""Opens the stream. An exception, at any point, is the stream's end for everybody."""
+"""Opens the stream. An exception, at any point, ends the stream for all subscribers."""
 OnComplete = Callable[[tuple[bytes, ...]], None]
+"""Gets all chunks of a stream that ended well and was short enough to be recorded."""
 
 
 class SlowSubscriber(Exception):
-    """This reader is too far behind the others. Their stream goes on."""
+    """This subscriber is too far behind the others. Their stream continues."""
 
 
 @dataclass
 class BufferBudget:
-    """What all streams keep together."""
+    """Bytes that all streams hold together."""
 
     max_bytes: int
     used_bytes: int = 0
 
     @property
     def exceeded(self) -> bool:
-        """There is more than there should be."""
+        """Whether they hold more than they should."""
         return self.used_bytes > self.max_bytes
 
 
 class BroadcastStream:
-    """A stream, its chunks and its readers."""
+    """A stream with its chunks and its subscribers."""
 
     def __init__(
         self,
@@ -60,22 +62,28 @@ class BroadcastStream:
         max_bytes: int,
         on_complete: OnComplete | None,
         on_closed: Callable[[], None],
-        room: BufferBudget,
+        budget: BufferBudget,
     ):
-        """Call `on_complete` with all chunks if the source ends well and was short enough to be recorded; `on_closed`
-        when nobody may join any more.
+        """Prepare the stream; `run` reads the source.
+
+        Args:
+            source: opens the stream.
+            max_bytes: limit of the chunks held.
+            on_complete: gets the recording, if there is one; None if nobody wants it.
+            on_closed: called when the stream accepts no new subscribers.
+            budget: shared by all streams.
         """
-        self._budget = room
+        self._budget = budget
         self._source = source
         self._max_bytes = max_bytes
         self._on_complete = on_complete
         self._on_closed = on_closed
         self._chunks: list[bytes] = []
         self._trimmed_chunks = 0
-        """Chunks that everybody has read and that are gone."""
+        """Chunks dropped because all subscribers had read them."""
         self._total_bytes = 0
         self.buffered_bytes = 0
-        """Size of the chunks that are kept now."""
+        """Size of the chunks held now, overhead included."""
         self._recordable = True
         self._ended = False
         self._failure: Exception | None = None
@@ -86,13 +94,13 @@ class BroadcastStream:
 
     @property
     def recording(self) -> tuple[bytes, ...] | None:
-        """All chunks, once the source has ended well; None before, after a failure, and for a stream too long."""
-        whole = self._ended and self._failure is None and self._recordable
-        return tuple(self._chunks) if whole else None
+        """All chunks of a stream that ended well; None before, after a failure, and for one that was too long."""
+        is_complete = self._ended and self._failure is None and self._recordable
+        return tuple(self._chunks) if is_complete else None
 
-    def subscribe(self, reader: "StreamSubscriber") -> None:
-        """One more reader, from the first chunk on."""
-        self._subscribers.add(reader)
+    def subscribe(self, subscriber: "StreamSubscriber") -> None:
+        """Add a subscriber, which reads from the first chunk."""
+        self._subscribers.add(subscriber)
 
     async def run(self) -> None:
         """Read the source to its end."""
@@ -111,9 +119,9 @@ class BroadcastStream:
         finally:
             self._end(failure)
 
-    def unsubscribe(self, reader: "StreamSubscriber") -> None:
-        """One reader less; the last one takes the source along."""
-        self._subscribers.discard(reader)
+    def unsubscribe(self, subscriber: "StreamSubscriber") -> None:
+        """Remove a subscriber; without the last one, reading the source is cancelled."""
+        self._subscribers.discard(subscriber)
         self._space_freed.set()
         if self._subscribers:
             return
@@ -126,26 +134,33 @@ class BroadcastStream:
     def _done_received(self) -> bool:
         return bool(self._chunks) and self._chunks[-1].endswith(DONE_EVENT)
 
-    async def next_chunk(self, reader: "StreamSubscriber") -> bytes:
-        """The chunk that `reader` has not had yet, waiting for it if need be.
+    async def next_chunk(self, subscriber: "StreamSubscriber") -> bytes:
+        """Wait for the next chunk of a subscriber.
+
+        Args:
+            subscriber: one of this stream's.
+
+        Returns:
+            The chunk.
 
         Raises:
-            StopAsyncIteration: there is none.
-            TooSlow: the reader has been cut off.
-            Exception: the source's, after the chunks that came before it.
+            StopAsyncIteration: the stream has ended.
+            SlowSubscriber: the subscriber has been cut off.
+            Exception: the source's, after all chunks that came before it.
         """
         while True:
-            if reader not in self._subscribers:
+            if subscriber not in self._subscribers:
                 raise SlowSubscriber
-            at = reader.chunks_read - self._trimmed_chunks
-            if at < len(self._chunks):
-                chunk = self._chunks[at]
-                reader.chunks_read += 1
-                reader.bytes_read += len(chunk) + _CHUNK_OVERHEAD_BYTES
+            position = subscriber.chunks_read - self._trimmed_chunks
+            if position < len(self._chunks):
+                chunk = self._chunks[position]
+                subscriber.chunks_read += 1
+                subscriber.bytes_read += len(chunk) + _CHUNK_OVERHEAD_BYTES
                 self._space_freed.set()
                 return chunk
             if self._failure is not None:
-                raise self._failure.with_traceback(None)  # Each raise would add to a traceback that all share.
+                # Subscribers share the exception, and each raise would extend its traceback.
+                raise self._failure.with_traceback(None)
             if self._ended:
                 raise StopAsyncIteration
             await self._changed.wait()
@@ -165,12 +180,14 @@ class BroadcastStream:
         self._notify()
 
     def _drop_slow_subscribers(self) -> None:
-        fastest = max((reader.bytes_read for reader in self._subscribers), default=0)
-        behind = {reader for reader in self._subscribers if fastest - reader.bytes_read > self._max_bytes // 2}
+        fastest = max((subscriber.bytes_read for subscriber in self._subscribers), default=0)
+        behind = {
+            subscriber for subscriber in self._subscribers if fastest - subscriber.bytes_read > self._max_bytes // 2
+        }
         self._subscribers -= behind
 
     def _trim(self) -> None:
-        read_by_all = min((reader.chunks_read for reader in self._subscribers), default=self._trimmed_chunks)
+        read_by_all = min((subscriber.chunks_read for subscriber in self._subscribers), default=self._trimmed_chunks)
         read = self._chunks[: read_by_all - self._trimmed_chunks]
         del self._chunks[: len(read)]
         self._trimmed_chunks = read_by_all
@@ -181,7 +198,7 @@ class BroadcastStream:
         self._budget.used_bytes += more_bytes
 
     def _release(self) -> None:
-        """Nobody reads any more."""
+        """Free the chunks: there are no subscribers left."""
         self._chunks.clear()
         self._count_bytes(-self.buffered_bytes)
 
@@ -191,8 +208,10 @@ class BroadcastStream:
             await self._space_freed.wait()
 
     def _lead_bytes(self) -> int:
-        """Bytes between the source and the fastest reader."""
-        return self._total_bytes - max((reader.bytes_read for reader in self._subscribers), default=self._total_bytes)
+        """How many bytes the source is ahead of the fastest subscriber."""
+        return self._total_bytes - max(
+            (subscriber.bytes_read for subscriber in self._subscribers), default=self._total_bytes
+        )
 
     def _end(self, failure: Exception | None) -> None:
         self._failure = failure
@@ -202,30 +221,36 @@ class BroadcastStream:
             try:
                 self._on_complete(recording)
             except Exception:
-                log.exception("a stream is not kept")
-        # Only now: whoever came between the two would find neither the stream nor its recording.
+                log.exception("stream was not stored")
+        # Only now: a request in between would find neither the stream nor its recording.
         self._on_closed()
         self._notify()
         if not self._subscribers:
             self._release()
 
     def _notify(self) -> None:
-        news, self._changed = self._changed, asyncio.Event()
-        news.set()
+        previous, self._changed = self._changed, asyncio.Event()
+        previous.set()
 
 
 class StreamSubscriber(AsyncIterator[bytes]):
-    """One reader's place in a stream."""
+    """One subscriber's position in a stream."""
 
     coalesced: bool
-    """Another request had opened the stream. Known for good with the first chunk."""
+    """Whether another request had opened the stream. Final once the first chunk has come."""
 
     def __init__(
-        self, board: Callable[[], tuple[BroadcastStream, bool]], personal: tuple[type[Exception], ...]
+        self, join: Callable[[], tuple[BroadcastStream, bool]], caller_errors: tuple[type[Exception], ...]
     ) -> None:
-        """`board` finds or opens the stream, and says which."""
-        self._join = board
-        self._caller_errors = personal
+        """Join a stream.
+
+        Args:
+            join: finds or opens the stream; returns it, and whether it was open already.
+            caller_errors: failures of the request that opened the stream; before the first chunk they lead to joining
+                again.
+        """
+        self._join = join
+        self._caller_errors = caller_errors
         self.chunks_read = 0
         self.bytes_read = 0
         self._subscribe()
@@ -241,7 +266,7 @@ class StreamSubscriber(AsyncIterator[bytes]):
             self._subscribe()
 
     def unsubscribe(self) -> None:
-        """It has read enough."""
+        """Leave the stream."""
         self._stream.unsubscribe(self)
 
     def _subscribe(self) -> None:
@@ -250,17 +275,23 @@ class StreamSubscriber(AsyncIterator[bytes]):
 
 
 class StreamBroadcast:
-    """Streams under way, by key."""
+    """Open streams by key."""
 
     def __init__(
         self,
         max_bytes: int = MAX_STREAM_BYTES,
         max_all_bytes: int = MAX_TOTAL_BYTES,
-        personal: tuple[type[Exception], ...] = (),
+        caller_errors: tuple[type[Exception], ...] = (),
     ) -> None:
-        """Keep `max_bytes` of each stream, and about `max_all_bytes` of all. `personal` are failures of who opened a
-        stream: the next of those who have read nothing yet opens it anew, and the others join that."""
-        self._caller_errors = personal
+        """Start without streams.
+
+        Args:
+            max_bytes: limit of one stream's chunks.
+            max_all_bytes: limit, though not an exact one, of all streams' chunks.
+            caller_errors: failures due to the request that opened a stream. They are not shared: the next subscriber
+                that has read nothing yet opens it again, and the others join that.
+        """
+        self._caller_errors = caller_errors
         self._max_bytes = max_bytes
         self._budget = BufferBudget(max_all_bytes)
         self._streams: dict[Hashable, BroadcastStream] = {}
@@ -276,35 +307,41 @@ class StreamBroadcast:
     async def subscribe(
         self, key: Hashable, source: Source, on_complete: OnComplete | None = None
     ) -> AsyncIterator[StreamSubscriber]:
-        """Read the stream of `key`, which `source` opens if nobody has; leaving the block leaves the stream.
+        """Read the stream of `key`, and open it if it is not open. Leaving the block leaves the stream.
 
-        `on_complete` gets the recording once, however many readers there are and whether or not the one who opened
-        the stream has stayed. It must not block.
+        Args:
+            key: equal for equal requests.
+            source: opens the stream.
+            on_complete: gets the recording once, however many subscribers there are, and even if the request that
+                opened the stream has left. It must not block.
+
+        Yields:
+            An iterator over the chunks.
         """
 
-        def board() -> tuple[BroadcastStream, bool]:
-            flight = self._streams.get(key)
-            return (flight, True) if flight else (self._open(key, source, on_complete), False)
+        def join() -> tuple[BroadcastStream, bool]:
+            stream = self._streams.get(key)
+            return (stream, True) if stream else (self._open(key, source, on_complete), False)
 
-        reader = StreamSubscriber(board, self._caller_errors)
+        subscriber = StreamSubscriber(join, self._caller_errors)
         try:
-            yield reader
+            yield subscriber
         finally:
-            reader.unsubscribe()
+            subscriber.unsubscribe()
 
     def _open(self, key: Hashable, source: Source, on_complete: OnComplete | None) -> BroadcastStream:
         def closed() -> None:
-            if self._streams.get(key) is flight:
+            if self._streams.get(key) is stream:
                 del self._streams[key]
 
-        flight = BroadcastStream(source, self._max_bytes, on_complete, closed, self._budget)
-        self._streams[key] = flight
-        flight.task = self._tasks.start(flight.run())
-        return flight
+        stream = BroadcastStream(source, self._max_bytes, on_complete, closed, self._budget)
+        self._streams[key] = stream
+        stream.task = self._tasks.start(stream.run())
+        return stream
 
 
 async def _close(upstream: AsyncIterator[Any]) -> None:
-    """Close a generator; other iterators have nothing to close."""
+    """Close a generator; other iterators need no closing."""
     close = getattr(upstream, "aclose", None)
     if close is not None:
         await close()

@@ -1,1 +1,4 @@
-"""The card: device and precision of a process, the memory plan, and who takes which part of it."""
+"""The GPU that the models share: device and precision, the memory plan, and each process's share of it.
+
+Running the models is `onecard.inference` and `onecard.batching`.
+"""

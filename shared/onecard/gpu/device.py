@@ -11,21 +11,21 @@ if TYPE_CHECKING:
     import torch
 
 MAX_CACHED_KERNELS = 64
-"""Shapes whose kernels are kept on a CPU."""
+"""Shapes whose kernels are cached on a CPU."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """Where and in which number format a model runs."""
+    """Where a model runs, and in which number format."""
 
     name: str
     """A torch device: `cuda:0` or `cpu`."""
     precision: str
-    """`float16`, `bfloat16` or `float32`: the name of a torch dtype."""
+    """Name of a torch dtype: `float16`, `bfloat16` or `float32`."""
 
     @property
     def dtype(self) -> "torch.dtype":
-        """The precision, as torch has it."""
+        """The precision as a torch dtype."""
         import torch
 
         dtype: torch.dtype = getattr(torch, self.precision)
@@ -33,11 +33,11 @@ class Device:
 
     @property
     def width_multiple(self) -> int:
-        """What the width of a row of tokens is a multiple of: SDPA on a GPU would copy the mask into one that is."""
+        """The width of token rows is a multiple of it: on a GPU, SDPA would copy the mask for any other width."""
         return 8 if self.name.startswith("cuda") else 1
 
     def make_current(self) -> None:
-        """Make it the calling thread's current device, so that nothing lands on another GPU."""
+        """Make this the current device of the calling thread, so that nothing is allocated on another GPU."""
         if self.name.startswith("cuda"):
             import torch
 
@@ -45,7 +45,13 @@ class Device:
 
 
 def select_device(settings: ModelSettings) -> Device:
-    """FP16 on the GPU; on the CPU bfloat16 where the processor multiplies it in hardware, else FP32.
+    """Choose FP16 on the GPU; on a CPU bfloat16 if it has the instructions, else FP32.
+
+    Args:
+        settings: whether to use a GPU, which one, and whether half precision is allowed.
+
+    Returns:
+        The device.
 
     Raises:
         SystemExit: `GPU_DEVICE` names a GPU that this machine does not have.
@@ -62,10 +68,10 @@ def select_device(settings: ModelSettings) -> Device:
 
 
 def _bound_kernel_caches() -> None:
-    """Let oneDNN, and torch's layer above it, keep the kernels of a few shapes only.
+    """Make oneDNN, and torch's cache above it, keep the kernels of a few shapes only.
 
-    Nearly every batch has a shape of its own, and a kernel kept for it costs about 1 MB: by default up to a thousand
-    of them. Making one anew takes no time that could be measured.
+    Nearly every batch has a new shape, and a cached kernel takes about 1 MB; by default up to a thousand are kept.
+    Creating a kernel again takes no measurable time.
     """
     for variable in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(variable, str(MAX_CACHED_KERNELS))

@@ -1,4 +1,4 @@
-"""From the settings to the memory plan: the one place where they meet, the same for every process."""
+"""The memory plan for the settings. Every process calculates it here, in the same way."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -24,43 +24,47 @@ from onecard.settings import CPU_MODEL, GPU_MODEL, ModelSettings
 Cost = TypeVar("Cost", DecoderCost, EncoderCost)
 
 KNOWN_LLMS: Mapping[str, DecoderCost] = {GPU_MODEL: QWEN_7B, f"{GPU_MODEL}-AWQ": QWEN_7B_AWQ, CPU_MODEL: QWEN_0_5B}
-"""In FP16, for a plan before the model is fetched."""
+"""Costs in FP16, for a plan before the model is downloaded."""
 _FIELDS = ModelSettings.model_fields
 KNOWN_ENCODERS: Mapping[str, EncoderCost] = dict.fromkeys(
     (_FIELDS["sentiment_model"].default, _FIELDS["embedding_model"].default), BERT_BASE
 )
-"""In FP16, likewise."""
+"""Costs in FP16, for the same purpose."""
 
 
 class UnknownModelSize(ValueError):
-    """A model's size cannot be told: it is not there, and not one of the known ones. The message says what to type."""
+    """A model's size is unknown: it is not downloaded, and not a known one. The message says what to run."""
 
 
 @dataclass(frozen=True)
 class GpuShare:
-    """A process's part of the card that it really has."""
+    """A process's share of the GPU that is really there."""
 
     fraction: float
-    """Of that card's memory; less than the plan's own where `GPU_CARD_GB` plans for a smaller one."""
+    """Of that GPU's memory; less than in the plan if `GPU_CARD_GB` plans for a smaller one."""
     size_bytes: int
 
 
-def plan_from_settings(settings: ModelSettings, card_bytes: int | None = None, *, stand_ins: bool = True) -> MemoryPlan:
-    """The plan for the models that the settings name, on the card or, if `GPU_CARD_GB` is set, on one of that size.
+def plan_from_settings(settings: ModelSettings, gpu_bytes: int | None = None, *, stand_ins: bool = True) -> MemoryPlan:
+    """Calculate the plan for the models in the settings, on this GPU or on one of `GPU_CARD_GB`.
 
     Args:
-        card_bytes: what CUDA reports as the card's total memory; None where only `GPU_CARD_GB` is known.
-        stand_ins: a model that is not there is planned for as its stand-in, which would be loaded in its place.
+        settings: models, precision and context.
+        gpu_bytes: total memory that CUDA reports; None if only `GPU_CARD_GB` is known.
+        stand_ins: plan for the stand-in of a model that is not downloaded, because it would be loaded instead.
+
+    Returns:
+        The plan.
 
     Raises:
-        DoesNotFit: the card is too small; the message names the nearest settings that fit.
-        UnknownModel: a model's size cannot be told.
+        PlanDoesNotFit: the GPU is too small; the message names the nearest settings that fit.
+        UnknownModelSize: a model's size is unknown.
         ValueError: neither `gpu_bytes` nor `GPU_CARD_GB` is given.
     """
-    card_gb, usable = planned_gpu(settings.gpu_card_gb, card_bytes)
+    gpu_gb, usable = planned_gpu(settings.gpu_card_gb, gpu_bytes)
     llm = llm_cost(settings, stand_ins=stand_ins)
     request = PlanRequest(
-        gpu_gb=card_gb,
+        gpu_gb=gpu_gb,
         context_tokens=min(settings.max_model_len, llm.window_tokens or settings.max_model_len),
         llm=llm,
         sentiment=encoder_cost("sentiment", settings.sentiment_model, settings, stand_ins=stand_ins),
@@ -70,65 +74,87 @@ def plan_from_settings(settings: ModelSettings, card_bytes: int | None = None, *
     try:
         return make_plan(request)
     except PlanDoesNotFit:
-        if not settings.use_fp16 and _fits(settings.model_copy(update={"use_fp16": True}), card_bytes, stand_ins):
-            raise PlanDoesNotFit(f"{card_gb:g} GB do not hold this plan in FP32. It fits with USE_FP16=true.") from None
+        if not settings.use_fp16 and _fits(settings.model_copy(update={"use_fp16": True}), gpu_bytes, stand_ins):
+            raise PlanDoesNotFit(f"{gpu_gb:g} GB do not hold this plan in FP32. It fits with USE_FP16=true.") from None
         raise
 
 
-def _fits(settings: ModelSettings, card_bytes: int | None, stand_ins: bool) -> bool:
+def _fits(settings: ModelSettings, gpu_bytes: int | None, stand_ins: bool) -> bool:
     try:
-        plan_from_settings(settings, card_bytes, stand_ins=stand_ins)
+        plan_from_settings(settings, gpu_bytes, stand_ins=stand_ins)
     except PlanDoesNotFit:
         return False
     return True
 
 
-def planned_gpu(card_gb: float | None, card_bytes: int | None) -> tuple[float, int]:
-    """The card to plan for: its size on the box in GB, and what CUDA would report of it in bytes.
+def planned_gpu(gpu_gb: float | None, gpu_bytes: int | None) -> tuple[float, int]:
+    """The GPU to plan for.
 
     Args:
-        card_gb: `GPU_CARD_GB`.
-        card_bytes: what CUDA reports of the card that is there, if that could be asked.
+        gpu_gb: `GPU_CARD_GB`; None for the GPU that is there.
+        gpu_bytes: total memory that CUDA reports for it; None if unknown.
+
+    Returns:
+        Its nominal size in GB, and the total memory that CUDA would report for it in bytes.
 
     Raises:
-        DoesNotFit: `GPU_CARD_GB` is larger than the card.
-        ValueError: both are None.
+        PlanDoesNotFit: `GPU_CARD_GB` is larger than the GPU.
+        ValueError: both arguments are None.
     """
-    if card_gb is None:
-        if card_bytes is None:
+    if gpu_gb is None:
+        if gpu_bytes is None:
             raise ValueError("no card to plan for: neither its memory nor GPU_CARD_GB is known")
-        return nominal_gb(card_bytes), card_bytes
-    wanted = usable_bytes(card_gb)
-    if card_bytes is None or wanted <= card_bytes:
-        return card_gb, wanted
-    if card_gb <= nominal_gb(card_bytes):
-        return card_gb, card_bytes
+        return nominal_gb(gpu_bytes), gpu_bytes
+    wanted = usable_bytes(gpu_gb)
+    if gpu_bytes is None or wanted <= gpu_bytes:
+        return gpu_gb, wanted
+    if gpu_gb <= nominal_gb(gpu_bytes):
+        return gpu_gb, gpu_bytes
     raise PlanDoesNotFit(
-        f"GPU_CARD_GB={card_gb:g}, but the card has {nominal_gb(card_bytes):g} GB. Set it lower or unset it."
+        f"GPU_CARD_GB={gpu_gb:g}, but the card has {nominal_gb(gpu_bytes):g} GB. Set it lower or unset it."
     )
 
 
-def gpu_share(size_bytes: int, card_bytes: int) -> GpuShare:
-    """The part of a card of `gpu_bytes` that is `size_bytes` large."""
-    return GpuShare(size_bytes / card_bytes, size_bytes)
-
-
-def llm_share(plan: MemoryPlan, card_bytes: int | None, wanted: float | None) -> GpuShare:
-    """The language model's part of the card.
+def gpu_share(size_bytes: int, gpu_bytes: int) -> GpuShare:
+    """A share of the GPU.
 
     Args:
-        card_bytes: what CUDA reports of the card that is there; None if it cannot be asked: it is then the planned one.
-        wanted: `LLM_GPU_SHARE`, of the planned card; None takes the plan's.
+        size_bytes: of the share.
+        gpu_bytes: total memory of the GPU.
+
+    Returns:
+        Its fraction and its size.
     """
-    size = plan.llm.size_bytes if wanted is None else int(plan.gpu_bytes * wanted)
-    return gpu_share(size, card_bytes or plan.gpu_bytes)
+    return GpuShare(size_bytes / gpu_bytes, size_bytes)
+
+
+def llm_share(plan: MemoryPlan, gpu_bytes: int | None, requested_fraction: float | None) -> GpuShare:
+    """The language model's share of the GPU.
+
+    Args:
+        plan: the memory plan.
+        gpu_bytes: total memory of the GPU; None if unknown, which takes the planned one's.
+        requested_fraction: `LLM_GPU_SHARE`, of the planned GPU; None takes the plan's share.
+
+    Returns:
+        The share.
+    """
+    size = plan.llm.size_bytes if requested_fraction is None else int(plan.gpu_bytes * requested_fraction)
+    return gpu_share(size, gpu_bytes or plan.gpu_bytes)
 
 
 def llm_cost(settings: ModelSettings, *, stand_ins: bool = True) -> DecoderCost:
-    """What `LLM_MODEL` costs: from its files if they are there, else the known figures.
+    """What `LLM_MODEL` costs: calculated from its files, or else from known figures.
+
+    Args:
+        settings: model, precision, and where models are.
+        stand_ins: take the stand-in of a model that is not downloaded.
+
+    Returns:
+        The cost in the precision of the settings.
 
     Raises:
-        UnknownModel: neither is to be had.
+        UnknownModelSize: the model is neither downloaded nor known, or its files cannot be read.
     """
     folder = folders.find_or_none("llm", settings.llm_model, settings.model_cache_path, stand_ins=stand_ins)
     if folder is not None:
@@ -138,10 +164,19 @@ def llm_cost(settings: ModelSettings, *, stand_ins: bool = True) -> DecoderCost:
 
 
 def encoder_cost(kind: ModelKind, model: str, settings: ModelSettings, *, stand_ins: bool = True) -> EncoderCost:
-    """What an encoder costs, from the same sources.
+    """What an encoder costs: calculated from its files, or else from known figures.
+
+    Args:
+        kind: sentiment or embedding.
+        model: hub name or folder.
+        settings: precision, and where models are.
+        stand_ins: take the stand-in of a model that is not downloaded.
+
+    Returns:
+        The cost in the precision of the settings.
 
     Raises:
-        UnknownModel: neither is to be had.
+        UnknownModelSize: the model is neither downloaded nor known, or its files cannot be read.
     """
     folder = folders.find_or_none(kind, model, settings.model_cache_path, stand_ins=stand_ins)
     if folder is not None:

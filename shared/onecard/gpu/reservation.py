@@ -1,4 +1,4 @@
-"""A torch process takes its part of the card: its line of the plan becomes a cap. torch is imported lazily."""
+"""Limits a torch process to its share of the memory plan. torch is imported lazily."""
 
 from dataclasses import dataclass
 
@@ -13,8 +13,8 @@ from onecard.settings import ModelSettings
 CPU_BATCH_TEXTS = 32
 """Most texts in a batch on the CPU: the strategy's figure for a machine without a GPU."""
 CPU_BATCH_TOKENS = 1024
-"""Most padded tokens in a batch on the CPU: two texts of the longest window. On two cores more gains no throughput (600
-are enough), and a batch is how long an interactive text may have to wait for the one that runs: 0.6 s."""
+"""Most padded tokens in a batch on the CPU: two texts of the longest window. On two cores, 600 are enough for full
+throughput, and a running batch delays an interactive text by its whole length: 0.6 s."""
 
 log = logs.logger()
 
@@ -25,7 +25,7 @@ class MemoryReservation:
 
     model_kind: ModelKind
     planned_bytes: int | None
-    """Its share of the card, which its torch allocator is held to; None on the CPU, where nothing is capped."""
+    """Its share of the GPU, enforced on torch's allocator; None on the CPU, where there is no cap."""
     batch_texts: int
     """Most texts in one batch of an encoder."""
     batch_tokens: int
@@ -33,47 +33,57 @@ class MemoryReservation:
 
 
 def reserve_memory(
-    part: ModelKind,
+    model_kind: ModelKind,
     settings: ModelSettings,
     device: Device,
     *,
     batch_texts: int | None = None,
     batch_tokens: int | None = None,
 ) -> MemoryReservation:
-    """Cap this process at its share of the card. Call it before the first allocation there.
+    """Cap this process at its share of the GPU. Call it before the first allocation there.
 
     Args:
-        batch_texts: `BATCH_TEXTS` where it is set; it wins over the plan's.
-        batch_tokens: `BATCH_TOKENS`, likewise.
+        model_kind: the process's model.
+        settings: for the memory plan.
+        device: of the process.
+        batch_texts: `BATCH_TEXTS`, which overrides the plan; None takes the plan's.
+        batch_tokens: `BATCH_TOKENS`, which overrides the plan; None takes the plan's.
+
+    Returns:
+        The share, and the limits of a batch.
 
     Raises:
-        SystemExit: the plan does not fit the card, or a model's size is not known; the message is one line.
+        SystemExit: the plan does not fit on the GPU, or a model's size is unknown; the message is one line.
     """
     if not device.name.startswith("cuda"):
-        return MemoryReservation(part, None, batch_texts or CPU_BATCH_TEXTS, batch_tokens or CPU_BATCH_TOKENS)
+        return MemoryReservation(model_kind, None, batch_texts or CPU_BATCH_TEXTS, batch_tokens or CPU_BATCH_TOKENS)
     import torch
 
-    card_bytes: int = torch.cuda.get_device_properties(device.name).total_memory
+    gpu_bytes: int = torch.cuda.get_device_properties(device.name).total_memory
     try:
-        plan = plan_from_settings(settings, card_bytes)
+        plan = plan_from_settings(settings, gpu_bytes)
     except (PlanDoesNotFit, UnknownModelSize) as error:
         raise SystemExit(f"memory plan: {error}") from None
-    share = gpu_share(_share_bytes(plan, part), card_bytes)
+    share = gpu_share(_share_bytes(plan, model_kind), gpu_bytes)
     torch.cuda.set_per_process_memory_fraction(share.fraction, device.name)
-    log.info("share of the card", part=part, gib=round(share.size_bytes / GIB, 2), fraction=round(share.fraction, 4))
+    log.info(
+        "share of the card", part=model_kind, gib=round(share.size_bytes / GIB, 2), fraction=round(share.fraction, 4)
+    )
     return MemoryReservation(
-        part,
+        model_kind,
         share.size_bytes,
         _chosen("BATCH_TEXTS", batch_texts, plan.batch_texts),
         _chosen("BATCH_TOKENS", batch_tokens, plan.batch_tokens),
     )
 
 
-def _share_bytes(plan: MemoryPlan, part: ModelKind) -> int:
-    return {"llm": plan.llm, "sentiment": plan.sentiment, "embedding": plan.embedding}[part].size_bytes
+def _share_bytes(plan: MemoryPlan, model_kind: ModelKind) -> int:
+    return {"llm": plan.llm, "sentiment": plan.sentiment, "embedding": plan.embedding}[model_kind].size_bytes
 
 
-def _chosen(variable: str, wanted: int | None, planned: int) -> int:
-    if wanted is not None and wanted > planned:
-        log.warning("above the memory plan: a full batch may not fit", variable=variable, value=wanted, planned=planned)
-    return wanted or planned
+def _chosen(variable: str, requested: int | None, planned: int) -> int:
+    if requested is not None and requested > planned:
+        log.warning(
+            "above the memory plan: a full batch may not fit", variable=variable, value=requested, planned=planned
+        )
+    return requested or planned

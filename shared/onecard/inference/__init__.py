@@ -1,4 +1,4 @@
-"""What both encoder services do: tokenise, batch, infer, cache and answer, from start to shutdown.
+"""What both encoder services share: tokenise, look up in the cache, batch and infer, from start to shutdown.
 
-No routes and no model's own code; the queue and the worker are `onecard.batching`.
+Routes and model-specific code are in the services; the queue and the worker are `onecard.batching`.
 """

@@ -1,6 +1,6 @@
-"""Where a result comes from: the cache, a request that is computing it already, or the model.
+"""Gets each text's result from the cache, from another request that is computing it, or from the model.
 
-For each text of a request: look up, claim what nobody computes yet, submit, store. Needs the `encoder` extra.
+For each text of a request: look it up, join or start its computation, store the result. Needs the `encoder` extra.
 """
 
 import asyncio
@@ -24,15 +24,15 @@ from onecard.web.server_timing import Timing
 
 Result = TypeVar("Result")
 Inputs = Sequence[str] | Sequence[Sequence[int]]
-"""Texts, or token ids that the client made itself."""
+"""Texts, or token ids that the client computed itself."""
 
 INLINE_CHARACTERS = 2_000
-"""Shorter inputs are tokenised on the event loop. Measured: 0.01 ms for one review, 1.4 ms for as many as this; the way
-to a thread and back takes 0.1 ms, on an idle loop."""
+"""Shorter inputs are tokenised on the event loop. Measured: 0.01 ms for one review, 1.4 ms for this many characters;
+using a thread costs 0.1 ms on an idle loop."""
 
 CacheStatus = Literal["hit", "miss", "partial", "coalesced", "bypass"]
-"""What the cache did for a request, as `x-cache` says it: hit, all from the cache; miss, all computed; coalesced, all
-from computations of other requests; partial, several of these; bypass, it was not asked."""
+"""Value of `x-cache`: hit, all results from the cache; miss, all computed; coalesced, all from computations of other
+requests; partial, a mixture; bypass, the cache was not used."""
 
 
 @dataclass(frozen=True)
@@ -41,207 +41,274 @@ class InferenceResult(Generic[Result]):
 
     results: list[Result]
     tokens: int
-    """Tokens that the model read."""
+    """Tokens in all inputs, as the model read them."""
     cache_status: CacheStatus
 
 
 @dataclass(frozen=True)
 class InferenceRequest:
-    """What is asked, checked."""
+    """A validated request."""
 
     inputs: Inputs
     truncate: bool
+    """Whether texts over the window are cut; otherwise they are an error."""
     scheduling: SchedulingParams
     cache_policy: CachePolicy
 
 
 class Tokenization:
-    """Inputs → token ids, without holding up the event loop."""
+    """Tokenises inputs without blocking the event loop."""
 
-    def __init__(self, reader: TextTokenizer, batcher: Batcher[Any]) -> None:
-        self.tokenizer = reader
+    def __init__(self, tokenizer: TextTokenizer, batcher: Batcher[Any]) -> None:
+        """Set the tokenizer.
+
+        Args:
+            tokenizer: of the model.
+            batcher: refuses requests before they are tokenised on a thread.
+        """
+        self.tokenizer = tokenizer
         self._batcher = batcher
         self._thread_free = asyncio.Semaphore(1)
-        """Held while a thread tokenises: the tokenizer uses several cores itself, and they are the model's."""
+        """Held while a thread tokenises: the tokenizer is multi-threaded, and the model needs the cores."""
 
-    async def tokenize(self, query: InferenceRequest, places: Sequence[int]) -> list[list[int]]:
-        """Token ids of the inputs at `places`.
+    async def tokenize(self, request: InferenceRequest, positions: Sequence[int]) -> list[list[int]]:
+        """Tokenise some inputs of a request.
+
+        Args:
+            request: has the inputs.
+            positions: of the inputs to tokenise.
+
+        Returns:
+            Token ids of each input, in the order of `positions`.
 
         Raises:
-            InputTooLong: one is over the window and may not be cut.
-            TooBusy, DeadlineExceeded, Unavailable: as `Batcher.check_capacity`.
+            InputTooLong: an input is over the window and must not be cut.
+            TooBusy: the queue is too long to answer in time.
+            DeadlineExceeded: too large to be answered in time even on an idle device.
+            Unavailable: the device is lost.
         """
-        inputs: Any = [query.inputs[place] for place in places]
+        inputs: Any = [request.inputs[position] for position in positions]
         if not inputs or not isinstance(inputs[0], str):
-            return self.tokenizer.truncate(inputs, truncate=query.truncate, places=places)
+            return self.tokenizer.truncate(inputs, truncate=request.truncate, positions=positions)
         if sum(map(len, inputs)) <= INLINE_CHARACTERS:
-            return self.tokenizer.tokenize(inputs, truncate=query.truncate, places=places)
+            return self.tokenizer.tokenize(inputs, truncate=request.truncate, positions=positions)
         async with self._thread_free:
-            # One that would be refused afterwards is refused now, before it costs the tokenizer's time.
-            self._batcher.check_capacity(query.scheduling.lane, len(inputs), query.scheduling.timeout_seconds)
-            return await asyncio.to_thread(self.tokenizer.tokenize, inputs, truncate=query.truncate, places=places)
+            # Refuse the request now if it would be refused later, before tokenising costs time.
+            self._batcher.check_capacity(request.scheduling.lane, len(inputs), request.scheduling.timeout_seconds)
+            return await asyncio.to_thread(
+                self.tokenizer.tokenize, inputs, truncate=request.truncate, positions=positions
+            )
 
 
 @dataclass(frozen=True)
 class ResultCache(Generic[Result]):
-    """Where a model's results are kept, and under which names."""
+    """The cache of a model's results, with their keys."""
 
     kind: CacheKind
     cache: TypedCache[CountedResult[Result], CountedResult[Result]]
     keyspaces: Mapping[bool, Keyspace]
-    """With `truncate`, and without: a text over the window has an answer in one and none in the other."""
+    """By `truncate`: a text over the window has a result with truncation and an error without."""
     metrics: CacheMetrics
 
-    def keys(self, query: InferenceRequest) -> list[bytes]:
-        """The key of each input."""
-        keyspace = self.keyspaces[query.truncate]
-        inputs: Any = query.inputs
+    def keys(self, request: InferenceRequest) -> list[bytes]:
+        """Make the cache keys of a request.
+
+        Args:
+            request: texts or token ids.
+
+        Returns:
+            One key for each input, in order.
+        """
+        keyspace = self.keyspaces[request.truncate]
+        inputs: Any = request.inputs
         return keyspace.for_texts(inputs) if isinstance(inputs[0], str) else keyspace.for_token_ids(inputs)
 
     async def get_many(self, keys: Sequence[bytes]) -> dict[bytes, CountedResult[Result]]:
-        """What is kept under these keys."""
+        """Look up results.
+
+        Args:
+            keys: of the inputs.
+
+        Returns:
+            The cached results, by key; misses are left out.
+        """
         values = await self.cache.get_many(keys)
         return {key: value for key, value in zip(keys, values, strict=True) if value is not None}
 
 
 class CachedInference(Generic[Result]):
-    """Results for requests. Made and used on one event loop."""
+    """Results for requests. Created and used on one event loop."""
 
-    def __init__(self, reading: Tokenization, batcher: Batcher[Result], shelf: ResultCache[Result] | None) -> None:
-        """Without a shelf, each request computes all of its inputs."""
-        self._tokenization = reading
+    def __init__(self, tokenization: Tokenization, batcher: Batcher[Result], cache: ResultCache[Result] | None) -> None:
+        """Set what results are computed with.
+
+        Args:
+            tokenization: of the model.
+            batcher: runs the model.
+            cache: of its results; without one, each request computes all of its inputs.
+        """
+        self._tokenization = tokenization
         self._batcher = batcher
-        self._cache = shelf
-        # One for each lane: an interactive request must not wait for a text that is queued behind the bulk of others.
-        # At worst, a text is computed once in each.
+        self._cache = cache
+        # One per lane: an interactive request must not wait for a text that is queued behind other bulk texts. At
+        # worst, a text is computed once in each lane.
         self._single_flights: dict[Lane, BatchSingleFlight[CountedResult[Result]]] = {
-            lane: BatchSingleFlight(personal=(TooBusy, DeadlineExceeded)) for lane in LANES
+            lane: BatchSingleFlight(caller_errors=(TooBusy, DeadlineExceeded)) for lane in LANES
         }
 
-    async def infer(self, query: InferenceRequest, timings: dict[str, Timing]) -> InferenceResult[Result]:
-        """The result of each input; adds to `timings` where the time went.
+    async def infer(self, request: InferenceRequest, timings: dict[str, Timing]) -> InferenceResult[Result]:
+        """Get the result of each input.
+
+        Args:
+            request: validated, apart from its token ids.
+            timings: gets the durations of the stages, for `server-timing`.
+
+        Returns:
+            The results and the cache status.
 
         Raises:
-            InvalidRequest, InputTooLong: a token id that the model does not know; a text over the window.
-            TooBusy, DeadlineExceeded, InternalError, Unavailable: as `Batcher.submit`.
+            InvalidRequest: a token id is not in the model's vocabulary.
+            InputTooLong: a text is over the window and must not be cut.
+            TooBusy: the queue is too long to answer in time.
+            DeadlineExceeded: not answered in time, or too large to be answered in time even on an idle device.
+            InternalError: the engine failed, or gave an invalid result.
+            Unavailable: a text does not fit into the device's memory, or the device is lost.
         """
-        self._tokenization.tokenizer.check_token_ids(query.inputs)
-        if self._cache is None or not query.cache_policy.store:
-            return await self._infer_uncached(query, timings)
-        return await self._infer_cached(query, self._cache, timings)
+        self._tokenization.tokenizer.check_token_ids(request.inputs)
+        if self._cache is None or not request.cache_policy.store:
+            return await self._infer_uncached(request, timings)
+        return await self._infer_cached(request, self._cache, timings)
 
-    async def _infer_uncached(self, query: InferenceRequest, timings: dict[str, Timing]) -> InferenceResult[Result]:
+    async def _infer_uncached(self, request: InferenceRequest, timings: dict[str, Timing]) -> InferenceResult[Result]:
         started = time.monotonic()
-        ids = await self._tokenization.tokenize(query, range(len(query.inputs)))
-        read = time.monotonic() - started
-        left = max(0.0, query.scheduling.timeout_seconds - read)
-        outcome = await self._batcher.submit(ids, lane=query.scheduling.lane, timeout_seconds=left)
-        _record_timings(timings, read, outcome.durations)
+        ids = await self._tokenization.tokenize(request, range(len(request.inputs)))
+        tokenize_seconds = time.monotonic() - started
+        timeout_seconds = max(0.0, request.scheduling.timeout_seconds - tokenize_seconds)
+        outcome = await self._batcher.submit(ids, lane=request.scheduling.lane, timeout_seconds=timeout_seconds)
+        _record_timings(timings, tokenize_seconds, outcome.durations)
         return InferenceResult(outcome.results, sum(map(len, ids)), "bypass")
 
     async def _infer_cached(
-        self, query: InferenceRequest, shelf: ResultCache[Result], timings: dict[str, Timing]
+        self, request: InferenceRequest, cache: ResultCache[Result], timings: dict[str, Timing]
     ) -> InferenceResult[Result]:
         started = time.monotonic()
-        keys = shelf.keys(query)
-        places: dict[bytes, int] = {}
-        for place, key in enumerate(keys):
-            places.setdefault(key, place)
-        found = await shelf.get_many(list(places)) if query.cache_policy.read else {}
-        looked_up = time.monotonic()
+        keys = cache.keys(request)
+        positions: dict[bytes, int] = {}
+        for position, key in enumerate(keys):
+            positions.setdefault(key, position)
+        found = await cache.get_many(list(positions)) if request.cache_policy.read else {}
+        lookup_ended = time.monotonic()
         hits = len(found)
-        missing = {key: place for key, place in places.items() if key not in found}
+        missing = {key: position for key, position in positions.items() if key not in found}
         coalesced = 0
         if missing:
-            claimed = await self._compute_missing(
-                query, shelf, missing, started + query.scheduling.timeout_seconds, timings
+            shared = await self._compute_missing(
+                request, cache, missing, started + request.scheduling.timeout_seconds, timings
             )
-            found.update(zip(missing, claimed.results, strict=True))
-            coalesced = claimed.coalesced
+            found.update(zip(missing, shared.results, strict=True))
+            coalesced = shared.coalesced
         computed = len(missing) - coalesced
         counts = f"hit={hits} miss={computed} coalesced={coalesced}"
-        timings["cache"] = Timing((looked_up - started) * 1000, counts)
+        timings["cache"] = Timing((lookup_ended - started) * 1000, counts)
         results = [found[key].result for key in keys]
         return InferenceResult(results, sum(found[key].tokens for key in keys), cache_status(hits, computed, coalesced))
 
     async def _compute_missing(
         self,
-        query: InferenceRequest,
-        shelf: ResultCache[Result],
+        request: InferenceRequest,
+        cache: ResultCache[Result],
         missing: Mapping[bytes, int],
         deadline: float,
         timings: dict[str, Timing],
     ) -> BatchResults[CountedResult[Result]]:
-        """Results of the texts with these keys and places, by this request or by others."""
+        """Results of the missing texts (position by key), computed by this request or by others."""
         started = time.monotonic()
-        # Before they are claimed: a text that is wrong is this request's error, and named by its place in it.
-        ids = await self._tokenization.tokenize(query, list(missing.values()))
-        read = time.monotonic()
-        lane = query.scheduling.lane
-        work = _MissingTexts(self._batcher, shelf, lane, deadline, list(missing), ids)
-        async with self._batcher.time_limit(lane, max(0.0, deadline - read)):
-            claimed = await self._single_flights[lane].do(work.keys, work.compute)
-        shelf.metrics.coalesced(shelf.kind, claimed.coalesced)
-        _record_timings(timings, read - started, work.durations)
-        return claimed
+        # Before joining computations: an invalid text is this request's error and is named by its position in it.
+        ids = await self._tokenization.tokenize(request, list(missing.values()))
+        tokenized_at = time.monotonic()
+        lane = request.scheduling.lane
+        job = _MissingTexts(self._batcher, cache, lane, deadline, list(missing), ids)
+        async with self._batcher.time_limit(lane, max(0.0, deadline - tokenized_at)):
+            shared = await self._single_flights[lane].do(job.keys, job.compute)
+        cache.metrics.coalesced(cache.kind, shared.coalesced)
+        _record_timings(timings, tokenized_at - started, job.durations)
+        return shared
 
 
 class _MissingTexts(Generic[Result]):
-    """The texts that a request found nowhere, and how it computes those that nobody else does."""
+    """The texts that a request did not find in the cache, and how to compute those that no other request computes."""
 
     def __init__(
         self,
         batcher: Batcher[Result],
-        shelf: ResultCache[Result],
+        cache: ResultCache[Result],
         lane: Lane,
         deadline: float,
         keys: Sequence[bytes],
         ids: Sequence[TokenIds],
     ) -> None:
-        """`deadline` is the second on `time.monotonic` up to which this request waits."""
+        """Set the texts. This request waits until `deadline`, in seconds on `time.monotonic`."""
         self.keys = keys
         self.durations: StageDurations | None = None
         self._batcher = batcher
-        self._cache = shelf
+        self._cache = cache
         self._lane = lane
         self._deadline = deadline
         self._ids = ids
 
-    async def compute(self, claim: BatchCall[CountedResult[Result]]) -> None:
-        """Run the claimed texts, store and deliver each result.
+    async def compute(self, call: BatchCall[CountedResult[Result]]) -> None:
+        """Run the texts of a call, then store and deliver each result.
 
-        They are let in by this request's time limit, and queued without one: others may come to wait for them, each
-        within its own. Who waits no longer leaves the claim, which withdraws what nobody wants.
+        The texts are accepted by this request's time limit, and queued without a deadline: other requests may come to
+        wait for them, each within its own limit. The call withdraws texts that no caller waits for any more.
+
+        Args:
+            call: the texts that this request is to compute.
         """
-        mine = claim.indices
-        at = {index: place for place, index in enumerate(mine)}
+        owned = call.indices
+        position_of = {index: position for position, index in enumerate(owned)}
 
         def deliver(results: Sequence[tuple[int, Result]]) -> None:
-            values = [(mine[place], CountedResult(result, len(self._ids[mine[place]]))) for place, result in results]
-            self.durations = job.durations()
+            values = [
+                (owned[position], CountedResult(result, len(self._ids[owned[position]])))
+                for position, result in results
+            ]
+            self.durations = pending.durations()
             self._cache.cache.set_many((self.keys[index], value) for index, value in values)
             for index, value in values:
-                claim.deliver(index, value)
+                call.deliver(index, value)
 
         def withdraw(indices: Collection[int]) -> Collection[int]:
-            return [mine[place] for place in self._batcher.withdraw(job, [at[index] for index in indices])]
+            return [
+                owned[position]
+                for position in self._batcher.withdraw(pending, [position_of[index] for index in indices])
+            ]
 
-        left = max(0.0, self._deadline - time.monotonic())
-        texts = [self._ids[index] for index in mine]
-        job = self._batcher.enqueue(texts, lane=self._lane, timeout_seconds=left, deliver=deliver)
-        claim.on_abandoned(withdraw)
-        await self._batcher.wait(job)
+        timeout_seconds = max(0.0, self._deadline - time.monotonic())
+        texts = [self._ids[index] for index in owned]
+        pending = self._batcher.enqueue(texts, lane=self._lane, timeout_seconds=timeout_seconds, deliver=deliver)
+        call.on_abandoned(withdraw)
+        await self._batcher.wait(pending)
 
 
 def cache_status(hits: int, computed: int, coalesced: int) -> CacheStatus:
-    """The status of a request with so many distinct texts of each sort, one at least."""
-    sorts: dict[CacheStatus, int] = {"hit": hits, "miss": computed, "coalesced": coalesced}
-    some = [status for status, count in sorts.items() if count]
-    return some[0] if len(some) == 1 else "partial"
+    """The cache status of a request, by counts of its distinct texts.
+
+    Args:
+        hits: from the cache.
+        computed: by the model, for this request.
+        coalesced: from other requests' computations.
+
+    Returns:
+        The status; `partial` if more than one count is above 0.
+    """
+    counts: dict[CacheStatus, int] = {"hit": hits, "miss": computed, "coalesced": coalesced}
+    present = [status for status, count in counts.items() if count]
+    return present[0] if len(present) == 1 else "partial"
 
 
-def _record_timings(timings: dict[str, Timing], reading_seconds: float, spans: StageDurations | None) -> None:
-    timings["tokenize"] = Timing(reading_seconds * 1000)
-    if spans is not None:
-        timings["queue"] = Timing(spans.queue_seconds * 1000)
-        timings["inference"] = Timing(spans.inference_seconds * 1000)
+def _record_timings(timings: dict[str, Timing], tokenize_seconds: float, durations: StageDurations | None) -> None:
+    timings["tokenize"] = Timing(tokenize_seconds * 1000)
+    if durations is not None:
+        timings["queue"] = Timing(durations.queue_seconds * 1000)
+        timings["inference"] = Timing(durations.inference_seconds * 1000)

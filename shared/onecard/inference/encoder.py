@@ -1,4 +1,4 @@
-"""What the two encoder services share: the state of a service, and its life. Needs the `encoder` extra."""
+"""The state and the lifespan that both encoder services share. Needs the `encoder` extra."""
 
 import asyncio
 import os
@@ -57,14 +57,14 @@ EncoderKind = Literal["sentiment", "embedding"]
 EngineLoader = Callable[[ModelFolder, Device], LoadedEngine[Result]]
 
 SELF_TEST_TIMEOUT_SECONDS = 1.0
-"""How long a readiness check waits for the sample's result."""
+"""How long a readiness check waits for the result of the sample text."""
 
 log = logs.logger()
 
 
 @dataclass(frozen=True)
 class Encoder(Generic[Result]):
-    """A service's state: one model, ready to answer."""
+    """State of a service: one model, ready to answer."""
 
     model: ModelFolder
     device: Device
@@ -73,65 +73,85 @@ class Encoder(Generic[Result]):
     cache: Cache
     inference: CachedInference[Result]
     recent_bodies: RecentBodies
-    """What can be answered from the cache, most likely."""
+    """Bodies whose results are most likely in the cache."""
     identity: ModelIdentity
-    """Whose answers these are."""
+    """Names the model in response headers."""
 
     tokenizer: TextTokenizer
 
     async def self_test(self) -> bool:
-        """Whether the model gives finite numbers. One that has just failed to is asked for its sample's."""
+        """Whether the model gives finite numbers. After a batch without any, it runs a sample text to find out."""
         if self.batcher.last_batch_invalid:
             sample = self.tokenizer.tokenize(SAMPLE_TEXTS[:1], truncate=True)
             with suppress(OnecardError):
                 await self.batcher.submit(sample, lane="interactive", timeout_seconds=SELF_TEST_TIMEOUT_SECONDS)
         return not self.batcher.last_batch_invalid
 
-    async def truncate(self, inputs: Inputs, cutting: Truncation) -> Inputs:
-        """Token ids of inputs, as a request wants them cut.
+    async def truncate(self, inputs: Inputs, truncation: Truncation) -> Inputs:
+        """Tokenise inputs and cut them as a request wants.
+
+        Args:
+            inputs: texts or token ids.
+            truncation: the length, the side that is cut, and special tokens.
+
+        Returns:
+            Token ids of each input.
 
         Raises:
-            InvalidRequest: as `check_inputs`; a token id that the model does not know; nothing is left of a text.
+            InvalidRequest: there is no input, there are too many, one is empty, or a token id is not in the vocabulary.
         """
         check_inputs(inputs, self.settings.max_inputs)
         self.tokenizer.check_token_ids(inputs)
-        return await asyncio.to_thread(self.tokenizer.tokenize_truncated, inputs, cutting)
+        return await asyncio.to_thread(self.tokenizer.tokenize_truncated, inputs, truncation)
 
     async def infer(
         self, inputs: Inputs, *, truncate: bool, request: Request, private: bool = False
     ) -> InferenceResult[Result]:
-        """The model's result for every input; given up when the client leaves.
+        """Get the model's result for every input; cancelled when the client disconnects.
 
         Args:
-            private: no cache, and nothing shared with other requests.
+            inputs: texts or token ids.
+            truncate: whether texts over the window are cut; otherwise they are an error.
+            request: its headers set lane, time limit and cache policy.
+            private: neither use the cache nor share computations with other requests.
+
+        Returns:
+            The results in the order of the inputs, and the cache status.
 
         Raises:
-            InvalidRequest, InputTooLong: no input, too many, an empty one, one over the window.
-            TooBusy, DeadlineExceeded, InternalError, Unavailable: as `Batcher.submit`.
-            ClientGone: nobody waits for the answer any more.
+            InvalidRequest: there is no input, there are too many, one is empty, or a token id is not in the vocabulary.
+            InputTooLong: a text is over the window and must not be cut.
+            TooBusy: the queue is too long to answer in time.
+            DeadlineExceeded: not answered in time, or too large to be answered in time even on an idle device.
+            InternalError: the engine failed, or gave an invalid result.
+            Unavailable: a text does not fit into the device's memory, or the device is lost.
+            ClientDisconnected: the client left before its response.
         """
         check_inputs(inputs, self.settings.max_inputs)
-        agreed = scheduling_params(request.headers, len(inputs), self.settings)
+        scheduling = scheduling_params(request.headers, len(inputs), self.settings)
         policy = CachePolicy(read=False, store=False) if private else _cache_policy(request.headers)
-        query = InferenceRequest(inputs, truncate, agreed, policy)
+        inference_request = InferenceRequest(inputs, truncate, scheduling, policy)
         timings: dict[str, Timing] = request_state(request.scope)["timings"]
-        answered = await run_until_disconnect(self.inference.infer(query, timings), request.receive)
-        if answered.cache_status != "bypass":
+        result = await run_until_disconnect(self.inference.infer(inference_request, timings), request.receive)
+        if result.cache_status != "bypass":
             self.recent_bodies.add(await request.body())
-        return answered
+        return result
 
     def check_model(self, name: str | None) -> None:
-        """Accept the model's names.
+        """Check the model that a request names.
+
+        Args:
+            name: None if it names none.
 
         Raises:
-            ModelNotFound: a request names another model.
+            ModelNotFound: it is neither this model nor the one that this stands in for.
         """
         if name is not None and name not in self.model.accepted_names:
             raise ModelNotFound(f"No such model here. This service has '{self.model.name}'.", param="model")
 
     def list_models(self) -> dict[str, Any]:
-        """The service's `GET /v1/models`."""
-        card = {
+        """The response body of the service's `GET /v1/models`."""
+        entry = {
             "id": self.model.name,
             "object": "model",
             "created": 0,
@@ -139,19 +159,25 @@ class Encoder(Generic[Result]):
             "engine": f"torch {self.device.precision} on {self.device.name.partition(':')[0]}",
             "stand_in_for": self.model.stand_in_for,
         }
-        return {"object": "list", "data": [card]}
+        return {"object": "list", "data": [entry]}
 
 
-def check_inputs(inputs: Inputs, most: int) -> None:
-    """The limits on a request's inputs.
+def check_inputs(inputs: Inputs, max_inputs: int) -> None:
+    """Check the number of inputs, and that none is empty.
+
+    Args:
+        inputs: texts or token ids.
+        max_inputs: most inputs of a request.
 
     Raises:
-        InvalidRequest: no input, more than `most`, or an empty one.
+        InvalidRequest: there is no input, there are more than `max_inputs`, or one is empty.
     """
     if not inputs:
         raise InvalidRequest("'input' is empty. Send at least one text.", param="input")
-    if len(inputs) > most:
-        raise InvalidRequest(f"'input' has {len(inputs)} texts; the limit is {most}. Split the request.", param="input")
+    if len(inputs) > max_inputs:
+        raise InvalidRequest(
+            f"'input' has {len(inputs)} texts; the limit is {max_inputs}. Split the request.", param="input"
+        )
     for index, item in enumerate(inputs):
         if not item or (isinstance(item, str) and not item.strip()):
             raise InvalidRequest(f"input[{index}] is empty. Remove it.", param="input")
@@ -161,38 +187,50 @@ def check_inputs(inputs: Inputs, most: int) -> None:
 async def open_encoder(
     app: FastAPI, kind: EncoderKind, model: str, settings: EncoderSettings, load: EngineLoader[Result]
 ) -> AsyncIterator[None]:
-    """The lifespan of an encoder service: its state is made, put into `app.state.service`, and closed at the end.
+    """The lifespan of an encoder service: puts its state into `app.state.service`, and closes it at the end.
+
+    Args:
+        app: of the service.
+        kind: sentiment or embedding.
+        model: hub name or folder.
+        settings: of the service.
+        load: loads the engine from the folder, on the device thread.
+
+    Yields:
+        Nothing; the service is ready.
 
     Raises:
-        SystemExit: the model is not there, is broken, or does not fit.
+        SystemExit: the model is missing or broken, or does not fit into the device's memory.
     """
     folder = find(kind, model, settings.model_cache_path)
     if fault := model_files.integrity_error(folder.path):
         raise SystemExit(f"model {folder.name}: {fault}. Remove its folder, and run 'make models' again.")
     device = select_device(settings)
-    claimed = reserve_memory(
+    reservation = reserve_memory(
         kind, settings, device, batch_texts=settings.batch_texts, batch_tokens=settings.batch_tokens
     )
-    memory_metrics(app.state.registry, claimed, device)
+    memory_metrics(app.state.registry, reservation, device)
     thread = DeviceThread()
-    most = BatchLimit(claimed.batch_texts, claimed.batch_tokens)
-    engine, reader, warm = await thread.call(lambda: _load(folder, device, most, load))
-    bounds = BatcherConfig(
-        max_batch=warm.max_batch,
-        tokens_per_second=warm.tokens_per_second,
+    max_batch = BatchLimit(reservation.batch_texts, reservation.batch_tokens)
+    engine, tokenizer, warm_up_result = await thread.call(lambda: _load(folder, device, max_batch, load))
+    config = BatcherConfig(
+        max_batch=warm_up_result.max_batch,
+        tokens_per_second=warm_up_result.tokens_per_second,
         queue_tokens=settings.queue_tokens,
         hang_timeout_seconds=settings.batch_hang_seconds,
         width_multiple=device.width_multiple,
     )
     async with open_cache(settings, app.state.registry) as cache:
         metrics = BatchMetrics(app.state.registry)
-        batcher = Batcher(engine, bounds, thread=thread, metrics=metrics, on_lost=_terminate, sound=engine.is_finite)
-        facts = _serving_configs(folder, device, engine.window)
-        shelf = _result_cache(cache, settings, kind, folder, facts, engine) if cache.enabled else None
-        answering = CachedInference(Tokenization(reader, batcher), batcher, shelf)
-        identity = ModelIdentity(folder.name, folder.revision, fingerprint(facts[True]))
-        known = RecentBodies()
-        app.state.service = Encoder(folder, device, settings, batcher, cache, answering, known, identity, reader)
+        batcher = Batcher(engine, config, thread=thread, metrics=metrics, on_lost=_terminate, is_valid=engine.is_finite)
+        serving_configs = _serving_configs(folder, device, engine.window)
+        result_cache = _result_cache(cache, settings, kind, folder, serving_configs, engine) if cache.enabled else None
+        inference = CachedInference(Tokenization(tokenizer, batcher), batcher, result_cache)
+        identity = ModelIdentity(folder.name, folder.revision, fingerprint(serving_configs[True]))
+        recent_bodies = RecentBodies()
+        app.state.service = Encoder(
+            folder, device, settings, batcher, cache, inference, recent_bodies, identity, tokenizer
+        )
         try:
             yield
         finally:
@@ -200,8 +238,7 @@ async def open_encoder(
 
 
 def _serving_configs(folder: ModelFolder, device: Device, window: int) -> dict[bool, ServingConfig]:
-    """What decides a result of this very model, in this precision and by these libraries, where texts over the window
-    are cut and where they are refused."""
+    """What shapes the results besides the weights, by `truncate`: whether texts over the window are cut or refused."""
     files = model_files.digest(folder.path)
     details = (
         ("device", device.name.partition(":")[0]),
@@ -226,26 +263,29 @@ def _result_cache(
     settings: EncoderSettings,
     kind: EncoderKind,
     folder: ModelFolder,
-    facts: Mapping[bool, ServingConfig],
+    serving_configs: Mapping[bool, ServingConfig],
     engine: LoadedEngine[Result],
 ) -> ResultCache[Result]:
-    """Where its results are kept."""
-    keyspaces = {truncate: Keyspace(kind, folder.name, folder.revision, facts[truncate]) for truncate in facts}
+    """The cache of the model's results."""
+    keyspaces = {
+        truncate: Keyspace(kind, folder.name, folder.revision, serving_configs[truncate])
+        for truncate in serving_configs
+    }
     store = TypedCache(cache, kind, CountedResultCodec(engine.codec), settings.ttl_seconds(kind))
     return ResultCache(kind, store, keyspaces, cache.metrics)
 
 
 def _load(
-    folder: ModelFolder, device: Device, most: BatchLimit, load: EngineLoader[Result]
+    folder: ModelFolder, device: Device, max_batch: BatchLimit, load: EngineLoader[Result]
 ) -> tuple[LoadedEngine[Result], TextTokenizer, WarmUpResult]:
-    disable_progress_bar()  # It would write control characters into the JSON log.
+    disable_progress_bar()  # It would write control characters into the JSON logs.
     device.make_current()
     started = time.perf_counter()
     log.info("loading", model=folder.name, device=device.name, precision=device.precision, attention="sdpa")
     try:
         engine = load(folder, device)
-        reader = TextTokenizer.load(folder.path, engine.window, engine.vocab_size)
-        warm = warm_up(engine, reader, most, device.width_multiple)
+        tokenizer = TextTokenizer.load(folder.path, engine.window, engine.vocab_size)
+        warm_up_result = warm_up(engine, tokenizer, max_batch, device.width_multiple)
     except Exception as error:
         log.exception("model does not load", model=folder.name)
         raise SystemExit(
@@ -255,43 +295,53 @@ def _load(
         "ready",
         model=folder.name,
         seconds=round(time.perf_counter() - started, 1),
-        batch_tokens=warm.max_batch.tokens,
-        tokens_per_second=round(warm.tokens_per_second),
+        batch_tokens=warm_up_result.max_batch.tokens,
+        tokens_per_second=round(warm_up_result.tokens_per_second),
     )
-    return engine, reader, warm
+    return engine, tokenizer, warm_up_result
 
 
 def _terminate() -> None:
-    """Stop serving, so that whoever supervises this process starts it anew."""
+    """Stop serving, so that the process is restarted by its supervisor."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def load_shedder(path: str) -> Callable[[FastAPI], LoadShedder]:
-    """Refuses requests for `path` while too much waits for even one more token of theirs, unless it knows their body.
+    """Make a load shedder that refuses requests while the queue is too long for one more token.
 
-    It judges each in its lane: one that may have enough texts for the bulk lane as a bulk request. Where that was too
-    kind, the batcher refuses it.
+    It saves the processor for accepted requests: for a request refused by its route, the route and FastAPI took 59 % of
+    the time. Only the number of texts is estimated, for the lane; what passes here by mistake, the batcher refuses. A
+    body that was answered recently passes, because its results are most likely cached.
 
-    It leaves the processor to those who were let in: of a request that its route refused, the route and what FastAPI
-    does before it were 59 % of the time. A body that was answered before costs the device nothing, most likely; when
-    the cache has lost it, the batcher refuses it.
+    Args:
+        path: the route to protect.
+
+    Returns:
+        A factory that makes the load shedder from the app.
     """
 
-    def of(app: FastAPI) -> LoadShedder:
+    def make(app: FastAPI) -> LoadShedder:
         def check(scope: Scope, body: bytes) -> None:
             encoder: Encoder[Any] = app.state.service
             headers = Headers(scope=scope)
-            least = scheduling_params(headers, max_text_count(body), encoder.settings)
+            scheduling = scheduling_params(headers, max_text_count(body), encoder.settings)
             if body not in encoder.recent_bodies or not _cache_policy(headers).read:
-                encoder.batcher.check_capacity(least.lane, 1, least.timeout_seconds)
+                encoder.batcher.check_capacity(scheduling.lane, 1, scheduling.timeout_seconds)
 
         return LoadShedder(frozenset({path}), check)
 
-    return of
+    return make
 
 
 def add_model_identity(app: ASGIApp) -> ModelIdentityMiddleware:
-    """The layer round an encoder's routes by which the gateway learns whose answers it may keep."""
+    """Wrap an encoder's routes so that responses name their model; the gateway caches by it.
+
+    Args:
+        app: the routes.
+
+    Returns:
+        The middleware.
+    """
     return ModelIdentityMiddleware(app, lambda scope: scope["app"].state.service.identity)
 
 
@@ -300,17 +350,25 @@ def _cache_policy(headers: Headers) -> CachePolicy:
 
 
 def encoder_state(request: Request) -> Encoder[Any]:
-    """The encoder that the lifespan built."""
+    """The encoder that the lifespan opened."""
     encoder: Encoder[Any] = request.app.state.service
     return encoder
 
 
 async def ready(request: Request) -> Readiness:
-    """A service listens only once its model is loaded and warm, so it is down only when it has lost its device, or when
-    that gives no numbers."""
+    """Readiness of the service.
+
+    It listens only after warm-up, so it is down only if its device is lost or gives no finite numbers.
+
+    Args:
+        request: gives the app.
+
+    Returns:
+        The status of the model, and that of the cache if there is one.
+    """
     encoder = encoder_state(request)
-    well = encoder.batcher.alive and await encoder.self_test()
-    parts = {encoder.model.name: ComponentHealth(status="ok" if well else "down")}
+    healthy = encoder.batcher.alive and await encoder.self_test()
+    parts = {encoder.model.name: ComponentHealth(status="ok" if healthy else "down")}
     if encoder.cache.enabled:
         parts["cache"] = ComponentHealth(status=encoder.cache.status(), detail=encoder.cache.detail())
     return Readiness(status=worst_status(parts), parts=parts)

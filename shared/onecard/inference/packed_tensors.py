@@ -1,4 +1,4 @@
-"""Rows of texts as tensors, and back. Imports torch; for engine files only."""
+"""Packed batches as tensors, and back. Imports torch; only for engine modules."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,67 +24,98 @@ _POSITIONS_FROM_PADDING = frozenset({"roberta", "xlm-roberta", "camembert"})
 
 @dataclass(frozen=True)
 class PackedTensors:
-    """A batch as a model reads it. R rows of W tokens, N texts of at most L tokens."""
+    """A batch as the model reads it: R rows of W tokens, N texts of at most L tokens."""
 
     input_ids: torch.Tensor
     """int64, (R, W)."""
     position_ids: torch.Tensor
-    """Place of each token in its own text, int64, (R, W)."""
+    """Position of each token in its own text, int64, (R, W)."""
     attention_mask: torch.Tensor | None
-    """Which token sees which, bool, (R, 1, W, W); None when every token sees its whole row."""
+    """Which token attends to which, bool, (R, 1, W, W); None if every token attends to its whole row."""
     starts: torch.Tensor
-    """Where each text begins, in the rows laid end to end, int64, (N,)."""
+    """Start of each text in the concatenated rows, int64, (N,)."""
     lengths: torch.Tensor
     """Tokens of each text, int64, (N,)."""
     max_length: int
-    """L. Known on the host: asking the device for it would wait for all that it has begun."""
+    """L, known on the host: reading it from the device would wait for all running work."""
 
     @classmethod
     def from_batch(cls, batch: Batch, *, pad_id: int, device: str) -> "PackedTensors":
-        """On `device`. `pad_id` fills what no text covers."""
+        """Lay out a batch and copy it to the device.
+
+        Args:
+            batch: token ids and their row layout.
+            pad_id: fills the cells that no text covers.
+            device: a torch device.
+
+        Returns:
+            The tensors on `device`.
+        """
         width = batch.packing.width
         shape = (len(batch.packing.rows), width)
         lengths = np.array([len(ids) for ids in batch.texts])
         order = np.array([index for row in batch.packing.rows for index in row])
         starts = np.empty_like(lengths)
         starts[order] = [
-            row * width + before
+            row * width + offset
             for row, texts in enumerate(batch.packing.rows)
-            for before in accumulate((int(lengths[text]) for text in texts[:-1]), initial=0)
+            for offset in accumulate((int(lengths[text]) for text in texts[:-1]), initial=0)
         ]
         texts = np.repeat(np.arange(len(lengths)), lengths)
-        places = np.arange(len(texts)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        positions = np.arange(len(texts)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         cells = np.zeros((3, shape[0] * width), dtype=np.int64)
         cells[0] = pad_id
-        cells[:, starts[texts] + places] = [np.concatenate([np.asarray(ids) for ids in batch.texts]), places, texts + 1]
-        moved = _copy_to_device(cells.reshape(3, *shape), device)
-        full = len(batch.texts) == shape[0] and int(lengths.min()) == width
-        mask = None if full else (moved[2][:, None, :, None] == moved[2][:, None, None, :])
-        where = _copy_to_device(np.stack([starts, lengths]), device)
-        return cls(moved[0], moved[1], mask, where[0], where[1], int(lengths.max()))
+        cells[:, starts[texts] + positions] = [
+            np.concatenate([np.asarray(ids) for ids in batch.texts]),
+            positions,
+            texts + 1,
+        ]
+        on_device = _copy_to_device(cells.reshape(3, *shape), device)
+        is_full = len(batch.texts) == shape[0] and int(lengths.min()) == width
+        mask = None if is_full else (on_device[2][:, None, :, None] == on_device[2][:, None, None, :])
+        spans = _copy_to_device(np.stack([starts, lengths]), device)
+        return cls(on_device[0], on_device[1], mask, spans[0], spans[1], int(lengths.max()))
 
     def cls_states(self, states: torch.Tensor) -> torch.Tensor:
-        """Each text's first token out of `states` (R, W, size): (N, size)."""
+        """Take the first token of each text (BERT's [CLS]).
+
+        Args:
+            states: (R, W, size).
+
+        Returns:
+            (N, size), same dtype.
+        """
         return states.flatten(0, 1)[self.starts]
 
     def unpack_states(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Each text on its own out of `states` (R, W, size), as poolers expect it.
+        """Separate the texts, as poolers expect them.
+
+        N × L is at most the batch's texts × the model's window, which is the size of the plan's largest batch in
+        tokens.
+
+        Args:
+            states: (R, W, size).
 
         Returns:
-            States (N, L, size), and the int64 mask (N, L) that says what of them is text. N × L is at most the
-            batch's texts × the model's window, which is what the plan's largest batch has in tokens.
+            States (N, L, size) of the same dtype, and a mask int64 (N, L) that is 1 where a token belongs to a text.
         """
-        places = torch.arange(self.max_length, device=states.device)
-        mask = places < self.lengths[:, None]
-        cells = torch.where(mask, self.starts[:, None] + places, 0)
+        positions = torch.arange(self.max_length, device=states.device)
+        mask = positions < self.lengths[:, None]
+        cells = torch.where(mask, self.starts[:, None] + positions, 0)
         return states.flatten(0, 1)[cells], mask.long()
 
 
 def first_position(config: PretrainedConfig) -> int:
-    """The position that a model gives to a text's first token: 0, as BERT does; RoBERTa counts on from its padding.
+    """The position id of a text's first token: 0 for BERT; RoBERTa counts on from its padding id.
+
+    Args:
+        config: of the model.
+
+    Returns:
+        The position id.
 
     Raises:
-        SystemExit: neither is known of this kind of model.
+        SystemExit: it is unknown for this type of model.
     """
     if config.model_type in _POSITIONS_FROM_PADDING:
         return int(config.pad_token_id) + 1
@@ -96,19 +127,25 @@ def first_position(config: PretrainedConfig) -> int:
 
 def _copy_to_device(array: npt.NDArray[np.int64], device: str) -> torch.Tensor:
     tensor = torch.from_numpy(array)
-    # From pinned memory the copy does not wait for what the GPU is doing.
+    # A copy from pinned memory does not wait for the GPU's running work.
     return tensor.pin_memory().to(device, non_blocking=True) if device.startswith("cuda") else tensor
 
 
 def translate_device_errors(function: Callable[P, T]) -> Callable[P, T]:
-    """Make torch's errors in `function` those that a batcher knows.
+    """Decorate a function so that torch's errors become those of `onecard.batching.engine`.
 
-    They are raised when torch's own error is gone: it, or a context manager's frame, would keep the failed batch's
-    tensors alive, and the smaller batch that follows would find the card as full as the first.
+    They are raised after torch's own error is gone: it would keep the failed batch's tensors alive, and the smaller
+    batch that follows would find the GPU just as full.
+
+    Args:
+        function: runs on the device.
+
+    Returns:
+        The decorated function.
 
     Raises:
         OutOfMemory: the device's memory, or this process's share of it, is full.
-        EngineLost: CUDA reports a fault that stays until the process ends.
+        EngineLost: CUDA reports a fault that lasts until the process ends.
     """
 
     @wraps(function)
@@ -116,41 +153,55 @@ def translate_device_errors(function: Callable[P, T]) -> Callable[P, T]:
         try:
             return function(*args, **options)
         except torch.OutOfMemoryError as error:
-            full = str(error)
+            message = str(error)
         except torch.AcceleratorError as error:
-            full = str(error)
-            if "out of memory" not in full:
-                raise EngineLost(full) from error
+            message = str(error)
+            if "out of memory" not in message:
+                raise EngineLost(message) from error
         except RuntimeError as error:
-            full = str(error)
-            if "DefaultCPUAllocator" not in full:
+            message = str(error)
+            if "DefaultCPUAllocator" not in message:
                 raise
-        raise OutOfMemory(full)
+        raise OutOfMemory(message)
 
     return run
 
 
 class PendingCopy(Generic[Result]):
-    """A batch's results on their way from the device: one copy, waited for only when they are asked for."""
+    """A batch's results while they are copied from the device: one asynchronous copy, waited for on demand."""
 
     def __init__(self, results: torch.Tensor, unpack: Callable[[torch.Tensor], Sequence[Result]]) -> None:
+        """Start the copy.
+
+        Args:
+            results: of the whole batch, on any device.
+            unpack: turns the copy, on the CPU, into the result of each text.
+        """
         self._unpack = unpack
         self._event: torch.cuda.Event | None = None
         self._results = results
         if results.is_cuda:
             self._results = torch.empty(results.shape, dtype=results.dtype, pin_memory=True)
             self._results.copy_(results, non_blocking=True)
-            # The stream is that of the results' device, whichever this thread's current device is.
+            # The stream belongs to the results' device, whatever this thread's current device is.
             self._event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             self._event.record(torch.cuda.current_stream(results.device))
 
     def done(self) -> bool:
-        """Whether the copy has arrived."""
+        """Whether the copy is complete."""
         return self._event is None or bool(self._event.query())  # type: ignore[no-untyped-call]
 
     @translate_device_errors
     def result(self) -> Sequence[Result]:
-        """The results; waits for them."""
+        """Wait for the copy.
+
+        Returns:
+            The result of each text, in the batch's order.
+
+        Raises:
+            OutOfMemory: the device's memory is full.
+            EngineLost: CUDA reports a fault that lasts until the process ends.
+        """
         if self._event is not None:
             self._event.synchronize()
         return self._unpack(self._results)

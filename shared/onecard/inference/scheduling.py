@@ -1,4 +1,4 @@
-"""On which terms a request is served: its lane, and how long its client waits."""
+"""Scheduling parameters of a request: its lane, and how long its client waits."""
 
 import re
 from collections.abc import Mapping
@@ -11,43 +11,66 @@ from onecard.inference.settings import EncoderSettings
 from onecard.web.request_parsing import timeout_seconds
 
 LANE_HEADER = "x-onecard-lane"
-"""`interactive` or `bulk`. Without it the number of texts decides."""
+"""`interactive` or `bulk`. Without it, the number of texts decides."""
 
 _BETWEEN_TEXTS = re.compile(rb"""["\]]\s*,\s*["\[]""")
 
 
 @dataclass(frozen=True)
 class SchedulingParams:
-    """What a request is served on."""
+    """Lane and time limit of a request."""
 
     lane: Lane
     timeout_seconds: float
 
 
 def requested_lane(headers: Mapping[str, str], default: Lane) -> Lane:
-    """The lane that a request asks for; `default` if it does not say.
+    """Read the lane from a request's headers.
+
+    Args:
+        headers: of the request.
+        default: the lane without a header.
+
+    Returns:
+        The lane.
 
     Raises:
-        InvalidRequest: there is no such lane.
+        InvalidRequest: the header names no lane.
     """
-    given = headers.get(LANE_HEADER, default)
-    if given not in get_args(Lane):
+    value = headers.get(LANE_HEADER, default)
+    if value not in get_args(Lane):
         raise InvalidRequest(f"{LANE_HEADER} is 'interactive' or 'bulk'.", param=LANE_HEADER)
-    return cast(Lane, given)
+    return cast(Lane, value)
 
 
 def max_text_count(body: bytes) -> int:
-    """How many texts a body has at most, found without parsing it: between two there are quotes, or brackets of token
-    ids, and a comma. Other fields may add a few."""
+    """An upper bound on the number of texts in a body, without parsing it.
+
+    Between two texts there are quotes, or brackets of token ids, and a comma. Other fields may add a few.
+
+    Args:
+        body: JSON.
+
+    Returns:
+        The bound, at least 1.
+    """
     return len(_BETWEEN_TEXTS.findall(body)) + 1
 
 
 def scheduling_params(headers: Mapping[str, str], texts: int, settings: EncoderSettings) -> SchedulingParams:
-    """The terms of a request with so many texts.
+    """Read lane and time limit from a request's headers.
+
+    Args:
+        headers: of the request.
+        texts: their number; decides the lane unless a header does.
+        settings: limits of both lanes.
+
+    Returns:
+        The parameters.
 
     Raises:
-        InvalidRequest: a header has a value that means nothing.
+        InvalidRequest: a header's value is invalid.
     """
     lane = requested_lane(headers, "interactive" if texts <= settings.interactive_texts else "bulk")
-    most = settings.request_timeout_seconds if lane == "interactive" else settings.bulk_timeout_seconds
-    return SchedulingParams(lane, timeout_seconds(headers, most))
+    max_seconds = settings.request_timeout_seconds if lane == "interactive" else settings.bulk_timeout_seconds
+    return SchedulingParams(lane, timeout_seconds(headers, max_seconds))

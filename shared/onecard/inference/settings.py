@@ -1,4 +1,4 @@
-"""Settings shared by the two encoder services."""
+"""Settings of the two encoder services."""
 
 from pydantic import Field
 
@@ -7,19 +7,19 @@ from onecard.settings import ModelSettings
 
 
 class EncoderSettings(ModelSettings, CacheSettings):
-    """What the two encoder services read."""
+    """Settings of both encoder services."""
 
     max_inputs: int = Field(default=2048, ge=1)
     """Most texts in one request."""
 
     batch_texts: int | None = Field(default=None, ge=1)
-    """Most texts in one batch on the device; by default what the memory plan says."""
+    """Most texts in one batch on the device; by default from the memory plan."""
 
     batch_tokens: int | None = Field(default=None, ge=1)
-    """Most tokens in one batch on the device, padding included; by default what the memory plan says."""
+    """Most tokens in one batch on the device, including padding; by default from the memory plan."""
 
     batch_hang_seconds: float = Field(default=60.0, gt=0)
-    """A batch that takes longer means that the device hangs: the service ends, to be started anew."""
+    """When a batch takes longer, the device counts as hanging: the service ends, to be restarted."""
 
     queue_tokens: int = Field(default=262_144, ge=1)
     """While more tokens wait in a lane, requests for it are refused with 429."""

@@ -1,4 +1,4 @@
-"""From texts to token ids, with the model's window respected. Needs the `encoder` extra."""
+"""Tokenises texts, within the model's window. Needs the `encoder` extra."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from onecard.errors import InputTooLong, InvalidRequest
 
 @dataclass(frozen=True)
 class Truncation:
-    """How a request wants its texts read and cut, beside the model's window."""
+    """How a request wants its texts tokenised and cut, apart from the model's window."""
 
     max_tokens: int | None
-    """Most of them, special ones counted; -1 or None: the window."""
+    """Most tokens of a text, including special ones; -1: the window; None: not cut here."""
     side: Literal["left", "right"]
-    """Which one is lost."""
+    """The side that is cut."""
     special_tokens: bool
-    """With the special tokens that open and close a text."""
+    """Add the special tokens that start and end a text."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,24 @@ class TextTokenizer:
 
     tokenizer: Tokenizer
     window: int
-    """Most tokens of one text, special tokens included."""
+    """Most tokens of one text, including special tokens."""
     vocab_size: int
-    """Token ids that both the tokenizer and the model know are below it."""
+    """Token ids below this are known to both tokenizer and model."""
 
     @classmethod
-    def load(cls, folder: Path, window: int, vocabulary: int) -> "TextTokenizer":
-        """The tokenizer in `folder`, for a model with this window and this many token ids.
+    def load(cls, folder: Path, window: int, vocab_size: int) -> "TextTokenizer":
+        """Load the tokenizer of a model.
+
+        Args:
+            folder: of the model.
+            window: most tokens that the model reads.
+            vocab_size: number of the model's token ids.
+
+        Returns:
+            The tokenizer, with padding and truncation off.
 
         Raises:
-            SystemExit: the folder holds no tokenizer that the tokenizers library reads.
+            SystemExit: the folder has no tokenizer in the format of the tokenizers library.
         """
         loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if not isinstance(loaded, PreTrainedTokenizerFast):
@@ -46,25 +54,35 @@ class TextTokenizer:
         tokenizer: Tokenizer = loaded.backend_tokenizer
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        return cls(tokenizer, window, min(vocabulary, tokenizer.get_vocab_size()))
+        return cls(tokenizer, window, min(vocab_size, tokenizer.get_vocab_size()))
 
-    def tokenize(self, texts: Sequence[str], *, truncate: bool, places: Sequence[int] | None = None) -> list[list[int]]:
-        """Token ids of each text, at most `window` each, the closing special token kept.
+    def tokenize(
+        self, texts: Sequence[str], *, truncate: bool, positions: Sequence[int] | None = None
+    ) -> list[list[int]]:
+        """Tokenise texts, with special tokens.
 
         Args:
-            places: what an error calls the texts; by default 0, 1, 2 and so on.
+            texts: to tokenise.
+            truncate: whether longer texts are cut to the window, keeping the final special token.
+            positions: how errors number the texts; by default 0, 1, 2 and so on.
+
+        Returns:
+            Token ids of each text, at most `window` each.
 
         Raises:
             InputTooLong: a text is over the window and `truncate` is False.
         """
         encoded = [encoding.ids for encoding in self.tokenizer.encode_batch_fast(list(texts))]
-        return self.truncate(encoded, truncate=truncate, places=places)
+        return self.truncate(encoded, truncate=truncate, positions=positions)
 
     def check_token_ids(self, inputs: Sequence[str | Sequence[int]]) -> None:
-        """Whether the model knows ready-made token ids, as an OpenAI client may send them; texts pass.
+        """Check token ids that a client computed itself, as OpenAI's clients may; texts pass.
+
+        Args:
+            inputs: texts or token ids; none is empty.
 
         Raises:
-            InvalidRequest: an id is outside the vocabulary.
+            InvalidRequest: an id is not in the vocabulary.
         """
         size = self.vocab_size
         for index, ids in enumerate(inputs):
@@ -72,23 +90,43 @@ class TextTokenizer:
                 raise InvalidRequest(f"input[{index}] has a token id outside 0..{size - 1}.", param="input")
 
     def truncate(
-        self, inputs: Sequence[Sequence[int]], *, truncate: bool, places: Sequence[int] | None = None
+        self, inputs: Sequence[Sequence[int]], *, truncate: bool, positions: Sequence[int] | None = None
     ) -> list[list[int]]:
-        """Token ids, at most `window` each; arguments and errors as in `read`."""
-        named = zip(places or range(len(inputs)), inputs, strict=True)
-        return [self._truncate_one(list(ids), place, truncate) for place, ids in named]
+        """Cut token ids to the window.
+
+        Args:
+            inputs: token ids of each text.
+            truncate: whether longer texts are cut, keeping the last token.
+            positions: how errors number the texts; by default 0, 1, 2 and so on.
+
+        Returns:
+            Token ids of each text, at most `window` each.
+
+        Raises:
+            InputTooLong: a text is over the window and `truncate` is False.
+        """
+        numbered = zip(positions or range(len(inputs)), inputs, strict=True)
+        return [self._truncate_one(list(ids), position, truncate) for position, ids in numbered]
 
     def tokenize_truncated(
-        self, inputs: Sequence[str] | Sequence[Sequence[int]], cutting: Truncation
+        self, inputs: Sequence[str] | Sequence[Sequence[int]], truncation: Truncation
     ) -> list[list[int]]:
-        """Token ids as `cutting` wants them; those that it does not cut may be over the window."""
+        """Tokenise and cut inputs as a request wants.
+
+        Args:
+            inputs: texts or token ids; at least one.
+            truncation: without `max_tokens`, texts may stay over the window.
+
+        Returns:
+            Token ids of each input.
+        """
         if isinstance(inputs[0], str):
-            read = self.tokenizer.encode_batch_fast(list(inputs), add_special_tokens=cutting.special_tokens)
-            inputs = [encoding.ids for encoding in read]
-        if cutting.max_tokens is None:
+            encodings = self.tokenizer.encode_batch_fast(list(inputs), add_special_tokens=truncation.special_tokens)
+            inputs = [encoding.ids for encoding in encodings]
+        if truncation.max_tokens is None:
             return [list(map(int, ids)) for ids in inputs]
-        most = self.window if cutting.max_tokens == -1 else min(cutting.max_tokens, self.window)
-        return [_truncated(list(map(int, ids)), most, cutting) for ids in inputs]
+        max_tokens = self.window if truncation.max_tokens == -1 else min(truncation.max_tokens, self.window)
+        return [_truncated(list(map(int, ids)), max_tokens, truncation) for ids in inputs]
 
     def _truncate_one(self, ids: list[int], index: int, truncate: bool) -> list[int]:
         if len(ids) <= self.window:
@@ -102,10 +140,10 @@ class TextTokenizer:
         return [*ids[: self.window - 1], ids[-1]]
 
 
-def _truncated(ids: list[int], most: int, cutting: Truncation) -> list[int]:
-    """The token that opens or closes a text stays where one is lost beside it."""
-    if len(ids) <= most:
+def _truncated(ids: list[int], max_tokens: int, truncation: Truncation) -> list[int]:
+    """Cut one side; the special token on that side stays."""
+    if len(ids) <= max_tokens:
         return ids
-    if cutting.side == "left":
-        return [ids[0], *ids[len(ids) - most + 1 :]] if cutting.special_tokens else ids[-most:]
-    return [*ids[: most - 1], ids[-1]] if cutting.special_tokens else ids[:most]
+    if truncation.side == "left":
+        return [ids[0], *ids[len(ids) - max_tokens + 1 :]] if truncation.special_tokens else ids[-max_tokens:]
+    return [*ids[: max_tokens - 1], ids[-1]] if truncation.special_tokens else ids[:max_tokens]

@@ -1,4 +1,4 @@
-"""Before a service is ready: its model runs its largest batch, and proves that packed texts get the right answers."""
+"""Warm-up before a service is ready: the model runs its largest batch, and packed texts must give correct results."""
 
 import time
 from collections.abc import Sequence
@@ -26,50 +26,62 @@ log = logs.logger()
 
 
 class LoadedEngine(Engine[Result], Protocol[Result]):
-    """An engine that can be warmed up."""
+    """An engine with what warm-up and the cache need."""
 
     @property
     def window(self) -> int:
-        """Most tokens of one text, special tokens included."""
+        """Most tokens of one text, including special tokens."""
 
     @property
     def vocab_size(self) -> int:
-        """Token ids are below it."""
+        """Number of token ids."""
 
     @property
     def codec(self) -> Codec[Result, Result]:
-        """How the cache keeps one result."""
+        """How the cache encodes one result."""
 
     def infer_unbatched(self, text: TokenIds) -> Result:
-        """What the model's own library makes of one text, without any of our batching."""
+        """The result of one text by the model's own library, without our batching."""
 
     def is_finite(self, result: Result) -> bool:
         """Whether a result consists of finite numbers."""
 
     def is_close(self, one: Result, other: Result) -> bool:
-        """Whether two results are the same but for rounding."""
+        """Whether two results are equal up to rounding."""
 
 
 @dataclass(frozen=True)
 class WarmUpResult:
-    """What warming up found."""
+    """What warm-up measured."""
 
     max_batch: BatchLimit
     """Largest batch that fits."""
     tokens_per_second: float
-    """At that batch."""
+    """Throughput at that batch."""
 
 
-def warm_up(engine: LoadedEngine[Result], reader: TextTokenizer, most: BatchLimit, width_multiple: int) -> WarmUpResult:
-    """Check the model's answers, then run the largest batch, halved until it fits, and time it.
+def warm_up(
+    engine: LoadedEngine[Result], tokenizer: TextTokenizer, max_batch: BatchLimit, width_multiple: int
+) -> WarmUpResult:
+    """Check the model's results, then run the largest batch, halved until it fits, and time it.
+
+    Args:
+        engine: just loaded.
+        tokenizer: of the model.
+        max_batch: from the memory plan.
+        width_multiple: the width of the rows is a multiple of it.
+
+    Returns:
+        The largest batch that fits, and its throughput.
 
     Raises:
-        SystemExit: the model does not take packed rows, or not even one text of its window fits the device.
+        SystemExit: the model cannot process packed rows or gives no finite numbers, or a single text of its window does
+            not fit into the device's memory.
     """
-    _check_packing(engine, reader.tokenize(SAMPLE_TEXTS, truncate=True), width_multiple)
-    longest = reader.tokenize(["가 " * engine.window], truncate=True)[0]
+    _check_packing(engine, tokenizer.tokenize(SAMPLE_TEXTS, truncate=True), width_multiple)
+    longest = tokenizer.tokenize(["가 " * engine.window], truncate=True)[0]
     while True:
-        texts = _largest_batch(longest, most)
+        texts = _largest_batch(longest, max_batch)
         try:
             run_batch(engine, texts, width_multiple)
             seconds = min(_run_seconds(engine, texts, width_multiple) for _ in range(2))
@@ -79,10 +91,10 @@ def warm_up(engine: LoadedEngine[Result], reader: TextTokenizer, most: BatchLimi
                     f"a text of {len(longest)} tokens does not fit this process's share of the GPU's memory. "
                     "Stop what else uses the GPU, or choose a smaller model."
                 ) from None
-            most = BatchLimit(most.texts, sum(map(len, texts)) // 2)
-            log.warning("out of memory while warming up", budget_tokens=most.tokens)
+            max_batch = BatchLimit(max_batch.texts, sum(map(len, texts)) // 2)
+            log.warning("out of memory while warming up", budget_tokens=max_batch.tokens)
         else:
-            return WarmUpResult(most, sum(map(len, texts)) / seconds)
+            return WarmUpResult(max_batch, sum(map(len, texts)) / seconds)
 
 
 def _run_seconds(engine: Engine[Result], texts: Sequence[TokenIds], width_multiple: int) -> float:
@@ -92,7 +104,16 @@ def _run_seconds(engine: Engine[Result], texts: Sequence[TokenIds], width_multip
 
 
 def run_batch(engine: Engine[Result], texts: Sequence[TokenIds], width_multiple: int = 1) -> Sequence[Result]:
-    """The results of texts, in one batch."""
+    """Run texts in one batch and wait for their results.
+
+    Args:
+        engine: the model.
+        texts: token ids of each text.
+        width_multiple: the width of the rows is a multiple of it.
+
+    Returns:
+        The result of each text, in order.
+    """
     return engine.launch(Batch.from_texts(texts, width_multiple)).result()
 
 
@@ -100,17 +121,17 @@ def _check_packing(engine: LoadedEngine[Result], texts: Sequence[TokenIds], widt
     packed = run_batch(engine, texts, width_multiple)
     if not all(map(engine.is_finite, packed)):
         raise SystemExit("this model's results are no finite numbers. Its files are damaged, or USE_FP16=false helps.")
-    if not all(engine.is_close(one, engine.infer_unbatched(text)) for one, text in zip(packed, texts, strict=True)):
+    if not all(
+        engine.is_close(result, engine.infer_unbatched(text)) for result, text in zip(packed, texts, strict=True)
+    ):
         raise SystemExit(
             "this model answers differently when several texts share a row, so it cannot be batched here. "
             "Models of the BERT and RoBERTa families can."
         )
 
 
-def _largest_batch(longest: TokenIds, most: BatchLimit) -> list[TokenIds]:
-    """Texts of the model's window, as many as a batch may hold, one at least.
-
-    The last one is a token shorter: without any difference no mask would be needed, and the mask is part of the cost.
-    """
-    count = max(1, min(most.texts, most.tokens // len(longest)))
+def _largest_batch(longest: TokenIds, max_batch: BatchLimit) -> list[TokenIds]:
+    """As many texts of the window's length as the limit allows, at least one."""
+    # The last one is a token shorter: texts of equal length need no mask, and the mask is part of the cost.
+    count = max(1, min(max_batch.texts, max_batch.tokens // len(longest)))
     return [*[longest] * (count - 1), longest[:-1]]

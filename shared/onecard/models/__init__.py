@@ -1,4 +1,4 @@
-"""Model folders on disk: where they are, whether they are whole, and what tells one model from another.
+"""Model folders on disk: where they are, whether they are complete, and how a model is identified.
 
-Nothing is loaded here.
+No model is loaded here.
 """

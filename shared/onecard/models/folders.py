@@ -1,8 +1,8 @@
-"""Where a model's files are, and what they honestly are.
+"""Finds a model's folder and reads its manifest.
 
-A finished model folder is `<MODEL_CACHE_PATH>/<name with "/" as "--">/` and holds, written last, `onecard.json`:
-a download or a training that was interrupted never looks like a model. Where the model that the settings name
-is not there, a *stand-in* of the same architecture may be; it is served under its own name.
+A finished model folder is `<MODEL_CACHE_PATH>/<name with "/" as "--">/`. Its manifest, `onecard.json`, is written last,
+so an interrupted download or training never looks like a model. If the model that the settings name is missing, a
+*stand-in* of the same architecture may be there; it is served under its own name.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ MANIFEST = "onecard.json"
 
 
 class Manifest(BaseModel):
-    """What `onecard.json` says of the folder it is in."""
+    """Content of `onecard.json`."""
 
     name: str
     kind: ModelKind
@@ -32,7 +32,7 @@ class Manifest(BaseModel):
     """The hub's commit, or a digest of a stand-in's recipe."""
     stand_in: bool = False
     files: dict[str, str] = {}
-    """Path below the folder → SHA-256 of the file, as it was when the folder was finished; empty: nobody knows."""
+    """SHA-256 by path below the folder, recorded when the folder was finished; empty if not recorded."""
 
 
 @dataclass(frozen=True)
@@ -41,25 +41,32 @@ class ModelFolder:
 
     path: Path
     name: str
-    """The name that answers carry."""
+    """The name in responses."""
     revision: str
-    """The manifest's; of a folder without one, a digest that changes with its weights."""
+    """From the manifest; without one, a digest that changes with the weights."""
     stand_in_for: str | None
-    """The model that the settings ask for, if this is not it."""
+    """The model named in the settings, if this is its stand-in."""
 
     @property
     def accepted_names(self) -> list[str]:
-        """The names that a request may use: its own, and the one it stands in for."""
+        """Names that a request may use: its own, and that of the model it stands in for."""
         return [self.name] if self.stand_in_for is None else [self.name, self.stand_in_for]
 
 
 def folder_name(model: str) -> str:
-    """`Qwen/Qwen2.5-7B-Instruct` → `Qwen--Qwen2.5-7B-Instruct`."""
+    """The folder's name for a hub name: `Qwen/Qwen2.5-7B-Instruct` → `Qwen--Qwen2.5-7B-Instruct`."""
     return model.replace("/", "--")
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest of a finished model folder, or None if it is unfinished, broken or not there."""
+    """Read the manifest of a model folder.
+
+    Args:
+        folder: need not exist.
+
+    Returns:
+        The manifest; None if the folder is unfinished, broken or missing.
+    """
     try:
         return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
     except (OSError, ValidationError):
@@ -67,17 +74,23 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def find_or_none(kind: ModelKind, model: str, cache: Path, *, stand_ins: bool = True) -> ModelFolder | None:
-    """The folder of `model`, else of the stand-in for its kind, else None.
+    """Find a model's folder, or that of the stand-in for its kind.
 
-    `model` may also be the path of a folder that holds a model in Hugging Face's format; no stand-in takes the place of
-    a folder that was meant.
+    Args:
+        kind: selects the stand-in.
+        model: a hub name, or the path of a folder in Hugging Face's format, which has no stand-in.
+        cache: `MODEL_CACHE_PATH`.
+        stand_ins: whether a stand-in may take the model's place.
+
+    Returns:
+        The folder; None if there is none.
     """
-    own = Path(model).expanduser()
-    if own.is_dir() and (own / "config.json").is_file():
-        manifest = read_manifest(own)
+    local = Path(model).expanduser()
+    if local.is_dir() and (local / "config.json").is_file():
+        manifest = read_manifest(local)
         if manifest is None:
-            return ModelFolder(own, own.name, model_files.weights_stamp(own), stand_in_for=None)
-        return ModelFolder(own, manifest.name, manifest.revision, stand_in_for=None)
+            return ModelFolder(local, local.name, model_files.weights_stamp(local), stand_in_for=None)
+        return ModelFolder(local, manifest.name, manifest.revision, stand_in_for=None)
     if _is_path(model):
         return None
     if manifest := read_manifest(path := cache / folder_name(model)):
@@ -89,10 +102,18 @@ def find_or_none(kind: ModelKind, model: str, cache: Path, *, stand_ins: bool = 
 
 
 def find(kind: ModelKind, model: str, cache: Path) -> ModelFolder:
-    """What `look` finds.
+    """Find a model's folder, or that of the stand-in for its kind.
+
+    Args:
+        kind: selects the stand-in.
+        model: a hub name, or the path of a folder.
+        cache: `MODEL_CACHE_PATH`.
+
+    Returns:
+        The folder.
 
     Raises:
-        SystemExit: it finds nothing; the message says what to type.
+        SystemExit: there is none; the message says what to run.
     """
     if found := find_or_none(kind, model, cache):
         return found

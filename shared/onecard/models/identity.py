@@ -1,18 +1,18 @@
-"""Which model answers, and how, in a form that one service can tell another. Pure."""
+"""The identity of a served model, and the header that carries it between services. Pure."""
 
 import re
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
 MODEL_HEADER = "x-onecard-model"
-"""Name of the header with which a service tells whose answer it gives; it stays between the services."""
+"""Header in which a service names the model of its response; it does not leave the internal network."""
 
 _HEADER_VALUE = re.compile(r"([\w.~/%-]+)@([\w.~/%-]+):([0-9a-f]{16})", re.ASCII)
 
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """A model as it is served: two answers with one identity come from the same weights, run in the same way."""
+    """A model as it is served. Responses of equal identity come from the same weights, run in the same way."""
 
     model: str
     revision: str
@@ -21,11 +21,18 @@ class ModelIdentity:
     """See `onecard.cache.keys.fingerprint`."""
 
     def header_value(self) -> str:
-        """`model@revision:fingerprint`, quoted so that it fits into a header whatever the name is."""
+        """`model@revision:fingerprint`, quoted so that any name fits into a header."""
         return f"{quote(self.model, safe='/')}@{quote(self.revision, safe='/')}:{self.fingerprint}"
 
 
-def parse_header(told: str | None) -> ModelIdentity | None:
-    """What `told` wrote; None for anything else."""
-    match = _HEADER_VALUE.fullmatch(told or "")
+def parse_header(value: str | None) -> ModelIdentity | None:
+    """Parse a value of `MODEL_HEADER`.
+
+    Args:
+        value: of the header; None if it is missing.
+
+    Returns:
+        The identity; None if the value is missing or malformed.
+    """
+    match = _HEADER_VALUE.fullmatch(value or "")
     return ModelIdentity(unquote(match[1]), unquote(match[2]), match[3]) if match else None

@@ -1,4 +1,4 @@
-"""The files of a model folder: whether they are whole, and what tells them from others. No model is loaded here."""
+"""The files of a model folder: whether they are complete, and digests of them. No model is loaded here."""
 
 import json
 import math
@@ -15,21 +15,31 @@ _SMALL_BYTES = 64_000_000
 
 
 class StoredTensor(NamedTuple):
-    """One tensor of a safetensors file, as its header describes it."""
+    """One tensor of a safetensors file, as described in the file's header."""
 
     dtype: str
-    """The format's name: `F32`, `BF16`, `I32`, `F8_E4M3`, …"""
+    """Name of the format: `F32`, `BF16`, `I32`, `F8_E4M3`, …"""
     numbers: int
-    """Elements."""
+    """Number of elements."""
     size_bytes: int
     """In the file."""
 
 
 def stored_tensors(folder: Path) -> Iterator[StoredTensor]:
-    """Every tensor of the model in `folder`. Reads headers, not weights.
+    """List the tensors of a model. Reads headers, not weights.
+
+    Args:
+        folder: of the model.
+
+    Yields:
+        Each tensor of each safetensors file.
 
     Raises:
-        OSError, ValueError, KeyError, TypeError, AttributeError: the weights are not there, or not whole.
+        OSError: a file is missing.
+        ValueError: a file is not JSON or not safetensors.
+        KeyError: a header or the index lacks a field.
+        TypeError: a field has the wrong type.
+        AttributeError: a header is not an object.
     """
     for path in _weights(folder):
         header, _ = _read_header(path)
@@ -40,7 +50,14 @@ def stored_tensors(folder: Path) -> Iterator[StoredTensor]:
 
 
 def integrity_error(folder: Path) -> str | None:
-    """Why a model in `folder` could not be loaded, or None. Reads headers, not weights."""
+    """Check whether a model could be loaded. Reads headers, not weights.
+
+    Args:
+        folder: of the model.
+
+    Returns:
+        What is wrong, as the end of a sentence; None if nothing is.
+    """
     try:
         config = json.loads((folder / "config.json").read_bytes())
     except (OSError, ValueError):
@@ -50,13 +67,19 @@ def integrity_error(folder: Path) -> str | None:
     if not any((folder / name).is_file() and (folder / name).stat().st_size for name in _TOKENIZERS):
         return "there is no tokenizer"
     tokenizer = folder / "tokenizer.json"
-    if tokenizer.is_file() and (complaint := _broken_json(tokenizer)):
-        return complaint
+    if tokenizer.is_file() and (fault := _broken_json(tokenizer)):
+        return fault
     return _broken_weights(folder)
 
 
 def digest(folder: Path) -> str:
-    """Of whatever decides an answer beside the weights: the names and contents of the folder's small files.
+    """Digest of everything besides the weights that shapes a result: names and contents of the small files.
+
+    Args:
+        folder: of the model.
+
+    Returns:
+        32 hexadecimal digits.
 
     Raises:
         OSError: a file cannot be read.
@@ -66,17 +89,23 @@ def digest(folder: Path) -> str:
 
 
 def weights_stamp(folder: Path) -> str:
-    """Names, sizes and times of change of the weights: a revision for a folder that nobody has given one.
+    """Digest of names, sizes and modification times of the weights: the revision of a folder without a manifest.
+
+    Args:
+        folder: of the model.
+
+    Returns:
+        32 hexadecimal digits.
 
     Raises:
-        OSError: a file cannot be looked at.
+        OSError: a file's metadata cannot be read.
     """
     large = [(path.relative_to(folder).as_posix(), path.stat()) for path in _files(folder) if _is_large(path)]
     return _digest((name.encode(), b"%d %d" % (stat.st_size, stat.st_mtime_ns)) for name, stat in large)
 
 
 def _files(folder: Path) -> list[Path]:
-    """All files, in a fixed order; hidden ones are somebody's notes and no part of the model."""
+    """All files in a fixed order, except hidden ones, which are not part of the model."""
     paths = sorted(folder.rglob("*"))
     return [
         path
@@ -107,7 +136,7 @@ def _broken_json(path: Path) -> str | None:
 
 
 def _weights(folder: Path) -> list[Path]:
-    """The safetensors files: those that the index names, else all that lie there."""
+    """The safetensors files: those that the index names, or else all in the folder."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         return [folder / shard for shard in sorted(set(json.loads(index.read_bytes())["weight_map"].values()))]
@@ -121,17 +150,18 @@ def _broken_weights(folder: Path) -> str | None:
         return "model.safetensors.index.json cannot be read"
     if not files:
         return "there are no safetensors weights"
-    return next((complaint for file in files if (complaint := _broken_safetensors(file))), None)
+    return next((fault for file in files if (fault := _broken_safetensors(file))), None)
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """The JSON header of a safetensors file, and where it ends, in bytes from the beginning.
+    """Read the JSON header of a safetensors file: 8 bytes of header length, the header, then the tensors' bytes.
 
-    Such a file is 8 bytes of header length, the header, and exactly the bytes that it promises.
+    Returns:
+        The header, and the offset of its end in bytes.
 
     Raises:
-        OSError: the file is not there.
-        ValueError: it is another kind of file.
+        OSError: the file is missing.
+        ValueError: it is not a safetensors file.
     """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -150,5 +180,5 @@ def _broken_safetensors(path: Path) -> str | None:
         return f"{path.name} is missing"
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         return f"{path.name} is not a safetensors file"
-    wanted = start + max(ends, default=0)
-    return None if ends and size == wanted else f"{path.name} is cut short or too long: {size} bytes of {wanted}"
+    expected = start + max(ends, default=0)
+    return None if ends and size == expected else f"{path.name} is cut short or too long: {size} bytes of {expected}"

@@ -1,4 +1,4 @@
-"""How a model writes where a request does not say: the LLM service starts with it, the gateway's cache counts on it."""
+"""Sampling defaults for requests that set none: the LLM service applies them, the gateway's cache relies on them."""
 
 DEFAULT_TEMPERATURE = 0.3
 DEFAULT_TOP_P = 0.95

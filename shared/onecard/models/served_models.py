@@ -1,4 +1,4 @@
-"""Which model each replica of a service has, as its answers tell. Pure."""
+"""Which model each replica of a service runs, according to its responses. Pure."""
 
 from collections.abc import Callable
 
@@ -10,30 +10,50 @@ log = logs.logger()
 
 
 class ServedModels:
-    """What was heard last of each replica, by number. One that is away keeps it: nothing has taken its place yet."""
+    """The last reported model of each replica, by number; an unavailable replica keeps its model."""
 
     def __init__(self, count: int) -> None:
+        """Start without any report.
+
+        Args:
+            count: number of replicas.
+        """
         self._models: list[ModelIdentity | None] = [None] * count
 
-    def observe(self, number: int, status: int, told: str | None) -> ModelIdentity | None:
-        """Take note of the `identity.MODEL_HEADER` of an answer that has just come; the model it names, if any.
+    def observe(self, number: int, status: int, header: str | None) -> ModelIdentity | None:
+        """Record the model that a response names.
 
-        A replica that answers well and does not name its model has none that answers can be kept of. Errors without it
-        may be a proxy's, and are no other model.
+        A successful response without the header clears the replica's model: its results cannot be cached. An error
+        without the header may come from a proxy and changes nothing.
+
+        Args:
+            number: of the replica.
+            status: HTTP status of the response.
+            header: its `identity.MODEL_HEADER`; None if it is missing.
+
+        Returns:
+            The model that the response names; None if it names none.
         """
-        found = identity.parse_header(told)
-        if found is None and status >= 400:
+        reported = identity.parse_header(header)
+        if reported is None and status >= 400:
             return None
-        before, self._models[number] = self._models[number], found
-        if before is not None and before != found:
-            log.info("replica has another model", replica=number, model=found.header_value() if found else None)
-        return found
+        previous, self._models[number] = self._models[number], reported
+        if previous is not None and previous != reported:
+            log.info("replica has another model", replica=number, model=reported.header_value() if reported else None)
+        return reported
 
     def model(self, in_service: Callable[[int], bool]) -> ModelIdentity | None:
-        """The model of the first replica that is in service; if none is, of the first that ever was; None if unknown.
+        """The model to look up cached results for.
 
-        While replicas are exchanged one by one, two models are served at once, and either is a right one.
+        While replicas are replaced one by one, two models are served at once, and either is acceptable.
+
+        Args:
+            in_service: whether a replica, by number, receives requests.
+
+        Returns:
+            The model of the first replica in service; of the first one that ever reported if none is; None if none has
+            reported.
         """
         numbers = range(len(self._models))
-        asked = [number for number in numbers if in_service(number)] or numbers
-        return next((model for number in asked if (model := self._models[number])), None)
+        candidates = [number for number in numbers if in_service(number)] or numbers
+        return next((model for number in candidates if (model := self._models[number])), None)

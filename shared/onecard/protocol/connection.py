@@ -1,4 +1,4 @@
-"""A new connection: whether there is room for it, and what it speaks."""
+"""A new connection: accept or refuse it, and detect whether it speaks HTTP/1 or HTTP/2."""
 
 import asyncio
 from typing import Any
@@ -15,9 +15,16 @@ from onecard.protocol.write_coalescing import CoalescingTransport
 
 
 class ConnectionProtocol(AutoZttpProtocol):
-    """Sees a connection until its first bytes have told which protocol it speaks."""
+    """Handles a connection until its first bytes show which protocol it speaks."""
 
     def __init__(self, *args: Any, limits: ConnectionLimits, **options: Any) -> None:
+        """Prepare a connection; uvicorn calls this.
+
+        Args:
+            args: uvicorn's.
+            limits: shared by all connections of the server.
+            options: uvicorn's.
+        """
         super().__init__(*args, **options)
         self._limits = limits
         self._lingering_close: LingeringClose | None = None
@@ -25,7 +32,7 @@ class ConnectionProtocol(AutoZttpProtocol):
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self.transport = corked = CoalescingTransport(transport, self.loop)  # type: ignore[assignment]
+        self.transport = coalescing = CoalescingTransport(transport, self.loop)  # type: ignore[assignment]
         self._limits.connections = self.connections
         if len(self.connections) < self._limits.max_connections:
             self.connections.add(self)
@@ -33,7 +40,7 @@ class ConnectionProtocol(AutoZttpProtocol):
         elif self._limits.count_refusal():
             self._counted_as_refusing = True
             self._lingering_close = LingeringClose(
-                corked, self.loop, Unavailable("There are too many connections.", retry_after=5)
+                coalescing, self.loop, Unavailable("There are too many connections.", retry_after=5)
             )
         else:
             transport.abort()
@@ -59,8 +66,8 @@ class ConnectionProtocol(AutoZttpProtocol):
     @override
     def _switch(self, http2: bool, initial_data: bytes = b"") -> None:
         kind: type[Http1 | Http2] = Http2 if http2 else Http1
-        given = {"config": self.config, "server_state": self.server_state, "app_state": self.app_state}
-        protocol = kind(**given, _loop=self.loop, limits=self._limits)
+        arguments = {"config": self.config, "server_state": self.server_state, "app_state": self.app_state}
+        protocol = kind(**arguments, _loop=self.loop, limits=self._limits)
         self.transport.set_protocol(protocol)
         protocol.connection_made(self.transport)  # type: ignore[arg-type]
         protocol.data_received(initial_data)

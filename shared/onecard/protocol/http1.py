@@ -1,4 +1,4 @@
-"""HTTP/1.1, and 1.0, on one connection."""
+"""HTTP/1.1 and 1.0 on one connection."""
 
 import sys
 from typing import Any
@@ -14,24 +14,31 @@ from onecard.protocol.timeouts import ConnectionTimeouts, LingeringClose, header
 from onecard.protocol.write_coalescing import CoalescingTransport
 
 MAX_PIPELINED_BYTES = 64 * 1024
-"""Of requests behind the one that is being answered: more are left with the client until then."""
+"""Most bytes of pipelined requests read ahead while one is answered; the client has to wait with more."""
 MAX_FRAMING_BYTES = 1_000_000
-"""Of a chunked body that are not its own, beyond as many as are: a chunk of one byte costs the event loop as much as
-one of 64 KiB."""
+"""Most framing bytes of a chunked body beyond as many as it has payload bytes: a chunk of one byte costs the event loop
+as much as one of 64 KiB."""
 _CONNECTION_CLOSE = (b"connection", b"close")
 
 
 class Http1(ConnectionTimeouts, ZttpProtocol):
-    """uvicorn's protocol, whose parser bounds every part of a request in bytes, with bounds in seconds.
+    """uvicorn's protocol with time limits; its parser already limits every part of a request in bytes.
 
-    By itself it waits for ever: for a head, for the rest of a body that nobody wants, for a client that does not read.
-    It answers what is no request with 400, 408 and 431 in the one error shape, and ignores every offer to upgrade: we
-    serve no WebSockets, and HTTP/2 begins with its own preface.
+    Without time limits it would wait for ever: for headers, for the rest of an unwanted body, for a client that does
+    not read. Invalid requests get a 400, 408 or 431 in OpenAI's error format. Offers to upgrade are ignored: there are
+    no WebSockets, and HTTP/2 starts with its own preface.
     """
 
     flow: "_PipelineFlowControl"
 
     def __init__(self, *args: Any, limits: ConnectionLimits, **options: Any) -> None:
+        """Prepare a connection; `ConnectionProtocol` calls this.
+
+        Args:
+            args: uvicorn's.
+            limits: shared by all connections of the server.
+            options: uvicorn's.
+        """
         super().__init__(*args, **options)
         self.limits = limits
         self._pipelined_bytes = self._framing_bytes = 0
@@ -56,31 +63,31 @@ class Http1(ConnectionTimeouts, ZttpProtocol):
         if self._lingering_close is not None:
             self._lingering_close.discard(data)
             return
-        before = self.cycle
-        if before is not None and not before.more_body and not before.response_complete:
+        previous = self.cycle
+        if previous is not None and not previous.more_body and not previous.response_complete:
             self._pipelined_bytes += len(data)
             self.flow.paused = self._pipelined_bytes > MAX_PIPELINED_BYTES
             if self.flow.paused:
                 self.flow.pause_reading()
-        held = len(before.body) if before is not None else 0
+        body_bytes_before = len(previous.body) if previous is not None else 0
         super().data_received(data)
-        if self.cycle is not before:
+        if self.cycle is not previous:
             self._on_request_started()
-            held = 0
-        elif before is None or before.response_complete:
+            body_bytes_before = 0
+        elif previous is None or previous.response_complete:
             self._start_header_timer()
         if self.cycle is not None and self.cycle.more_body:
-            self._framing_bytes += len(data) - 2 * (len(self.cycle.body) - held)
+            self._framing_bytes += len(data) - 2 * (len(self.cycle.body) - body_bytes_before)
             if self._framing_bytes > MAX_FRAMING_BYTES:
                 self._refuse(InvalidRequest("The body comes in chunks that are too small. Send larger ones."))
 
     def _start_header_timer(self) -> None:
-        """Its beginning may have come; dripping does not prolong the wait."""
+        """Limit the time for the next request's headers; sending them slowly does not extend it."""
         if not self.transport.is_closing() and self._lingering_close is None:
             self._start_request_timer(self.limits.header_timeout_seconds)
 
     def _on_request_started(self) -> None:
-        """A request's head is whole."""
+        """Called when the headers of a request are complete."""
         self._stop_request_timer()
         self._pipelined_bytes = self._framing_bytes = 0
         self.flow.paused = False
@@ -93,9 +100,9 @@ class Http1(ConnectionTimeouts, ZttpProtocol):
     @override
     def handle_events(self, event: zttp.Event) -> None:
         if isinstance(event, zttp.Request) and isinstance(event.headers, zttp.HeaderBlock):
-            twice = any(len(event.headers.getall(name)) > 1 for name in (b"host", b"content-length"))
-            # The parser takes `head` for HEAD, and uvicorn does not: they would disagree about the answer's body.
-            if twice or not event.path.isascii() or not event.method.isupper():
+            is_repeated = any(len(event.headers.getall(name)) > 1 for name in (b"host", b"content-length"))
+            # The parser treats `head` as HEAD and uvicorn does not: they would disagree on the response's body.
+            if is_repeated or not event.path.isascii() or not event.method.isupper():
                 self._refuse(
                     InvalidRequest("Host and Content-Length come once, a method is in capitals, a path is ASCII.")
                 )
@@ -107,9 +114,9 @@ class Http1(ConnectionTimeouts, ZttpProtocol):
         answered, self.flow.paused = self.cycle, False
         super().on_response_complete()
         if self.transport.is_closing():
-            self._start_send_timer()  # Closing waits until what is left has been read.
+            self._start_send_timer()  # The connection closes after the client has read the rest.
         elif answered.more_body:
-            # Nobody wants the rest of its body, and the next request would be behind it.
+            # The rest of the request's body is unwanted, and the next request would come after it.
             self._unset_keepalive_if_required()
             self._lingering_close = LingeringClose(self.transport, self.loop, None)
         elif self.cycle is not answered:
@@ -152,19 +159,21 @@ class Http1(ConnectionTimeouts, ZttpProtocol):
         if self.transport.is_closing() or self._lingering_close is not None:
             return
         cycle = self.cycle
-        answered: OnecardError | None = error
+        response: OnecardError | None = error
         if cycle is not None and not cycle.response_complete:
-            begun = cycle.response_started or not cycle.more_body
+            awaits_response = cycle.response_started or not cycle.more_body
             cycle.disconnected = True
             cycle.message_event.set()
-            if begun:
-                answered = None  # It would be read as that of the request before.
-        self._lingering_close = LingeringClose(self.transport, self.loop, answered)
+            if awaits_response:
+                response = None  # The client would take it for the response to the previous request.
+        self._lingering_close = LingeringClose(self.transport, self.loop, response)
 
 
 class _PipelineFlowControl(FlowControl):
-    """Reading goes on only when the server, too, wants more: an app that waits for its client to leave would else take
-    in requests without end."""
+    """Keeps reading paused while too much is pipelined.
+
+    Otherwise an application that waits for its client's disconnect would make uvicorn read requests without limit.
+    """
 
     paused = False
 
@@ -175,8 +184,10 @@ class _PipelineFlowControl(FlowControl):
 
 
 class _UnreadBodyConnection:
-    """The parser, for a request whose body has not come yet: an answer that does not wait for it says that it is the
-    last, and the connection ends when the client has read it."""
+    """The parser, for a request whose body has not arrived yet.
+
+    A response sent before the body is complete closes the connection, after the client has read it.
+    """
 
     def __init__(self, conn: zttp.H1Connection, cycle: Any) -> None:
         self._conn = conn
@@ -195,7 +206,10 @@ class _UnreadBodyConnection:
 
 
 class _Http10Connection:
-    """The parser, for an answer to HTTP/1.0, which knows no chunks: what has no length ends with the connection."""
+    """The parser, for a response to HTTP/1.0, which has no chunked encoding.
+
+    A response of unknown length ends with the connection.
+    """
 
     def __init__(self, conn: zttp.H1Connection) -> None:
         self._conn = conn

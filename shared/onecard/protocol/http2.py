@@ -15,24 +15,31 @@ from onecard.protocol.timeouts import ConnectionTimeouts, error_response, log
 from onecard.protocol.write_coalescing import CoalescingTransport
 
 MAX_PENDING_BYTES = 64 * 1024
-"""Of an answer that wait for room in the client's windows."""
+"""Most bytes of a response that wait for the client's flow-control window."""
 MAX_RESETS = 100
-"""Streams that a client may cancel before it is asked to come on another connection: at 256 the parser ends this one,
-and with it the streams of others who share it."""
+"""Streams that a client may cancel before it has to open another connection: at 256 the parser closes this one, and
+with it the streams of others who share it."""
 MAX_SMALL_FRAMES = 10_000
-"""PING, SETTINGS and bits of a body between two requests."""
+"""Most PING, SETTINGS and small DATA frames between two requests."""
 SMALL_FRAME_BYTES = 64
 NO_ERROR, REFUSED_STREAM = 0, 7
 
 
 class Http2(ConnectionTimeouts, ZttpH2Protocol):
-    """uvicorn's protocol, whose parser bounds headers, frames and streams, with bounds in seconds and in what waits.
+    """uvicorn's protocol with limits on time and buffered bytes; its parser already limits headers, frames and streams.
 
-    By itself it parks an answer in memory for as long as the client opens no window, goes on reading frames that it
-    cannot answer, keeps a connection for pings, and takes requests without Host.
+    Without these limits it would buffer a response for as long as the client's window is closed, read frames that it
+    cannot answer, keep a connection alive on pings alone, and accept requests without Host.
     """
 
     def __init__(self, *args: Any, limits: ConnectionLimits, **options: Any) -> None:
+        """Prepare a connection; `ConnectionProtocol` calls this.
+
+        Args:
+            args: uvicorn's.
+            limits: shared by all connections of the server.
+            options: uvicorn's.
+        """
         super().__init__(*args, **options)
         self.limits = limits
         self._resets = self._small_frames = 0
@@ -76,12 +83,12 @@ class Http2(ConnectionTimeouts, ZttpH2Protocol):
     def handle_request(self, event: zttp.Request) -> None:
         stream = self.conn.stream(event.stream_id)
         if self.shutdown_requested:
-            stream.reset(REFUSED_STREAM)  # The client may send it again elsewhere.
+            stream.reset(REFUSED_STREAM)  # The client may retry it on another connection.
             return
         hosts = sum(name == b"host" for name, _ in event.headers)
         if hosts != 1 or not event.path.isascii() or not event.method.isupper():
-            told = "A request names one host, its method is in capitals, and its path is ASCII."
-            status, headers, body = error_response(InvalidRequest(told))
+            message = "A request names one host, its method is in capitals, and its path is ASCII."
+            status, headers, body = error_response(InvalidRequest(message))
             stream.send_response(status, [(name.encode(), value.encode()) for name, value in headers.items()])
             stream.send_data(body)
             stream.end_message()
@@ -95,29 +102,30 @@ class Http2(ConnectionTimeouts, ZttpH2Protocol):
             cycle.message_event.set()
 
     async def _send_with_backpressure(self, cycle: RequestResponseCycle, send: Any, message: Any) -> None:
-        """uvicorn's `send` of a stream, in pieces for which there is room at the client."""
+        """Call uvicorn's `send` of a stream, with the body in pieces that fit into the client's window."""
         if message["type"] != "http.response.body":
             await send(message)
             return
         body, more = memoryview(message.get("body", b"")), message.get("more_body", False)
         while len(body) > min(cycle.stream.send_window or 0, self.conn.send_window):
-            # Also what is left at the end: what is parked then would be lost if the connection ended.
+            # The last piece too: if it were only buffered, it would be lost if the connection closed.
             await send({**message, "body": body[:MAX_PENDING_BYTES], "more_body": True})
             body = body[MAX_PENDING_BYTES:]
             await self._wait_for_window(cycle, MAX_PENDING_BYTES if body or more else 0)
         await send({**message, "body": body, "more_body": more})
 
-    async def _wait_for_window(self, cycle: RequestResponseCycle, most: int) -> None:
-        """Wait until at most so many bytes of the answer are parked. A client that takes none is given up."""
-        while not cycle.disconnected and (parked := cycle.stream.pending_bytes or 0) > most:
-            room = self.loop.create_future()
-            self._window_waiters[cycle] = most, room
+    async def _wait_for_window(self, cycle: RequestResponseCycle, max_pending: int) -> None:
+        """Wait until at most this much of the response is buffered; abort the stream if the client takes none."""
+        while not cycle.disconnected and (pending := cycle.stream.pending_bytes or 0) > max_pending:
+            window_opened = self.loop.create_future()
+            self._window_waiters[cycle] = max_pending, window_opened
             try:
-                # Not `wait_for`: in Python 3.11 it drops a cancellation that comes when there is room, as at a reset.
+                # Not `wait_for`: in Python 3.11 it loses a cancellation that comes together with the result, as at a
+                # reset.
                 async with asyncio.timeout(self.limits.send_timeout_seconds):
-                    await room
+                    await window_opened
             except TimeoutError:
-                if (cycle.stream.pending_bytes or 0) >= parked:
+                if (cycle.stream.pending_bytes or 0) >= pending:
                     log.info("client does not read")
                     cycle.abort_stream()
                     cycle.message_event.set()
@@ -125,9 +133,9 @@ class Http2(ConnectionTimeouts, ZttpH2Protocol):
                 del self._window_waiters[cycle]
 
     def _wake_window_waiters(self) -> None:
-        for cycle, (most, room) in self._window_waiters.items():
-            if not room.done() and (cycle.disconnected or (cycle.stream.pending_bytes or 0) <= most):
-                room.set_result(None)
+        for cycle, (max_pending, window_opened) in self._window_waiters.items():
+            if not window_opened.done() and (cycle.disconnected or (cycle.stream.pending_bytes or 0) <= max_pending):
+                window_opened.set_result(None)
 
     @override
     def handle_rst_stream(self, event: zttp.RstStream) -> None:
@@ -140,7 +148,7 @@ class Http2(ConnectionTimeouts, ZttpH2Protocol):
     def on_response_complete(self, stream_id: int) -> None:
         cycle = self.cycles.get(stream_id)
         if cycle is not None and cycle.response_complete and cycle.more_body and not self.transport.is_closing():
-            cycle.stream.reset(NO_ERROR)  # Nobody wants the rest of its body.
+            cycle.stream.reset(NO_ERROR)  # The rest of the request's body is unwanted.
             self.flush()
         super().on_response_complete(stream_id)
         if not self.cycles and not self.transport.is_closing():
@@ -154,7 +162,7 @@ class Http2(ConnectionTimeouts, ZttpH2Protocol):
     @override
     def pause_writing(self) -> None:
         super().pause_writing()
-        self.flow.pause_reading()  # Frames that are answered, as PING is, would fill the memory.
+        self.flow.pause_reading()  # Replies to frames such as PING would pile up in memory.
         self._start_send_timer()
 
     @override

@@ -1,4 +1,4 @@
-"""How long and how many: the limits that all connections of a server share, and what they count."""
+"""Limits shared by all connections of a server, and metrics of connections."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,43 +9,52 @@ from prometheus_client.registry import Collector
 from onecard.settings import ServiceSettings
 
 MAX_REFUSALS_AT_ONCE = 100
-"""Connections beyond the limit that are being told so at a time."""
+"""Most connections over the limit that are being answered with 503 at a time."""
 
 
 @dataclass(eq=False)
 class ConnectionLimits(Collector):
-    """One for each server. As a collector it shows what is open, and what was turned away."""
+    """Limits of one server. As a Prometheus collector it exports open and refused connections."""
 
     header_timeout_seconds: float
-    """For a request's line and headers."""
+    """Longest wait for a request's line and headers."""
     send_timeout_seconds: float
-    """That a client may leave unread what it is sent."""
+    """How long a client may stop reading its response."""
     max_connections: int
-    """Open at a time; more are answered with 503."""
+    """Most open connections; further ones get a 503."""
     connections: set[Any] = field(default_factory=set)
-    """uvicorn's own, once one has been made."""
+    """uvicorn's own set, once a connection has been made."""
     refused: int = 0
-    """Connections beyond the limit."""
+    """Connections over the limit since the start."""
     refusing: int = 0
-    """Of them, those that are being told so."""
+    """Connections over the limit that are being answered with 503 now."""
 
     @classmethod
-    def from_settings(cls, settings: ServiceSettings, *, files: int) -> "ConnectionLimits":
-        """Those of `settings`, in a process that may have so many files open (-1: any number). A connection that is
-        relayed is two."""
-        most = settings.max_connections
+    def from_settings(cls, settings: ServiceSettings, *, max_open_files: int) -> "ConnectionLimits":
+        """Take the limits from settings and from the limit of open files.
+
+        Args:
+            settings: of the service.
+            max_open_files: of the process; -1 for no limit. A relayed connection needs two.
+
+        Returns:
+            The limits.
+        """
+        max_connections = settings.max_connections
         return cls(
-            settings.header_timeout_seconds, settings.send_timeout_seconds, most if files < 0 else min(most, files // 2)
+            settings.header_timeout_seconds,
+            settings.send_timeout_seconds,
+            max_connections if max_open_files < 0 else min(max_connections, max_open_files // 2),
         )
 
     def count_refusal(self) -> bool:
-        """Count a connection for which there is no room. Returns whether to tell it so; a flood is not told."""
+        """Count a connection over the limit. Returns whether to answer it with 503; in a flood it is only closed."""
         self.refused += 1
-        self.refusing += (tell := self.refusing < MAX_REFUSALS_AT_ONCE)
-        return tell
+        self.refusing += (answer := self.refusing < MAX_REFUSALS_AT_ONCE)
+        return answer
 
     def collect(self) -> list[Metric]:
-        """prometheus-client's."""
+        """The interface of prometheus_client."""
         opened = GaugeMetricFamily("onecard_http_connections", "Connections of clients that are open.")
         opened.add_metric([], len(self.connections))
         refused = CounterMetricFamily("onecard_http_connections_refused", "Connections beyond MAX_CONNECTIONS.")

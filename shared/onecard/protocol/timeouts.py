@@ -1,4 +1,4 @@
-"""What a connection waits for, and for how long."""
+"""Timeouts of a connection, and closing one after an error."""
 
 import asyncio
 import uuid
@@ -10,15 +10,22 @@ from onecard.protocol.limits import ConnectionLimits
 from onecard.protocol.write_coalescing import CoalescingTransport, unacknowledged_bytes
 
 LINGER_SECONDS = 2.0
-"""How long a client that was refused may go on sending, so that it reads the answer instead of a reset."""
+"""How long a refused client may go on sending, so that it reads the response instead of a reset."""
 MAX_LINGER_BYTES = 1_000_000
-"""And how much."""
+"""How much it may send meanwhile."""
 
 log = logs.logger()
 
 
 def error_response(error: OnecardError) -> tuple[int, dict[str, str], bytes]:
-    """The answer to a request that no app has seen: status, headers, body."""
+    """Build the response to a request that did not reach the application, and log it.
+
+    Args:
+        error: the reason.
+
+    Returns:
+        Status, headers and body.
+    """
     status, headers, body = render(error)
     headers |= {"x-request-id": uuid.uuid4().hex, "content-length": str(len(body))}
     log.info("request refused", status=status, request_id=headers["x-request-id"])
@@ -26,38 +33,48 @@ def error_response(error: OnecardError) -> tuple[int, dict[str, str], bytes]:
 
 
 def header_timeout_error(seconds: float) -> SlowRequest:
-    """The error of a head that does not come."""
+    """The error for headers that did not arrive in time."""
     return SlowRequest(f"The request's headers did not arrive within {seconds:g} s.")
 
 
 class LingeringClose:
-    """The last answer on a connection: written, and what the client still sends is dropped until it has read it.
+    """Closes a connection after a last response: discards what the client still sends, until it has read the response.
 
-    To close at once would reset the connection, and a reset can overtake the answer.
+    Closing at once would reset the connection, and the reset could overtake the response.
     """
 
     def __init__(
         self, transport: CoalescingTransport, loop: asyncio.AbstractEventLoop, error: OnecardError | None
     ) -> None:
+        """Write the response and close our side.
+
+        Args:
+            transport: of the connection.
+            loop: runs the timer that aborts the connection after `LINGER_SECONDS`.
+            error: to respond with; None if a response has been written already.
+        """
         self._transport = transport
         self._discarded_bytes = 0
         if error is not None:
             status, headers, body = error_response(error)
-            lines = [f"HTTP/1.1 {status} Refused", *(f"{name}: {value}" for name, value in headers.items())]
-            transport.write("\r\n".join([*lines, "connection: close", "", ""]).encode() + body)
+            head_lines = [f"HTTP/1.1 {status} Refused", *(f"{name}: {value}" for name, value in headers.items())]
+            transport.write("\r\n".join([*head_lines, "connection: close", "", ""]).encode() + body)
         transport.write_eof()
         self.timer = loop.call_later(LINGER_SECONDS, transport.abort)
 
     def discard(self, data: bytes) -> None:
-        """What came after it."""
+        """Discard received data; abort the connection after too much of it."""
         self._discarded_bytes += len(data)
         if self._discarded_bytes > MAX_LINGER_BYTES:
             self._transport.abort()
 
 
 class ConnectionTimeouts:
-    """Timers of a connection, for a protocol of uvicorn's: one for the client's next request, one for a client that
-    does not read what it is sent. Who does not read is cut off: until then its answer holds a place at a replica."""
+    """Timers of a connection, as a mixin for uvicorn's protocols.
+
+    One waits for the client's next request, one for a client that does not read its response. Such a client is cut off:
+    its response would occupy an upstream replica.
+    """
 
     transport: Any
     loop: asyncio.AbstractEventLoop
@@ -66,7 +83,7 @@ class ConnectionTimeouts:
     _send_timer: asyncio.TimerHandle | None = None
 
     def _start_request_timer(self, seconds: float) -> None:
-        """Give up in so many seconds, unless that is decided already."""
+        """Call `_on_request_timeout` in so many seconds, unless the timer is running."""
         if self._request_timer is None:
             self._request_timer = self.loop.call_later(seconds, self._on_request_timeout)
 
@@ -79,15 +96,15 @@ class ConnectionTimeouts:
         raise NotImplementedError
 
     def _start_send_timer(self) -> None:
-        """Cut the client off, unless it reads what has been written."""
+        """Abort the connection if the client reads nothing for `send_timeout_seconds`."""
         if self._send_timer is None and self.transport.get_write_buffer_size():
-            left = unacknowledged_bytes(self.transport)
-            self._send_timer = self.loop.call_later(self.limits.send_timeout_seconds, self._check_send_progress, left)
+            unread = unacknowledged_bytes(self.transport)
+            self._send_timer = self.loop.call_later(self.limits.send_timeout_seconds, self._check_send_progress, unread)
 
-    def _check_send_progress(self, before: int) -> None:
+    def _check_send_progress(self, unread_before: int) -> None:
         self._send_timer = None
-        if unacknowledged_bytes(self.transport) < before:
-            self._start_send_timer()  # It reads, if slowly.
+        if unacknowledged_bytes(self.transport) < unread_before:
+            self._start_send_timer()  # The client reads, if slowly.
             return
         log.info("client does not read")
         self.transport.abort()

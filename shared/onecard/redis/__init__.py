@@ -1,4 +1,4 @@
-"""Redis as all services use it: one pipeline per turn of the event loop, a bounded wait, a circuit breaker.
+"""Redis for all services: automatic pipelining, bounded waits and a circuit breaker.
 
-What is stored there is the business of the cache, the limits and the review service.
+What is stored there is defined by the cache, the gateway's limits and the review service.
 """

@@ -1,4 +1,4 @@
-"""Where Redis is, as settings say it. Pure."""
+"""The address of Redis, parsed from settings. Pure."""
 
 import ssl
 from dataclasses import dataclass, field
@@ -12,12 +12,12 @@ HostPort = tuple[str, int]
 
 @dataclass(frozen=True)
 class RedisAddress:
-    """A Redis server, or several that are one, and how to introduce oneself to it."""
+    """A Redis server, Sentinel group or Cluster, with its credentials."""
 
     host: str = "127.0.0.1"
     port: int = 6379
     unix_path: str | None = None
-    """A socket file, in place of host and port."""
+    """A socket file, instead of host and port."""
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     database: int = 0
@@ -25,35 +25,41 @@ class RedisAddress:
     verify_mode: ssl.VerifyMode = ssl.CERT_REQUIRED
     """How the server's certificate is checked."""
     ca_file: str | None = None
-    """Certificates to trust, in place of the system's."""
+    """Certificates to trust, instead of the system's."""
     sentinels: tuple[HostPort, ...] = ()
-    """Who knows which server is the primary, in place of host and port."""
+    """Sentinels that name the primary, instead of host and port."""
     sentinel_master: str = "mymaster"
-    """What Sentinels call the primary."""
+    """Name of the primary at the Sentinels."""
     sentinel_password: str | None = field(default=None, repr=False)
     cluster_nodes: tuple[HostPort, ...] = ()
-    """Some nodes of a Redis Cluster, in place of host and port."""
+    """Some nodes of a Redis Cluster, instead of host and port."""
     timeout_seconds: float = 0.05
-    """Longest wait of a request for an answer."""
+    """How long a request waits for a reply at most."""
 
     def check_certificates(self) -> None:
-        """Read `ca_file`, if it will be needed.
+        """Read `ca_file` if TLS is on.
 
         Raises:
-            OSError: it is not there, or holds no certificate.
+            OSError: the file is missing or holds no certificate.
         """
         if self.tls:
             ssl.create_default_context(cafile=self.ca_file)
 
 
 def parse_url(url: str) -> RedisAddress:
-    """`redis://[user][:password]@host[:port][/database]`, `rediss://…` with TLS, or `unix:///path?db=0`.
+    """Parse `redis://[user][:password]@host[:port][/database]`, `rediss://…` for TLS, or `unix:///path?db=0`.
 
-    Of the query, `db`, `ssl_cert_reqs` and `ssl_ca_certs` are read, as redis-py and Celery write them; one address
-    serves all of them, so that what only they know is passed over.
+    The query parameters `db`, `ssl_cert_reqs` and `ssl_ca_certs` have redis-py's and Celery's meaning. Others are
+    ignored, because redis-py and Celery read the same address.
+
+    Args:
+        url: the address.
+
+    Returns:
+        The address.
 
     Raises:
-        ValueError: not such an address. The message never repeats it, since it may hold a password.
+        ValueError: the address is invalid. The message never repeats it, because it may contain a password.
     """
     parts = urlsplit(url)
     query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
@@ -67,8 +73,8 @@ def parse_url(url: str) -> RedisAddress:
     database = query.get("db", "" if unix else parts.path.strip("/")) or "0"
     if not (database.isascii() and database.isdigit()):
         raise ValueError("the database of a Redis address is a number")
-    needs = query.get("ssl_cert_reqs", "required").lower().removeprefix("cert_")
-    if needs not in _VERIFY_MODES:
+    verify = query.get("ssl_cert_reqs", "required").lower().removeprefix("cert_")
+    if verify not in _VERIFY_MODES:
         raise ValueError("ssl_cert_reqs is none, optional or required")
     try:
         port = parts.port or 6379
@@ -82,20 +88,27 @@ def parse_url(url: str) -> RedisAddress:
         password=unquote(parts.password) if parts.password else None,
         database=int(database),
         tls=parts.scheme == "rediss",
-        verify_mode=_VERIFY_MODES[needs],
+        verify_mode=_VERIFY_MODES[verify],
         ca_file=query.get("ssl_ca_certs"),
     )
 
 
-def parse_nodes(listed: str, default_port: int) -> tuple[HostPort, ...]:
-    """`host[:port]`, several of them with commas between.
+def parse_nodes(nodes_text: str, default_port: int) -> tuple[HostPort, ...]:
+    """Parse `host[:port]` items separated by commas.
+
+    Args:
+        nodes_text: the list; may be empty.
+        default_port: for items without a port.
+
+    Returns:
+        Host and port of each item, in order.
 
     Raises:
-        ValueError: not such a list.
+        ValueError: an item is invalid.
     """
     nodes = []
-    for one in filter(None, map(str.strip, listed.split(","))):
-        parts = urlsplit(f"//{one}")
+    for item in filter(None, map(str.strip, nodes_text.split(","))):
+        parts = urlsplit(f"//{item}")
         try:
             host, port = parts.hostname, parts.port or default_port
         except ValueError:

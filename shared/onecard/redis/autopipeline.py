@@ -1,7 +1,7 @@
-"""What many callers ask, in one question: all that is asked in one turn of the event loop goes out together.
+"""Automatic pipelining: everything requested in one iteration of the event loop goes to Redis in one batch.
 
-A batch has one deadline and is answered or given up as a whole. Giving up ends nobody's connection: an answer that
-comes late is read and thrown away, by a task that waits a good deal longer than callers do.
+A batch has one deadline and succeeds or fails as a whole. A timeout closes no connection: a task waits much longer than
+the callers do, and reads and discards a late reply.
 """
 
 import asyncio
@@ -15,20 +15,29 @@ Item = TypeVar("Item")
 Value = TypeVar("Value")
 
 ABORT_SECONDS = 1.0
-"""So long after its callers have left, a question is given up, and its connection with it."""
+"""How long after its callers' timeout a batch is cancelled, which closes its connection."""
 _GRACE_SECONDS = 0.01
-"""Last part of a caller's wait. When the event loop itself was held up, its timers run before it looks at the sockets;
-an answer that has arrived meanwhile is read within the grace instead of being taken for a silent server."""
+"""Last part of a caller's timeout. After the event loop was blocked, its timers run before it reads the sockets; thanks
+to the grace, a reply that arrived meanwhile is read instead of counting as silence."""
 MAX_BATCH_ITEMS = 256
-"""In one batch; who comes then opens the next. Who asks for more waits longer: see `AutoPipeline.ask`."""
+"""Most items in a batch; further ones go into the next. Requests for more items may wait longer: see
+`AutoPipeline.execute`."""
 _MAX_BATCHES_IN_FLIGHT = 4
-"""Batches, each on a connection of its own. Who comes then waits for the next, within the same deadline."""
+"""Batches in flight, each on its own connection. Further batches wait, within their own deadline."""
 
 
 class RedisUnavailable(Exception):
-    """Redis gave none. `reason` is a word: silent, slow, lost, protocol, closed, server_oom…"""
+    """Redis gave no usable reply.
+
+    `reason` is one word, such as silent, slow, lost, protocol, closed or server_oom.
+    """
 
     def __init__(self, reason: str) -> None:
+        """Describe the failure.
+
+        Args:
+            reason: a label for metrics and logs.
+        """
         super().__init__(reason)
         self.reason = reason
 
@@ -36,79 +45,95 @@ class RedisUnavailable(Exception):
 @dataclass(eq=False)
 class _PipelineBatch(Generic[Item, Value]):
     wait_started: float = 0.0
-    """When its present wait began, on the monotonic clock."""
+    """Start of its current wait, on the monotonic clock."""
     extensions_left: int = 0
+    """How many more waits it may have while Redis answers other batches."""
     items: list[Item] = field(default_factory=list)
     callers: "list[tuple[asyncio.Future[list[Value]], int]]" = field(default_factory=list)
-    """And how many of the items are theirs, in order."""
+    """One future per caller and how many of the items are its own, in order."""
     timer: asyncio.TimerHandle | None = None
     task: "asyncio.Task[object] | None" = None
-    """What fetches it, once it has set off."""
+    """Runs the batch, once it has left the queue."""
 
     def fail(self, error: Exception) -> None:
-        """Who has no answer yet gets `error`."""
+        """Give `error` to every caller that has no answer yet."""
         if self.timer is not None:
             self.timer.cancel()
         for answer, _ in self.callers:
             if not answer.done():
                 answer.set_exception(error)
-                answer.exception()  # Retrieved: a caller that has left does not make asyncio complain.
+                answer.exception()  # Marks it as retrieved: otherwise asyncio would report it if the caller has left.
 
     def resolve(self, answers: list[Value]) -> None:
-        at = 0
+        offset = 0
         for answer, count in self.callers:
             if not answer.done():
-                answer.set_result(answers[at : at + count])
-            at += count
+                answer.set_result(answers[offset : offset + count])
+            offset += count
 
 
 class AutoPipeline(Generic[Item, Value]):
-    """Joins what callers ask for."""
+    """Joins the items of concurrent callers into batches."""
 
     def __init__(
-        self, fetch: Callable[[Sequence[Item]], Awaitable[list[Value]]], seconds: float, on_late: Callable[[str], None]
+        self,
+        run_batch: Callable[[Sequence[Item]], Awaitable[list[Value]]],
+        timeout_seconds: float,
+        on_timeout: Callable[[str], None],
     ) -> None:
-        """`fetch` gives an answer for each item; who waits longer than `seconds` gets `RedisUnavailable`, and `on_late`
-        is told once for each batch: "silent", or "slow" if others were answered meanwhile.
+        """Start with an empty queue.
+
+        Args:
+            run_batch: returns one reply for each item.
+            timeout_seconds: how long callers wait for a batch.
+            on_timeout: called once for each batch that timed out, with "silent", or "slow" if other batches were
+                answered meanwhile.
         """
-        self._fetch = fetch
-        self._timeout_seconds = seconds
-        self._on_timeout = on_late
+        self._fetch = run_batch
+        self._timeout_seconds = timeout_seconds
+        self._on_timeout = on_timeout
         self._queued: deque[_PipelineBatch[Item, Value]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._last_reply_at = 0.0
 
     async def execute(self, items: Sequence[Item]) -> list[Value]:
-        """The answers to `items`; cancelling takes nothing back and disturbs nobody.
+        """Send items and wait for their replies. Cancelling affects neither the batch nor other callers.
 
-        For each `MOST_ITEMS` it may wait once more, as long as any batch was answered in each wait.
+        A call with many items may wait once more for each `MAX_BATCH_ITEMS` of them, as long as some batch was answered
+        during the previous wait.
+
+        Args:
+            items: to send.
+
+        Returns:
+            One reply for each item, in order.
 
         Raises:
-            NoAnswer: not in time.
-            Exception: what `fetch` raised.
+            RedisUnavailable: there was no reply in time.
+            Exception: whatever `run_batch` raised.
         """
-        patience = len(items) // MAX_BATCH_ITEMS
-        asked = [
-            self._enqueue(items[at : at + MAX_BATCH_ITEMS], patience)
-            for at in range(0, len(items) or 1, MAX_BATCH_ITEMS)
+        extensions = len(items) // MAX_BATCH_ITEMS
+        futures = [
+            self._enqueue(items[offset : offset + MAX_BATCH_ITEMS], extensions)
+            for offset in range(0, len(items) or 1, MAX_BATCH_ITEMS)
         ]
-        return await asked[0] if len(asked) == 1 else [answer for one in asked for answer in await one]
+        return await futures[0] if len(futures) == 1 else [answer for future in futures for answer in await future]
 
-    def _enqueue(self, items: Sequence[Item], patience: int) -> "asyncio.Future[list[Value]]":
+    def _enqueue(self, items: Sequence[Item], extensions: int) -> "asyncio.Future[list[Value]]":
         loop = asyncio.get_running_loop()
         if not self._queued or len(self._queued[-1].items) + len(items) > MAX_BATCH_ITEMS:
             self._queued.append(_PipelineBatch())
             self._start_timer(self._queued[-1])
             self._start_next()
         batch = self._queued[-1]
-        batch.extensions_left = max(batch.extensions_left, patience)
+        batch.extensions_left = max(batch.extensions_left, extensions)
         answer: asyncio.Future[list[Value]] = loop.create_future()
         batch.items.extend(items)
         batch.callers.append((answer, len(items)))
         return answer
 
     async def close(self) -> None:
-        """Give up all that is under way."""
+        """Fail the queued batches and cancel the running ones."""
         while self._queued:
             self._queued.popleft().fail(RedisUnavailable("closed"))
         for task in self._tasks:
@@ -117,7 +142,7 @@ class AutoPipeline(Generic[Item, Value]):
             await asyncio.wait(self._tasks)
 
     def _start_next(self) -> None:
-        """Fetch what waits, beginning with the next turn of the loop: who asks in this one comes along."""
+        """Run the next batch from the next loop iteration on, so that callers of this one still join it."""
         if self._queued and len(self._tasks) < _MAX_BATCHES_IN_FLIGHT:
             task = asyncio.create_task(self._run())
             self._tasks.add(task)
@@ -144,8 +169,8 @@ class AutoPipeline(Generic[Item, Value]):
 
     def _start_timer(self, batch: _PipelineBatch[Item, Value]) -> None:
         batch.wait_started = time.monotonic()
-        least = max(0, self._timeout_seconds - _GRACE_SECONDS)
-        batch.timer = asyncio.get_running_loop().call_later(least, self._start_grace, batch)
+        until_grace = max(0, self._timeout_seconds - _GRACE_SECONDS)
+        batch.timer = asyncio.get_running_loop().call_later(until_grace, self._start_grace, batch)
 
     def _start_grace(self, batch: _PipelineBatch[Item, Value]) -> None:
         batch.timer = asyncio.get_running_loop().call_later(_GRACE_SECONDS, self._on_deadline, batch)

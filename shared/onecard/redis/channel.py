@@ -1,8 +1,7 @@
-"""A way to Redis that mends itself, for one sort of command.
+"""A self-healing connection to Redis for one kind of command.
 
-Requests use a channel only while it is up. Finding out whether Redis is well again is the work of one background task.
-So what a sick Redis costs a request is the wait for an answer that does not come, `REDIS_ANSWER_MS`, for those that are
-under way when it falls sick; later ones pass.
+Requests use a channel only while it is up; a background task finds out when a failed Redis is healthy again. So a
+failing Redis costs only the requests in flight, and those at most `REDIS_ANSWER_MS`; later requests skip it.
 """
 
 import asyncio
@@ -19,7 +18,7 @@ from onecard.redis.client import CONNECT_TIMEOUT_SECONDS, RedisClient, RedisComm
 from onecard.redis.metrics import RedisMetrics
 
 HEARTBEAT_SECONDS = 1.0
-"""Between two looks at a Redis that is up, so that a quiet service learns of its loss, too."""
+"""Interval of the checks while Redis is up, so that an idle service notices its loss too."""
 _CLOSE_SECONDS = 0.2
 
 Item = TypeVar("Item")
@@ -28,23 +27,23 @@ log = logs.logger()
 
 
 class SharedBreaker:
-    """Tells all channels to one Redis when it falls silent, so that a request that uses several waits once."""
+    """Marks all channels to one Redis as down when it falls silent, so that a request that uses several waits once."""
 
     def __init__(self) -> None:
         self._channels: list[RedisChannel] = []
 
     def register(self, channel: "RedisChannel") -> None:
-        """Tell `channel` too, from now on."""
+        """Include `channel`."""
         self._channels.append(channel)
 
     def trip(self) -> None:
-        """Redis is silent. A channel that finds it well after all is up again when its first probe has passed."""
+        """Mark all channels as down. A channel whose Redis is healthy after all is up again after its first probe."""
         for channel in self._channels:
             channel.mark_down("silent")
 
 
 class RedisChannel:
-    """One sort of command: each has its own connections and its own health."""
+    """One kind of command; each kind has its own connections and its own circuit breaker."""
 
     def __init__(
         self,
@@ -53,15 +52,22 @@ class RedisChannel:
         metrics: RedisMetrics,
         *,
         probe: RedisCommand,
-        alarm: SharedBreaker | None = None,
+        shared_breaker: SharedBreaker | None = None,
     ) -> None:
-        """Connect in `start`. `probe` is a harmless command of that sort; its answer says whether Redis is well.
+        """Prepare the channel; `start` connects it.
+
+        Args:
+            operation: name of the kind of command, for metrics and logs.
+            address: of Redis.
+            metrics: of the channels.
+            probe: a harmless command of this kind; its reply shows whether Redis is healthy.
+            shared_breaker: of the process's channels to the same Redis; None if this is the only one.
 
         Raises:
             OSError: the certificates that the address names cannot be read.
         """
         self.operation = operation
-        self._shared_breaker = alarm or SharedBreaker()
+        self._shared_breaker = shared_breaker or SharedBreaker()
         self._shared_breaker.register(self)
         self._probe_command = probe
         self._metrics = metrics
@@ -77,11 +83,11 @@ class RedisChannel:
 
     @property
     def up(self) -> bool:
-        """Redis can be used."""
+        """Whether requests may use Redis."""
         return self._breaker.closed
 
     async def start(self) -> None:
-        """Begin to connect; return when it is up, or the first attempt has failed."""
+        """Start connecting; return when the channel is up or the first attempt has failed."""
         first = asyncio.Event()
         self._monitor_task = asyncio.create_task(self._monitor(first), name=f"redis-{self.operation}")
         with suppress(TimeoutError):
@@ -94,50 +100,66 @@ class RedisChannel:
             self._monitor_task.cancel()
             await asyncio.wait([self._monitor_task])
         await asyncio.gather(self._commands.close(), self._reads.close())
-        with suppress(Exception):  # Of a server that hangs: what it has not read is not waited for.
+        with suppress(Exception):  # A server that hangs is not waited for.
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._client.close()
 
     async def call(self, *commands: RedisCommand) -> list[RedisReply]:
-        """The replies to `commands`, as redis-py gives them without reading anything into them; none is an error.
+        """Send commands in one round trip.
+
+        Args:
+            commands: each a tuple of name and arguments.
+
+        Returns:
+            One reply for each command, as redis-py decodes it without command-specific parsing; no reply is an error.
 
         Raises:
-            NoAnswer: not in time, the channel is down, or Redis refuses.
+            RedisUnavailable: no reply in time, the channel is down, or Redis replied with an error.
         """
         return await self._execute(self._commands, commands)
 
     async def mget(self, keys: Sequence[bytes]) -> list[RedisReply]:
-        """What lies under each key: bytes, or None.
+        """Read values in one round trip.
+
+        Args:
+            keys: to read.
+
+        Returns:
+            bytes or None for each key, in order.
 
         Raises:
-            NoAnswer: as in `call`.
+            RedisUnavailable: no reply in time, the channel is down, or Redis replied with an error.
         """
         return await self._execute(self._reads, keys)
 
-    async def _execute(self, batches: AutoPipeline[Item, RedisReply], items: Sequence[Item]) -> list[RedisReply]:
+    async def _execute(self, pipeline: AutoPipeline[Item, RedisReply], items: Sequence[Item]) -> list[RedisReply]:
         if not self.up:
             raise RedisUnavailable("closed")
         started = time.perf_counter()
         try:
-            answers = await batches.execute(items)
-            for answer in answers:
-                if isinstance(answer, Exception):
-                    raise answer
+            replies = await pipeline.execute(items)
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    raise reply
         except RedisUnavailable as failure:
             self._metrics.failed(self.operation, failure.reason)
             raise
         except Exception as error:
-            # What is asked is always well-formed, so that the fault is Redis's: full, loading, read-only, locked, gone.
+            # Our commands are well-formed, so the fault is on Redis's side: full, loading, read-only, locked, gone.
             reason = error_reason(error, "lost")
             self._metrics.failed(self.operation, reason)
             self.mark_down(reason)
             raise RedisUnavailable(reason) from None
         self._breaker.record_success()
         self._metrics.observe_round_trip(self.operation, time.perf_counter() - started)
-        return answers
+        return replies
 
     def mark_down(self, reason: str) -> None:
-        """Use this channel no more until Redis has answered it again."""
+        """Stop using this channel until Redis has passed a probe.
+
+        Args:
+            reason: a label for metrics and logs; after "silent" the first probe is due at once.
+        """
         if self._breaker.closed:
             self._breaker.trip(pausing=reason == "silent")
             self._report(False, reason)
@@ -150,7 +172,7 @@ class RedisChannel:
             return
         now = time.monotonic()
         if now - self._last_slow_at < self._timeout_seconds:
-            return  # One for each period, however many batches were late in it.
+            return  # Count one per period, however many batches timed out in it.
         self._last_slow_at = now
         self._breaker.record_slow_reply()
         if not self._breaker.closed:
@@ -158,7 +180,7 @@ class RedisChannel:
             self._tripped.set()
 
     def _report(self, up: bool, reason: str) -> None:
-        """Say it once, when it changes."""
+        """Log and export the state when it changes."""
         if up == self._reported_up:
             return
         self._reported_up = up
@@ -169,7 +191,7 @@ class RedisChannel:
             log.warning("redis is away", operation=self.operation, reason=reason)
 
     async def _monitor(self, first: asyncio.Event) -> None:
-        """The background task: mend while down, look after it while up. Ends only by being cancelled."""
+        """Background task: reconnect while down, check while up. Ends only when cancelled."""
         while True:
             try:
                 if self._breaker.closed:
@@ -178,8 +200,8 @@ class RedisChannel:
                     await self._reconnect()
                     first.set()
             except Exception:
-                # A fault of this code must not leave the channel down for good without a word.
-                log.exception("redis keeper", operation=self.operation)
+                # A bug in this code must not leave the channel down silently.
+                log.exception("redis monitor failed", operation=self.operation)
                 self.mark_down("fault")
                 await asyncio.sleep(HEARTBEAT_SECONDS)
 
@@ -197,7 +219,7 @@ class RedisChannel:
             self.mark_down(error_reason(error, "lost"))
 
     async def _reconnect(self) -> None:
-        """Wait until a probe is due, and see whether Redis does its work."""
+        """Wait until a probe is due, run it and report the outcome."""
         await asyncio.sleep(self._breaker.seconds_to_probe())
         if not self._breaker.begin_probe():
             return
@@ -211,15 +233,13 @@ class RedisChannel:
         self._report(not reason, reason)
 
     async def _run_probe(self) -> str:
-        """Why Redis does not do its work, in a word; empty when it does.
-
-        The first answer may take as long as connecting does; then it has to be as quick as requests need it. A slow
-        one costs no connection, and one that had only paused is found well over the connections that it had.
-        """
+        """Probe Redis. Returns why it is not healthy, in a word, or an empty string."""
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
                 await self._client.resolve()
                 await self._client.ping_all()
+                # The first reply may take as long as connecting; a second one must come within a request's timeout.
+                # A slow reply closes no connection, so after a mere pause the old connections are used again.
                 for _ in range(2):
                     started = time.monotonic()
                     replies = await self._client.execute([self._probe_command])

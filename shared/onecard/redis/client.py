@@ -1,7 +1,7 @@
-"""redis-py, set up for a cache: one server, one that Sentinels name, or a Cluster.
+"""redis-py, configured for one server, one behind Sentinels, or a Cluster.
 
-It knows addresses, TLS, logins, connections and redirections; what is asked of it here is a list of commands in one
-pipeline, or a list of keys. It never repeats a command and never waits by itself: patience is `channel`'s.
+redis-py takes care of addresses, TLS, logins, connections and redirections. This client sends a list of commands in one
+pipeline, or reads a list of keys. It never retries and sets no deadline for replies; `channel` does.
 """
 
 import asyncio
@@ -20,26 +20,29 @@ from redis.exceptions import InvalidResponse, RedisError, ResponseError
 from onecard.redis.address import HostPort, RedisAddress
 
 CONNECT_TIMEOUT_SECONDS = 1.0
-"""Longest attempt to connect, name look-up, Sentinels and TLS included. No request waits for it."""
+"""Longest attempt to connect, including name lookup, Sentinels and TLS. No request waits for it."""
 _NODE_TIMEOUT_SECONDS = CONNECT_TIMEOUT_SECONDS / 4
-"""For one Sentinel, or one node of a Cluster, so that one that hangs leaves time for the others."""
+"""For one Sentinel or one node of a Cluster, so that one that hangs leaves time for the others."""
 
 _KNOWN_ERROR_CODES = frozenset(
     {"ERR", "OOM", "LOADING", "READONLY", "NOAUTH", "WRONGPASS", "NOPERM", "MISCONF", "MASTERDOWN", "MOVED", "BUSY"}
     | {"CLUSTERDOWN"}
 )
-"""Errors that are told apart in metrics and logs; a server may answer with anything."""
+"""Server errors with their own label in metrics and logs; a server may send any text."""
 
 RedisCommand = tuple[bytes | str | int, ...]
 RedisReply = Any
-"""bytes, int, None, a list of those, or the exception that the server's error became."""
+"""bytes, int, None, a list of these, or the exception for an error reply."""
 
 
 class RedisClient:
-    """Connections to a Redis, made when they are needed."""
+    """Connections to Redis, opened when needed."""
 
     def __init__(self, address: RedisAddress) -> None:
-        """Connect when asked.
+        """Prepare the client; connections are opened by the first command.
+
+        Args:
+            address: of the server, the Sentinels or the Cluster.
 
         Raises:
             OSError: the certificates that the address names cannot be read.
@@ -51,17 +54,23 @@ class RedisClient:
         self._redis = self._connect()
 
     async def execute(self, commands: Sequence[RedisCommand]) -> list[RedisReply]:
-        """The replies to all `commands`, which go out together.
+        """Send commands together.
+
+        Args:
+            commands: each a tuple of name and arguments.
+
+        Returns:
+            One reply for each command, in order; error replies are exceptions in the list.
 
         Raises:
-            RedisError: there is no connection, or it broke.
+            RedisError: no connection could be made, or it broke.
         """
         if isinstance(self._redis, RedisCluster):
             pipeline = self._redis.pipeline(transaction=False)
             for command in commands:
                 pipeline.execute_command(*command)
             return await pipeline.execute(raise_on_error=False)
-        # What redis-py's pipeline does besides costs as much as all of this.
+        # redis-py's own pipeline would double the cost of this call.
         pool = self._redis.connection_pool
         connection = await pool.get_connection()  # type: ignore[no-untyped-call]
         try:
@@ -71,10 +80,17 @@ class RedisClient:
             await pool.release(connection)
 
     async def mget(self, keys: Sequence[bytes]) -> list[RedisReply]:
-        """What lies under each key: in one MGET, but for a Cluster, where keys lie on many servers.
+        """Read values: with one MGET, or with one GET for each key of a Cluster, where keys are spread over servers.
+
+        Args:
+            keys: to read.
+
+        Returns:
+            bytes or None for each key, in order.
 
         Raises:
-            RedisError: there is no connection, it broke, Redis refuses, or its answer is not one to these keys.
+            RedisError: no connection could be made, it broke, or Redis replied with an error.
+            InvalidResponse: the reply does not match the keys.
         """
         if self._address.cluster_nodes:
             return await self.execute([("GET", key) for key in keys])
@@ -87,17 +103,17 @@ class RedisClient:
         return found
 
     async def ping_all(self) -> None:
-        """Have every server of a Cluster answer; any other Redis is reached by what is asked of it.
+        """Ping every primary of a Cluster. Does nothing for a single Redis, which commands reach directly.
 
         Raises:
-            RedisError: one does not.
+            RedisError: one does not reply.
         """
         if isinstance(self._redis, RedisCluster):
             await self._redis.initialize()
             await self._redis.execute_command("PING", target_nodes=RedisCluster.PRIMARIES)
 
     async def resolve(self) -> None:
-        """Look the server's name up. One look-up hangs at most, however often this is tried and given up.
+        """Look up the server's name. At most one lookup hangs, however often this call is cancelled and repeated.
 
         Raises:
             OSError: the name is unknown.
@@ -108,24 +124,24 @@ class RedisClient:
             raise OSError("unknown host")
 
     async def _resolve_names(self) -> bool:
-        """Whether any of the names leads anywhere."""
+        """Whether any of the host names resolves."""
         address, loop = self._address, asyncio.get_running_loop()
         nodes: Sequence[HostPort] = address.sentinels or address.cluster_nodes or [(address.host, address.port)]
-        looks = [] if address.unix_path else [loop.getaddrinfo(*node) for node in nodes]
-        found = await asyncio.gather(*looks, return_exceptions=True)
-        return not found or any(isinstance(one, list) for one in found)
+        lookups = [] if address.unix_path else [loop.getaddrinfo(*node) for node in nodes]
+        found = await asyncio.gather(*lookups, return_exceptions=True)
+        return not found or any(isinstance(outcome, list) for outcome in found)
 
     async def disconnect_idle(self) -> None:
-        """Give up the connections that nobody waits on; of a Cluster, also what is known about it."""
+        """Close idle connections; of a Cluster, also forget what is known about its nodes."""
         if isinstance(self._redis, RedisCluster):
-            # A new one, for this one has forgotten the nodes that settings name, once it has found others.
+            # A new client: once this one has discovered nodes, it forgets those from the settings.
             old, self._redis = self._redis, self._connect()
             await old.aclose()
         else:
             await self._redis.connection_pool.disconnect(inuse_connections=False)
 
     async def close(self) -> None:
-        """Disconnect; what a server that hangs has not read is not waited for."""
+        """Disconnect, without waiting for a server that hangs."""
         if self._resolution is not None:
             self._resolution.cancel()
         await self._redis.aclose(*([] if isinstance(self._redis, RedisCluster) else [True]))
@@ -141,20 +157,20 @@ class RedisClient:
             certificates = {"ssl_cert_reqs": address.verify_mode, "ssl_check_hostname": required}
             common |= {"ssl": True, "ssl_ca_certs": address.ca_file, **certificates}
         login: dict[str, Any] = {"username": address.username, "password": address.password}
-        brief: dict[str, Any] = {
+        short_timeouts: dict[str, Any] = {
             "socket_timeout": _NODE_TIMEOUT_SECONDS,
             "socket_connect_timeout": _NODE_TIMEOUT_SECONDS,
         }
         if address.cluster_nodes:
             nodes = [ClusterNode(host, port) for host, port in address.cluster_nodes]
-            return RedisCluster(startup_nodes=nodes, **common | login | brief)
+            return RedisCluster(startup_nodes=nodes, **common | login | short_timeouts)
         if address.sentinels:
-            asking = common | brief | {"password": address.sentinel_password}
-            self._sentinel = Sentinel(address.sentinels, sentinel_kwargs=asking)  # type: ignore[no-untyped-call]
+            sentinel_options = common | short_timeouts | {"password": address.sentinel_password}
+            self._sentinel = Sentinel(address.sentinels, sentinel_kwargs=sentinel_options)  # type: ignore[no-untyped-call]
             redis: Redis = self._sentinel.master_for(address.sentinel_master, **common, **login, db=address.database)
             return redis
-        where: dict[str, Any] = {"host": address.host, "port": address.port, "unix_socket_path": address.unix_path}
-        return Redis(**where, **common, **login, db=address.database)
+        location: dict[str, Any] = {"host": address.host, "port": address.port, "unix_socket_path": address.unix_path}
+        return Redis(**location, **common, **login, db=address.database)
 
 
 async def _read_reply(connection: AbstractConnection) -> RedisReply:
@@ -165,7 +181,15 @@ async def _read_reply(connection: AbstractConnection) -> RedisReply:
 
 
 def error_reason(error: BaseException, otherwise: str) -> str:
-    """Why there was no answer, for metrics and logs: nothing that a server says gets into them."""
+    """A label for a failure, for metrics and logs. It never contains text from the server.
+
+    Args:
+        error: what was raised.
+        otherwise: the label for an error that has none of its own.
+
+    Returns:
+        timeout, protocol, tls, `server_` with a known error code, server_other, or `otherwise`.
+    """
     if isinstance(error, TimeoutError):
         return "timeout"
     if isinstance(error, InvalidResponse | UnicodeDecodeError):

@@ -1,4 +1,4 @@
-"""What a service reads that uses Redis: a mixin for its settings."""
+"""Settings of a service that uses Redis, as a mixin."""
 
 from dataclasses import replace
 
@@ -21,25 +21,26 @@ class RedisSettings(ServiceSettings):
     """Password of the Redis at that host and port."""
 
     redis_url: SecretStr | None = None
-    """A whole Redis address, in place of host, port and password."""
+    """A complete Redis address, instead of host, port and password."""
 
     redis_sentinels: str | None = None
-    """Sentinels that know the primary, `host:port` with commas between; login, database and TLS are the address's."""
+    """Sentinels, `host:port` separated by commas; login, database and TLS come from the address."""
 
     redis_sentinel_master: str = Field(default="mymaster", min_length=1)
-    """The primary's name at the Sentinels."""
+    """Name of the primary at the Sentinels."""
 
     redis_sentinel_password: SecretStr | None = None
     """Password of the Sentinels themselves."""
 
     redis_cluster_nodes: str | None = None
-    """Some nodes of a Redis Cluster, `host:port` with commas between; login and TLS are the address's."""
+    """Some nodes of a Redis Cluster, `host:port` separated by commas; login and TLS come from the address."""
 
     queue_redis_url: SecretStr | None = None
-    """A whole address of the Redis that holds the queue of tasks. Default: the cache's, which must not be a Cluster."""
+    """Complete address of the Redis with the task queue. Default: the cache's Redis, which then must not be a
+    Cluster."""
 
     redis_answer_ms: int = Field(default=50, ge=1, le=10_000)
-    """Longest wait of a request for Redis, in ms; after that it goes on without."""
+    """How long a request waits for Redis at most, in ms, before it continues without."""
 
     @field_validator("redis_url", "queue_redis_url")
     @classmethod
@@ -61,7 +62,7 @@ class RedisSettings(ServiceSettings):
         return nodes
 
     def redis_address(self) -> RedisAddress:
-        """Where Redis is."""
+        """The address of the cache's Redis."""
         if self.redis_url is not None:
             address = parse_url(self.redis_url.get_secret_value())
         else:
@@ -78,10 +79,13 @@ class RedisSettings(ServiceSettings):
         )
 
     def queue_address(self) -> RedisAddress:
-        """Where the queue of tasks is: Celery's broker knows Sentinels, but no Cluster.
+        """The address of the task queue's Redis. Celery supports Sentinels, but no Cluster.
+
+        Returns:
+            `queue_redis_url` if it is set, else the cache's address.
 
         Raises:
-            SystemExit: it would be in a Cluster.
+            SystemExit: the queue would be in a Cluster.
         """
         if self.queue_redis_url is not None:
             return parse_url(self.queue_redis_url.get_secret_value())

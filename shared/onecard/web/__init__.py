@@ -1,4 +1,4 @@
-"""What every HTTP service has: app, server, middleware, authentication, health, and reading of requests.
+"""HTTP for all services: app, server, middleware, authentication, health checks and request parsing.
 
-The bytes on the connection are `onecard.protocol`'s.
+The bytes on a connection are `onecard.protocol`.
 """

@@ -1,4 +1,4 @@
-"""The FastAPI app that every service builds the same way."""
+"""Creates the FastAPI app of every service."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -30,7 +30,7 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorResponse(BaseModel):
-    """The body of every answer that is not a success."""
+    """Body of every error response."""
 
     error: ErrorDetail
 
@@ -57,7 +57,7 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 class _ParsedRequest(Request):
-    """A request whose JSON the edge has parsed already."""
+    """A request whose JSON the request middleware has parsed already."""
 
     @override
     async def json(self) -> Any:
@@ -65,7 +65,7 @@ class _ParsedRequest(Request):
 
 
 class JsonRoute(APIRoute):
-    """A route that takes the body as the edge parsed it, instead of parsing it a second time, less strictly."""
+    """A route that uses the JSON parsed by the middleware, instead of parsing it again, less strictly."""
 
     @override
     def get_route_handler(self) -> Callable[[Request], Any]:
@@ -92,19 +92,27 @@ def create_app(
     ready: health.ReadinessCheck,
     json_bodies: bool = True,
     guard: Guard | None = None,
-    gate: Callable[[FastAPI], LoadShedder] | None = None,
-    layer: Callable[[ASGIApp], ASGIApp] | None = None,
+    load_shedder: Callable[[FastAPI], LoadShedder] | None = None,
+    middleware: Callable[[ASGIApp], ASGIApp] | None = None,
     raw_types: frozenset[bytes] = frozenset(),
 ) -> FastAPI:
-    """A FastAPI app with the routes given, health, metrics, the error shape and the edge.
+    """Create a FastAPI app with a service's routes, health checks, metrics, error handlers and the request middleware.
 
     Args:
+        title: in the OpenAPI document.
+        settings: of the service.
         lifespan: builds the service's state into `app.state.service` and closes it.
-        json_bodies: the edge parses and checks bodies; a relay turns it off.
-        guard: decides who may call; everybody may by default.
-        gate: refuses requests before they are parsed; made from the app, whose state it may ask.
-        layer: wraps the routes, inside the edge.
-        raw_types: types of bodies that a route reads itself.
+        routes: from `router`.
+        ready: the readiness check.
+        json_bodies: whether the request middleware parses and checks bodies; a relay leaves that to the upstream
+            service.
+        guard: decides who may call; by default everybody.
+        load_shedder: refuses requests before they are parsed; made from the app, whose state it may read.
+        middleware: wraps the routes, inside the request middleware.
+        raw_types: content types of bodies that a route parses itself.
+
+    Returns:
+        The app.
     """
     app = FastAPI(title=title, version=__version__, lifespan=lifespan, redirect_slashes=False)
     app.state.registry = metrics.new_registry()
@@ -112,15 +120,15 @@ def create_app(
     app.include_router(health.router(ready), responses=ERROR_RESPONSES)
     app.add_api_route("/metrics", metrics.endpoint, include_in_schema=False)
     errors.install(app)
-    if layer is not None:
-        app.add_middleware(layer)
+    if middleware is not None:
+        app.add_middleware(middleware)
     app.add_middleware(
         _request_middleware,
         settings=settings,
         metrics=metrics.HttpMetrics(app.state.registry),
         json_bodies=json_bodies,
         guard=guard or KeyGuard(None),
-        gate=gate(app) if gate else None,
+        load_shedder=load_shedder(app) if load_shedder else None,
         raw_types=raw_types,
     )
     _document_bodies_as_400(app)
@@ -132,11 +140,11 @@ def _request_middleware(app: ASGIApp, /, **options: Any) -> ASGIApp:
 
 
 def _document_bodies_as_400(app: FastAPI) -> None:
-    """Drop FastAPI's 422 from the OpenAPI page: a wrong body is a 400 here, as it is in OpenAI's API."""
-    plain = app.openapi
+    """Drop FastAPI's 422 from the OpenAPI document: an invalid body is a 400 here, as in OpenAI's API."""
+    original = app.openapi
 
     def openapi() -> dict[str, Any]:
-        schema = plain()
+        schema = original()
         for path in schema["paths"].values():
             for operation in path.values():
                 operation["responses"].pop("422", None)

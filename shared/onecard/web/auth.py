@@ -1,4 +1,4 @@
-"""Who may call: the API keys that guard every route but the health checks; and, without a key, under which names."""
+"""Authentication by API key, on every route but the health checks; without a key, a check of the host name."""
 
 import hmac
 import ipaddress
@@ -12,10 +12,10 @@ from starlette.types import Scope
 from onecard.errors import InvalidKey, MissingKey, UnknownHost
 
 UNAUTHENTICATED_PATHS = frozenset({"/health", "/health/live", "/health/ready"})
-"""Paths that a load balancer or a container runtime asks without a key."""
+"""Paths that load balancers and container runtimes call without a key."""
 
 MAX_KEY_BYTES = 1024
-"""Longer ones are refused before anything is computed from them."""
+"""Longer keys are refused before anything is computed from them."""
 
 _HOW_TO_SEND_A_KEY = "Send it in the header 'Authorization: Bearer <key>'."
 _VISIBLE_ASCII = frozenset(range(0x21, 0x7F))
@@ -23,57 +23,82 @@ _VISIBLE_ASCII = frozenset(range(0x21, 0x7F))
 
 
 class Caller(Protocol):
-    """Who a key belongs to."""
+    """The owner of an API key."""
 
     @property
     def name(self) -> str:
-        """What logs and metrics call it."""
+        """The owner's name in logs and metrics."""
 
 
 class Guard(Protocol):
-    """Decides by the headers alone whether a request may come in."""
+    """Decides by the headers alone whether a request may pass."""
 
     @property
     def open(self) -> bool:
-        """Nobody is asked for a key."""
+        """Whether no key is required."""
 
     def check(self, path: str, authorization: Sequence[bytes]) -> Caller | None:
-        """Who is calling, from the values of all `Authorization` headers; None where there is but one key, or none.
+        """Authenticate a request.
+
+        Args:
+            path: of the request.
+            authorization: values of all its `Authorization` headers.
+
+        Returns:
+            The owner of the key; None if there is only one key, or none.
 
         Raises:
-            MissingKey, InvalidKey: the request may not come in.
+            MissingKey: the request has no key.
+            InvalidKey: its key is unknown or malformed.
         """
 
 
 class KeyGuard:
-    """One key or none: compares the bearer key of a request with the configured one, in constant time."""
+    """One key or none: compares a request's bearer key with the configured one, in constant time."""
 
     def __init__(self, key: SecretStr | None) -> None:
+        """Set the key.
+
+        Args:
+            key: None lets every request pass.
+        """
         self._key = None if key is None else key.get_secret_value().encode()
 
     @property
     def open(self) -> bool:
-        """See `TableAccess`."""
+        """Whether no key is required."""
         return self._key is None
 
     def check(self, path: str, authorization: Sequence[bytes]) -> None:
         """Let the request pass, or raise.
 
+        Args:
+            path: of the request; health checks need no key.
+            authorization: values of all its `Authorization` headers.
+
         Raises:
-            MissingKey, InvalidKey: a key is configured, and `authorization` is not `Bearer <that key>`.
+            MissingKey: a key is configured, and the request has none.
+            InvalidKey: the request's key is not the configured one, or malformed.
         """
         if self._key is None or path in UNAUTHENTICATED_PATHS:
             return
         if not hmac.compare_digest(bearer_key(authorization), self._key):
-            raise unknown_key_error()
+            error = unknown_key_error()
+            raise error
 
 
 def bearer_key(authorization: Sequence[bytes]) -> bytes:
-    """The key in the one `Authorization: Bearer <key>` header: ASCII, without spaces, at most `MAX_KEY_BYTES`.
+    """Read the key from the only `Authorization: Bearer <key>` header.
+
+    Args:
+        authorization: values of all `Authorization` headers.
+
+    Returns:
+        The key: ASCII without spaces, at most `MAX_KEY_BYTES`.
 
     Raises:
         MissingKey: there is none.
-        InvalidKey: it cannot be one, or there are two headers: proxies do not agree on which counts.
+        InvalidKey: it is malformed, or there are several headers, on which proxies may disagree.
     """
     if len(authorization) > 1:
         raise InvalidKey("Several 'Authorization' headers came. Send one.")
@@ -84,24 +109,28 @@ def bearer_key(authorization: Sequence[bytes]) -> bytes:
     if scheme.lower() != b"bearer":
         raise InvalidKey(f"The header 'Authorization' is not of the form that is read here. {_HOW_TO_SEND_A_KEY}")
     if len(key) > MAX_KEY_BYTES or not _VISIBLE_ASCII.issuperset(key):
-        raise unknown_key_error()
+        error = unknown_key_error()
+        raise error
     return key
 
 
 def unknown_key_error() -> InvalidKey:
-    """The answer to a request with a key that nobody has given out."""
+    """The error for a key that was never issued."""
     return InvalidKey("This API key is not known here. Check it, or ask the operator for another one.")
 
 
 def require_known_host(scope: Scope, allowed: Collection[str]) -> None:
-    """Answer only who asked for this machine, where there is no key: by `localhost`, by an IP address, or by one of the
-    names in `allowed` (`*` is any).
+    """Check the `Host` header of a request to a server without a key.
 
-    A page of another site can have its own name point here (DNS rebinding): to the browser it then reads answers of its
-    own site. Its name is still in `Host`. (A program may do without the header in HTTP/1.0; a browser never does.)
+    A page of another site can make its own name resolve to this machine (DNS rebinding); the browser then lets it read
+    our responses. Its name is still in `Host`. (HTTP/1.0 requests may lack the header, but a browser always sends it.)
+
+    Args:
+        scope: of the request.
+        allowed: names besides `localhost` and IP addresses, in lower case; `*` allows any.
 
     Raises:
-        UnknownHost: it was another name, or none.
+        UnknownHost: the name is not allowed, or missing.
     """
     hosts = [value for name, value in scope["headers"] if name == b"host"]
     known = all(_is_known(host.decode("latin-1"), allowed) for host in hosts)

@@ -1,4 +1,4 @@
-"""One budget in bytes for what a process holds for others: who wants more is held back, and then refused."""
+"""A semaphore in bytes for the buffers of a process: requests for more wait, and are refused after a while."""
 
 import asyncio
 from collections import deque
@@ -8,47 +8,57 @@ from typing import Literal
 from onecard.errors import Unavailable
 
 ACQUIRE_TIMEOUT_SECONDS = 5.0
-"""How long somebody is held back for room before they are refused."""
+"""How long a request waits for buffer space before it is refused."""
 RETRY_AFTER_SECONDS = 2.0
 
 BufferKind = Literal["answer", "body"]
-"""Bodies of requests fill half of the budget at most: what is asked for has to be answered."""
+"""Request bodies may fill half of the buffers at most, so that there is always space for responses."""
 
 
 class BufferSemaphore:
-    """So many bytes for all."""
+    """Buffer space shared by all requests."""
 
-    def __init__(self, most_bytes: int, refused: Callable[[], None] = lambda: None) -> None:
-        """Take `refused`, which hears of each refusal."""
-        self._capacity_bytes = {"answer": most_bytes, "body": most_bytes // 2}
-        self._on_refused = refused
+    def __init__(self, max_bytes: int, on_refused: Callable[[], None] = lambda: None) -> None:
+        """Start with nothing in use.
+
+        Args:
+            max_bytes: space for bodies and responses together.
+            on_refused: called for each refusal.
+        """
+        self._capacity_bytes = {"answer": max_bytes, "body": max_bytes // 2}
+        self._on_refused = on_refused
         self._waiters: dict[BufferKind, deque[tuple[asyncio.Future[None], int]]] = {"answer": deque(), "body": deque()}
         self.used_bytes = 0
 
     def lease(self) -> "BufferLease":
-        """Nothing yet, for somebody."""
+        """A lease without any bytes yet."""
         return BufferLease(self)
 
     async def acquire(self, count: int, kind: BufferKind) -> None:
-        """So many bytes more, now or as soon as there is room, first come first served.
+        """Take space now, or wait for it, first come first served.
+
+        Args:
+            count: bytes.
+            kind: what they are for.
 
         Raises:
-            Unavailable: there is none in time.
+            Unavailable: there was no space in time.
         """
-        waiting = self._waiters[kind]
-        if not waiting and self.used_bytes + count <= self._capacity_bytes[kind]:
+        waiters = self._waiters[kind]
+        if not waiters and self.used_bytes + count <= self._capacity_bytes[kind]:
             self.used_bytes += count
             return
         granted = asyncio.get_running_loop().create_future()
-        waiting.append((granted, count))
+        waiters.append((granted, count))
         try:
             async with asyncio.timeout(ACQUIRE_TIMEOUT_SECONDS):
                 await granted
         except BaseException as error:
-            unwanted = granted.done() and not granted.cancelled()  # It came at the very moment in which nobody waited.
-            if (granted, count) in waiting:  # Else it has been passed over already, between the end and this turn.
-                waiting.remove((granted, count))
-            self.release(count if unwanted else 0)  # In any case, whoever stood behind may fit in now.
+            # It was granted at the very moment at which the wait ended.
+            granted_too_late = granted.done() and not granted.cancelled()
+            if (granted, count) in waiters:  # Otherwise `release` has skipped it already.
+                waiters.remove((granted, count))
+            self.release(count if granted_too_late else 0)  # In any case, the next waiter may fit now.
             if not isinstance(error, TimeoutError):
                 raise
             self._on_refused()
@@ -56,29 +66,42 @@ class BufferSemaphore:
             raise Unavailable(message, retry_after=RETRY_AFTER_SECONDS) from None
 
     def release(self, count: int) -> None:
-        """So many bytes are held no longer; whoever waits and fits in has them, answers first."""
+        """Give space back, and grant it to waiters that fit, responses first.
+
+        Args:
+            count: bytes.
+        """
         self.used_bytes -= count
-        for kind, waiting in self._waiters.items():
-            while waiting and self.used_bytes + waiting[0][1] <= self._capacity_bytes[kind]:
-                granted, wanted = waiting.popleft()
+        for kind, waiters in self._waiters.items():
+            while waiters and self.used_bytes + waiters[0][1] <= self._capacity_bytes[kind]:
+                granted, requested = waiters.popleft()
                 if not granted.done():
-                    self.used_bytes += wanted
+                    self.used_bytes += requested
                     granted.set_result(None)
 
 
 class BufferLease:
-    """What is held for one: it is given back when this is closed, or forgotten."""
+    """Space held for one request; given back when the lease is closed or garbage-collected."""
 
-    def __init__(self, buffers: BufferSemaphore) -> None:
-        self._semaphore = buffers
+    def __init__(self, semaphore: BufferSemaphore) -> None:
+        """Start with nothing.
+
+        Args:
+            semaphore: where the space comes from.
+        """
+        self._semaphore = semaphore
         self._bytes = 0
         self._open = True
 
     async def acquire(self, count: int, kind: BufferKind = "answer") -> None:
-        """Hold so many bytes more.
+        """Take more space.
+
+        Args:
+            count: bytes.
+            kind: what they are for.
 
         Raises:
-            Unavailable: there is no room in time.
+            Unavailable: there was no space in time.
         """
         await self._semaphore.acquire(count, kind)
         if self._open:
@@ -87,7 +110,7 @@ class BufferLease:
             self._semaphore.release(count)
 
     def close(self) -> None:
-        """All of it is gone."""
+        """Give all space back."""
         self._open = False
         count, self._bytes = self._bytes, 0
         if count:

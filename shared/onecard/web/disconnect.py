@@ -1,4 +1,4 @@
-"""What becomes of a request's work when its client leaves: it is cancelled."""
+"""Cancels the work on a request when its client disconnects."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -10,32 +10,36 @@ from starlette.types import Receive
 T = TypeVar("T")
 
 _WATCH_DELAY_SECONDS = 0.02
-"""Answers that take no longer are not worth a task that watches for the client."""
+"""A shorter request is not worth a task that watches for the disconnect."""
 
 
 class ClientDisconnected(Exception):
-    """The client disconnected before its answer ended. The edge records it; nobody is left to be answered."""
+    """The client disconnected before its response ended. The request middleware records it and sends nothing."""
 
 
 class cancel_on_disconnect:
-    """Context that cancels what runs in it when the client disconnects.
+    """Context manager that cancels its block when the client disconnects.
 
     Raises:
-        ClientGone: at its end, if the client did.
+        ClientDisconnected: at its end, if the client did.
     """
 
     def __init__(self, receive: Receive) -> None:
-        """Take the request's ASGI channel, after its body has been read."""
+        """Prepare to watch.
+
+        Args:
+            receive: the request's ASGI channel, after its body has been read.
+        """
         self._receive = receive
         self._watcher: asyncio.Task[None] | None = None
         self.disconnected = False
-        """The client has disconnected."""
+        """Whether the client has disconnected."""
 
     def __enter__(self) -> "cancel_on_disconnect":
-        working = asyncio.current_task()
-        assert working is not None  # noqa: S101 - an ASGI app runs in a task
-        self._task = working
-        self._cancellations_before = working.cancelling()
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - an ASGI app runs in a task
+        self._task = task
+        self._cancellations_before = task.cancelling()
         self._timer = asyncio.get_running_loop().call_later(_WATCH_DELAY_SECONDS, self._start_watcher)
         return self
 
@@ -43,9 +47,9 @@ class cancel_on_disconnect:
         self._timer.cancel()
         if self._watcher is not None:
             self._watcher.cancel()
-        # Ours only if nobody else wants the task to end: the same count that asyncio.timeout keeps.
-        ours = self.disconnected and isinstance(error, asyncio.CancelledError)
-        if ours and self._task.uncancel() <= self._cancellations_before:
+        # Swallow the cancellation only if no one else cancelled the task too, as asyncio.timeout does.
+        cancelled_by_us = self.disconnected and isinstance(error, asyncio.CancelledError)
+        if cancelled_by_us and self._task.uncancel() <= self._cancellations_before:
             raise ClientDisconnected from None
 
     def _start_watcher(self) -> None:
@@ -59,6 +63,17 @@ class cancel_on_disconnect:
 
 
 async def run_until_disconnect(work: Awaitable[T], receive: Receive) -> T:
-    """The result of `work`, which is cancelled when the client disconnects first. See `cancel_on_disconnect`."""
+    """Await something, and cancel it if the client disconnects first.
+
+    Args:
+        work: to await.
+        receive: the request's ASGI channel, after its body has been read.
+
+    Returns:
+        The result of `work`.
+
+    Raises:
+        ClientDisconnected: the client disconnected first.
+    """
     with cancel_on_disconnect(receive):
         return await work

@@ -1,4 +1,4 @@
-"""`/health/live`, `/health/ready` and `/health`, alike in every service."""
+"""`/health/live`, `/health/ready` and `/health`, the same in every service."""
 
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
@@ -12,15 +12,15 @@ _SEVERITY: tuple[Status, ...] = ("ok", "degraded", "down")
 
 
 class ComponentHealth(BaseModel):
-    """The state of one thing that an answer depends on."""
+    """Health of one thing that responses depend on."""
 
     status: Status
     detail: str | None = None
-    """What is wrong, for a person; no addresses, no paths."""
+    """What is wrong, for operators; no addresses, no paths."""
 
 
 class Readiness(BaseModel):
-    """The state of a service and of its parts."""
+    """Health of a service and of its parts."""
 
     status: Status
     parts: dict[str, ComponentHealth]
@@ -32,12 +32,19 @@ ReadinessCheck = Callable[[Request], Awaitable[Readiness]]
 
 
 def worst_status(parts: dict[str, ComponentHealth]) -> Status:
-    """The worst status among `parts`; `ok` when there are none."""
+    """The worst status among `parts`; `ok` if there are none."""
     return max((part.status for part in parts.values()), key=_SEVERITY.index, default="ok")
 
 
 def router(check: ReadinessCheck) -> APIRouter:
-    """The three routes. `check` looks at the parts."""
+    """Create the three routes.
+
+    Args:
+        check: determines the readiness.
+
+    Returns:
+        The routes.
+    """
     routes = APIRouter(tags=["health"])
 
     @routes.get("/health/live")

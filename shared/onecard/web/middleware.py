@@ -1,8 +1,8 @@
-"""The outermost layer of every service, as plain ASGI: whatever comes in meets this first.
+"""The outermost middleware of every service, in plain ASGI.
 
-It gives a request its id, asks a guard who is calling, reads the body whole within its limits, answers whatever the app
-raises in the one error shape, and writes the access line and the metrics. Being ASGI, it wraps FastAPI apps
-and the stock vLLM server alike.
+It assigns the request id, authenticates the caller, reads the whole body within its limits, turns exceptions into
+OpenAI's error format, and writes the access log and the metrics. Being plain ASGI, it wraps FastAPI apps and the stock
+vLLM server alike.
 """
 
 import asyncio
@@ -27,43 +27,47 @@ from onecard.web.server_timing import Timing
 
 _BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
 _DISCARD_LIMIT_FACTOR = 8
-"""A too large body is read and dropped up to this many times the limit, so that a client that is still
-sending reads our 413 instead of a connection reset."""
+"""A too large body is read and discarded up to this many times the limit, so that a client that is still sending reads
+our 413 instead of a connection reset."""
 CLIENT_CLOSED_REQUEST = 499
-"""Status for the log and the metrics when the client left before its answer (nginx's convention)."""
+"""Status in logs and metrics for a client that left before its response (nginx's convention)."""
 
 log = logs.logger()
 
 
 @dataclass
 class RequestContext:
-    """One request and its answer, as the edge sees them."""
+    """One request and its response, as the middleware sees them."""
 
     send: Send
     request_id: str
     method: str
-    """`HEAD` is `GET` to the app, and its answer has no body."""
+    """`HEAD` is passed to the app as `GET`, and the response's body is dropped."""
     timings: dict[str, Timing]
     """By name, for `server-timing`; routes add to it through `scope["state"]`."""
     started: float = field(default_factory=time.perf_counter)
     status: int = 0
     bytes_out: int = 0
     in_load_shedder: bool = False
-    """It has not got past the gate."""
+    """Whether the load shedder has not let it pass yet."""
 
     @property
     def elapsed_ms(self) -> float:
-        """Since the request's headers were read."""
+        """Milliseconds since the request's headers were read."""
         return (time.perf_counter() - self.started) * 1000
 
     async def send_message(self, message: Message) -> None:
-        """Send one ASGI message on, with our headers on the first."""
+        """Send an ASGI message, with our headers on the first one.
+
+        Args:
+            message: from the app.
+        """
         if message["type"] == "http.response.start":
             self.status = message["status"]
             timing = server_timing.serialize({**self.timings, "total": Timing(self.elapsed_ms)})
             ours = {b"x-request-id": self.request_id.encode(), b"server-timing": timing.encode()}
-            kept = [(name, value) for name, value in message.get("headers", ()) if name.lower() not in ours]
-            message = {**message, "headers": [*kept, *ours.items()]}
+            others = [(name, value) for name, value in message.get("headers", ()) if name.lower() not in ours]
+            message = {**message, "headers": [*others, *ours.items()]}
         elif message["type"] == "http.response.body":
             if self.method == "HEAD":
                 message = {**message, "body": b""}
@@ -71,7 +75,12 @@ class RequestContext:
         await self.send(message)
 
     async def send_error(self, error: HTTPException, *, close: bool) -> None:
-        """Answer with `error`, and end the connection if its body was not read to the end."""
+        """Send an error response.
+
+        Args:
+            error: to send.
+            close: whether to close the connection, because the request's body was not read to its end.
+        """
         status, headers, body = render(error)
         if close:
             headers["connection"] = "close"
@@ -83,17 +92,16 @@ class RequestContext:
 
 @dataclass(frozen=True)
 class LoadShedder:
-    """A question asked before a request is even parsed: can it be served at all?"""
+    """Refuses requests before they are parsed if they could not be served anyway."""
 
     paths: frozenset[str]
-    """The routes that it guards."""
+    """The routes that it protects."""
     check: Callable[[Scope, bytes], None]
-    """Raises the error that a request with this body is refused with."""
+    """Gets scope and body; raises the error to refuse the request with."""
 
 
 class RequestMiddleware:
-    """ASGI middleware. `json_bodies` makes it parse and check bodies (the gateway leaves that to the services), but for
-    those of `raw_types`, which a route reads itself. `query_paths`: see `onecard.web.query_params`."""
+    """The ASGI middleware."""
 
     def __init__(
         self,
@@ -103,12 +111,24 @@ class RequestMiddleware:
         metrics: HttpMetrics | None,
         json_bodies: bool,
         guard: Guard,
-        gate: LoadShedder | None = None,
+        load_shedder: LoadShedder | None = None,
         raw_types: frozenset[bytes] = frozenset(),
         query_paths: Collection[str] | None = None,
     ) -> None:
+        """Wrap an app.
+
+        Args:
+            app: the ASGI app.
+            settings: limits and allowed hosts.
+            metrics: None for an app that has its own.
+            json_bodies: whether to parse and check bodies; the gateway leaves that to the services.
+            guard: authenticates callers.
+            load_shedder: None refuses nothing.
+            raw_types: content types of bodies that a route parses itself.
+            query_paths: routes whose query parameters are checked; None for all. See `onecard.web.query_params`.
+        """
         self._app = app
-        self._load_shedder = gate or LoadShedder(frozenset(), lambda scope, body: None)
+        self._load_shedder = load_shedder or LoadShedder(frozenset(), lambda scope, body: None)
         self._metrics = metrics
         self._json_bodies = json_bodies
         self._raw_types = raw_types
@@ -129,27 +149,27 @@ class RequestMiddleware:
         headers = dict(scope["headers"])
         request_id = request_parsing.clean_request_id(headers.get(b"x-request-id")) or uuid.uuid4().hex
         method = scope["method"] if scope["method"] in METHODS else "other"
-        exchange = RequestContext(send, request_id, method, timings={})
-        scope = self._with_request_state(scope, exchange)
-        # A request's context ends with its task; that of a pipelined one begins as a copy of the last one's.
+        context = RequestContext(send, request_id, method, timings={})
+        scope = self._with_request_state(scope, context)
+        # A pipelined request's task starts with a copy of the previous request's context.
         structlog.contextvars.bind_contextvars(request_id=request_id)
         if self._metrics:
             self._metrics.in_flight.inc()
         try:
-            await self._run(scope, headers, receive, exchange)
+            await self._run(scope, headers, receive, context)
         finally:
-            self._record(scope, exchange)
+            self._record(scope, context)
             structlog.contextvars.unbind_contextvars("caller")
 
-    def _with_request_state(self, scope: Scope, exchange: RequestContext) -> Scope:
-        """The scope with the request id in its headers, and in its state what routes read and write."""
-        others = [(name, value) for name, value in scope["headers"] if name != b"x-request-id"]
-        state = {**scope.get("state", {}), "request_id": exchange.request_id, "timings": exchange.timings}
-        method = "GET" if exchange.method == "HEAD" else scope["method"]
-        headers = [*others, (b"x-request-id", exchange.request_id.encode())]
+    def _with_request_state(self, scope: Scope, context: RequestContext) -> Scope:
+        """The scope with the request id in its headers, and with the state that routes read and write."""
+        other_headers = [(name, value) for name, value in scope["headers"] if name != b"x-request-id"]
+        state = {**scope.get("state", {}), "request_id": context.request_id, "timings": context.timings}
+        method = "GET" if context.method == "HEAD" else scope["method"]
+        headers = [*other_headers, (b"x-request-id", context.request_id.encode())]
         return {**scope, "method": method, "headers": headers, "state": state}
 
-    async def _run(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, exchange: RequestContext) -> None:
+    async def _run(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, context: RequestContext) -> None:
         body_read = scope["method"] not in _BODY_METHODS
         try:
             self._authenticate(scope)
@@ -159,9 +179,9 @@ class RequestMiddleware:
                 body = await self._read_body(headers, receive)
                 body_read = True
                 if scope["path"] in self._load_shedder.paths:
-                    exchange.in_load_shedder = True
+                    context.in_load_shedder = True
                     self._load_shedder.check(scope, body)
-                    exchange.in_load_shedder = False
+                    context.in_load_shedder = False
                 content_type = headers.get(b"content-type")
                 if self._json_bodies and body and request_parsing.media_type(content_type) not in self._raw_types:
                     request_parsing.require_json_type(content_type)
@@ -169,45 +189,51 @@ class RequestMiddleware:
                 scope["state"].update(body=body, received=time.perf_counter())
                 receive = _replay_body(body, receive)
             query_params.require_known_parameters(scope, self._query_paths)
-            await self._app(scope, receive, exchange.send_message)
+            await self._app(scope, receive, context.send_message)
         except HTTPException as error:
-            await exchange.send_error(error, close=not body_read)
+            await context.send_error(error, close=not body_read)
         except ClientDisconnected:
-            exchange.status = CLIENT_CLOSED_REQUEST
+            context.status = CLIENT_CLOSED_REQUEST
         except asyncio.CancelledError:
-            # The server stops, and the time to finish what was accepted is over. Nobody else cancels a request.
-            if exchange.status:
+            # Only a stopping server cancels requests, after its time to drain them.
+            if context.status:
                 raise
-            await exchange.send_error(
+            await context.send_error(
                 Unavailable("The service is stopping. Try again shortly.", retry_after=15), close=True
             )
         except Exception:
             log.exception("request failed")
-            if exchange.status:
-                raise  # Part of an answer is out; the server must break the connection to say that it is cut.
-            await exchange.send_error(InternalError("The server failed on this request."), close=False)
+            if context.status:
+                # Part of the response is sent; the server must break the connection to show that it is incomplete.
+                raise
+            await context.send_error(InternalError("The server failed on this request."), close=False)
 
     def _authenticate(self, scope: Scope) -> None:
-        """Ask the guard who is calling, for the routes and for every log line of this request.
+        """Authenticate the caller, for the routes and for the log lines of this request.
 
         Raises:
-            MissingKey, InvalidKey: nobody who may.
-            UnknownHost: everybody may, but another site's page must not.
+            MissingKey: the request has no key.
+            InvalidKey: its key is unknown or malformed.
+            UnknownHost: no key is required, and the host name is not allowed.
         """
         if self._guard.open:
             require_known_host(scope, self._allowed_hosts)
-        given = [value for name, value in scope["headers"] if name == b"authorization"]
-        caller = self._guard.check(scope["path"], given)
+        authorization = [value for name, value in scope["headers"] if name == b"authorization"]
+        caller = self._guard.check(scope["path"], authorization)
         if caller is not None:
             scope["state"]["caller"] = caller
             structlog.contextvars.bind_contextvars(caller=caller.name)
 
     async def _read_body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
-        """The whole body.
+        """Read the whole body.
+
+        Returns:
+            The body.
 
         Raises:
-            BodyTooLarge, SlowRequest: over the limit in bytes or in seconds.
-            ClientGone: the client disconnected.
+            BodyTooLarge: it is over the limit.
+            SlowRequest: it did not arrive in time.
+            ClientDisconnected: the client disconnected.
         """
         try:
             async with asyncio.timeout(self._body_timeout_seconds):
@@ -242,24 +268,25 @@ class RequestMiddleware:
         limit = self._max_body_bytes / 1_000_000
         return BodyTooLarge(f"The body is over {limit:g} MB. Send fewer or shorter inputs a request.")
 
-    def _record(self, scope: Scope, exchange: RequestContext) -> None:
-        gated = scope["path"] if scope["path"] in self._load_shedder.paths else None
-        route = getattr(scope.get("route"), "path", None) or gated or "unmatched"
-        status = exchange.status or CLIENT_CLOSED_REQUEST
-        ms = exchange.elapsed_ms
+    def _record(self, scope: Scope, context: RequestContext) -> None:
+        protected_path = scope["path"] if scope["path"] in self._load_shedder.paths else None
+        route = getattr(scope.get("route"), "path", None) or protected_path or "unmatched"
+        status = context.status or CLIENT_CLOSED_REQUEST
+        ms = context.elapsed_ms
         if self._metrics:
             self._metrics.in_flight.dec()
-            self._metrics.record(route, exchange.method, status, ms / 1000)
-        # Refusals at the gate come by the thousand; the metrics count them, and a line each would cost more than they.
-        refused = exchange.in_load_shedder and status in (429, 503)
-        quiet = refused or scope["state"].get("quiet") or route.startswith("/health") or route == "/metrics"
+            self._metrics.record(route, context.method, status, ms / 1000)
+        # The load shedder may refuse thousands; metrics count them, and a log line each would cost more than the
+        # refusal.
+        is_shed = context.in_load_shedder and status in (429, 503)
+        quiet = is_shed or scope["state"].get("quiet") or route.startswith("/health") or route == "/metrics"
         level = log.debug if quiet else log.info
-        sizes = {"ms": round(ms, 2), "bytes_out": exchange.bytes_out}
-        level("request", route=route, method=exchange.method, status=status, **sizes)
+        sizes = {"ms": round(ms, 2), "bytes_out": context.bytes_out}
+        level("request", route=route, method=context.method, status=status, **sizes)
 
 
 async def _refuse_websocket(scope: Scope, send: Send) -> None:
-    """No service has one, and no key has been looked at. Where the server can, in the one error shape."""
+    """Refuse a WebSocket: no service has any. In OpenAI's error format, if the server supports it."""
     status, headers, body = render(HTTPException(404))
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
     if "websocket.http.response" in scope.get("extensions", {}):
@@ -270,7 +297,7 @@ async def _refuse_websocket(scope: Scope, send: Send) -> None:
 
 
 def _replay_body(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that hands out `body` once and then waits for the disconnect."""
+    """A `receive` that returns `body` once and then waits for the disconnect."""
     pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> Message:
@@ -280,9 +307,14 @@ def _replay_body(body: bytes, receive: Receive) -> Receive:
 
 
 def request_state(scope: Scope) -> dict[str, Any]:
-    """What the edge left for routes: `request_id`, `timings`, the `body` and when it was `received` (a second of
-    `time.perf_counter`), `caller` if the guard names one, and `json` where it parses bodies. A route that sets `quiet`
-    there has the access line of its request at the level debug.
+    """What the middleware leaves for routes in `scope["state"]`.
+
+    Args:
+        scope: of the request.
+
+    Returns:
+        `request_id`, `timings`, `body` and when it was `received` (in seconds of `time.perf_counter`), `caller` if the
+        guard names one, and `json` if bodies are parsed. A route may set `quiet` to log its access line at level debug.
     """
     state: dict[str, Any] = scope["state"]
     return state

@@ -1,4 +1,4 @@
-"""A service with a model tells in every answer whose it is."""
+"""Names the model in every response of a service that runs one."""
 
 from collections.abc import Callable
 
@@ -9,10 +9,16 @@ from onecard.models.identity import MODEL_HEADER, ModelIdentity
 
 
 class ModelIdentityMiddleware:
-    """ASGI middleware: every answer tells whose it is, once the engine has started."""
+    """ASGI middleware that adds `MODEL_HEADER` to every response, once the model is known."""
 
     def __init__(self, app: ASGIApp, identity: Callable[[Scope], ModelIdentity | None]) -> None:
-        """`identity` finds it, with the scope of a request that the app has seen."""
+        """Wrap an app.
+
+        Args:
+            app: the ASGI app.
+            identity: finds the identity in the scope of a request that the app has seen; None before the model is
+                known.
+        """
         self._app = app
         self._identity = identity
 
@@ -22,10 +28,10 @@ class ModelIdentityMiddleware:
             await self._app(scope, receive, send)
             return
 
-        async def tell(message: Message) -> None:
+        async def send_with_identity(message: Message) -> None:
             identity = self._identity(scope) if message["type"] == "http.response.start" else None
             if identity is not None:
                 MutableHeaders(scope=message)[MODEL_HEADER] = identity.header_value()
             await send(message)
 
-        await self._app(scope, receive, tell)
+        await self._app(scope, receive, send_with_identity)

@@ -1,4 +1,4 @@
-"""Query parameters that a route does not have are a mistake, and named as one: FastAPI passes them over."""
+"""Refuses query parameters that a route does not have; FastAPI would ignore them."""
 
 from collections.abc import Collection
 from difflib import get_close_matches
@@ -12,23 +12,24 @@ from starlette.types import Scope
 from onecard.errors import InvalidRequest
 
 MAX_SHOWN_CHARACTERS = 64
-"""Characters of a parameter's name that are repeated to who sent it."""
+"""Longest part of a parameter's name that an error message repeats."""
 
 
 def require_known_parameters(scope: Scope, paths: Collection[str] | None = None) -> None:
-    """Check the query of a request to a FastAPI app, whose middleware asks before the app does.
+    """Check the query parameters of a request to a FastAPI app, from a middleware around it.
 
     Args:
-        paths: those of the routes that are looked at, as they are declared; None: all.
+        scope: of the request.
+        paths: route templates to check; None checks all.
 
     Raises:
         InvalidRequest: the route has no parameter of that name.
     """
     if not scope["query_string"] or (route := _route(scope)) is None or not (paths is None or route.path in paths):
         return
-    described = (route.openapi_extra or {}).get("parameters", ())
-    known = {one.alias for one in get_flat_dependant(route.dependant).query_params}
-    known |= {one["name"] for one in described if one["in"] == "query"}
+    documented = (route.openapi_extra or {}).get("parameters", ())
+    known = {each.alias for each in get_flat_dependant(route.dependant).query_params}
+    known |= {each["name"] for each in documented if each["in"] == "query"}
     for name, _ in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True):
         if name not in known:
             shown = name[:MAX_SHOWN_CHARACTERS]

@@ -1,4 +1,4 @@
-"""Request bodies that have been answered not long ago, so that under overload they are let through to the cache."""
+"""Recently answered request bodies: under overload they may pass, because the cache can answer them."""
 
 from collections import OrderedDict
 from hashlib import blake2b
@@ -8,21 +8,26 @@ MAX_BODIES = 10_000
 
 
 class RecentBodies:
-    """The digests of the last `most` bodies; a use counts as news. Pure; owned by one thread."""
+    """Digests of the last bodies; adding one again makes it the newest. Pure; used by one thread."""
 
-    def __init__(self, most: int = MAX_BODIES) -> None:
-        self._max_bodies = most
+    def __init__(self, max_bodies: int = MAX_BODIES) -> None:
+        """Start empty.
+
+        Args:
+            max_bodies: older ones are forgotten.
+        """
+        self._max_bodies = max_bodies
         self._digests: OrderedDict[bytes, None] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._digests)
 
     def __contains__(self, body: bytes) -> bool:
-        """It has been answered, and not so many others since."""
+        """Whether this body was answered recently."""
         return _digest(body) in self._digests
 
     def add(self, body: bytes) -> None:
-        """It is answered now."""
+        """Remember a body that has been answered."""
         digest = _digest(body)
         self._digests[digest] = None
         self._digests.move_to_end(digest)

@@ -1,4 +1,4 @@
-"""Run an app under uvicorn, with the manners that a public server needs."""
+"""Runs an app under uvicorn, configured for a public server."""
 
 import contextlib
 import functools
@@ -22,33 +22,45 @@ from onecard.protocol.limits import ConnectionLimits
 from onecard.settings import ServiceSettings
 
 GC_THRESHOLD = 50_000
-"""New containers after which the youngest are searched for cycles. Python's 700 are those of two or three requests."""
+"""New container objects that trigger a collection of the youngest generation. Python's default of 700 is reached after
+two or three requests."""
 KEEP_ALIVE_SECONDS = 75
-"""How long an idle connection is kept: longer than clients pool theirs, so that they close first."""
+"""How long an idle connection stays open: longer than clients keep theirs in a pool, so that they close first."""
 MAX_OPEN_FILES = 65_536
-"""Files that a service allows itself to have open, if the system lets it."""
+"""Limit of open files that a service sets for itself, if the system allows it."""
 
 
 def protocol_factory(settings: ServiceSettings, registry: CollectorRegistry) -> Callable[..., ConnectionProtocol]:
-    """The protocol with the limits of `settings`, for uvicorn's `http`; `registry` shows its connections."""
-    limits = ConnectionLimits.from_settings(settings, files=resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    """Make uvicorn's `http` option: our protocol with the limits of the settings.
+
+    Args:
+        settings: of the service.
+        registry: gets the metrics of connections.
+
+    Returns:
+        A factory of protocols.
+    """
+    limits = ConnectionLimits.from_settings(settings, max_open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     registry.register(limits)
     return functools.partial(ConnectionProtocol, limits=limits)
 
 
 def _raise_file_limit() -> None:
-    """A connection is an open file, and a relayed one two; shells and supervisors often allow 1,024."""
-    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_OPEN_FILES if most == resource.RLIM_INFINITY else min(MAX_OPEN_FILES, most)
-    if allowed != resource.RLIM_INFINITY and allowed < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+    """Raise the limit of open files: a relayed connection needs two, and shells and supervisors often allow 1,024."""
+    soft_limit, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    target = MAX_OPEN_FILES if hard_limit == resource.RLIM_INFINITY else min(MAX_OPEN_FILES, hard_limit)
+    if soft_limit != resource.RLIM_INFINITY and soft_limit < target:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard_limit))
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    """A bound socket, before any model is loaded: a port that is taken shows at once.
+    """Bind the socket before any model is loaded, so that a port in use shows at once.
+
+    Returns:
+        The bound socket.
 
     Raises:
-        SystemExit: the address cannot be had.
+        SystemExit: the address is not available.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -64,20 +76,21 @@ def _bind(host: str, port: int) -> socket.socket:
 
 
 def require_key_in_public(settings: ServiceSettings, *, other_keys: bool = False) -> None:
-    """Refuse to open an unguarded server to the world.
+    """Refuse to expose a server without authentication.
 
     Args:
-        other_keys: something besides `API_KEY` guards it.
+        settings: of the service.
+        other_keys: whether there are keys besides `API_KEY`.
 
     Raises:
-        SystemExit: `HOST` is not loopback, and nothing guards the server.
+        SystemExit: `HOST` is not loopback, and no key is required.
     """
     try:
-        loopback = ipaddress.ip_address(settings.host).is_loopback
+        is_loopback = ipaddress.ip_address(settings.host).is_loopback
     except ValueError:
-        loopback = settings.host == "localhost"
-    guarded = settings.api_key is not None or other_keys or settings.allow_no_key
-    if not loopback and not guarded:
+        is_loopback = settings.host == "localhost"
+    is_guarded = settings.api_key is not None or other_keys or settings.allow_no_key
+    if not is_loopback and not is_guarded:
         raise SystemExit(
             f"HOST={settings.host} is reachable from outside, and there is no API_KEY. "
             "Set API_KEY (16 characters or more), or ALLOW_NO_KEY=true if something else guards this address."
@@ -85,10 +98,10 @@ def require_key_in_public(settings: ServiceSettings, *, other_keys: bool = False
 
 
 def _tune_garbage_collector() -> None:
-    """Keep Python's cyclic collector out of the way of requests.
+    """Keep Python's cyclic garbage collector from delaying requests.
 
-    What was made before the first request (a million objects where torch is) stays to the end: it is not searched
-    again. With 1,300 requests waiting, an encoder's event loop spent 58 % of its time searching it.
+    Objects from before the first request (a million with torch) live to the end, so they are excluded from collections.
+    With 1,300 requests waiting, an encoder's event loop spent 58 % of its time searching them.
     """
     gc.collect()
     gc.freeze()
@@ -96,10 +109,10 @@ def _tune_garbage_collector() -> None:
 
 
 class _StartupMiddleware:
-    """ASGI layer round the lifespan.
+    """ASGI middleware around the lifespan.
 
-    It keeps a refusal to start (a SystemExit) as the one line that it is: Starlette would send its traceback to the
-    log, and uvicorn would exit without a word about it. After a start it tunes the garbage collector.
+    It keeps the message of a SystemExit during startup: Starlette would log its traceback, and uvicorn would exit
+    without a message. After startup it tunes the garbage collector.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -125,7 +138,17 @@ class _StartupMiddleware:
 
 
 def run(app: FastAPI, *, service: str, port: int, settings: ServiceSettings) -> None:
-    """Serve `app` until SIGTERM or SIGINT, then finish what was accepted, for at most `drain_seconds`."""
+    """Serve an app until SIGTERM or SIGINT, then finish accepted requests for at most `drain_seconds`.
+
+    Args:
+        app: from `create_app`.
+        service: its name in logs.
+        port: to listen on.
+        settings: host, limits and log level.
+
+    Raises:
+        SystemExit: the service did not start; with a one-line reason if it gave one.
+    """
     logs.configure(service, settings.log_level)
     _raise_file_limit()
     listener = _bind(settings.host, port)
@@ -143,8 +166,8 @@ def run(app: FastAPI, *, service: str, port: int, settings: ServiceSettings) -> 
     }
     startup = _StartupMiddleware(app)
     server = uvicorn.Server(uvicorn.Config(startup, **options))
-    with contextlib.suppress(SystemExit):  # uvicorn's own, with a code of its own
+    with contextlib.suppress(SystemExit):  # uvicorn raises its own, with an exit code of its own.
         server.run(sockets=[listener])
     if not server.started:
-        logging.shutdown()  # The reason, which the interpreter prints, comes last.
+        logging.shutdown()  # Flush the logs first: the interpreter prints the reason last.
         raise SystemExit(startup.startup_error or 1)

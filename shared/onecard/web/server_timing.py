@@ -1,4 +1,4 @@
-"""The `server-timing` header (W3C Server Timing): written by the edge, read by whoever calls a service. Pure."""
+"""The `server-timing` header (W3C Server Timing): the middleware writes it, callers of a service parse it. Pure."""
 
 import re
 from collections.abc import Mapping
@@ -12,15 +12,23 @@ _ENTRY = re.compile(rf"\s*({_NAME})((?:\s*{_PARAMETER.pattern})*)\s*(?:,|$)", re
 
 @dataclass(frozen=True)
 class Timing:
-    """How long one part of an answer took."""
+    """Duration of one stage of a request."""
 
     ms: float
+    """Milliseconds."""
     description: str | None = None
     """Printable ASCII."""
 
 
 def serialize(timings: Mapping[str, Timing]) -> str:
-    """The header's value; names are HTTP tokens, such as `queue`."""
+    """Write the header's value.
+
+    Args:
+        timings: by name; names are HTTP tokens, such as `queue`.
+
+    Returns:
+        The value.
+    """
     return ", ".join(f"{name}{_description(timing)};dur={timing.ms:.2f}" for name, timing in timings.items())
 
 
@@ -32,11 +40,18 @@ def _description(timing: Timing) -> str:
 
 
 def parse(header: str) -> dict[str, Timing]:
-    """What `write` wrote, by name. Entries without a duration are passed over, and all from the first malformed one."""
+    """Parse the header's value.
+
+    Args:
+        header: the value.
+
+    Returns:
+        The timings by name. Entries without a duration are skipped; parsing stops at the first malformed entry.
+    """
     timings: dict[str, Timing] = {}
-    at = 0
-    while at < len(header) and (entry := _ENTRY.match(header, at)):
-        at = entry.end()
+    offset = 0
+    while offset < len(header) and (entry := _ENTRY.match(header, offset)):
+        offset = entry.end()
         parameters = {name.lower(): _unquote(value) for name, value in _PARAMETER.findall(entry[2])}
         try:
             timings[entry[1]] = Timing(float(parameters["dur"]), parameters.get("desc"))

@@ -44,9 +44,9 @@ def test_throughput_stays_between_what_was_seen(first: float, batches: list[tupl
 @given(st.integers(0, 10**6), st.integers(1, 10**6), st.floats(1, 10**6), st.floats(0.1, 1000))
 def test_what_is_refused_would_be_accepted_after_the_wait(ahead: int, own: int, rate: float, patience: float) -> None:
     """Retry-After is right: once the device has worked for so long, the same request is let in."""
-    over = excess_wait_seconds(ahead_tokens=ahead, own_tokens=own, tokens_per_second=rate, patience_seconds=patience)
+    over = excess_wait_seconds(ahead_tokens=ahead, own_tokens=own, tokens_per_second=rate, timeout_seconds=patience)
     left = max(0, ahead - int(over * rate + 1))
-    later = excess_wait_seconds(ahead_tokens=left, own_tokens=own, tokens_per_second=rate, patience_seconds=patience)
+    later = excess_wait_seconds(ahead_tokens=left, own_tokens=own, tokens_per_second=rate, timeout_seconds=patience)
     assert over >= 0
     assert later < 1e-6
     if over == 0 and ahead:
@@ -60,11 +60,11 @@ def test_a_large_request_is_not_shut_out_by_small_ones(own: int, rate: float) ->
     patience = own / rate * 1.5
     ahead = int(rate * patience / SAFETY_FACTOR / 2)
     assert (
-        excess_wait_seconds(ahead_tokens=ahead, own_tokens=own, tokens_per_second=rate, patience_seconds=patience) == 0
+        excess_wait_seconds(ahead_tokens=ahead, own_tokens=own, tokens_per_second=rate, timeout_seconds=patience) == 0
     )
 
 
 @given(st.integers(1, 10**9), st.floats(0.01, 1))
 def test_an_idle_device_tells_nobody_to_come_back_later(own: int, patience: float) -> None:
     """Nothing would be better then."""
-    assert excess_wait_seconds(ahead_tokens=0, own_tokens=own, tokens_per_second=1, patience_seconds=patience) == 0
+    assert excess_wait_seconds(ahead_tokens=0, own_tokens=own, tokens_per_second=1, timeout_seconds=patience) == 0

@@ -139,7 +139,7 @@ class Busy(Exception):
 @pytest.mark.parametrize("leader_leaves", [False, True])
 async def test_the_terms_of_one_request_do_not_fail_another(leader_leaves: bool) -> None:
     """Who follows a request that is refused computes the rest itself, and keeps what it has begun and been given."""
-    flights = BatchSingleFlight[bytes](personal=(Busy,))
+    flights = BatchSingleFlight[bytes](caller_errors=(Busy,))
     refused = asyncio.Event()
 
     async def is_refused(claim: BatchCall[bytes]) -> None:
@@ -166,7 +166,7 @@ async def test_the_terms_of_one_request_do_not_fail_another(leader_leaves: bool)
 
 async def test_who_follows_is_not_failed_by_its_own_terms() -> None:
     """The other order: one that would be refused shares what another computes, and the other never hears of it."""
-    flights = BatchSingleFlight[bytes](personal=(Busy,))
+    flights = BatchSingleFlight[bytes](caller_errors=(Busy,))
 
     async def is_refused(claim: BatchCall[bytes]) -> None:
         raise Busy

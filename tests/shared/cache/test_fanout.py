@@ -318,7 +318,7 @@ class StreamRefused(Exception):
 @pytest.mark.parametrize("leader", ["flooder", "other"])
 async def test_a_failure_of_one_caller_is_not_handed_to_those_who_share(leader: str) -> None:
     """Who is refused is refused, whoever came first; the next of the others opens the stream anew, for all of them."""
-    flights = StreamBroadcast(personal=(StreamRefused,))
+    flights = StreamBroadcast(caller_errors=(StreamRefused,))
     refused, opened = FakeStream([], StreamRefused()), FakeStream()
     upstreams = [refused, opened, opened] if leader == "flooder" else [opened, refused, opened]
     got: list[list[bytes]] = [[], [], []]
@@ -344,7 +344,7 @@ async def test_a_failure_of_one_caller_is_not_handed_to_those_who_share(leader: 
 
 async def test_who_has_read_of_a_stream_shares_its_failure() -> None:
     """What another stream would say does not go on from there."""
-    flights, upstream = StreamBroadcast(personal=(StreamRefused,)), FakeStream(error=StreamRefused())
+    flights, upstream = StreamBroadcast(caller_errors=(StreamRefused,)), FakeStream(error=StreamRefused())
     _, tasks = crowd(flights, upstream, 3)
     await settle()
     upstream.go()

@@ -137,7 +137,7 @@ class WorkRefused(Exception):
 @pytest.mark.parametrize("leader", ["flooder", "other"])
 async def test_a_failure_of_one_caller_is_not_handed_to_those_who_share(leader: str) -> None:
     """Who is refused is refused, whoever came first; the next of the others begins anew, and they share that."""
-    flights, began = SingleFlight[str](personal=(WorkRefused,)), asyncio.Event()
+    flights, began = SingleFlight[str](caller_errors=(WorkRefused,)), asyncio.Event()
     begun: list[str] = []
 
     async def compute(caller: str) -> str:
@@ -167,7 +167,7 @@ async def test_a_failure_of_one_caller_is_not_handed_to_those_who_share(leader: 
 
 async def test_each_who_is_refused_hears_it_once() -> None:
     """All of them are, one after the other, and nobody goes round for ever."""
-    flights, begun = SingleFlight[str](personal=(WorkRefused,)), 0
+    flights, begun = SingleFlight[str](caller_errors=(WorkRefused,)), 0
 
     async def refuse() -> str:
         nonlocal begun
