@@ -209,7 +209,7 @@ async def test_who_waits_for_room_gets_it_in_turn_and_answers_come_first() -> No
 
 
 async def test_who_waits_in_vain_or_leaves_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(buffer_semaphore, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(buffer_semaphore, "ACQUIRE_TIMEOUT_SECONDS", 0.05)
     refused: list[int] = []
     all_of_it = BufferSemaphore(100, lambda: refused.append(1))
     full, other = all_of_it.lease(), all_of_it.lease()
