@@ -40,11 +40,14 @@ class RelayRouter:
         gateway: GatewayState = scope["app"].state.service
         upstream = gateway.upstreams.by_name[route.service]
         tap = ResponseTap.of(scope, send)
-        with gateway.instrumentation(scope, tap, upstream.load_balancer.metrics, route.span_name):
-            if gateway.model_access is not None:
-                await gateway.model_access.require(request_state(scope).get("caller"), upstream, route.json(scope))
-            response = await gateway.handlers[route.path](scope, receive)
-            await with_timeout(upstream.timeouts.total_seconds, response)(scope, receive, tap.send)
+        try:
+            with gateway.instrumentation(scope, tap, upstream.load_balancer.metrics, route.span_name):
+                if gateway.model_access is not None:
+                    await gateway.model_access.require(request_state(scope).get("caller"), upstream, route.json(scope))
+                response = await gateway.handlers[route.path](scope, receive)
+                await with_timeout(upstream.timeouts.total_seconds, response)(scope, receive, tap.send)
+        finally:
+            tap.close()
 
 
 def router(table: RouteTable) -> APIRouter:

@@ -48,6 +48,7 @@ class RateLimitMiddleware:
             raise
         finally:
             settlement.settle(abandoned=True)
+            tap.close()
 
 
 class _Settlement:

@@ -9,6 +9,10 @@ from gateway.telemetry.token_usage import TokenUsageCounter
 from onecard.web.middleware import request_state
 
 
+async def _closed(message: Message) -> None:
+    raise RuntimeError(f"{message['type']} after the end of the request")
+
+
 class ResponseTap:
     """Passes a response on, notes what it says of itself, and adds headers to it."""
 
@@ -36,6 +40,15 @@ class ResponseTap:
         if tap is None:
             tap = state["tap"] = cls(send)
         return tap
+
+    def close(self) -> None:
+        """Let go of the connection and of the limits, once nothing more is sent.
+
+        The request's state holds the tap, and both reach the state: a cycle, which would keep the request and its
+        response in memory until a garbage collection.
+        """
+        self._send = _closed
+        self.before_last = None
 
     async def send(self, message: Message) -> None:
         """The ASGI interface."""
