@@ -13,9 +13,9 @@ import httpx2 as httpx
 
 from onecard import logs
 from onecard.settings import load
+from onecard_runpod.activity import ActivitySample, IdleState, next_state, parse_activity
 from onecard_runpod.client import RunPodClient
 from onecard_runpod.errors import PodError
-from onecard_runpod.idle import ActivitySample, IdleState, next_state, parse_activity
 from onecard_runpod.settings import WatchdogSettings
 
 POLL_SECONDS = 15.0

@@ -11,15 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from review_service.insight.percentages import percentages
-from review_service.insight.prompts import (
-    MAX_EVIDENCE,
-    MAX_PROMPT_REVIEWS,
-    InvalidSummary,
-    chat_request,
-    select_reviews,
-    validate,
-)
+from review_service.insight.prompts import MAX_EVIDENCE, MAX_PROMPT_REVIEWS, chat_request, select_reviews
 from review_service.insight.strengths import AspectCounts, significant_differences, z_score
+from review_service.insight.summary_validation import InvalidSummary, validate
 from review_service.reviews.aspects import aspects_in
 from review_service.reviews.index_maintenance import MaintenancePlan, plan_maintenance
 from review_service.reviews.ingest import batches, parse_items, parse_lines

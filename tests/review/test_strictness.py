@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from review_service.insight.prompts import MAX_SUMMARY_CHARACTERS, InvalidSummary, chat_request, validate
+from review_service.insight.prompts import MAX_SUMMARY_CHARACTERS, chat_request
+from review_service.insight.summary_validation import InvalidSummary, validate
 from review_service.reviews.ingest import parse_items, parse_lines
 from review_service.schemas import MAX_REPORTED_LINES
 from review_service.visible import is_visible

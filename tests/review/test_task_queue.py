@@ -202,7 +202,7 @@ def test_no_search_in_what_the_worker_logs(tmp_path: Path) -> None:
         try:
             errand = RefreshJob("/v1/reviews/search", '{"query": "secret-soup"}')
             open_queue(RedisSettings(redis_port=redis.port)).send_task(REFRESH_TASK, [errand.as_json()])
-            until(lambda: "errand done" in worker.log(), worker)
+            until(lambda: "refresh job done" in worker.log(), worker)
             assert "secret-soup" not in worker.log()
         finally:
             worker.stop()

@@ -1,20 +1,16 @@
-"""Builds the prompt for a summary, and validates the LLM's answer. Pure.
+"""Builds the prompt for a summary, and the JSON schema of its answer. Pure.
 
 Reviews are untrusted text. Each is a JSON object on one line of the prompt, so that a review cannot pretend to end and
-start an instruction. The answer's JSON schema is enforced during generation, and its quotations are checked.
+start an instruction. The schema is enforced during generation, and checked again in `summary_validation`.
 """
 
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from pydantic import BaseModel, ValidationError
 
-from review_service.schemas import Evidence, StoredReview
-from review_service.visible import is_visible
+from review_service.schemas import StoredReview
 
 MAX_PROMPT_REVIEWS = 12
 """Maximum number of reviews in one prompt. With the answer they fit into 2,048 tokens, the smallest window that we
@@ -39,36 +35,11 @@ INSTRUCTION = (
 
 
 _SENTENCE_BREAK = re.compile(r"(?<=[.!?…])\s+")
-_LINE_PATTERN = r"""^[^\s<>{}\[\]\\"_][^\n<>{}\[\]\\"_]*$"""
+LINE_PATTERN = r"""^[^\s<>{}\[\]\\"_][^\n<>{}\[\]\\"_]*$"""
 """One line that starts with a visible character and has none of the characters of JSON and HTML markup."""
-_LINE_REGEX = re.compile(_LINE_PATTERN)
 _CONTROL_TOKEN_ESCAPES = {"<": r"\u003c", "[": r"\u005b"}
 """JSON escapes of the characters with which control tokens of chat templates start (`<|im_start|>`, `</s>`, `[INST]`).
 Unescaped, the tokenizer would turn such text of a review into a control token."""
-
-
-class InvalidSummary(Exception):
-    """The LLM's answer is not a valid summary."""
-
-
-class _LlmSummary(BaseModel):
-    """The answer in the shape of the requested schema."""
-
-    overall_summary: str
-    positive_summary: str
-    negative_summary: str
-    evidence: list[Evidence]
-
-
-@dataclass(frozen=True)
-class ValidatedSummary:
-    """A summary that passed validation."""
-
-    overall: str
-    positive: str
-    negative: str
-    evidence: list[Evidence]
-    """Verbatim quotations from the reviews in the prompt."""
 
 
 def select_reviews(positive: Sequence[StoredReview], negative: Sequence[StoredReview]) -> list[StoredReview]:
@@ -96,7 +67,7 @@ def chat_request(reviews: Sequence[StoredReview], *, temperature: float, priorit
     Returns:
         Body of `POST /v1/chat/completions`, with a JSON schema for the answer.
     """
-    lines = [_as_json_line({"review_id": item.review_id, "text": _prompt_text(item)}) for item in reviews]
+    lines = [_as_json_line({"review_id": item.review_id, "text": prompt_text(item)}) for item in reviews]
     return {
         "messages": [
             {"role": "system", "content": SYSTEM_PROMPT},
@@ -117,14 +88,15 @@ def _as_json_line(review: Mapping[str, str]) -> str:
     return re.sub(r"[<\[]", lambda match: _CONTROL_TOKEN_ESCAPES[match[0]], orjson.dumps(review).decode())
 
 
-def _prompt_text(review: StoredReview) -> str:
+def prompt_text(review: StoredReview) -> str:
+    """The part of a review that is in the prompt: its first `MAX_REVIEW_CHARACTERS` characters."""
     return " ".join(review.text.split())[:MAX_REVIEW_CHARACTERS]
 
 
 def _response_schema(reviews: Sequence[StoredReview]) -> dict[str, Any]:
     # Lengths are not in the schema but validated later: xgrammar, our grammar backend, does not support a string with
     # both a pattern and a length, and needs seconds to compile a length alone, in every request.
-    line = {"type": "string", "pattern": _LINE_PATTERN}
+    line = {"type": "string", "pattern": LINE_PATTERN}
     evidence = {
         "type": "array",
         "items": {"anyOf": list(map(_evidence_schema, reviews))},
@@ -142,77 +114,10 @@ def _response_schema(reviews: Sequence[StoredReview]) -> dict[str, Any]:
 
 def _evidence_schema(review: StoredReview) -> dict[str, Any]:
     """Schema that allows only sentences of the review: the LLM can choose a quotation but cannot write one."""
-    sentences = [item for item in dict.fromkeys(_SENTENCE_BREAK.split(_prompt_text(review))) if item]
+    sentences = [item for item in dict.fromkeys(_SENTENCE_BREAK.split(prompt_text(review))) if item]
     return {
         "type": "object",
         "properties": {"review_id": {"const": review.review_id}, "snippet": {"enum": sentences}},
         "required": ["review_id", "snippet"],
         "additionalProperties": False,
     }
-
-
-def validate(text: str, reviews: Sequence[StoredReview]) -> ValidatedSummary:
-    """Validate the LLM's answer.
-
-    Args:
-        text: The answer.
-        reviews: The reviews in the prompt.
-
-    Returns:
-        The summary. Quotations that are not in the reviews, and duplicates, are removed.
-
-    Raises:
-        InvalidSummary: The answer has another shape, a summary is empty or too long, or no quotation is left.
-    """
-    try:
-        written = _LlmSummary.model_validate_json(text)
-    except ValidationError:
-        raise InvalidSummary("another shape") from None
-    texts = {review.review_id: _prompt_text(review) for review in reviews}
-    quotes = dict.fromkeys((item.review_id, item.snippet) for item in written.evidence if _is_quoted(item, texts))
-    evidence = [Evidence(review_id=review_id, snippet=snippet) for review_id, snippet in quotes][:MAX_EVIDENCE]
-    if not evidence:
-        raise InvalidSummary("no evidence that is there")
-    summary = ValidatedSummary(
-        written.overall_summary.strip(), written.positive_summary.strip(), written.negative_summary.strip(), evidence
-    )
-    kinds = {review.sentiment for review in reviews}
-    by_kind = {"positive": summary.positive, "negative": summary.negative}
-    if not all(map(_is_summary_line, (summary.overall, *(by_kind[kind] for kind in kinds)))):
-        raise InvalidSummary("no line of text, or a long one")
-    return summary
-
-
-def _is_summary_line(text: str) -> bool:
-    """Whether a summary matches the schema. Checked again, because not every engine enforces (all of) a schema."""
-    return (
-        len(text) <= MAX_SUMMARY_CHARACTERS
-        and _LINE_REGEX.fullmatch(text) is not None
-        and any(character.isalnum() and is_visible(character) for character in text)
-        and not any(unicodedata.category(char) in ("Cc", "Zl", "Zp") for char in text)
-    )
-
-
-def _is_quoted(evidence: Evidence, texts: Mapping[str, str]) -> bool:
-    """Whether the snippet is not blank and occurs verbatim in the review that it names."""
-    return bool(evidence.snippet.strip()) and evidence.snippet in texts.get(evidence.review_id, "")
-
-
-def extractive_summary(
-    positive: Sequence[StoredReview], negative: Sequence[StoredReview], ratios: Sequence[int]
-) -> ValidatedSummary:
-    """Build a summary without the LLM: the ratios, and verbatim the review of each kind with the highest score.
-
-    Args:
-        positive: Positive reviews; may be empty.
-        negative: Negative reviews; may be empty.
-        ratios: Whole percentages of positive and of negative reviews.
-
-    Returns:
-        The summary. A kind without reviews has an empty summary.
-    """
-    best = [max(kind, key=lambda review: review.sentiment_score) for kind in (positive, negative) if kind]
-    evidence = [Evidence(review_id=review.review_id, snippet=_prompt_text(review)) for review in best]
-    by_kind = {review.sentiment: _prompt_text(review) for review in best}
-    overall = f"리뷰의 {ratios[0]}%는 긍정적이고 {ratios[1]}%는 부정적입니다."
-    return ValidatedSummary(overall, by_kind.get("positive", ""), by_kind.get("negative", ""), evidence)

@@ -5,16 +5,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from onecard import logs
-from review_service.insight.prompts import (
-    MAX_PROMPT_REVIEWS,
-    InvalidSummary,
-    ValidatedSummary,
-    chat_request,
-    extractive_summary,
-    select_reviews,
-    validate,
-)
+from review_service.insight.prompts import MAX_PROMPT_REVIEWS, chat_request, select_reviews
 from review_service.insight.restaurant_statistics import RestaurantStatistics
+from review_service.insight.summary_validation import InvalidSummary, ValidatedSummary, extractive_summary, validate
 from review_service.model_services import InvalidModelResponse, ModelServices
 from review_service.reviews.rows import Filters
 from review_service.schemas import RestaurantSummary, StoredReview

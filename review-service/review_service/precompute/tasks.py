@@ -162,7 +162,7 @@ def add_tasks(queue: Celery, portal: BlockingPortal, precomputer: Precomputer) -
         job = RefreshJob(path=str(message["path"]), query=message["query"])
         outcome = portal.call(precomputer.refresh, job)
         # At info only what was computed: nearly all responses are current, in every round.
-        (log.info if outcome == "computed" else log.debug)("errand done", outcome=outcome)
+        (log.info if outcome == "computed" else log.debug)("refresh job done", outcome=outcome)
 
     queue.task(plan, name=PLAN_TASK)
     queue.task(refresh, name=REFRESH_TASK)

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onecard_runpod.activity import ActivitySample, IdleState, next_state, parse_activity
 from onecard_runpod.errors import PodError
-from onecard_runpod.idle import ActivitySample, IdleState, next_state, parse_activity
 from onecard_runpod.watchdog import POLL_SECONDS, RETRY_SECONDS, WatchdogActions, watch
 from tests.runpod.conftest import INHERITED
 from tests.runpod.fake_runpod import FakeRunPod

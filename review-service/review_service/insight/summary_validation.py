@@ -1,0 +1,105 @@
+"""Validates the LLM's answer to a summary's prompt, and makes a summary without it. Pure."""
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ValidationError
+
+from review_service.insight.prompts import LINE_PATTERN, MAX_EVIDENCE, MAX_SUMMARY_CHARACTERS, prompt_text
+from review_service.schemas import Evidence, StoredReview
+from review_service.visible import is_visible
+
+_LINE_REGEX = re.compile(LINE_PATTERN)
+
+
+class InvalidSummary(Exception):
+    """The LLM's answer is not a valid summary."""
+
+
+class _LlmSummary(BaseModel):
+    """The answer in the shape of the requested schema."""
+
+    overall_summary: str
+    positive_summary: str
+    negative_summary: str
+    evidence: list[Evidence]
+
+
+@dataclass(frozen=True)
+class ValidatedSummary:
+    """A summary that passed validation."""
+
+    overall: str
+    positive: str
+    negative: str
+    evidence: list[Evidence]
+    """Verbatim quotations from the reviews in the prompt."""
+
+
+def validate(text: str, reviews: Sequence[StoredReview]) -> ValidatedSummary:
+    """Validate the LLM's answer.
+
+    Args:
+        text: The answer.
+        reviews: The reviews in the prompt.
+
+    Returns:
+        The summary. Quotations that are not in the reviews, and duplicates, are removed.
+
+    Raises:
+        InvalidSummary: The answer has another shape, a summary is empty or too long, or no quotation is left.
+    """
+    try:
+        written = _LlmSummary.model_validate_json(text)
+    except ValidationError:
+        raise InvalidSummary("another shape") from None
+    texts = {review.review_id: prompt_text(review) for review in reviews}
+    quotes = dict.fromkeys((item.review_id, item.snippet) for item in written.evidence if _is_quoted(item, texts))
+    evidence = [Evidence(review_id=review_id, snippet=snippet) for review_id, snippet in quotes][:MAX_EVIDENCE]
+    if not evidence:
+        raise InvalidSummary("no evidence that is there")
+    summary = ValidatedSummary(
+        written.overall_summary.strip(), written.positive_summary.strip(), written.negative_summary.strip(), evidence
+    )
+    kinds = {review.sentiment for review in reviews}
+    by_kind = {"positive": summary.positive, "negative": summary.negative}
+    if not all(map(_is_summary_line, (summary.overall, *(by_kind[kind] for kind in kinds)))):
+        raise InvalidSummary("no line of text, or a long one")
+    return summary
+
+
+def _is_summary_line(text: str) -> bool:
+    """Whether a summary matches the schema. Checked again, because not every engine enforces (all of) a schema."""
+    return (
+        len(text) <= MAX_SUMMARY_CHARACTERS
+        and _LINE_REGEX.fullmatch(text) is not None
+        and any(character.isalnum() and is_visible(character) for character in text)
+        and not any(unicodedata.category(char) in ("Cc", "Zl", "Zp") for char in text)
+    )
+
+
+def _is_quoted(evidence: Evidence, texts: Mapping[str, str]) -> bool:
+    """Whether the snippet is not blank and occurs verbatim in the review that it names."""
+    return bool(evidence.snippet.strip()) and evidence.snippet in texts.get(evidence.review_id, "")
+
+
+def extractive_summary(
+    positive: Sequence[StoredReview], negative: Sequence[StoredReview], ratios: Sequence[int]
+) -> ValidatedSummary:
+    """Build a summary without the LLM: the ratios, and verbatim the review of each kind with the highest score.
+
+    Args:
+        positive: Positive reviews; may be empty.
+        negative: Negative reviews; may be empty.
+        ratios: Whole percentages of positive and of negative reviews.
+
+    Returns:
+        The summary. A kind without reviews has an empty summary.
+    """
+    best = [max(kind, key=lambda review: review.sentiment_score) for kind in (positive, negative) if kind]
+    evidence = [Evidence(review_id=review.review_id, snippet=prompt_text(review)) for review in best]
+    by_kind = {review.sentiment: prompt_text(review) for review in best}
+    overall = f"리뷰의 {ratios[0]}%는 긍정적이고 {ratios[1]}%는 부정적입니다."
+    return ValidatedSummary(overall, by_kind.get("positive", ""), by_kind.get("negative", ""), evidence)
