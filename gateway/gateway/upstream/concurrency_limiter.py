@@ -1,4 +1,4 @@
-"""So many requests at a service at a time; the others wait for a turn, each caller in a line of its own."""
+"""Limits the requests at a service at a time. More of them wait in a fair queue, with a line for each caller."""
 
 import asyncio
 import time
@@ -9,36 +9,56 @@ from gateway.upstream.fair_queue import FairQueue
 
 
 class Permit:
-    """One request's place at a service, with all its attempts. Ending it, once or more, lets the next one in."""
+    """One request's slot at a service, for all its attempts."""
 
     def __init__(self, limiter: "FairConcurrencyLimiter") -> None:
+        """Start with a slot that is taken.
+
+        Args:
+            limiter: where the slot comes from.
+        """
         self._limiter: FairConcurrencyLimiter | None = limiter
 
     def release(self) -> None:
-        """The request is over."""
+        """Free the slot for the next request. Calling it again does nothing."""
         if self._limiter is not None:
             self._limiter.release()
             self._limiter = None
 
 
 class FairConcurrencyLimiter:
-    """The places at one service."""
+    """The slots of one service."""
 
     def __init__(self, limit: int, queue_limit: int, metrics: ServiceMetrics) -> None:
-        """Let `places` requests in at a time, and `room` wait."""
+        """Start with all slots free.
+
+        Args:
+            limit: requests at the service at a time.
+            queue_limit: requests that may wait, of all callers together.
+            metrics: of the service.
+        """
         self._free = limit
         self._queue: FairQueue[asyncio.Future[None]] = FairQueue(queue_limit)
         self._metrics = metrics
         metrics.show_waiting(self._queue.__len__)
 
     async def acquire(self, caller: str, trace: RequestTrace, seconds: float) -> Permit:
-        """A turn, at once or in so many seconds at most.
+        """Take a slot, or wait for one.
+
+        Args:
+            caller: name of the request's key. Slots go to the callers in turn.
+            trace: of the request; the wait is added to its time.
+            seconds: longest wait.
+
+        Returns:
+            A permit. The caller releases it when the request is over, with all its attempts.
 
         Raises:
-            asyncio.QueueFull: so many wait that this one cannot, or can no longer.
-            TimeoutError: its time is over.
+            asyncio.QueueFull: the queue is full and this caller has the most requests in it. Also if that happens
+                during the wait, to the newest of them.
+            TimeoutError: no slot was free in time.
         """
-        if self._free:  # Then nobody waits.
+        if self._free:  # A slot is only free while the queue is empty.
             self._free -= 1
         else:
             await self._wait(caller, trace, seconds)
@@ -58,7 +78,7 @@ class FairConcurrencyLimiter:
         except BaseException:
             self._queue.remove(caller, granted)
             if granted.done() and not granted.cancelled() and granted.exception() is None:
-                self.release()  # It came at the very moment in which nobody wanted it any more.
+                self.release()  # It was granted at the very moment at which the wait ended.
             raise
         else:
             self._metrics.wait_seconds.observe(time.monotonic() - began)
@@ -66,10 +86,10 @@ class FairConcurrencyLimiter:
             trace.upstream_seconds += time.monotonic() - began
 
     def release(self) -> None:
-        """A place is free: the next one in the queue has it, if there is one."""
+        """Free one slot. The next request in the queue gets it, if there is one."""
         while self._queue:
             granted = self._queue.get()
-            if not granted.done():  # Who has left is about to take itself out.
+            if not granted.done():  # Otherwise it has stopped waiting, and the slot goes to the next one.
                 granted.set_result(None)
                 return
         self._free += 1

@@ -1,4 +1,4 @@
-"""One connection to a service: aiohttp's, which ends when what comes on it is no answer to what was asked."""
+"""One connection to a service: aiohttp's, closed as soon as it receives anything that is not the response."""
 
 import asyncio
 import select
@@ -9,36 +9,45 @@ from aiohttp.http import HttpProcessingError, RawResponseMessage
 from aiohttp.streams import EofStream, StreamReader
 
 MAX_UNREAD_BYTES = 128 * 1024
-"""Of a body that nobody has read yet: the service is not read from while more is there."""
+"""Buffered bytes of a response body at which reading from the service pauses."""
 MAX_HEAD_BYTES = 64 * 1024
-"""A longer head is no answer, nor are interim answers without end before it."""
+"""Limit of a response's head, interim responses (1xx) included."""
 MAX_FRAMING_RATIO = 16
-"""An answer may be so many times as long as its body; more is framing for its own sake."""
+"""Limit of a response's bytes on the wire per byte of its body: chunked encoding can be almost all framing."""
 _READ_BYTES = 256 * 1024
-"""What an event loop reads at once, of which the parser may have read only the beginning."""
+"""Bytes that an event loop reads at once. The parser may have processed only the first of them."""
 MAX_REUSABLE_TLS_BYTES = 64 * 1024
-"""Over TLS a connection does not serve again after a longer request: part of it may not have left yet."""
+"""A TLS connection is not reused after a longer request body: asyncio does not say how much of it is unsent."""
 CONNECTION_ERRORS = (aiohttp.ClientError, OSError, EofStream, RuntimeError)
-"""How aiohttp and uvloop say that there is no connection, or no more."""
+"""What aiohttp and uvloop raise when a connection cannot be opened, or has ended."""
 
 
 class UpstreamError(Exception):
-    """There is no whole answer. Neither an address nor what came is in the message."""
+    """There is no complete response. The message holds neither an address nor what was received."""
 
 
 class NoResponse(UpstreamError):
-    """There was no connection, or it ended before an answer had begun: most often, that of a service that has restarted
-    since. Repeating is safe where doing it twice is as if it was done once."""
+    """There was no connection, or it ended before the response began.
+
+    The usual cause is a service that has restarted since the connection was opened. Repeating an idempotent request is
+    safe.
+    """
 
 
 class BadResponse(UpstreamError):
-    """What came is no HTTP, is not what was asked for, or broke off."""
+    """The response is not HTTP, breaks a rule of this client, or is incomplete."""
 
 
 class Connection(ResponseHandler):
-    """aiohttp's connection, that ends when something comes which nobody has asked for, or framing without end."""
+    """aiohttp's connection, closed when it receives unrequested data or endless framing."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, is_open: "set[Connection]") -> None:
+        """Start unconnected.
+
+        Args:
+            loop: the event loop that it belongs to.
+            is_open: the client's set of open connections, in which it registers itself.
+        """
         super().__init__(loop)
         self._open = is_open
         self._in_use = False
@@ -48,30 +57,42 @@ class Connection(ResponseHandler):
 
     @property
     def has_received(self) -> bool:
-        """Something has come since it was asked last."""
+        """Whether anything was received since the last request was sent."""
         return self._received > 0
 
     @property
     def is_idle(self) -> bool:
-        """All of its request has left. A service may answer before it has read a body; the next request behind the rest
-        of that would be taken for a part of it."""
+        """Whether the last request is completely sent, so that the connection can be reused.
+
+        A service may respond before it has read the whole body. It would read the next request as part of that body.
+        """
         return self._is_reusable and self.transport is not None and not self.transport.get_write_buffer_size()
 
     @property
     def has_unread_input(self) -> bool:
-        """Something has come, if only the end, that has not been read yet: while a body waits to be read, or in this
-        very turn of the event loop."""
+        """Whether the socket has data, or its end, that the event loop has not read yet.
+
+        That is so while reading is paused, or when it arrived during this very iteration of the event loop.
+        """
         if self.transport is None:
             return True
-        waiting = select.poll()
-        waiting.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return bool(waiting.poll(0))
+        poller = select.poll()
+        poller.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(poller.poll(0))
 
     async def request(self, head: bytes, body: bytes) -> tuple[RawResponseMessage, StreamReader]:
-        """Send a request and wait for the head of its answer.
+        """Send a request and read the head of its response. Interim responses are skipped.
+
+        Args:
+            head: request line and headers, with the empty line after them.
+            body: the whole body; empty if there is none.
+
+        Returns:
+            The head of the response, and the reader of its body.
 
         Raises:
-            NoAnswer, BadAnswer: the connection ended before, or what came is no answer.
+            NoResponse: the connection ended before the response began.
+            BadResponse: what was received is not HTTP.
         """
         self._in_use, self._received, self._payload = True, 0, None
         self.request_count += 1
@@ -79,62 +100,76 @@ class Connection(ResponseHandler):
         try:
             if self.transport is None:
                 raise NoResponse("the connection has ended")
-            # What TLS holds back nobody is told.
+            # Over TLS, the transport's buffer size leaves out what the TLS layer holds.
             self._is_reusable = (
                 len(body) <= MAX_REUSABLE_TLS_BYTES or self.transport.get_extra_info("ssl_object") is None
             )
             self.transport.writelines((head, body))
             while True:
-                message, answer = await self.read()
+                message, body_reader = await self.read()
                 if not 100 <= message.code < 200 or message.code == 101:
-                    return message, answer
+                    return message, body_reader
         except CONNECTION_ERRORS:
-            fault: UpstreamError = NoResponse("the connection ended")
+            failure: UpstreamError = NoResponse("the connection ended")
         except (HttpProcessingError, BadResponse):
-            fault = BadResponse("no HTTP")
-        raise fault
+            failure = BadResponse("no HTTP")
+        raise failure
 
     def mark_idle(self) -> None:
-        """Nobody asks any more."""
+        """Note that the response has been read: from now on, any input closes the connection."""
         self._in_use = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by the event loop."""
+        """Register the connection. Called by the event loop.
+
+        Args:
+            transport: of the connection.
+        """
         super().connection_made(transport)
         self._open.add(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Called by the event loop."""
+        """Unregister the connection. Called by the event loop.
+
+        Args:
+            exc: why it ended; None if it was closed.
+        """
         self._open.discard(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Called by the event loop; and without data by the parser, when there is room again."""
+        """Parse input. Called by the event loop, and by the parser without data when reading continues after a pause.
+
+        Args:
+            data: bytes from the socket.
+        """
         if data and not self._in_use:
             self.abort_now()
             return
         self._received += len(data)
         super().data_received(data)
         body = self._payload if type(self._payload) is StreamReader else None
-        told = body.total_bytes if body else 0
-        if self._received - told > MAX_HEAD_BYTES + (_READ_BYTES + MAX_FRAMING_RATIO * told if body else 0):
+        body_bytes = body.total_bytes if body else 0
+        if self._received - body_bytes > MAX_HEAD_BYTES + (_READ_BYTES + MAX_FRAMING_RATIO * body_bytes if body else 0):
             self.set_exception(BadResponse("framing without end"))
             self.abort_now()
 
     def eof_received(self) -> None:
-        """Called by the event loop when the service has said its last: that may be the end of an answer, and is the end
-        of the connection, even if part of a request has not left yet."""
+        """Close the connection after the service has closed its side. Called by the event loop.
+
+        That may be the end of a response. It is closed even if part of a request is unsent.
+        """
         super().eof_received()
         self._end()
 
     def abort_now(self) -> None:
-        """End it, whatever is under way: what has not come by now never will."""
+        """Close the connection at once. A response that is still being received is incomplete."""
         if type(self._payload) is StreamReader and not self._payload.is_eof():
             self._payload.set_exception(BadResponse("cut"))
         self._end()
 
     def _end(self) -> None:
-        """At once: a frozen service would not take what is buffered."""
+        """Close without sending what is buffered: a frozen service would not read it."""
         self.force_close()
         if self.transport is not None:
             self.transport.abort()

@@ -1,14 +1,15 @@
-"""Which replica of a service gets the next request. Pure: the clock is handed in, and events say what happened.
+"""Which replica of a service gets the next request. Pure: the clock is a parameter, and events are method calls.
 
-A replica is in service, or out for one of three reasons:
+A replica is in service, or ejected for one of three reasons:
 
-- `errors`: it can be reached, but fails. After a pause one request tries it; that one's success brings it back.
-- `away`: connections to it fail. A readiness check that passes brings it back.
-- `unready`: its readiness checks fail. One that passes brings it back.
+- `errors`: it can be reached, but fails. After a pause one request is sent to it as a probe, and its success ends the
+  ejection.
+- `away`: connections to it fail. A readiness check that passes ends the ejection.
+- `unready`: its readiness checks fail. A check that passes ends the ejection.
 
-A service may be out as a whole. Its replicas still get requests then, because what is known of them is some moments
-old, and a gateway that refused everything would turn a short fault into a long one. A replica that is away or unready
-gets one request at a time: when it is frozen, one client waits in vain and the others learn at once.
+All replicas of a service may be ejected. They still get requests then: what is known of them is some moments old, and a
+gateway that refused everything would turn a short failure into a long one. A replica that is away or unready gets one
+request at a time: if it is frozen, one client waits in vain and the others get their error at once.
 """
 
 import math
@@ -19,31 +20,32 @@ from typing import Literal
 from gateway.telemetry.outcomes import EjectionReason, Failure
 
 HealthCheckResult = Literal["ready", "not ready", "silent"]
-"""Outcome of a readiness check. Not ready: it says so, or nobody listens there; silent: no answer in time."""
+"""Outcome of a readiness check. Not ready: its response says so, or the connection was refused; silent: no response
+in time."""
 
 EJECT_AFTER_FAILURES = 3
-"""So many failures within `FAILURE_WINDOW_SECONDS`, without a success between them, put a replica out."""
+"""A replica is ejected after this many failures within `FAILURE_WINDOW_SECONDS`, without a success between them."""
 FAILURE_WINDOW_SECONDS = 10.0
 FIRST_EJECTION_SECONDS = 1.0
 MAX_EJECTION_SECONDS = 30.0
-"""A replica that is out for errors is tried after a pause, which doubles with each trial that fails."""
+"""The pause before a probe starts at the first of these, and doubles with each failed probe up to the second."""
 DEPRIORITIZED_SECONDS = 1.0
-"""A replica that has refused a request is asked last for so long. It stays in service: a full queue is no fault, and
-pausing those who are full would take capacity away when it is short."""
+"""A replica that has refused a request is the last choice for this long. It is not ejected: a full queue is no
+failure, and ejecting full replicas would take capacity away when it is short."""
 EJECT_AFTER_SILENT_CHECKS = 2
 EJECT_LAST_AFTER_SILENT_CHECKS = 5
-"""So many checks in a row without an answer make a replica unready; more when it is the last one in service, since a
-machine that is merely overloaded falls silent, too."""
+"""A replica is ejected after this many silent checks in a row; the last one in service after more, since a machine
+that is merely overloaded falls silent too."""
 SLOW_RATIO = 3.0
 SLOW_DIFFERENCE_SECONDS = 0.05
-"""A replica is slow when its answers take both so many times as long as the fastest one's, and so much longer."""
+"""A replica is slow if its latency exceeds the fastest one's by both this ratio and this difference."""
 MAX_SLOW_WEIGHT = 10.0
-"""A slow replica's requests count as many times over, up to this. Requests in flight alone tell nothing where one
-comes at a time; the bound is there because answers also differ by what was asked for."""
+"""Each request at a slow replica counts as many times as it is slower, up to this. The requests in flight alone say
+nothing when requests come one at a time. The limit is there because latency also depends on the requests."""
 LATENCY_TTL_SECONDS = 5.0
-"""A measurement older than this is forgotten, so that a slow replica is looked at again."""
+"""An older measurement is ignored, so that a slow replica gets requests again."""
 _SMOOTHING = 0.2
-"""Weight of the newest time in the moving average."""
+"""Weight of the newest measurement in the moving average."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +53,16 @@ class Pick:
     """One request at one replica."""
 
     endpoint: int
+    """Number of the replica."""
     serial: int
-    """Tickets are numbered as they are taken."""
+    """Picks are numbered in their order."""
 
 
 @dataclass(frozen=True)
 class _Ejection:
     reason: EjectionReason
     serial: int
-    """Tickets after this one were taken while the replica was out: what becomes of them says how it is now."""
+    """Picks with a higher serial were made during the ejection: their outcome says how the replica is now."""
     duration_seconds: float = FIRST_EJECTION_SECONDS
     probe_at: float = math.inf
 
@@ -68,17 +71,17 @@ class _Ejection:
 class _Endpoint:
     in_flight: int = 0
     last_pick: int = 0
-    """Serial of its latest ticket."""
+    """Serial of its latest pick."""
     ejection: _Ejection | None = None
     probe: Pick | None = None
     failed_at: list[float] = field(default_factory=list)
     responded_at: float = -math.inf
     refused_at: float = -math.inf
     returned_at: float = -math.inf
-    """When a readiness check last ended an absence."""
+    """When a readiness check last ended an ejection."""
     silent_checks: int = 0
     latency_seconds: float = 0.0
-    """Moving average of the time to an answer."""
+    """Moving average of the time to the head of a response."""
 
     @property
     def is_reachable(self) -> bool:
@@ -86,33 +89,64 @@ class _Endpoint:
 
 
 class EndpointSet:
-    """The replicas of one service, by number from 0. One that nothing is known of yet is in service."""
+    """The replicas of one service, numbered from 0. They start in service."""
 
     def __init__(self, count: int, clock: Callable[[], float]) -> None:
+        """Start with all replicas in service.
+
+        Args:
+            count: number of replicas.
+            clock: monotonic seconds.
+        """
         self._endpoints = [_Endpoint() for _ in range(count)]
         self._clock = clock
         self._serial = 0
 
     def in_flight(self, number: int) -> int:
-        """Requests at the replica now."""
+        """Requests at a replica now.
+
+        Args:
+            number: of the replica.
+
+        Returns:
+            Their number.
+        """
         return self._endpoints[number].in_flight
 
     def ejected_for(self, number: int) -> EjectionReason | None:
-        """Why the replica is out; None while it is in service."""
-        out = self._endpoints[number].ejection
-        return out.reason if out else None
+        """Why a replica is ejected.
+
+        Args:
+            number: of the replica.
+
+        Returns:
+            The reason; None while it is in service.
+        """
+        ejection = self._endpoints[number].ejection
+        return ejection.reason if ejection else None
 
     def has_alternative(self, tried: Collection[int]) -> bool:
-        """Whether a replica is in service that a request has not been to, and that has not just refused another."""
+        """Whether another replica is in service that has not just refused a request.
+
+        Args:
+            tried: replicas that the request has been sent to.
+
+        Returns:
+            True if there is one outside `tried`.
+        """
         refused = self._clock() - DEPRIORITIZED_SECONDS
         others = (one for number, one in enumerate(self._endpoints) if number not in tried)
         return any(one.ejection is None and one.refused_at <= refused for one in others)
 
     def pick(self, exclude: Collection[int] = ()) -> Pick | None:
-        """A ticket for the replica that is the best bet; None when all are away or unready and have a request each.
+        """Choose the best replica for a request, and count the request there.
 
         Args:
-            exclude: those that the request has been to; they are asked again only when there is nothing better.
+            exclude: replicas that the request has been sent to. They are chosen only if there is nothing better.
+
+        Returns:
+            The pick, for which `release` has to be called once; None if all replicas are away or unready and each has a
+            request already.
         """
         ranks = ((self._rank(number, exclude), number) for number in range(len(self._endpoints)))
         rank, number = min(ranks)
@@ -128,8 +162,15 @@ class EndpointSet:
         return picked
 
     def _rank(self, number: int, exclude: Collection[int]) -> tuple[float, bool, float, int]:
-        """Lowest is best: in service; has just refused; out for errors; away or unready. Then the least busy, then the
-        least recently used. A trial that is due goes first, but not with a request that has failed once already."""
+        """Sort key of a replica; the lowest is the best.
+
+        The order is: in service; has just refused a request; ejected for errors; away or unready. Then the least busy
+        one, then the least recently used. A probe that is due comes first, but not with a request that has failed
+        already.
+
+        Returns:
+            Tier, whether it has been tried, its load, and the serial of its latest pick.
+        """
         endpoint = self._endpoints[number]
         now = self._clock()
         if endpoint.ejection is None:
@@ -145,29 +186,42 @@ class EndpointSet:
     def _weight(self, endpoint: _Endpoint) -> float:
         if len(self._endpoints) == 1:
             return 1.0
-        known = self._clock() - LATENCY_TTL_SECONDS
+        oldest_valid = self._clock() - LATENCY_TTL_SECONDS
         fastest = min(
-            (one.latency_seconds for one in self._endpoints if one.ejection is None and one.responded_at > known),
+            (
+                one.latency_seconds
+                for one in self._endpoints
+                if one.ejection is None and one.responded_at > oldest_valid
+            ),
             default=0,
         )
-        slow = endpoint.responded_at > known and endpoint.latency_seconds > fastest + SLOW_DIFFERENCE_SECONDS
+        slow = endpoint.responded_at > oldest_valid and endpoint.latency_seconds > fastest + SLOW_DIFFERENCE_SECONDS
         if not slow or endpoint.latency_seconds < SLOW_RATIO * fastest:
             return 1.0
         return min(endpoint.latency_seconds / fastest, MAX_SLOW_WEIGHT) if fastest else MAX_SLOW_WEIGHT
 
     def release(self, picked: Pick) -> None:
-        """The request is over; call it once for each ticket, whatever became of it."""
+        """Record that a request is over. Call it once for each pick, whatever its outcome.
+
+        Args:
+            picked: of the request.
+        """
         endpoint = self._endpoints[picked.endpoint]
         endpoint.in_flight -= 1
         self._end_probe(endpoint, picked)
 
     def responded(self, picked: Pick, seconds: float) -> None:
-        """The replica began a good answer after so many seconds. A refusal for the request's own fault is one, too."""
+        """Record the head of a response that is no failure of the replica. A 4xx for the request's own fault counts.
+
+        Args:
+            picked: of the request.
+            seconds: time to the head.
+        """
         endpoint = self._endpoints[picked.endpoint]
         self._end_probe(endpoint, picked)
         now = self._clock()
-        known = now - endpoint.responded_at < LATENCY_TTL_SECONDS
-        endpoint.latency_seconds += (seconds - endpoint.latency_seconds) * (_SMOOTHING if known else 1.0)
+        oldest_valid = now - endpoint.responded_at < LATENCY_TTL_SECONDS
+        endpoint.latency_seconds += (seconds - endpoint.latency_seconds) * (_SMOOTHING if oldest_valid else 1.0)
         endpoint.responded_at = now
         endpoint.failed_at.clear()
         endpoint.silent_checks = 0
@@ -175,7 +229,12 @@ class EndpointSet:
             endpoint.ejection = None
 
     def failed(self, picked: Pick, failure: Failure) -> None:
-        """The request failed, and the replica is to blame."""
+        """Record a failure of the replica, and eject it if it has too many.
+
+        Args:
+            picked: of the request.
+            failure: what happened.
+        """
         endpoint = self._endpoints[picked.endpoint]
         self._end_probe(endpoint, picked)
         now = self._clock()
@@ -192,17 +251,24 @@ class EndpointSet:
         endpoint.failed_at = [at for at in endpoint.failed_at if at > now - FAILURE_WINDOW_SECONDS] + [now]
         if len(endpoint.failed_at) < EJECT_AFTER_FAILURES:
             return
-        # A check that passed did not keep it from failing again at once: then only a request can tell.
+        # It fails again soon after a check has passed: then only a request can show whether it works.
         checks_mislead = now < endpoint.returned_at + FAILURE_WINDOW_SECONDS
         reason: EjectionReason = "away" if failure == "away" and not checks_mislead else "errors"
-        # The last one that can be reached stays: some of its answers are better than none.
+        # The last one that can be reached stays in service: some responses are better than none.
         if reason == "away" or not self._is_last(endpoint):
             self._eject(endpoint, reason)
 
     def on_health_check(self, number: int, result: HealthCheckResult, began: float) -> bool:
-        """A readiness check that began at second `began` is over.
+        """Record the outcome of a readiness check.
 
-        Returns: whether the replica is frozen and others are not, so that what waits there is better sent to them.
+        Args:
+            number: of the replica.
+            result: its outcome.
+            began: when it began, in seconds of the clock.
+
+        Returns:
+            Whether the replica has just been found frozen while others work: requests that wait for it are better sent
+            to them.
         """
         endpoint = self._endpoints[number]
         if result == "ready":
@@ -222,7 +288,7 @@ class EndpointSet:
         return False
 
     def _is_last(self, endpoint: _Endpoint) -> bool:
-        """No other one is in service."""
+        """Whether no other replica is in service."""
         return not any(one.ejection is None for one in self._endpoints if one is not endpoint)
 
     def _eject_unready(self, endpoint: _Endpoint) -> None:
@@ -232,8 +298,8 @@ class EndpointSet:
     def _eject(
         self, endpoint: _Endpoint, reason: EjectionReason, pause_seconds: float = FIRST_EJECTION_SECONDS
     ) -> None:
-        trial_at = self._clock() + pause_seconds if reason == "errors" else math.inf
-        endpoint.ejection = _Ejection(reason, self._serial, pause_seconds, trial_at)
+        probe_at = self._clock() + pause_seconds if reason == "errors" else math.inf
+        endpoint.ejection = _Ejection(reason, self._serial, pause_seconds, probe_at)
         endpoint.failed_at.clear()
 
     @staticmethod

@@ -1,7 +1,7 @@
-"""Who is next where there is not enough for all: one of each caller in turn, however many requests each has. Pure.
+"""A queue that serves callers in turn, however many requests each of them has in it. Pure.
 
-Round robin over callers is Nagle's (RFC 970); that a full queue takes room from the longest line is from McKenney's
-Stochastic Fairness Queueing (1990). So one caller's flood neither delays nor crowds out the few requests of another.
+Serving callers round robin is from Nagle (RFC 970). That a full queue drops from the longest line is from McKenney's
+Stochastic Fairness Queueing (1990). So the many requests of one caller neither delay nor displace the few of another.
 """
 
 from collections import deque
@@ -11,21 +11,32 @@ T = TypeVar("T")
 
 
 class FairQueue(Generic[T]):
-    """A line for each caller, and a bound on all of them together."""
+    """A line for each caller, and a limit on all lines together."""
 
-    def __init__(self, room: int) -> None:
-        self._capacity = room
+    def __init__(self, capacity: int) -> None:
+        """Start empty.
+
+        Args:
+            capacity: items in all lines together.
+        """
+        self._capacity = capacity
         self._queues: dict[str, deque[T]] = {}
-        """None is empty. The first one's turn comes next."""
+        """By caller, in the order in which they are served; no line is empty."""
 
     def __len__(self) -> int:
         return sum(map(len, self._queues.values()))
 
     def put(self, caller: str, item: T) -> T | None:
-        """Let `item` wait.
+        """Add an item to its caller's line.
+
+        Args:
+            caller: whose item it is.
+            item: what waits.
 
         Returns:
-            What has no room any more: the newest of the longest line, which may be `item` itself. None if all have.
+            The item that is dropped because the queue is full: the newest one of the longest line, which may be `item`
+            itself.
+            None if the queue is not full.
         """
         self._queues.setdefault(caller, deque()).append(item)
         if len(self) <= self._capacity:
@@ -37,10 +48,13 @@ class FairQueue(Generic[T]):
         return newest
 
     def get(self) -> T:
-        """The oldest of the caller whose turn it is, who is then last.
+        """Remove the oldest item of the next caller, who then becomes the last in the order.
+
+        Returns:
+            The item.
 
         Raises:
-            IndexError: nobody waits.
+            IndexError: the queue is empty.
         """
         if not self._queues:
             raise IndexError("nobody waits")
@@ -52,7 +66,12 @@ class FairQueue(Generic[T]):
         return item
 
     def remove(self, caller: str, item: T) -> None:
-        """`item` waits no longer. It need not be there."""
+        """Remove an item that no longer waits. It need not be in the queue.
+
+        Args:
+            caller: whose item it is.
+            item: what to remove.
+        """
         line = self._queues.get(caller)
         if line is None or item not in line:
             return

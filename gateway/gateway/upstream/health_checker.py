@@ -1,4 +1,4 @@
-"""Readiness checks: one task asks each replica again and again, so that requests need not find out."""
+"""Readiness checks: a task for each replica checks it regularly, so that ejection does not depend on requests."""
 
 import asyncio
 import random
@@ -15,20 +15,25 @@ from onecard import logs
 from onecard.models import identity
 
 CHECK_TIMEOUT_SECONDS = 2.0
-"""How long a check may take."""
+"""Time limit of one check."""
 CHECK_INTERVAL_SECONDS = 1.0
-"""Between the end of a check and the next one, give or take `INTERVAL_JITTER`."""
+"""Pause between two checks, give or take `INTERVAL_JITTER`."""
 MAX_CHECK_BYTES = 64 * 1024
-"""Longer answers are not read: nothing of them is looked at."""
+"""A longer response counts as not ready. Its body is not used."""
 INTERVAL_JITTER = 0.25
-"""Gateways that start together do not go on asking together."""
+"""Share of the pause that is random, so that gateways that start together do not keep checking together."""
 
 log = logs.logger()
 
 
 @asynccontextmanager
 async def health_checking(balancer: LoadBalancer, client: HttpClient) -> AsyncIterator[None]:
-    """Check every endpoint of `balancer`, from now to the end."""
+    """Check every replica of a service while the block runs.
+
+    Args:
+        balancer: of the service; gets the results.
+        client: for the checks.
+    """
     tasks = [
         asyncio.create_task(_check_forever(balancer, number, client), name=f"watch-{balancer.name}-{number}")
         for number in range(len(balancer.origins))
@@ -42,7 +47,7 @@ async def health_checking(balancer: LoadBalancer, client: HttpClient) -> AsyncIt
 
 
 async def _check_forever(balancer: LoadBalancer, number: int, client: HttpClient) -> None:
-    """Ends only by being cancelled."""
+    """Check one replica until the task is cancelled."""
     while True:
         began = time.monotonic()
         try:
@@ -50,11 +55,11 @@ async def _check_forever(balancer: LoadBalancer, number: int, client: HttpClient
             result = await check_endpoint(client, balancer, number)
             balancer.on_health_check(number, result, began)
         except Exception:
-            # A fault of this code must not leave a replica out for good without a word.
+            # A bug in this code must not silently end the checks, which would leave a replica ejected for good.
             log.exception("readiness check", upstream=balancer.name, replica=number)
             result = "not ready"
         if result == "silent":
-            continue  # The time it has taken was pause enough, and the next one tells more.
+            continue  # The timeout was pause enough, and the next check counts towards ejection.
         with suppress(TimeoutError):
             jitter = random.uniform(1 - INTERVAL_JITTER, 1 + INTERVAL_JITTER)  # noqa: S311
             async with asyncio.timeout(CHECK_INTERVAL_SECONDS * jitter):
@@ -62,17 +67,26 @@ async def _check_forever(balancer: LoadBalancer, number: int, client: HttpClient
 
 
 async def check_endpoint(client: HttpClient, balancer: LoadBalancer, number: int) -> HealthCheckResult:
-    """Ask a replica whether it is ready, and hear which model it has."""
+    """Check whether a replica is ready, and record which model it serves.
+
+    Args:
+        client: for the check.
+        balancer: of the service; gets the model that the response names.
+        number: of the replica.
+
+    Returns:
+        The outcome: `ready` only for a response with status 200 within `CHECK_TIMEOUT_SECONDS`.
+    """
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
-            answer = await client.request(
+            response = await client.request(
                 "GET", balancer.origins[number], "/health/ready", {"x-request-id": uuid.uuid4().hex}, b""
             )
-            with closing(answer):
-                await answer.read(MAX_CHECK_BYTES)
+            with closing(response):
+                await response.read(MAX_CHECK_BYTES)
     except TimeoutError:
         return "silent"
     except UpstreamError:
         return "not ready"
-    balancer.models.observe(number, answer.status, answer.header(identity.MODEL_HEADER))
-    return "ready" if answer.status == 200 else "not ready"
+    balancer.models.observe(number, response.status, response.header(identity.MODEL_HEADER))
+    return "ready" if response.status == 200 else "not ready"

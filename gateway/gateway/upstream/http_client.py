@@ -1,9 +1,9 @@
-"""HTTP/1.1 with the services: connect, send, head, chunks, cancel. Nothing else in the gateway knows its bytes.
+"""HTTP/1.1 with the services: connect, send, read, cancel. No other module knows the wire format.
 
-The connections, their pool, names, TLS and the parser (llhttp) are aiohttp's. A relay needs no cookies, redirects,
-compression or proxies, so that it goes past `ClientSession`, whose share of a request's cost is three times the rest;
-what aiohttp lets through and a relay must not is refused here
-([decision 19](../../docs/decisions/0019-the-relay-goes-past-aiohttps-session.md)).
+Connections, their pool, DNS, TLS and the parser (llhttp) are aiohttp's. A relay needs no cookies, redirects,
+compression or proxies, so it bypasses `ClientSession`, which would be three quarters of a request's cost. What aiohttp
+accepts and a relay must not is refused here: see
+[decision 19](../../docs/decisions/0019-the-relay-goes-past-aiohttps-session.md).
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from typing import Any
 
 from aiohttp import ClientRequest, ClientTimeout, TCPConnector, ThreadedResolver
 from aiohttp.abc import ResolveResult
-from aiohttp.connector import Connection as Held
+from aiohttp.connector import Connection as PooledConnection
 from aiohttp.http import HttpProcessingError, RawResponseMessage
 from aiohttp.streams import StreamReader
 from yarl import URL
@@ -25,12 +25,12 @@ from yarl import URL
 from gateway.upstream.connection import CONNECTION_ERRORS, BadResponse, Connection, NoResponse
 
 IDLE_SECONDS = 15.0
-"""After so long without use a connection is not used again: sooner than the services end theirs (`onecard.web.server`),
-since a request on one that is just being ended fails."""
+"""A connection that was idle for longer is not reused. Shorter than the services' own keep-alive
+(`onecard.web.server`), because a request on a connection that is just being closed fails."""
 DNS_TTL_SECONDS = 10
-"""How long a host name is taken to lead to the same addresses."""
+"""How long the addresses of a host name are used without a new look-up."""
 SLOW_DNS_SECONDS = 0.1
-"""A look-up that takes longer goes on, while what was found before is used."""
+"""A look-up that takes longer continues in the background; the addresses from before are used meanwhile."""
 _IDEMPOTENT = ("GET", "DELETE")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
@@ -41,22 +41,40 @@ class Origin:
 
     url: URL
     prefix: str = ""
-    """What its paths begin with, without a slash at the end."""
+    """Path prefix, without a slash at the end."""
     tls: ssl.SSLContext | None = None
+    """None for `http`."""
 
     @classmethod
     def of(cls, address: str) -> "Origin":
-        """That of a base URL which the settings have let through, `http` or `https`."""
+        """Parse a base URL.
+
+        Args:
+            address: `http` or `https` URL, checked by the settings.
+
+        Returns:
+            The origin, with its own TLS context for `https`.
+        """
         url = URL(address)
         tls = ssl.create_default_context() if url.scheme == "https" else None
         return cls(url.origin(), url.raw_path.rstrip("/"), tls)
 
 
 def request_head(method: str, origin: Origin, path: str, headers: Mapping[str, str], body_bytes: int) -> bytes:
-    """A request up to its body.
+    """Render a request's head.
+
+    Args:
+        method: HTTP method.
+        origin: gives the host and the path prefix.
+        path: percent-encoded path with query.
+        headers: by lower-case name. `host`, `user-agent`, `accept-encoding` and `content-length` are added.
+        body_bytes: length of the body.
+
+    Returns:
+        Request line and headers in Latin-1, with the empty line after them.
 
     Raises:
-        ValueError: a line break or a null is in a header or in the path: it would begin something else.
+        ValueError: a header or the path holds a line break or a NUL, with which a second request could be smuggled in.
     """
     lines = [
         f"{method} {origin.prefix}{path} HTTP/1.1",
@@ -74,36 +92,52 @@ def request_head(method: str, origin: Origin, path: str, headers: Mapping[str, s
 
 
 class HttpResponse:
-    """An answer whose head is here. Its body is read once, by one reader."""
+    """A response whose head has been read. Its body can be read once."""
 
-    def __init__(self, message: RawResponseMessage, body: StreamReader, connection: "Connection", leave: Any) -> None:
+    def __init__(self, message: RawResponseMessage, body: StreamReader, connection: "Connection", release: Any) -> None:
+        """Take the head.
+
+        Args:
+            message: the head, as aiohttp parsed it.
+            body: reader of the body.
+            connection: that the response is received on.
+            release: called once at the end, with the keyword `is_reusable`.
+        """
         self.status = message.code
         self._version = message.version
         self._headers: dict[str, str] = {}
         for raw_name, raw_value in message.raw_headers:
             name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-            before = self._headers.get(name)
-            self._headers[name] = value if before is None else f"{before}, {value}"
+            previous = self._headers.get(name)
+            self._headers[name] = value if previous is None else f"{previous}, {value}"
         self._body = body
         self._connection = connection
-        self._release = leave
+        self._release = release
 
     @property
     def is_complete(self) -> bool:
-        """All of it has come."""
+        """Whether the whole body has been received."""
         return self._body.is_eof() and self._body.exception() is None
 
     @property
     def is_exhausted(self) -> bool:
-        """There is no more of it."""
+        """Whether the whole body has been read."""
         return self._body.at_eof() and self._body.exception() is None
 
     def validate(self, request_id: str | None) -> None:
-        """Raise BadAnswer for what the parser takes, and nobody here has asked for."""
-        told = self.header("x-request-id")
+        """Check what the parser accepts and this client does not.
+
+        Args:
+            request_id: the `x-request-id` that was sent; None if none was.
+
+        Raises:
+            BadResponse: the status or the HTTP version is invalid, the response belongs to another request or has an
+                encoding that was not requested, or a header holds a control character.
+        """
+        reported_id = self.header("x-request-id")
         if not 200 <= self.status < 600 or self._version[0] != 1:
             raise BadResponse("no answer of HTTP/1.1")
-        if request_id is not None and told is not None and told != request_id:
+        if request_id is not None and reported_id is not None and reported_id != request_id:
             raise BadResponse("the answer to another request")
         if (self.header("content-encoding") or "identity").lower() != "identity":
             raise BadResponse("an encoding that nobody asked for")
@@ -113,147 +147,190 @@ class HttpResponse:
             raise BadResponse("a control character in a header")
 
     def header(self, name: str) -> str | None:
-        """The header of this name, which is given in lower case; one that came in several lines is one list."""
+        """Look up a header.
+
+        Args:
+            name: in lower case.
+
+        Returns:
+            Its value; those of several lines are joined by commas. None if it is missing.
+        """
         return self._headers.get(name)
 
     async def chunk(self) -> bytes:
-        """What has come since the last time, at least one byte; empty at the end.
+        """Read what has been received since the last call, or wait for more.
+
+        Returns:
+            At least one byte; empty at the end of the body.
 
         Raises:
-            BadAnswer: it broke off.
+            BadResponse: the body is incomplete.
         """
         try:
             return await self._body.readany()
         except (*CONNECTION_ERRORS, HttpProcessingError, BadResponse) as error:
-            error.__traceback__ = None  # The body keeps it, and would be kept by the frames in it.
+            error.__traceback__ = None  # The reader keeps the error, whose frames would keep the reader: a cycle.
         if self._body._buffer:
             return self._body._read_nowait(-1)
         raise BadResponse("broke off")
 
-    async def read(self, most_bytes: float = math.inf) -> bytes:
-        """All that has not been read.
+    async def read(self, max_bytes: float = math.inf) -> bytes:
+        """Read the rest of the body.
+
+        Args:
+            max_bytes: its limit.
+
+        Returns:
+            The bytes that `chunk` has not returned yet.
 
         Raises:
-            BadAnswer: it broke off, or is longer than that.
+            BadResponse: the body is incomplete or exceeds the limit.
         """
         body = bytearray()
-        while part := await self.chunk():
-            body += part
-            if len(body) > most_bytes:
+        while chunk := await self.chunk():
+            body += chunk
+            if len(body) > max_bytes:
                 raise BadResponse("too long")
         return bytes(body)
 
     def close(self) -> None:
-        """Have no more of it. After a whole answer the connection serves again; otherwise it ends, which cancels what
-        the service does."""
-        if (leave := self._release) is not None:
+        """Release the connection. Calling it again does nothing.
+
+        After a complete response the connection can be reused. Otherwise it is closed, which cancels the service's
+        work.
+        """
+        if (release := self._release) is not None:
             self._release = None
-            leave(serves_again=self.is_complete and self._connection.is_idle)
+            release(is_reusable=self.is_complete and self._connection.is_idle)
 
 
 class _Resolver(ThreadedResolver):
-    """Looks names up; a name server that is slow or away is not waited for where something is known."""
+    """DNS look-ups that keep using known addresses while the name server is slow or unreachable."""
 
     def __init__(self) -> None:
         super().__init__()
         self._known: dict[tuple[str, int], list[ResolveResult]] = {}
-        """Bounded: origins come from the settings."""
+        """Addresses by host and port. Bounded, because origins come from the settings."""
         self._lookups: dict[tuple[str, int], asyncio.Task[list[ResolveResult]]] = {}
 
     async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[ResolveResult]:
-        """The addresses of a host.
+        """Look up a host. Concurrent look-ups of the same host and port share one.
+
+        Args:
+            host: its name.
+            port: copied into the results.
+            family: address family, as in the `socket` module.
+
+        Returns:
+            Its addresses: new ones, or the known ones if the look-up is slow or fails.
 
         Raises:
-            OSError: there is no such host, as far as anybody knows.
+            OSError: the look-up failed and no addresses are known.
         """
         name, known = (host, port), self._known.get((host, port))
-        looking = self._lookups.get(name)
-        if looking is None or looking.done():
-            looking = self._lookups[name] = asyncio.ensure_future(super().resolve(host, port, family))
-            looking.add_done_callback(partial(self._on_found, name))
-        await asyncio.wait([looking], timeout=SLOW_DNS_SECONDS if known else None)
-        if known and (not looking.done() or looking.exception()):
+        lookup = self._lookups.get(name)
+        if lookup is None or lookup.done():
+            lookup = self._lookups[name] = asyncio.ensure_future(super().resolve(host, port, family))
+            lookup.add_done_callback(partial(self._on_found, name))
+        await asyncio.wait([lookup], timeout=SLOW_DNS_SECONDS if known else None)
+        if known and (not lookup.done() or lookup.exception()):
             return known
-        return looking.result()
+        return lookup.result()
 
-    def _on_found(self, name: tuple[str, int], looking: "asyncio.Task[list[ResolveResult]]") -> None:
-        if not looking.cancelled() and looking.exception() is None:
-            self._known[name] = looking.result()
+    def _on_found(self, name: tuple[str, int], lookup: "asyncio.Task[list[ResolveResult]]") -> None:
+        if not lookup.cancelled() and lookup.exception() is None:
+            self._known[name] = lookup.result()
 
 
 class HttpClient:
-    """As many connections to each origin as there are requests at it at a time. Made in a running event loop."""
+    """A connection for each concurrent request, pooled by origin. Create it in a running event loop."""
 
     def __init__(self, connect_seconds: float) -> None:
-        """Wait for a connection for `connect_seconds` at most."""
+        """Start without connections.
+
+        Args:
+            connect_seconds: longest wait for a connection.
+        """
         self._timeout = ClientTimeout(connect=connect_seconds)
         self._loop = asyncio.get_running_loop()
         self._connector = TCPConnector(
             limit=0, keepalive_timeout=IDLE_SECONDS, ttl_dns_cache=DNS_TTL_SECONDS, resolver=_Resolver()
         )
         self.open: set[Connection] = set()
-        """All of them, in use and idle."""
-        made: Any = partial(Connection, self._loop, self.open)
-        self._connector._factory = made
+        """All connections, in use and idle."""
+        factory: Any = partial(Connection, self._loop, self.open)
+        self._connector._factory = factory
         self._connection_keys: dict[Origin, ClientRequest] = {}
-        """What aiohttp wants to know to connect to it."""
+        """What aiohttp's connector takes to identify an origin, built once."""
 
     async def request(
         self, method: str, origin: Origin, path: str, headers: Mapping[str, str], body: bytes
     ) -> HttpResponse:
-        """The answer to a request, as far as its head. Close it. Who does not wait until then ends the connection.
+        """Send a request and read the head of its response. Cancelling this closes the connection.
 
-        On a kept connection the service may end it at that very moment. What HTTP calls idempotent is then sent once
-        more on a new one; whether anything else is, the caller decides.
+        A service may close a kept-alive connection just as the request is sent. A GET or DELETE is then sent once more
+        on another connection. For any other method the caller decides.
+
+        Args:
+            method: HTTP method.
+            origin: which replica.
+            path: percent-encoded path with query.
+            headers: by lower-case name.
+            body: the whole body; empty if there is none.
+
+        Returns:
+            The response. The caller closes it.
 
         Raises:
-            NoAnswer, BadAnswer: there is no connection or none in time, it ended, or what came is no answer, or not the
-                one to this request.
-            ValueError: the request is none.
+            NoResponse: there was no connection in time, or it ended before the response began.
+            BadResponse: what was received is not the HTTP response to this request.
+            ValueError: a header or the path holds a line break or a NUL.
         """
         head = request_head(method, origin, path, headers, len(body))
         while True:
-            held = await self._connect(origin)
-            connection = held.protocol
+            pooled = await self._connect(origin)
+            connection = pooled.protocol
             assert isinstance(connection, Connection)  # noqa: S101 - the connector's factory makes no other
             if connection.request_count and connection.has_unread_input:
-                held.close()
+                pooled.close()
                 continue
             try:
-                answer = HttpResponse(
-                    *await connection.request(head, body), connection, partial(_release, held, connection)
+                response = HttpResponse(
+                    *await connection.request(head, body), connection, partial(_release, pooled, connection)
                 )
-                answer.validate(headers.get("x-request-id"))
+                response.validate(headers.get("x-request-id"))
             except BaseException as error:
-                repeats = isinstance(error, NoResponse) and connection.request_count > 1 and not connection.has_received
-                _release(held, connection, serves_again=False)
-                if repeats and method in _IDEMPOTENT:
+                can_repeat = (
+                    isinstance(error, NoResponse) and connection.request_count > 1 and not connection.has_received
+                )
+                _release(pooled, connection, is_reusable=False)
+                if can_repeat and method in _IDEMPOTENT:
                     continue
                 raise
-            return answer
+            return response
 
     async def aclose(self) -> None:
-        """End all of them, at once."""
+        """Close all connections at once, those in use too."""
         for connection in tuple(self.open):
             connection.abort_now()
         await self._connector.close()
 
-    async def _connect(self, origin: Origin) -> Held:
-        where = self._connection_keys.get(origin)
-        if where is None:
-            where = ClientRequest("POST", origin.url, ssl=origin.tls or True, loop=self._loop)
-            self._connection_keys[origin] = where
+    async def _connect(self, origin: Origin) -> PooledConnection:
+        connection_key = self._connection_keys.get(origin)
+        if connection_key is None:
+            connection_key = ClientRequest("POST", origin.url, ssl=origin.tls or True, loop=self._loop)
+            self._connection_keys[origin] = connection_key
         try:
-            return await self._connector.connect(where, [], self._timeout)
+            return await self._connector.connect(connection_key, [], self._timeout)
         except (*CONNECTION_ERRORS, TimeoutError, ValueError):
             pass
         raise NoResponse("no connection")
 
 
-def _release(held: Held, connection: Connection, *, serves_again: bool) -> None:
+def _release(pooled: PooledConnection, connection: Connection, *, is_reusable: bool) -> None:
     connection.mark_idle()
-    if serves_again:
-        held.release()
+    if is_reusable:
+        pooled.release()
     else:
-        connection.abort()  # At once: closing would wait until what is buffered has left.
-        held.close()
+        connection.abort()  # `close` would wait until the buffered data has been sent.
+        pooled.close()

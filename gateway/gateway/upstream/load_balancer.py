@@ -1,4 +1,4 @@
-"""The replicas of one service, as those who call it see them: each request leases one."""
+"""The replicas of one service, as its callers use them: each attempt of a request leases one."""
 
 import asyncio
 import time
@@ -21,15 +21,22 @@ log = logs.logger()
 
 
 class ResponseTimeout:
-    """A time limit on one wait for a replica, which is over early when the replica turns out to be frozen and others
-    are not.
+    """Context manager that limits one wait for a replica.
+
+    It ends early if the replica turns out to be frozen while others are not.
 
     Raises:
-        TimeoutError: at the end of the context, if the limit is over.
+        TimeoutError: at the end of the block, if the time is over.
     """
 
     def __init__(self, waits: dict[asyncio.Timeout, float], seconds: float) -> None:
-        """Wait with all those in `waits`."""
+        """Prepare the wait.
+
+        Args:
+            waits: all waits for this replica and when they began, in seconds of `time.monotonic`; it is one of them
+                while the block runs.
+            seconds: its limit.
+        """
         self._waits = waits
         self._timeout = asyncio.timeout(seconds)
 
@@ -45,12 +52,19 @@ class ResponseTimeout:
 
 
 class EndpointLease:
-    """One replica for one attempt, from its first byte out to its last byte in. Closing it, once or more, ends it.
+    """One replica for one attempt, from its first byte sent to its last byte received.
 
-    An attempt that is given up for no fault of the replica (the client has left, its time is over) reports nothing.
+    An attempt that ends without any fault of the replica (the client has left, its time is over) reports nothing.
     """
 
     def __init__(self, balancer: "LoadBalancer", pick: Pick, trace: RequestTrace) -> None:
+        """Start the attempt.
+
+        Args:
+            balancer: of the service.
+            pick: which replica.
+            trace: of the request.
+        """
         self._balancer = balancer
         self._pick = pick
         self._open = True
@@ -60,18 +74,25 @@ class EndpointLease:
         self._trace = trace
         self._span = trace.span.attempt(balancer.name, pick.endpoint) if trace.span else None
         self.headers: Mapping[str, str] = self._span.headers if self._span else {}
-        """What the service is to be told of the trace."""
+        """Trace headers for the service; empty without tracing."""
         self.endpoint = pick.endpoint
-        """Its number."""
+        """Number of the replica."""
         self.origin = balancer.origins[pick.endpoint]
-        """Where it is, to go no further than the connection: neither into a log nor into an answer."""
+        """Its address, for the connection only: it appears neither in logs nor in responses."""
 
     def timeout(self, seconds: float) -> ResponseTimeout:
-        """A time limit on one wait for the replica."""
+        """Limit one wait for the replica.
+
+        Args:
+            seconds: the limit.
+
+        Returns:
+            A context manager that raises `TimeoutError`.
+        """
         return ResponseTimeout(self._balancer.pending_timeouts[self.endpoint], seconds)
 
     def responded(self) -> None:
-        """The first byte of an answer is here that says nothing against the replica."""
+        """Record the head of a response that is no failure of the replica."""
         seconds = time.monotonic() - self._started_at
         self._has_responded = True
         self._balancer.metrics.head_seconds.observe(seconds)
@@ -79,17 +100,21 @@ class EndpointLease:
         self._balancer.log_ejection(self.endpoint)
 
     def completed(self) -> None:
-        """The last byte of an answer is here."""
+        """Record the last byte of the response."""
         self._outcome = self._outcome or "ok"
 
     def failed(self, failure: Failure) -> None:
-        """The replica failed. Also for one that breaks off when part of its answer is here."""
+        """Record a failure of the replica, also in the middle of its response.
+
+        Args:
+            failure: what happened.
+        """
         self._outcome = self._outcome or ("broken_off" if self._has_responded and failure != "silent" else failure)
         self._balancer.endpoints.failed(self._pick, failure)
         self._balancer.log_ejection(self.endpoint)
 
     def close(self) -> None:
-        """The attempt is over."""
+        """End the attempt. Calling it again does nothing."""
         if self._open:
             self._open = False
             seconds, outcome = time.monotonic() - self._started_at, self._outcome or "given_up"
@@ -104,16 +129,22 @@ class LoadBalancer:
     """The replicas of one service."""
 
     def __init__(self, name: str, addresses: Sequence[str], metrics: ServiceMetrics) -> None:
-        """Take the service's name, which is what the log calls it, and a base URL for each replica."""
+        """Start with all replicas in service.
+
+        Args:
+            name: of the service, for logs.
+            addresses: a base URL for each replica.
+            metrics: of the service.
+        """
         self.name = name
         self.metrics = metrics
         self.origins = tuple(map(Origin.of, addresses))
         self.endpoints = EndpointSet(len(self.origins), time.monotonic)
         self.retry_budget = RetryBudget(time.monotonic, metrics.retry_decided)
         self.pending_timeouts: tuple[dict[asyncio.Timeout, float], ...] = tuple({} for _ in self.origins)
-        """Time limits of those who wait for something from a replica, by replica, and since when they wait."""
+        """By replica, the waits for it and when they began, in seconds of `time.monotonic`."""
         self.suspects = tuple(asyncio.Event() for _ in self.origins)
-        """Set when connections to a replica fail: a check then says at once whether it is there."""
+        """By replica, set when connections to it fail, so that its readiness is checked at once."""
         self.models = ServedModels(len(self.origins))
         self._logged_reasons: list[EjectionReason | None] = [None for _ in self.origins]
         for number in range(len(self.origins)):
@@ -122,10 +153,14 @@ class LoadBalancer:
             )
 
     def lease(self, tried: Collection[int], trace: RequestTrace) -> EndpointLease | None:
-        """A lease of the replica that is the best bet; None when the service is out and cannot be asked just now.
+        """Lease the best replica for an attempt.
 
         Args:
+            tried: replicas that the request has been sent to.
             trace: of the request.
+
+        Returns:
+            The lease, which the caller closes; None if all replicas are ejected and none may be probed now.
         """
         pick = self.endpoints.pick(tried)
         if pick is None:
@@ -135,28 +170,45 @@ class LoadBalancer:
 
     @property
     def model(self) -> ModelIdentity | None:
-        """The model that is served now; the last one that was, while the service is away; None if it does not tell."""
+        """The model that is served now, or was last if no replica is in service; None if no response named one."""
         return self.models.model(self._is_in_service)
 
     def _is_in_service(self, number: int) -> bool:
         return self.endpoints.ejected_for(number) is None
 
     def retries(self, deadline: Deadline) -> RetryPolicy:
-        """The rules for one request's attempts."""
+        """The retry policy for one request.
+
+        Args:
+            deadline: of the request.
+
+        Returns:
+            A policy that shares the service's retry budget.
+        """
         return RetryPolicy(self.endpoints.has_alternative, self.retry_budget, deadline)
 
-    def on_health_check(self, number: int, verdict: HealthCheckResult, began: float) -> None:
-        """A readiness check that began at second `began` of the monotonic clock is over."""
-        frozen = self.endpoints.on_health_check(number, verdict, began)
+    def on_health_check(self, number: int, result: HealthCheckResult, began: float) -> None:
+        """Record the outcome of a readiness check. If the replica is frozen, end the waits for it.
+
+        Args:
+            number: of the replica.
+            result: the outcome.
+            began: when the check began, in seconds of `time.monotonic`.
+        """
+        is_frozen = self.endpoints.on_health_check(number, result, began)
         self.log_ejection(number)
-        if frozen:
-            for limit, since in self.pending_timeouts[number].items():
-                # A stream that has flowed while the check was waited for is not cut.
-                if since < began and not limit.expired():
-                    limit.reschedule(asyncio.get_running_loop().time())
+        if is_frozen:
+            for timeout, started_at in self.pending_timeouts[number].items():
+                # A stream that has sent something since the check began goes on.
+                if started_at < began and not timeout.expired():
+                    timeout.reschedule(asyncio.get_running_loop().time())
 
     def log_ejection(self, number: int) -> None:
-        """Say once when the replica leaves service, or comes back, or is out for another reason."""
+        """Log once when a replica is ejected, returns, or is ejected for another reason.
+
+        Args:
+            number: of the replica.
+        """
         reason = self.endpoints.ejected_for(number)
         if reason == self._logged_reasons[number]:
             return

@@ -1,11 +1,11 @@
-"""What a service has just refused, it is not asked again for a moment.
+"""Repeats a full encoder's refusals for a moment, so that it does not get requests that it would refuse.
 
-`RecentRefusals` is pure: the clock is handed in.
+`RecentRefusals` is pure: the clock is a parameter.
 
-Under overload most requests are refused, and a refusal that has to be fetched costs the processor what the models next
-to it could use. So it is repeated, to all but those who were told to come now: they find the room that has come free
-meanwhile and that newcomers would have taken. The moment is so short that the service, whose queue is seconds long,
-never runs dry for it.
+Under overload most requests are refused, and fetching each refusal takes processor time from the models on the same
+machine. So a refusal is repeated to all but the clients whose own retry time has come: those find the capacity that has
+become free since, which newcomers would have taken. The moment is so short that the encoder, whose queue is seconds
+long, never runs out of work.
 """
 
 import math
@@ -26,19 +26,28 @@ from onecard.web.recent_bodies import RecentBodies
 from onecard.web.request_parsing import TIMEOUT_HEADER
 
 REMEMBERED_SECONDS = 0.5
+"""How long a refusal is repeated."""
 RETURNED_SECONDS = 0.1
-"""How long the refusal of one who came as told is repeated to others who do."""
+"""How long the refusal of a request that came at its retry time is repeated to others that do."""
 MAX_EXTRA_SECONDS = 10.0
-"""Most that is added to the service's own `Retry-After`: of those who are refused, most may never come back."""
+"""Limit of what is added to the encoder's own `Retry-After`: most refused clients may never return."""
 _MAX_SHAPES = 1000
 _MAX_APPOINTMENTS = 20_000
-"""About 4 MB."""
+"""They take up about 4 MB."""
 _LANE, _TIMEOUT = LANE_HEADER.encode(), TIMEOUT_HEADER.encode()
 
 
 def request_shape(scope: Scope, body: bytes) -> Hashable | None:
-    """Equal for requests that a service refuses alike: those of a lane, a number of texts and about a length. None for
-    one that names a time limit, which is judged by that."""
+    """What a refusal depends on: the lane, the number of texts and the approximate length.
+
+    Args:
+        scope: of the request.
+        body: of the request.
+
+    Returns:
+        Equal for requests that an encoder refuses alike; None for a request with a time limit of its own, on which the
+        refusal depends too.
+    """
     lanes = []
     for name, value in scope["headers"]:
         if name == _TIMEOUT:
@@ -53,34 +62,50 @@ class _RecentRefusal:
     until: float
     """When it is forgotten."""
     for_all_until: float
-    """Until then there is no room for those either who come as told."""
+    """Until then it is repeated even to requests at their retry time."""
     message: str
     retry_after_seconds: int
-    """Its own `Retry-After`."""
+    """The encoder's own `Retry-After`."""
 
 
 class EncoderLoadShedder:
-    """Keeps a full encoder's refusals, and repeats them in its place, for one route."""
+    """Repeats an encoder's refusals for one route."""
 
     def __init__(self, handler: Handler, clock: Callable[[], float]) -> None:
-        """Take what answers the requests that are let through."""
+        """Start without refusals.
+
+        Args:
+            handler: relays requests to the encoder.
+            clock: monotonic seconds.
+        """
         self._handler = handler
         self.refusals = RecentRefusals(clock)
         self.cached_bodies = RecentBodies()
-        """What is cached, most likely: it is answered under overload, too."""
+        """Bodies whose response is probably cached. They are let through, because they need no encoder."""
 
     def check(self, scope: Scope, body: bytes) -> None:
-        """Refuse what the encoder would refuse, before anything is done for it.
+        """Refuse a request before any work is done for it, if the encoder would refuse it.
+
+        Args:
+            scope: of the request.
+            body: of the request.
 
         Raises:
             TooBusy: as `RecentRefusals.check`.
         """
-        # A key that may not use all models is refused for that first.
+        # Keys with a list of models pass: the check whether they may use this one comes first, and comes later.
         if getattr(request_state(scope).get("caller"), "models", None) is None and body not in self.cached_bodies:
             self.refusals.check(scope, body)
 
     async def handle(self, scope: Scope, receive: Receive) -> Response:
-        """The response of the encoder, or a refusal.
+        """Relay a request unless the encoder would refuse it.
+
+        Args:
+            scope: of the request.
+            receive: ASGI channel.
+
+        Returns:
+            The encoder's response; a refusal gets a `Retry-After` of its own.
 
         Raises:
             TooBusy: as `RecentRefusals.check`.
@@ -100,22 +125,34 @@ class EncoderLoadShedder:
 
 
 class RecentRefusals:
-    """The latest refusals of a service by terms, and who was told to come when: one after the other, as fast as
-    requests are answered, so that not all come at once and are refused again."""
+    """The latest refusals of an encoder by request shape, and the retry times of refused requests.
+
+    Retry times are spread at the rate at which requests are served, so that clients do not all return at once and are
+    refused again.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
+        """Start without refusals.
+
+        Args:
+            clock: monotonic seconds.
+        """
         self._clock = clock
         self._refusals: dict[Hashable, _RecentRefusal] = {}
         self._appointments: OrderedDict[bytes, float] = OrderedDict()
-        """When a request may come again, by the digest of its body, which clients repeat."""
+        """Retry time of a request by the digest of its body, which clients repeat."""
         self._last_appointment = 0.0
-        """The latest of these times."""
+        """The latest retry time."""
         self._responses_per_second = 1.0
-        """Requests that were answered in a second."""
+        """Rate of successful responses."""
         self._since, self._response_count = clock(), 0
 
     def responded(self, body: bytes) -> None:
-        """The service has answered a request."""
+        """Record a successful response.
+
+        Args:
+            body: of the request.
+        """
         if self._appointments:
             self._appointments.pop(_digest(body), None)
         self._response_count += 1
@@ -123,43 +160,55 @@ class RecentRefusals:
             self._responses_per_second = max(1.0, self._response_count / seconds)
             self._since, self._response_count = self._clock(), 0
 
-    def add(self, terms: Hashable | None, body: bytes, response: Response) -> None:
-        """The service has refused a request, which gets a time of its own."""
+    def add(self, shape: Hashable | None, body: bytes, response: Response) -> None:
+        """Record a refusal, and replace its `retry-after` by the request's own retry time.
+
+        Args:
+            shape: as `request_shape` returns it; the refusal is not recorded if it is None.
+            body: of the request.
+            response: the encoder's 429; its headers are changed.
+        """
         message, seconds = _too_busy_message(response), response.headers.get("retry-after", "")
-        if terms is None or message is None or not seconds.isdecimal():
+        if shape is None or message is None or not seconds.isdecimal():
             return
         if len(self._refusals) >= _MAX_SHAPES:
             self._refusals.clear()
         now, digest = self._clock(), _digest(body)
         for_all_until = now + RETURNED_SECONDS if digest in self._appointments else now
         refusal = _RecentRefusal(now + REMEMBERED_SECONDS, for_all_until, message, int(seconds))
-        self._refusals[terms] = refusal
+        self._refusals[shape] = refusal
         response.headers["retry-after"] = str(self._appoint(refusal, digest))
 
     def check(self, scope: Scope, body: bytes) -> None:
-        """Let a request go to the service, or not.
+        """Refuse a request if one of its shape has just been refused, unless its retry time has come.
+
+        Args:
+            scope: of the request.
+            body: of the request.
 
         Raises:
-            TooBusy: its like has just been refused, and it was not told to come now.
+            TooBusy: it is refused, with a retry time of its own.
         """
         refusal = self._refusals.get(request_shape(scope, body)) if self._refusals else None
         if refusal is None or (now := self._clock()) >= refusal.until:
             return
         digest = _digest(body)
-        due = self._appointments.get(digest)
-        if due is not None and now < due:
-            raise TooBusy(refusal.message, retry_after=due - now)  # As it was told: to ask more often gains nothing.
-        if due is None or now < refusal.for_all_until:
+        retry_at = self._appointments.get(digest)
+        if retry_at is not None and now < retry_at:
+            # The same time again: retrying early gains nothing.
+            raise TooBusy(refusal.message, retry_after=retry_at - now)
+        if retry_at is None or now < refusal.for_all_until:
             raise TooBusy(refusal.message, retry_after=self._appoint(refusal, digest))
 
     def _appoint(self, refusal: _RecentRefusal, digest: bytes) -> int:
+        """Give a request a retry time; returns the seconds until then."""
         now = self._clock()
         first = now + refusal.retry_after_seconds
         self._last_appointment = max(first, self._last_appointment + 1 / self._responses_per_second)
         if self._last_appointment > first + MAX_EXTRA_SECONDS:
             self._last_appointment = first
         wait = math.ceil(self._last_appointment - now)
-        # Half a second early is in time: clients' clocks and the way here differ.
+        # Half a second of tolerance, since clients' clocks and network latencies differ.
         self._appointments[digest] = now + wait - 0.5
         self._appointments.move_to_end(digest)
         if len(self._appointments) > _MAX_APPOINTMENTS:
@@ -172,6 +221,6 @@ def _digest(body: bytes) -> bytes:
 
 
 def _too_busy_message(response: Response) -> str | None:
-    """What a service says that has no room now; None if it says something else."""
+    """The message of a refusal for a full queue; None if it was refused for another reason."""
     error = orjson.loads(response.body)["error"]
     return error["message"] if error.get("code") == TooBusy.code and isinstance(error.get("message"), str) else None

@@ -17,49 +17,80 @@ from onecard.web.request_parsing import TIMEOUT_HEADER
 _MODELS_REQUEST = UpstreamRequest("GET", "/v1/models", {TIMEOUT_HEADER: "2000"}, b"")
 
 _PUBLIC_FIELDS = ("id", "object", "created", "owned_by", "max_model_len", "engine", "stand_in_for")
-"""Fields of a service's card that leave the house; an engine's own card holds folders, for one."""
+"""Fields of a service's model card that clients may see; an engine's own card has file paths, among others."""
 
 
 ModelCards = list[dict[str, Any]]
 
 
 class ModelCatalog:
-    """What the services say of their models: asked once for all who want to know it at the same time."""
+    """The model cards of the services; concurrent requests for them share one fetch."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Start without cards.
+
+        Args:
+            clock: monotonic seconds.
+        """
         self._clock = clock
         self._flights: SingleFlight[ModelCards] = SingleFlight()
         self._cached: dict[str, tuple[float, ModelCards]] = {}
 
-    async def cards(self, upstream: Upstream, kept_seconds: float = 0.0) -> ModelCards:
-        """The cards of one service, not older than that; none when it does not answer."""
-        asked_at, found = self._cached.get(upstream.name, (0.0, []))
-        if found and self._clock() - asked_at <= kept_seconds:
-            return found
+    async def cards(self, upstream: Upstream, max_age_seconds: float = 0.0) -> ModelCards:
+        """The model cards of one service.
+
+        Args:
+            upstream: the service.
+            max_age_seconds: older cards are fetched again.
+
+        Returns:
+            The cards as the service sends them; empty if it does not answer.
+        """
+        fetched_at, cards = self._cached.get(upstream.name, (0.0, []))
+        if cards and self._clock() - fetched_at <= max_age_seconds:
+            return cards
         return (await self._flights.do(upstream.name, lambda: self._fetch(upstream))).result
 
     async def models(self, upstreams: Sequence[Upstream]) -> ModelCards:
-        """A card for each model that is served now, and by which service."""
-        lists = await asyncio.gather(*(self.cards(upstream) for upstream in upstreams))
-        return [_public_card(card, upstream) for upstream, own in zip(upstreams, lists, strict=True) for card in own]
+        """The public cards of all models that are served now.
+
+        Args:
+            upstreams: services with models.
+
+        Returns:
+            A card for each model, with the name of its service in `service`, in the order of the services.
+        """
+        card_lists = await asyncio.gather(*(self.cards(upstream) for upstream in upstreams))
+        return [
+            _public_card(card, upstream)
+            for upstream, cards in zip(upstreams, card_lists, strict=True)
+            for card in cards
+        ]
 
     async def _fetch(self, upstream: Upstream) -> ModelCards:
-        now, found = self._clock(), await _fetch_cards(upstream)
-        self._cached[upstream.name] = now, found
-        return found
+        now, cards = self._clock(), await _fetch_cards(upstream)
+        self._cached[upstream.name] = now, cards
+        return cards
 
 
 async def _fetch_cards(upstream: Upstream) -> ModelCards:
     try:
-        with closing(await send_unqueued(_MODELS_REQUEST, upstream)) as reply:
-            found: ModelCards = orjson.loads(await reply.read())["data"]
+        with closing(await send_unqueued(_MODELS_REQUEST, upstream)) as response:
+            cards: ModelCards = orjson.loads(await response.read())["data"]
     except (OnecardError, ValueError, KeyError, TypeError):
         return []
-    return found
+    return cards
 
 
 def model_names(card: dict[str, Any]) -> set[str]:
-    """The names that the model of a card answers to."""
+    """The names by which requests may call a model.
+
+    Args:
+        card: its model card.
+
+    Returns:
+        Its own name, and that of the model that it stands in for.
+    """
     return {card["id"], card.get("stand_in_for") or card["id"]}
 
 

@@ -1,4 +1,4 @@
-"""One request to one service: what is asked, and what comes back. Bytes, no HTTP framework of ours."""
+"""One request to one service: queue, retries and attempts. It works on bytes, without a web framework."""
 
 import asyncio
 import time
@@ -28,27 +28,27 @@ from onecard.errors import BadUpstream, DeadlineExceeded, OnecardError
 from onecard.web.buffer_semaphore import BufferLease, BufferSemaphore
 
 _GATEWAY_BUFFER_BYTES = 16_000_000
-"""Room for what the gateway asks for itself."""
+"""Buffer space for the responses to the gateway's own requests."""
 
 
 @dataclass(frozen=True)
 class UpstreamRequest:
-    """What a service is asked."""
+    """A request as a service gets it."""
 
     method: str
     path: str
     headers: Mapping[str, str]
     body: bytes
     trace: RequestTrace = field(default_factory=RequestTrace)
-    """Of the request that asks."""
+    """Of the client's request."""
     caller: str = ""
-    """The name of its key, among which the service is shared fairly."""
+    """Name of the client's key, for the fair queue."""
     buffers: BufferLease = field(default_factory=lambda: BufferSemaphore(_GATEWAY_BUFFER_BYTES).lease(), compare=False)
-    """Counts what is held of the answer."""
+    """Space for the response."""
 
 
 class _UpstreamAttemptFailed(AttemptFailed):
-    """An attempt that failed, and what the client is told if it was the last."""
+    """A failed attempt, with what the client gets if it was the last one."""
 
     def __init__(self, failure: Failure, replica: int | None, outcome: "OnecardError | UpstreamResponse") -> None:
         retry_after = outcome.headers.get("retry-after", "") if isinstance(outcome, UpstreamResponse) else ""
@@ -62,15 +62,25 @@ class _UpstreamAttemptFailed(AttemptFailed):
 
 
 async def send(request: UpstreamRequest, upstream: Upstream, deadline: Deadline | None = None) -> UpstreamResponse:
-    """The service's answer, a stream up to its headers; asked again, elsewhere if possible, while the client can have
-    had nothing of it. Without a deadline, it has the call's own.
+    """Send a request to a service: wait for a slot, then retry failed attempts, at another replica if possible.
 
-    The caller closes it. An answer that says that the service failed is one, too, when no replica gave a better one.
+    An attempt is retried only while the client has received nothing of its response. If no replica gives a better
+    response, one that reports a failure (5xx) is returned.
+
+    Args:
+        request: what to send.
+        upstream: the service.
+        deadline: None: the request's own, from now on.
+
+    Returns:
+        The response, a stream up to its head. The caller closes it, which frees the slot.
 
     Raises:
-        TooBusy: more requests wait for their turn at the service than may.
-        Unavailable, BadUpstream, DeadlineExceeded: the service is away, breaks off, or is silent for too long.
-        InvalidRequest: the client's time limit means nothing.
+        TooBusy: the service's queue is full.
+        Unavailable: no replica can be reached, or there is no buffer space for the response.
+        BadUpstream: the service broke off its response.
+        DeadlineExceeded: the time is over, or the service was silent for too long.
+        InvalidRequest: the client's time limit is not a number of milliseconds.
     """
     deadline = deadline or deadline_of(request, upstream)
     permit = await _permit(request, upstream, deadline)
@@ -84,19 +94,35 @@ async def send(request: UpstreamRequest, upstream: Upstream, deadline: Deadline 
 
 
 async def send_unqueued(request: UpstreamRequest, upstream: Upstream) -> UpstreamResponse:
-    """As `send`, out of turn: for the small questions of the gateway's own, on which other requests wait.
+    """Send a request without a slot: for the gateway's own small requests, which client requests wait for.
+
+    Args:
+        request: what to send.
+        upstream: the service.
+
+    Returns:
+        The response. The caller closes it.
 
     Raises:
-        Unavailable, BadUpstream, DeadlineExceeded: as `send`.
+        Unavailable: as `send`.
+        BadUpstream: as `send`.
+        DeadlineExceeded: as `send`.
     """
     return await _send_with_retries(request, upstream, deadline_of(request, upstream))
 
 
 def deadline_of(request: UpstreamRequest, upstream: Upstream) -> Deadline:
-    """The time limit of a request that begins now.
+    """The deadline of a request that begins now.
+
+    Args:
+        request: the client may limit its time in a header.
+        upstream: sets the longest time.
+
+    Returns:
+        The deadline.
 
     Raises:
-        InvalidRequest: the client's own means nothing.
+        InvalidRequest: the client's time limit is not a number of milliseconds.
     """
     return deadline.deadline_of(request.headers, upstream.timeouts.total_seconds, time.monotonic)
 
@@ -111,7 +137,7 @@ async def _permit(request: UpstreamRequest, upstream: Upstream, deadline: Deadli
 
 
 async def _send_with_retries(request: UpstreamRequest, upstream: Upstream, deadline: Deadline) -> UpstreamResponse:
-    """The service's answer, after as many attempts as are allowed and needed."""
+    """Run attempts until one succeeds or no further one is allowed."""
     retries = upstream.load_balancer.retries(deadline)
     try:
         return await retries.run(lambda: _attempt(request, upstream, retries.tried, deadline))
@@ -144,7 +170,7 @@ async def _attempt(
         try:
             raise failed from None
         finally:
-            del failed  # Else it would keep itself, by its traceback, and what this frame has.
+            del failed  # Its traceback refers to this frame: the cycle would keep the request's body alive.
     response = UpstreamResponse(upstream, http_response, lease, deadline, request.buffers)
     failure = failure_of(response.status)
     if failure is None:
@@ -158,7 +184,7 @@ async def _attempt(
 
 
 async def _read_ahead(response: UpstreamResponse, lease: EndpointLease, deadline: Deadline) -> None:
-    """Have what the client gets nothing of before: an answer that breaks off until then is a failed attempt."""
+    """Read what is buffered before the client gets anything: a response that breaks off here is a failed attempt."""
     try:
         await response.read_ahead()
     except BaseException as error:
@@ -173,7 +199,7 @@ async def _read_ahead(response: UpstreamResponse, lease: EndpointLease, deadline
 def _failure_before_response(
     error: BaseException, upstream: Upstream, lease: EndpointLease, deadline: Deadline
 ) -> BaseException:
-    """What an attempt without an answer comes to; `error` itself if the replica is not to blame."""
+    """The outcome of an attempt without a response; `error` itself if the replica is not to blame."""
     if isinstance(error, NoResponse):
         failure: Failure = "away"
         outcome: OnecardError = unavailable(upstream)
@@ -185,6 +211,6 @@ def _failure_before_response(
         return error
     log_failure(error, upstream)
     if failure == "silent" and not deadline.remaining:
-        return outcome  # The client's own limit: it says nothing of the replica.
+        return outcome  # The client's time limit is over, which is no fault of the replica.
     lease.failed(failure)
     return _UpstreamAttemptFailed(failure, lease.endpoint, outcome)

@@ -1,4 +1,4 @@
-"""One answer of a service: what is held of it, and what the client is told if it fails."""
+"""One response of a service: buffering, time limits, and the errors for clients if it fails."""
 
 import math
 from collections.abc import AsyncIterator
@@ -17,23 +17,26 @@ from onecard.web.buffer_semaphore import BufferLease
 from onecard.web.server_timing import Timing
 
 RETURNED_HEADERS = ("age", "allow", "content-type", "retry-after", "x-cache")
-"""The service's headers that the client gets."""
+"""Headers of a service's response that the client gets."""
 MAX_READ_AHEAD_BYTES = 256 * 1024
-"""A longer answer is passed on as it comes. A shorter one is had whole first: it can be asked for again, elsewhere."""
+"""A shorter response is read completely first, so that it can be retried; a longer one is passed on as it is
+received."""
 LONG_RESPONSE_BYTES = 768 * 1024
-"""What a longer answer takes up at most, about, on its way from one socket to the other."""
+"""Buffer space, sockets included, that a longer response takes up at most, approximately."""
 STREAM_BUFFER_BYTES = 64 * 1024
-"""The same of a stream of events, which are short."""
+"""The same for an event stream, whose events are short."""
 RETRY_AFTER_SECONDS = 2.0
-"""What a client is told to wait for a service that is away: a supervisor restarts it within seconds."""
+"""Sent to clients while a service is down: its supervisor restarts it within seconds."""
 EVENT_STREAM = "text/event-stream"
 
 log = logs.logger()
 
 
 class UpstreamResponse(AsyncIterator[bytes]):
-    """A service's answer: its head has been read, and its body too if it neither streams nor is long. Closing it gives
-    its replica back."""
+    """A service's response: the head, and the body too unless it is a stream or long.
+
+    As an iterator it yields the chunks of the body, and raises what `read` raises.
+    """
 
     def __init__(
         self,
@@ -43,30 +46,40 @@ class UpstreamResponse(AsyncIterator[bytes]):
         deadline: Deadline,
         buffers: BufferLease,
     ) -> None:
+        """Take the head.
+
+        Args:
+            upstream: the service.
+            http_response: closed with this one.
+            lease: of the replica; closed with this response.
+            deadline: of the request.
+            buffers: space for the body; the request closes it.
+        """
         self.status = http_response.status
         self.headers = {name: value for name in RETURNED_HEADERS if (value := http_response.header(name)) is not None}
-        """Those that the client may get."""
+        """Those that the client gets."""
         self.timings = _timings(http_response.header("server-timing") or "")
-        """What it says of its time, by name."""
-        told = http_response.header(identity.MODEL_HEADER)
-        self.model = upstream.load_balancer.models.observe(lease.endpoint, http_response.status, told)
-        """Which model has answered, if it says so; not for the client."""
+        """The service's `server-timing`, by name."""
+        model_header = http_response.header(identity.MODEL_HEADER)
+        self.model = upstream.load_balancer.models.observe(lease.endpoint, http_response.status, model_header)
+        """The model that it names, if any; not for the client."""
         self._upstream = upstream
         self._response = http_response
         self._lease = lease
         self._buffers = buffers
         self._chunks: list[bytes] = []
-        """Of the body, what has come and has not been passed on."""
+        """What has been received of the body and not passed on."""
         self.permit: Permit | None = None
-        """The request's, kept until this is closed."""
+        """The request's slot, released with this response."""
         self.length = http_response.header("content-length")
+        """Its `content-length`; None if there is none."""
         self.deadline = deadline
         self.is_complete = False
-        """All of its body is here."""
+        """Whether the whole body has been received."""
 
     @property
     def is_stream(self) -> bool:
-        """It is an event stream. One that says that the service failed is no stream: nobody reads events there."""
+        """Whether it is an event stream. One with an error status is not: clients read no events there."""
         return self.status < 300 and self._is_event_stream
 
     @property
@@ -74,11 +87,14 @@ class UpstreamResponse(AsyncIterator[bytes]):
         return self.headers.get("content-type", "").startswith(EVENT_STREAM)
 
     async def read_ahead(self) -> None:
-        """Have a stream's place, or the whole body if it is not long; of a failure no more than that is ever wanted.
+        """Reserve space for a stream, or read a body of up to `MAX_READ_AHEAD_BYTES`.
+
+        The body of an event stream with an error status is not read.
 
         Raises:
-            BadUpstream, DeadlineExceeded: the service breaks off, or is silent for too long.
-            Unavailable: there is no room for it.
+            BadUpstream: the service broke off.
+            DeadlineExceeded: the service was silent for too long.
+            Unavailable: there is no buffer space.
         """
         if self.is_stream:
             await self._buffers.acquire(STREAM_BUFFER_BYTES)
@@ -88,10 +104,15 @@ class UpstreamResponse(AsyncIterator[bytes]):
                 await self._buffers.acquire(LONG_RESPONSE_BYTES - MAX_READ_AHEAD_BYTES)
 
     async def read(self) -> bytes:
-        """The whole body of a success; of a failure, what has come.
+        """Read the whole body of a successful response; of a failed one, only what `read_ahead` has read.
+
+        Returns:
+            The body.
 
         Raises:
-            BadUpstream, DeadlineExceeded, Unavailable: as `begin`.
+            BadUpstream: as `read_ahead`.
+            DeadlineExceeded: as `read_ahead`.
+            Unavailable: as `read_ahead`.
         """
         if self.status < 300:
             await self._read_up_to(math.inf)
@@ -100,11 +121,7 @@ class UpstreamResponse(AsyncIterator[bytes]):
         return body
 
     def __aiter__(self) -> "UpstreamResponse":
-        """The body as it comes.
-
-        Raises:
-            BadUpstream, DeadlineExceeded: as `begin`.
-        """
+        """The chunks of the body as they are received."""
         return self
 
     async def __anext__(self) -> bytes:
@@ -113,29 +130,29 @@ class UpstreamResponse(AsyncIterator[bytes]):
             raise StopAsyncIteration
         return chunk
 
-    async def _read_up_to(self, most_bytes: float) -> None:
+    async def _read_up_to(self, max_bytes: float) -> None:
         size = 0
         try:
-            while size <= most_bytes and (chunk := await self._next_chunk()):
+            while size <= max_bytes and (chunk := await self._next_chunk()):
                 size += len(chunk)
                 self._chunks.append(chunk)
                 await self._buffers.acquire(len(chunk))
         except BaseException:
-            self._chunks.clear()  # Whoever keeps the exception keeps this.
+            self._chunks.clear()  # The exception's traceback would keep them alive.
             raise
 
     async def _next_chunk(self) -> bytes:
-        """Empty at the end."""
+        """The next chunk; empty at the end."""
         if self.is_complete:
             return b""
         try:
-            if self._response.is_complete:  # Nothing is waited for.
+            if self._response.is_complete:  # No wait, so no timeout is needed.
                 chunk = await self._response.chunk()
             else:
                 async with self._lease.timeout(min(self._upstream.timeouts.idle_seconds, self.deadline.remaining)):
                     chunk = await self._response.chunk()
         except (UpstreamError, TimeoutError) as error:
-            # What goes wrong while an answer comes in is the replica's fault, and told to the client as ours.
+            # A failure in the middle of a response is the replica's. The client gets a gateway error.
             if self.deadline.remaining:
                 self._lease.failed("silent" if isinstance(error, TimeoutError) else "away")
             log_failure(error, self._upstream)
@@ -150,7 +167,11 @@ class UpstreamResponse(AsyncIterator[bytes]):
         return chunk
 
     def close(self) -> None:
-        """Let the connection go: back to its pool after a whole answer, else closed, which cancels the work."""
+        """Release connection, replica and slot.
+
+        The connection returns to its pool after a complete response. Otherwise it is closed, which cancels the
+        service's work.
+        """
         try:
             self._response.close()
             self._lease.close()
@@ -160,32 +181,37 @@ class UpstreamResponse(AsyncIterator[bytes]):
 
 
 def log_failure(error: BaseException, upstream: Upstream) -> None:
-    """Say what kind of fault it is, and whose."""
+    """Log the kind of an error, without its message, which may hold addresses.
+
+    Args:
+        error: what happened.
+        upstream: whose failure it is.
+    """
     log.warning("upstream failed", upstream=upstream.name, error=type(error).__name__)
 
 
 def deadline_exceeded(upstream: Upstream) -> DeadlineExceeded:
-    """The answer when a service takes too long."""
+    """The error for a service that takes too long."""
     return DeadlineExceeded(f"The {upstream.name} service did not answer in time. Ask for less, or try again.")
 
 
 def queue_full(upstream: Upstream) -> TooBusy:
-    """The answer when too many wait for a service."""
+    """The error for a service whose queue is full."""
     message = f"Too many requests wait for the {upstream.name} service. Try again in a moment, or send fewer at a time."
     return TooBusy(message, retry_after=RETRY_AFTER_SECONDS)
 
 
 def response_broken_off(upstream: Upstream) -> BadUpstream:
-    """The answer when a service does not finish its own."""
+    """The error for a service that did not finish its response."""
     return BadUpstream(f"The {upstream.name} service broke off its answer. Try again.", retry_after=RETRY_AFTER_SECONDS)
 
 
 def unavailable(upstream: Upstream) -> Unavailable:
-    """The answer while a service is away."""
+    """The error for a service that cannot be reached."""
     message = f"The {upstream.name} service is down or starting. Try again in a few seconds."
     return Unavailable(message, retry_after=RETRY_AFTER_SECONDS)
 
 
 def _timings(header: str) -> dict[str, Timing]:
-    """A service's `server-timing` by name, its `total` renamed: `total` is the gateway's own."""
+    """Parse a service's `server-timing`. Its `total` becomes `upstream`: the gateway sends a `total` of its own."""
     return {"upstream" if name == "total" else name: timing for name, timing in server_timing.parse(header).items()}

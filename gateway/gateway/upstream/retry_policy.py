@@ -1,7 +1,7 @@
-"""Which failed attempts are repeated, when, and how many in all.
+"""Which failed attempts are retried, when, and how many in all.
 
-Whatever is behind the gateway, doing it twice is as if it was done once, so that whatever the client has had nothing of
-may be asked for again.
+Requests to the services are safe to repeat, so each may be retried while the client has received nothing of its
+response.
 """
 
 import asyncio
@@ -16,93 +16,131 @@ from gateway.upstream.deadline import Deadline
 T = TypeVar("T")
 
 MAX_ATTEMPTS = 3
-"""Most attempts of one request."""
+"""Limit of one request, the first attempt included."""
 MAX_RETRY_AFTER_SECONDS = 5.0
-"""A service's Retry-After up to this is waited for; with a longer one the client is told, and decides itself."""
+"""A service's `Retry-After` up to this is waited for. With a longer one, the client gets the error and decides
+itself."""
 JITTER = 0.2
-"""A Retry-After is exceeded by up to this share, so that those who were refused together do not return together."""
+"""A `Retry-After` is extended by up to this share, so that requests refused together do not return together."""
 BACKOFF_SECONDS = 0.05
 MAX_BACKOFF_SECONDS = 0.3
-"""The same replica is asked again after a random time of up to the first, which doubles with each attempt up to the
-second ("full jitter")."""
+"""The same replica is tried again after a random pause. It is at most the first of these, doubled with each attempt
+up to the second ("full jitter")."""
 
 RETRY_RATIO = 0.2
-"""Retries may be this share of the requests. More would multiply the load of a service that fails for its load."""
+"""Retries per request. More would multiply the load of a service that fails because of its load."""
 MIN_RETRIES = 10.0
 MIN_RETRIES_PER_SECOND = 1.0
-"""A gateway with little traffic may still repeat so many, which come back at this rate."""
+"""A gateway with little traffic may still retry this often; the budget refills to `MIN_RETRIES` at this rate."""
 MAX_SAVED_RETRIES = 100.0
-"""So many may be saved up, for the moment when a replica is lost with all that waits there."""
+"""Limit of the budget, which is spent when a replica is lost with all its requests."""
 
 _FAILURES: dict[int, Failure] = {429: "full", 500: "error", 502: "error", 503: "refused"}
 
 
 def failure_of(status: int) -> Failure | None:
-    """What an answer with this status says against its replica.
+    """Whether a status is a failure of the replica.
 
-    504 says nothing: a service gives it when the client's own time limit is over.
+    504 is none: a service returns it when the client's own time limit is over.
+
+    Args:
+        status: of the response.
+
+    Returns:
+        The failure; None if there is none.
     """
     return _FAILURES.get(status)
 
 
 class AttemptFailed(Exception):
-    """An attempt failed before anything of an answer was passed on. What the client is told in the end goes with it, in
-    a subclass."""
+    """An attempt failed before any of its response was passed on. Subclasses hold the error for the client."""
 
-    def __init__(self, failure: Failure, replica: int | None = None, retry_after: float | None = None) -> None:
-        """Take what happened at which replica (None: no one could be asked) and its Retry-After in seconds."""
+    def __init__(self, failure: Failure, endpoint: int | None = None, retry_after: float | None = None) -> None:
+        """Record the failure.
+
+        Args:
+            failure: what happened.
+            endpoint: number of the replica; None if there was none to send to.
+            retry_after: the response's `Retry-After` in seconds; None if there is none.
+        """
         super().__init__(failure)
         self.failure = failure
-        self.endpoint = replica
+        self.endpoint = endpoint
         self.retry_after = retry_after
 
     def close(self) -> None:
-        """The attempt is repeated: let go of what it has left."""
+        """Release what the attempt holds, because it is retried."""
 
 
 class RetryBudget:
-    """How many retries a service may still get, whichever requests they belong to."""
+    """How many retries a service may still get, from all requests together."""
 
-    def __init__(self, clock: Callable[[], float], told: Callable[[bool], None] = lambda goes_out: None) -> None:
-        """Take `told`, which hears of each retry that is asked for whether it may go out."""
+    def __init__(
+        self, clock: Callable[[], float], on_decision: Callable[[bool], None] = lambda is_allowed: None
+    ) -> None:
+        """Start with `MIN_RETRIES`.
+
+        Args:
+            clock: monotonic seconds.
+            on_decision: called for each retry with whether it is allowed.
+        """
         self._clock = clock
-        self._observe = told
+        self._observe = on_decision
         self._tokens = MIN_RETRIES
         self._refilled_at = clock()
 
     def deposit(self) -> None:
-        """A request has come."""
+        """Add a request's share to the budget."""
         self._tokens = min(self._tokens + RETRY_RATIO, MAX_SAVED_RETRIES)
 
     def withdraw(self) -> bool:
-        """Whether a retry may go out; it is counted."""
+        """Take one retry from the budget.
+
+        Returns:
+            Whether it is allowed.
+        """
         now = self._clock()
         if self._tokens < MIN_RETRIES:
             self._tokens = min(self._tokens + (now - self._refilled_at) * MIN_RETRIES_PER_SECOND, MIN_RETRIES)
         self._refilled_at = now
-        goes_out = self._tokens >= 1
-        if goes_out:
+        is_allowed = self._tokens >= 1
+        if is_allowed:
             self._tokens -= 1
-        self._observe(goes_out)
-        return goes_out
+        self._observe(is_allowed)
+        return is_allowed
 
 
 class RetryPolicy:
     """The attempts of one request."""
 
-    def __init__(self, elsewhere: Callable[[Collection[int]], bool], budget: RetryBudget, deadline: Deadline) -> None:
-        """Take `elsewhere`, which says whether some other replica can be asked than those tried."""
-        self._has_alternative = elsewhere
+    def __init__(
+        self, has_alternative: Callable[[Collection[int]], bool], budget: RetryBudget, deadline: Deadline
+    ) -> None:
+        """Start without attempts.
+
+        Args:
+            has_alternative: whether there is another replica to try than the given ones.
+            budget: of the service.
+            deadline: of the request.
+        """
+        self._has_alternative = has_alternative
         self._budget = budget
         self._deadline = deadline
         self.tried: set[int] = set()
-        """Replicas that an attempt has failed at."""
+        """Replicas at which an attempt has failed."""
 
     async def run(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """The outcome of the first attempt that works; each one finds in `tried` where the request has been.
+        """Run attempts until one succeeds or no further one is allowed.
+
+        Args:
+            attempt: makes one attempt, which may look into `tried`.
+
+        Returns:
+            The result of the attempt that succeeded.
 
         Raises:
-            AttemptFailed: of the last attempt.
+            AttemptFailed: by the last attempt.
+            AssertionError: cannot happen, since the last attempt returns or raises.
         """
         self._budget.deposit()
         for number in range(1, MAX_ATTEMPTS + 1):
@@ -111,16 +149,19 @@ class RetryPolicy:
             except AttemptFailed as failed:
                 if failed.endpoint is not None:
                     self.tried.add(failed.endpoint)
-                pause = self._pause_seconds(failed, number)
-                if number == MAX_ATTEMPTS or pause >= self._deadline.remaining or not self._budget.withdraw():
+                pause_seconds = self._pause_seconds(failed, number)
+                if number == MAX_ATTEMPTS or pause_seconds >= self._deadline.remaining or not self._budget.withdraw():
                     raise
                 failed.close()
-            await asyncio.sleep(pause)
+            await asyncio.sleep(pause_seconds)
         raise AssertionError("the last attempt returns or raises")
 
     def _pause_seconds(self, failed: AttemptFailed, number: int) -> float:
-        """Before attempt `number` is repeated: 0 at another replica; infinite where the same one would do the same
-        again."""
+        """Pause before the retry after attempt `number`.
+
+        Returns:
+            0 if there is another replica; infinite if the same one would fail again in the same way.
+        """
         if self._has_alternative(self.tried):
             return 0.0
         if failed.failure in ("silent", "error", "full") or (failed.retry_after or 0) > MAX_RETRY_AFTER_SECONDS:

@@ -20,32 +20,37 @@ from onecard.web.health import ComponentHealth, Status
 
 @dataclass(frozen=True)
 class UpstreamTimeouts:
-    """How long a service is waited for, in seconds."""
+    """Time limits of a service, in seconds."""
 
     first_byte_seconds: float
+    """From sending the request to the head of the response."""
     idle_seconds: float
-    """Between two reads of an answer that has begun."""
+    """Between two chunks of a response."""
     total_seconds: float
-    """From the request to the end of its answer, with all attempts."""
+    """From the request to the end of its response, with all attempts."""
 
 
 @dataclass(frozen=True)
 class Upstream:
-    """One service, on one or more replicas."""
+    """One service, with one or more replicas."""
 
     name: str
-    """What errors and health call it: never its address."""
+    """For errors and health; its address appears in neither."""
     client: HttpClient
     load_balancer: LoadBalancer
     limiter: FairConcurrencyLimiter
     headers: Mapping[str, str]
-    """What every request to it carries: its key, if it asks for one."""
+    """Sent with every request: the service's key, if it needs one."""
     timeouts: UpstreamTimeouts
     has_models: bool = True
-    """It serves models under names of theirs, and a request of it may name one."""
+    """Whether it serves models that requests name."""
 
     async def check(self) -> ComponentHealth:
-        """Whether the service can work, asked just now."""
+        """Check all replicas now.
+
+        Returns:
+            `ok` if all are ready, `degraded` if some are, `down` if none is.
+        """
         results = await asyncio.gather(
             *(
                 check_endpoint(self.client, self.load_balancer, number)
@@ -82,23 +87,33 @@ class Upstreams:
 
     @property
     def with_models(self) -> Sequence[Upstream]:
-        """Those that serve models."""
+        """The services that serve models."""
         return [upstream for upstream in self if upstream.has_models]
 
     async def check(self) -> dict[str, ComponentHealth]:
-        """The state of every service, asked at the same time; once for all who want to know it at once.
+        """Check all services at the same time. Concurrent calls share one check, because readiness needs no key.
 
-        Anybody may ask for the gateway's readiness, without a key.
+        Returns:
+            Their state by name.
         """
         return (await self.checks.do("all", self._check)).result
 
     async def _check(self) -> dict[str, ComponentHealth]:
-        parts = await asyncio.gather(*(upstream.check() for upstream in self))
-        return {upstream.name: part for upstream, part in zip(self, parts, strict=True)}
+        states = await asyncio.gather(*(upstream.check() for upstream in self))
+        return {upstream.name: state for upstream, state in zip(self, states, strict=True)}
 
 
 async def open_services(settings: GatewaySettings, registry: CollectorRegistry, closing: AsyncExitStack) -> Upstreams:
-    """The services, and tasks that watch them; `closing` ends both."""
+    """Build the services and start their health checks.
+
+    Args:
+        settings: addresses, time limits, concurrency, and the key of the LLM service.
+        registry: for the metrics.
+        closing: closes the connections and ends the health checks.
+
+    Returns:
+        The services.
+    """
     client = HttpClient(settings.upstream_connect_seconds)
     closing.push_async_callback(client.aclose)
     timeouts = UpstreamTimeouts(
