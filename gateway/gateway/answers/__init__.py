@@ -1,2 +1,5 @@
-"""Responses that are given without a computation of their own: cached ones, and those that several requests share.
-Not in here: how a service is asked, and the cache itself, which all services have from `onecard.cache`."""
+"""Responses without a computation of their own: cached ones, and those that several requests share.
+
+Not in here: how a service is called (`gateway.upstream`), and the cache itself, which is `onecard.cache` for all
+services.
+"""

@@ -1,4 +1,4 @@
-"""Requests whose response is neither cached nor shared, though their route's are."""
+"""Requests on cached routes whose responses are neither cached nor shared."""
 
 from fastapi.responses import Response
 from prometheus_client import CollectorRegistry, Counter
@@ -8,25 +8,46 @@ from gateway.routes import Handler
 
 
 class BypassMetric:
-    """Counts them, in one app's registry."""
+    """Counts bypassed requests."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        """Register the counter.
+
+        Args:
+            registry: for the metrics.
+        """
         self._counter = Counter(
             "onecard_answers_bypassed_total",
-            "Requests that were only relayed, by reason.",
+            "Requests that bypassed the cache, by reason.",
             ["reason"],
             registry=registry,
         )
 
     def mark(self, response: Response, reason: str) -> Response:
-        """Count one, and say so in its response."""
+        """Count a request, and mark its response.
+
+        Args:
+            response: gets `x-cache: bypass`.
+            reason: label of the metric.
+
+        Returns:
+            The same response.
+        """
         self._counter.labels(reason).inc()
         response.headers["x-cache"] = "bypass"
         return response
 
 
 def without_cache(handler: Handler, metric: BypassMetric) -> Handler:
-    """What answers the requests of a cached route where there is no cache."""
+    """A handler for a cached route when the cache is off.
+
+    Args:
+        handler: relays requests.
+        metric: counts them.
+
+    Returns:
+        A handler that marks each response as bypassed.
+    """
 
     async def bypass(scope: Scope, receive: Receive) -> Response:
         return metric.mark(await handler(scope, receive), "disabled")

@@ -1,4 +1,4 @@
-"""A request whose answer may be kept, with all that tells it from others. Pure."""
+"""A cacheable request, with everything that its cache key depends on. Pure."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from onecard.web.request_parsing import TIMEOUT_HEADER
 
 @dataclass(frozen=True)
 class CacheLookup:
-    """What is asked, of which model, and what its `Cache-Control` allows."""
+    """Request, model, and what the `Cache-Control` header allows."""
 
     request: CacheableRequest
     upstream_request: UpstreamRequest
@@ -23,23 +23,23 @@ class CacheLookup:
 
     @cached_property
     def key(self) -> bytes:
-        """The name of the kept answer."""
+        """Cache key of the response."""
         model = self.model
         space = Keyspace(self.request.kind, model.model, model.revision, model.fingerprint)
         return space.for_json(self.request.key_fields)
 
     @property
     def flight_key(self) -> Hashable:
-        """Equal for requests that may share one computation.
+        """Equal for requests that may share a computation.
 
-        Who shares has the place of the one who asked first, in the queue for the service too. Who names a time limit
-        shares with nobody, for the service is told of it. Who wants a new answer gets one that was begun for somebody
-        who wanted that too.
+        The shared computation has the queue place of the request that started it, so requests of other lanes and
+        priorities do not join. A request with a time limit of its own shares with none, because the limit is passed to
+        the service. A request that must not read the cache (`no-cache`) only shares with requests like it.
         """
         lane = self.upstream_request.headers.get("x-onecard-lane")
         return (self.key, self.cache_control.read, lane, self.request.priority, id(self) if self.is_unshared else None)
 
     @property
     def is_unshared(self) -> bool:
-        """It shares with nobody."""
+        """Whether it shares with no other request."""
         return TIMEOUT_HEADER in self.upstream_request.headers

@@ -1,4 +1,4 @@
-"""Which requests have an answer that may be kept, and which of them are the same request. Pure."""
+"""Which requests have cacheable responses, and which requests are equivalent. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,8 +29,8 @@ _DEFAULTS: dict[CacheKind, dict[str, JsonValue]] = {
     },
     "generate": {"temperature": DEFAULT_TEMPERATURE, "top_p": DEFAULT_TOP_P, "max_tokens": 150, "stop": []},
 }
-"""What a field that is left out is taken for, by both engines. `top_k`, `min_p` and the penalties are not here: the
-model's own generation config may give them, and the gateway does not know it."""
+"""Both engines' values for missing fields. `top_k`, `min_p` and the penalties are not here: the model's own
+generation config may set them, and the gateway does not know it."""
 
 _NULLABLE = frozenset(
     {
@@ -49,41 +49,40 @@ _NULLABLE = frozenset(
         "user",
     }
 )
-"""Fields of OpenAI's routes whose null is, for both engines, a field left out."""
+"""Fields of OpenAI's routes for which null means the same as a missing field, in both engines."""
 
 _IGNORED: dict[str, type] = {
-    "user": str,  # OpenAI's watch over abuse; vLLM ignores it.
-    "safety_identifier": str,  # Its newer name.
+    "user": str,  # For OpenAI's abuse detection; vLLM ignores it.
+    "safety_identifier": str,  # The newer name of `user`.
     "metadata": dict,  # Labels for OpenAI's dashboard,
     "store": bool,  # and whether it shows the answer.
     "service_tier": str,  # Which of OpenAI's queues.
     "prompt_cache_key": str,  # Which of OpenAI's machines.
-    "priority": int,  # When it is computed, not what.
+    "priority": int,  # It changes when the response is computed, not what it says.
     "request_id": str,  # vLLM takes the header instead, which the gateway always sends.
     "session_id": str,  # Which KV blocks vLLM keeps longer.
 }
-"""Fields of OpenAI's routes that no answer depends on, and the type of a value that is nothing but that.
+"""Fields of OpenAI's routes that do not affect the response, with the type of their valid values.
 
-The Transformers engine refuses some of them; where the answer is kept, it is given all the same.
+The Transformers engine refuses some of them; a cached response is returned all the same.
 
-Not among them: `cache_salt`, by which clients who must not learn of each other's prompts are kept apart, and
-`stream_interval`, which cuts a stream into other chunks. `/generate` refuses fields that it does not know.
-"""
+Not among them: `cache_salt`, which separates clients that must not learn of each other's prompts, and
+`stream_interval`, which changes the chunks of a stream. `/generate` refuses unknown fields."""
 
 _TRANSFER_FIELDS = ("kv_transfer_params", "ec_transfer_params")
-"""They name what lies in another engine's memory: the answer depends on more than the request."""
+"""They refer to another engine's memory, so the response depends on more than the request."""
 
 
 @dataclass(frozen=True)
 class CacheableRequest:
-    """A request whose answer may be kept."""
+    """A request whose response may be cached."""
 
     kind: CacheKind
     is_stream: bool
     key_fields: JsonValue
-    """Equal for two requests exactly if they are the same request."""
+    """Equal for two requests exactly if they are equivalent."""
     priority: int
-    """Lower goes first."""
+    """A lower one is served first."""
 
 
 BypassReason = Literal["body", "no-store", "size", "stream", "temperature", "transfer", "unknown model"]
@@ -99,29 +98,37 @@ class Bypass:
 def cacheable(
     kind: CacheKind, content_type: str | None, body: JsonBody, max_temperature: float
 ) -> CacheableRequest | Bypass:
-    """Whether the answer to `body`, sent to a route of this kind, may be kept.
+    """Decide whether a response may be cached.
 
-    Whatever the service would refuse is bypassed, or has a key that no answer gets.
+    A request that the service would refuse is bypassed, or gets a key under which nothing is ever stored.
 
     Args:
-        max_temperature: highest effective temperature of a request whose answer is kept.
+        kind: of the route.
+        content_type: of the request; None if it is missing.
+        body: of the request.
+        max_temperature: highest temperature of a request whose response is cached.
+
+    Returns:
+        The request with its key fields, or why it is bypassed.
     """
     fields = _fields(content_type, body)
     if isinstance(fields, Bypass):
         return fields
     if any(fields.get(name) is not None for name in _TRANSFER_FIELDS):
         return Bypass("transfer")
-    material = _key_fields(kind, fields)
-    temperature = material["temperature"]
+    key_fields = _key_fields(kind, fields)
+    temperature = key_fields["temperature"]
     if not isinstance(temperature, int | float) or isinstance(temperature, bool):
-        return Bypass("temperature")  # pydantic reads a number out of some strings, and the gateway does not.
-    if not temperature <= max_temperature:  # The other way round, NaN would pass.
+        return Bypass("temperature")  # pydantic converts some strings to numbers; the gateway does not.
+    if not temperature <= max_temperature:  # Not `>`, which would let NaN pass.
         return Bypass("temperature")
-    streams = material.get("stream", False)
-    if not isinstance(streams, bool):
+    is_stream = key_fields.get("stream", False)
+    if not isinstance(is_stream, bool):
         return Bypass("stream")
     priority = fields.get("priority")
-    return CacheableRequest(kind, streams and kind != "generate", material, priority if type(priority) is int else 0)
+    return CacheableRequest(
+        kind, is_stream and kind != "generate", key_fields, priority if type(priority) is int else 0
+    )
 
 
 def _fields(content_type: str | None, body: JsonBody) -> Mapping[str, Any] | Bypass:
@@ -135,14 +142,14 @@ def _fields(content_type: str | None, body: JsonBody) -> Mapping[str, Any] | Byp
 
 
 def _key_fields(kind: CacheKind, fields: Mapping[str, Any]) -> dict[str, JsonValue]:
-    """All that an answer depends on, each field as it is taken where there are several ways to say the same."""
+    """All fields that the response depends on, with equivalent values made equal."""
     defaults = _DEFAULTS[kind]
-    kept = dict(fields) if kind == "generate" else {n: v for n, v in fields.items() if not _is_irrelevant(n, v)}
-    material: dict[str, JsonValue] = {**defaults, **kept}
+    relevant = dict(fields) if kind == "generate" else {n: v for n, v in fields.items() if not _is_irrelevant(n, v)}
+    key_fields: dict[str, JsonValue] = {**defaults, **relevant}
     for name, default in defaults.items():
         if isinstance(default, float):
-            material[name] = _as_float(material[name])
-    return material
+            key_fields[name] = _as_float(key_fields[name])
+    return key_fields
 
 
 def _is_irrelevant(name: str, value: Any) -> bool:
@@ -152,7 +159,7 @@ def _is_irrelevant(name: str, value: Any) -> bool:
 
 
 def _as_float(value: JsonValue) -> JsonValue:
-    """0, 0.0 and -0.0 are one temperature; a boolean or a huge integer is none, and stays as it is."""
+    """0, 0.0 and -0.0 are the same temperature. A boolean or a huge integer is none, and stays as it is."""
     if type(value) is float or (type(value) is int and abs(value) < 2**53):
         return float(value) + 0.0
     return value

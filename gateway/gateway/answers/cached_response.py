@@ -1,4 +1,4 @@
-"""An answer as it is kept, found, and given again."""
+"""A response as the cache stores it, and how it is looked up and returned."""
 
 import struct
 import time
@@ -16,7 +16,7 @@ _LENGTH = struct.Struct("<H")
 
 @dataclass(frozen=True)
 class CachedResponse:
-    """A successful answer, whole; of an event stream, all its events."""
+    """A complete successful response; of an event stream, all events."""
 
     content_type: str
     """ASCII."""
@@ -26,23 +26,45 @@ class CachedResponse:
 async def look_up(
     store: TypedCache[CachedResponse, CachedResponse], key: bytes, timings: dict[str, Timing]
 ) -> CachedResponse | None:
-    """The answer that is kept under `key`; how long it was looked for is left in `timings`."""
+    """Look up a response.
+
+    Args:
+        store: the cache.
+        key: of the response.
+        timings: gets the duration, as `cache`.
+
+    Returns:
+        The response; None if it is not cached.
+    """
     started = time.perf_counter()
-    [kept] = await store.get_many([key])
+    [cached] = await store.get_many([key])
     timings["cache"] = Timing((time.perf_counter() - started) * 1000)
-    return kept
+    return cached
 
 
-def hit_response(kept: CachedResponse) -> Response:
-    """A kept answer for a client."""
-    return CompleteResponse(kept.body, headers={"content-type": kept.content_type, "x-cache": "hit"})
+def hit_response(cached: CachedResponse) -> Response:
+    """A cached response for a client.
+
+    Args:
+        cached: what the cache has.
+
+    Returns:
+        The response, with `x-cache: hit`.
+    """
+    return CompleteResponse(cached.body, headers={"content-type": cached.content_type, "x-cache": "hit"})
 
 
 class CachedResponseCodec:
     """Length of the content type (2 bytes, little-endian), content type, body."""
 
     def encode(self, value: CachedResponse) -> bytes:
-        """The answer as bytes.
+        """Serialize a response.
+
+        Args:
+            value: the response.
+
+        Returns:
+            Its bytes.
 
         Raises:
             ValueError: the content type is not ASCII, or is longer than 65,535 characters.
@@ -53,10 +75,16 @@ class CachedResponseCodec:
         return _LENGTH.pack(len(content_type)) + content_type + value.body
 
     def decode(self, payload: bytes) -> CachedResponse:
-        """The answer.
+        """Deserialize a response.
+
+        Args:
+            payload: what `encode` returned.
+
+        Returns:
+            The response.
 
         Raises:
-            Corrupt: it is none.
+            CorruptValue: the payload is invalid.
         """
         if len(payload) < _LENGTH.size:
             raise CorruptValue("shorter than a length")

@@ -1,4 +1,4 @@
-"""Whether an answer is whole: only those are kept. Pure."""
+"""Whether a response is complete: only complete ones are cached. Pure."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,23 +8,38 @@ import orjson
 from onecard.cache.keys import CacheKind
 
 _FINISH_REASONS = frozenset({"stop", "length", "tool_calls", "function_call", "repetition"})
-"""How a choice ends when the model was done with it. Not among them: `abort`, `error`, null."""
+"""Finish reasons of a choice that the model has completed. `abort`, `error` and null are not among them."""
 _DONE = b"[DONE]"
 
 
 def is_complete_response(kind: CacheKind, body: bytes) -> bool:
-    """Whether `body`, of an answer with status 200, has all that was asked for."""
-    answer = _parsed(body)
-    if not isinstance(answer, Mapping) or "error" in answer:
+    """Whether a response has everything that was requested.
+
+    Args:
+        kind: of the route.
+        body: of a response with status 200.
+
+    Returns:
+        True if all its choices are finished and it holds no error.
+    """
+    response = _parsed(body)
+    if not isinstance(response, Mapping) or "error" in response:
         return False
     if kind == "generate":
-        return answer.get("finish_reason") in _FINISH_REASONS
-    choices = answer.get("choices")
+        return response.get("finish_reason") in _FINISH_REASONS
+    choices = response.get("choices")
     return isinstance(choices, list) and bool(choices) and all(_has_finished(choice) for choice in choices)
 
 
 def is_complete_stream(events: bytes) -> bool:
-    """Whether an event stream, from its first byte on, has come to its end: every choice, and the closing `[DONE]`."""
+    """Whether an event stream has reached its end.
+
+    Args:
+        events: the whole stream.
+
+    Returns:
+        True if each choice is finished, there is no error, and `[DONE]` is the last event.
+    """
     lines = [line[5:].strip() for line in events.splitlines() if line.startswith(b"data:")]
     if not events.endswith(b"\n\n") or not lines or lines.pop() != _DONE:
         return False

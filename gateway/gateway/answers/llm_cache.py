@@ -1,4 +1,4 @@
-"""Answers of the LLM: from the cache, from a computation that is under way, or from the service."""
+"""Responses of the LLM: from the cache, from a shared computation, or from the service."""
 
 import asyncio
 import time
@@ -35,12 +35,12 @@ from onecard.web.disconnect import run_until_disconnect
 from onecard.web.middleware import request_state
 
 MAX_INLINE_CHECK_BYTES = 200_000
-"""A longer stream is read through beside the event loop: a megabyte takes 20 ms."""
+"""A longer stream is checked for completeness in a thread: a megabyte takes 20 ms."""
 XCache = Literal["hit", "miss", "coalesced", "bypass"]
 
 
 class LlmCache:
-    """Answers the LLM's routes whose responses are cached."""
+    """Handles the LLM's cached routes."""
 
     def __init__(
         self,
@@ -50,39 +50,55 @@ class LlmCache:
         registry: CollectorRegistry,
         buffers: BufferSemaphore,
     ) -> None:
-        """Keep answers of `upstream` in `cache`, each under the model that gave it."""
+        """Start without computations.
+
+        Args:
+            upstream: the LLM service.
+            cache: stores the responses, with the model in the key.
+            settings: highest temperature, time to live, and buffer space.
+            registry: for the metrics.
+            buffers: space for shared responses.
+        """
         self._upstream = upstream
         self._cache = cache
         self._buffers = buffers
         self._max_temperature = settings.llm_cache_max_temperature
         self._ttl_seconds = settings.cache_llm_ttl_seconds
         self._stores: dict[CacheKind, TypedCache[CachedResponse, CachedResponse]] = {}
-        """By kind, of the routes that there are."""
+        """By kind of route."""
         self._tasks = TaskSet()
-        # Refused is one caller, whose line at the service was the longest.
+        # A full queue refuses only the caller with the most requests in it, so that error is not shared.
         self._flights = SingleFlight[CompleteResponse](caller_errors=(TooBusy,))
         streams_bytes = int(settings.buffer_mb * 1_000_000 * STREAMS_SHARE)
         self._streams = StreamBroadcast(max_all_bytes=streams_bytes, caller_errors=(TooBusy,))
         self._bypass = BypassMetric(registry)
 
     def handler(self, route: Route, relayed: Handler) -> Handler:
-        """What answers a route's requests: as `relayed` does, with `x-cache`."""
+        """A handler for one route.
+
+        Args:
+            route: which one.
+            relayed: handler for requests that bypass the cache.
+
+        Returns:
+            A handler that adds `x-cache` to each response; `relayed` itself if the route is not cached.
+        """
         kind = route.cache
         if kind is None:
             return relayed
         self._stores.setdefault(kind, TypedCache(self._cache, kind, CachedResponseCodec(), self._ttl_seconds))
 
-        async def answer(scope: Scope, receive: Receive) -> Response:
+        async def handle(scope: Scope, receive: Receive) -> Response:
             lookup = self._lookup(kind, upstream_request_of(scope), route.json(scope))
             if isinstance(lookup, cache_policy.Bypass):
                 return self._bypass.mark(await relayed(scope, receive), lookup.reason)
             return await self._respond(lookup, scope, receive)
 
-        return answer
+        return handle
 
     async def _respond(self, lookup: CacheLookup, scope: Scope, receive: Receive) -> Response:
-        under_way = lookup.flight_key in (self._streams if lookup.request.is_stream else self._flights)
-        if lookup.cache_control.read and not under_way:
+        is_running = lookup.flight_key in (self._streams if lookup.request.is_stream else self._flights)
+        if lookup.cache_control.read and not is_running:
             store, timings = self._stores[lookup.request.kind], request_state(scope)["timings"]
             if cached := await look_up(store, lookup.key, timings):
                 return hit_response(cached)
@@ -120,10 +136,10 @@ class LlmCache:
                     lookup.request.kind, body
                 ):
                     self._store(lookup, CachedResponse(response.headers.get("content-type", "application/json"), body))
-                answer = self._normalized(response, body)
-                answer.buffers = buffers
+                complete = self._normalized(response, body)
+                complete.buffers = buffers
                 failing.pop_all()
-                return answer
+                return complete
 
         deadline = deadline_of(lookup.upstream_request, self._upstream)
         try:
@@ -134,35 +150,37 @@ class LlmCache:
         return _copy_of(joined.result, self._count(lookup, joined.coalesced))
 
     async def _stream(self, lookup: CacheLookup, scope: Scope, receive: Receive) -> Response:
-        cached = False
+        cacheable = False
 
-        async def opened() -> AsyncIterator[bytes]:
-            nonlocal cached
+        async def open_stream() -> AsyncIterator[bytes]:
+            nonlocal cacheable
             with (
                 closing(self._buffers.lease()) as buffers,
                 closing(await self._send(lookup, scope, buffers)) as response,
             ):
                 if response.status != 200 or not response.is_stream:
                     raise NotStreamed(self._normalized(response, await response.read()))
-                cached = self._is_cacheable(lookup, response)
+                cacheable = self._is_cacheable(lookup, response)
                 yield response.headers["content-type"].encode("latin-1", "replace")
                 async for chunk in response:
                     yield chunk
 
         def on_complete(recording: tuple[bytes, ...]) -> None:
-            if not cached:
+            if not cacheable:
                 return
             if sum(map(len, recording)) <= MAX_INLINE_CHECK_BYTES:
                 self._store(lookup, recorded_stream(recording))
             else:
-                self._tasks.start(later(recording))
+                self._tasks.start(check_and_store(recording))
 
-        async def later(recording: tuple[bytes, ...]) -> None:
+        async def check_and_store(recording: tuple[bytes, ...]) -> None:
             self._store(lookup, await asyncio.to_thread(recorded_stream, recording))
 
         deadline = deadline_of(lookup.upstream_request, self._upstream)
         async with AsyncExitStack() as stack:
-            reader = await stack.enter_async_context(self._streams.subscribe(lookup.flight_key, opened, on_complete))
+            reader = await stack.enter_async_context(
+                self._streams.subscribe(lookup.flight_key, open_stream, on_complete)
+            )
             try:
                 async with self._deadline(deadline):
                     content_type = await run_until_disconnect(anext(reader), receive)
@@ -178,11 +196,7 @@ class LlmCache:
 
     @asynccontextmanager
     async def _deadline(self, deadline: Deadline) -> AsyncIterator[None]:
-        """How long one client waits for what others may wait for, too.
-
-        Raises:
-            DeadlineExceeded: longer than its time limit.
-        """
+        """Limit the time that one client waits for a shared computation; raises `DeadlineExceeded` at its end."""
         try:
             async with asyncio.timeout(deadline.remaining):
                 yield
@@ -196,14 +210,14 @@ class LlmCache:
         return response
 
     def _is_cacheable(self, lookup: CacheLookup, response: UpstreamResponse) -> bool:
-        """The answer may be kept: it is a success, and of the model that its key names."""
+        """Whether a response is a success and comes from the model in the cache key."""
         return response.model == lookup.model and response.status == 200
 
     def _normalized(self, response: UpstreamResponse, body: bytes) -> CompleteResponse:
         return complete_response(response, body, self._upstream)
 
     def _store(self, lookup: CacheLookup, value: CachedResponse | None) -> None:
-        """None is what is not whole."""
+        """Store a response; None, an incomplete one, is not stored."""
         if value is not None:
             self._stores[lookup.request.kind].set_many([(lookup.key, value)])
 
@@ -214,7 +228,7 @@ class LlmCache:
 
 
 def _copy_of(shared: CompleteResponse, x_cache: XCache) -> CompleteResponse:
-    """One client's copy of an answer that several get."""
+    """One client's copy of a shared response."""
     copy = CompleteResponse(bytes(shared.body), shared.status_code, {**shared.headers, "x-cache": x_cache})
     copy.buffers = shared.buffers
     return copy

@@ -1,7 +1,7 @@
-"""Answers of an encoder to bodies that come again, byte for byte: given without asking it.
+"""Caches an encoder's responses by the exact request body.
 
-The encoder keeps every text's result, in Redis too, and finds it in whichever request it comes. What is here saves the
-way to it, the reading and the writing of numbers: see decision 13.
+The encoder itself caches the result of each text, in Redis too, whatever request it comes in. This cache saves the call
+and the conversion of numbers to and from JSON: see decision 13.
 """
 
 from fastapi.responses import Response
@@ -21,14 +21,14 @@ from onecard.web.middleware import request_state
 from onecard.web.recent_bodies import RecentBodies
 
 MAX_BODY_BYTES = 256_000
-"""Longer bodies are only relayed: few come twice."""
+"""Longer bodies are only relayed, because few are repeated."""
 MAX_RESPONSE_BYTES = 64_000
-"""Larger answers are not kept: what indexes texts in batches comes once, and would push the LLM's answers out. It is
-three vectors of 768 numbers as text, or eleven as base64."""
+"""Larger responses are not cached: batches for an index are not repeated, and would displace the LLM's responses. It
+is three vectors of 768 numbers as text, or eleven as base64."""
 
 
 class ResponseCache:
-    """Answers one encoder's route."""
+    """Handles one route of an encoder."""
 
     def __init__(
         self,
@@ -37,24 +37,42 @@ class ResponseCache:
         route: Route,
         cache: Cache,
         settings: CacheSettings,
-        known: RecentBodies,
+        cached_bodies: RecentBodies,
     ) -> None:
-        """Keep what `handler` answers in the memory of `cache`, each under the model of `upstream` that gave it, and
-        its request's body in `known`."""
-        assert route.cache is not None  # noqa: S101 - the caller has picked the routes that are cached
+        """Start with what the cache has.
+
+        Args:
+            handler: relays requests to the encoder.
+            upstream: the encoder; its model is part of the cache key.
+            route: one of the cached routes.
+            cache: only its memory tier is used.
+            settings: time to live.
+            cached_bodies: gets the body of each request whose response is cached.
+        """
+        assert route.cache is not None  # noqa: S101 - the caller passes cached routes only
         self._handler = handler
         self._upstream = upstream
         self._kind: CacheKind = route.cache
         memory = cache.in_memory()
         self._enabled = memory.enabled
         self._store = TypedCache(memory, self._kind, CachedResponseCodec(), settings.ttl_seconds(self._kind))
-        self._cached_bodies = known
+        self._cached_bodies = cached_bodies
 
     async def handle(self, scope: Scope, receive: Receive) -> Response:
-        """The answer to a request, as the handler gives it; `x-cache` is the encoder's where it was asked.
+        """Answer a request from the cache, or relay it.
+
+        Args:
+            scope: of the request.
+            receive: ASGI channel.
+
+        Returns:
+            The response; `x-cache` is the encoder's own if the request was relayed.
 
         Raises:
-            TooBusy, Unavailable, BadUpstream, DeadlineExceeded: as the handler.
+            TooBusy: as the handler.
+            Unavailable: as the handler.
+            BadUpstream: as the handler.
+            DeadlineExceeded: as the handler.
         """
         request = upstream_request_of(scope)
         allowed = directives.parse(request.headers.get("cache-control"))

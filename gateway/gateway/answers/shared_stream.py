@@ -1,4 +1,4 @@
-"""One answer of the LLM that streams: read once, for all who joined it."""
+"""An LLM stream that several clients read."""
 
 import asyncio
 from collections.abc import Mapping
@@ -19,22 +19,34 @@ from onecard.errors import BadUpstream, OnecardError, SlowReader
 
 
 class NotStreamed(Exception):
-    """The service gave one whole answer, most often an error."""
+    """The service returned a complete response instead of a stream, usually an error."""
 
-    def __init__(self, answer: CompleteResponse) -> None:
+    def __init__(self, response: CompleteResponse) -> None:
+        """Hold the response.
+
+        Args:
+            response: for all clients that wait for the stream.
+        """
         super().__init__()
-        self.response = answer
+        self.response = response
 
 
 def recorded_stream(recording: tuple[bytes, ...]) -> CachedResponse | None:
-    """A stream that is complete, to be kept."""
+    """Convert a recorded stream for the cache.
+
+    Args:
+        recording: its content type, then the chunks of its body.
+
+    Returns:
+        The response; None if the stream is incomplete.
+    """
     content_type, *chunks = recording
     body = b"".join(chunks)
     return CachedResponse(content_type.decode("latin-1"), body) if completeness.is_complete_stream(body) else None
 
 
 class SharedStream(StreamedResponse):
-    """What a client gets of a stream that others may read too; it leaves the stream when the client does."""
+    """One client's view of a stream that others may read too. It leaves the stream when the client disconnects."""
 
     def __init__(
         self,
@@ -44,12 +56,21 @@ class SharedStream(StreamedResponse):
         closing: AsyncExitStack,
         upstream: Upstream,
     ) -> None:
+        """Prepare the response.
+
+        Args:
+            reader: this client's subscription.
+            headers: of the response.
+            deadline: of this client's request.
+            closing: ends the subscription.
+            upstream: the service, for errors.
+        """
         super().__init__(reader, 200, headers, deadline, closing)
         self._upstream = upstream
 
     @override
     async def send_chunks(self, send: Send) -> None:
-        # The service knows nothing of this client's time limit: others may wait longer.
+        # The shared computation has no time limit of this client: others may wait longer.
         async with asyncio.timeout(self._deadline.remaining):
             await super().send_chunks(send)
 
