@@ -1,4 +1,4 @@
-"""Make, list and revoke keys: `python -m gateway.keys`, or `onecard keys`."""
+"""Creates, lists and revokes keys: `python -m gateway.keys`, or `onecard keys`."""
 
 import argparse
 import sys
@@ -17,15 +17,19 @@ from onecard.settings import load
 def main(arguments: Sequence[str] | None = None, program: str = "python -m gateway.keys") -> None:
     """Run one command.
 
+    Args:
+        arguments: of the command line; None: those of the process.
+        program: what messages call it.
+
     Raises:
-        SystemExit: it cannot be done; the message is one line.
+        SystemExit: the command failed; the message is one line.
     """
-    given = _parser(program).parse_args(arguments)
-    path: Path | None = given.file or load(KeyFileSettings).api_keys_file
+    options = _parser(program).parse_args(arguments)
+    path: Path | None = options.file or load(KeyFileSettings).api_keys_file
     if path is None:
         raise SystemExit(f"{program}: set API_KEYS_FILE to the file that holds the keys, or name it with --file.")
     try:
-        given.run(path, given)
+        options.run(path, options)
     except InvalidKeyFile as error:
         raise SystemExit(f"{program}: {path}: {error}.") from None
     except OSError as error:
@@ -59,16 +63,16 @@ def _moment(text: str) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _new(path: Path, given: argparse.Namespace) -> None:
-    if given.expires is not None and given.expires <= datetime.now(UTC):
-        raise InvalidKeyFile(f"--expires {given.expires:%Y-%m-%d %H:%M %Z} is past: name a moment that is to come")
+def _new(path: Path, options: argparse.Namespace) -> None:
+    if options.expires is not None and options.expires <= datetime.now(UTC):
+        raise InvalidKeyFile(f"--expires {options.expires:%Y-%m-%d %H:%M %Z} is past: name a moment that is to come")
     secret = new_key()
-    fields = {"models": given.models, "requests_per_minute": given.rpm, "tokens_per_minute": given.tpm}
+    fields = {"models": options.models, "requests_per_minute": options.rpm, "tokens_per_minute": options.tpm}
     with editing_keys(path) as keys:
-        if any(key.name == given.name for key in keys):
-            raise InvalidKeyFile(f"there is a key '{given.name}' already, or was: a name is used once")
+        if any(key.name == options.name for key in keys):
+            raise InvalidKeyFile(f"there is a key '{options.name}' already, or was: a name is used once")
         try:
-            key = Key(name=given.name, sha256=hash_of(secret.encode()), expires=given.expires, **fields)
+            key = Key(name=options.name, sha256=hash_of(secret.encode()), expires=options.expires, **fields)
         except ValidationError as error:
             first = error.errors(include_input=False)[0]
             raise InvalidKeyFile(f"{first['loc'][0]}: {first['msg']}") from None
@@ -88,13 +92,13 @@ def _list(path: Path, _: argparse.Namespace) -> None:
         print(row(key.name, key.state(now), *limits, expires, ", ".join(key.models or ["all"])))
 
 
-def _revoke(path: Path, given: argparse.Namespace) -> None:
+def _revoke(path: Path, options: argparse.Namespace) -> None:
     with editing_keys(path) as keys:
-        at = next((at for at, key in enumerate(keys) if key.name == given.name), None)
-        if at is None:
-            raise InvalidKeyFile(f"there is no key '{given.name}'")
-        keys[at] = keys[at].model_copy(update={"revoked": True})
-    print(f"'{given.name}' is revoked; running gateways know within a second.")
+        index = next((index for index, key in enumerate(keys) if key.name == options.name), None)
+        if index is None:
+            raise InvalidKeyFile(f"there is no key '{options.name}'")
+        keys[index] = keys[index].model_copy(update={"revoked": True})
+    print(f"'{options.name}' is revoked; running gateways know within a second.")
 
 
 if __name__ == "__main__":

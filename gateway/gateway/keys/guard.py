@@ -1,4 +1,4 @@
-"""The gateway's guard: API_KEY, the keys of API_KEYS_FILE, or both."""
+"""The gateway's guard: it checks API_KEY, the keys of API_KEYS_FILE, or both."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -10,26 +10,37 @@ from onecard.web.auth import UNAUTHENTICATED_PATHS, bearer_key
 
 
 class KeysGuard:
-    """Finds the key of a request. Without any key configured, everybody may come in."""
+    """Finds the key of a request. If no key is configured, anyone may call."""
 
     def __init__(self, settings: GatewaySettings) -> None:
-        """Read the file.
+        """Read the keys.
+
+        Args:
+            settings: key, or key file, or both.
 
         Raises:
-            SystemExit: it cannot be used.
+            SystemExit: the file cannot be used.
         """
         self._ring = _key_source(settings)
 
     @property
     def open(self) -> bool:
-        """See `onecard.web.auth.TableAccess`."""
+        """Whether anyone may call."""
         return self._ring is None
 
     def check(self, path: str, authorization: Sequence[bytes]) -> Key | None:
-        """The caller's key; None where nobody is asked.
+        """Find the key of a request.
+
+        Args:
+            path: of the request; some paths need no key.
+            authorization: values of all `Authorization` headers.
+
+        Returns:
+            The key; None if none is needed.
 
         Raises:
-            MissingKey, InvalidKey: the request may not come in.
+            MissingKey: there is none.
+            InvalidKey: it is unknown, revoked or expired.
         """
         if self._ring is None or path in UNAUTHENTICATED_PATHS:
             return None
@@ -37,9 +48,9 @@ class KeysGuard:
 
 
 def _key_source(settings: GatewaySettings) -> Callable[[], KeyRing] | None:
-    """Where the keys that count come from; None if none are asked for."""
+    """Returns the current keys when called; None if no key is configured."""
     key = settings.api_key
-    # Among others, without limits of its own.
+    # API_KEY has no limits of its own; the defaults apply.
     own = [Key(name=DEFAULT_KEY_NAME, sha256=hash_of(key.get_secret_value().encode()))] if key else []
     if settings.api_keys_file is not None:
         try:

@@ -1,4 +1,4 @@
-"""The file of keys: read, watched, and changed by one writer at a time."""
+"""The key file: read, reloaded when it changes, and edited by one process at a time."""
 
 import fcntl
 import os
@@ -12,16 +12,22 @@ from gateway.keys.key_ring import InvalidKeyFile, Key, KeyRing, parse_keys, rend
 from onecard import logs
 
 RELOAD_CHECK_SECONDS = 1.0
-"""Shortest time between two looks at whether the file has changed."""
+"""Shortest time between two checks for changes."""
 
 log = logs.logger()
 
 
 def read_keys(path: Path) -> tuple[Key, ...]:
-    """The keys in the file.
+    """Read a key file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its keys.
 
     Raises:
-        BadKeys: it cannot be read, or is not what it should be.
+        InvalidKeyFile: it cannot be read, or its content is invalid.
     """
     try:
         return parse_keys(path.read_bytes())
@@ -30,17 +36,22 @@ def read_keys(path: Path) -> tuple[Key, ...]:
 
 
 class KeyFile:
-    """The keys of a file and others besides it, as the file stands.
+    """The current keys of a file, and others besides.
 
-    A look costs one `stat` a second, on the event loop: it and the file of a few kilobytes come out of the kernel's
-    memory.
+    A check for changes is one `stat` a second, on the event loop: it and the file of a few kilobytes come from the
+    kernel's cache.
     """
 
     def __init__(self, path: Path, others: Sequence[Key], clock: Callable[[], float] = time.monotonic) -> None:
         """Read the file.
 
+        Args:
+            path: the file.
+            others: keys that are valid too.
+            clock: monotonic seconds.
+
         Raises:
-            BadKeys: it cannot be used.
+            InvalidKeyFile: it cannot be used.
         """
         self._path = path
         self._others = others
@@ -50,7 +61,11 @@ class KeyFile:
         self._key_ring = KeyRing([*read_keys(path), *others])
 
     def key_ring(self) -> KeyRing:
-        """The keys that count now. Those that counted last, while the file cannot be used."""
+        """The current keys. While the file cannot be used, those of its last valid version.
+
+        Returns:
+            The keys, those of the file and the others.
+        """
         now = self._clock()
         if now >= self._next_check:
             self._next_check = now + RELOAD_CHECK_SECONDS
@@ -61,11 +76,11 @@ class KeyFile:
 
     def _file_stamp(self) -> tuple[int, int, int] | None:
         try:
-            found = self._path.stat()
+            status = self._path.stat()
         except OSError:
             return None
-        # The inode, too: two replacements may fall into one tick of the clock that stamps files.
-        return found.st_mtime_ns, found.st_size, found.st_ino
+        # With the inode, because two replacements may get the same timestamp.
+        return status.st_mtime_ns, status.st_size, status.st_ino
 
     def _reload(self) -> None:
         try:
@@ -78,13 +93,18 @@ class KeyFile:
 
 @contextmanager
 def editing_keys(path: Path) -> Iterator[list[Key]]:
-    """The keys to change: what the list holds at the end is in the file, for the owner's eyes only.
+    """Edit the keys of a file. At the end of the block the list is written back, readable for the owner only.
 
-    A file that is not there is an empty one. Two who change it at the same time do so one after the other, and whoever
-    reads it finds all of the old or all of the new.
+    A missing file counts as empty. Concurrent edits are serialized, and readers see either the old or the new content.
+
+    Args:
+        path: the file.
+
+    Yields:
+        The keys, to be changed in place.
 
     Raises:
-        BadKeys: the file cannot be used as it is.
+        InvalidKeyFile: the current file is invalid.
         OSError: it cannot be written.
     """
     path = path.resolve()
@@ -106,7 +126,7 @@ def _replace(path: Path, text: bytes) -> None:
             file.write(text)
             file.flush()
             os.fsync(descriptor)
-            # Root may change what a service of another user reads: the file stays that user's.
+            # Root may edit the file of a service that runs as another user, who must still own it.
             with suppress(OSError):
                 owner = path.stat()
                 os.fchown(descriptor, owner.st_uid, owner.st_gid)

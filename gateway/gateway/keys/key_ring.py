@@ -1,7 +1,7 @@
-"""Keys and how one is found. Pure.
+"""Keys, their file format, and their look-up. Pure.
 
-A key is 256 random bits, so that nobody can guess its way from a hash back to it: one round of SHA-256 is right at
-rest, and a slow password hash would only make every request slow.
+A key is 256 random bits, so it cannot be guessed from its hash: one round of SHA-256 is enough at rest, and a slow
+password hash would only slow down every request.
 """
 
 import hashlib
@@ -17,38 +17,45 @@ from onecard.errors import InvalidKey
 from onecard.web.auth import unknown_key_error
 
 DEFAULT_KEY_NAME = "default"
-"""Name of the key in the variable API_KEY."""
+"""Name of the key in API_KEY."""
 _PREFIX = "onecard-"
-"""Begins every key, so that people and scanners of repositories know one when they see it."""
+"""Every key begins with it, so that people and secret scanners recognize one."""
 _RANDOM_BYTES = 32
 
 
 class InvalidKeyFile(Exception):
-    """A list of keys that cannot be used. The message says where and why, and repeats no value."""
+    """The key file cannot be used. The message says where and why, without any value."""
 
 
 class Key(BaseModel):
-    """One key, as the file has it: not the key itself, but its hash."""
+    """A key as the file has it: its hash, not the key itself."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
-    """What logs and metrics call it; never used again for another key."""
+    """For logs and metrics; never reused for another key."""
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     """Hash of the key, in hexadecimal."""
     models: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """The models that it may use, each by any of its names; None: all."""
     requests_per_minute: int | None = Field(default=None, ge=1, le=10**9)
-    """None: as many as the settings say."""
+    """None: the default of the settings."""
     tokens_per_minute: int | None = Field(default=None, ge=1, le=10**12)
-    """The same for tokens, of prompts and answers together."""
+    """The same for tokens, of prompts and responses together."""
     revoked: bool = False
-    """It counts no longer."""
+    """Whether it is no longer valid."""
     expires: AwareDatetime | None = None
-    """From then on it counts no longer."""
+    """When it stops being valid; None: never."""
 
     def state(self, now: datetime) -> str:
-        """`active`, `revoked` or `expired`."""
+        """Whether the key is valid.
+
+        Args:
+            now: current time, with a time zone.
+
+        Returns:
+            `active`, `revoked` or `expired`.
+        """
         if self.revoked:
             return "revoked"
         return "expired" if self.expires is not None and now >= self.expires else "active"
@@ -58,27 +65,44 @@ _FILE = TypeAdapter(tuple[Key, ...])
 
 
 def new_key() -> str:
-    """A key that nobody can guess."""
+    """Create a key.
+
+    Returns:
+        The prefix and 256 random bits, URL-safe.
+    """
     return _PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
 
 
 def hash_of(key: bytes) -> str:
-    """What is kept of a key."""
+    """Hash a key.
+
+    Args:
+        key: the key itself.
+
+    Returns:
+        Its SHA-256, in hexadecimal.
+    """
     return hashlib.sha256(key).hexdigest()
 
 
 def parse_keys(text: bytes) -> tuple[Key, ...]:
-    """The keys in a file.
+    """Parse a key file.
+
+    Args:
+        text: its content.
+
+    Returns:
+        The keys.
 
     Raises:
-        BadKeys: it is not a JSON list of keys, or a name or a key is in it twice.
+        InvalidKeyFile: it is not a JSON list of keys, two have the same name or hash, or a name is reserved.
     """
     try:
         keys = _FILE.validate_json(text)
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise InvalidKeyFile(f"{place}: {first['msg']}" if place else first["msg"]) from None
+        location = ".".join(str(part) for part in first["loc"])
+        raise InvalidKeyFile(f"{location}: {first['msg']}" if location else first["msg"]) from None
     for field, values in {"name": [key.name for key in keys], "sha256": [key.sha256 for key in keys]}.items():
         if len(set(values)) != len(values):
             raise InvalidKeyFile(f"two keys have the same {field}")
@@ -88,7 +112,14 @@ def parse_keys(text: bytes) -> tuple[Key, ...]:
 
 
 def render_keys(keys: Iterable[Key]) -> bytes:
-    """The file's text, for `parse`."""
+    """Render a key file.
+
+    Args:
+        keys: its keys.
+
+    Returns:
+        JSON, for `parse_keys`.
+    """
     return _FILE.dump_json(tuple(keys), indent=2, exclude_defaults=True) + b"\n"
 
 
@@ -96,20 +127,32 @@ class KeyRing:
     """Keys by their hash."""
 
     def __init__(self, keys: Iterable[Key]) -> None:
+        """Index the keys.
+
+        Args:
+            keys: all that exist, revoked ones too.
+        """
         self._by_hash = {key.sha256: key for key in keys}
 
     def __len__(self) -> int:
         return len(self._by_hash)
 
     def find(self, presented: bytes, now: datetime) -> Key:
-        """The key that was presented.
+        """Find the key that a client has sent.
 
-        The look-up's time depends on hashes alone. Whoever could measure it would learn the beginning of some key's
-        hash, which leads to no key; the comparison that decides takes the same time whatever differs.
+        The time of the look-up depends on hashes only. By measuring it one could learn the beginning of some key's
+        hash, which does not lead to a key. The final comparison takes constant time.
+
+        Args:
+            presented: what the client sent.
+            now: current time, with a time zone.
+
+        Returns:
+            The key.
 
         Raises:
-            InvalidKey: there is no such key, or it counts no longer.
-        """
+            InvalidKey: it is unknown, revoked or expired.
+        """  # noqa: DOC501, RUF100
         hashed = hash_of(presented)
         key = self._by_hash.get(hashed)
         if key is None or not hmac.compare_digest(hashed, key.sha256):

@@ -9,22 +9,32 @@ from gateway.upstream.services import Upstream
 from onecard.errors import ModelNotAllowed
 
 MODEL_CARDS_TTL_SECONDS = 10.0
-"""How long a service's models are taken to be the same."""
+"""How long a service's model cards are reused."""
 
 
 class ModelAccess:
-    """Knows the names of the models of each service, for keys that may not use all of them."""
+    """Checks keys that have a list of models."""
 
-    def __init__(self, models: ModelCatalog) -> None:
-        self._catalog = models
+    def __init__(self, catalog: ModelCatalog) -> None:
+        """Use a catalog.
+
+        Args:
+            catalog: knows the names of each service's models.
+        """
+        self._catalog = catalog
 
     async def require(self, key: Key | None, upstream: Upstream, body: JsonBody) -> None:
-        """Let the key use the model that the body names, else the service's first, by any of its names.
+        """Check that a key may use the model of a request: the one that the body names, else the service's first.
+
+        Args:
+            key: of the request; None: all models.
+            upstream: the service.
+            body: of the request.
 
         Raises:
-            ModelNotAllowed: that model is none of the key's, or the service is not asked by model.
-            Unavailable: the service is away, so that nobody knows what its models are called.
-        """
+            ModelNotAllowed: the key may not use the model, or the service has no models.
+            Unavailable: the service does not answer, so the names of its models are unknown.
+        """  # noqa: DOC501, RUF100
         if key is None or key.models is None:
             return
         if not upstream.has_models:
@@ -32,12 +42,12 @@ class ModelAccess:
         cards = await self._catalog.cards(upstream, MODEL_CARDS_TTL_SECONDS)
         if not cards:
             raise unavailable(upstream)
-        model = body.fields.get("model")  # Of a body that is wrong the service says what is.
-        asked = model if isinstance(model, str) else None
+        model = body.fields.get("model")  # An invalid body is refused by the service.
+        requested = model if isinstance(model, str) else None
         card = (
             cards[0]
-            if asked is None
-            else next((card for card in cards if asked in model_catalog.model_names(card)), None)
+            if requested is None
+            else next((card for card in cards if requested in model_catalog.model_names(card)), None)
         )
         if card is None or model_catalog.model_names(card).isdisjoint(key.models):
             raise ModelNotAllowed(
