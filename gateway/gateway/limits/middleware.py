@@ -1,7 +1,7 @@
-"""Where the limits meet requests: an ASGI layer inside the edge, round all routes.
+"""Applies the rate limits: ASGI middleware around all routes, inside the request middleware.
 
-Not in the guard, which decides by the headers alone and at once, while this waits for Redis. Not in the routes either:
-a POST counts wherever it goes.
+The guard cannot do it, because it decides at once, by the headers alone, while this waits for Redis. The routes cannot
+either, because any POST counts, even to an unknown path.
 """
 
 from starlette.exceptions import HTTPException
@@ -16,16 +16,32 @@ from onecard.web.middleware import request_state
 
 
 class RateLimitMiddleware:
-    """Whatever a known key has models do counts. The limits are in the app's state."""
+    """Counts the requests of keys that cost something. The rate limiter is in the app's state."""
 
     def __init__(self, app: ASGIApp, table: RouteTable, answer_tokens: int) -> None:
-        """Expect `answer_tokens` of an answer whose request does not bound it."""
+        """Wrap an app.
+
+        Args:
+            app: handles the admitted requests.
+            table: knows what each request costs.
+            answer_tokens: tokens reserved for a response that its request does not limit.
+        """
         self._app = app
         self._table = table
         self._answer_tokens = answer_tokens
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or raise what it is refused with; the edge answers it."""
+        """The ASGI interface. The request middleware renders what is raised.
+
+        Args:
+            scope: of the connection.
+            receive: ASGI channel.
+            send: ASGI channel.
+
+        Raises:
+            RateLimited: the key's requests or tokens of this minute are used up.
+            HTTPException: as the app.
+        """
         key: Key | None = request_state(scope).get("caller") if scope["type"] == "http" else None
         cost = self._table.cost(scope["method"], scope["path"]) if key else None
         if key is None or cost is None:
@@ -61,12 +77,18 @@ class _Settlement:
         self._tap = tap
 
     def settle(self, *, abandoned: bool = False) -> None:
-        """Count them, if nobody has. An answer that its client left before it began costs what was reserved: models
-        have worked on it, and nobody knows how much. One that was left later costs as much of it as there was."""
+        """Count the tokens, unless that is done already.
+
+        If the client left before the response began, all reserved tokens count: models have worked on it, and how much
+        is unknown. If it left later, the tokens so far count.
+
+        Args:
+            abandoned: whether the client has left.
+        """
         admission, self._admission = self._admission, None
         if admission is None or admission.reserved is None:
             return
-        usage = self._tap.token_usage  # Only what is relayed has one.
+        usage = self._tap.token_usage  # None for requests that are not relayed.
         spent = usage.tokens() if usage is not None else 0
-        begun = self._tap.status > 0
-        self._rate_limiter.settle(self._key, admission, admission.reserved if abandoned and not begun else spent)
+        has_begun = self._tap.status > 0
+        self._rate_limiter.settle(self._key, admission, admission.reserved if abandoned and not has_begun else spent)

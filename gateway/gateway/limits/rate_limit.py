@@ -1,4 +1,4 @@
-"""May a request come in, and what is it told? Pure."""
+"""Decides whether a key may make a request, and renders the decision for the client. Pure."""
 
 from typing import Literal, NamedTuple
 
@@ -9,106 +9,147 @@ AdmissionOutcome = Literal["admitted", "out_of_requests", "out_of_tokens"]
 
 
 class RateLimit(NamedTuple):
-    """How much may be used in a minute; None: as much as one likes."""
+    """Limits of a minute; None: unlimited."""
 
     requests: int | None = None
     tokens: int | None = None
-    """Of prompts and answers together."""
+    """Of prompts and responses together."""
 
     @property
     def is_unlimited(self) -> bool:
-        """Nothing is limited."""
+        """Whether neither is limited."""
         return self.requests is None and self.tokens is None
 
 
 class Usage(NamedTuple):
-    """What one key has used of what is limited."""
+    """What a key has used of what is limited."""
 
     requests: Window = Window()
     tokens: Window = Window()
 
     def at(self, now_ms: int) -> "Usage":
-        """The same, seen from another moment."""
+        """The usage at another moment.
+
+        Args:
+            now_ms: the moment.
+
+        Returns:
+            What still counts then.
+        """
         return Usage(self.requests.at(now_ms), self.tokens.at(now_ms))
 
     def settled(self, now_ms: int, settlement: "Settlement") -> "Usage":
-        """With the tokens that an answer cost in place of those reserved: less of what was used then, or more now."""
-        at_ms, more = settlement
-        tokens = self.tokens.plus(now_ms, more) if more > 0 else self.tokens.less(at_ms, -more)
+        """Replace reserved tokens by the actual number.
+
+        Args:
+            now_ms: current time; tokens beyond the reserved ones count from now.
+            settlement: the difference; tokens that were not needed are taken off where they were reserved.
+
+        Returns:
+            The new usage.
+        """
+        at_ms, extra = settlement
+        tokens = self.tokens.plus(now_ms, extra) if extra > 0 else self.tokens.less(at_ms, -extra)
         return Usage(self.requests, tokens)
 
 
 class Settlement(NamedTuple):
-    """What a request cost beside what was reserved for it."""
+    """The difference between the tokens of a request and those reserved for it."""
 
     at_ms: int
-    """When that was, by the clock of those who decided."""
+    """When they were reserved, by the clock of the decision."""
     tokens: int
-    """Tokens; below 0, it cost less."""
+    """Negative if fewer were used than reserved."""
 
 
 class Decision(NamedTuple):
-    """What becomes of a request, and what its key has used after it, of what is limited."""
+    """Whether a request is admitted, and what its key has used after it. 0 for what is not limited."""
 
     requests_wait_ms: int
-    """How long until there is one left; 0: there is."""
+    """Time until a request is left; 0 if there is one."""
     tokens_wait_ms: int
-    """The same for the tokens that it may cost."""
+    """Time until the reserved tokens are left; 0 if they are."""
     requests_used: int
     tokens_used: int
     requests_reset_ms: int
-    """How long until nothing of it counts."""
+    """Time until no request counts any longer."""
     tokens_reset_ms: int
+    """Time until no token counts any longer."""
     now_ms: int
-    """By the clock of those who decided."""
+    """When it was made, by the clock of Redis, or of the gateway without Redis."""
 
     @property
     def wait_ms(self) -> int:
-        """How long until it may come in; 0: it may."""
+        """Time until the request would be admitted; 0 if it is."""
         return max(self.requests_wait_ms, self.tokens_wait_ms)
 
     @property
     def outcome(self) -> AdmissionOutcome:
-        """In a word: what it waits for longest."""
+        """Admitted, or the limit that it would have to wait for longest."""
         if not self.wait_ms:
             return "admitted"
         return "out_of_tokens" if self.tokens_wait_ms >= self.requests_wait_ms else "out_of_requests"
 
 
-def decide(use: Usage, limit: RateLimit, tokens: int, now_ms: int) -> tuple[Decision, Usage]:
-    """Take one request and reserve `tokens` for it, if both are left; `use` is that of this moment.
+def decide(usage: Usage, limit: RateLimit, tokens: int, now_ms: int) -> tuple[Decision, Usage]:
+    """Count one request and reserve tokens for it, if both limits allow it.
 
-    One that may cost more than the whole limit comes in when nothing is used. What it costs in the end is settled.
+    A request that may need more than the whole limit is admitted when nothing is used. The difference is settled later.
+
+    Args:
+        usage: of the key, at this moment.
+        limit: of the key.
+        tokens: to reserve.
+        now_ms: current time.
+
+    Returns:
+        The decision, and the usage after it.
     """
-    most_requests, most_tokens = limit
-    tokens = min(tokens, most_tokens or 0)
-    requests_wait = 0 if most_requests is None else use.requests.wait_ms(now_ms, most_requests - 1)
-    tokens_wait = 0 if most_tokens is None else use.tokens.wait_ms(now_ms, most_tokens - tokens)
+    max_requests, max_tokens = limit
+    tokens = min(tokens, max_tokens or 0)
+    requests_wait = 0 if max_requests is None else usage.requests.wait_ms(now_ms, max_requests - 1)
+    tokens_wait = 0 if max_tokens is None else usage.tokens.wait_ms(now_ms, max_tokens - tokens)
     if not requests_wait and not tokens_wait:
-        requests = use.requests if most_requests is None else use.requests.plus(now_ms, 1)
-        use = Usage(requests, use.tokens if most_tokens is None else use.tokens.plus(now_ms, tokens))
-    used = (use.requests.used, use.tokens.used)
-    resets = (use.requests.wait_ms(now_ms, 0), use.tokens.wait_ms(now_ms, 0))
-    return Decision(requests_wait, tokens_wait, *used, *resets, now_ms), use
+        requests = usage.requests if max_requests is None else usage.requests.plus(now_ms, 1)
+        usage = Usage(requests, usage.tokens if max_tokens is None else usage.tokens.plus(now_ms, tokens))
+    used = (usage.requests.used, usage.tokens.used)
+    resets = (usage.requests.wait_ms(now_ms, 0), usage.tokens.wait_ms(now_ms, 0))
+    return Decision(requests_wait, tokens_wait, *used, *resets, now_ms), usage
 
 
 def rate_limit_headers(decision: Decision, limit: RateLimit) -> dict[str, str]:
-    """The `x-ratelimit-…` headers, as OpenAI has them, for what is limited."""
+    """The `x-ratelimit-…` headers, as OpenAI has them.
+
+    Args:
+        decision: about the request.
+        limit: of the key.
+
+    Returns:
+        Headers for what is limited.
+    """
     limited = {
         "requests": (limit.requests, decision.requests_used, decision.requests_reset_ms),
         "tokens": (limit.tokens, decision.tokens_used, decision.tokens_reset_ms),
     }
-    found: dict[str, str] = {}
-    for name, (most, used, reset_ms) in limited.items():
-        if most is not None:
-            found[f"x-ratelimit-limit-{name}"] = str(most)
-            found[f"x-ratelimit-remaining-{name}"] = str(max(0, most - used))
-            found[f"x-ratelimit-reset-{name}"] = format_duration(reset_ms)
-    return found
+    headers: dict[str, str] = {}
+    for name, (maximum, used, reset_ms) in limited.items():
+        if maximum is not None:
+            headers[f"x-ratelimit-limit-{name}"] = str(maximum)
+            headers[f"x-ratelimit-remaining-{name}"] = str(max(0, maximum - used))
+            headers[f"x-ratelimit-reset-{name}"] = format_duration(reset_ms)
+    return headers
 
 
 def rate_limited(decision: Decision, limit: RateLimit) -> RateLimited:
-    """The answer to a request that may not come in."""
+    """The error for a refused request.
+
+    Args:
+        decision: about the request.
+        limit: of the key.
+
+    Returns:
+        A 429 with `Retry-After`.
+    """
     if decision.outcome == "out_of_tokens":
         what = f"{limit.tokens} tokens a minute do not leave enough for this request: its prompt, and its 'max_tokens'"
         change = "ask for less"
@@ -123,7 +164,14 @@ def rate_limited(decision: Decision, limit: RateLimit) -> RateLimited:
 
 
 def format_duration(milliseconds: float) -> str:
-    """As OpenAI writes it: `0s`, `250ms`, `8.64s`, `1m30.5s`."""
+    """Format a duration as OpenAI does: `0s`, `250ms`, `8.64s`, `1m30.5s`.
+
+    Args:
+        milliseconds: the duration.
+
+    Returns:
+        The text.
+    """
     whole = round(milliseconds)
     if 0 < whole < 1000:
         return f"{whole}ms"

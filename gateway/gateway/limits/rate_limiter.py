@@ -1,4 +1,4 @@
-"""The limits of every key: in Redis while it is there, in this process while it is not."""
+"""The rate limits of all keys: counted in Redis, or in this process while Redis is unavailable."""
 
 import time
 from collections.abc import AsyncIterator, Callable
@@ -18,23 +18,23 @@ from onecard.redis.channel import RedisChannel, SharedBreaker
 
 
 class Admission(NamedTuple):
-    """A request that may come in."""
+    """An admitted request."""
 
     headers: dict[str, str]
-    """What its answer tells of the limits."""
+    """Rate limit headers for its response."""
     reserved: int | None = None
-    """Tokens that count until `RateLimiter.settle` hears what it cost; None: they are not limited."""
+    """Tokens that count until `RateLimiter.settle` is called; None if tokens are not limited."""
     at_ms: int = 0
-    """When, by the clock of those who decided."""
+    """When it was decided, by the clock of the decision."""
     shared: bool = False
-    """Redis did."""
+    """Whether it was decided in Redis."""
 
 
 class RateLimiter:
     """Admits requests and counts tokens.
 
-    While Redis is away, each gateway goes on by itself from what Redis said last: the limits hold for each gateway
-    instead of for all together. What was used in that time does not reach Redis afterwards.
+    While Redis is unavailable, each gateway continues alone from the last state in Redis: the limits then hold for each
+    gateway instead of for all together. What is used in that time is not written to Redis later.
     """
 
     def __init__(
@@ -44,35 +44,57 @@ class RateLimiter:
         metrics: RateLimitMetrics,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Use `defaults` for keys without limits of their own; `clock` gives Unix seconds."""
+        """Start with the usage in Redis, or with none.
+
+        Args:
+            defaults: for keys without limits of their own.
+            shared: the counters in Redis; None: count in this process only.
+            metrics: of the limits.
+            clock: Unix seconds.
+        """
         self._defaults = defaults
         self._shared = shared
         self._metrics = metrics
         self._clock = clock
         self._local: dict[str, Usage] = {}
-        """By key, as far as this process knows; bounded, since names come from the operator."""
+        """Usage by key, as far as this process knows. Bounded, because the operator names the keys."""
 
     def rate_limit(self, key: Key) -> RateLimit:
-        """The key's own limits, and the default for what it has none of."""
+        """The limits of a key.
+
+        Args:
+            key: the key.
+
+        Returns:
+            Its own limits, and the defaults where it has none.
+        """
         return RateLimit(
             requests=key.requests_per_minute or self._defaults.requests,
             tokens=key.tokens_per_minute or self._defaults.tokens,
         )
 
     async def admit(self, key: Key, limit: RateLimit, tokens: int = 0) -> Admission:
-        """Take one request of the key's that may cost so many tokens, or refuse it.
+        """Count a request and reserve its tokens, or refuse it.
+
+        Args:
+            key: of the request.
+            limit: of the key.
+            tokens: to reserve.
+
+        Returns:
+            The admission, to be settled when the response is over.
 
         Raises:
-            RateLimited: its requests or tokens of this minute are used up.
-        """
+            RateLimited: the requests or tokens of this minute are used up.
+        """  # noqa: DOC501, RUF100
         if limit.is_unlimited:
             return Admission({})
         decision = await self._shared.admit(key.name, limit, tokens) if self._shared else None
         shared = decision is not None
         if decision is None:
             now_ms = self._now_ms()
-            use = self._local.get(key.name, Usage()).at(now_ms)
-            decision, self._local[key.name] = decide(use, limit, tokens, now_ms)
+            usage = self._local.get(key.name, Usage()).at(now_ms)
+            decision, self._local[key.name] = decide(usage, limit, tokens, now_ms)
         else:
             self._local[key.name] = self._usage_from(decision)
         self._metrics.count_decision(key.name, decision.outcome, "redis" if shared else "memory")
@@ -82,7 +104,13 @@ class RateLimiter:
         return Admission(rate_limit_headers(decision, limit), reserved, decision.now_ms, shared)
 
     def settle(self, key: Key, admission: Admission, tokens: int) -> None:
-        """Count what an admitted request cost in the end, in place of what was reserved, and where that was."""
+        """Replace the reserved tokens of a request by the actual number, wherever they were reserved.
+
+        Args:
+            key: of the request.
+            admission: of the request.
+            tokens: of prompt and response.
+        """
         if admission.reserved is None:
             return
         self._metrics.count_tokens(key.name, tokens)
@@ -96,7 +124,7 @@ class RateLimiter:
             self._local[key.name] = self._local.get(key.name, Usage()).at(now_ms).settled(now_ms, settlement)
 
     def _usage_from(self, decision: Decision) -> Usage:
-        """What a key has used by Redis's last word, as if it was used just now: never too little."""
+        """A key's usage according to Redis, counted as used just now, so that it is never too low."""
         now_ms = self._now_ms()
         used = (decision.requests_used, decision.tokens_used)
         return Usage(*(Window((Cell(now_ms, amount),) if amount else ()) for amount in used))
@@ -107,14 +135,27 @@ class RateLimiter:
 
 @asynccontextmanager
 async def open_rate_limiter(
-    defaults: RateLimit, address: RedisAddress | None, registry: CollectorRegistry, alarm: SharedBreaker | None = None
+    defaults: RateLimit,
+    address: RedisAddress | None,
+    registry: CollectorRegistry,
+    shared_breaker: SharedBreaker | None = None,
 ) -> AsyncIterator[RateLimiter]:
-    """Limits whose use is kept at `address`, or in this process alone; `alarm` as in `open_cache`."""
+    """Open the rate limits.
+
+    Args:
+        defaults: for keys without limits of their own.
+        address: of Redis; None: count in this process only.
+        registry: for the metrics.
+        shared_breaker: that of the process's other channels to the same Redis; None if there are none.
+
+    Yields:
+        The rate limiter. At the end, what is not settled yet is sent to Redis.
+    """
     metrics = RateLimitMetrics(registry)
     if address is None:
         yield RateLimiter(defaults, None, metrics)
         return
-    channel = RedisChannel("limits", address, metrics, probe=PROBE, shared_breaker=alarm)
+    channel = RedisChannel("limits", address, metrics, probe=PROBE, shared_breaker=shared_breaker)
     await channel.start()
     shared = SharedCounters(RedisCounters(channel))
     try:

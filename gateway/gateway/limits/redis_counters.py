@@ -1,4 +1,4 @@
-"""Use in Redis, where all gateways share it: decided and counted in one step, by Redis's clock."""
+"""Usage in Redis, shared by all gateways. A script decides and counts in one step, by Redis's clock."""
 
 from collections.abc import Sequence
 
@@ -82,26 +82,37 @@ def _eval(name: str, limit: RateLimit, costs: Sequence[int], settlements: Sequen
 
 
 PROBE = _eval("probe", RateLimit(1, 1), [0], ())
-"""Writes, as taking does: a Redis that is full, or a replica, cannot."""
+"""It writes, as `admit` does, because a full Redis or a read-only replica can be read from."""
 
 
 class RedisCounters:
-    """The use of every key, each in one value. Nothing here waits for a Redis that is away."""
+    """The usage of each key, as one value. No call waits for a Redis that is unavailable."""
 
-    # The script is sent whole with every call (2.5 KB): Redis keeps it by its hash, but a restarted one has none, and
-    # to it a hash alone is an error.
+    # Each call sends the whole script (2.5 KB). EVALSHA would send its hash only, but fails on a restarted Redis, which
+    # has no scripts.
 
     def __init__(self, channel: RedisChannel) -> None:
-        """Commands go over `channel`, which somebody else opens and closes; its probe is `PROBE`."""
+        """Use a channel.
+
+        Args:
+            channel: the caller opens and closes it; its probe is `PROBE`.
+        """
         self._channel = channel
 
     async def admit(
         self, name: str, limit: RateLimit, costs: Sequence[int], settlements: Sequence[Settlement] = ()
     ) -> list[Decision] | None:
-        """Settle for requests of the key `name` that have been answered, then decide of new ones, in their order, of
-        which each may cost so many tokens.
+        """Settle requests of a key, then decide on new ones in their order.
 
-        None if Redis gives no answer; it may or may not have counted then.
+        Args:
+            name: of the key.
+            limit: of the key.
+            costs: tokens to reserve for each new request.
+            settlements: of earlier requests.
+
+        Returns:
+            A decision for each new request; None if Redis did not answer, in which case it may or may not have counted
+            them.
         """
         try:
             [reply] = await self._channel.call(_eval(name, limit, costs, settlements))

@@ -1,4 +1,4 @@
-"""How many tokens a request may cost, by what it asks for. Pure."""
+"""Estimates how many tokens a request may use. Pure."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,23 +11,31 @@ _MAX_TOKENS = 10**9
 
 
 def reserved_tokens(cost: Cost, body: JsonBody, answer_tokens: int) -> int:
-    """Most tokens that a request is expected to cost: its prompt, by its bytes, and all answers that it asks for.
+    """Tokens to reserve for a request: its prompt, estimated by its bytes, and all responses that it requests.
 
-    `answer_tokens` are expected where it does not say.
+    Args:
+        cost: of its route.
+        body: of the request.
+        answer_tokens: for a response that the request does not limit.
+
+    Returns:
+        The tokens, at most `_MAX_TOKENS`.
     """
     prompt = -(-len(body.body) // BYTES_PER_TOKEN)
     if not cost.writes:
         return prompt
     fields = body.fields
-    most = next((value for name in cost.answer_fields if (value := _count(fields, name)) is not None), answer_tokens)
+    max_tokens = next(
+        (value for name in cost.answer_fields if (value := _count(fields, name)) is not None), answer_tokens
+    )
     answers = max(1, _count(fields, "n") or 1, _count(fields, "best_of") or 1) * _prompt_count(fields.get("prompt"))
-    return min(_MAX_TOKENS, prompt + most * answers)
+    return min(_MAX_TOKENS, prompt + max_tokens * answers)
 
 
 def _count(fields: Mapping[str, Any], name: str) -> int | None:
     value = fields.get(name)
     if type(value) is float and value.is_integer():
-        value = int(value)  # As vLLM takes it.
+        value = int(value)  # vLLM accepts it too.
     return value if type(value) is int and value >= 0 else None
 
 

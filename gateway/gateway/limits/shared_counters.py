@@ -1,7 +1,7 @@
-"""Limits that all gateways share: one round trip to Redis at a time for each key.
+"""Batches calls to the counters in Redis: one round trip at a time for each key.
 
-Requests that come during it are decided together in the next one. What answered requests cost rides along with the
-key's next request, which would otherwise wait behind a round trip of its own for it.
+Requests that arrive during a round trip are decided together in the next one. Settlements are sent with the key's next
+request, which would otherwise wait behind a round trip of theirs.
 """
 
 import asyncio
@@ -13,35 +13,49 @@ from onecard import logs
 from onecard.coalescing.single_flight import TaskSet
 
 SETTLE_SECONDS = 0.1
-"""Settlements of a key whose next request takes longer than this are sent by themselves."""
+"""Settlements are sent alone if the key has no request for this long."""
 
 log = logs.logger()
 
 
 @dataclass(eq=False)
 class _PendingKey:
-    """What one key waits to have decided and settled."""
+    """Decisions and settlements that wait for the next round trip of a key."""
 
     rate_limit: RateLimit = field(default_factory=RateLimit)
     requests: "list[tuple[int, asyncio.Future[Decision | None]]]" = field(default_factory=list)
-    """Tokens that a request may cost, and who wants to know."""
+    """Tokens to reserve, and the future of the decision."""
     settlements: list[Settlement] = field(default_factory=list)
     is_running: bool = False
     timer: asyncio.TimerHandle | None = None
-    """Sends the settlements if no request takes them along."""
+    """Sends the settlements if there is no request."""
 
 
 class SharedCounters:
-    """The use of every key in Redis, for all requests of this gateway."""
+    """The usage of all keys in Redis, for all requests of this gateway."""
 
     def __init__(self, redis: RedisCounters) -> None:
+        """Start with nothing pending.
+
+        Args:
+            redis: the counters.
+        """
         self._redis = redis
         self._pending: dict[str, _PendingKey] = {}
-        """By key; bounded, since names come from the operator."""
+        """By key. Bounded, because the operator names the keys."""
         self._tasks = TaskSet()
 
     async def admit(self, name: str, limit: RateLimit, tokens: int) -> Decision | None:
-        """Take one request of the key `name`, or refuse it; None if Redis gives no answer."""
+        """Decide on a request of a key.
+
+        Args:
+            name: of the key.
+            limit: of the key.
+            tokens: to reserve.
+
+        Returns:
+            The decision; None if Redis did not answer.
+        """
         pending = self._pending.setdefault(name, _PendingKey())
         pending.rate_limit = limit
         decided: asyncio.Future[Decision | None] = asyncio.get_running_loop().create_future()
@@ -50,14 +64,21 @@ class SharedCounters:
         return await decided
 
     def settle(self, name: str, settlement: Settlement) -> None:
-        """Count what a request has cost, before any that comes later to this gateway, and after `WARM_UP_SECONDS` for
-        the others. Lost if Redis gives no answer."""
+        """Settle a request, without waiting.
+
+        Later requests of this gateway see it at once, those of other gateways after `SETTLE_SECONDS` at most. It is
+        lost if Redis does not answer.
+
+        Args:
+            name: of the key.
+            settlement: of the request.
+        """
         pending = self._pending.setdefault(name, _PendingKey())
         pending.settlements.append(settlement)
         self._settle_later(name, pending)
 
     async def close(self) -> None:
-        """Send the settlements that Redis has not been sent, and wait for what is under way."""
+        """Send all pending settlements, and wait for round trips that are under way."""
         while pending := [name for name, pending in self._pending.items() if pending.settlements or pending.is_running]:
             for name in pending:
                 self._start(name, self._pending[name])
@@ -86,15 +107,15 @@ class SharedCounters:
                 self._settle_later(name, pending)
 
     async def _round_trip(self, name: str, pending: _PendingKey) -> None:
-        # Who has left meanwhile is not counted.
+        # A request whose client has left in the meantime is not counted.
         batch = [(tokens, decided) for tokens, decided in pending.requests if not decided.done()]
         settlements, pending.requests, pending.settlements = pending.settlements, [], []
         decisions: list[Decision] | None = None
         try:
             decisions = await self._redis.admit(name, pending.rate_limit, [tokens for tokens, _ in batch], settlements)
         except Exception:
-            log.exception("limits are not shared")  # A fault of this code: each gateway goes on by itself.
+            log.exception("limits are not shared")  # A bug: the gateways continue, each alone.
         finally:
-            for place, (_, decided) in enumerate(batch):
+            for index, (_, decided) in enumerate(batch):
                 if not decided.done():
-                    decided.set_result(decisions[place] if decisions else None)
+                    decided.set_result(decisions[index] if decisions else None)
