@@ -1,4 +1,4 @@
-"""A relayed request in the metrics and in its trace: from the end of its body to the last byte of its response."""
+"""Metrics and trace of a relayed request, from the end of its body to the last byte of its response."""
 
 import time
 from types import TracebackType
@@ -13,11 +13,11 @@ from gateway.telemetry.trace import RequestTrace, Tracer
 from onecard.web.middleware import CLIENT_CLOSED_REQUEST, request_state
 
 _ELSEWHERE = ("hit", "coalesced")
-"""What `x-cache` says of a response that its request did not have computed."""
+"""Values of `x-cache` for responses that were not computed for this request."""
 
 
 class RequestInstrumentation:
-    """One relayed request, as a context."""
+    """Context manager around one relayed request."""
 
     def __init__(
         self,
@@ -25,10 +25,19 @@ class RequestInstrumentation:
         tap: ResponseTap,
         routes: RouteMetrics,
         service: ServiceMetrics,
-        tracing: Tracer | None,
+        tracer: Tracer | None,
         span_name: str,
     ) -> None:
-        """Leave the request's trace in the state that routes read, and have the tap count its tokens."""
+        """Put the request's trace into the request state, and let the tap count its tokens.
+
+        Args:
+            scope: of the request.
+            tap: on its response.
+            routes: metrics of all routes.
+            service: metrics of its service.
+            tracer: None without tracing.
+            span_name: name of its span.
+        """
         state = request_state(scope)
         self._received: float = state["received"]
         self._route: str = scope["route"].path
@@ -36,24 +45,24 @@ class RequestInstrumentation:
         self._routes = routes
         self._service = service
         span = None
-        if tracing is not None:
+        if tracer is not None:
             headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
-            span = tracing.request(
+            span = tracer.request(
                 span_name, scope["method"], self._route, headers, time.perf_counter() - self._received
             )
         self._trace = state["trace"] = RequestTrace(span)
         tap.token_usage = self._usage = TokenUsageCounter(len(state["body"]), estimates=tap.estimates_tokens)
 
     def __enter__(self) -> None:
-        """Nothing is done before the request."""
+        """Do nothing: the work before the request is done by `__init__`."""
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         tap = self._tap
         if tap.first_byte_at is not None or tap.is_complete:
             self._record()
         if self._trace.span is not None:
-            failed = error.status_code if isinstance(error, HTTPException) else CLIENT_CLOSED_REQUEST
-            self._trace.span.end(tap.status if tap.is_complete else failed)
+            error_status = error.status_code if isinstance(error, HTTPException) else CLIENT_CLOSED_REQUEST
+            self._trace.span.end(tap.status if tap.is_complete else error_status)
 
     def _record(self) -> None:
         tap, metrics = self._tap, self._routes.of(self._route)

@@ -1,5 +1,7 @@
-"""What the gateway counts of the services and of its routes. Children are looked up once: `labels` takes longer than
-counting does."""
+"""Metrics of the services and of the routes.
+
+Children are looked up once, because `labels` takes longer than counting.
+"""
 
 from collections.abc import Callable
 from typing import get_args
@@ -13,24 +15,38 @@ from onecard.web.buffer_semaphore import BufferSemaphore
 
 _OUTCOMES: tuple[AttemptOutcome, ...] = get_args(AttemptOutcome)
 _CACHE_RESULTS = ("hit", "miss", "partial", "coalesced", "bypass")
-"""What `x-cache` says."""
+"""Known values of `x-cache`."""
 _OVERHEAD_SECONDS = (0.0001, 0.00025, 0.0005, *LATENCY_BUCKETS)
-"""Histogram bounds, in seconds: the gateway's own work begins at a few tenths of a millisecond."""
+"""Bounds of the histogram: the gateway's own work begins at a few tenths of a millisecond."""
 
 
-def measured_buffers(most_bytes: int, registry: CollectorRegistry) -> BufferSemaphore:
-    """A budget whose use shows."""
-    refused = Counter("onecard_buffers_refused_total", "Times that there was no room for more.", registry=registry)
-    buffers = BufferSemaphore(most_bytes, refused.inc)
-    text = "Held of requests and answers that are under way."
-    Gauge("onecard_buffers_bytes", text, registry=registry).set_function(lambda: buffers.used_bytes)
+def measured_buffers(max_bytes: int, registry: CollectorRegistry) -> BufferSemaphore:
+    """Buffer space with metrics of its use.
+
+    Args:
+        max_bytes: its limit.
+        registry: for the metrics.
+
+    Returns:
+        The buffer space.
+    """
+    refused = Counter("onecard_buffers_refused_total", "Times that buffer space was refused.", registry=registry)
+    buffers = BufferSemaphore(max_bytes, refused.inc)
+    help_text = "Buffered bytes of requests and responses now."
+    Gauge("onecard_buffers_bytes", help_text, registry=registry).set_function(lambda: buffers.used_bytes)
     return buffers
 
 
 class UpstreamMetrics:
-    """Figures of all services, in one app's registry."""
+    """Metrics of all services."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        """Register the metrics.
+
+        Args:
+            registry: where.
+        """
+
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"onecard_upstream_{name}_total", text, ["upstream", *labels], registry=registry)
 
@@ -41,29 +57,46 @@ class UpstreamMetrics:
             return Gauge(f"onecard_upstream_{name}", text, ["upstream", "replica"], registry=registry)
 
         self.attempts = counter("attempts", "Requests sent to a service, retries included, by outcome.", "outcome")
-        self.none_free = counter("none_free", "Requests that no replica could be asked for.")
-        self.head_seconds = histogram("head_seconds", "Time to the head of an answer that is no failure.")
-        self.seconds = histogram("seconds", "Time to the last byte of an answer that came whole.")
-        self.retries = counter("retries", "Attempts that were repeated.")
-        self.unretried = counter("retries_refused", "Attempts that were not repeated, for too many were.")
-        self.ejections = counter("ejections", "Times that a replica was taken out of service, by reason.", "reason")
-        self.tokens = counter("tokens", "Tokens of prompts (in) and answers (out), where `usage` tells.", "direction")
-        self.wait_seconds = histogram("wait_seconds", "Time that requests waited for their turn, if they had to.")
-        self.queue_full = counter("queue_full", "Requests that could not wait for their turn, for too many did.")
-        text = "Requests that wait for their turn now."
+        self.none_free = counter("none_free", "Attempts for which no replica was available.")
+        self.head_seconds = histogram("head_seconds", "Time to the head of a response that is no failure.")
+        self.seconds = histogram("seconds", "Time to the last byte of a complete response.")
+        self.retries = counter("retries", "Attempts that were retried.")
+        self.unretried = counter(
+            "retries_refused", "Attempts that were not retried because the retry budget was used up."
+        )
+        self.ejections = counter("ejections", "Ejections of a replica, by reason.", "reason")
+        self.tokens = counter(
+            "tokens", "Tokens of prompts (in) and responses (out), according to `usage`.", "direction"
+        )
+        self.wait_seconds = histogram("wait_seconds", "Time that requests waited in the queue, if they had to.")
+        self.queue_full = counter("queue_full", "Requests refused because the queue was full.")
+        text = "Requests in the queue now."
         self.waiting = Gauge("onecard_upstream_waiting", text, ["upstream"], registry=registry)
         self.in_flight = gauge("in_flight", "Attempts at a replica now.")
         self.in_service = gauge("in_service", "Whether a replica is in service.")
 
     def of(self, upstream: str) -> "ServiceMetrics":
-        """The figures of one service."""
+        """The metrics of one service.
+
+        Args:
+            upstream: its name.
+
+        Returns:
+            The children with its label.
+        """
         return ServiceMetrics(self, upstream)
 
 
 class ServiceMetrics:
-    """Figures of one service."""
+    """Metrics of one service."""
 
     def __init__(self, metrics: UpstreamMetrics, upstream: str) -> None:
+        """Look up the children.
+
+        Args:
+            metrics: of all services.
+            upstream: name of the service.
+        """
         self._metrics = metrics
         self._upstream = upstream
         self._attempts = {outcome: metrics.attempts.labels(upstream, outcome) for outcome in _OUTCOMES}
@@ -80,68 +113,109 @@ class ServiceMetrics:
             metrics.ejections.labels(upstream, reason)
 
     def show_endpoint(self, replica: int, in_flight: Callable[[], int], in_service: Callable[[], bool]) -> None:
-        """Ask for these whenever somebody reads the metrics."""
+        """Export the state of a replica; the functions are called whenever the metrics are read.
+
+        Args:
+            replica: its number.
+            in_flight: attempts there now.
+            in_service: whether it is in service.
+        """
         labels = (self._upstream, str(replica))
         self._metrics.in_flight.labels(*labels).set_function(in_flight)
         self._metrics.in_service.labels(*labels).set_function(in_service)
 
     def show_waiting(self, waiting: Callable[[], int]) -> None:
-        """Ask for this whenever somebody reads the metrics."""
+        """Export the length of the queue; the function is called whenever the metrics are read.
+
+        Args:
+            waiting: requests in the queue.
+        """
         self._metrics.waiting.labels(self._upstream).set_function(waiting)
 
     def attempt_ended(self, outcome: AttemptOutcome, seconds: float) -> None:
-        """An attempt is over, after so long."""
+        """Count an attempt that has ended.
+
+        Args:
+            outcome: of the attempt.
+            seconds: its duration.
+        """
         self._attempts[outcome].inc()
         if outcome == "ok":
             self._seconds.observe(seconds)
 
-    def retry_decided(self, goes_out: bool) -> None:
-        """An attempt is worth repeating, and is or is not repeated."""
-        (self._retries if goes_out else self._unretried).inc()
+    def retry_decided(self, is_allowed: bool) -> None:
+        """Count an attempt that could be retried.
+
+        Args:
+            is_allowed: whether the retry budget allows it.
+        """
+        (self._retries if is_allowed else self._unretried).inc()
 
     def ejected(self, reason: EjectionReason) -> None:
-        """A replica is out."""
+        """Count the ejection of a replica.
+
+        Args:
+            reason: of the ejection.
+        """
         self._metrics.ejections.labels(self._upstream, reason).inc()
 
     def count_tokens(self, prompt: int, completion: int) -> None:
-        """An answer says that it took so many."""
+        """Count the tokens that a response reports.
+
+        Args:
+            prompt: its prompt's.
+            completion: its own.
+        """
         self._tokens_in.inc(prompt)
         self._tokens_out.inc(completion)
 
 
 class RouteMetrics:
-    """Figures of the relayed routes, in one app's registry, and their percentiles of the last minutes.
+    """Metrics of the relayed routes, and their percentiles of the last minutes.
 
-    `onecard_http_…` counts all requests, whatever became of them, and this those that a service or the cache answered.
+    They cover requests that a service or the cache has answered; `onecard_http_…` covers all.
     """
 
     def __init__(self, registry: CollectorRegistry, clock: Callable[[], float]) -> None:
+        """Register the metrics.
+
+        Args:
+            registry: where.
+            clock: monotonic seconds.
+        """
         self._clock = clock
         self._cache = Counter(
             "onecard_http_cache_total",
-            "Answers by what x-cache says of them; none: nothing.",
+            "Responses by their x-cache header; none: without one.",
             ["route", "cache"],
             registry=registry,
         )
         self._overhead = Histogram(
             "onecard_http_overhead_seconds",
-            "Time from a request's body to the last byte of its answer, without what its service took.",
+            "Time from a request's body to the last byte of its response, without its service's time.",
             ["route"],
             buckets=_OVERHEAD_SECONDS,
             registry=registry,
         )
         self._first_byte = Histogram(
             "onecard_http_first_byte_seconds",
-            "Time from a request's body to the first byte of its answer's.",
+            "Time from a request's body to the first byte of its response's body.",
             ["route"],
             buckets=LATENCY_BUCKETS,
             registry=registry,
         )
         self.routes: dict[str, RouteRecorder] = {}
-        """By route, those that have been asked for."""
+        """By route, those that have had requests."""
 
     def of(self, route: str) -> "RouteRecorder":
-        """The figures of one route."""
+        """The metrics of one route.
+
+        Args:
+            route: its path.
+
+        Returns:
+            Its recorder, the same each time.
+        """
         recorder = self.routes.get(route)
         if recorder is None:
             cache = {value: self._cache.labels(route, value) for value in (*_CACHE_RESULTS, "none")}
@@ -151,23 +225,32 @@ class RouteMetrics:
 
 
 class RouteRecorder:
-    """Figures of one route."""
+    """Metrics of one route."""
 
     def __init__(
         self, cache: dict[str, Counter], overhead: Histogram, first_byte: Histogram, recent: RecentDurations
     ) -> None:
+        """Hold the children.
+
+        Args:
+            cache: counter by value of `x-cache`.
+            overhead: time without the service.
+            first_byte: time to the first byte.
+            recent: durations of the last minutes.
+        """
         self._cache = cache
         self._overhead = overhead
         self.first_byte = first_byte
-        """Takes the seconds until the body of an answer begins."""
+        """Seconds until the body of a response begins."""
         self.percentiles = recent
 
     def responded(self, cache: str, seconds: float, upstream_seconds: float | None) -> None:
-        """The whole of an answer is sent.
+        """Record a complete response.
 
         Args:
-            cache: what `x-cache` says of it; a service may say what we do not know.
-            upstream_seconds: how much of `seconds` its service took; None when another request waited for that.
+            cache: its `x-cache`; unknown values, which a service may send, count as `none`.
+            seconds: its duration.
+            upstream_seconds: the service's part of it; None if another request has waited for the service.
         """
         self._cache[cache if cache in _CACHE_RESULTS else "none"].inc()
         self.percentiles.add(seconds)

@@ -1,4 +1,4 @@
-"""Spans by OpenTelemetry, sent to a collector as OTLP over HTTP. Imported only where a collector is named."""
+"""Spans in OpenTelemetry, sent to a collector by OTLP over HTTP. Imported only if a collector is configured."""
 
 import logging
 import time
@@ -17,17 +17,21 @@ from onecard import logs
 
 _W3C = TraceContextTextMapPropagator()
 _EXPORT_TIMEOUT_SECONDS = 2.0
-"""How long a collector is waited for, at the end too: it must not hold up a stop."""
+"""Longest wait for the collector, also at the end, where it must not delay the shutdown."""
 
 log = logs.logger()
 
 
 class OtlpTracer:
-    """Sends spans in the background; `close` sends what is left. OpenTelemetry's own variables set all the rest."""
+    """Sends spans in the background. Everything else is configured by OpenTelemetry's own variables."""
 
     def __init__(self, endpoint: str) -> None:
-        """Take the collector's base URL."""
-        # Its messages quote the collector's address.
+        """Start the exporter.
+
+        Args:
+            endpoint: base URL of the collector.
+        """
+        # OpenTelemetry's own log messages contain the collector's address.
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
         exporter = _LoggingExporter(f"{endpoint}/v1/traces", timeout=_EXPORT_TIMEOUT_SECONDS)
         self._provider = TracerProvider(
@@ -39,7 +43,18 @@ class OtlpTracer:
     def request(
         self, name: str, method: str, route: str, headers: Mapping[str, str], seconds_ago: float
     ) -> "OtlpRequestSpan":
-        """See `gateway.telemetry.trace.Tracer`."""
+        """See `gateway.telemetry.trace.Tracer`.
+
+        Args:
+            name: of the span.
+            method: HTTP method.
+            route: path of the route.
+            headers: of the request, by lower-case name.
+            seconds_ago: how long ago it began.
+
+        Returns:
+            The span.
+        """
         span = self._tracer.start_span(
             name,
             context=_W3C.extract(headers),
@@ -50,12 +65,12 @@ class OtlpTracer:
         return OtlpRequestSpan(self._tracer, span)
 
     def close(self) -> None:
-        """Send what is left. Blocks for as long as the collector is waited for."""
+        """Send the remaining spans. Blocks, at most for the collector's timeout."""
         self._provider.shutdown()
 
 
 class _LoggingExporter(OTLPSpanExporter):
-    """Tells when spans are lost."""
+    """Logs when spans are lost."""
 
     @override
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
@@ -66,14 +81,28 @@ class _LoggingExporter(OTLPSpanExporter):
 
 
 class OtlpRequestSpan:
-    """See `gateway.trace.RequestSpan`."""
+    """See `gateway.telemetry.trace.RequestSpan`."""
 
     def __init__(self, tracer: Tracer, span: Span) -> None:
+        """Wrap a span.
+
+        Args:
+            tracer: for the spans of attempts.
+            span: of the request.
+        """
         self._tracer = tracer
         self._span = span
 
     def attempt(self, upstream: str, replica: int) -> "OtlpAttemptSpan":
-        """See `gateway.trace.RequestSpan`."""
+        """See `gateway.telemetry.trace.RequestSpan`.
+
+        Args:
+            upstream: name of the service.
+            replica: its number.
+
+        Returns:
+            The span of the attempt.
+        """
         return OtlpAttemptSpan(
             self._tracer.start_span(
                 upstream,
@@ -84,7 +113,7 @@ class OtlpRequestSpan:
         )
 
     def end(self, status: int) -> None:
-        """See `gateway.trace.RequestSpan`."""
+        """End the span; see `gateway.telemetry.trace.RequestSpan`."""
         self._span.set_attribute("http.response.status_code", status)
         if status >= 500:
             self._span.set_status(StatusCode.ERROR)
@@ -92,15 +121,20 @@ class OtlpRequestSpan:
 
 
 class OtlpAttemptSpan:
-    """See `gateway.trace.AttemptSpan`."""
+    """See `gateway.telemetry.trace.AttemptSpan`."""
 
     def __init__(self, span: Span) -> None:
+        """Wrap a span.
+
+        Args:
+            span: of the attempt.
+        """
         self._span = span
         self.headers: dict[str, str] = {}
         _W3C.inject(self.headers, set_span_in_context(span))
 
     def end(self, outcome: AttemptOutcome) -> None:
-        """See `gateway.trace.AttemptSpan`."""
+        """End the span; see `gateway.telemetry.trace.AttemptSpan`."""
         self._span.set_attribute("onecard.outcome", outcome)
         if outcome not in ("ok", "given_up"):
             self._span.set_status(StatusCode.ERROR)

@@ -1,7 +1,7 @@
-"""Percentiles of the last minutes, in little memory. Pure: the clock is handed in.
+"""Percentiles of the last minutes, in little memory. Pure: the clock is a parameter.
 
-Durations are counted in buckets whose bounds grow by a constant factor, as DDSketch has them, so that a percentile is
-as exact for a millisecond as for a minute.
+Durations are counted in buckets whose bounds grow by a constant factor, as in DDSketch (Masson et al., 2019), so the
+relative error is the same for a millisecond as for a minute.
 """
 
 import math
@@ -11,20 +11,20 @@ from dataclasses import dataclass
 
 WINDOW_SECONDS = 300.0
 SLOT_SECONDS = 10.0
-"""What was noted is forgotten by so many seconds at a time: the window is up to that much shorter than it says."""
+"""Durations are forgotten in slots of this length, so the window is shorter by up to one slot."""
 RELATIVE_ERROR = 0.01
-"""A percentile is wrong by at most this share of itself, for durations from `MIN_SECONDS` on."""
+"""Error limit of a percentile, as a share of it, for durations of at least `MIN_SECONDS`."""
 MIN_SECONDS = 1e-5
-"""What is shorter counts as this long."""
+"""Shorter durations count as this long."""
 _BUCKET_ERROR = 0.0095
-"""A bucket's part of it; the rest is for rounding."""
+"""The buckets' part of the error; the rest is for rounding."""
 _GROWTH = (1 + _BUCKET_ERROR) / (1 - _BUCKET_ERROR)
 _LOG_GROWTH = math.log(_GROWTH)
 
 
 @dataclass(frozen=True)
 class DurationSummary:
-    """Durations of the last minutes; the percentiles are None when there were none."""
+    """Durations of the last minutes, in milliseconds; the percentiles are None if there were none."""
 
     count: int
     p50_ms: float | None
@@ -33,15 +33,24 @@ class DurationSummary:
 
 
 class RecentDurations:
-    """The durations of one kind of request."""
+    """Durations of the last minutes of one kind of request."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
+        """Start without durations.
+
+        Args:
+            clock: monotonic seconds.
+        """
         self._clock = clock
         self._slots: deque[tuple[int, Counter[int]]] = deque()
-        """Number of the slot, counted from second 0 of the clock, and how many durations each bucket has."""
+        """Number of the slot, from second 0 of the clock, and how many durations each bucket has."""
 
     def add(self, seconds: float) -> None:
-        """A request took so long."""
+        """Add a duration.
+
+        Args:
+            seconds: the duration.
+        """
         number = int(self._clock() // SLOT_SECONDS)
         if not self._slots or self._slots[-1][0] != number:
             self._forget(number)
@@ -49,7 +58,11 @@ class RecentDurations:
         self._slots[-1][1][_bucket(seconds)] += 1
 
     def summary(self) -> DurationSummary:
-        """The percentiles now."""
+        """The current percentiles.
+
+        Returns:
+            Their values and the number of durations.
+        """
         self._forget(int(self._clock() // SLOT_SECONDS))
         buckets = sum((counted for _, counted in self._slots), Counter[int]())
         count = buckets.total()
@@ -62,12 +75,12 @@ class RecentDurations:
 
 
 def _bucket(seconds: float) -> int:
-    """Its durations are at most `_GROWTH` to the power of its number times the shortest."""
+    """Number of the bucket. Its durations are at most `_GROWTH ** number * MIN_SECONDS`."""
     return math.ceil(math.log(max(seconds / MIN_SECONDS, 1.0)) / _LOG_GROWTH)
 
 
 def _milliseconds(buckets: Counter[int], rank: int) -> float | None:
-    """The duration of this rank, counted from 1, the shortest; the value that is off by the same share either way."""
+    """The duration of a rank, counted from 1 for the shortest: the value with the same relative error both ways."""
     for bucket in sorted(buckets):
         rank -= buckets[bucket]
         if rank <= 0:

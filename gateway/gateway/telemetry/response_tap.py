@@ -1,4 +1,4 @@
-"""The one place where a response is looked at on its way to the client."""
+"""The only place that looks at a response on its way to the client."""
 
 import time
 from collections.abc import Callable
@@ -14,27 +14,40 @@ async def _closed(message: Message) -> None:
 
 
 class ResponseTap:
-    """Passes a response on, notes what it says of itself, and adds headers to it."""
+    """Passes a response on, records facts about it, and adds headers."""
 
     def __init__(self, send: Send) -> None:
+        """Start before the response.
+
+        Args:
+            send: ASGI channel to the client.
+        """
         self._send = send
         self.status = 0
-        """0 until the response has begun."""
+        """0 until the response begins."""
         self.x_cache = ""
         self.first_byte_at: float | None = None
-        """Second of `time.perf_counter` at which the body began."""
+        """When the body began, in seconds of `time.perf_counter`; None before."""
         self.is_complete = False
         self.estimates_tokens = False
-        """Somebody wants to know the tokens of a response that does not say."""
+        """Whether tokens are needed even if the response does not report them."""
         self.token_usage: TokenUsageCounter | None = None
-        """Counts the tokens of a response from a model."""
+        """Counts the tokens of a model's response; None for other responses."""
         self.extra_headers: list[tuple[bytes, bytes]] = []
         self.before_last: Callable[[], None] | None = None
-        """Called before the last bytes leave: what it does is done when the client's next request comes."""
+        """Called before the last bytes are sent, so that its effects precede the client's next request."""
 
     @classmethod
     def of(cls, scope: Scope, send: Send) -> "ResponseTap":
-        """The request's tap: made by the first layer that wants one, and used by all."""
+        """The tap of a request. The first call creates it.
+
+        Args:
+            scope: of the request.
+            send: ASGI channel to the client, used by the first call.
+
+        Returns:
+            The tap, the same for all middleware.
+        """
         state = request_state(scope)
         tap: ResponseTap | None = state.get("tap")
         if tap is None:
@@ -51,7 +64,11 @@ class ResponseTap:
         self.before_last = None
 
     async def send(self, message: Message) -> None:
-        """The ASGI interface."""
+        """The ASGI channel to use for the response.
+
+        Args:
+            message: what to send.
+        """
         if message["type"] == "http.response.body":
             if body := message.get("body", b""):
                 if self.first_byte_at is None:

@@ -1,4 +1,4 @@
-"""How many tokens one answer cost, counted as it passes. Pure."""
+"""Counts the tokens of a response while it passes. Pure."""
 
 import json
 import re
@@ -9,23 +9,23 @@ from typing import Any
 import orjson
 
 BYTES_PER_TOKEN = 4
-"""What a token of text takes up, about, in English and in Korean UTF-8 alike."""
+"""Estimate for text in English as well as in Korean, in UTF-8."""
 MAX_PARSED_BYTES = 1_000_000
-"""Nothing is looked into of a longer line of a stream, and nothing estimated of a longer answer."""
+"""Longer lines of a stream are not parsed, and tokens of longer responses are not estimated."""
 MAX_READ_BYTES = 64 * 1024
-"""Of a longer answer so much of its end is looked into, at least."""
+"""At least this much of the end of a longer response is searched for `usage`."""
 _MAX_USAGE_BYTES = 4096
 _TEXTS = ("content", "reasoning", "reasoning_content", "text")
-"""Fields of an event of a stream that hold text."""
+"""Text fields of a stream's event."""
 _USAGE_NAME = b'"usage"'
 _USAGE_FIELD = re.compile(_USAGE_NAME + rb"\s*:\s*(?=\{)")
-"""The field and nothing else: inside of a JSON string, the second quote would have a backslash before it."""
+"""Matches the field only: within a JSON string, the second quote would have a backslash before it."""
 _DECODER = json.JSONDecoder()
 
 
 @dataclass(frozen=True)
 class TokenUsage:
-    """What an answer says that it cost, in tokens."""
+    """The tokens that a response reports."""
 
     prompt: int
     completion: int
@@ -33,39 +33,53 @@ class TokenUsage:
 
 
 class TokenUsageCounter:
-    """Tokens of the prompt and of the answer together.
+    """Counts the tokens of prompt and response together.
 
-    They are what the answer's `usage` says. An answer without one is estimated: a token for `BYTES_PER_TOKEN` bytes of
-    the request, and one for as many bytes of the answer, or of the text in a stream's events, each of which counts as
-    one at least. A longer answer than is looked into is vectors, whose request says it all. An error costs nothing.
+    They are what `usage` reports. Without it they are estimated: a token for `BYTES_PER_TOKEN` bytes of the request,
+    and the same for the response, or for the text in a stream's events, each of which has at least one. A response
+    longer than `MAX_PARSED_BYTES` consists of vectors, so only its request counts. An error costs nothing.
     """
 
-    def __init__(self, asked_bytes: int, *, estimates: bool = True) -> None:
-        """Take the length of the request's body. Without `estimates` only what the answer says is wanted, which saves
-        reading each of a stream's events."""
-        self._request_bytes = asked_bytes
+    def __init__(self, request_bytes: int, *, estimates: bool = True) -> None:
+        """Start before the response.
+
+        Args:
+            request_bytes: length of the request's body.
+            estimates: whether tokens that are not reported are estimated. If not, the events of a stream need not be
+                parsed.
+        """
+        self._request_bytes = request_bytes
         self._estimates = estimates
         self._status = 0
         self._is_stream = False
         self._stream_tokens = 0
-        """Tokens in a stream's events so far, as estimated."""
+        """Estimated tokens of a stream's events so far."""
         self._usage: TokenUsage | None = None
         self._is_parsed = False
-        """Whether a whole answer has been looked into."""
+        """Whether a complete response has been searched."""
         self._pending = bytearray()
-        """A stream's incomplete line, or the end of the answer so far."""
+        """The incomplete line of a stream, or the end of the response so far."""
         self._response_bytes = 0
-        """Of an answer that is no stream, so far."""
+        """So far, of a response that is no stream."""
         self._line_too_long = False
-        """The stream's line is."""
+        """Whether the current line of a stream is."""
 
     def begin(self, status: int, content_type: bytes) -> None:
-        """The answer's first line and type."""
+        """Record the head of the response.
+
+        Args:
+            status: its HTTP status.
+            content_type: its header.
+        """
         self._status = status
         self._is_stream = self._estimates and content_type.startswith(b"text/event-stream")
 
     def feed(self, chunk: bytes) -> None:
-        """A part of the answer's body."""
+        """Record a part of the body.
+
+        Args:
+            chunk: the part.
+        """
         if self._is_stream:
             *lines, rest = chunk.split(b"\n")
             for line in lines:
@@ -79,7 +93,11 @@ class TokenUsageCounter:
                 del self._pending[:-MAX_READ_BYTES]
 
     def usage(self) -> TokenUsage | None:
-        """What a successful answer says, as far as it has come; None if it says nothing."""
+        """What a successful response reports.
+
+        Returns:
+            Its tokens; None if it has reported none so far.
+        """
         if not 200 <= self._status < 300:
             return None
         if not self._is_stream and not self._is_parsed:
@@ -87,18 +105,22 @@ class TokenUsageCounter:
         return self._usage
 
     def tokens(self) -> int:
-        """What it cost, as far as it has been answered."""
+        """The tokens of the request, for as much of the response as there is.
+
+        Returns:
+            Those reported, else the estimate; 0 for an error.
+        """
         if not 200 <= self._status < 300:
             return 0
         if usage := self.usage():
             return usage.total
-        asked = -(-self._request_bytes // BYTES_PER_TOKEN)
+        prompt = -(-self._request_bytes // BYTES_PER_TOKEN)
         if self._is_stream:
-            return asked + self._stream_tokens
-        return asked + (self._response_bytes // BYTES_PER_TOKEN if self._response_bytes <= MAX_PARSED_BYTES else 0)
+            return prompt + self._stream_tokens
+        return prompt + (self._response_bytes // BYTES_PER_TOKEN if self._response_bytes <= MAX_PARSED_BYTES else 0)
 
     def _append(self, chunk: bytes) -> None:
-        """Add to the line of a stream."""
+        """Add to the current line of a stream."""
         if self._line_too_long:
             return
         self._pending += chunk
@@ -107,7 +129,7 @@ class TokenUsageCounter:
             self._line_too_long = True
 
     def _end_line(self) -> None:
-        """A line of a stream is complete."""
+        """Evaluate a complete line of a stream."""
         line = bytes(self._pending)
         if self._line_too_long:
             self._stream_tokens += 1
@@ -120,7 +142,7 @@ class TokenUsageCounter:
 
 
 def _last_usage(text: bytes | bytearray) -> TokenUsage | None:
-    """What the last `usage` says, wherever it is: a whole answer of vectors would take a millisecond to parse."""
+    """Find the last `usage` in a response, without parsing all of it: vectors would take a millisecond."""
     field, at = None, len(text)
     while field is None:
         at = text.rfind(_USAGE_NAME, 0, at)
@@ -135,8 +157,14 @@ def _last_usage(text: bytes | bytearray) -> TokenUsage | None:
 
 
 def _usage_of_event(line: bytes) -> TokenUsage | None:
-    """What an event of a stream says of itself, or of the response that it is about. What else is in it may be the
-    caller's own: a response repeats the tools that it was asked with, and who leaves would pay what they say."""
+    """What a stream's event reports for itself, or for the response that it contains.
+
+    Other fields may be the client's own: the Responses API repeats the requested tools, and a client could make up a
+    usage there.
+
+    Returns:
+        The usage; None if it reports none.
+    """
     try:
         event = orjson.loads(line.removeprefix(b"data:"))
         return _parse_usage((event.get("response") or event).get("usage"))
@@ -156,18 +184,18 @@ def _parse_usage(usage: Any) -> TokenUsage | None:
 
 
 def _texts(line: bytes) -> Iterator[bytes]:
-    """What an event of a stream adds to the answer: engines may put many tokens into one."""
+    """The text that a stream's event adds to the response. Engines may put many tokens into one event."""
     try:
         event = orjson.loads(line.removeprefix(b"data:"))
         for choice in event["choices"]:
             delta = choice.get("delta") or choice
-            said = [delta.get(name) for name in _TEXTS]
-            said += [call.get("function", {}).get("arguments") for call in delta.get("tool_calls") or ()]
-            yield from (text.encode() for text in said if isinstance(text, str))
+            values = [delta.get(name) for name in _TEXTS]
+            values += [call.get("function", {}).get("arguments") for call in delta.get("tool_calls") or ()]
+            yield from (text.encode() for text in values if isinstance(text, str))
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError, UnicodeEncodeError):
-        return  # It is no event of chat or of completions.
+        return  # Not an event of chat or completions.
 
 
 def _count(usage: dict[str, Any], *names: str) -> int | None:
-    """The first of these fields that is a number of tokens; the Responses API has names of its own for them."""
+    """The first of these fields that is a number of tokens. The Responses API has other names for them."""
     return next((value for name in names if isinstance(value := usage.get(name), int) and value >= 0), None)

@@ -1,4 +1,4 @@
-"""What a request leaves behind on its way through the services: seconds, and spans where requests are traced."""
+"""The trace of a request: the time spent at services, and spans if tracing is on."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -7,39 +7,71 @@ from gateway.telemetry.outcomes import AttemptOutcome
 
 
 class AttemptSpan(Protocol):
-    """One attempt at a replica, as a tracer has it."""
+    """Span of one attempt at a replica."""
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """What tells the service which span its own belong to."""
+        """Headers that link the service's spans to this one."""
 
     def end(self, outcome: AttemptOutcome) -> None:
-        """The attempt is over."""
+        """End the span.
+
+        Args:
+            outcome: of the attempt.
+        """
 
 
 class RequestSpan(Protocol):
-    """One request, as a tracer has it."""
+    """Span of one request."""
 
     def attempt(self, upstream: str, replica: int) -> AttemptSpan:
-        """An attempt at that replica begins."""
+        """Start the span of an attempt.
+
+        Args:
+            upstream: name of the service.
+            replica: its number.
+
+        Returns:
+            The span.
+        """
 
     def end(self, status: int) -> None:
-        """The request is over; `status` is what the client got, 499 if it left before."""
+        """End the span.
+
+        Args:
+            status: of the response; 499 if the client left before.
+        """
 
 
 class Tracer(Protocol):
-    """Where spans go."""
+    """Where spans are sent."""
 
     def request(
         self, name: str, method: str, route: str, headers: Mapping[str, str], seconds_ago: float
     ) -> RequestSpan:
-        """The span of a request to `route` that began a while ago; part of its client's trace, if `headers` name it."""
+        """Start the span of a request, in its client's trace if the headers name one.
+
+        Args:
+            name: of the span.
+            method: HTTP method.
+            route: path of the route.
+            headers: of the request, by lower-case name.
+            seconds_ago: how long ago it began.
+
+        Returns:
+            The span.
+        """
 
 
 class RequestTrace:
-    """One request's."""
+    """The trace of one request."""
 
     def __init__(self, span: RequestSpan | None = None) -> None:
+        """Start with no time.
+
+        Args:
+            span: None without tracing.
+        """
         self.span = span
         self.upstream_seconds = 0.0
-        """All its attempts together, each from its first byte out to its last byte in, and the wait for its turn."""
+        """Sum over its attempts, each from its first byte sent to its last byte received, and the wait in the queue."""
