@@ -1,1 +1,1 @@
-"""The gateway: the only public door, and a thin one."""
+"""The gateway: the only public service. It relays requests and holds no model."""

@@ -7,7 +7,7 @@ from onecard.web import server
 
 
 def main() -> None:
-    """Serve until SIGTERM."""
+    """Serve until SIGTERM. Fails if the gateway would be public without a key."""
     config = settings.load(GatewaySettings)
     server.require_key_in_public(config, other_keys=config.api_keys_file is not None)
     server.run(create_app(config), service="gateway", port=config.gateway_port, settings=config)

@@ -1,4 +1,4 @@
-"""From settings to a running app."""
+"""Builds the app from the settings."""
 
 import uuid
 from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ from onecard.web.auth import Guard
 
 
 class Cors(CORSMiddleware):
-    """Refuses a preflight in the one error shape."""
+    """CORS middleware that refuses a preflight request with the gateway's usual error body."""
 
     @override
     def preflight_response(self, request_headers: Headers) -> Response:
@@ -44,14 +44,21 @@ EXPOSED_HEADERS = (
     "x-request-id",
     *(f"x-ratelimit-{figure}-{what}" for figure in ("limit", "remaining", "reset") for what in ("requests", "tokens")),
 )
-"""Headers of an answer that a page of another origin may read."""
+"""Response headers that pages of other origins may read."""
 
 
 def create_app(settings: GatewaySettings, table: RouteTable = ROUTES) -> FastAPI:
-    """The app; its lifespan opens the clients and the cache, and closes them.
+    """Build the app. Its lifespan opens connections and cache, and closes them.
+
+    Args:
+        settings: decide which features there are. The code of a feature that is off is not imported.
+        table: the relayed routes; tests use others.
+
+    Returns:
+        The app.
 
     Raises:
-        SystemExit: the file of keys cannot be used.
+        SystemExit: the key file cannot be used.
     """
 
     @asynccontextmanager
@@ -72,10 +79,10 @@ def create_app(settings: GatewaySettings, table: RouteTable = ROUTES) -> FastAPI
         middleware=lambda inner: _limited(RelayRouter(inner, table), settings, table),
     )
     buffers = measured_buffers(int(settings.buffer_mb * 1_000_000 * (1 - STREAMS_SHARE)), app.state.registry)
-    app.add_middleware(RequestBodyBudget, buffers=buffers, most_bytes=int(settings.max_body_mb * 1_000_000))
+    app.add_middleware(RequestBodyBudget, buffers=buffers, max_bytes=int(settings.max_body_mb * 1_000_000))
     if settings.cors_origins:
-        # Outside the edge: a browser asks without a key whether it may send one, and has to read refusals, too.
-        # No cookies: a page brings its own key, in any headers that it likes.
+        # Outside the request middleware, since browsers send preflight requests without a key and have to be able to
+        # read errors. Without cookies: a page sends its own key, and any headers that it needs.
         app.add_middleware(
             Cors,
             allow_origins=settings.cors_origins,
@@ -87,7 +94,7 @@ def create_app(settings: GatewaySettings, table: RouteTable = ROUTES) -> FastAPI
 
 
 def _guard(settings: GatewaySettings) -> Guard | None:
-    """What decides who may call; None: everybody."""
+    """The guard that checks keys; None if anyone may call."""
     if not settings.asks_for_keys:
         return None
     from gateway.keys.guard import KeysGuard
@@ -96,7 +103,7 @@ def _guard(settings: GatewaySettings) -> Guard | None:
 
 
 def _limited(app: ASGIApp, settings: GatewaySettings, table: RouteTable) -> ASGIApp:
-    """The same, within the limits of each key, if any may have some."""
+    """Wrap the app in the rate limits, if any key may have some."""
     if not settings.has_limits:
         return app
     from gateway.limits.middleware import RateLimitMiddleware

@@ -1,4 +1,4 @@
-"""One request to one service and back: bytes in, bytes out, nothing buffered that need not be."""
+"""Relays one request to one service, and its response back. Bodies are bytes; nothing is buffered without need."""
 
 import asyncio
 import re
@@ -27,11 +27,11 @@ from onecard.web.middleware import request_state
 FORWARDED_HEADERS = frozenset(
     b"accept cache-control content-type traceparent tracestate x-onecard-lane x-onecard-timeout-ms x-request-id".split()
 )
-"""The client's headers that a service gets. A list of what may pass: everything else stays outside."""
+"""Request headers that a service gets. An allow-list: all others are dropped."""
 WRITE_BYTES = 64 * 1024
-"""Of a whole answer so much is given to the server at a time."""
+"""A complete response is given to the server in chunks of this size."""
 FINAL_EVENT_SECONDS = 1.0
-"""After a request's time: in it, a client that reads hears of that."""
+"""Extra time after a request's deadline, in which the client can receive the error event."""
 _ERROR_FIELDS = {"message", "type", "param", "code"}
 _SECONDS = re.compile(r"[0-9]{1,9}")
 
@@ -39,57 +39,84 @@ log = logs.logger()
 
 
 def upstream_request_of(scope: Scope) -> UpstreamRequest:
-    """What a request asks a service, made once: the same path and body, and of a GET the same query.
+    """The request to a service that a client's request becomes; built once and kept in the request state.
 
-    Path and query are written anew from what was read of them, so that the service reads the same.
+    Path and query are encoded anew from their parsed form, so that the service cannot read them differently.
+
+    Args:
+        scope: of the client's request.
+
+    Returns:
+        A request with the same path and body, for a GET the same query, and the allowed headers.
     """
     state = request_state(scope)
-    made: UpstreamRequest | None = state.get("upstream_request")
-    if made is not None:
-        return made
+    request: UpstreamRequest | None = state.get("upstream_request")
+    if request is not None:
+        return request
     headers: dict[str, str] = {}
     for name, value in scope["headers"]:
         if name in FORWARDED_HEADERS:
             field, line = name.decode(), value.decode("latin-1")
-            # A field that comes in several lines is one list (RFC 9110, section 5.3).
+            # The values of several lines are one list (RFC 9110, section 5.3).
             headers[field] = f"{headers[field]}, {line}" if field in headers else line
     path = quote(scope["path"])
     if scope["method"] == "GET" and scope["query_string"]:
         path += "?" + urlencode(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
     caller: Caller | None = state.get("caller")
     name = caller.name if caller else ""
-    made = UpstreamRequest(scope["method"], path, headers, state["body"], state["trace"], name, state["held"])
-    state["upstream_request"] = made
-    return made
+    request = UpstreamRequest(scope["method"], path, headers, state["body"], state["trace"], name, state["held"])
+    state["upstream_request"] = request
+    return request
 
 
 async def relay(scope: Scope, receive: Receive, upstream: Upstream) -> Response:
-    """Send the request to the same path of `upstream` and answer with what comes back.
+    """Send a request to the same path of a service, and return its response.
 
-    Whatever streams or is long is passed on chunk by chunk. When the client leaves, the service's work is cancelled by
-    closing the connection to it.
+    A stream or a long body is passed on chunk by chunk. If the client disconnects, the connection to the service is
+    closed, which cancels its work.
+
+    Args:
+        scope: of the client's request.
+        receive: its ASGI channel.
+        upstream: the service.
+
+    Returns:
+        The response for the client.
 
     Raises:
-        TooBusy, Unavailable, BadUpstream, DeadlineExceeded: too many wait for the service, there is no room for the
-            answer, or the service is away, broke off, or is silent for too long.
+        TooBusy: the service's queue is full.
+        Unavailable: the service cannot be reached, or there is no buffer space.
+        BadUpstream: the service broke off its response.
+        DeadlineExceeded: the time is over, or the service was silent for too long.
     """
     with cancel_on_disconnect(receive):
-        reply = await send(upstream_request_of(scope), upstream)
-        request_state(scope)["timings"].update(reply.timings)
-        if reply.is_stream or (reply.status < 300 and not reply.is_complete):
-            headers = reply.headers if reply.length is None else {**reply.headers, "content-length": reply.length}
+        response = await send(upstream_request_of(scope), upstream)
+        request_state(scope)["timings"].update(response.timings)
+        if response.is_stream or (response.status < 300 and not response.is_complete):
+            headers = (
+                response.headers if response.length is None else {**response.headers, "content-length": response.length}
+            )
             closing = AsyncExitStack()
-            closing.callback(reply.close)
-            return StreamedResponse(reply, reply.status, headers, reply.deadline, closing, says_why=reply.is_stream)
+            closing.callback(response.close)
+            return StreamedResponse(
+                response, response.status, headers, response.deadline, closing, reports_errors=response.is_stream
+            )
         try:
-            body = await reply.read()
+            body = await response.read()
         finally:
-            reply.close()
-    return complete_response(reply, body, upstream)
+            response.close()
+    return complete_response(response, body, upstream)
 
 
 def relay_handler(upstream: Upstream) -> Handler:
-    """What answers requests to `upstream`."""
+    """A handler that relays to one service.
+
+    Args:
+        upstream: the service.
+
+    Returns:
+        The handler.
+    """
 
     async def handle(scope: Scope, receive: Receive) -> Response:
         return await relay(scope, receive, upstream)
@@ -98,17 +125,17 @@ def relay_handler(upstream: Upstream) -> Handler:
 
 
 class ResponseCutOff(Exception):
-    """The answer cannot be finished, and its beginning is out: the server has to break the connection."""
+    """The response cannot be finished and its head has been sent: the server has to close the connection."""
 
 
 class StreamedResponse(StreamingResponse):
-    """Chunks as they come, until the client leaves, or the time of its request is over.
+    """Sends chunks as they are received, until the client disconnects or the request's time is over.
 
-    Whatever holds the chunks is closed here and not in a generator: one that is never started, since the client has
-    left by then, never comes to its end, and one that is left at a `yield` does so when it is collected.
+    What the chunks come from is closed here, not in a generator: a generator that is never started, because the client
+    has already left, never reaches its `finally`, and one abandoned at a `yield` reaches it only when it is collected.
 
-    Starlette's own cancels through anyio, which waits for a moment at which no data has come: from a fast service there
-    is none, and it would be read on and on for nobody.
+    Starlette's own response cancels through anyio, which takes effect only when the response has to wait for data. With
+    a fast service that never happens, and the stream would be read to its end for a client that has left.
     """
 
     def __init__(
@@ -119,35 +146,41 @@ class StreamedResponse(StreamingResponse):
         deadline: Deadline,
         closing: AsyncExitStack,
         *,
-        says_why: bool = True,
+        reports_errors: bool = True,
     ):
-        """Answer with `chunks`, within `closing`.
+        """Prepare the response.
 
-        An answer that cannot be finished `says_why` in an error event, so that no client takes that for the end: the
-        service broke off, or the gateway stops. What is no stream of events has no place for it.
+        Args:
+            chunks: the body.
+            status: HTTP status.
+            headers: of the response.
+            deadline: of the request.
+            closing: closed when the response is over.
+            reports_errors: send an error event if the response cannot be finished, so that no client takes the stream
+                for complete. Only for event streams; for anything else the connection is closed.
         """
         super().__init__(chunks, status, headers)
         self._deadline = deadline
         self._closing = closing
-        self._reports_errors = says_why
+        self._reports_errors = reports_errors
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._closing:
             with cancel_on_disconnect(receive) as client:
                 try:
-                    async with asyncio.timeout(self._deadline.remaining + FINAL_EVENT_SECONDS) as limit:
-                        await self._send(client, limit, send)
+                    async with asyncio.timeout(self._deadline.remaining + FINAL_EVENT_SECONDS) as time_limit:
+                        await self._send(client, time_limit, send)
                 except TimeoutError:
                     log.info("client reads too slowly", path=scope["path"])
-                    raise ClientDisconnected from None  # Nothing that it was told would get there.
+                    raise ClientDisconnected from None  # An error event would not reach it.
 
-    async def _send(self, client: cancel_on_disconnect, limit: asyncio.Timeout, send: Send) -> None:
+    async def _send(self, client: cancel_on_disconnect, time_limit: asyncio.Timeout, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         try:
             await self.send_chunks(send)
         except asyncio.CancelledError:
-            if self._reports_errors and not client.disconnected and not limit.expired():
+            if self._reports_errors and not client.disconnected and not time_limit.expired():
                 await send({"type": "http.response.body", "body": error_event(_stopping())})
             raise
         except Exception as error:
@@ -160,22 +193,33 @@ class StreamedResponse(StreamingResponse):
         await send({"type": "http.response.body", "body": b""})
 
     async def send_chunks(self, send: Send) -> None:
-        """Send the body, but for its end."""
+        """Send the chunks of the body, without ending it.
+
+        Args:
+            send: ASGI channel.
+        """
         async for chunk in self.body_iterator:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
 
     def failure_of(self, error: Exception) -> OnecardError | None:
-        """What the client is told of an error in the middle; None of a fault of this code."""
+        """The error that the client gets for a failure in the middle of the stream.
+
+        Args:
+            error: raised while reading the chunks.
+
+        Returns:
+            The error; None if it is a bug.
+        """
         return error if isinstance(error, OnecardError) else None
 
 
 class CompleteResponse(Response):
-    """An answer that is here, in pieces that each wait until the client has taken the one before."""
+    """A response whose body is in memory. It is sent in chunks, each after the client has taken the one before."""
 
     buffers: BufferLease | None = None
-    """What counts it, if it is not the request that does."""
+    """Holds the buffer space of a shared body; None if the request's own lease does."""
     model: ModelIdentity | None = None
-    """Which model it is of, if the service says so; not for the client."""
+    """The model that the service named, if any; not for the client."""
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -183,9 +227,9 @@ class CompleteResponse(Response):
             await super().__call__(scope, receive, send)
             return
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        for begin in range(0, len(self.body), WRITE_BYTES):
-            piece = self.body[begin : begin + WRITE_BYTES]
-            await send({"type": "http.response.body", "body": bytes(piece), "more_body": True})
+        for start in range(0, len(self.body), WRITE_BYTES):
+            chunk = self.body[start : start + WRITE_BYTES]
+            await send({"type": "http.response.body", "body": bytes(chunk), "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
 
@@ -194,15 +238,29 @@ def _stopping() -> Unavailable:
 
 
 def error_event(error: OnecardError) -> bytes:
-    """An error in the middle of a stream.
+    """Render an error in the middle of a stream.
 
-    Chunks are not events: the service may have broken off inside one, which the empty line ends.
+    It begins with an empty line, because the service may have broken off inside an event.
+
+    Args:
+        error: the error.
+
+    Returns:
+        The event.
     """
     return b"\n\ndata: " + error_body(str(error.detail), error.type, error.code) + b"\n\n"
 
 
 def with_timeout(seconds: float, response: Response) -> ASGIApp:
-    """The same, for so many seconds at most. What streams knows its time, and what is short is gone at once."""
+    """Limit the time for sending a long complete response. Streams have their own limit, short responses need none.
+
+    Args:
+        seconds: the limit.
+        response: what to send.
+
+    Returns:
+        The response, or an ASGI app around it.
+    """
     if not isinstance(response, CompleteResponse) or len(response.body) <= WRITE_BYTES:
         return response
 
@@ -216,41 +274,50 @@ def with_timeout(seconds: float, response: Response) -> ASGIApp:
     return send_in_time
 
 
-def complete_response(reply: UpstreamResponse, body: bytes, upstream: Upstream) -> CompleteResponse:
-    """A service's answer that does not stream; an error is put into the one shape.
+def complete_response(response: UpstreamResponse, body: bytes, upstream: Upstream) -> CompleteResponse:
+    """Convert a service's response that is not streamed. Errors get the gateway's usual error body.
+
+    Args:
+        response: the service's.
+        body: its whole body.
+        upstream: the service.
+
+    Returns:
+        The response for the client.
 
     Raises:
-        BadUpstream: it is our own key that the service refuses, or our setting that leads to something else.
+        BadUpstream: the service refuses the gateway's own key or host name, or redirects: the gateway's settings are
+            wrong.
     """
-    if reply.status >= 400:
-        return _error_response(reply, body, upstream)
-    if reply.status >= 300:
+    if response.status >= 400:
+        return _error_response(response, body, upstream)
+    if response.status >= 300:
         raise BadUpstream(f"The {upstream.name} service redirects the gateway. Tell the operator to check its address.")
-    answer = CompleteResponse(body, reply.status, reply.headers)
-    answer.model = reply.model
-    return answer
+    complete = CompleteResponse(body, response.status, response.headers)
+    complete.model = response.model
+    return complete
 
 
-def _error_response(reply: UpstreamResponse, body: bytes, upstream: Upstream) -> CompleteResponse:
-    if reply.status == 401:
+def _error_response(response: UpstreamResponse, body: bytes, upstream: Upstream) -> CompleteResponse:
+    if response.status == 401:
         raise BadUpstream(f"The {upstream.name} service does not accept the gateway's key. Tell the operator.")
-    if reply.status == 421:
+    if response.status == 421:
         raise BadUpstream(
             f"The {upstream.name} service is asked under a name that it does not know. Tell the operator to add it to "
             "that service's ALLOWED_HOSTS."
         )
-    headers = dict(reply.headers)
+    headers = dict(response.headers)
     if not _SECONDS.fullmatch(headers.get("retry-after", "")):
         headers.pop("retry-after", None)
-    if reply.status == 503:
+    if response.status == 503:
         headers.setdefault("retry-after", str(int(RETRY_AFTER_SECONDS)))
-    # What a service says of a fault of its own is for its log: it may be an exception's text, with paths in it.
-    if reply.status == 500 or not _is_error(request_parsing.json_fields(body).get("error")):
-        type_ = "server_error" if reply.status >= 500 else "invalid_request_error"
-        message = f"The {upstream.name} service answered with status {reply.status}."
-        body = error_body(message, type_, f"http_{reply.status}")
+    # The body of a 500 may hold an exception's text, with paths in it: it is not passed on.
+    if response.status == 500 or not _is_error(request_parsing.json_fields(body).get("error")):
+        type_ = "server_error" if response.status >= 500 else "invalid_request_error"
+        message = f"The {upstream.name} service answered with status {response.status}."
+        body = error_body(message, type_, f"http_{response.status}")
     headers["content-type"] = "application/json"
-    return CompleteResponse(body, reply.status, headers)
+    return CompleteResponse(body, response.status, headers)
 
 
 def _is_error(error: object) -> bool:

@@ -1,4 +1,4 @@
-"""Bodies of requests: what they take up while they come in, and the JSON in them, which is parsed once."""
+"""Bodies of requests: the buffer space that they take up, and their JSON, which is parsed once."""
 
 import json
 from collections.abc import Mapping
@@ -12,29 +12,34 @@ from onecard.web.buffer_semaphore import BufferSemaphore
 from onecard.web.middleware import request_state
 
 MAX_EXACT_BYTES = 256_000
-"""Longer bodies are not parsed exactly: a cache key of one would take over 5 ms of the event loop, and few come twice.
-"""
+"""Longer bodies are not parsed exactly: a cache key would take over 5 ms of the event loop, and few long bodies are
+repeated."""
 
 
 class JsonBody:
-    """A request's body, parsed when somebody asks for its fields, and once."""
+    """A request's body, parsed once, when its fields are first needed."""
 
     def __init__(self, body: bytes, *, is_exact: bool) -> None:
-        """Take whether somebody will ask for the exact fields: the others then use those."""
+        """Keep the body.
+
+        Args:
+            body: as received.
+            is_exact: whether the exact fields will be needed; then `fields` uses them instead of parsing twice.
+        """
         self.body = body
         self._is_exact = is_exact
 
     @cached_property
     def exact(self) -> Mapping[str, Any] | None:
-        """The fields, as Python's parser reads them; None of what is no JSON object, or is too long.
+        """The fields as Python's parser reads them; None if the body is not a JSON object, or too long.
 
-        orjson, with which the services look at a body first, makes one number of many long integers. Both take the
-        last of several fields with one name.
+        orjson, with which the services parse a body first, rounds long integers to floats, so different bodies would
+        look equal. Both take the last of several fields with the same name.
         """
         if len(self.body) > MAX_EXACT_BYTES:
             return None
         try:
-            # Decoded here, since the parser would guess at UTF-16 too, which the services refuse.
+            # Decoded here, because the parser would also accept UTF-16, which the services refuse.
             fields = json.loads(self.body.decode())
         except (ValueError, RecursionError):
             return None
@@ -42,48 +47,69 @@ class JsonBody:
 
     @cached_property
     def fields(self) -> Mapping[str, Any]:
-        """The fields of a body that its service will check; none of what is no JSON object."""
+        """The fields, for uses where the service will check the body; empty if it is not a JSON object."""
         exact = self.exact if self._is_exact else None
         return request_parsing.json_fields(self.body) if exact is None else exact
 
 
 def json_of(scope: Scope, *, is_exact: bool = False) -> JsonBody:
-    """The request's body, parsed for whoever has asked before. The first to ask says whether anybody will ask for the
-    exact fields."""
+    """The JSON body of a request; the same object each time.
+
+    Args:
+        scope: of the request.
+        is_exact: whether the exact fields will be needed. The first call decides.
+
+    Returns:
+        The body.
+    """
     state = request_state(scope)
-    found: JsonBody | None = state.get("json_body")
-    if found is None:
-        found = state["json_body"] = JsonBody(state["body"], is_exact=is_exact)
-    return found
+    body: JsonBody | None = state.get("json_body")
+    if body is None:
+        body = state["json_body"] = JsonBody(state["body"], is_exact=is_exact)
+    return body
 
 
 class RequestBodyBudget:
-    """ASGI layer outside the edge, which reads the bodies: a sender for whom there is no room is not read from, and
-    then refused."""
+    """ASGI middleware outside the one that reads request bodies: it reserves buffer space for them.
 
-    def __init__(self, app: ASGIApp, *, buffers: BufferSemaphore, most_bytes: int) -> None:
-        """Take the longest body that the edge keeps; of a longer one it drops all."""
+    While there is no space, the body is not read. After a while the request is refused.
+    """
+
+    def __init__(self, app: ASGIApp, *, buffers: BufferSemaphore, max_bytes: int) -> None:
+        """Wrap an app.
+
+        Args:
+            app: reads the body.
+            buffers: shared by all requests.
+            max_bytes: the longest body that the app keeps; it drops a longer one, so the rest needs no space.
+        """
         self._app = app
         self._buffers = buffers
-        self._max_bytes = most_bytes
+        self._max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI interface. What the request holds is in the state that routes read, as `held`."""
+        """The ASGI interface. The request state gets the lease of the space, as `held`.
+
+        Args:
+            scope: of the connection.
+            receive: ASGI channel.
+            send: ASGI channel.
+        """
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        held = self._buffers.lease()
-        room = self._max_bytes
+        lease = self._buffers.lease()
+        uncounted_bytes = self._max_bytes
 
         async def counted() -> Message:
-            nonlocal room
+            nonlocal uncounted_bytes
             message = await receive()
-            if count := min(len(message.get("body", b"")), room):
-                room -= count
-                await held.acquire(count, "body")
+            if count := min(len(message.get("body", b"")), uncounted_bytes):
+                uncounted_bytes -= count
+                await lease.acquire(count, "body")
             return message
 
         try:
-            await self._app({**scope, "state": {**scope.get("state", {}), "held": held}}, counted, send)
+            await self._app({**scope, "state": {**scope.get("state", {}), "held": lease}}, counted, send)
         finally:
-            held.close()
+            lease.close()

@@ -1,4 +1,4 @@
-"""From a request to what answers it: the relayed routes by the route table, and the gateway's few own ones."""
+"""Dispatches requests: relayed routes by the route table, and the gateway's few own routes."""
 
 from typing import Any
 
@@ -18,20 +18,39 @@ from onecard.web.middleware import request_state
 
 
 def state(request: Request) -> GatewayState:
-    """What the lifespan built."""
+    """What the lifespan has built.
+
+    Args:
+        request: any request.
+
+    Returns:
+        The gateway's state.
+    """
     gateway: GatewayState = request.app.state.service
     return gateway
 
 
 class RelayRouter:
-    """ASGI layer: relayed requests go past FastAPI's router and layers, which have nothing to add to them."""
+    """ASGI middleware that handles relayed requests and bypasses FastAPI, which would add nothing to them."""
 
     def __init__(self, app: ASGIApp, table: RouteTable) -> None:
+        """Wrap an app.
+
+        Args:
+            app: handles all other requests.
+            table: the relayed routes.
+        """
         self._app = app
         self._table = table
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; what is raised is answered by the edge."""
+        """Handle the request. Errors are raised, and the request middleware renders them.
+
+        Args:
+            scope: of the connection.
+            receive: ASGI channel.
+            send: ASGI channel.
+        """
         route = self._table.find(scope["method"], scope["path"]) if scope["type"] == "http" else None
         if route is None:
             await self._app(scope, receive, send)
@@ -51,7 +70,14 @@ class RelayRouter:
 
 
 def router(table: RouteTable) -> APIRouter:
-    """FastAPI's router: the gateway's own routes, and the relayed ones for the OpenAPI page."""
+    """FastAPI's router, with the gateway's own routes. The relayed ones are in it for the OpenAPI page.
+
+    Args:
+        table: the relayed routes.
+
+    Returns:
+        The router.
+    """
     own = APIRouter(responses=ERROR_RESPONSES)
     for route in table:
         own.add_api_route(
@@ -67,19 +93,19 @@ def router(table: RouteTable) -> APIRouter:
 
     @own.get("/v1/models")
     async def models(request: Request) -> dict[str, Any]:
-        """Every model that is served now, with the service and the engine that serve it."""
+        """All models that are served now, with the service and the engine of each."""
         return {"object": "list", "data": await state(request).catalog.models(state(request).upstreams.with_models)}
 
     @own.get("/v1/models/{model:path}")
     async def model(model: str, request: Request) -> dict[str, Any]:
-        """One model's card, under each name that it answers to."""
+        """The card of one model, by any of its names."""
         upstreams = state(request).upstreams
         for card in await state(request).catalog.models(upstreams.with_models):
             if model in model_catalog.model_names(card):
                 return card
-        parts = await upstreams.check()
+        states = await upstreams.check()
         for upstream in upstreams.with_models:
-            if parts[upstream.name].status == "down":
+            if states[upstream.name].status == "down":
                 raise Unavailable(f"The {upstream.name} service is away, and may have that model.", retry_after=2)
         raise ModelNotFound("No such model here. GET /v1/models lists them.", param="model")
 
@@ -87,19 +113,23 @@ def router(table: RouteTable) -> APIRouter:
 
 
 def _documented() -> None:
-    """Never called: see `RelayRouter`."""
+    """Never called, because `RelayRouter` handles the relayed routes."""
 
 
 class VerboseReadiness(Readiness):
-    """With what the relayed routes did in the last minutes."""
+    """Readiness, with the latencies of the relayed routes in the last minutes."""
 
     routes: dict[str, DurationSummary]
 
 
 async def ready(request: Request) -> Readiness:
-    """The gateway is down only when every service is: one that is away leaves the others useful, as does Redis.
+    """Readiness of the gateway: `down` only if all services are, since each works without the others and without Redis.
 
-    With `?verbose` it tells of its routes, too.
+    Args:
+        request: with `?verbose`, the routes' latencies are included.
+
+    Returns:
+        The state of each service and of the cache.
     """
     readiness = await _readiness(state(request))
     if "verbose" not in request.query_params:
@@ -109,9 +139,9 @@ async def ready(request: Request) -> Readiness:
 
 
 async def _readiness(gateway: GatewayState) -> Readiness:
-    parts = await gateway.upstreams.check()
+    states = await gateway.upstreams.check()
     cache = ComponentHealth(status=gateway.cache.status(), detail=gateway.cache.detail())
-    if all(part.status == "down" for part in parts.values()):
-        return Readiness(status="down", parts={**parts, "cache": cache})
-    parts["cache"] = cache
-    return Readiness(status="ok" if worst_status(parts) == "ok" else "degraded", parts=parts)
+    if all(state.status == "down" for state in states.values()):
+        return Readiness(status="down", parts={**states, "cache": cache})
+    states["cache"] = cache
+    return Readiness(status="ok" if worst_status(states) == "ok" else "degraded", parts=states)

@@ -1,4 +1,4 @@
-"""The table of the relayed routes: whatever the gateway does for a route follows from its one line here. Pure."""
+"""The table of the relayed routes: everything the gateway does for a route depends on its line here. Pure."""
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
@@ -15,21 +15,21 @@ from gateway.request_body import JsonBody, json_of
 from onecard.cache.keys import CacheKind
 
 Handler = Callable[[Scope, Receive], Awaitable[Response]]
-"""Answers the requests of a route. Load shedding and the caches are handlers around the one that relays."""
+"""Answers the requests of a route. Load shedding and caches are handlers around the one that relays."""
 ServiceName = Literal["llm", "sentiment", "embedding", "review"]
 LLM_KINDS = frozenset[CacheKind | None]({"chat", "completion", "generate"})
-"""Kinds of LLM responses: requests whose fields mean the same share one."""
+"""Kinds of LLM responses. Requests with equivalent fields share one."""
 ENCODER_KINDS = frozenset[CacheKind | None]({"embedding", "sentiment"})
-"""Kinds of an encoder's responses: requests whose bodies are the same, byte for byte, share one."""
+"""Kinds of an encoder's responses. Requests with identical bodies share one."""
 
 
 class Cost(NamedTuple):
-    """What a request counts for against its key's limits: one request, and the tokens of its prompt by its length."""
+    """What a request counts against its key's limits: one request, and the tokens of its prompt, by its length."""
 
     writes: bool = False
-    """An LLM writes the response, whose tokens count, too."""
+    """Whether an LLM generates the response, whose tokens then count too."""
     answer_fields: tuple[str, ...] = ()
-    """Fields of the body that bound the tokens of one answer; the first that is given does."""
+    """Body fields that limit the tokens of one response; the first one present applies."""
 
 
 PROMPT = Cost()
@@ -42,35 +42,47 @@ class Route:
 
     method: str
     path: str
-    """`{…}` is any segment."""
+    """`{…}` matches any segment."""
     service: ServiceName
     summary: str
     documentation: Mapping[str, Any] = field(default_factory=dict)
-    """Its body and parameters, for the OpenAPI page."""
+    """Its body and parameters, as OpenAPI has them."""
     cost: Cost | None = None
     """None: it counts against no limit."""
     cache: CacheKind | None = None
-    """Kind of the responses that are cached; None: none are."""
+    """Kind of the cached responses; None: they are not cached."""
 
     @property
     def span_name(self) -> str:
-        """What its requests are called in a trace."""
+        """Name of its spans."""
         return f"{self.method} {self.path}"
 
     @cached_property
     def pattern(self) -> re.Pattern[str] | None:
-        """What its requests' paths are like; None if they are all the same."""
+        """Matches the paths of its requests; None for a fixed path."""
         return compile_path(self.path)[0] if "{" in self.path else None
 
     def json(self, scope: Scope) -> JsonBody:
-        """The body of one of its requests."""
+        """The body of one of its requests.
+
+        Args:
+            scope: of the request.
+
+        Returns:
+            The body, which is parsed when needed.
+        """
         return json_of(scope, is_exact=self.cache in LLM_KINDS)
 
 
 class RouteTable:
-    """Routes by method and path."""
+    """Routes, looked up by method and path."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
+        """Index the routes.
+
+        Args:
+            routes: the first one that matches a request applies.
+        """
         self.routes = tuple(routes)
         self._by_path = {(route.method, route.path): route for route in self.routes if route.pattern is None}
         self._with_pattern = [(route, route.pattern) for route in self.routes if route.pattern is not None]
@@ -79,22 +91,45 @@ class RouteTable:
         return iter(self.routes)
 
     def find(self, method: str, path: str) -> Route | None:
-        """The route of a request; None if it is not relayed."""
-        found = self._by_path.get((method, path))
-        if found is not None:
-            return found
+        """The route of a request.
+
+        Args:
+            method: in upper case.
+            path: decoded.
+
+        Returns:
+            The route; None if the request is not relayed.
+        """
+        fixed = self._by_path.get((method, path))
+        if fixed is not None:
+            return fixed
         matching = (route for route, pattern in self._with_pattern if route.method == method and pattern.match(path))
         return next(matching, None)
 
     def cost(self, method: str, path: str) -> Cost | None:
-        """What a request counts for. Any POST counts, also one to a path that nobody knows."""
+        """What a request counts against limits. A POST always counts, even to an unknown path.
+
+        Args:
+            method: in upper case.
+            path: decoded.
+
+        Returns:
+            The cost; None if the request counts against no limit.
+        """
         route = self.find(method, path)
         if route is None:
             return PROMPT if method == "POST" else None
         return route.cost
 
     def json(self, scope: Scope) -> JsonBody:
-        """The body of a request, whether or not it is relayed."""
+        """The body of any request, relayed or not.
+
+        Args:
+            scope: of the request.
+
+        Returns:
+            The body, which is parsed when needed.
+        """
         route = self.find(scope["method"], scope["path"])
         return json_of(scope) if route is None else route.json(scope)
 
@@ -106,7 +141,7 @@ _RESTAURANT = "/v1/restaurants/{restaurant_id}"
 _BY_RESTAURANT = schemas.path("restaurant_id")
 _BY_REVIEW = schemas.path("review_id")
 
-# A response of `/v1/responses` has a state of its own on the server, so those are not cached.
+# `/v1/responses` is not cached, because the server keeps state for each response.
 # fmt: off
 ROUTES = RouteTable((
     Route("POST", "/v1/chat/completions", "llm", "Chat, as OpenAI's API has it.", schemas.CHAT, _CHAT, "chat"),

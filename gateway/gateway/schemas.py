@@ -1,4 +1,4 @@
-"""Request bodies for the OpenAPI page. The services check them; the gateway only relays."""
+"""Request bodies for the OpenAPI page. The services validate them; the gateway only relays."""
 
 from typing import Any
 
@@ -87,5 +87,12 @@ RESTAURANTS = {
 
 
 def path(name: str) -> dict[str, Any]:
-    """One parameter in the path."""
+    """OpenAPI documentation of a path with one parameter.
+
+    Args:
+        name: of the parameter, an id.
+
+    Returns:
+        Fields of an OpenAPI operation.
+    """
     return {"parameters": [{"name": name, "in": "path", "required": True, "schema": _ID}]}

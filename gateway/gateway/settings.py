@@ -12,12 +12,12 @@ from onecard.models.sampling_defaults import DEFAULT_TEMPERATURE
 from onecard.settings import COMMA_SEPARATED, ModelAddresses, ReviewAddresses, Url
 
 STREAMS_SHARE = 0.25
-"""Of all that is buffered (BUFFER_MB), what streams have that several clients read."""
+"""Share of BUFFER_MB for streams with several readers."""
 _ORIGIN = re.compile(r"\*|https?://[^/\s]+")
 
 
 class KeyFileSettings(BaseSettings):
-    """All that is needed to make or revoke a key, whatever else is set wrongly."""
+    """What the key commands need, so that they work even if other settings are invalid."""
 
     model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
 
@@ -35,53 +35,53 @@ class GatewaySettings(ReviewAddresses, ModelAddresses, CacheSettings, KeyFileSet
     """Longest wait for a connection to a service."""
 
     upstream_first_byte_seconds: float = Field(default=330.0, gt=0)
-    """Longest wait for an answer to begin. Longer than what a service allows itself (BULK_TIMEOUT_SECONDS), so that the
-    service gets to say that it is late."""
+    """Longest wait for the head of a response. Longer than a service's own limit (BULK_TIMEOUT_SECONDS), so that the
+    client gets the service's error."""
 
     upstream_read_seconds: float = Field(default=120.0, gt=0)
-    """Longest silence of a service that has begun its answer."""
+    """Longest pause between two chunks of a response."""
 
     upstream_total_seconds: float = Field(default=900.0, gt=0)
-    """Time limit of a request with all its attempts and the whole of its answer, from the end of its body. Its client's
-    x-onecard-timeout-ms can shorten it."""
+    """Time limit of a request, from the end of its body to the end of its response, with all attempts. The client
+    can set a shorter one with x-onecard-timeout-ms."""
 
     upstream_concurrency: int = Field(default=1024, ge=1)
-    """Requests at a service at a time, for each of its addresses, streams for as long as they last; more wait."""
+    """Requests at a service at a time, for each of its addresses; more wait. A stream counts until its end."""
 
     upstream_queue: int = Field(default=256, ge=0)
-    """Requests that wait for their turn at a service, of all keys together; more are a 429."""
+    """Requests that wait for a service, of all keys together; more are refused with 429."""
 
     buffer_mb: float = Field(default=256.0, ge=16)
-    """Most that is held of requests and answers at a time, in MB (10^6 bytes): who sends or asks for more waits some
-    seconds, and is then refused."""
+    """Buffered requests and responses at a time, in MB (10^6 bytes). A client that needs more waits some seconds and
+    is then refused."""
 
     llm_cache_max_temperature: float = Field(default=DEFAULT_TEMPERATURE, ge=0, le=2)
-    """Highest temperature of a request whose answer is kept, and shared with requests that are alike."""
+    """Highest temperature of requests whose responses are cached and shared."""
 
     requests_per_minute: int | None = Field(default=None, ge=1)
-    """Requests a minute of each key that has no limit of its own."""
+    """Requests a minute of each key that has no limit of its own; None: unlimited."""
 
     tokens_per_minute: int | None = Field(default=None, ge=1)
-    """Tokens a minute, of prompts and answers together, of each key that has no limit of its own."""
+    """Tokens a minute, of prompts and responses together, of each key without a limit of its own; None: unlimited."""
 
     reserved_answer_tokens: int = Field(default=512, ge=0)
-    """Tokens that an answer is expected to have whose request does not say: they count against the key's limit until it
-    is known."""
+    """Tokens that a response without a limit of its own is expected to have. They count against the key's limit
+    until the actual number is known."""
 
     otel_exporter_otlp_endpoint: Url | None = None
-    """Base URL of an OpenTelemetry collector that takes OTLP over HTTP; without one no spans are made."""
+    """Base URL of an OpenTelemetry collector for OTLP over HTTP; None: no traces."""
 
     cors_origins: Annotated[tuple[str, ...], *COMMA_SEPARATED] = ()
-    """Origins, separated by commas, whose pages may call from a browser; * is all of them."""
+    """Origins whose pages may call from a browser, separated by commas; * is all of them."""
 
     @property
     def asks_for_keys(self) -> bool:
-        """Nobody may call without a key."""
+        """Whether requests need a key."""
         return self.api_key is not None or self.api_keys_file is not None
 
     @property
     def has_limits(self) -> bool:
-        """A key may have limits. Nobody is asked to run a Redis for limits that there cannot be."""
+        """Whether a key may have limits. Without, they need no Redis."""
         has_default = self.requests_per_minute is not None or self.tokens_per_minute is not None
         return self.api_keys_file is not None or (self.api_key is not None and has_default)
 

@@ -1,4 +1,4 @@
-"""What a running gateway holds: built from the settings, without what they leave out."""
+"""The state of a running gateway, built from the settings. What they leave out is not imported."""
 
 import asyncio
 import time
@@ -38,20 +38,32 @@ class GatewayState:
     upstreams: Upstreams
     cache: Cache
     handlers: Mapping[str, Handler]
-    """What answers the requests of each relayed path."""
+    """By path of the relayed routes."""
     shedders: Mapping[str, EncoderLoadShedder]
-    """Of the paths of encoders, which refuse what would wait for too long."""
+    """Load shedders by path of the encoders' routes."""
     catalog: ModelCatalog
     model_access: "ModelAccess | None"
-    """None without keys that have models of their own."""
+    """None if no key has a list of models."""
     rate_limiter: "RateLimiter | None"
+    """None if no key can have limits."""
     route_metrics: RouteMetrics
     tracer: Tracer | None
+    """None without tracing."""
 
     def instrumentation(
         self, scope: Scope, tap: ResponseTap, service: ServiceMetrics, span_name: str
     ) -> RequestInstrumentation:
-        """What measures one relayed request."""
+        """Metrics and trace of one relayed request.
+
+        Args:
+            scope: of the request.
+            tap: on its response.
+            service: metrics of its service.
+            span_name: name of its span.
+
+        Returns:
+            A context manager for the whole request.
+        """
         return RequestInstrumentation(scope, tap, self.route_metrics, service, self.tracer, span_name)
 
 
@@ -62,16 +74,26 @@ async def open_gateway(
     buffers: BufferSemaphore,
     closing: AsyncExitStack,
 ) -> GatewayState:
-    """The state that `settings` describe; `closing` closes it.
+    """Build the state that the settings describe.
+
+    Args:
+        settings: which features there are, and their parameters.
+        table: the relayed routes.
+        registry: for the metrics.
+        buffers: shared by all requests.
+        closing: closes the state.
+
+    Returns:
+        The state.
 
     Raises:
         OSError: the certificates that REDIS_URL names cannot be read.
-        SystemExit: spans cannot be sent, for what sends them is not installed.
+        SystemExit: tracing is on, but OpenTelemetry is not installed.
     """
-    tracing = _open_tracer(settings, closing)
+    tracer = _open_tracer(settings, closing)
     upstreams = await open_services(settings, registry, closing)
-    alarm = SharedBreaker()
-    cache = await closing.enter_async_context(open_cache(settings, registry, alarm))
+    shared_breaker = SharedBreaker()
+    cache = await closing.enter_async_context(open_cache(settings, registry, shared_breaker))
     rate_limiter = model_access = None
     if settings.has_limits:
         from gateway.limits.rate_limit import RateLimit
@@ -79,7 +101,7 @@ async def open_gateway(
 
         defaults = RateLimit(settings.requests_per_minute, settings.tokens_per_minute)
         rate_limiter = await closing.enter_async_context(
-            open_rate_limiter(defaults, settings.redis_address(), registry, alarm)
+            open_rate_limiter(defaults, settings.redis_address(), registry, shared_breaker)
         )
     catalog = ModelCatalog()
     if settings.api_keys_file is not None:
@@ -91,31 +113,39 @@ async def open_gateway(
     encoders = [route for route in table if route.cache in ENCODER_KINDS]
     shedders = {route.path: EncoderLoadShedder(handlers[route.path], time.monotonic) for route in encoders}
     handlers |= {path: shedder.handle for path, shedder in shedders.items()}
-    written = [route for route in table if route.cache in LLM_KINDS]
+    llm_routes = [route for route in table if route.cache in LLM_KINDS]
     if cache.enabled:
         from gateway.answers.llm_cache import LlmCache
         from gateway.answers.response_cache import ResponseCache
 
         llm = LlmCache(upstreams.llm, cache, settings, registry, buffers)
-        handlers |= {route.path: llm.handler(route, handlers[route.path]) for route in written}
+        handlers |= {route.path: llm.handler(route, handlers[route.path]) for route in llm_routes}
         for route in encoders:
-            known = shedders[route.path].cached_bodies
+            cached_bodies = shedders[route.path].cached_bodies
             response_cache = ResponseCache(
-                handlers[route.path], upstreams.by_name[route.service], route, cache, settings, known
+                handlers[route.path], upstreams.by_name[route.service], route, cache, settings, cached_bodies
             )
             handlers[route.path] = response_cache.handle
     else:
         from gateway.answers.bypass import BypassMetric, without_cache
 
         bypass = BypassMetric(registry)
-        handlers |= {route.path: without_cache(handlers[route.path], bypass) for route in written}
+        handlers |= {route.path: without_cache(handlers[route.path], bypass) for route in llm_routes}
     route_metrics = RouteMetrics(registry, time.monotonic)
-    features = model_access, rate_limiter, route_metrics, tracing
+    features = model_access, rate_limiter, route_metrics, tracer
     return GatewayState(upstreams, cache, handlers, shedders, catalog, *features)
 
 
 def load_shedding_gate(app: FastAPI, table: RouteTable) -> LoadShedder:
-    """Repeats a full encoder's refusals, before limits and routes."""
+    """Load shedding for the request middleware: it comes before limits and routes.
+
+    Args:
+        app: its state is read for each request.
+        table: the relayed routes.
+
+    Returns:
+        A shedder for the encoders' routes.
+    """
 
     def check(scope: Scope, body: bytes) -> None:
         gateway: GatewayState = app.state.service
@@ -125,17 +155,17 @@ def load_shedding_gate(app: FastAPI, table: RouteTable) -> LoadShedder:
 
 
 def _open_tracer(settings: GatewaySettings, closing: AsyncExitStack) -> Tracer | None:
-    """Where spans go, if they do."""
+    """The tracer; None if tracing is off."""
     if settings.otel_exporter_otlp_endpoint is None:
         return None
     try:
-        # Nothing of OpenTelemetry is needed otherwise, and its import takes a third of a second.
+        # Imported only when needed, because it takes a third of a second.
         from gateway.telemetry.otlp import OtlpTracer
     except ModuleNotFoundError:
         raise SystemExit(
             "OTEL_EXPORTER_OTLP_ENDPOINT is set, but OpenTelemetry is not installed. "
             "Install onecard-gateway[otlp], or unset it."
         ) from None
-    tracing = OtlpTracer(settings.otel_exporter_otlp_endpoint)
-    closing.push_async_callback(asyncio.to_thread, tracing.close)
-    return tracing
+    tracer = OtlpTracer(settings.otel_exporter_otlp_endpoint)
+    closing.push_async_callback(asyncio.to_thread, tracer.close)
+    return tracer
