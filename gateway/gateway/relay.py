@@ -90,22 +90,18 @@ async def relay(scope: Scope, receive: Receive, upstream: Upstream) -> Response:
         DeadlineExceeded: the time is over, or the service was silent for too long.
     """
     with cancel_on_disconnect(receive):
-        response = await send(upstream_request_of(scope), upstream)
-        request_state(scope)["timings"].update(response.timings)
-        if response.is_stream or (response.status < 300 and not response.is_complete):
-            headers = (
-                response.headers if response.length is None else {**response.headers, "content-length": response.length}
-            )
+        reply = await send(upstream_request_of(scope), upstream)
+        request_state(scope)["timings"].update(reply.timings)
+        if reply.is_stream or (reply.status < 300 and not reply.is_complete):
+            headers = reply.headers if reply.length is None else {**reply.headers, "content-length": reply.length}
             closing = AsyncExitStack()
-            closing.callback(response.close)
-            return StreamedResponse(
-                response, response.status, headers, response.deadline, closing, reports_errors=response.is_stream
-            )
+            closing.callback(reply.close)
+            return StreamedResponse(reply, reply.status, headers, reply.deadline, closing, is_sse=reply.is_stream)
         try:
-            body = await response.read()
+            body = await reply.read()
         finally:
-            response.close()
-    return complete_response(response, body, upstream)
+            reply.close()
+    return complete_response(reply, body, upstream)
 
 
 def relay_handler(upstream: Upstream) -> Handler:
@@ -146,7 +142,7 @@ class StreamedResponse(StreamingResponse):
         deadline: Deadline,
         closing: AsyncExitStack,
         *,
-        reports_errors: bool = True,
+        is_sse: bool = True,
     ):
         """Prepare the response.
 
@@ -156,13 +152,13 @@ class StreamedResponse(StreamingResponse):
             headers: of the response.
             deadline: of the request.
             closing: closed when the response is over.
-            reports_errors: send an error event if the response cannot be finished, so that no client takes the stream
-                for complete. Only for event streams; for anything else the connection is closed.
+            is_sse: whether it is an event stream. A failure is then reported in an error event, so that no client takes
+                the stream for complete. Otherwise the connection is closed.
         """
         super().__init__(chunks, status, headers)
         self._deadline = deadline
         self._closing = closing
-        self._reports_errors = reports_errors
+        self._reports_errors = is_sse
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

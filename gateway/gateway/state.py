@@ -92,8 +92,8 @@ async def open_gateway(
     """
     tracer = _open_tracer(settings, closing)
     upstreams = await open_services(settings, registry, closing)
-    shared_breaker = SharedBreaker()
-    cache = await closing.enter_async_context(open_cache(settings, registry, shared_breaker))
+    breaker = SharedBreaker()
+    cache = await closing.enter_async_context(open_cache(settings, registry, breaker))
     rate_limiter = model_access = None
     if settings.has_limits:
         from gateway.limits.rate_limit import RateLimit
@@ -101,7 +101,7 @@ async def open_gateway(
 
         defaults = RateLimit(settings.requests_per_minute, settings.tokens_per_minute)
         rate_limiter = await closing.enter_async_context(
-            open_rate_limiter(defaults, settings.redis_address(), registry, shared_breaker)
+            open_rate_limiter(defaults, settings.redis_address(), registry, breaker)
         )
     catalog = ModelCatalog()
     if settings.api_keys_file is not None:

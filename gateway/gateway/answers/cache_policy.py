@@ -122,13 +122,11 @@ def cacheable(
         return Bypass("temperature")  # pydantic converts some strings to numbers; the gateway does not.
     if not temperature <= max_temperature:  # Not `>`, which would let NaN pass.
         return Bypass("temperature")
-    is_stream = key_fields.get("stream", False)
-    if not isinstance(is_stream, bool):
+    stream = key_fields.get("stream", False)
+    if not isinstance(stream, bool):
         return Bypass("stream")
     priority = fields.get("priority")
-    return CacheableRequest(
-        kind, is_stream and kind != "generate", key_fields, priority if type(priority) is int else 0
-    )
+    return CacheableRequest(kind, stream and kind != "generate", key_fields, priority if type(priority) is int else 0)
 
 
 def _fields(content_type: str | None, body: JsonBody) -> Mapping[str, Any] | Bypass:

@@ -152,7 +152,7 @@ class LlmCache:
     async def _stream(self, lookup: CacheLookup, scope: Scope, receive: Receive) -> Response:
         cacheable = False
 
-        async def open_stream() -> AsyncIterator[bytes]:
+        async def source() -> AsyncIterator[bytes]:
             nonlocal cacheable
             with (
                 closing(self._buffers.lease()) as buffers,
@@ -178,9 +178,7 @@ class LlmCache:
 
         deadline = deadline_of(lookup.upstream_request, self._upstream)
         async with AsyncExitStack() as stack:
-            reader = await stack.enter_async_context(
-                self._streams.subscribe(lookup.flight_key, open_stream, on_complete)
-            )
+            reader = await stack.enter_async_context(self._streams.subscribe(lookup.flight_key, source, on_complete))
             try:
                 async with self._deadline(deadline):
                     content_type = await run_until_disconnect(anext(reader), receive)

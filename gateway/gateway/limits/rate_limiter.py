@@ -135,10 +135,7 @@ class RateLimiter:
 
 @asynccontextmanager
 async def open_rate_limiter(
-    defaults: RateLimit,
-    address: RedisAddress | None,
-    registry: CollectorRegistry,
-    shared_breaker: SharedBreaker | None = None,
+    defaults: RateLimit, address: RedisAddress | None, registry: CollectorRegistry, breaker: SharedBreaker | None = None
 ) -> AsyncIterator[RateLimiter]:
     """Open the rate limits.
 
@@ -146,7 +143,7 @@ async def open_rate_limiter(
         defaults: for keys without limits of their own.
         address: of Redis; None: count in this process only.
         registry: for the metrics.
-        shared_breaker: that of the process's other channels to the same Redis; None if there are none.
+        breaker: that of the process's other channels to the same Redis; None if there are none.
 
     Yields:
         The rate limiter. At the end, what is not settled yet is sent to Redis.
@@ -155,7 +152,7 @@ async def open_rate_limiter(
     if address is None:
         yield RateLimiter(defaults, None, metrics)
         return
-    channel = RedisChannel("limits", address, metrics, probe=PROBE, shared_breaker=shared_breaker)
+    channel = RedisChannel("limits", address, metrics, probe=PROBE, shared_breaker=breaker)
     await channel.start()
     shared = SharedCounters(RedisCounters(channel))
     try:

@@ -25,11 +25,9 @@ def reserved_tokens(cost: Cost, body: JsonBody, answer_tokens: int) -> int:
     if not cost.writes:
         return prompt
     fields = body.fields
-    max_tokens = next(
-        (value for name in cost.answer_fields if (value := _count(fields, name)) is not None), answer_tokens
-    )
+    limit = next((value for name in cost.answer_fields if (value := _count(fields, name)) is not None), answer_tokens)
     answers = max(1, _count(fields, "n") or 1, _count(fields, "best_of") or 1) * _prompt_count(fields.get("prompt"))
-    return min(_MAX_TOKENS, prompt + max_tokens * answers)
+    return min(_MAX_TOKENS, prompt + limit * answers)
 
 
 def _count(fields: Mapping[str, Any], name: str) -> int | None:

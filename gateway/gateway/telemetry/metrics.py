@@ -61,13 +61,9 @@ class UpstreamMetrics:
         self.head_seconds = histogram("head_seconds", "Time to the head of a response that is no failure.")
         self.seconds = histogram("seconds", "Time to the last byte of a complete response.")
         self.retries = counter("retries", "Attempts that were retried.")
-        self.unretried = counter(
-            "retries_refused", "Attempts that were not retried because the retry budget was used up."
-        )
+        self.unretried = counter("retries_refused", "Attempts not retried because the retry budget was used up.")
         self.ejections = counter("ejections", "Ejections of a replica, by reason.", "reason")
-        self.tokens = counter(
-            "tokens", "Tokens of prompts (in) and responses (out), according to `usage`.", "direction"
-        )
+        self.tokens = counter("tokens", "Tokens of prompts (in) and responses (out), from `usage`.", "direction")
         self.wait_seconds = histogram("wait_seconds", "Time that requests waited in the queue, if they had to.")
         self.queue_full = counter("queue_full", "Requests refused because the queue was full.")
         text = "Requests in the queue now."

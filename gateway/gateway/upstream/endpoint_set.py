@@ -186,16 +186,12 @@ class EndpointSet:
     def _weight(self, endpoint: _Endpoint) -> float:
         if len(self._endpoints) == 1:
             return 1.0
-        oldest_valid = self._clock() - LATENCY_TTL_SECONDS
+        oldest = self._clock() - LATENCY_TTL_SECONDS
         fastest = min(
-            (
-                one.latency_seconds
-                for one in self._endpoints
-                if one.ejection is None and one.responded_at > oldest_valid
-            ),
+            (one.latency_seconds for one in self._endpoints if one.ejection is None and one.responded_at > oldest),
             default=0,
         )
-        slow = endpoint.responded_at > oldest_valid and endpoint.latency_seconds > fastest + SLOW_DIFFERENCE_SECONDS
+        slow = endpoint.responded_at > oldest and endpoint.latency_seconds > fastest + SLOW_DIFFERENCE_SECONDS
         if not slow or endpoint.latency_seconds < SLOW_RATIO * fastest:
             return 1.0
         return min(endpoint.latency_seconds / fastest, MAX_SLOW_WEIGHT) if fastest else MAX_SLOW_WEIGHT
@@ -220,8 +216,8 @@ class EndpointSet:
         endpoint = self._endpoints[picked.endpoint]
         self._end_probe(endpoint, picked)
         now = self._clock()
-        oldest_valid = now - endpoint.responded_at < LATENCY_TTL_SECONDS
-        endpoint.latency_seconds += (seconds - endpoint.latency_seconds) * (_SMOOTHING if oldest_valid else 1.0)
+        oldest = now - endpoint.responded_at < LATENCY_TTL_SECONDS
+        endpoint.latency_seconds += (seconds - endpoint.latency_seconds) * (_SMOOTHING if oldest else 1.0)
         endpoint.responded_at = now
         endpoint.failed_at.clear()
         endpoint.silent_checks = 0

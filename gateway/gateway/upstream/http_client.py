@@ -300,11 +300,9 @@ class HttpClient:
                 )
                 response.validate(headers.get("x-request-id"))
             except BaseException as error:
-                can_repeat = (
-                    isinstance(error, NoResponse) and connection.request_count > 1 and not connection.has_received
-                )
+                repeat = isinstance(error, NoResponse) and connection.request_count > 1 and not connection.has_received
                 _release(pooled, connection, is_reusable=False)
-                if can_repeat and method in _IDEMPOTENT:
+                if repeat and method in _IDEMPOTENT:
                     continue
                 raise
             return response

@@ -60,12 +60,8 @@ class ModelCatalog:
         Returns:
             A card for each model, with the name of its service in `service`, in the order of the services.
         """
-        card_lists = await asyncio.gather(*(self.cards(upstream) for upstream in upstreams))
-        return [
-            _public_card(card, upstream)
-            for upstream, cards in zip(upstreams, card_lists, strict=True)
-            for card in cards
-        ]
+        lists = await asyncio.gather(*(self.cards(upstream) for upstream in upstreams))
+        return [_public_card(card, upstream) for upstream, own in zip(upstreams, lists, strict=True) for card in own]
 
     async def _fetch(self, upstream: Upstream) -> ModelCards:
         now, cards = self._clock(), await _fetch_cards(upstream)

@@ -75,17 +75,15 @@ class AttemptFailed(Exception):
 class RetryBudget:
     """How many retries a service may still get, from all requests together."""
 
-    def __init__(
-        self, clock: Callable[[], float], on_decision: Callable[[bool], None] = lambda is_allowed: None
-    ) -> None:
+    def __init__(self, clock: Callable[[], float], on_retry: Callable[[bool], None] = lambda allowed: None) -> None:
         """Start with `MIN_RETRIES`.
 
         Args:
             clock: monotonic seconds.
-            on_decision: called for each retry with whether it is allowed.
+            on_retry: called for each retry with whether it is allowed.
         """
         self._clock = clock
-        self._observe = on_decision
+        self._observe = on_retry
         self._tokens = MIN_RETRIES
         self._refilled_at = clock()
 
@@ -113,17 +111,15 @@ class RetryBudget:
 class RetryPolicy:
     """The attempts of one request."""
 
-    def __init__(
-        self, has_alternative: Callable[[Collection[int]], bool], budget: RetryBudget, deadline: Deadline
-    ) -> None:
+    def __init__(self, alternative: Callable[[Collection[int]], bool], budget: RetryBudget, deadline: Deadline) -> None:
         """Start without attempts.
 
         Args:
-            has_alternative: whether there is another replica to try than the given ones.
+            alternative: whether there is another replica to try than the given ones.
             budget: of the service.
             deadline: of the request.
         """
-        self._has_alternative = has_alternative
+        self._has_alternative = alternative
         self._budget = budget
         self._deadline = deadline
         self.tried: set[int] = set()
