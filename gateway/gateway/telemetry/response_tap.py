@@ -55,7 +55,7 @@ class ResponseTap:
         return tap
 
     def close(self) -> None:
-        """Let go of the connection and of the limits, once nothing more is sent.
+        """Release the connection and the limits, when nothing more is sent.
 
         The request's state holds the tap, and both reach the state: a cycle, which would keep the request and its
         response in memory until a garbage collection.
