@@ -155,6 +155,9 @@ class Client:
     def post(self, path: str, fields: object) -> http.client.HTTPResponse:
         """Send a request, and have the beginning of its answer.
 
+        Returns:
+            The answer, its body not read yet.
+
         Raises:
             SystemExit: it is refused.
         """

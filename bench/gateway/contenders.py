@@ -33,7 +33,7 @@ def canned(chunks: int, milliseconds: float) -> Callable[[int], list[str]]:
 
 
 def relay_by_nginx(upstream_port: int) -> Contender:
-    """nginx with pooled connections."""
+    """Describe nginx with pooled connections."""
     what = f"nginx {nginx.version()}, one worker, proxy_pass with keep-alive"
     return Contender("nginx", what, lambda port: nginx.relay(port, upstream_port), "/health", PATH)
 

@@ -150,6 +150,8 @@ def deploy(folder: Path, compose: list[str], *, on_local_base: bool) -> Deployme
     """Copy what git would commit into `folder`, with an `.env` of new keys; nothing is started.
 
     Args:
+        folder: is empty.
+        compose: the command.
         on_local_base: take the bases that are made here, in place of the pinned ones.
     """
     listed = run(["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT).splitlines()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gateway.telemetry.outcomes import Failure
-from gateway.upstream.endpoint_set import (
+from gateway.upstream.outlier_ejection import (
     DEPRIORITIZED_SECONDS,
     EJECT_AFTER_FAILURES,
     EJECT_AFTER_SILENT_CHECKS,

@@ -11,7 +11,7 @@ from onecard.errors import InternalError
 
 
 class Failing:
-    """A service whose model fails after a word. (No prompt makes the real one fail.)"""
+    """A service whose model fails after a word: no prompt makes the real one fail."""
 
     async def generate(self, _: GenerationTask) -> AsyncIterator[tuple[int, str]]:
         yield 0, "국물이"

@@ -35,7 +35,9 @@ def tools(**more: Any) -> list[dict[str, Any]]:
 
 
 def calls(message: dict[str, Any]) -> bool:
-    """Calls of the one tool. (Its arguments need not end: the stand-in, which has learnt nothing of weather, may fill
+    """Calls of the one tool.
+
+    (Its arguments need not end: the stand-in, which has learnt nothing of weather, may fill
     them until its tokens are used up; then the beginning of a call is the content of a whole answer.)"""
     names = [call["function"]["name"] for call in message.get("tool_calls") or []]
     return set(names) == {"weather"} or (message["content"] or "").startswith('<tool_call>{"name": "weather", ')

@@ -152,7 +152,7 @@ class KeyRing:
 
         Raises:
             InvalidKey: it is unknown, revoked or expired.
-        """  # noqa: DOC501, RUF100
+        """  # noqa: DOC501 (what the function returns is raised)
         hashed = hash_of(presented)
         key = self._by_hash.get(hashed)
         if key is None or not hmac.compare_digest(hashed, key.sha256):

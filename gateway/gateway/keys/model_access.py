@@ -34,7 +34,7 @@ class ModelAccess:
         Raises:
             ModelNotAllowed: the key may not use the model, or the service has no models.
             Unavailable: the service does not answer, so the names of its models are unknown.
-        """  # noqa: DOC501, RUF100
+        """  # noqa: DOC501 (what the function returns is raised)
         if key is None or key.models is None:
             return
         if not upstream.has_models:

@@ -86,7 +86,7 @@ class RateLimiter:
 
         Raises:
             RateLimited: the requests or tokens of this minute are used up.
-        """  # noqa: DOC501, RUF100
+        """  # noqa: DOC501 (what the function returns is raised)
         if limit.is_unlimited:
             return Admission({})
         decision = await self._shared.admit(key.name, limit, tokens) if self._shared else None

@@ -7,7 +7,7 @@ Failure = Literal["away", "silent", "error", "refused", "full"]
 refused: 503, with which a service says that it is full or stopping; full: 429."""
 
 EjectionReason = Literal["errors", "away", "unready"]
-"""Why a replica is ejected: see `gateway.upstream.endpoint_set`."""
+"""Why a replica is ejected: see `gateway.upstream.outlier_ejection`."""
 
 AttemptOutcome = Literal["ok", Failure, "broken_off", "given_up"]
 """How an attempt ended. Ok: a response that is no failure of the replica; broken off: an incomplete response; given

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing, suppress
 
 from gateway.upstream.connection import UpstreamError
-from gateway.upstream.endpoint_set import HealthCheckResult
 from gateway.upstream.http_client import HttpClient
 from gateway.upstream.load_balancer import LoadBalancer
+from gateway.upstream.outlier_ejection import HealthCheckResult
 from onecard import logs
 from onecard.models import identity
 

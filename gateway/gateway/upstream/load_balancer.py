@@ -10,8 +10,8 @@ from gateway.telemetry.metrics import ServiceMetrics
 from gateway.telemetry.outcomes import AttemptOutcome, EjectionReason, Failure
 from gateway.telemetry.trace import RequestTrace
 from gateway.upstream.deadline import Deadline
-from gateway.upstream.endpoint_set import EndpointSet, HealthCheckResult, Pick
 from gateway.upstream.http_client import Origin
+from gateway.upstream.outlier_ejection import EndpointSet, HealthCheckResult, Pick
 from gateway.upstream.retry_policy import RetryBudget, RetryPolicy
 from onecard import logs
 from onecard.models.identity import ModelIdentity
