@@ -50,7 +50,7 @@ class Guard(Protocol):
         Raises:
             MissingKey: the request has no key.
             InvalidKey: its key is unknown or malformed.
-        """  # noqa: DOC501 (what the function returns is raised)
+        """
 
 
 class KeyGuard:
@@ -79,7 +79,7 @@ class KeyGuard:
         Raises:
             MissingKey: a key is configured, and the request has none.
             InvalidKey: the request's key is not the configured one, or malformed.
-        """
+        """  # noqa: DOC501 (what the function returns is raised)
         if self._key is None or path in UNAUTHENTICATED_PATHS:
             return
         if not hmac.compare_digest(bearer_key(authorization), self._key):
