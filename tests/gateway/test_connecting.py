@@ -47,31 +47,38 @@ async def test_nobody_listens_or_takes_the_connection(mute: int) -> None:
 
 
 async def test_a_name_is_looked_up_once_for_all_who_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a name server that is slower than anybody waits; what it said is used while it is asked again."""
+    """By a name server that is slower than anybody waits; what it said is used while it is asked again, and when it is
+    away. Each crowd is larger than the one before: the connections that there are need no look-up.
+    """
     looked_up: list[str] = []
+    responds = asyncio.Event()
 
     async def look_up(_: ThreadedResolver, host: str, port: int = 0, family: int = 0) -> list[ResolveResult]:
         looked_up.append(host)
-        await asyncio.sleep(0.3)
+        await responds.wait()
         if is_away:
             raise OSError("no name server")
         return [found(host, port, "127.0.0.1")]
 
     is_away = False
     monkeypatch.setattr(ThreadedResolver, "resolve", look_up)
-    monkeypatch.setattr(http_client, "DNS_TTL_SECONDS", 0.1)
-    async with fake_service(WHOLE["length"]) as (origin, _), open_connections(0.2) as connections:
+    monkeypatch.setattr(http_client, "DNS_TTL_SECONDS", -1)  # Every new connection asks.
+    async with fake_service(WHOLE["length"]) as (origin, _), open_connections(1.0) as connections:
         named = Origin.of(f"http://service:{origin.url.port}")
         refused = await asyncio.gather(*(read(connections, named) for _ in range(30)), return_exceptions=True)
         assert {type(each) for each in refused} == {NoResponse}
-        await asyncio.sleep(0.3)
         assert looked_up == ["service"]
-        for _ in range(3):
-            assert await asyncio.gather(*(read(connections, named) for _ in range(30))) == [b"hello"] * 30
-            await asyncio.sleep(0.15)
+        responds.set()
+        assert await asyncio.gather(*(read(connections, named) for _ in range(30))) == [b"hello"] * 30
+        responds.clear()
+        before = len(looked_up)
+        for crowd in (60, 90):
+            assert await asyncio.gather(*(read(connections, named) for _ in range(crowd))) == [b"hello"] * crowd
+            assert len(looked_up) == before + 1
         is_away = True
-        await asyncio.sleep(0.5)
-        assert await asyncio.gather(*(read(connections, named) for _ in range(60))) == [b"hello"] * 60
+        responds.set()
+        assert await asyncio.gather(*(read(connections, named) for _ in range(120))) == [b"hello"] * 120
+        assert len(looked_up) > before + 1
 
 
 async def test_a_name_that_nobody_knows_may_be_known_later(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from gateway.telemetry.token_usage import TokenUsageCounter
 from onecard.errors import RateLimited, TooBusy
 from onecard.web.disconnect import ClientDisconnected
 from tests.gateway.support import key
-from tests.shared.cache.support import MetricsReader
+from tests.shared.cache.support import MetricsReader, eventually
 
 CHAT = "/v1/chat/completions"
 EXPECTED = 512
@@ -197,14 +197,16 @@ async def test_an_answer_costs_what_it_says_and_one_that_is_abandoned_what_was_m
 
 async def test_forty_at_once_are_refused_by_what_they_may_cost() -> None:
     """Before any of them is answered: 18 of 55 tokens are the limit of 1,000."""
-    gate = asyncio.Event()
+    gate, admitted = asyncio.Event(), 0
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal admitted
+        admitted += 1
         await gate.wait()
 
     door = LimitedGateway(app, tokens=1000)
     tasks = [asyncio.create_task(door.ask()) for _ in range(40)]
-    await asyncio.sleep(0.05)
+    await eventually(lambda: admitted + sum(task.done() for task in tasks) == 40)
     gate.set()
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert sum(isinstance(outcome, RateLimited) for outcome in outcomes) == 40 - 1000 // RESERVED
