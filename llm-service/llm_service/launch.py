@@ -44,6 +44,8 @@ class HostInfo:
     """Whether the CPU multiplies bfloat16 in hardware."""
     cpus: int
     """Number of processors that this process may use."""
+    flashinfer_kernels: bool = False
+    """Whether FlashInfer's kernels are installed compiled, so that it need not compile them."""
 
 
 @dataclass(frozen=True)
@@ -148,12 +150,17 @@ def _environment(settings: LlmSettings, host: HostInfo, inherited: Mapping[str, 
     if _enforce_eager(settings, host):
         # Otherwise the first request for `logprobs` compiles a graph, and all others wait: a minute on two cores.
         result["TORCHDYNAMO_DISABLE"] = "1"
-    return result | (_gpu(settings, inherited) if host.gpu else _cpu(settings, host))
+    return result | (_gpu(settings, host, inherited) if host.gpu else _cpu(settings, host))
 
 
-def _gpu(settings: LlmSettings, inherited: Mapping[str, str]) -> dict[str, str]:
-    """Limit vLLM to the one GPU that is used."""
-    return {"CUDA_VISIBLE_DEVICES": visible_gpu(settings.gpu_device, inherited)}
+def _gpu(settings: LlmSettings, host: HostInfo, inherited: Mapping[str, str]) -> dict[str, str]:
+    """Limit vLLM to the one GPU that is used, and to a sampler that can run there."""
+    result = {"CUDA_VISIBLE_DEVICES": visible_gpu(settings.gpu_device, inherited)}
+    if not host.flashinfer_kernels:
+        # By default vLLM samples with FlashInfer, which compiles this kernel while vLLM profiles. Where it finds no
+        # CUDA toolkit, the engine ends with "Could not find nvcc"; vLLM falls back to its own sampler only if told.
+        result["VLLM_USE_FLASHINFER_SAMPLER"] = inherited.get("VLLM_USE_FLASHINFER_SAMPLER") or "0"
+    return result
 
 
 def _cpu(settings: LlmSettings, host: HostInfo) -> dict[str, str]:

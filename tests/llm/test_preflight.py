@@ -112,6 +112,30 @@ def test_the_limit_holds_for_all_neighbours_together() -> None:
     assert 1 <= time.monotonic() - started < 10
 
 
+@pytest.mark.parametrize(
+    ("installed", "compiled"),
+    [
+        ({}, False),
+        ({"flashinfer-python": "0.7.0.post1"}, False),
+        ({"flashinfer-python": "0.7.0.post1", "flashinfer-jit-cache": "0.7.0.post1+cu130"}, True),
+        ({"flashinfer-python": "0.7.0.post1", "flashinfer-jit-cache": "0.7.0.post1"}, True),
+        ({"flashinfer-python": "0.7.0.post1", "flashinfer-jit-cache": "0.7.0+cu130"}, False),
+        ({"flashinfer-python": "0.7.0.post1", "flashinfer-cubin": "0.7.0.post1"}, False),
+        ({"flashinfer-jit-cache": "0.7.0.post1+cu130"}, False),
+    ],
+)
+def test_flashinfers_compiled_kernels_are_found(
+    installed: dict[str, str], compiled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In FlashInfer's own version, whatever the CUDA version. The cubins have no sampler."""
+    for name, version in installed.items():
+        folder = tmp_path / f"{name.replace('-', '_')}-{version}.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert preflight.detect_host(settings()).flashinfer_kernels is compiled
+
+
 LAUNCH_ON_A_GPU = """
 import os, sys
 from llm_service import __main__, preflight
