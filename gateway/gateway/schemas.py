@@ -20,9 +20,13 @@ _MESSAGE = {
     "properties": {"role": {"enum": ["system", "user", "assistant"]}, "content": {"type": "string"}},
 }
 
-CHAT = _body(["model", "messages"], model=_MODEL, messages={"type": "array", "items": _MESSAGE, "minItems": 1})
-COMPLETIONS = _body(["model", "prompt"], model=_MODEL, prompt=_TEXT)
-RESPONSES = _body(["model", "input"], model=_MODEL, input=_TEXT)
+_STREAMED = {"responses": {"200": {"content": {"text/event-stream": {}}}}}
+"""With `stream` a response is an event stream instead of JSON."""
+CHAT = _STREAMED | _body(
+    ["model", "messages"], model=_MODEL, messages={"type": "array", "items": _MESSAGE, "minItems": 1}
+)
+COMPLETIONS = _STREAMED | _body(["model", "prompt"], model=_MODEL, prompt=_TEXT)
+RESPONSES = _STREAMED | _body(["model", "input"], model=_MODEL, input=_TEXT)
 TOKENIZE = _body(["prompt"], model=_MODEL, prompt=_TEXT)
 DETOKENIZE = _body(["tokens"], model=_MODEL, tokens={"type": "array", "items": {"type": "integer", "minimum": 0}})
 GENERATE = _body(

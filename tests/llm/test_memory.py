@@ -20,7 +20,7 @@ class FakeCard:
         assert processes
         return 700
 
-    def use(self) -> GpuUsage:
+    def usage(self) -> GpuUsage:
         """Of all processes."""
         return GpuUsage(busy_ratio=0.5, used_bytes=800, total_bytes=2000)
 

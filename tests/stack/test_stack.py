@@ -205,7 +205,7 @@ def test_a_killed_gateway_or_redis_comes_back(stack: Workspace, part: str) -> No
     assert answers(stack, "llm")
 
 
-@pytest.mark.parametrize("victim", ["supervisord", "keeper"])
+@pytest.mark.parametrize("victim", ["supervisord", "supervisor_guard"])
 def test_whoever_watches_is_watched_too(stack: Workspace, victim: str) -> None:
     """A killed supervisord or keeper is back by itself, and no part has even noticed."""
     before = {part: main_process(stack, part).pid for part in PARTS}
@@ -216,7 +216,7 @@ def test_whoever_watches_is_watched_too(stack: Workspace, victim: str) -> None:
     wait_until(lambda: len(watchers(stack, victim)) == 1 and watchers(stack, victim) != killed, 20, f"{victim} is back")
     wait_until(lambda: stack.run("status").returncode == 0, 20, "all is well")
     assert {part: main_process(stack, part).pid for part in PARTS} == before
-    assert len(watchers(stack, "supervisord")) == len(watchers(stack, "keeper")) == 1
+    assert len(watchers(stack, "supervisord")) == len(watchers(stack, "supervisor_guard")) == 1
 
 
 def test_a_part_that_outlived_its_supervisor_is_still_watched(stack: Workspace) -> None:

@@ -27,6 +27,8 @@ from onecard.web.middleware import request_state
 
 DEFAULT_COMPLETION_TOKENS = 16
 """`max_tokens` of /v1/completions when the request has none: OpenAI's default, and vLLM's."""
+_STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
+"""For the OpenAPI page: with `stream` an answer is an event stream instead of JSON."""
 
 
 def engine_state(request: Request) -> TransformersEngine:
@@ -108,7 +110,7 @@ def routes() -> APIRouter:
 
 
 def _generation(router: APIRouter) -> None:
-    @router.post("/v1/chat/completions", response_model=None)
+    @router.post("/v1/chat/completions", response_model=None, responses=_STREAMED)
     async def chat(body: ChatRequest, request: Request) -> Response:
         """Answer a conversation."""
         service = engine_state(request)
@@ -116,7 +118,7 @@ def _generation(router: APIRouter) -> None:
         prompt = service.encode_chat(body.messages)
         return await _respond(request, body, _generation_task(service, body, [prompt], body.limit), "chat")
 
-    @router.post("/v1/completions", response_model=None)
+    @router.post("/v1/completions", response_model=None, responses=_STREAMED)
     async def completions(body: CompletionRequest, request: Request) -> Response:
         """Continue one or more prompts."""
         service = engine_state(request)

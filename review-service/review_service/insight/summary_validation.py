@@ -75,7 +75,7 @@ def _is_summary_line(text: str) -> bool:
     return (
         len(text) <= MAX_SUMMARY_CHARACTERS
         and _LINE_REGEX.fullmatch(text) is not None
-        and any(character.isalnum() and is_visible(character) for character in text)
+        and is_visible(text)
         and not any(unicodedata.category(char) in ("Cc", "Zl", "Zp") for char in text)
     )
 
