@@ -20,7 +20,7 @@ _MESSAGE = {
     "properties": {"role": {"enum": ["system", "user", "assistant"]}, "content": {"type": "string"}},
 }
 
-_STREAMED = {"responses": {"200": {"content": {"text/event-stream": {}}}}}
+_STREAMED: dict[str, Any] = {"responses": {"200": {"content": {"text/event-stream": {}}}}}
 """With `stream` a response is an event stream instead of JSON."""
 CHAT = _STREAMED | _body(
     ["model", "messages"], model=_MODEL, messages={"type": "array", "items": _MESSAGE, "minItems": 1}
