@@ -46,7 +46,7 @@ plan: $(STAMP) ## Show how a card's memory is shared; also with GPU_GB=40 CONTEX
 
 test: $(STAMP) ## Run all tests, against real servers; a part of them with only=tests/stack
 	@$(BIN)/python -m standins train --out .onecard/models
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(only)
+	@$(BIN)/python -m pytest -n 2 $(only)
 
 fuzz: $(STAMP) ## Hostile bytes for ten minutes, 200 s a target; other times with seconds=20, a run again with seed=7
 	@FUZZ_SECONDS=$(or $(seconds),200) $(if $(seed),FUZZ_SEED=$(seed)) $(BIN)/python -m pytest -n 0 -s --timeout 0 tests/fuzz

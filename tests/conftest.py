@@ -30,15 +30,6 @@ if _soft < 10_000:
 collect_ignore = [suite for suite in ("compose", "clients") if not os.environ.get(f"ONECARD_TEST_{suite.upper()}")]
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of its own.
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two workers: what uses vLLM shares one server on one of them; the whole stack and the rest run on the other."""
-    for item in items:
-        suite = item.path.relative_to(ROOT / "tests").parts[0]
-        on_vllm = suite == "llm" or (suite == "contract" and item.path.name == "test_openapi.py")
-        item.add_marker(pytest.mark.xdist_group("vllm" if on_vllm else "others"))
-
-
 @pytest.fixture(scope="session")
 def model_cache() -> Path:
     """The folder that holds the three stand-ins; 'make test' has trained them. ONECARD_TEST_MODELS names another."""

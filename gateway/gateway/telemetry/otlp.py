@@ -43,18 +43,7 @@ class OtlpTracer:
     def request(
         self, name: str, method: str, route: str, headers: Mapping[str, str], seconds_ago: float
     ) -> "OtlpRequestSpan":
-        """See `gateway.telemetry.trace.Tracer`.
-
-        Args:
-            name: of the span.
-            method: HTTP method.
-            route: path of the route.
-            headers: of the request, by lower-case name.
-            seconds_ago: how long ago it began.
-
-        Returns:
-            The span.
-        """
+        """See `gateway.telemetry.trace.Tracer.request`."""
         span = self._tracer.start_span(
             name,
             context=_W3C.extract(headers),
