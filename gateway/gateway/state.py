@@ -129,7 +129,7 @@ async def open_gateway(
     else:
         from gateway.answers.bypass import BypassMetric, without_cache
 
-        bypass = BypassMetric(registry)
+        bypass = BypassMetric(registry, ["disabled"])
         handlers |= {route.path: without_cache(handlers[route.path], bypass) for route in llm_routes}
     route_metrics = RouteMetrics(registry, time.monotonic)
     features = model_access, rate_limiter, route_metrics, tracer

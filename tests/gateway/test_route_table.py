@@ -117,6 +117,15 @@ def test_a_new_route_is_cached_by_its_line(service: str) -> None:
     assert {answer.text for answer in answers} == {answers[0].text}
 
 
+@pytest.mark.parametrize(("enabled", "reasons"), [(True, ["no-store", "temperature"]), (False, ["disabled"])])
+def test_each_reason_of_a_bypass_is_counted_from_nothing(service: str, enabled: bool, reasons: list[str]) -> None:
+    """A rate sees the first one."""
+    with gateway(service, cache_enabled=enabled) as client:
+        metrics = client.get("/metrics").text
+    for reason in reasons:
+        assert f'onecard_answers_bypassed_total{{reason="{reason}"}} 0.0' in metrics
+
+
 PROGRAM = """
 import sys
 from fastapi.testclient import TestClient

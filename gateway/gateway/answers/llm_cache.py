@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, get_args
 
 from fastapi.responses import Response
 from prometheus_client import CollectorRegistry
@@ -71,7 +71,7 @@ class LlmCache:
         self._flights = SingleFlight[CompleteResponse](caller_errors=(TooBusy,))
         streams_bytes = int(settings.buffer_mb * 1_000_000 * STREAMS_SHARE)
         self._streams = StreamBroadcast(max_all_bytes=streams_bytes, caller_errors=(TooBusy,))
-        self._bypass = BypassMetric(registry)
+        self._bypass = BypassMetric(registry, get_args(cache_policy.BypassReason))
 
     def handler(self, route: Route, relayed: Handler) -> Handler:
         """A handler for one route.
