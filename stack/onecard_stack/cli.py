@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
-from onecard_runpod import command_environment
+from onecard import command_environment
 from onecard_stack import checks, file_owners
 from onecard_stack.commands import stack_status
 from onecard_stack.errors import StackError
@@ -21,7 +21,7 @@ from onecard_stack.supervision import stopping
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-PROCESS_NAMES = ("gateway", "llm", "sentiment", "embedding", "review", "worker", "schedule", "redis", "watchdog")
+PROCESS_NAMES = ("gateway", "llm", "sentiment", "embedding", "review", "worker", "schedule", "redis")
 EXIT_INTERRUPTED = 130
 
 

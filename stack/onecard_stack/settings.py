@@ -10,10 +10,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from embedding_service.settings import EmbeddingSettings
 from gateway.settings import GatewaySettings
 from llm_service.settings import LlmSettings
+from onecard import command_environment
 from onecard.models.folders import ModelKind
 from onecard.settings import load
-from onecard_runpod import command_environment
-from onecard_runpod.settings import IdleSettings, PodSettings
 from review_service.settings import WorkerSettings
 from sentiment_service.settings import SentimentSettings
 
@@ -53,9 +52,7 @@ class HomeSettings(BaseSettings):
         return self.onecard_home / "logs"
 
 
-class StackSettings(
-    GatewaySettings, LlmSettings, SentimentSettings, EmbeddingSettings, WorkerSettings, IdleSettings, HomeSettings
-):
+class StackSettings(GatewaySettings, LlmSettings, SentimentSettings, EmbeddingSettings, WorkerSettings, HomeSettings):
     """Environment variables of the command `onecard`.
 
     They include those of the processes, so that an invalid value shows before anything starts, and each default is
@@ -127,8 +124,8 @@ def load_settings() -> StackSettings:
 
 
 def known_variables() -> Collection[str]:
-    """Return the names of all variables that Onecard reads, in upper case."""
-    return {name.upper() for name in (*StackSettings.model_fields, *PodSettings.model_fields)} | LIBRARY_VARIABLES
+    """Return the names of all variables that the stack reads, in upper case."""
+    return {name.upper() for name in StackSettings.model_fields} | LIBRARY_VARIABLES
 
 
 def load_home(*, guess: bool = False) -> HomeSettings:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from onecard_runpod import command_environment
+from onecard import command_environment
 from onecard_stack import checks, file_owners
 from onecard_stack.processes import orphans
 from onecard_stack.settings import known_variables
