@@ -35,7 +35,7 @@ _LOCAL_VARIABLES = re.compile(
     "(RUNPOD|POD|COMPOSE|GRAFANA|PROMETHEUS)_.*|.*_PORT|(LLM|SENTIMENT|EMBEDDING|REVIEW)_URL"
     "|HOST|REDIS_(HOST|PASSWORD)|MODEL_CACHE_PATH|HF_HOME|ONECARD_HOME|API_KEYS_FILE|PRECOMPUTE_HEARTBEAT_FILE"
     "|GPU_DEVICE|DRAIN_SECONDS|USE_GPU|ALLOW_NO_KEY|ALLOW_STAND_INS|HF_HUB_OFFLINE|LLM_WAIT_FOR|OMP_NUM_THREADS"
-    "|LLM_CPU_.*|API_KEY"
+    "|LLM_CPU_.*|LLM_MEMORY|API_KEY"
 )
 """Variables for the machine that the command runs on: its keys, ports, addresses, folders, processors and GPUs, what it
 allows without a card, and the time for a graceful stop, which a pod does not have. `API_KEY` is handled apart."""

@@ -17,7 +17,7 @@ from review_service.settings import WorkerSettings
 from sentiment_service.settings import SentimentSettings
 
 LOOPBACK = "127.0.0.1"
-LIBRARY_VARIABLES = {"HF_HOME", "OMP_NUM_THREADS", "GRAFANA_PORT", "GRAFANA_PASSWORD"}
+LIBRARY_VARIABLES = {"HF_HOME", "OMP_NUM_THREADS", "GRAFANA_PORT", "GRAFANA_PASSWORD", "LLM_MEMORY"}
 """Variables of `.env.example` that libraries or Compose read."""
 
 
