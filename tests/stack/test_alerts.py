@@ -32,7 +32,7 @@ def is_registered(metric: str) -> bool:
     name = _SUFFIXES.sub("", metric)
     parts = name.split("_")
     return name in CODE or any(
-        "_".join(parts[:cut]) in CODE and f'_{"_".join(parts[cut:])}' in CODE for cut in range(2, len(parts))
+        "_".join(parts[:cut]) in CODE and f"_{'_'.join(parts[cut:])}" in CODE for cut in range(2, len(parts))
     )
 
 
