@@ -101,14 +101,23 @@ class Creation:
     """Whether an earlier request may have created a pod that has not been seen."""
 
     def _find(self) -> bool:
-        """Look for the pod of a request whose answer was no use."""
+        """Look for the pod of a request whose answer was no use.
+
+        Returns:
+            Whether it is there; `pod_id` is then set.
+
+        Raises:
+            PodError: there is a pod of this name, and RunPod does not show whose it is.
+        """
         for seconds in LOOK_SECONDS:
             if seconds:
                 time.sleep(seconds)
-            found = [pod for pod in living(self.api.pods(), self.name) if self._marker(pod) in (self.marker, None)]
-            if found:
-                self.pod_id = str(found[0]["id"])
+            pods = {str(pod["id"]): self._marker(pod) for pod in living(self.api.pods(), self.name)}
+            if own := [pod_id for pod_id, marker in pods.items() if marker == self.marker]:
+                self.pod_id = own[0]
                 return True
+            if unmarked := [pod_id for pod_id, marker in pods.items() if marker is None]:
+                raise PodError(f"Of {' and '.join(unmarked)}, named '{self.name}', one may be this command's.")
         return False
 
     @staticmethod

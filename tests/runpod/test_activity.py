@@ -144,13 +144,13 @@ def test_a_ready_pod_without_an_idle_limit_goes_on() -> None:
 
 def test_a_stop_that_fails_or_comes_to_nothing_is_tried_again() -> None:
     """As long as the pod lives, nobody wants anything, and time passes; whatever the failure was."""
-    stops = SimulatedPod(refusals=3).watch(60)
+    stops = SimulatedPod(refusals=3, ends=500.0).watch(60)
     assert stops[:3] == [60, 60 + RETRY_SECONDS, 60 + 2 * RETRY_SECONDS]
 
 
 def test_a_watchdog_that_cannot_look_still_stops_the_pod() -> None:
     """A fault in reading the services is logged; it ends neither the watchdog nor the limit."""
-    assert SimulatedPod(breaks=True).watch(600, unready_seconds=1800)[0] == 1800
+    assert SimulatedPod(breaks=True, ends=2000.0).watch(600, unready_seconds=1800)[0] == 1800
 
 
 def test_what_is_traffic(gateway: Server) -> None:
