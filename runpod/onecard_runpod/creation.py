@@ -35,6 +35,8 @@ class Creation:
     """Whether a pod may exist that has not been seen."""
     pod_id: str | None = None
     """The pod, once it is known."""
+    _was_uncertain: bool = False
+    """Whether an earlier request may have created a pod that has not been seen."""
 
     def run(self, bodies: Sequence[tuple[GpuOffer, Any]]) -> tuple[str, GpuOffer]:
         """Create the pod.
@@ -96,9 +98,6 @@ class Creation:
             "None of the cards in stock could be had. If RunPod gives another reason than capacity, change that; "
             f"else try later, or allow more cards in POD_GPUS. The last one: {last.message}"
         )
-
-    _was_uncertain = False
-    """Whether an earlier request may have created a pod that has not been seen."""
 
     def _find(self) -> bool:
         """Look for the pod of a request whose answer was no use.

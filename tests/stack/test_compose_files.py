@@ -1,6 +1,9 @@
 """The compose files, as they are written: nothing is started."""
 
+import json
 import re
+import sys
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
@@ -119,3 +122,16 @@ def test_images_have_no_source_tree(path: Path) -> None:
     *_, last = re.split(r"^FROM ", path.read_text(), flags=re.MULTILINE)
     copied = re.findall(r"^COPY (?!--from)(.*) \S+$", last, re.MULTILINE)
     assert not [name for line in copied for name in line.split() if not name.startswith("runpod/image/")]
+
+
+def test_an_image_lists_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The list that the build writes names each installed distribution once, with its version and package URL."""
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    image = import_module("image")
+    image.write_contents(tmp_path / "folder" / image.CONTENTS, sys.path)
+    contents = json.loads((tmp_path / "folder" / image.CONTENTS).read_text())
+    found = {one["name"]: one for one in contents["components"]}
+    assert len(found) == len(contents["components"])
+    assert found["fastapi"]["version"] == metadata.version("fastapi")
+    assert found["fastapi"]["purl"] == f"pkg:pypi/fastapi@{metadata.version('fastapi')}"
+    assert (contents["bomFormat"], contents["specVersion"]) == ("CycloneDX", "1.6")
