@@ -140,8 +140,9 @@ def request_bodies(
     size_gb = volume["size"] if volume else settings.pod_volume_gb
     if size_gb and (warning := pod_request.storage_warning(fitting[0], size_gb)):
         click.echo(warning, err=True)
+    ports = {"ssh": ssh, "monitoring": stack.monitoring}
     return [
-        (offer, pod_request.request_body(settings, offer, variables, data_center=data_center, ssh=ssh))
+        (offer, pod_request.request_body(settings, offer, variables, data_center=data_center, **ports))
         for offer in fitting
     ]
 

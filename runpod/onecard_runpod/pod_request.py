@@ -11,10 +11,17 @@ from onecard_runpod.settings import MIN_CUDA, PodSettings
 GATEWAY_PORT = 8000
 LLM_PORT = 8001
 SSH_PORT = 22
+GRAFANA_PORT = 3000
 
 
 def request_body(
-    settings: PodSettings, offer: GpuOffer, environment: Mapping[str, str], *, data_center: str | None, ssh: bool
+    settings: PodSettings,
+    offer: GpuOffer,
+    environment: Mapping[str, str],
+    *,
+    data_center: str | None,
+    ssh: bool,
+    monitoring: bool = False,
 ) -> Any:
     """Make the request body for a pod with one GPU.
 
@@ -24,6 +31,7 @@ def request_body(
         environment: variables of the pod.
         data_center: the data center of the network volume; None: any.
         ssh: whether to open port 22.
+        monitoring: whether to open Grafana's port.
 
     Returns:
         The body, as JSON.
@@ -33,7 +41,9 @@ def request_body(
     """
     if settings.pod_image is None:
         raise PodError("POD_IMAGE is not set. Build runpod/Dockerfile, push it, and set POD_IMAGE to its address.")
-    ports = [f"{GATEWAY_PORT}/http", f"{LLM_PORT}/http", *([f"{SSH_PORT}/tcp"] if ssh else [])]
+    ports = [f"{GATEWAY_PORT}/http", f"{LLM_PORT}/http"]
+    ports += [f"{GRAFANA_PORT}/http"] if monitoring else []
+    ports += [f"{SSH_PORT}/tcp"] if ssh else []
     size = settings.pod_volume_gb or storage_gb(offer.memory_gb)
     mounts: dict[str, Any] = {"persistent": {"size": size, "path": VOLUME_PATH}}
     if settings.pod_volume_id is not None:

@@ -32,7 +32,7 @@ MAX_VARIABLES = 50
 VOLUME_PATH = "/workspace"
 
 _LOCAL_VARIABLES = re.compile(
-    "(RUNPOD|POD|COMPOSE|GRAFANA|PROMETHEUS)_.*|.*_PORT|(LLM|SENTIMENT|EMBEDDING|REVIEW)_URL"
+    "(RUNPOD|POD|COMPOSE|PROMETHEUS)_.*|.*_PORT|(LLM|SENTIMENT|EMBEDDING|REVIEW)_URL"
     "|HOST|REDIS_(HOST|PASSWORD)|MODEL_CACHE_PATH|HF_HOME|ONECARD_HOME|API_KEYS_FILE|PRECOMPUTE_HEARTBEAT_FILE"
     "|GPU_DEVICE|DRAIN_SECONDS|USE_GPU|ALLOW_NO_KEY|ALLOW_STAND_INS|HF_HUB_OFFLINE|LLM_WAIT_FOR|OMP_NUM_THREADS"
     "|LLM_CPU_.*|LLM_MEMORY|API_KEY"
@@ -93,6 +93,8 @@ def choose(dotenv: Mapping[str, str], environment: Mapping[str, str], *, api_key
     found = {name: here[name] for name in sorted(known & here.keys()) if not _is_local_only(name, here[name])}
     if (password := here.get("REDIS_PASSWORD")) and found.keys() & {"REDIS_SENTINELS", "REDIS_CLUSTER_NODES"}:
         found["REDIS_PASSWORD"] = password
+    if "MONITORING" not in found:
+        found.pop("GRAFANA_PASSWORD", None)
     found |= {"API_KEY": api_key, CREATION_VARIABLE: creation}
     if len(found) > MAX_VARIABLES:
         raise PodError(

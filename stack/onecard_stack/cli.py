@@ -21,7 +21,8 @@ from onecard_stack.supervision import stopping
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-PROCESS_NAMES = ("gateway", "llm", "sentiment", "embedding", "review", "worker", "schedule", "redis")
+SERVICE_NAMES = ("gateway", "llm", "sentiment", "embedding", "review", "worker", "schedule")
+PROCESS_NAMES = (*SERVICE_NAMES, "redis", "prometheus", "grafana")
 EXIT_INTERRUPTED = 130
 
 

@@ -211,6 +211,7 @@ def _precompute(name: str, settings: StackSettings, services: Sequence[Process])
         # The worker's metrics need no API key.
         environment={
             "HOST": LOOPBACK,
+            **({"PRECOMPUTE_METRICS_PORT": "8005"} if settings.monitoring and name == "worker" else {}),
             "PRECOMPUTE_HEARTBEAT_FILE": str(heartbeat),
             **_service_urls(settings, services),
             **_PRESERVE_ENVIRONMENT,
