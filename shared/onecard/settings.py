@@ -228,4 +228,6 @@ def load_from(kind: type[S], variables: Mapping[str, str]) -> S:
 def _invalid_variables(error: ValidationError) -> str:
     # A default computed from other variables fails when they are invalid; it is not itself at fault.
     primary = [e for e in error.errors() if e["type"] != "default_factory_not_called"]
-    return "; ".join(f"{'.'.join(str(part) for part in e['loc']).upper()}: {e['msg']}" for e in primary)
+    # What concerns several variables has no location, and names them itself.
+    names = [".".join(str(part) for part in e["loc"]).upper() for e in primary]
+    return "; ".join(f"{name}: {e['msg']}" if name else e["msg"] for name, e in zip(names, primary, strict=True))
