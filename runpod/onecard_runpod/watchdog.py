@@ -86,10 +86,10 @@ class ServiceProbe:
     def __init__(self, urls: Sequence[str], api_key: str | None) -> None:
         """Poll the services at `urls`, whose metrics need `api_key` if there is one."""
         try:
-            key = {"authorization": f"Bearer {api_key}".encode("ascii")} if api_key else {}
+            key = {b"authorization": f"Bearer {api_key}".encode("ascii")} if api_key else {}
         except UnicodeEncodeError:  # With such a key the stack does not start.
             key = {}
-        headers = {INTERNAL_HEADER: b"watchdog", **key}
+        headers = {INTERNAL_HEADER.encode(): b"watchdog", **key}
         self._urls = urls
         self._http = httpx.Client(headers=headers, timeout=READ_TIMEOUT_SECONDS, trust_env=False)
 

@@ -11,6 +11,8 @@ ROOT = Path(__file__).parents[2]
 CODE = "\n".join(
     path.read_text() for path in ROOT.glob("*/*/**/*.py") if not {"tests", ".venv"} & set(path.relative_to(ROOT).parts)
 )
+BUILT = {"onecard_gpu_memory_measured_bytes": '_gauge("measured"'}
+"""Names that are put together while they are registered, and where that is."""
 _SUFFIXES = re.compile("_(total|bucket|sum|count)$")
 
 
@@ -31,7 +33,7 @@ def is_registered(metric: str) -> bool:
     """Some service registers the metric, under its name or with a prefix that is a variable."""
     name = _SUFFIXES.sub("", metric)
     parts = name.split("_")
-    return name in CODE or any(
+    return name in CODE or BUILT.get(name, "\0") in CODE or any(
         "_".join(parts[:cut]) in CODE and f"_{'_'.join(parts[cut:])}" in CODE for cut in range(2, len(parts))
     )
 
