@@ -20,7 +20,7 @@ def test_a_restored_store_answers_as_before(
     """What was written after the copy is gone, what was there is found by search and counts, and it can be written."""
     store, copy = tmp_path / "reviews", tmp_path / "reviews.tar"
     env = {**model_urls, "REVIEW_STORE": str(store), "CACHE_MEMORY_MB": "0"}
-    search = {"query": "국물", "limit": 5}
+    search = {"query": "국물", "top_k": 5}
     with serving("review_service", port_variable="REVIEW_PORT", env=env) as server:
         httpx.post(f"{server.url}/v1/reviews", json=sample[:20], timeout=120).raise_for_status()
         counts = httpx.get(f"{server.url}/v1/restaurants").json()["data"]
