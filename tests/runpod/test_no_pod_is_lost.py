@@ -202,7 +202,7 @@ def test_no_pod_is_lost_and_none_costs_for_ever(
     health: Any = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
     run_state_machine_as_test(
         OwnerOfThis,
-        settings=settings(max_examples=40, stateful_step_count=8, deadline=None, suppress_health_check=health),
+        settings=settings(max_examples=25, stateful_step_count=6, deadline=None, suppress_health_check=health),
     )
 
 
