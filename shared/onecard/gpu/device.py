@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onecard.hardware import cpu_multiplies_bfloat16
-from onecard.settings import ModelSettings
+from onecard.settings import ModelSettings, no_cuda, why_gpu_is_wanted
 
 if TYPE_CHECKING:
     import torch
@@ -54,7 +54,7 @@ def select_device(settings: ModelSettings) -> Device:
         The device.
 
     Raises:
-        SystemExit: `GPU_DEVICE` names a GPU that this machine does not have.
+        SystemExit: `GPU_DEVICE` names a GPU that this machine does not have; or a GPU is wanted and CUDA does not work.
     """
     import torch
 
@@ -62,6 +62,9 @@ def select_device(settings: ModelSettings) -> Device:
         if settings.gpu_device >= torch.cuda.device_count():
             raise SystemExit(f"GPU_DEVICE={settings.gpu_device}, but there are {torch.cuda.device_count()} GPUs here.")
         return Device(f"cuda:{settings.gpu_device}", "float16" if settings.use_fp16 else "float32")
+    if wanted := why_gpu_is_wanted(settings):
+        build = f"torch {torch.__version__} finds no GPU that works" if torch.version.cuda else "torch is its CPU build"
+        raise SystemExit(no_cuda(wanted, build))
     _bound_kernel_caches()
     half = settings.use_fp16 and cpu_multiplies_bfloat16()
     return Device("cpu", "bfloat16" if half else "float32")

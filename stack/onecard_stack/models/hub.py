@@ -7,13 +7,14 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from onecard.models import model_files
 from onecard.models.folders import MANIFEST, Manifest, ModelKind, folder_name
@@ -22,13 +23,31 @@ from onecard_stack.models import checksums
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 """How long the hub may take to answer."""
+MAX_ATTEMPTS = 5
+"""How often the hub is asked before it counts as away."""
+FIRST_WAIT_SECONDS = 1.0
+"""Wait after the first failed attempt; each further one is twice as long, and up to 1 s longer at random."""
+MAX_WAIT_SECONDS = 30.0
+"""Longest wait between two attempts, also where the hub's Retry-After asks for more."""
 _MODEL_PATTERNS = ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors")
 _EXCLUDED_PATTERNS = ("onnx/*", "openvino/*", "original/*", "*/.*", ".*", "*.md", "*onnx*", "*openvino*")
 _PICKLE_PATTERNS = ("pytorch_model*.bin", "*/pytorch_model*.bin")
 
 
 class HubUnreachable(Exception):
-    """The hub does not answer. The message is the reason."""
+    """The hub gives no usable answer for now. The message is the reason."""
+
+    def __init__(self, reason: str, *, answered: bool = False, retry_after: float = 0.0) -> None:
+        """Describe one failed attempt.
+
+        Args:
+            reason: short, for people.
+            answered: whether there was an answer: 429 or 5xx, of the hub or of a proxy before it.
+            retry_after: seconds that the answer asks to wait; 0 if it names none.
+        """
+        super().__init__(reason)
+        self.answered = answered
+        self.retry_after = retry_after
 
 
 class HubError(Exception):
@@ -53,23 +72,43 @@ class Repository:
         return sum(self.files.values()) / 1e6
 
 
-def find_repository(model: str, endpoint: str) -> Repository:
-    """Ask the hub for a model's files, within `CONNECT_TIMEOUT_SECONDS`.
+def find_repository(model: str, endpoint: str, *, patient: bool = True) -> Repository:
+    """Ask the hub for a model's files; again, up to `MAX_ATTEMPTS` times, while it is overloaded or fails.
 
     Args:
         model: name on the hub, `organisation/model`.
         endpoint: the hub's URL.
+        patient: ask again also where nobody answers, as on a machine without a network.
 
     Returns:
         The revision and the files to fetch.
 
     Raises:
-        HubUnreachable: there is no answer, or it is not the hub's.
+        HubUnreachable: at the last attempt there was no answer, or it was not the hub's.
         HubError: the hub has no such model or refuses access, or proxy or certificate settings of this machine are
             wrong.
     """
     if _parse_url(endpoint) is None:
         raise HubError(f"HF_ENDPOINT={endpoint} is no address. Write it like https://huggingface.co.")
+    retrying = _retrying(lambda error: isinstance(error, HubUnreachable) and (patient or error.answered))
+    return retrying(_find_repository, model, endpoint)
+
+
+def _retrying(is_temporary: Callable[[BaseException], bool]) -> Retrying:
+    """Up to `MAX_ATTEMPTS` attempts, with growing waits between them; the last error is raised as it is."""
+    backoff = wait_exponential_jitter(multiplier=FIRST_WAIT_SECONDS, max=MAX_WAIT_SECONDS)
+
+    def wait(state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        return min(max(backoff(state), getattr(error, "retry_after", 0.0)), MAX_WAIT_SECONDS)
+
+    return Retrying(
+        retry=retry_if_exception(is_temporary), stop=stop_after_attempt(MAX_ATTEMPTS), wait=wait, reraise=True
+    )
+
+
+def _find_repository(model: str, endpoint: str) -> Repository:
+    """One attempt, within `CONNECT_TIMEOUT_SECONDS`."""
     from huggingface_hub import get_token  # takes a while to import, and is seldom needed
 
     outcome: list[httpx.Response | Exception] = []
@@ -91,7 +130,7 @@ def find_repository(model: str, endpoint: str) -> Repository:
         raise HubUnreachable(f"no answer within {CONNECT_TIMEOUT_SECONDS:g} s")
     if isinstance(outcome[0], Exception):
         if reason := misconfiguration(outcome[0], os.environ):
-            raise HubError(f"{reason} Or set HF_HUB_OFFLINE=true to do without the hub, with stand-ins.")
+            raise HubError(f"{reason} Or set HF_HUB_OFFLINE=true to do without the hub, with stand-ins if allowed.")
         raise HubUnreachable(type(outcome[0]).__name__)
     return _parse_repository(model, outcome[0])
 
@@ -149,6 +188,8 @@ def _parse_repository(model: str, answer: httpx.Response) -> Repository:
         raise HubError("The proxy wants a password: write http://user:password@host:port into its variable.")
     if answer.status_code in (401, 403, 404) and "x-error-code" in answer.headers:
         raise HubError(f"The hub has no model '{model}', or wants a key for it: check the name, or set HF_TOKEN.")
+    if answer.status_code == httpx.codes.TOO_MANY_REQUESTS or answer.status_code >= 500:
+        raise HubUnreachable(f"HTTP {answer.status_code}", answered=True, retry_after=_retry_after(answer))
     try:
         answer.raise_for_status()
         info: dict[str, Any] = answer.json()
@@ -158,6 +199,14 @@ def _parse_repository(model: str, answer: httpx.Response) -> Repository:
         return Repository(model, info["sha"], required, {name: large[name] for name in required if name in large})
     except (httpx.HTTPStatusError, ValueError, KeyError, TypeError):
         raise HubUnreachable(f"HTTP {answer.status_code} that is not the hub's") from None
+
+
+def _retry_after(answer: httpx.Response) -> float:
+    """Seconds that an answer asks to wait; 0 if it names none, or a date."""
+    try:
+        return max(0.0, float(answer.headers.get("retry-after", "0")))
+    except ValueError:
+        return 0.0
 
 
 def required_files(files: dict[str, int]) -> dict[str, int]:
@@ -208,15 +257,11 @@ def fetch(kind: ModelKind, repository: Repository, cache: Path) -> Path:
     )
     checks.disk(cache, max(0.0, repository.size_mb - present_mb) * 1.05 + 100, repository.name)
     (folder / MANIFEST).unlink(missing_ok=True)
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    from huggingface_hub import snapshot_download  # takes a while to import, and is seldom needed
-
     try:
-        snapshot_download(
-            repository.name, revision=repository.revision, local_dir=folder, allow_patterns=list(repository.files)
-        )
+        _retrying(_is_temporary)(_download, repository, folder)
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
+        kind = "" if isinstance(error, HubUnreachable) else f"{type(error).__name__}: "
+        reason = f"{kind}{error}".splitlines()[0][:160]
         raise HubError(f"Fetching {repository.name} broke off ({reason}). Run 'make models' again to go on.") from None
     files = checksums.digests(folder)
     if damaged := [name for name, digest in repository.digests.items() if files.get(name) != digest]:
@@ -236,6 +281,31 @@ def fetch(kind: ModelKind, repository: Repository, cache: Path) -> Path:
     shutil.rmtree(folder / ".cache", ignore_errors=True)
     write_manifest(folder, Manifest(name=repository.name, kind=kind, revision=repository.revision, files=files))
     return folder
+
+
+def _download(repository: Repository, folder: Path) -> None:
+    """One attempt, which goes on where the last one ended."""
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    from huggingface_hub import snapshot_download  # takes a while to import, and is seldom needed
+
+    snapshot_download(
+        repository.name, revision=repository.revision, local_dir=folder, allow_patterns=list(repository.files)
+    )
+    # Where the hub fails and the folder exists, that function returns what is there, whole or not.
+    for name, size in repository.files.items():
+        if not (folder / name).is_file() or (size and (folder / name).stat().st_size != size):
+            raise HubUnreachable(f"{name} did not come")
+
+
+def _is_temporary(error: BaseException) -> bool:
+    """Whether a download may succeed when it is tried again: the network, or an answer of 429 or 5xx."""
+    causes = _causes(error)
+    if any(isinstance(cause, HubUnreachable) for cause in causes):
+        return True
+    statuses = [status for cause in causes if (status := getattr(getattr(cause, "response", None), "status_code", 0))]
+    if statuses:
+        return any(status == httpx.codes.TOO_MANY_REQUESTS or status >= 500 for status in statuses)
+    return any(isinstance(cause, ConnectionError | TimeoutError | httpx.TransportError) for cause in causes)
 
 
 def _convert(folder: Path) -> None:
