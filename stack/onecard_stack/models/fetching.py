@@ -9,7 +9,8 @@ from contextlib import suppress
 
 from onecard.models import model_files
 from onecard.models.folders import MANIFEST, STAND_INS, Manifest, ModelKind, find, folder_name, read_manifest
-from onecard_stack import checks
+from onecard_stack.doctor import examine
+from onecard_stack.doctor.findings import Refused
 from onecard_stack.models import checksums, hub
 from onecard_stack.settings import StackSettings
 from onecard_stack.supervision import stopping
@@ -143,7 +144,7 @@ def _fetch_from_hub(settings: StackSettings, kinds: list[ModelKind], say: Report
         say(f"{model}: {repository.size_mb:,.0f} MB from the hub")
         try:
             hub.fetch(kind, repository, settings.model_cache_path)
-        except (hub.HubError, checks.CheckError) as error:
+        except (hub.HubError, Refused) as error:
             raise FetchError(str(error)) from None
     return []
 
@@ -176,7 +177,7 @@ def _train(settings: StackSettings, kinds: list[ModelKind], say: Reporter) -> No
             command += ["--only", kind]
     if "--only" not in command:
         return
-    checks.disk(cache, 500, "stand-in models")
+    examine.require_space(cache, 500, "stand-in models")
     say("Training takes about four minutes on two cores, once.")
     if run_trainer(command):
         raise FetchError("Training the stand-ins failed; the reason is above.")

@@ -18,7 +18,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_at
 
 from onecard.models import model_files
 from onecard.models.folders import MANIFEST, Manifest, ModelKind, folder_name
-from onecard_stack import checks
+from onecard_stack.doctor import examine
 from onecard_stack.models import checksums
 
 CONNECT_TIMEOUT_SECONDS = 5.0
@@ -249,13 +249,13 @@ def fetch(kind: ModelKind, repository: Repository, cache: Path) -> Path:
 
     Raises:
         HubError: the download failed, a file is damaged, or the files are no usable model.
-        CheckError: there is not enough free disk space.
+        Refused: there is not enough free disk space.
     """
     folder = cache / folder_name(repository.name)
     present_mb = (
         sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6 if folder.exists() else 0
     )
-    checks.disk(cache, max(0.0, repository.size_mb - present_mb) * 1.05 + 100, repository.name)
+    examine.require_space(cache, max(0.0, repository.size_mb - present_mb) * 1.05 + 100, repository.name)
     (folder / MANIFEST).unlink(missing_ok=True)
     try:
         _retrying(_is_temporary)(_download, repository, folder)
