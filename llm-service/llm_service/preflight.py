@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from importlib import metadata
+from pathlib import Path
 
 import httpx2 as httpx
 
@@ -40,16 +41,33 @@ def read_model(folder: ModelFolder) -> ModelConfig:
     Raises:
         SystemExit: A file that every engine needs is missing or incomplete.
     """
-    if problem := model_files.integrity_error(folder.path):
-        raise SystemExit(_broken_model(folder, problem))
+    if problem := model_fault(folder.path):
+        raise SystemExit(
+            f"model {folder.name}: {problem}. Remove its folder {folder.path} and run 'make models' again."
+        )
+    return ModelConfig(_window(folder.path))
+
+
+def model_fault(folder: Path) -> str | None:
+    """Check the files of a language model without loading them.
+
+    Args:
+        folder: Of the model.
+
+    Returns:
+        What is wrong, as the end of a sentence; None if nothing is.
+    """
+    if problem := model_files.integrity_error(folder):
+        return problem
     try:
-        return ModelConfig(int(json.loads((folder.path / "config.json").read_bytes())["max_position_embeddings"]))
+        _window(folder)
     except (ValueError, KeyError, TypeError):
-        raise SystemExit(_broken_model(folder, "config.json gives no max_position_embeddings")) from None
+        return "config.json gives no max_position_embeddings"
+    return None
 
 
-def _broken_model(folder: ModelFolder, problem: str) -> str:
-    return f"model {folder.name}: {problem}. Remove its folder {folder.path} and run 'make models' again."
+def _window(folder: Path) -> int:
+    return int(json.loads((folder / "config.json").read_bytes())["max_position_embeddings"])
 
 
 def require_free_port(host: str, port: int) -> None:

@@ -98,7 +98,8 @@ def _model(kind: ModelKind, name: str, settings: StackSettings, changed: Sequenc
         folder = folders.find(kind, name, settings.model_cache_path, stand_ins=settings.allow_stand_ins)
     except SystemExit as error:
         return Model(kind, name, missing=str(error))
-    return Model(kind, name, folder, fault=model_files.integrity_error(folder.path), changed=changed)
+    check = preflight.model_fault if kind == "llm" else model_files.integrity_error
+    return Model(kind, name, folder, fault=check(folder.path), changed=changed)
 
 
 def require_models(settings: StackSettings) -> dict[ModelKind, ModelFolder]:
