@@ -15,11 +15,11 @@ from llm_service.settings import LlmSettings
 from onecard import hardware, logs
 from onecard.gpu import nvml
 from onecard.gpu.costs import GIB
+from onecard.gpu.device import no_cuda, why_gpu_is_wanted
 from onecard.gpu.plan import PlanDoesNotFit
 from onecard.gpu.plan_settings import GpuShare, UnknownModelSize, llm_share, plan_from_settings
 from onecard.models import model_files
 from onecard.models.folders import ModelFolder
-from onecard.settings import no_cuda, why_gpu_is_wanted
 
 UNKNOWN_GPU_MEMORY = (
     "the GPU does not say how much memory it has: neither NVML nor nvidia-smi answers. "

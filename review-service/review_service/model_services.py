@@ -248,8 +248,8 @@ class ModelServices:
 
 
 def _with_revision(name: str, header: str) -> str:
-    """Add the revision that the identity in a response's header gives. Its fingerprint is left out: it also changes with
-    the device and with versions of libraries, between which vectors differ in their last digits only."""
+    """Add the revision that a response's header gives to the name of its model."""
+    # The header's fingerprint also changes with device and libraries, between which only the last digits differ.
     served = identity.parse_header(header)
     return f"{name}@{served.revision}" if served is not None and served.model == name else name
 

@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from onecard.hardware import has_nvidia_gpu, nvidia_trace
+from onecard.hardware import has_nvidia_gpu
 
 GPU_MODEL = "Qwen/Qwen2.5-7B-Instruct"
 CPU_MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
@@ -186,33 +186,6 @@ class ReviewAddresses(BaseSettings):
 
     review_url: Urls = ("http://127.0.0.1:8004",)
     """Addresses of the review service's replicas, separated by commas."""
-
-
-def why_gpu_is_wanted(settings: ModelSettings) -> str | None:
-    """Why a service must not fall back to the CPU.
-
-    Args:
-        settings: `USE_GPU`, and whether it was set by hand.
-
-    Returns:
-        The beginning of a sentence; None if the CPU will do.
-    """
-    if not settings.use_gpu:
-        return None
-    return nvidia_trace() or ("USE_GPU=true is set" if "use_gpu" in settings.model_fields_set else None)
-
-
-def no_cuda(wanted: str, reason: str) -> str:
-    """The refusal of a service that would have to fall back to the CPU.
-
-    Args:
-        wanted: from `why_gpu_is_wanted`.
-        reason: why CUDA does not work.
-
-    Returns:
-        One line that says what to do.
-    """
-    return f"{wanted}, and CUDA does not work: {reason}. 'onecard doctor' says more; USE_GPU=false uses the CPU."
 
 
 S = TypeVar("S", bound=BaseSettings)

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from onecard import settings as settings_module
-from onecard.gpu.device import select_device
-from onecard.settings import ModelSettings, why_gpu_is_wanted
+from onecard.gpu import device
+from onecard.gpu.device import select_device, why_gpu_is_wanted
+from onecard.settings import ModelSettings
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="here CUDA works")
 
@@ -15,7 +16,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings come from the test alone, and no card is to be seen."""
     for name in ModelSettings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.setattr(settings_module, "nvidia_trace", lambda: None)
+    monkeypatch.setattr(device, "nvidia_trace", lambda: None)
 
 
 def test_a_machine_without_a_gpu_uses_the_cpu() -> None:
@@ -35,7 +36,7 @@ def test_a_gpu_that_is_asked_for_is_needed(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_card_that_is_there_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     """As with a driver that broke, unless the CPU is asked for."""
-    monkeypatch.setattr(settings_module, "nvidia_trace", lambda: "NVIDIA's driver is loaded")
+    monkeypatch.setattr(device, "nvidia_trace", lambda: "NVIDIA's driver is loaded")
     with pytest.raises(SystemExit, match="NVIDIA's driver is loaded, and CUDA does not work") as stop:
         select_device(ModelSettings())
     assert "USE_GPU=false" in str(stop.value)

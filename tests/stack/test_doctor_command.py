@@ -73,8 +73,8 @@ BROKEN_DRIVER = """
 import sys
 from tests.stack.doctor_support import FakeGpu, FakeNvml
 sys.modules["pynvml"] = FakeNvml(FakeGpu(), {driver})
-from onecard import hardware, settings
-settings.nvidia_trace = lambda: "there is an NVIDIA GPU"
+from onecard.gpu import device
+device.nvidia_trace = lambda: "there is an NVIDIA GPU"
 from onecard_stack.cli import main
 main(["{command}"])
 """

@@ -7,9 +7,10 @@ from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import yaml
 
 from onecard.models.folders import STAND_INS, folder_name, read_manifest
-from onecard_stack.models import fetching, hub
+from onecard_stack.models import fetching, hub, hub_retries
 from onecard_stack.stack import Stack
 from tests.shared.test_model_files import safetensors
 from tests.stack.conftest import Workspace
@@ -18,10 +19,11 @@ from tests.support import eventually
 
 pytestmark = pytest.mark.timeout(300)
 
+ROOT = Path(__file__).parents[2]
 FAST = """
 import sys
-from onecard_stack.models import hub
-hub.FIRST_WAIT_SECONDS, hub.MAX_WAIT_SECONDS, hub.CONNECT_TIMEOUT_SECONDS = 0.01, 0.05, 0.5
+from onecard_stack.models import hub, hub_retries
+hub_retries.FIRST_WAIT_SECONDS, hub_retries.MAX_WAIT_SECONDS, hub.CONNECT_TIMEOUT_SECONDS = 0.01, 0.05, 0.5
 from onecard_stack.cli import main
 main(sys.argv[1:])
 """
@@ -138,6 +140,23 @@ def test_production_does_not_start_without_its_models(
     assert read_manifest(model_folder(production)) is None
 
 
+@pytest.mark.parametrize("name", ["run", "models"])
+def test_what_pods_and_containers_run_ends(production: Workspace, faulty_hub: type[FaultyHub], name: str) -> None:
+    """A pod's first program and Compose's `models`: they end with the reason, and do not serve or wait."""
+    faulty_hub.fault = "503"
+    production.assert_refused(command(production, name), NAME, "HTTP 503", "ALLOW_STAND_INS")
+
+
+def test_images_allow_no_stand_in() -> None:
+    """Every image with a model service or with the stack, and Compose, unless it is asked to."""
+    images = [path for path in ROOT.glob("*/*Dockerfile") if path.parent.name not in ("gateway", "review-service")]
+    assert len(images) >= 7
+    assert [path for path in images if "ALLOW_STAND_INS=false" not in path.read_text()] == []
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    for name in ("models", "llm", "sentiment", "embedding"):
+        assert services[name]["environment"]["ALLOW_STAND_INS"] == "${ALLOW_STAND_INS:-false}"
+
+
 def test_a_hub_that_is_switched_off_is_no_way_round(production: Workspace) -> None:
     """HF_HUB_OFFLINE says that nothing is fetched, not that anything else will do."""
     production.env["HF_HUB_OFFLINE"] = "true"
@@ -177,25 +196,25 @@ def test_a_demonstration_takes_stand_ins_and_says_so(production: Workspace, faul
 def test_the_hub_says_how_long_to_wait(faulty_hub: type[FaultyHub], monkeypatch: pytest.MonkeyPatch) -> None:
     """Its Retry-After is obeyed, up to a limit: an hour is not waited for."""
     faulty_hub.fault = "429"
-    monkeypatch.setattr(hub, "FIRST_WAIT_SECONDS", 0.0)
-    monkeypatch.setattr(hub, "MAX_WAIT_SECONDS", 0.02)
+    monkeypatch.setattr(hub_retries, "FIRST_WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(hub_retries, "MAX_WAIT_SECONDS", 0.02)
     waits: list[float] = []
     monkeypatch.setattr("tenacity.nap.time.sleep", waits.append)
-    with pytest.raises(hub.HubUnreachable, match="429") as stop:
+    with pytest.raises(hub_retries.HubUnreachable, match="429") as stop:
         hub.find_repository(NAME, faulty_hub.url)
     assert stop.value.retry_after == 3600
-    assert waits == [0.02] * (hub.MAX_ATTEMPTS - 1)
-    assert len(faulty_hub.asked) == hub.MAX_ATTEMPTS
+    assert waits == [0.02] * (hub_retries.MAX_ATTEMPTS - 1)
+    assert len(faulty_hub.asked) == hub_retries.MAX_ATTEMPTS
 
 
-@pytest.mark.parametrize(("patient", "attempts"), [(True, hub.MAX_ATTEMPTS), (False, 1)])
+@pytest.mark.parametrize(("patient", "attempts"), [(True, hub_retries.MAX_ATTEMPTS), (False, 1)])
 def test_a_laptop_without_a_network_does_not_wait(
     faulty_hub: type[FaultyHub], monkeypatch: pytest.MonkeyPatch, patient: bool, attempts: int
 ) -> None:
     """Where a stand-in will do, nobody who answers is asked once; production asks again."""
     faulty_hub.fault = "closed"
-    monkeypatch.setattr(hub, "MAX_WAIT_SECONDS", 0.01)
-    with pytest.raises(hub.HubUnreachable):
+    monkeypatch.setattr(hub_retries, "MAX_WAIT_SECONDS", 0.01)
+    with pytest.raises(hub_retries.HubUnreachable):
         hub.find_repository(NAME, faulty_hub.url, patient=patient)
     eventually(lambda: len(faulty_hub.asked) == attempts)
 

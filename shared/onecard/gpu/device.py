@@ -4,8 +4,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from onecard.hardware import cpu_multiplies_bfloat16
-from onecard.settings import ModelSettings, no_cuda, why_gpu_is_wanted
+from onecard.hardware import cpu_multiplies_bfloat16, nvidia_trace
+from onecard.settings import ModelSettings
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +42,33 @@ class Device:
             import torch
 
             torch.cuda.set_device(self.name)
+
+
+def why_gpu_is_wanted(settings: ModelSettings) -> str | None:
+    """Why a service must not fall back to the CPU.
+
+    Args:
+        settings: `USE_GPU`, and whether it was set by hand.
+
+    Returns:
+        The beginning of a sentence; None if the CPU will do.
+    """
+    if not settings.use_gpu:
+        return None
+    return nvidia_trace() or ("USE_GPU=true is set" if "use_gpu" in settings.model_fields_set else None)
+
+
+def no_cuda(wanted: str, reason: str) -> str:
+    """The refusal of a service that would have to fall back to the CPU.
+
+    Args:
+        wanted: from `why_gpu_is_wanted`.
+        reason: why CUDA does not work.
+
+    Returns:
+        One line that says what to do.
+    """
+    return f"{wanted}, and CUDA does not work: {reason}. 'onecard doctor' says more; USE_GPU=false uses the CPU."
 
 
 def select_device(settings: ModelSettings) -> Device:

@@ -72,7 +72,7 @@ def broken_installed(rules: Rule, installed: Versions) -> list[str]:
     Returns:
         A line for each rule that does not hold.
     """
-    lines = []
+    lines: list[str] = []
     for rule in rules["same"]:
         lines += unequal({**rule, "packages": [name for name in rule["packages"] if name in installed]}, installed)
     for rule in rules["requires"]:

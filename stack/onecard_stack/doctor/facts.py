@@ -72,7 +72,7 @@ class GpuRequest:
     """Which GPU the settings and the environment ask for."""
 
     wanted: str | None
-    """Why there must be a GPU (`onecard.settings.why_gpu_is_wanted`); None if the CPU will do."""
+    """Why there must be a GPU (`onecard.gpu.device.why_gpu_is_wanted`); None if the CPU will do."""
     use_gpu: bool = True
     device: int = 0
     """`GPU_DEVICE`."""

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from llm_service import preflight
-from onecard.settings import why_gpu_is_wanted
+from onecard.gpu.device import why_gpu_is_wanted
 from onecard_stack.doctor.facts import Cuda, Driver, Gpu, GpuProcess, GpuRequest, MigSlice, Toolchain, Xid
 from onecard_stack.settings import StackSettings
 

@@ -12,6 +12,7 @@ from onecard.models.folders import MANIFEST, STAND_INS, Manifest, ModelKind, fin
 from onecard_stack.doctor import examine
 from onecard_stack.doctor.findings import Refused
 from onecard_stack.models import checksums, hub
+from onecard_stack.models.hub_retries import HubUnreachable
 from onecard_stack.settings import StackSettings
 from onecard_stack.supervision import stopping
 
@@ -135,7 +136,7 @@ def _fetch_from_hub(settings: StackSettings, kinds: list[ModelKind], say: Report
             continue
         try:
             repository = hub.find_repository(model, settings.hf_endpoint, patient=not settings.allow_stand_ins)
-        except hub.HubUnreachable as error:
+        except HubUnreachable as error:
             _require_stand_ins(settings, [kind], f"the model hub cannot be reached ({error})", "Try again later")
             say(f"The model hub cannot be reached ({error}): small stand-ins trained here take the models' places.")
             return kinds[kinds.index(kind) :]

@@ -7,47 +7,25 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from onecard.models import model_files
 from onecard.models.folders import MANIFEST, Manifest, ModelKind, folder_name
 from onecard_stack.doctor import examine
 from onecard_stack.models import checksums
+from onecard_stack.models.hub_retries import HubUnreachable, causes, is_temporary, retry_after, retrying
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 """How long the hub may take to answer."""
-MAX_ATTEMPTS = 5
-"""How often the hub is asked before it counts as away."""
-FIRST_WAIT_SECONDS = 1.0
-"""Wait after the first failed attempt; each further one is twice as long, and up to 1 s longer at random."""
-MAX_WAIT_SECONDS = 30.0
-"""Longest wait between two attempts, also where the hub's Retry-After asks for more."""
 _MODEL_PATTERNS = ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors")
 _EXCLUDED_PATTERNS = ("onnx/*", "openvino/*", "original/*", "*/.*", ".*", "*.md", "*onnx*", "*openvino*")
 _PICKLE_PATTERNS = ("pytorch_model*.bin", "*/pytorch_model*.bin")
-
-
-class HubUnreachable(Exception):
-    """The hub gives no usable answer for now. The message is the reason."""
-
-    def __init__(self, reason: str, *, answered: bool = False, retry_after: float = 0.0) -> None:
-        """Describe one failed attempt.
-
-        Args:
-            reason: short, for people.
-            answered: whether there was an answer: 429 or 5xx, of the hub or of a proxy before it.
-            retry_after: seconds that the answer asks to wait; 0 if it names none.
-        """
-        super().__init__(reason)
-        self.answered = answered
-        self.retry_after = retry_after
 
 
 class HubError(Exception):
@@ -90,21 +68,8 @@ def find_repository(model: str, endpoint: str, *, patient: bool = True) -> Repos
     """
     if _parse_url(endpoint) is None:
         raise HubError(f"HF_ENDPOINT={endpoint} is no address. Write it like https://huggingface.co.")
-    retrying = _retrying(lambda error: isinstance(error, HubUnreachable) and (patient or error.answered))
-    return retrying(_find_repository, model, endpoint)
-
-
-def _retrying(is_temporary: Callable[[BaseException], bool]) -> Retrying:
-    """Up to `MAX_ATTEMPTS` attempts, with growing waits between them; the last error is raised as it is."""
-    backoff = wait_exponential_jitter(multiplier=FIRST_WAIT_SECONDS, max=MAX_WAIT_SECONDS)
-
-    def wait(state: RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
-        return min(max(backoff(state), getattr(error, "retry_after", 0.0)), MAX_WAIT_SECONDS)
-
-    return Retrying(
-        retry=retry_if_exception(is_temporary), stop=stop_after_attempt(MAX_ATTEMPTS), wait=wait, reraise=True
-    )
+    again = retrying(lambda error: isinstance(error, HubUnreachable) and (patient or error.answered))
+    return again(_find_repository, model, endpoint)
 
 
 def _find_repository(model: str, endpoint: str) -> Repository:
@@ -154,8 +119,7 @@ def misconfiguration(error: Exception, environment: Mapping[str, str]) -> str | 
     Returns:
         A sentence that says what to change; None if the hub is unreachable for another reason.
     """
-    causes = _causes(error)
-    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes(error)):
         return (
             "The model hub's certificate is not trusted here. If a proxy of your organisation stands between, name its "
             "certificates in SSL_CERT_FILE."
@@ -170,14 +134,6 @@ def misconfiguration(error: Exception, environment: Mapping[str, str]) -> str | 
     return f"{proxies} cannot be used: a proxy is written http://host:port or socks5://host:port."
 
 
-def _causes(error: BaseException | None) -> list[BaseException]:
-    causes = []
-    while error is not None and error not in causes:
-        causes.append(error)
-        error = error.__cause__ or error.__context__
-    return causes
-
-
 def _set_variables(environment: Mapping[str, str], *names: str) -> str:
     """Name those variables that are set, in upper or lower case. Values are left out: they may hold a password."""
     return " or ".join(name for name in environment if name.upper() in names) or names[0]
@@ -189,7 +145,7 @@ def _parse_repository(model: str, answer: httpx.Response) -> Repository:
     if answer.status_code in (401, 403, 404) and "x-error-code" in answer.headers:
         raise HubError(f"The hub has no model '{model}', or wants a key for it: check the name, or set HF_TOKEN.")
     if answer.status_code == httpx.codes.TOO_MANY_REQUESTS or answer.status_code >= 500:
-        raise HubUnreachable(f"HTTP {answer.status_code}", answered=True, retry_after=_retry_after(answer))
+        raise HubUnreachable(f"HTTP {answer.status_code}", answered=True, retry_after=retry_after(answer))
     try:
         answer.raise_for_status()
         info: dict[str, Any] = answer.json()
@@ -199,14 +155,6 @@ def _parse_repository(model: str, answer: httpx.Response) -> Repository:
         return Repository(model, info["sha"], required, {name: large[name] for name in required if name in large})
     except (httpx.HTTPStatusError, ValueError, KeyError, TypeError):
         raise HubUnreachable(f"HTTP {answer.status_code} that is not the hub's") from None
-
-
-def _retry_after(answer: httpx.Response) -> float:
-    """Seconds that an answer asks to wait; 0 if it names none, or a date."""
-    try:
-        return max(0.0, float(answer.headers.get("retry-after", "0")))
-    except ValueError:
-        return 0.0
 
 
 def required_files(files: dict[str, int]) -> dict[str, int]:
@@ -258,7 +206,7 @@ def fetch(kind: ModelKind, repository: Repository, cache: Path) -> Path:
     examine.require_space(cache, max(0.0, repository.size_mb - present_mb) * 1.05 + 100, repository.name)
     (folder / MANIFEST).unlink(missing_ok=True)
     try:
-        _retrying(_is_temporary)(_download, repository, folder)
+        retrying(is_temporary)(_download, repository, folder)
     except Exception as error:
         kind = "" if isinstance(error, HubUnreachable) else f"{type(error).__name__}: "
         reason = f"{kind}{error}".splitlines()[0][:160]
@@ -295,17 +243,6 @@ def _download(repository: Repository, folder: Path) -> None:
     for name, size in repository.files.items():
         if not (folder / name).is_file() or (size and (folder / name).stat().st_size != size):
             raise HubUnreachable(f"{name} did not come")
-
-
-def _is_temporary(error: BaseException) -> bool:
-    """Whether a download may succeed when it is tried again: the network, or an answer of 429 or 5xx."""
-    causes = _causes(error)
-    if any(isinstance(cause, HubUnreachable) for cause in causes):
-        return True
-    statuses = [status for cause in causes if (status := getattr(getattr(cause, "response", None), "status_code", 0))]
-    if statuses:
-        return any(status == httpx.codes.TOO_MANY_REQUESTS or status >= 500 for status in statuses)
-    return any(isinstance(cause, ConnectionError | TimeoutError | httpx.TransportError) for cause in causes)
 
 
 def _convert(folder: Path) -> None:
