@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from llm_service import preflight
+from onecard.gpu import nvml
 from onecard.gpu.costs import GIB, loaded_bytes
 from onecard.gpu.plan import PlanDoesNotFit
 from onecard.gpu.plan_settings import UnknownModelSize, plan_from_settings
@@ -166,7 +167,8 @@ def _memory(settings: StackSettings, own_pids: Collection[int]) -> list[Finding]
         return [host_checks.check_main_memory(gather_host.available_memory_mb(), needed)]
     driver = gpu_checks.own_processes(gather_gpu.read_driver(), set(own_pids))
     one = gpu_checks.selected_gpu(request, driver)
-    total_bytes = None if one is None else one.total_bytes
+    known = None if one is None else one.total_bytes
+    total_bytes = known or nvml.gpu_total_bytes(nvml.visible_gpu(settings.gpu_device, os.environ))
     if total_bytes is None and settings.gpu_card_gb is None:
         return [refusal("plan", _sentence(preflight.UNKNOWN_GPU_MEMORY))]
     try:
