@@ -208,8 +208,8 @@ def fetch(kind: ModelKind, repository: Repository, cache: Path) -> Path:
     try:
         retrying(is_temporary)(_download, repository, folder)
     except Exception as error:
-        kind = "" if isinstance(error, HubUnreachable) else f"{type(error).__name__}: "
-        reason = f"{kind}{error}".splitlines()[0][:160]
+        prefix = "" if isinstance(error, HubUnreachable) else f"{type(error).__name__}: "
+        reason = f"{prefix}{error}".splitlines()[0][:160]
         raise HubError(f"Fetching {repository.name} broke off ({reason}). Run 'make models' again to go on.") from None
     files = checksums.digests(folder)
     if damaged := [name for name, digest in repository.digests.items() if files.get(name) != digest]:
