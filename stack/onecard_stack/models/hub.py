@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -23,6 +24,9 @@ from onecard_stack.models.hub_retries import HubUnreachable, causes, is_temporar
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 """How long the hub may take to answer."""
+DOWNLOAD_ATTEMPTS = 2
+"""How often a download is begun. The library tries each request six times."""
+DOWNLOADS_AT_ONCE = 4
 _MODEL_PATTERNS = ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors")
 _EXCLUDED_PATTERNS = ("onnx/*", "openvino/*", "original/*", "*/.*", ".*", "*.md", "*onnx*", "*openvino*")
 _PICKLE_PATTERNS = ("pytorch_model*.bin", "*/pytorch_model*.bin")
@@ -206,7 +210,7 @@ def fetch(kind: ModelKind, repository: Repository, cache: Path) -> Path:
     examine.require_space(cache, max(0.0, repository.size_mb - present_mb) * 1.05 + 100, repository.name)
     (folder / MANIFEST).unlink(missing_ok=True)
     try:
-        retrying(is_temporary)(_download, repository, folder)
+        retrying(is_temporary, DOWNLOAD_ATTEMPTS)(_download, repository, folder)
     except Exception as error:
         prefix = "" if isinstance(error, HubUnreachable) else f"{type(error).__name__}: "
         reason = f"{prefix}{error}".splitlines()[0][:160]
@@ -232,17 +236,22 @@ def fetch(kind: ModelKind, repository: Repository, cache: Path) -> Path:
 
 
 def _download(repository: Repository, folder: Path) -> None:
-    """One attempt, which goes on where the last one ended."""
+    """One attempt, which goes on where the last one ended. The library tries each request again by itself."""
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    from huggingface_hub import snapshot_download  # takes a while to import, and is seldom needed
+    from huggingface_hub import hf_hub_download  # takes a while to import, and is seldom needed
 
-    snapshot_download(
-        repository.name, revision=repository.revision, local_dir=folder, allow_patterns=list(repository.files)
-    )
-    # Where the hub fails and the folder exists, that function returns what is there, whole or not.
-    for name, size in repository.files.items():
-        if not (folder / name).is_file() or (size and (folder / name).stat().st_size != size):
+    def one(name: str) -> None:
+        hf_hub_download(repository.name, name, revision=repository.revision, local_dir=folder)
+        # Where the hub fails and the file exists, that function returns it, whole or not.
+        size = repository.files[name]
+        if size and (folder / name).stat().st_size != size:
             raise HubUnreachable(f"{name} did not come")
+
+    # Not `snapshot_download`, which lists the repository again: without a time limit, and it takes an unfinished folder
+    # for a finished one if that fails.
+    with ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
+        for _ in pool.map(one, repository.files):
+            pass
 
 
 def _convert(folder: Path) -> None:

@@ -29,14 +29,15 @@ class HubUnreachable(Exception):
         self.retry_after = retry_after
 
 
-def retrying(again: Callable[[BaseException], bool]) -> Retrying:
+def retrying(again: Callable[[BaseException], bool], attempts: int | None = None) -> Retrying:
     """Make a caller of functions that may fail for a while.
 
     Args:
         again: whether an error is worth another attempt.
+        attempts: how many are made at most; None for `MAX_ATTEMPTS`.
 
     Returns:
-        It makes up to `MAX_ATTEMPTS` attempts, with growing waits between them, and raises the last error as it is.
+        It makes the attempts, with growing waits between them, and raises the last error as it is.
     """
     backoff = wait_exponential_jitter(multiplier=FIRST_WAIT_SECONDS, max=MAX_WAIT_SECONDS)
 
@@ -44,7 +45,9 @@ def retrying(again: Callable[[BaseException], bool]) -> Retrying:
         error = state.outcome.exception() if state.outcome else None
         return min(max(backoff(state), getattr(error, "retry_after", 0.0)), MAX_WAIT_SECONDS)
 
-    return Retrying(retry=retry_if_exception(again), stop=stop_after_attempt(MAX_ATTEMPTS), wait=wait, reraise=True)
+    return Retrying(
+        retry=retry_if_exception(again), stop=stop_after_attempt(attempts or MAX_ATTEMPTS), wait=wait, reraise=True
+    )
 
 
 def is_temporary(error: BaseException) -> bool:
