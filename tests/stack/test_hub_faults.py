@@ -21,10 +21,10 @@ pytestmark = pytest.mark.timeout(300)
 
 ROOT = Path(__file__).parents[2]
 FAST = """
-import sys, time
+import os, sys, time
 from huggingface_hub import file_download
 from onecard_stack.models import hub
-hub.CONNECT_TIMEOUT_SECONDS = 0.5
+hub.CONNECT_TIMEOUT_SECONDS = float(os.environ.get("TEST_CONNECT_SECONDS", "30"))
 time.sleep = lambda seconds: None
 file_download._ETAG_RETRY_TIMEOUT = 1
 from onecard_stack.cli import main
@@ -130,6 +130,7 @@ def test_production_does_not_start_without_its_models(
     """At whatever stage the hub fails and in whatever way: one line, an exit code that is not 0, nothing is started,
     no stand-in takes the models' place, and what came is not taken for a whole model."""
     faulty_hub.fault, faulty_hub.stage = fault, stage
+    production.env["TEST_CONNECT_SECONDS"] = "0.5" if (fault, stage) == ("silence", "/api/models/") else "30"
     result = command(production, "up")
     assert result.returncode == 1
     line = result.stderr.strip().splitlines()[-1]
