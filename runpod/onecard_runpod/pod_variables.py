@@ -17,6 +17,7 @@ from onecard_stack.settings import StackSettings, known_variables
 CREATION_VARIABLE = "POD_CREATION"
 """Variable of a pod with a random id of the command that created it, by which that command recognises it."""
 IMAGE_VARIABLES = {
+    "ALLOW_STAND_INS": "false",
     "HOST": "0.0.0.0",  # RunPod's proxy comes from outside the container
     "GATEWAY_PORT": "8000",
     "VLLM_PORT": "8001",

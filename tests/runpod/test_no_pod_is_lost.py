@@ -223,7 +223,7 @@ def test_each_request_of_create_may_fail(
 def test_a_watchdog_outlasts_more_failures_than_a_request_has_attempts(runpod: FakeRunPod) -> None:
     """A stop that fails a hundred times is tried a hundred times."""
     runpod.add_pod("abc", "RUNNING")
-    runpod.faults = ["fail"] * (MAX_ATTEMPTS * 3)
+    runpod.faults = ["fail"] * (2 * MAX_ATTEMPTS * 3)  # the stop, and the look whether it was done
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(time, "sleep", lambda _: None)
         assert _watched(runpod, "abc", 0.0, 0.0) == IDLE_SECONDS + 3 * RETRY_SECONDS

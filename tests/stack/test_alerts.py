@@ -33,8 +33,10 @@ def is_registered(metric: str) -> bool:
     """Some service registers the metric, under its name or with a prefix that is a variable."""
     name = _SUFFIXES.sub("", metric)
     parts = name.split("_")
-    return name in CODE or BUILT.get(name, "\0") in CODE or any(
-        "_".join(parts[:cut]) in CODE and f"_{'_'.join(parts[cut:])}" in CODE for cut in range(2, len(parts))
+    return (
+        name in CODE
+        or BUILT.get(name, "\0") in CODE
+        or any("_".join(parts[:cut]) in CODE and f"_{'_'.join(parts[cut:])}" in CODE for cut in range(2, len(parts)))
     )
 
 
