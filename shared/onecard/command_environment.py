@@ -88,9 +88,14 @@ def _guess_encoding(content: bytes) -> str:
 
 
 def export(variables: Mapping[str, str]) -> None:
-    """Add variables to this process's environment, which its children inherit, unless they are set already."""
+    """Add variables to this process's environment, which its children inherit, unless they are set already.
+
+    Settings are read in whatever case, so that a variable is set already if it is in another case.
+    """
+    present = {name.upper() for name in os.environ}
     for name, value in variables.items():
-        os.environ.setdefault(name, value)
+        if name.upper() not in present:
+            os.environ[name] = value
 
 
 def misspelled(names: Collection[str], known: Collection[str]) -> dict[str, str]:
