@@ -93,8 +93,8 @@ def vllm_command(
         ("--override-generation-config", sampling),
         ("--scheduling-policy", "priority"),
         ("--max-num-seqs", settings.llm_max_seqs),
-        # vLLM counts running and waiting requests together.
-        ("--max-num-queued-reqs", settings.llm_max_seqs + settings.llm_queue_requests),
+        # vLLM counts running and waiting requests together, and our canary is one of them.
+        ("--max-num-queued-reqs", settings.llm_max_seqs + settings.llm_queue_requests + 1),
         ("--tool-call-parser", "hermes"),
         ("--structured-outputs-config", json.dumps(STRUCTURED_OUTPUTS)),
         ("--middleware", "llm_service.on_vllm.middleware.VllmMiddleware"),
@@ -139,6 +139,8 @@ def _environment(settings: LlmSettings, host: HostInfo, inherited: Mapping[str, 
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
+        # A request whose logits have NaN fails; see `llm_service.on_vllm.output_guard`.
+        "VLLM_COMPUTE_NANS_IN_LOGITS": "1",
         # At debug level vLLM logs prompts.
         "VLLM_LOGGING_LEVEL": "INFO" if settings.log_level == "debug" else settings.log_level.upper(),
         "VLLM_LOGGING_CONFIG_PATH": str(_LOG_CONFIG),

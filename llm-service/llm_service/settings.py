@@ -44,6 +44,13 @@ class LlmSettings(ModelSettings):
     llm_eager: bool | None = None
     """Run without compiled graphs: starts faster, generates more slowly. Default: true on a CPU, false on a GPU."""
 
+    llm_quantization: str | None = Field(default=None, pattern=r"^[a-z0-9_]+$")
+    """Quantise the weights while they are loaded, by vLLM's name of the method (`fp8`, for one) or, in the Transformers
+    engine, `int8` (bitsandbytes). Files that are quantised already (AWQ, GPTQ) need no setting."""
+
+    llm_cpu_offload_gb: float = Field(default=0.0, ge=0)
+    """Weights kept in the host's memory instead of the GPU's, in GiB; each step copies them, which is slow."""
+
     llm_cpu_kv_gb: int = Field(default=1, ge=1)
     """Size of vLLM's KV cache on a CPU, in GiB."""
 

@@ -159,6 +159,12 @@ class ModelSettings(ServiceSettings):
     max_model_len: int = Field(default=4096, ge=64)
     """Longest prompt and response together, in tokens; at most the model's own window."""
 
+    canary_seconds: float = Field(default=5.0, gt=0)
+    """Pause between two canaries: small computations that show whether the engine still answers, and plausibly."""
+
+    engine_hang_seconds: float = Field(default=20.0, gt=0)
+    """The process ends, to be restarted, when its engine owes an answer and makes no progress for this long."""
+
 
 class ModelAddresses(BaseSettings):
     """Addresses of the services that run models, for their callers."""

@@ -29,7 +29,7 @@ def faulty(fault: Path, encoder_env: dict[str, str]) -> Iterator[Server]:
     env = {
         **encoder_env,
         "FAULT_FILE": str(fault),
-        "BATCH_HANG_SECONDS": "2",
+        "ENGINE_HANG_SECONDS": "2",
         "BATCH_TOKENS": "512",
         "DRAIN_SECONDS": "60",
     }
