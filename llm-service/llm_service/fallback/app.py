@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from importlib import metadata
 
 from fastapi import FastAPI, Request
@@ -22,7 +23,7 @@ from llm_service.model_identity import identify
 from llm_service.request_limits import RequestLimits
 from llm_service.settings import LlmSettings
 from onecard import logs
-from onecard.gpu.device import select_device
+from onecard.gpu.device import Device, half_precision, select_device
 from onecard.gpu.metrics import memory_metrics
 from onecard.gpu.reservation import reserve_memory
 from onecard.models.folders import ModelFolder
@@ -51,7 +52,7 @@ def create_app(settings: LlmSettings, folder: ModelFolder, *, window: int) -> Fa
     def load(registry: CollectorRegistry) -> TextModel:
         if settings.llm_cpu_threads:
             limit_threads(settings.llm_cpu_threads)
-        device = select_device(settings)
+        device = _device(settings)
         reservation = reserve_memory("llm", settings, device)
         memory_metrics(registry, reservation, device)
         model = TextModel(folder, device, window, settings, reservation.planned_bytes)
@@ -90,6 +91,16 @@ def create_app(settings: LlmSettings, folder: ModelFolder, *, window: int) -> Fa
     )
     app.add_middleware(ModelIdentityMiddleware, identity=lambda scope: scope["app"].state.service.identity)
     return app
+
+
+def _device(settings: LlmSettings) -> Device:
+    """As for the encoders, but in bfloat16 on a GPU that has it."""
+    device = select_device(settings)
+    if not device.name.startswith("cuda") or device.precision == "float32":
+        return device
+    if settings.llm_dtype != "auto":
+        return replace(device, precision=settings.llm_dtype)
+    return replace(device, precision=half_precision(device.compute_capability))
 
 
 def _canary_computation(model: TextModel, queue: GenerationQueue) -> Callable[[], Awaitable[None]]:
