@@ -1,6 +1,7 @@
 """Batches of the Transformers engine, on the stand-in: what runs together is what would come of each alone."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,41 @@ async def test_a_prompt_that_does_not_fit_alone_fails_alone(
     for _ in range(5 * RECOVERY_BATCHES):
         await engine.collect(GenerationTask([[20]], SamplingParams(max_tokens=1)))
     assert engine.model.decoder.size == 20
+
+
+async def test_out_of_memory_changes_no_random_numbers(
+    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A seed gives the same text also where its batch was cut in two meanwhile."""
+    seeded = SamplingParams(max_tokens=12, temperature=1.0, seed=3, ignore_eos=True)
+    wanted = await written(engine, seeded)
+    model = engine.model._model
+    monkeypatch.setattr(model, "forward", model.forward)
+    OutOfMemory(model, after=5, prompts=10)
+    assert await written(engine, seeded) == wanted
+
+
+async def test_prompts_of_a_model_that_hangs_are_told(
+    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those in the batch, those that wait, and those that come: 503 with a time after which to try again."""
+    began, goes_on = threading.Event(), threading.Event()
+
+    def hang(_: object) -> None:
+        began.set()
+        goes_on.wait()
+
+    monkeypatch.setattr(engine.model.decoder, "run", hang)
+    asked = [asyncio.create_task(written(engine, GREEDY)) for _ in range(2)]
+    await asyncio.to_thread(began.wait)
+    engine.queue.give_up()
+    for one in asked:
+        with pytest.raises(Unavailable):
+            await one
+    with pytest.raises(Unavailable):
+        engine.queue.check_capacity(1)
+    assert not engine.queue.alive
+    goes_on.set()
 
 
 async def test_a_seed_gives_the_same_text_whoever_shares_the_batch(engine: TransformersEngine) -> None:

@@ -24,8 +24,10 @@ from llm_service.request_limits import RequestLimits
 from llm_service.settings import LlmSettings
 from onecard import logs
 from onecard.gpu.device import Device, half_precision, select_device
-from onecard.gpu.metrics import memory_metrics
+from onecard.gpu.metrics import GpuCollector, memory_metrics
+from onecard.gpu.nvml import NvmlGpu, visible_gpu
 from onecard.gpu.reservation import reserve_memory
+from onecard.gpu.stages import stage
 from onecard.models.folders import ModelFolder
 from onecard.models.identity import ModelIdentity
 from onecard.web import app as base
@@ -55,9 +57,12 @@ def create_app(settings: LlmSettings, folder: ModelFolder, *, window: int) -> Fa
         device = _device(settings)
         reservation = reserve_memory("llm", settings, device)
         memory_metrics(registry, reservation, device)
-        model = TextModel(folder, device, window, settings, reservation.planned_bytes)
-        # The first generation allocates buffers; no request should wait for that.
-        model.decoder.run([model.new_generation([0], SamplingParams(max_tokens=2), lambda _: None)])
+        _card_metrics(registry, settings, device)
+        with stage("load", device):
+            model = TextModel(folder, device, window, settings, reservation.planned_bytes)
+        with stage("warm-up", device):
+            # The first generation allocates buffers; no request should wait for that.
+            model.decoder.run([model.new_generation([0], SamplingParams(max_tokens=2), lambda _: None)])
         log.info("model loaded", model=folder.name, device=device.name, precision=device.precision, window=window)
         return model
 
@@ -91,6 +96,14 @@ def create_app(settings: LlmSettings, folder: ModelFolder, *, window: int) -> Fa
     )
     app.add_middleware(ModelIdentityMiddleware, identity=lambda scope: scope["app"].state.service.identity)
     return app
+
+
+def _card_metrics(registry: CollectorRegistry, settings: LlmSettings, device: Device) -> None:
+    """The gauges of the whole GPU; with vLLM, its server exports them."""
+    if not device.name.startswith("cuda"):
+        return
+    if gpu := NvmlGpu.open(visible_gpu(settings.gpu_device, os.environ)):
+        registry.register(GpuCollector(gpu.usage))
 
 
 def _device(settings: LlmSettings) -> Device:

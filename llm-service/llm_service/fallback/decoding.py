@@ -66,27 +66,31 @@ class BatchDecoder:
         Args:
             generations: The batch.
         """
-        waiting = [list(generations)]
+        # Made once, so that random numbers go on where they were after memory ran out.
+        waiting = [[TokenSampler.create(one, self.config, self.device) for one in generations]]
         while waiting:
             batch = waiting.pop()
-            if self._fits(batch):
+            for sampler in batch:
+                sampler.generation.end_if_cancelled()
+            if self._fits([sampler for sampler in batch if sampler.generation.open]):
                 self._on_success()
                 continue
             # Not inside `except`, where the traceback holds the tensors that have to go.
-            still_open = [one for one in batch if one.open]
+            still_open = [sampler for sampler in batch if sampler.generation.open]
             self._on_out_of_memory(len(batch))
             if len(batch) == 1:
-                for one in still_open:
-                    one.fail(Unavailable("This prompt does not fit into memory now. Try again later.", retry_after=5))
-            elif still_open:
-                half = (len(still_open) + 1) // 2
-                waiting += [part for part in (still_open[half:], still_open[:half]) if part]
+                for sampler in still_open:
+                    sampler.generation.fail(
+                        Unavailable("This prompt does not fit into memory now. Try again later.", retry_after=5)
+                    )
+                continue
+            half = (len(still_open) + 1) // 2
+            waiting += [part for part in (still_open[half:], still_open[:half]) if part]
 
-    def _fits(self, batch: Sequence[Generation]) -> bool:
-        for one in batch:
-            one.end_if_cancelled()
+    def _fits(self, batch: list[TokenSampler]) -> bool:
         try:
-            self._decode([one for one in batch if one.open])
+            if batch:
+                self._decode(batch)
         except torch.OutOfMemoryError:
             return False
         return True
@@ -102,11 +106,8 @@ class BatchDecoder:
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
 
-    def _decode(self, batch: list[Generation]) -> None:
-        if not batch:
-            return
-        samplers = [TokenSampler.create(one, self.config, self.device) for one in batch]
-        ids, mask = self._padded_left([one.ids for one in batch])
+    def _decode(self, samplers: list[TokenSampler]) -> None:
+        ids, mask = self._padded_left([sampler.generation.ids for sampler in samplers])
         cache = DynamicCache(config=self.model.config)
         logits = self._prefill(ids, mask, cache)
         while True:

@@ -30,6 +30,7 @@ from onecard.errors import InternalError, InvalidRequest, ModelNotFound, Onecard
 from onecard.gpu.device import Device, select_device
 from onecard.gpu.metrics import memory_metrics
 from onecard.gpu.reservation import reserve_memory
+from onecard.gpu.stages import stage
 from onecard.inference.cached_inference import (
     CachedInference,
     InferenceRequest,
@@ -320,9 +321,11 @@ def _load(
     started = time.perf_counter()
     log.info("loading", model=folder.name, device=device.name, precision=device.precision, attention="sdpa")
     try:
-        engine = load(folder, device)
-        tokenizer = TextTokenizer.load(folder.path, engine.window, engine.vocab_size)
-        warm_up_result = warm_up(engine, tokenizer, max_batch, device.width_multiple)
+        with stage("load", device):
+            engine = load(folder, device)
+            tokenizer = TextTokenizer.load(folder.path, engine.window, engine.vocab_size)
+        with stage("warm-up", device):
+            warm_up_result = warm_up(engine, tokenizer, max_batch, device.width_multiple)
     except Exception as error:
         log.exception("model does not load", model=folder.name)
         raise SystemExit(
