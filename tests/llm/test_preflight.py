@@ -171,8 +171,8 @@ finally:
 @pytest.mark.parametrize(
     ("card_gb", "wait_for", "says"),
     [
-        # 4 GB are full of contexts and vLLM's own needs, even for the stand-ins.
-        ("4", "http://127.0.0.1:9", "memory plan: 4 GB do not hold this plan"),
+        # 2 GB are full of the driver and CUDA contexts, even for the stand-ins.
+        ("2", "http://127.0.0.1:9", "memory plan: 2 GB do not hold this plan"),
         ("", "http://127.0.0.1:9", "Set GPU_CARD_GB"),
         ("24", "", "'--gpu-memory-utilization', '0.8"),
     ],

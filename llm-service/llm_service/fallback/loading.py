@@ -32,7 +32,7 @@ def load_model(folder: ModelFolder, device: Device, settings: LlmSettings, memor
     """
     options = _placement(device, settings, memory_bytes)
     *others, last = _attentions(device)
-    missing = {}
+    missing: dict[str, str] = {}
     for attention in others:
         try:
             return _loaded(folder, device, attention, options, missing)

@@ -31,7 +31,7 @@ class EngineCanary:
     def __init__(self, engine: EngineClient, registry: CollectorRegistry) -> None:
         self._engine = engine
         self._registry = registry
-        self._guard = OutputGuard(engine.output_processor, registry)  # type: ignore[attr-defined]
+        self._guard = OutputGuard(engine.output_processor, registry)
         self._tokens: list[int] = engine.get_tokenizer().encode(CANARY_TEXT, add_special_tokens=False)
         self._reference = CanaryReference()
         self._numbers = itertools.count()

@@ -18,7 +18,7 @@ CANARY_ID = "onecard-canary"
 log = logs.logger()
 
 
-class NotFinite(GracefulHTTPError):
+class NotFinite(GracefulHTTPError):  # type: ignore[misc]
     """The model's numbers for a request are NaN."""
 
     def __init__(self) -> None:
@@ -42,8 +42,8 @@ class OutputGuard:
         )
         self.steps = 0
         """Number of steps of the engine whose results have arrived."""
-        processor.process_outputs = self.process_outputs  # type: ignore[method-assign]
-        processor.update_scheduler_stats = self.update_scheduler_stats  # type: ignore[method-assign]
+        processor.process_outputs = self.process_outputs
+        processor.update_scheduler_stats = self.update_scheduler_stats
 
     def update_scheduler_stats(self, stats: Any) -> None:
         """Count a step. vLLM calls this after each, also where a step ends no prompt and writes no token."""
@@ -68,7 +68,9 @@ class OutputGuard:
         Returns:
             What the output processor returns, with the requests to abort because of NaN.
         """
-        canaries, broken, sound = [], [], []
+        canaries: list[EngineCoreOutput] = []
+        broken: list[EngineCoreOutput] = []
+        sound: list[EngineCoreOutput] = []
         for output in outputs:
             if output.request_id.startswith(CANARY_ID):
                 canaries.append(output)  # NaN shows in its log probabilities.
