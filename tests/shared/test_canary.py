@@ -35,6 +35,7 @@ class Engine:
         self.error: Exception | None = None
         self.steps = 0
         self.lost: list[str] = []
+        self.on_look: Callable[[], None] | None = None
 
     async def compute(self) -> None:
         await self.goes_on.wait()
@@ -42,10 +43,17 @@ class Engine:
             raise self.error
         self.steps += 1
 
+    def progress(self) -> int:
+        """What the canary looks at. With `on_look` set, other work gets on between two looks."""
+        if self.on_look:
+            self.on_look()
+            self.steps += 1
+        return self.steps
+
     def canary(self) -> Canary:
         return Canary(
             self.compute,
-            lambda: self.steps,
+            self.progress,
             interval_seconds=0.001,
             hang_seconds=0.05,
             on_lost=self.lost.append,
@@ -87,9 +95,9 @@ async def test_a_busy_engine_is_not_lost() -> None:
     canary = engine.canary()
     engine.goes_on.clear()
     canary.start()
-    for _ in range(200):
-        engine.steps += 1
-        await asyncio.sleep(0.002)
+    looks: list[int] = []
+    engine.on_look = lambda: looks.append(1)  # Each finds more work done than the last.
+    await until(lambda: len(looks) > 200)  # Many times the limit of a hang.
     assert not engine.lost
     assert canary.health().status == "ok"
     await canary.close()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from onecard_stack.processes.process_table import Process
 from onecard_stack.supervision import frozen
-from onecard_stack.supervision.frozen import FROZEN_SECONDS, LEAST_CPU_SECONDS, Lifeline
+from onecard_stack.supervision.frozen import FROZEN_SECONDS, MIN_CPU_SECONDS, Lifeline
 from tests.stack.test_supervisor import running
 from tests.support import eventually, free_port
 
@@ -33,7 +33,7 @@ def test_only_what_neither_answers_nor_computes_is_frozen(looks: list[tuple[bool
             assert not is_frozen
         elif is_frozen:
             assert now - was >= FROZEN_SECONDS
-            assert cpu - before < LEAST_CPU_SECONDS
+            assert cpu - before < MIN_CPU_SECONDS
 
 
 def test_a_stopped_service_is_killed_and_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from transformers import (
 from llm_service.fallback.generation import Generation, SamplingParams
 from onecard.models.sampling_defaults import DEFAULT_TEMPERATURE, DEFAULT_TOP_P
 
-_LEAST_TEMPERATURE = 0.01
+_MIN_TEMPERATURE = 0.01
 """Lower ones overflow."""
 
 
@@ -48,7 +48,7 @@ class TokenSampler:
         if penalty and penalty != 1:
             filters.append(RepetitionPenaltyLogitsProcessor(penalty))
         if temperature > 0:
-            filters += _warpers(params, own, max(temperature, _LEAST_TEMPERATURE))
+            filters += _warpers(params, own, max(temperature, _MIN_TEMPERATURE))
         random = torch.Generator(device)
         if params.seed is None:
             random.seed()

@@ -21,7 +21,7 @@ from onecard_stack.supervision.supervisor import Supervisor
 POLL_SECONDS = 2.0
 FROZEN_SECONDS = 20.0
 """A process that answered once, and then neither answers nor computes for this long, is frozen."""
-LEAST_CPU_SECONDS = 1.0
+MIN_CPU_SECONDS = 1.0
 """A process that has used this much processor time meanwhile is busy."""
 
 
@@ -46,7 +46,7 @@ class Lifeline:
         Returns:
             Whether it is frozen.
         """
-        computed = cpu_seconds - self.cpu_seconds >= LEAST_CPU_SECONDS
+        computed = cpu_seconds - self.cpu_seconds >= MIN_CPU_SECONDS
         if answers or (self.seen is not None and computed):
             self.seen, self.cpu_seconds = now, cpu_seconds
         return self.seen is not None and now - self.seen >= FROZEN_SECONDS
