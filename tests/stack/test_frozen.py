@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onecard import probe
 from onecard_stack.processes.process_table import Process
 from onecard_stack.supervision import frozen
 from onecard_stack.supervision.frozen import FROZEN_SECONDS, MIN_CPU_SECONDS, Lifeline
@@ -39,7 +40,7 @@ def test_only_what_neither_answers_nor_computes_is_frozen(looks: list[tuple[bool
 def test_a_stopped_service_is_killed_and_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGSTOP of a real process under a real supervisord; its neighbour goes on."""
     monkeypatch.setattr(frozen, "FROZEN_SECONDS", 2.0)
-    monkeypatch.setattr(frozen.probe, "TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(probe, "TIMEOUT_SECONDS", 0.5)
     parts = [
         Process(f"part-{port}", (sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port)), port)
         for port in (free_port(), free_port())
@@ -52,7 +53,12 @@ def test_a_stopped_service_is_killed_and_comes_back(tmp_path: Path, monkeypatch:
         before = {name: state.pid for name, state in supervisor.states().items()}
         os.kill(before[parts[0].name], signal.SIGSTOP)
         killed: list[str] = []
-        eventually(lambda: bool(killed.extend(watch.look()) or killed), 60)
+
+        def ended() -> bool:
+            killed.extend(watch.look())
+            return bool(killed)
+
+        eventually(ended, 60)
         assert killed == [parts[0].name]
         eventually(lambda: supervisor.states()[parts[0].name].pid not in (0, before[parts[0].name]), 30)
         eventually(lambda: serves(parts[0]), 30)
