@@ -85,7 +85,7 @@ def test_an_fp8_cache_is_refused_where_the_gpu_has_no_fp8(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] | None, refused: bool
 ) -> None:
     """In one line with a way out, before anything is loaded. A driver is played: there is no GPU here."""
-    monkeypatch.setattr(preflight, "_vllm_build", lambda: "cuda")
+    monkeypatch.setattr(preflight, "vllm_build", lambda: "cuda")
     monkeypatch.setattr(preflight.hardware, "has_nvidia_gpu", lambda: True)
     monkeypatch.setattr(preflight, "_compute_capability", lambda _: capability)
     if refused:

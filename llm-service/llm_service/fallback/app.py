@@ -33,7 +33,7 @@ from onecard.models.identity import ModelIdentity
 from onecard.web import app as base
 from onecard.web.auth import KeyGuard
 from onecard.web.canary import Canary, CanaryFailed
-from onecard.web.health import ComponentHealth, Readiness
+from onecard.web.health import ComponentHealth, Readiness, stand_in_health, worst_status
 from onecard.web.model_identity_middleware import ModelIdentityMiddleware
 
 log = logs.logger()
@@ -158,4 +158,5 @@ async def _ready(request: Request) -> Readiness:
     engine = service.canary.health()
     if not service.queue.alive:
         engine = ComponentHealth(status="down", detail="has failed")
-    return Readiness(status=engine.status, parts={"engine": engine})
+    parts = {"engine": engine} | stand_in_health(service.folder)
+    return Readiness(status=worst_status(parts), parts=parts)
