@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -223,7 +224,34 @@ def load(kind: type[S]) -> S:
     try:
         return kind()
     except ValidationError as error:
-        # A default computed from other variables fails when they are invalid; it is not itself at fault.
-        primary = [e for e in error.errors() if e["type"] != "default_factory_not_called"]
-        invalid = "; ".join(f"{'.'.join(str(part) for part in e['loc']).upper()}: {e['msg']}" for e in primary)
-        raise SystemExit(f"settings: {invalid}") from None
+        raise SystemExit(f"settings: {_invalid_variables(error)}") from None
+
+
+def load_from(kind: type[S], variables: Mapping[str, str]) -> S:
+    """Read settings from given variables, as `load` reads them from the environment of a process that has only these.
+
+    Args:
+        kind: the class of settings to read.
+        variables: values by name, in any case.
+
+    Returns:
+        The validated settings.
+
+    Raises:
+        ValueError: a value is invalid. The message names every invalid variable, without its value.
+    """
+    values = {name.lower(): value for name, value in variables.items() if value}
+    fields: dict[str, Any] = {name: values[name] for name in kind.model_fields if name in values}
+    try:
+        # No variable of this process has a name that begins with NUL.
+        return kind(_env_prefix="\0", **fields)
+    except ValidationError as error:
+        raise ValueError(_invalid_variables(error)) from None
+
+
+def _invalid_variables(error: ValidationError) -> str:
+    # A default computed from other variables fails when they are invalid; it is not itself at fault.
+    primary = [e for e in error.errors() if e["type"] != "default_factory_not_called"]
+    # What concerns several variables has no location, and names them itself.
+    names = [".".join(str(part) for part in e["loc"]).upper() for e in primary]
+    return "; ".join(f"{name}: {e['msg']}" if name else e["msg"] for name, e in zip(names, primary, strict=True))
