@@ -168,6 +168,22 @@ class ModelSettings(ServiceSettings):
     max_model_len: int = Field(default=4096, ge=64)
     """Longest prompt and response together, in tokens; at most the model's own window."""
 
+    llm_quantization: str | None = Field(default=None, pattern=r"^[a-z0-9_]+$")
+    """Quantise the LLM's weights while they are loaded, by vLLM's name of the method (fp8_per_tensor, for one) or, in
+    the Transformers engine, int8 (bitsandbytes). Files that are quantised already (AWQ, GPTQ) need no setting."""
+
+    kv_cache_dtype: str = Field(default="auto", pattern=r"^(auto|fp8|fp8_e4m3|fp8_e5m2)$")
+    """Precision of vLLM's KV cache: auto is that of the model; fp8 holds twice the tokens, on GPUs that have it."""
+
+    llm_cpu_offload_gb: float = Field(default=0.0, ge=0)
+    """LLM weights kept in the host's memory instead of the GPU's, in GiB; each step copies them, which is slow."""
+
+    canary_seconds: float = Field(default=5.0, gt=0)
+    """Pause between two canaries: small computations that show whether the engine still answers, and plausibly."""
+
+    engine_hang_seconds: float = Field(default=20.0, gt=0)
+    """The process ends, to be restarted, when its engine owes an answer and makes no progress for this long."""
+
 
 class ModelAddresses(BaseSettings):
     """Addresses of the services that run models, for their callers."""
