@@ -107,7 +107,7 @@ async def test_results_that_do_not_fit_are_refused(body: str) -> None:
         service = ModelService("test", (peer.url,), client)
         models = ModelServices(embedding=service, sentiment=service, llm=service, llm_headers={})
         with pytest.raises(InvalidModelResponse):
-            await models.embed(["a"], "bulk")
+            await models.embed(["a"], "bulk", "document")
         with pytest.raises(InvalidModelResponse):
             await models.classify(["a"], "bulk")
         with pytest.raises(InvalidModelResponse):
@@ -124,7 +124,7 @@ async def test_vectors_that_are_none_are_refused(vector: list[float]) -> None:
         service = ModelService("test", (peer.url,), client)
         models = ModelServices(embedding=service, sentiment=service, llm=service, llm_headers={})
         with pytest.raises(InvalidModelResponse):
-            await models.embed(["a", "b"], "bulk")
+            await models.embed(["a", "b"], "bulk", "document")
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onecard.text import is_visible
 from review_service.insight.prompts import MAX_SUMMARY_CHARACTERS, chat_request
 from review_service.insight.summary_validation import InvalidSummary, validate
 from review_service.reviews.ingest import parse_items, parse_lines
 from review_service.schemas import MAX_REPORTED_LINES
-from review_service.visible import is_visible
 from tests.review.test_pure import MAX_CHARACTERS, line, review, written
 from tests.review.test_service import add, error_of, find, made
 from tests.review.test_summary import seen, summary, told
