@@ -16,6 +16,7 @@ from tokenizers.models import Unigram
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from standins.corpus import heldout_sentences, sample_reviews
+from standins.model_folder import load_as_float32
 from standins.packed_weights import PackedModel, Weights, packaged_file, read
 
 PROMPTS = {"query": "query: ", "document": "passage: "}
@@ -58,7 +59,7 @@ _ENDS = {"w": "weight", "b": "bias"}
 def build(folder: Path, seed: int) -> dict[str, float]:
     """Convert, save into `folder` in sentence-transformers format, and compare with the package. Nothing is random."""
     packed = read(packaged_file())
-    model_of(packed).half().save_pretrained(folder)
+    fill(BertModel(config_of(packed)), packed).half().save_pretrained(folder)
     tokenizer_of(packed).save_pretrained(folder)
     least = least_cosine(assemble(folder, packed.positions), probe_texts(PROBES))
     if least < TOLERANCE:
@@ -66,12 +67,9 @@ def build(folder: Path, seed: int) -> dict[str, float]:
     return {"least_cosine": round(least, 5)}
 
 
-def model_of(packed: PackedModel) -> BertModel:
-    """The encoder with the package's weights, in float32.
-
-    The package has no pooler, nor does mean pooling use one: it is zero, so that every loader finds all it expects.
-    """
-    config = BertConfig(
+def config_of(packed: PackedModel, **more: object) -> BertConfig:
+    """The model's sizes, and what else a model on top of it needs."""
+    return BertConfig(
         vocab_size=packed.vocabulary,
         hidden_size=packed.hidden,
         num_hidden_layers=packed.layers,
@@ -81,12 +79,18 @@ def model_of(packed: PackedModel) -> BertModel:
         type_vocab_size=packed.token_types,
         layer_norm_eps=packed.epsilon,
         pad_token_id=PAD,
+        **more,
     )
-    with torch.device("meta"):
-        model = BertModel(config)
+
+
+def fill(model: BertModel, packed: PackedModel) -> BertModel:
+    """Put the package's weights into an encoder.
+
+    The package has no pooler, nor does mean pooling use one: it becomes zero.
+    """
     state = state_of(packed, model.state_dict())
     state |= {name: torch.zeros(value.shape) for name, value in model.state_dict().items() if "pooler" in name}
-    model.load_state_dict(state, assign=True)
+    model.load_state_dict(state)
     return model
 
 
@@ -137,19 +141,14 @@ def _normalisation() -> bytes:
 
 
 def assemble(folder: Path, window: int) -> SentenceTransformer:
-    """Make `folder` a sentence-transformers folder, and return it as loaded back.
-
-    Half precision is for the disk alone: who loads the folder without naming a dtype gets float32.
-    """
+    """Make `folder` a sentence-transformers folder, and return it as loaded back."""
     transformer = Transformer(str(folder), max_seq_length=window, model_kwargs={"dtype": torch.float16})
     pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode="mean")
     modules = [transformer, pooling, Normalize()]
     SentenceTransformer(modules=modules, device="cpu", prompts=PROMPTS, similarity_fn_name="cosine").save(
         str(folder), create_model_card=False
     )
-    config = BertConfig.from_pretrained(folder)
-    config.dtype = torch.float32
-    config.save_pretrained(folder)
+    load_as_float32(folder)
     return SentenceTransformer(str(folder), device="cpu")
 
 

@@ -17,11 +17,11 @@ KINDS: tuple[Kind, ...] = tuple(NAMES)
 SEED = 7
 """Seed of training data, initial weights and batch order."""
 
-_TEXT = ("korean", "lexicon", "grammar", "restaurants", "corpus", "loop", "morphemes", "noise")
+_TEXT = ("korean", "lexicon", "grammar", "restaurants", "corpus", "loop")
 _SOURCES: dict[Kind, tuple[str, ...]] = {
-    "sentiment": (*_TEXT, "wordpiece", "sentiment"),
+    "sentiment": (*_TEXT, "packed_weights", "embedding", "everyday", "sentiment"),
     "embedding": ("packed_weights", "embedding"),
-    "llm": (*_TEXT, "bytepair", "dialogue", "smalltalk", "reading", "llm"),
+    "llm": (*_TEXT, "morphemes", "noise", "bytepair", "dialogue", "smalltalk", "reading", "llm"),
 }
 
 
