@@ -45,7 +45,7 @@ def train_models(out: Path, only: tuple[Kind, ...], seed: int, force: bool) -> N
     folder = train(kinds[0], out, seed=seed, force=force)
     measured = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["measured"]
     figures = ", ".join(f"{name} {value}" for name, value in measured.items())
-    click.echo(f"{NAMES[kinds[0]]}: {'kept' if kept else 'trained'} ({figures})")
+    click.echo(f"{NAMES[kinds[0]]}: {'kept' if kept else 'made'} ({figures})")
 
 
 def _train_side_by_side(kinds: Sequence[Kind], options: Sequence[str]) -> None:

@@ -47,6 +47,13 @@ def publish(kind: Kind, model_dir: Path, build: Callable[[Path], Mapping[str, fl
     return target
 
 
+def load_as_float32(folder: Path) -> None:
+    """Have a model that was saved in half precision, to spare the disk, loaded in float32 by who names no dtype."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**config, "dtype": "float32"}, indent=2) + "\n", encoding="utf-8")
+
+
 def _digests(folder: Path) -> dict[str, str]:
     """Path below the folder → SHA-256 of what the file holds."""
     found = {}

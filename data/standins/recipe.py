@@ -17,11 +17,11 @@ KINDS: tuple[Kind, ...] = tuple(NAMES)
 SEED = 7
 """Seed of training data, initial weights and batch order."""
 
-_TEXT = ("korean", "lexicon", "grammar", "restaurants", "corpus", "loop", "morphemes", "noise")
+_TEXT = ("korean", "lexicon", "grammar", "restaurants", "corpus", "loop")
 _SOURCES: dict[Kind, tuple[str, ...]] = {
-    "sentiment": (*_TEXT, "wordpiece", "sentiment"),
-    "embedding": (*_TEXT, "wordpiece", "embedding"),
-    "llm": (*_TEXT, "bytepair", "dialogue", "smalltalk", "reading", "llm"),
+    "sentiment": (*_TEXT, "morphemes", "noise", "wordpiece", "sentiment"),
+    "embedding": ("packed_weights", "embedding"),
+    "llm": (*_TEXT, "morphemes", "noise", "bytepair", "dialogue", "smalltalk", "reading", "llm"),
 }
 
 

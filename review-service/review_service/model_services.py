@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import httpx2 as httpx
 import numpy as np
@@ -22,6 +22,7 @@ from review_service.schemas import Label
 from review_service.settings import ReviewSettings
 
 Vectors = npt.NDArray[np.float32]
+InputType = Literal["query", "document"]
 
 MAX_ATTEMPTS = 4
 """Maximum number of attempts of one request. Each goes to the next replica."""
@@ -164,11 +165,12 @@ class ModelServices:
     """Headers of every request to the LLM service: the API key, if there is one, and that it is Onecard's own. What a
     client asked for is counted where it came in."""
 
-    async def embed(self, texts: Sequence[str], lane: Lane) -> EmbeddedTexts:
+    async def embed(self, texts: Sequence[str], lane: Lane, input_type: InputType) -> EmbeddedTexts:
         """Embed texts.
 
         Args:
             texts: At most as many as the embedding service accepts in one request.
+            input_type: What they are; the model's prompt for it goes in front of each.
             lane: The encoder's queue; also decides the timeout.
 
         Returns:
@@ -180,7 +182,7 @@ class ModelServices:
             DeadlineExceeded: The embedding service does not answer in time.
             InvalidModelResponse: The response does not have a unit vector for each text.
         """
-        body = {"input": list(texts), "encoding_format": "base64"}
+        body = {"input": list(texts), "input_type": input_type, "encoding_format": "base64"}
         answer = await self.embedding.post("/v1/embeddings", body, {LANE_HEADER: lane}, ENCODER_TIMEOUT_SECONDS[lane])
         try:
             rows = [np.frombuffer(base64.b64decode(item["embedding"]), dtype="<f4") for item in answer.body["data"]]

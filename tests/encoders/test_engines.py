@@ -31,8 +31,8 @@ from onecard.models.folders import ModelFolder
 from sentiment_service.engine import Classifier
 
 SHAPE = {
-    "vocab_size": 32_000, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
-    "max_position_embeddings": 66, "pad_token_id": 0, "id2label": {0: "negative", 1: "positive"},
+    "vocab_size": 250_037, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
+    "max_position_embeddings": 66, "pad_token_id": 1, "id2label": {0: "negative", 1: "positive"},
 }  # fmt: skip
 FAMILIES: dict[str, tuple[PretrainedConfig, type[PreTrainedModel], type[PreTrainedModel]]] = {
     "bert": (BertConfig(**SHAPE), BertModel, BertForSequenceClassification),
@@ -67,8 +67,8 @@ def test_packed_texts_get_what_they_get_alone(
     engine = (SentenceEncoder if sentences else Classifier)(folder, Device("cpu", precision))
     reader = TextTokenizer.load(folder.path, engine.window, engine.vocab_size)
     assert warm_up(engine, reader, BatchLimit(8, 200), 1).max_batch == BatchLimit(8, 200)
-    ids = reader.tokenize([*TEXTS, "맛 " * 200], truncate=True)
-    assert max(map(len, ids)) == engine.window == (65 if family == "roberta" else 66)
+    ids = [text.ids for text in reader.tokenize([*TEXTS, "맛 " * 200], truncate=True)]
+    assert max(map(len, ids)) == engine.window == (64 if family == "roberta" else 66)
     for packed, text in zip(run_batch(engine, ids, 8), ids, strict=True):
         assert engine.is_close(packed, engine.infer_unbatched(text))
 

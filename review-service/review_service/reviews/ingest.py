@@ -216,7 +216,7 @@ class Importer:
         if changed:
             texts = [review.text for review, _ in changed]
             embedded, predictions = await asyncio.gather(
-                self.models.embed(texts, "bulk"), self.models.classify(texts, "bulk")
+                self.models.embed(texts, "bulk", "document"), self.models.classify(texts, "bulk")
             )
             classified = [ClassifiedReview(*pair, result) for pair, result in zip(changed, predictions, strict=True)]
             await self.store.upsert(classified, embedded.vectors, embedded.model)

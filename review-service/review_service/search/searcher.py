@@ -117,7 +117,7 @@ class Searcher:
 
     async def _embed(self, query: str, lane: Lane) -> EmbeddedTexts:
         try:
-            return await self.models.embed([query], lane)
+            return await self.models.embed([query], lane, "query")
         except InvalidModelResponse as error:
             log.warning("search failed", error=str(error))
             raise BadUpstream("The embedding service gave no vector. Tell the operator.") from None

@@ -12,6 +12,7 @@ from onecard.gpu.costs import (
     QWEN_0_5B,
     QWEN_7B,
     QWEN_7B_AWQ,
+    XLM_ROBERTA_LARGE,
     DecoderCost,
     EncoderCost,
     loaded_bytes,
@@ -29,9 +30,12 @@ KNOWN_LLMS: Mapping[str, DecoderCost] = {GPU_MODEL: QWEN_7B, f"{GPU_MODEL}-AWQ":
 ONE_BYTE_METHODS = frozenset({"fp8", "fp8_per_tensor", "int8", "int8_per_channel_weight_only"})
 """Values of `LLM_QUANTIZATION` that quantise weights while they are loaded, to 8 bits each."""
 _FIELDS = ModelSettings.model_fields
-KNOWN_ENCODERS: Mapping[str, EncoderCost] = dict.fromkeys(
-    (_FIELDS["sentiment_model"].default, _FIELDS["embedding_model"].default), BERT_BASE
-)
+KNOWN_ENCODERS: Mapping[str, EncoderCost] = {
+    _FIELDS["sentiment_model"].default: BERT_BASE,
+    _FIELDS["embedding_model"].default: BERT_BASE,
+    "BAAI/bge-m3": XLM_ROBERTA_LARGE,
+    "nlpai-lab/KURE-v1": XLM_ROBERTA_LARGE,
+}
 """Costs in FP16, for the same purpose."""
 
 
