@@ -14,6 +14,8 @@ Sort = Literal["popular", "reviews"]
 
 Id = Annotated[str, StringConstraints(pattern=r"^[^\s/\x00-\x1f\x7f]{1,128}$")]
 """An id that fits into one segment of a path: no spaces, no slash."""
+DEFAULT_MIN_SCORE = 0.3
+"""Minimum score of a result, unless the request has another."""
 MAX_REPORTED_LINES = 100
 """Maximum number of lines that the result of an import lists, for errors and for superseded reviews each."""
 
@@ -124,8 +126,12 @@ class SearchRequest(BaseModel):
     restaurant_id: Id | None = None
     sentiment: Label | None = None
     min_rating: float | None = Field(default=None, ge=1, le=5, strict=True, description="Minimum number of stars.")
-    min_score: float | None = Field(
-        default=None, strict=True, description="Minimum score of a result, on the scale of its mode."
+    min_score: float = Field(
+        default=DEFAULT_MIN_SCORE,
+        ge=0,
+        le=1,
+        strict=True,
+        description="Minimum score of a result. The default keeps out what has nothing to do with the query.",
     )
     since: Timestamp | None = Field(default=None, description="Only reviews written at this time or later.")
     until: Timestamp | None = Field(default=None, description="Only reviews written before this time.")
@@ -134,9 +140,7 @@ class SearchRequest(BaseModel):
 class SearchResult(BaseModel):
     """A review that matches a search."""
 
-    score: float = Field(
-        description="Cosine (vector), BM25 (keyword), or cosine plus up to 0.5 for a rare word (hybrid)."
-    )
+    score: float = Field(ge=0, le=1, description="From 0, nothing in common, to 1; in all modes.")
     review: StoredReview
 
 
@@ -145,6 +149,8 @@ class SearchResponse(BaseModel):
 
     object: Literal["list"] = "list"
     mode: Mode
+    degraded: bool = Field(description="Whether a hybrid search had to do without the query's vector.")
+    corrected_query: str | None = Field(description="How the query was read, if words were taken as misspelt.")
     data: list[SearchResult]
 
 

@@ -1,49 +1,75 @@
-"""Fuses the scores of a vector search and a keyword search into one. Pure."""
+"""Fuses what words and what meaning say of a review into one score from 0 to 1. Pure.
 
-from collections.abc import Hashable, Mapping
-from typing import TypeVar
+Both scales are fixed: neither depends on what else a search finds, so that a score means the same in every search.
+"""
 
-T = TypeVar("T", bound=Hashable)
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-KEYWORD_WEIGHT = 0.5
-"""Added to the cosine for a common word that no other document has."""
-RARITY_POWER = 192
-"""The larger it is, the rarer a word must be to count. `bench.relevance --tune` compares other values."""
+from review_service.schemas import Mode
+
+WORD_WEIGHT = 0.3
+"""Share of the words in a hybrid score."""
 
 
-def rarity_weight(frequency: float, power: float = RARITY_POWER) -> float:
-    """Compute the weight of a word from its document frequency: (1 - frequency)^power.
+@dataclass(frozen=True)
+class WordScale:
+    """Maps BM25 scores of a query to 0 … 1."""
+
+    ideal: float
+    """BM25 that a review of average length has if it has each term of the query once."""
+
+    def score(self, bm25: float) -> float:
+        """Map a BM25 score: the share of the query's words that a review has, weighted by their rarity.
+
+        Args:
+            bm25: From 0.
+
+        Returns:
+            1 for a review of average length with all words; a longer one has less.
+        """
+        return min(1.0, bm25 / self.ideal) if self.ideal > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Match:
+    """A review that matches a search, with its scores from 0 to 1."""
+
+    row: int
+    score: float
+    words: float
+    """Of the keyword search; 0 if it did not find the review."""
+    meaning: float
+    """Of the vector search; 0 if there is no vector."""
+
+
+def fuse(words: float, meaning: float) -> float:
+    """Compute a hybrid score.
 
     Args:
-        frequency: Share of the other documents that have the word, from 0 to 1.
-        power: How fast the weight falls with the frequency.
+        words: Score of the words, from 0 to 1.
+        meaning: Score of the meaning, from 0 to 1.
 
     Returns:
-        Probability that none of `power` documents drawn at random has the word, from 0 to 1.
+        Their weighted mean.
     """
-    return float((1 - frequency) ** power)
+    return WORD_WEIGHT * words + (1 - WORD_WEIGHT) * meaning
 
 
-def fuse(
-    cosines: Mapping[T, float],
-    frequencies: Mapping[T, float],
-    weight: float = KEYWORD_WEIGHT,
-    power: float = RARITY_POWER,
-) -> list[tuple[T, float]]:
-    """Rank documents by their cosine plus the weighted rarity of a word that they share with the query.
+def rank(meaning: Mapping[int, float], words: Mapping[int, float], mode: Mode) -> list[Match]:
+    """Rank reviews.
 
     Args:
-        cosines: Cosine with the query, by document.
-        frequencies: Document frequency of the rarest word in common with the query, by document. Documents without such
-            a word are missing.
-        weight: Score of a word that no other document has.
-        power: As for `rarity_weight`.
+        meaning: Scores of the meaning, by row.
+        words: Scores of the words, by row.
+        mode: What the score is: one of the two, or both fused.
 
     Returns:
-        Documents with their scores, from −1 to 1 + `weight`, best first.
+        All reviews of either, best first.
     """
-    fused = {
-        key: cosine + (weight * rarity_weight(frequencies[key], power) if key in frequencies else 0.0)
-        for key, cosine in cosines.items()
-    }
-    return sorted(fused.items(), key=lambda scored: -scored[1])
+    matches = []
+    for row in dict.fromkeys((*meaning, *words)):
+        own, other = words.get(row, 0.0), meaning.get(row, 0.0)
+        score = {"keyword": own, "vector": other, "hybrid": fuse(own, other)}[mode]
+        matches.append(Match(row, score, own, other))
+    return sorted(matches, key=lambda match: -match.score)
