@@ -154,6 +154,58 @@ class SearchResponse(BaseModel):
     data: list[SearchResult]
 
 
+class ExplainRequest(BaseModel):
+    """Which search to explain."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    query: Annotated[Text, Field(max_length=1000, examples=["주차하기 편한 집"])]
+    review_id: Id | None = Field(default=None, description="Explain the score of this review as well.")
+
+
+class ExplainedTerm(BaseModel):
+    """A term that the query is looked for by."""
+
+    term: str
+    word: str = Field(description="The word of the query that it comes from.")
+    reason: Literal["word", "part", "compound", "spelling", "initials", "keyboard"] = Field(
+        description="word: a morpheme; part, compound: of a compound; the others: the word was read as this one."
+    )
+    synonyms: list[str] = Field(description="Terms that are looked for as well.")
+    review_count: int = Field(description="Number of reviews that have the term, at the latest count.")
+    weight: float = Field(description="Largest BM25 score that the term can give.")
+
+
+class TextTerm(BaseModel):
+    """A term of a stored text."""
+
+    term: str
+    of: str = Field(description="The part of the text that it stands for.")
+    tag: str = Field(description="Kiwi's part of speech; part or compound for what comes of a compound.")
+
+
+class ExplainedReview(BaseModel):
+    """Why a review has its score in a hybrid search."""
+
+    review_id: str
+    score: float
+    words: float = Field(description="Score of the words, from 0 to 1.")
+    meaning: float | None = Field(description="Score of the meaning, from 0 to 1; null without the embedding service.")
+    matched: dict[str, float] = Field(description="What each term that the review has adds to the words' score.")
+    name_terms: list[TextTerm] = Field(description="How the restaurant's name was taken apart.")
+    text_terms: list[TextTerm] = Field(description="How the review was taken apart.")
+
+
+class Explanation(BaseModel):
+    """How a query was taken apart, and why a review has its score."""
+
+    object: Literal["search.explanation"] = "search.explanation"
+    read_as: str = Field(description="The query without quotation marks, with misspelt words replaced.")
+    phrases: list[str] = Field(description="What each result must have word for word.")
+    terms: list[ExplainedTerm]
+    review: ExplainedReview | None
+
+
 class RestaurantSentiment(BaseModel):
     """How many of a restaurant's reviews are positive and negative."""
 

@@ -69,8 +69,8 @@ async def open_service(settings: ReviewSettings, registry: CollectorRegistry, cl
 
     Raises:
         OSError: The certificates that REDIS_URL names cannot be read.
-        SystemExit: The stored reviews cannot be read, or are of an older version and cannot be migrated; or the words in
-            SEARCH_WORDS cannot be read.
+        SystemExit: The stored reviews cannot be read, or are of an older version and cannot be migrated; or the
+            words in SEARCH_WORDS cannot be read.
     """
     try:
         store = await closing.enter_async_context(open_store(settings.review_store, settings.review_cache_mb))

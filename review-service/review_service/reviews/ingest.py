@@ -14,8 +14,8 @@ from review_service.errors import StoreNotWritable
 from review_service.model_services import RETRY_AFTER_SECONDS, InvalidModelResponse, ModelServices
 from review_service.reviews.rows import ClassifiedReview, digest_of
 from review_service.reviews.store import ReviewStore
-from review_service.words.analyzer import MorphemeAnalyzer
 from review_service.schemas import MAX_REPORTED_LINES, ImportResult, LineError, Review, Superseded
+from review_service.words.analyzer import MorphemeAnalyzer
 
 MAX_BATCH_BYTES = 1_000_000
 """Maximum size of the texts in one request to a model service, whose own limit is MAX_BODY_MB."""

@@ -18,6 +18,7 @@ from review_service.words.analyzer import MorphemeAnalyzer
 BATCH_ROWS = 2048
 """Maximum number of rows that one commit fills. It takes some seconds."""
 
+
 @dataclass
 class MigrationProgress:
     """How many reviews have got their terms since the start."""

@@ -27,7 +27,7 @@ TABLE_ID_KEY = b"table_id"
 TERMS_COLUMN = "morphemes"
 """The column that keyword searches use: `MorphemeAnalyzer.indexed` of the review, terms separated by spaces."""
 TERMS_VERSION_COLUMN = "terms_version"
-"""`MorphemeAnalyzer.version` of the analyzer that made the terms; null until a table of an older version is migrated."""
+"""`MorphemeAnalyzer.version` of the analyzer that made the terms; null until an older table is migrated."""
 OLD_LETTERS_COLUMN = "letters"
 """The column that older versions searched: the text in NFD. It is dropped at the end of the migration."""
 KEYWORD_INDEX = FTS(base_tokenizer="whitespace", stem=False, remove_stop_words=False, ascii_folding=False)
@@ -64,6 +64,7 @@ class Filters:
     """Written before this time."""
     phrases: tuple[str, ...] = ()
     """Each is in the text or in the restaurant's name, word for word; capital and small letters are the same."""
+    review_id: str | None = None
 
     def expression(self) -> Expr | None:
         """Build LanceDB's expression for the filters. LanceDB quotes the values.
@@ -74,6 +75,7 @@ class Filters:
         conditions = [
             None if value is None else condition(lit(value))
             for value, condition in (
+                (self.review_id, col("review_id").eq),
                 (self.restaurant_id, col("restaurant_id").eq),
                 (self.sentiment, col("sentiment").eq),
                 (self.min_rating, col("rating").gte),

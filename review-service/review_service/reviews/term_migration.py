@@ -36,7 +36,11 @@ async def migrate_terms(store: ReviewStore, analyzer: MorphemeAnalyzer, progress
     table = await store.table()
     if table is None:
         return
-    progress.done, progress.total = 0, await store.access.read(table, _outdated_counter(analyzer))
+
+    async def count(table: AsyncTable) -> int:
+        return await count_outdated(table, analyzer.version)
+
+    progress.done, progress.total = 0, await store.access.read(table, count)
 
     async def fill(table: AsyncTable) -> int:
         return await add_terms(table, analyzer)
@@ -48,10 +52,6 @@ async def migrate_terms(store: ReviewStore, analyzer: MorphemeAnalyzer, progress
         await asyncio.sleep(PAUSE_SECONDS)
     progress.done = progress.total
     await store.access.write(table, drop_old_column)
-
-
-def _outdated_counter(analyzer: MorphemeAnalyzer):  # type: ignore[no-untyped-def]
-    return lambda table: count_outdated(table, analyzer.version)
 
 
 async def _migrate_until_done(store: ReviewStore, analyzer: MorphemeAnalyzer, progress: MigrationProgress) -> None:

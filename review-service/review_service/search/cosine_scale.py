@@ -1,7 +1,7 @@
 """The scale of a model's cosines: what it gives texts that have nothing in common.
 
-Encoders differ in that: multilingual-e5-small gives unrelated texts a cosine of about 0.8, ko-sbert about 0.2. The scale
-of a model is fixed: it comes from pairs of texts that are the same everywhere, not from a query's results.
+Encoders differ in that: multilingual-e5-small gives unrelated texts a cosine of about 0.8, ko-sbert about 0.2. A
+model's scale is fixed: it comes from pairs of texts that are the same everywhere, not from a query's results.
 """
 
 import asyncio

@@ -10,7 +10,7 @@ from onecard.errors import BadUpstream, DeadlineExceeded, TooBusy, Unavailable
 from review_service.model_services import EmbeddedTexts, InvalidModelResponse, ModelServices
 from review_service.reviews.rows import Filters
 from review_service.reviews.store import ReviewStore
-from review_service.schemas import SearchRequest, SearchResponse, SearchResult
+from review_service.schemas import Mode, SearchRequest, SearchResponse, SearchResult
 from review_service.search.cosine_scale import CosineScale, CosineScales
 from review_service.search.fusion import Match, WordScale, rank
 from review_service.search.vocabulary_source import VocabularySource
@@ -35,6 +35,23 @@ class EmbeddedQuery:
 
     embedded: EmbeddedTexts
     scale: CosineScale
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """What is looked for."""
+
+    query: ParsedQuery
+    vocabulary: Vocabulary
+    """The terms of the stored reviews."""
+    filters: Filters
+    mode: Mode
+    top_k: int
+
+    @property
+    def limit(self) -> int:
+        """Number of candidates of each half."""
+        return max(self.top_k, CANDIDATES) if self.mode == "hybrid" else self.top_k
 
 
 @dataclass(frozen=True)
@@ -69,14 +86,17 @@ class Searcher:
             The results, best first. A hybrid search without the embedding service goes on by words.
 
         Raises:
-            Unavailable: In the mode `vector`: the embedding service is down, or the stored vectors are of another model.
+            Unavailable: In the mode `vector`: the embedding service is down, or the vectors are of another model.
             TooBusy: In the mode `vector`: the embedding service is busy.
             DeadlineExceeded: In the mode `vector`: the embedding service does not answer in time.
             BadUpstream: The embedding service answers with something other than a vector.
             StoreDamaged: The table cannot be read.
         """
         query, vocabulary = await self.parse(request.query)
-        found = await self.find(request, query, vocabulary, lane)
+        filters = Filters(
+            *(request.restaurant_id, request.sentiment, request.min_rating, request.since, request.until), query.phrases
+        )
+        found = await self.find(SearchPlan(query, vocabulary, filters, request.mode, request.top_k), lane)
         matches = [match for match in found.matches if match.score >= request.min_score][: request.top_k]
         reviews = await self.store.reviews([match.row for match in matches])
         return SearchResponse(
@@ -106,15 +126,11 @@ class Searcher:
         parsed = parser.parse(text) if len(text) <= SHORT_QUERY else await asyncio.to_thread(parser.parse, text)
         return parsed, vocabulary
 
-    async def find(
-        self, request: SearchRequest, query: ParsedQuery, vocabulary: Vocabulary, lane: Lane
-    ) -> FoundReviews:
+    async def find(self, plan: SearchPlan, lane: Lane) -> FoundReviews:
         """Find the candidates of a search.
 
         Args:
-            request: Mode and filters.
-            query: The query, taken apart.
-            vocabulary: The terms of the stored reviews.
+            plan: What is looked for.
             lane: The embedding service's queue for the query.
 
         Returns:
@@ -127,37 +143,34 @@ class Searcher:
             BadUpstream: As `search`.
             StoreDamaged: As `search`.
         """
-        filters = Filters(
-            *(request.restaurant_id, request.sentiment, request.min_rating, request.since, request.until), query.phrases
-        )
-        words = WordScale(query.ideal_score(vocabulary))
-        limit = request.top_k if request.mode != "hybrid" else max(request.top_k, CANDIDATES)
-        by_words = self.store.keyword_search(query.search_terms, filters, limit)
-        if request.mode == "keyword":
-            return FoundReviews(rank({}, {hit.row: words.score(hit.score) for hit in await by_words}, "keyword"))
-        if request.mode == "vector":
-            by_words.close()
-            asked = await self._embed(query.text, lane)
-            return FoundReviews(rank(await self._by_meaning(asked, filters, limit), {}, "vector"))
-        asked_task = asyncio.create_task(self._embed(query.text, lane))
+        if plan.mode == "keyword":
+            return FoundReviews(rank({}, await self._by_words(plan), "keyword"))
+        if plan.mode == "vector":
+            asked = await self._embed(plan.query.text, lane)
+            return FoundReviews(rank(await self._by_meaning(asked, plan), {}, "vector"))
+        embedding = asyncio.create_task(self._embed(plan.query.text, lane))
         try:
-            word_scores = {hit.row: words.score(hit.score) for hit in await by_words}
+            words = await self._by_words(plan)
             async with asyncio.timeout(ENCODER_SECONDS):
-                asked = await asked_task
-            cosine_scores = await self._by_meaning(asked, filters, limit)
+                asked = await embedding
+            meaning = await self._by_meaning(asked, plan)
         except (Unavailable, TooBusy, DeadlineExceeded, TimeoutError) as error:
             log.warning("search without vectors", error=type(error).__name__)
-            return FoundReviews(rank({}, word_scores, "keyword"), degraded=True)
+            return FoundReviews(rank({}, await self._by_words(plan), "keyword"), degraded=True)
         finally:
-            asked_task.cancel()
-        missing = [row for row in word_scores if row not in cosine_scores]
-        cosines = await self.store.cosines(asked.embedded.vectors[0], missing)
-        cosine_scores |= {row: asked.scale.score(cosine) for row, cosine in cosines.items()}
-        return FoundReviews(rank(cosine_scores, word_scores, "hybrid"))
+            embedding.cancel()
+        cosines = await self.store.cosines(asked.embedded.vectors[0], [row for row in words if row not in meaning])
+        meaning |= {row: asked.scale.score(cosine) for row, cosine in cosines.items()}
+        return FoundReviews(rank(meaning, words, "hybrid"))
 
-    async def _by_meaning(self, asked: EmbeddedQuery, filters: Filters, limit: int) -> dict[int, float]:
+    async def _by_words(self, plan: SearchPlan) -> dict[int, float]:
+        scale = WordScale(plan.query.ideal_score(plan.vocabulary))
+        hits = await self.store.keyword_search(plan.query.search_terms, plan.filters, plan.limit)
+        return {hit.row: scale.score(hit.score) for hit in hits}
+
+    async def _by_meaning(self, asked: EmbeddedQuery, plan: SearchPlan) -> dict[int, float]:
         embedded = asked.embedded
-        hits = await self.store.vector_search(embedded.vectors[0], embedded.model, filters, limit)
+        hits = await self.store.vector_search(embedded.vectors[0], embedded.model, plan.filters, plan.limit)
         return {hit.row: asked.scale.score(hit.score) for hit in hits}
 
     async def _embed(self, query: str, lane: Lane) -> EmbeddedQuery:

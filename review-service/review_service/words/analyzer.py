@@ -15,7 +15,7 @@ TERMS_VERSION = 1
 MIN_PART_LENGTH = 2
 """Minimum length of the parts of a word that Kiwi knows as one: with shorter ones «분위기» would have «위기»."""
 MAX_CHUNK = 200
-"""Maximum number of characters that Kiwi gets at once. Until it has taken them apart no other thread runs: some 4 ms."""
+"""Maximum number of characters that Kiwi gets at once. Meanwhile no other thread runs: some 4 ms."""
 _CACHED_WORDS = 65_536
 _NOUN_TAGS = frozenset({"NNG", "NNP"})
 
@@ -50,7 +50,7 @@ class MorphemeAnalyzer:
             Its terms in the order of the text, whose offsets are those of its NFC.
         """
         morphemes = [
-            Morpheme(token.form, token.tag, token.lemma, start + token.start, start + token.end)
+            Morpheme(token.form, token.tag, token.lemma, start + token.start, start + token.end, not token.oov)
             for start, chunk in chunks(compose(text))
             for token in self._kiwi.tokenize(chunk)
         ]

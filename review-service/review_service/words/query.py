@@ -5,8 +5,8 @@ A word is looked for letter by letter where its morphemes find too little. The r
 1. Initial consonants alone («ㄱㅊㅉㄱ») stand for the terms that have them, the most frequent `MAX_INITIALS`.
 2. Latin letters that no review has, and that are Korean on the keyboard's other set («rlacl»), are taken as Korean if
    the reviews have it.
-3. A noun that fewer than `MIN_REVIEWS` reviews have, as a whole, stands for the terms that look like it («짬봉»), at most
-   `MAX_NEAR`, as `Vocabulary.near` finds them.
+3. A noun that no dictionary has, and fewer than `MIN_REVIEWS` reviews, stands for the terms that look like it
+   («짬봉»), at most `MAX_NEAR`, as `Vocabulary.near` finds them.
 """
 
 import re
@@ -110,9 +110,7 @@ class QueryParser:
             Its phrases and terms.
         """
         composed = compose(query)
-        phrases = tuple(
-            phrase for match in _PHRASE.finditer(composed) if (phrase := (match[1] or match[2]).strip())
-        )
+        phrases = tuple(phrase for match in _PHRASE.finditer(composed) if (phrase := (match[1] or match[2]).strip()))
         plain = " ".join(_PHRASE.sub(r" \1\2 ", composed).split())
         typed = [self._by_keys(word) for word in _WORD.findall(plain)]
         text = " ".join(reading.text for reading in typed)
@@ -149,10 +147,10 @@ class QueryParser:
 
     def _spelled(self, word: str, terms: Sequence[Term]) -> _Reading:
         nouns = [term for term in terms if term.tag in NOUNS or term.tag == COMPOUND]
-        if nouns:
-            whole = max(nouns, key=lambda term: len(term.text)).text
-            stem = normalize(_PARTICLE.sub("", word))
-            for candidate in dict.fromkeys((whole, stem, normalize(word))):
+        whole = max(nouns, key=lambda term: len(term.text), default=None)
+        if whole is not None and not whole.known:
+            # Kiwi may take the end of an unknown word for a particle or an ending: «찌게».
+            for candidate in dict.fromkeys((whole.text, normalize(_PARTICLE.sub("", word)), normalize(word))):
                 if self._vocabulary.count(candidate) < MIN_REVIEWS and (near := self._near(candidate, word)):
                     return near
         return _Reading(word, word, tuple(QueryTerm(term.text, word, _reason(term)) for term in terms))

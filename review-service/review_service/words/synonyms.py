@@ -1,7 +1,7 @@
 """Synonyms and spellings, in the format of Solr and Elasticsearch, and stop words. Pure.
 
-    돈까스, 돈가스, 돈카츠       each is also found by the others
-    소세지 => 소시지            a search for the first also finds the second
+돈까스, 돈가스, 돈카츠       each is also found by the others
+소세지 => 소시지            a search for the first also finds the second
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,8 +1,8 @@
 """Turns the morphemes of a text into terms: what is stored for each review and looked for by each search. Pure.
 
-A term is a noun, a root or a foreign word as it is, or the dictionary form of a verb or an adjective («좋았어요» → «좋다»).
-Particles and endings are left out. A compound is taken apart and kept, as Elasticsearch's nori does it in its mode
-`mixed`: «부대찌개» is «부대찌개», «부대» and «찌개», whether Kiwi knows it as one word or as two.
+A term is a noun, a root or a foreign word as it is, or the dictionary form of a verb or an adjective («좋았어요» →
+«좋다»). Particles and endings are left out. A compound is taken apart and kept, as Elasticsearch's nori does it
+in its mode `mixed`: «부대찌개» is «부대찌개», «부대» and «찌개», whether Kiwi knows it as one word or as two.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,6 +34,8 @@ class Morpheme:
     """Offset of its first character in the text."""
     end: int
     """Offset after its last character."""
+    known: bool = True
+    """Whether Kiwi's dictionary or the operator's has it."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Term:
     end: int
     tag: str
     """Kiwi's tag, or `PART` or `COMPOUND` for what comes of a compound."""
+    known: bool = True
+    """Whether it is a word of a dictionary. Nouns that are written as one word are none."""
 
 
 PART = "part"
@@ -80,7 +84,8 @@ def _single(morpheme: Morpheme, parts: Callable[[str], Sequence[str]]) -> list[T
     if tag in NOUNS:
         word = normalize(morpheme.form)
         pieces = [Term(piece, morpheme.start, morpheme.end, PART) for piece in parts(word)]
-        return [Term(word, morpheme.start, morpheme.end, tag), *pieces] if word else []
+        # A hashtag may consist of punctuation alone.
+        return [Term(word, morpheme.start, morpheme.end, tag, morpheme.known), *pieces] if _is_word(word) else []
     if tag in _PREDICATES:
         return [Term(normalize(morpheme.lemma), morpheme.start, morpheme.end, tag)]
     return [Term(normalize(morpheme.form), morpheme.start, morpheme.end, tag)] if tag == _ADVERBS else []
@@ -89,7 +94,12 @@ def _single(morpheme: Morpheme, parts: Callable[[str], Sequence[str]]) -> list[T
 def _joined(run: Sequence[Morpheme]) -> list[Term]:
     if not 1 < len(run) <= MAX_JOINED:
         return []
-    return [Term(normalize("".join(morpheme.form for morpheme in run)), run[0].start, run[-1].end, COMPOUND)]
+    word = normalize("".join(morpheme.form for morpheme in run))
+    return [Term(word, run[0].start, run[-1].end, COMPOUND, known=False)]
+
+
+def _is_word(term: str) -> bool:
+    return any(map(str.isalnum, term))
 
 
 def normalize(word: str) -> str:
