@@ -14,7 +14,7 @@ Sort = Literal["popular", "reviews"]
 
 Id = Annotated[str, StringConstraints(pattern=r"^[^\s/\x00-\x1f\x7f]{1,128}$")]
 """An id that fits into one segment of a path: no spaces, no slash."""
-DEFAULT_MIN_SCORE = 0.3
+DEFAULT_MIN_SCORE = 0.25
 """Minimum score of a result, unless the request has another."""
 MAX_REPORTED_LINES = 100
 """Maximum number of lines that the result of an import lists, for errors and for superseded reviews each."""
@@ -173,7 +173,7 @@ class ExplainedTerm(BaseModel):
     )
     synonyms: list[str] = Field(description="Terms that are looked for as well.")
     review_count: int = Field(description="Number of reviews that have the term, at the latest count.")
-    weight: float = Field(description="Largest BM25 score that the term can give.")
+    weight: float = Field(description="BM25 score that the term gives a review of average length.")
 
 
 class TextTerm(BaseModel):

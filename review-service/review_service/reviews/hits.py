@@ -11,3 +11,5 @@ class Hit:
     """LanceDB's id of the row, which finds it in one step. A review that is written anew gets another one."""
     score: float
     """Cosine (vector search) or BM25 (keyword search)."""
+    terms: str = ""
+    """The review's terms (keyword search)."""

@@ -331,7 +331,7 @@ class ReviewStore:
         """
 
         def search(table: AsyncTable) -> Any:
-            return table.query().nearest_to_text(terms, columns=TERMS_COLUMN).select(["_score"])
+            return table.query().nearest_to_text(terms, columns=TERMS_COLUMN).select(["_score", TERMS_COLUMN])
 
         return await self._search(search, filters, limit, lambda record: record["_score"]) if terms else []
 
@@ -365,7 +365,8 @@ class ReviewStore:
             records: list[dict[str, Any]] = await (query if where is None else query.where(where)).to_list()
             return records
 
-        hits = [Hit(record["_rowid"], score(record)) for record in await self.access.read(table, run)]
+        records = await self.access.read(table, run)
+        hits = [Hit(record["_rowid"], score(record), record.get(TERMS_COLUMN) or "") for record in records]
         return [hit for hit in hits if math.isfinite(hit.score)]  # Older versions stored vectors with NaN.
 
     async def _create_table(self, size: int, model: str) -> AsyncTable:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onecard.batching.queue import Lane
-from review_service.model_services import ModelServices
+from review_service.model_services import Embedder
 
 UNRELATED_QUERIES = (
     "비 오는 날 우산 고치는 방법",
@@ -41,7 +41,7 @@ class CosineScale:
     """Maps a model's cosines to 0 … 1."""
 
     floor: float
-    """Cosine that becomes 0: the mean of unrelated texts."""
+    """Cosine that becomes 0: that of unrelated texts."""
 
     def score(self, cosine: float) -> float:
         """Map a cosine: linearly, from `floor` to 1.
@@ -71,7 +71,7 @@ def scale_of(queries: npt.NDArray[np.float32], texts: npt.NDArray[np.float32]) -
 class CosineScales:
     """The scales of models. Each is computed when a search needs it first, with one request to the encoder."""
 
-    def __init__(self, models: ModelServices) -> None:
+    def __init__(self, models: Embedder) -> None:
         self._models = models
         self._scales: dict[str, CosineScale] = {}
         self._lock = asyncio.Lock()

@@ -12,7 +12,7 @@ from review_service.schemas import (
     Explanation,
     TextTerm,
 )
-from review_service.search.fusion import Match, WordScale
+from review_service.search.fusion import Match
 from review_service.search.searcher import Searcher, SearchPlan
 from review_service.words.letters import compose
 from review_service.words.query import ParsedQuery
@@ -63,13 +63,13 @@ class Explainer:
         stored = await searcher.store.latest_reviews(only, 1)
         if not stored:
             raise ReviewNotFound(f"There is no review {review_id}.")
-        scale = WordScale(query.ideal_score(vocabulary))
+        plan = SearchPlan(query, vocabulary, only, "hybrid", 1)
         matched = {
-            term: scale.score(hit.score)
+            term: plan.word_scale.coverage(hit.score)
             for term in query.search_terms.split()
             for hit in await searcher.store.keyword_search(term, only, 1)
         }
-        found = await searcher.find(SearchPlan(query, vocabulary, only, "hybrid", 1), lane)
+        found = await searcher.find(plan, lane)
         match = found.matches[0] if found.matches else Match(0, 0.0, 0.0, 0.0)
         review = stored[0]
         return ExplainedReview(

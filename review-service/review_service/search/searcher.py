@@ -3,23 +3,25 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from onecard import logs
 from onecard.batching.queue import Lane
 from onecard.errors import BadUpstream, DeadlineExceeded, TooBusy, Unavailable
-from review_service.model_services import EmbeddedTexts, InvalidModelResponse, ModelServices
+from review_service.model_services import EmbeddedTexts, Embedder, InvalidModelResponse
 from review_service.reviews.rows import Filters
 from review_service.reviews.store import ReviewStore
 from review_service.schemas import Mode, SearchRequest, SearchResponse, SearchResult
 from review_service.search.cosine_scale import CosineScale, CosineScales
-from review_service.search.fusion import Match, WordScale, rank
+from review_service.search.fusion import Match, WordScale, WordScore, rank, scale_meaning
 from review_service.search.vocabulary_source import VocabularySource
 from review_service.search.word_files import WordFiles
 from review_service.words.analyzer import MorphemeAnalyzer
 from review_service.words.query import ParsedQuery, QueryParser
+from review_service.words.terms import is_denied
 from review_service.words.vocabulary import Vocabulary
 
-CANDIDATES = 50
+CANDIDATES = 100
 """Minimum number of candidates that each half of a hybrid search looks for."""
 SHORT_QUERY = 100
 """Maximum number of characters of a query that is taken apart on the event loop."""
@@ -48,6 +50,20 @@ class SearchPlan:
     mode: Mode
     top_k: int
 
+    @cached_property
+    def word_scale(self) -> WordScale:
+        """Scale of the query's BM25 scores."""
+        return WordScale(self.query.ideal_score(self.vocabulary), self.vocabulary.unique_weight)
+
+    @cached_property
+    def known(self) -> float:
+        """Share of the query's words that any review has."""
+        return self.query.known_share(self.vocabulary)
+
+    def meaning(self, score: float) -> float:
+        """Score of the meaning, from the scaled cosine."""
+        return scale_meaning(score, self.known)
+
     @property
     def limit(self) -> int:
         """Number of candidates of each half."""
@@ -69,7 +85,7 @@ class Searcher:
     """Searches the stored reviews."""
 
     store: ReviewStore
-    models: ModelServices
+    models: Embedder
     analyzer: MorphemeAnalyzer
     vocabulary: VocabularySource
     word_files: WordFiles
@@ -160,18 +176,23 @@ class Searcher:
         finally:
             embedding.cancel()
         cosines = await self.store.cosines(asked.embedded.vectors[0], [row for row in words if row not in meaning])
-        meaning |= {row: asked.scale.score(cosine) for row, cosine in cosines.items()}
+        meaning |= {row: plan.meaning(asked.scale.score(cosine)) for row, cosine in cosines.items()}
         return FoundReviews(rank(meaning, words, "hybrid"))
 
-    async def _by_words(self, plan: SearchPlan) -> dict[int, float]:
-        scale = WordScale(plan.query.ideal_score(plan.vocabulary))
-        hits = await self.store.keyword_search(plan.query.search_terms, plan.filters, plan.limit)
-        return {hit.row: scale.score(hit.score) for hit in hits}
+    async def _by_words(self, plan: SearchPlan) -> dict[int, WordScore]:
+        query, scale = plan.query, plan.word_scale
+        hits = await self.store.keyword_search(query.search_terms, plan.filters, plan.limit)
+        return {
+            hit.row: WordScore(
+                scale.coverage(hit.score), scale.rarity(hit.score), query.denied != is_denied(hit.terms.split())
+            )
+            for hit in hits
+        }
 
     async def _by_meaning(self, asked: EmbeddedQuery, plan: SearchPlan) -> dict[int, float]:
         embedded = asked.embedded
         hits = await self.store.vector_search(embedded.vectors[0], embedded.model, plan.filters, plan.limit)
-        return {hit.row: asked.scale.score(hit.score) for hit in hits}
+        return {hit.row: plan.meaning(asked.scale.score(hit.score)) for hit in hits}
 
     async def _embed(self, query: str, lane: Lane) -> EmbeddedQuery:
         try:

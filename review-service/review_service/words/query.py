@@ -16,7 +16,7 @@ from typing import Literal
 
 from review_service.words.letters import compose, from_latin_keys, is_initials
 from review_service.words.synonyms import SearchWords
-from review_service.words.terms import COMPOUND, NOUNS, PART, Term, normalize
+from review_service.words.terms import COMPOUND, NOUNS, PART, Term, is_denied, normalize
 from review_service.words.vocabulary import Vocabulary
 
 MIN_REVIEWS = 3
@@ -63,6 +63,8 @@ class ParsedQuery:
     """What each result must have word for word."""
     terms: tuple[QueryTerm, ...]
     """Different terms; empty if the query has no word."""
+    denied: bool = False
+    """Whether it denies what it says."""
 
     @property
     def search_terms(self) -> str:
@@ -78,7 +80,20 @@ class ParsedQuery:
         Returns:
             Sum over the terms of the weight of the rarest alternative; 0 without terms.
         """
-        return sum(max(map(vocabulary.weight, term.alternatives)) for term in self.terms)
+        return sum(_weight(term, vocabulary) for term in self.terms)
+
+    def known_share(self, vocabulary: Vocabulary) -> float:
+        """Compute the share of the terms that any review has, by weight.
+
+        Args:
+            vocabulary: The terms of the stored reviews.
+
+        Returns:
+            From 0 to 1; 0 without terms.
+        """
+        known = [term for term in self.terms if any(map(vocabulary.count, term.alternatives))]
+        ideal = self.ideal_score(vocabulary)
+        return sum(_weight(term, vocabulary) for term in known) / ideal if ideal else 0.0
 
 
 @dataclass(frozen=True)
@@ -117,7 +132,8 @@ class QueryParser:
         spelled = self._by_spelling(text, typed)
         terms = [term for reading in spelled for term in reading.terms or ()]
         final = " ".join(reading.text for reading in spelled)
-        return ParsedQuery(final, final != plain, phrases, self._with_synonyms(terms))
+        denied = is_denied(term.text for term in terms)
+        return ParsedQuery(final, final != plain, phrases, self._with_synonyms(terms), denied)
 
     def _by_keys(self, word: str) -> _Reading:
         if is_initials(word) and (found := self._vocabulary.with_initials(word, MAX_INITIALS)):
@@ -169,12 +185,18 @@ class QueryParser:
         return tuple(QueryTerm(term.text, word, reason) for term in self._take_apart(text))
 
     def _with_synonyms(self, terms: Iterable[QueryTerm]) -> tuple[QueryTerm, ...]:
-        different = {term.text: term for term in reversed(list(terms))}
-        kept = [term for text, term in reversed(different.items()) if text not in self._words.stop_words]
+        different: dict[str, QueryTerm] = {}
+        for term in terms:
+            different.setdefault(term.text, term)
+        kept = [term for term in different.values() if term.text not in self._words.stop_words]
         return tuple(
             QueryTerm(term.text, term.word, term.reason, (*term.synonyms, *self._words.synonyms.get(term.text, ())))
-            for term in kept or reversed(different.values())
+            for term in kept or different.values()
         )
+
+
+def _weight(term: QueryTerm, vocabulary: Vocabulary) -> float:
+    return max(map(vocabulary.weight, term.alternatives))
 
 
 def _reason(term: Term) -> Reason:

@@ -14,10 +14,8 @@ MIN_LETTERS = 5
 """Words of fewer letters have no near words: too many different words differ in one of their letters."""
 TWO_ERRORS_LETTERS = 8
 """From this many letters on, a near word may differ in two letters instead of one."""
-MIN_FREQUENCY_RATIO = 10
+MIN_FREQUENCY_RATIO = 2
 """A near word occurs in at least this many times as many reviews as the word itself."""
-K1, B = 1.2, 0.75
-"""Parameters of BM25 in LanceDB."""
 
 
 @dataclass(frozen=True)
@@ -52,16 +50,23 @@ class Vocabulary:
         return self._counts.get(term, 0)
 
     def weight(self, term: str) -> float:
-        """Compute the largest BM25 score that a term can give a review.
+        """Compute the BM25 score that a term gives a review of average length that has it once.
 
         Args:
             term: A term, known or not.
 
         Returns:
-            idf · (k1 + 1), with idf = ln(1 + (N − n + 0.5) / (n + 0.5)) as in Lucene and LanceDB.
+            Its inverse document frequency, ln(1 + (N − n + 0.5) / (n + 0.5)), as in Lucene and LanceDB.
         """
-        count = self.count(term)
-        return math.log1p(max(0, self.reviews - count + 0.5) / (count + 0.5)) * (K1 + 1)
+        return self._weight_of(self.count(term))
+
+    @property
+    def unique_weight(self) -> float:
+        """Weight of a term that a single review has."""
+        return self._weight_of(1)
+
+    def _weight_of(self, count: int) -> float:
+        return math.log1p(max(0.0, self.reviews - count + 0.5) / (count + 0.5))
 
     def with_initials(self, consonants: str, limit: int) -> list[str]:
         """Find the most frequent terms with these initial consonants.
