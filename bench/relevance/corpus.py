@@ -20,6 +20,9 @@ HELD_OUT = ROOT / "data" / "heldout_queries.jsonl"
 NOISE = 6000
 """Number of real reviews among which the right ones are looked for."""
 
+ASKED_RESTAURANTS = ("rest-04", "rest-09", "rest-15")
+"""Restaurants of the sample for 짬뽕, 돈가스 and 칼국수."""
+
 Rows = list[dict[str, Any]]
 
 
@@ -77,24 +80,33 @@ def real() -> Corpus:
 
 def sample() -> Corpus:
     """Load the sample reviews with the held-out queries, with and without a dish."""
-    reviews = [Review.model_validate({name: row.get(name) for name in Review.model_fields}) for row in _sample_rows()]
     judgements, rows = RelevanceJudgements(), rows_of(HELD_OUT)
     asked = (*rows, *with_dish_names(rows, HELD_OUT_DISHES, judgements, DISH_FRAMES))
-    return Corpus(reviews, [JudgedQuery(str(row["text"]), judgements.by_opinion(row)) for row in asked])
+    return Corpus(sample_reviews(), [JudgedQuery(str(row["text"]), judgements.by_opinion(row)) for row in asked])
 
 
-def _sample_rows() -> Rows:
-    return rows_of(SAMPLE_REVIEWS)
+def sample_reviews() -> list[Review]:
+    """Load the sample reviews."""
+    return [
+        Review.model_validate({name: row.get(name) for name in Review.model_fields}) for row in rows_of(SAMPLE_REVIEWS)
+    ]
 
 
 def hard() -> Corpus:
-    """Load the hard queries, whose reviews lie among noise: the real reviews, or none where these are not there."""
+    """Load the hard queries, whose reviews lie among the sample's.
+
+    Of the sample, the restaurants are left out whose dishes are asked for: any of their reviews may be right.
+
+    Returns:
+        20 queries, and 60 reviews that were written for them among 576 others.
+    """
     cases = json.loads(SEARCH_CASES.read_text(encoding="utf-8"))
     reviews = [Review.model_validate(row) for row in cases["reviews"]]
+    others = [review for review in sample_reviews() if review.restaurant_id not in ASKED_RESTAURANTS]
     queries = [
         JudgedQuery(case["query"], frozenset(case["wanted"]), frozenset(case["unwanted"])) for case in cases["hard"]
     ]
-    return Corpus([*reviews, *(_noise() if REAL_REVIEWS.exists() else [])], queries)
+    return Corpus([*reviews, *others], queries)
 
 
 def nonsense() -> list[str]:
