@@ -73,7 +73,7 @@ class EncoderService:
 
     encoder: Encoder
 
-    async def embed(self, texts: Sequence[str], lane: Lane, input_type: Prompt = "query") -> EmbeddedTexts:
+    async def embed(self, texts: Sequence[str], lane: Lane, input_type: Prompt) -> EmbeddedTexts:
         """Encode texts, as `ModelServices.embed`."""
         return EmbeddedTexts(self.encoder.vectors(texts, input_type), MODEL)
 

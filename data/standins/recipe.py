@@ -20,7 +20,7 @@ SEED = 7
 _TEXT = ("korean", "lexicon", "grammar", "restaurants", "corpus", "loop", "morphemes", "noise")
 _SOURCES: dict[Kind, tuple[str, ...]] = {
     "sentiment": (*_TEXT, "wordpiece", "sentiment"),
-    "embedding": (*_TEXT, "wordpiece", "embedding"),
+    "embedding": ("packed_weights", "embedding"),
     "llm": (*_TEXT, "bytepair", "dialogue", "smalltalk", "reading", "llm"),
 }
 

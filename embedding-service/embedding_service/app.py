@@ -1,10 +1,12 @@
 """Creates the app from the settings."""
 
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
 from embedding_service.engine import SentenceEncoder
+from embedding_service.prompts import read_prompts
 from embedding_service.routes import routes
 from embedding_service.settings import EmbeddingSettings
 from onecard.inference.encoder import add_model_identity, load_shedder, open_encoder, ready
@@ -21,8 +23,11 @@ def create_app(settings: EmbeddingSettings) -> FastAPI:
         The app.
     """
 
-    def lifespan(app: FastAPI) -> AbstractAsyncContextManager[None]:
-        return open_encoder(app, "embedding", settings.embedding_model, settings, SentenceEncoder)
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_encoder(app, "embedding", settings.embedding_model, settings, SentenceEncoder):
+            app.state.prompts = read_prompts(app.state.service.model.path, settings)
+            yield
 
     return base.create_app(
         title="Onecard embedding",

@@ -41,8 +41,8 @@ class SentenceEncoder:
         """Maximum length of one text in tokens."""
         self.vocab_size: int = self._encoder.config.vocab_size
         """Number of token ids; every id is below it."""
-        if getattr(self._model[0], "do_lower_case", False) or self._model.default_prompt_name:
-            raise SystemExit("this model wants its texts changed (lower case, a prompt), which is not done here.")
+        if getattr(self._model[0], "do_lower_case", False):
+            raise SystemExit("this model wants its texts in lower case, which is not done here.")
         self.codec = VectorCodec(len(self.infer_unbatched([self._pad_id])))
 
     @translate_device_errors

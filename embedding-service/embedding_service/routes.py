@@ -1,11 +1,12 @@
 """HTTP routes. Nothing here imports torch."""
 
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import orjson
 from fastapi import APIRouter, Request, Response
 
+from embedding_service.prompts import Prompts
 from embedding_service.schemas import EmbeddingRequest, EmbeddingResponse
 from embedding_service.vectors import encode, truncate
 from onecard.inference.cached_inference import Inputs
@@ -30,6 +31,25 @@ def as_list(value: str | list[str] | list[int] | list[list[int]]) -> Inputs:
     return cast("list[str] | list[list[int]]", value)
 
 
+def truncation_of(body: EmbeddingRequest) -> Truncation | None:
+    """How a request wants its texts cut.
+
+    Args:
+        body: The request.
+
+    Returns:
+        The truncation; None for the usual one: at the end, to the model's window.
+    """
+    direction = body.truncation_direction and body.truncation_direction.lower()
+    side: Literal["left", "right"] = "left" if (body.truncation_side or direction) == "left" else "right"
+    tokens = body.truncate_prompt_tokens
+    if tokens is None and direction == "left" and body.truncate:
+        tokens = -1
+    if tokens is None and body.add_special_tokens:
+        return None
+    return Truncation(tokens, side, body.add_special_tokens)
+
+
 def routes() -> APIRouter:
     """Build the router with this service's routes and the ones that every service has.
 
@@ -44,18 +64,22 @@ def routes() -> APIRouter:
         encoder = encoder_state(request)
         encoder.check_model(body.model)
         inputs = as_list(body.input)
-        if body.truncate_prompt_tokens is not None or not body.add_special_tokens:
-            truncation = Truncation(
-                body.truncate_prompt_tokens, body.truncation_side or "right", body.add_special_tokens
-            )
-            inputs = await encoder.truncate(inputs, truncation)
+        prompts: Prompts = request.app.state.prompts
+        prompt = prompts.choose(body.input_type, body.prompt_name, texts=not inputs or isinstance(inputs[0], str))
+        cut = [False] * len(inputs)
+        if truncation := truncation_of(body):
+            tokenized = await encoder.truncate(inputs, truncation, prompt=prompt)
+            inputs, cut = [text.ids for text in tokenized], [text.cut for text in tokenized]
         salted = body.cache_salt is not None
-        answered = await encoder.infer(inputs, truncate=body.truncate, request=request, private=salted)
+        answered = await encoder.infer(inputs, truncate=body.truncate, request=request, prompt=prompt, private=salted)
         vectors = truncate(np.stack(answered.results), body.dimensions)
-        data = [
+        data: list[dict[str, Any]] = [
             {"object": "embedding", "index": index, "embedding": encode(vector, body.encoding_format, body.endianness)}
             for index, vector in enumerate(vectors)
         ]
+        for item, before, here in zip(data, cut, answered.cut, strict=True):
+            if before or here:
+                item["truncated"] = True
         usage = {"prompt_tokens": answered.tokens, "total_tokens": answered.tokens}
         answer = {"object": "list", "model": encoder.model.name, "data": data, "usage": usage}
         # orjson writes float32 arrays directly; pydantic would visit every number of every vector.

@@ -25,6 +25,11 @@ class EmbeddingRequest(BaseModel):
         default="float", description="base64: little-endian float32, what OpenAI's SDKs ask for by default."
     )
     dimensions: int | None = Field(default=None, ge=1, description="Cut vectors to this length and renormalise them.")
+    input_type: Literal["query", "document"] | None = Field(
+        default=None,
+        description="What the texts are: the model's prompt for it goes in front of each. Without it, and without "
+        "prompt_name, only the model's default prompt does, which few models have.",
+    )
     user: str | None = Field(default=None, description=_WITHOUT_EFFECT)
     truncate: bool = Field(default=True, description="Cut texts that are longer than the model's window.")
 
@@ -51,6 +56,15 @@ class EmbeddingRequest(BaseModel):
     priority: int = Field(default=0, description=_WITHOUT_EFFECT)
     mm_processor_kwargs: dict[str, Any] | None = Field(default=None, description=_WITHOUT_EFFECT)
 
+    # The other fields of TEI's `/embed`.
+    prompt_name: str | None = Field(
+        default=None, description="The prompt of this name in the model's configuration goes in front of each text."
+    )
+    truncation_direction: Literal["Left", "Right", "left", "right"] | None = Field(
+        default=None, description="The side that is cut off texts longer than the model's window; default: right."
+    )
+    normalize: Literal[True] | None = Field(default=None, description="Vectors always have unit length.")
+
     @field_validator("truncate_prompt_tokens")
     @classmethod
     def _leaves_tokens(cls, value: int | None) -> int | None:
@@ -67,6 +81,8 @@ class Embedding(BaseModel):
     """Position of the input in the request, from 0."""
     embedding: list[float] | str
     """The components, or base64 of their float32 bytes."""
+    truncated: Literal[True] | None = None
+    """Present if the text was cut, so that the rest of it is not in the vector."""
 
 
 class Usage(BaseModel):

@@ -10,3 +10,9 @@ class EmbeddingSettings(EncoderSettings):
 
     embedding_port: int = Field(default=8003, ge=1, le=65535)
     """Port to listen on."""
+
+    embedding_query_prompt: str | None = None
+    """What goes in front of queries; by default the prompt in the model's configuration, or nothing."""
+
+    embedding_document_prompt: str | None = None
+    """What goes in front of documents; by default the prompt in the model's configuration, or nothing."""

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import httpx2 as httpx
 import numpy as np
@@ -21,6 +21,7 @@ from review_service.schemas import Label
 from review_service.settings import ReviewSettings
 
 Vectors = npt.NDArray[np.float32]
+InputType = Literal["query", "document"]
 
 MAX_ATTEMPTS = 4
 """Maximum number of attempts of one request. Each goes to the next replica."""
@@ -86,7 +87,7 @@ class Prediction:
 class Embedder(Protocol):
     """What searches need of `ModelServices`."""
 
-    async def embed(self, texts: Sequence[str], lane: Lane) -> EmbeddedTexts:
+    async def embed(self, texts: Sequence[str], lane: Lane, input_type: InputType) -> EmbeddedTexts:
         """Embed texts, as `ModelServices.embed`."""
         ...
 
@@ -169,11 +170,12 @@ class ModelServices:
     llm_headers: Mapping[str, str]
     """Headers of every request to the LLM service: the API key, if there is one."""
 
-    async def embed(self, texts: Sequence[str], lane: Lane) -> EmbeddedTexts:
+    async def embed(self, texts: Sequence[str], lane: Lane, input_type: InputType) -> EmbeddedTexts:
         """Embed texts.
 
         Args:
             texts: At most as many as the embedding service accepts in one request.
+            input_type: What they are; the model's prompt for it goes in front of each.
             lane: The encoder's queue; also decides the timeout.
 
         Returns:
@@ -185,7 +187,7 @@ class ModelServices:
             DeadlineExceeded: The embedding service does not answer in time.
             InvalidModelResponse: The response does not have a unit vector for each text.
         """
-        body = {"input": list(texts), "encoding_format": "base64"}
+        body = {"input": list(texts), "input_type": input_type, "encoding_format": "base64"}
         answer = await self.embedding.post("/v1/embeddings", body, {LANE_HEADER: lane}, ENCODER_TIMEOUT_SECONDS[lane])
         try:
             rows = [np.frombuffer(base64.b64decode(item["embedding"]), dtype="<f4") for item in answer.body["data"]]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from review_service.visible import is_visible
+from onecard.text import composed, is_visible
 
 Label = Literal["positive", "negative"]
 Mode = Literal["vector", "keyword", "hybrid"]
@@ -120,7 +120,7 @@ class SearchRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    query: Annotated[Text, Field(max_length=1000, examples=["주차하기 편한 집"])]
+    query: Annotated[Text, Field(max_length=1000, examples=["주차하기 편한 집"]), AfterValidator(composed)]
     top_k: int = Field(default=10, ge=1, le=100, strict=True)
     mode: Mode = Field(default="hybrid", description="Search by meaning (vector), by words (keyword), or by both.")
     restaurant_id: Id | None = None

@@ -1,6 +1,6 @@
 """HTTP routes. Nothing here imports torch."""
 
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
 
@@ -9,20 +9,22 @@ from onecard.web import app as base
 from sentiment_service.schemas import Scores, Sentiment, SentimentRequest, SentimentResponse, Usage
 
 
-def to_sentiment(index: int, positive: float) -> Sentiment:
+def to_sentiment(index: int, positive: float, cut: bool = False) -> Sentiment:
     """Turn a probability into the response item of one text.
 
     Args:
         index: Position of the text in the request, from 0.
         positive: Probability that the text is positive, from 0 to 1. At exactly 0.5 the label is positive.
+        cut: Whether the model read only a part of the text.
 
     Returns:
         The label, its probability as the score, and both probabilities.
     """
     scores = Scores(positive=positive, negative=1.0 - positive)
+    truncated: Literal[True] | None = True if cut else None
     if positive >= 0.5:
-        return Sentiment(index=index, label="positive", score=scores.positive, scores=scores)
-    return Sentiment(index=index, label="negative", score=scores.negative, scores=scores)
+        return Sentiment(index=index, label="positive", score=scores.positive, scores=scores, truncated=truncated)
+    return Sentiment(index=index, label="negative", score=scores.negative, scores=scores, truncated=truncated)
 
 
 def routes() -> APIRouter:
@@ -33,7 +35,7 @@ def routes() -> APIRouter:
     """
     router = base.router()
 
-    @router.post("/v1/sentiment", response_model=SentimentResponse)
+    @router.post("/v1/sentiment", response_model=SentimentResponse, response_model_exclude_none=True)
     async def sentiment(body: SentimentRequest, request: Request, response: Response) -> SentimentResponse:
         """Classify each text as positive or negative, with probabilities."""
         encoder = encoder_state(request)
@@ -41,7 +43,8 @@ def routes() -> APIRouter:
         inputs = [body.input] if isinstance(body.input, str) else body.input
         answered = await encoder.infer(inputs, truncate=body.truncate, request=request)
         response.headers["x-cache"] = answered.cache_status
-        data = [to_sentiment(index, positive) for index, positive in enumerate(answered.results)]
+        read = zip(answered.results, answered.cut, strict=True)
+        data = [to_sentiment(index, positive, cut) for index, (positive, cut) in enumerate(read)]
         usage = Usage(prompt_tokens=answered.tokens, total_tokens=answered.tokens)
         return SentimentResponse(model=encoder.model.name, data=data, usage=usage)
 

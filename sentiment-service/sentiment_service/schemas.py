@@ -37,6 +37,8 @@ class Sentiment(BaseModel):
     score: float
     """Probability of `label`."""
     scores: Scores
+    truncated: Literal[True] | None = None
+    """Present if the text was over the model's window, so that the rest of it did not count."""
 
 
 class Usage(BaseModel):

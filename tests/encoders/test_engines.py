@@ -67,7 +67,7 @@ def test_packed_texts_get_what_they_get_alone(
     engine = (SentenceEncoder if sentences else Classifier)(folder, Device("cpu", precision))
     reader = TextTokenizer.load(folder.path, engine.window, engine.vocab_size)
     assert warm_up(engine, reader, BatchLimit(8, 200), 1).max_batch == BatchLimit(8, 200)
-    ids = reader.tokenize([*TEXTS, "맛 " * 200], truncate=True)
+    ids = [text.ids for text in reader.tokenize([*TEXTS, "맛 " * 200], truncate=True)]
     assert max(map(len, ids)) == engine.window == (65 if family == "roberta" else 66)
     for packed, text in zip(run_batch(engine, ids, 8), ids, strict=True):
         assert engine.is_close(packed, engine.infer_unbatched(text))

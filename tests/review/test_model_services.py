@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from onecard.errors import DeadlineExceeded, TooBusy, Unavailable
-from review_service.model_services import MAX_ATTEMPTS, InvalidModelResponse, ModelService, ModelServices
-from tests.support import free_port
+from review_service.model_services import MAX_ATTEMPTS, InputType, InvalidModelResponse, ModelService, ModelServices
+from tests.support import Server, free_port
 
 
 class FakeModelServer:
@@ -107,7 +107,7 @@ async def test_results_that_do_not_fit_are_refused(body: str) -> None:
         service = ModelService("test", (peer.url,), client)
         models = ModelServices(embedding=service, sentiment=service, llm=service, llm_headers={})
         with pytest.raises(InvalidModelResponse):
-            await models.embed(["a"], "bulk")
+            await models.embed(["a"], "bulk", "document")
         with pytest.raises(InvalidModelResponse):
             await models.classify(["a"], "bulk")
         with pytest.raises(InvalidModelResponse):
@@ -124,7 +124,7 @@ async def test_vectors_that_are_none_are_refused(vector: list[float]) -> None:
         service = ModelService("test", (peer.url,), client)
         models = ModelServices(embedding=service, sentiment=service, llm=service, llm_headers={})
         with pytest.raises(InvalidModelResponse):
-            await models.embed(["a", "b"], "bulk")
+            await models.embed(["a", "b"], "bulk", "document")
 
 
 @pytest.mark.parametrize(
@@ -138,3 +138,15 @@ async def test_opinions_that_are_none_are_refused(label: str, score: float) -> N
         models = ModelServices(embedding=service, sentiment=service, llm=service, llm_headers={})
         with pytest.raises(InvalidModelResponse):
             await models.classify(["a"], "bulk")
+
+
+@pytest.mark.parametrize("input_type", ["query", "document"])
+async def test_texts_are_embedded_as_what_they_are(embedding: Server, input_type: InputType) -> None:
+    """The embedding service gets to know whether they are queries or reviews."""
+    asked = {"input": ["조용한 집"], "input_type": input_type}
+    async with httpx.AsyncClient(trust_env=False) as client:
+        wanted = (await client.post(f"{embedding.url}/v1/embeddings", json=asked, timeout=60)).json()["data"][0]
+        service = ModelService("test", (embedding.url,), client)
+        models = ModelServices(embedding=service, sentiment=service, llm=service, llm_headers={})
+        found = await models.embed(["조용한 집"], "interactive", input_type)
+    assert found.vectors[0] == pytest.approx(wanted["embedding"], abs=1e-6)

@@ -2,6 +2,7 @@
 
 import json
 import time
+import unicodedata
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onecard.text import is_visible
 from review_service.insight.prompts import MAX_SUMMARY_CHARACTERS, chat_request
 from review_service.insight.summary_validation import InvalidSummary, validate
 from review_service.reviews.ingest import parse_items, parse_lines
 from review_service.schemas import MAX_REPORTED_LINES
-from review_service.visible import is_visible
 from tests.review.test_pure import MAX_CHARACTERS, line, review, written
 from tests.review.test_service import add, error_of, find, made
 from tests.review.test_summary import seen, summary, told
@@ -239,3 +240,23 @@ def test_a_review_that_plays_a_role_is_read_as_a_review(empty: Server, llm: Serv
     told(llm, "x", "x")
     summary(empty)
     assert "<|" not in json.dumps([asked["messages"] for asked in seen(llm)])
+
+
+@pytest.mark.parametrize("mode", ["vector", "keyword", "hybrid"])
+def test_a_decomposed_query_is_the_same_query(filled: Server, mode: str) -> None:
+    """What a Mac sends finds the same reviews with the same scores."""
+    query = "국물이 진하고 맛있는 집"
+    found = find(filled, unicodedata.normalize("NFD", query), mode=mode)
+    assert found
+    assert found == find(filled, query, mode=mode)
+
+
+def test_a_decomposed_review_is_shown_as_it_was_written(empty: Server) -> None:
+    """It gets the label and the vector of the composed one, and keeps its characters."""
+    text = "까치집 국물이 진하고 맛있어요"
+    forms = [text, unicodedata.normalize("NFD", text)]
+    add(empty, [made(number, text=form) for number, form in enumerate(forms)])
+    hits = sorted(find(empty, "국물 맛집", mode="vector"), key=lambda hit: hit["review"]["review_id"])
+    assert [hit["review"]["text"] for hit in hits] == forms
+    assert hits[0]["score"] == pytest.approx(hits[1]["score"], abs=1e-6)
+    assert hits[0]["review"]["sentiment_score"] == hits[1]["review"]["sentiment_score"]

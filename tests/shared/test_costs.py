@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from onecard.gpu.costs import BERT_BASE, QWEN_0_5B, QWEN_7B, DecoderCost, EncoderCost, loaded_bytes
+from onecard.gpu.costs import (
+    BERT_BASE,
+    QWEN_0_5B,
+    QWEN_7B,
+    XLM_ROBERTA_LARGE,
+    DecoderCost,
+    EncoderCost,
+    loaded_bytes,
+)
 from onecard.models.model_files import StoredTensor, stored_tensors
 
 QWEN_CONFIG: dict[str, Any] = {
@@ -63,6 +71,14 @@ def test_bert_base_from_its_files_is_the_known_one() -> None:
     assert EncoderCost.from_config(BERT_CONFIG, loaded_bytes(stored, 2), 2) == BERT_BASE
     assert EncoderCost(221_200_000, 16_896) == BERT_BASE
     assert EncoderCost.from_config(BERT_CONFIG, loaded_bytes(stored, 4), 4) == BERT_BASE.in_full_precision()
+
+
+def test_xlm_roberta_large_from_its_files_is_the_known_one() -> None:
+    """567,754,752 parameters, with bge-m3's 8,194 positions; (3 × 1024 + 2 × 4096) × 2 bytes a token."""
+    config = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "max_position_embeddings": 8194}
+    stored = [StoredTensor("F32", 567_754_752, 4 * 567_754_752)]
+    assert EncoderCost.from_config(config, loaded_bytes(stored, 2), 2) == XLM_ROBERTA_LARGE
+    assert EncoderCost(1_135_509_504, 22_528) == XLM_ROBERTA_LARGE
 
 
 def test_the_half_billion_model() -> None:

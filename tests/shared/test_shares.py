@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_service.settings import LlmSettings
-from onecard.gpu.costs import BERT_BASE, GIB, QWEN_7B, QWEN_7B_AWQ
+from onecard.gpu.costs import BERT_BASE, GIB, QWEN_7B, QWEN_7B_AWQ, XLM_ROBERTA_LARGE
 from onecard.gpu.plan import CONTEXT_GIB, DRIVER_GIB, USABLE_GIB, PlanDoesNotFit, PlanRequest, make_plan, nominal_gb
 from onecard.gpu.plan_settings import UnknownModelSize, gpu_share, llm_cost, llm_share, plan_from_settings, planned_gpu
 from onecard.models.folders import STAND_INS, folder_name
@@ -52,6 +52,15 @@ def test_the_known_models_are_planned_for_before_they_are_fetched() -> None:
     )
     awq = plan_from_settings(settings(gpu_card_gb=16, llm_model=f"{GPU_MODEL}-AWQ"))
     assert awq.request.llm == QWEN_7B_AWQ
+
+
+@pytest.mark.parametrize("model", ["BAAI/bge-m3", "nlpai-lab/KURE-v1"])
+def test_a_large_encoder_is_planned_for_before_it_is_fetched(model: str) -> None:
+    """XLM-RoBERTa-large beside a 7B model: a 24 GB card still holds a conversation of the default length."""
+    plan = plan_from_settings(settings(gpu_card_gb=24, embedding_model=model))
+    assert plan.request.embedding == XLM_ROBERTA_LARGE
+    assert plan.embedding.fraction == pytest.approx(0.10)
+    assert plan.kv_tokens[0] >= plan.request.context_tokens == 4096
 
 
 def test_every_service_makes_the_same_plan() -> None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ValidationError
 
+from onecard.text import is_visible
 from review_service.insight.prompts import LINE_PATTERN, MAX_EVIDENCE, MAX_SUMMARY_CHARACTERS, prompt_text
 from review_service.schemas import Evidence, StoredReview
-from review_service.visible import is_visible
 
 _LINE_REGEX = re.compile(LINE_PATTERN)
 

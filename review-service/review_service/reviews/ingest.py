@@ -219,7 +219,7 @@ class Importer:
             texts = [review.text for review, _ in changed]
             names = [review.restaurant_name for review, _ in changed]
             embedded, predictions, terms = await asyncio.gather(
-                self.models.embed(texts, "bulk"),
+                self.models.embed(texts, "bulk", "document"),
                 self.models.classify(texts, "bulk"),
                 asyncio.to_thread(lambda: list(map(self.analyzer.indexed, texts, names))),
             )

@@ -94,8 +94,8 @@ class CosineScales:
         """
         async with self._lock:
             if model not in self._scales:
-                queries = await self._models.embed(UNRELATED_QUERIES, lane)
-                texts = await self._models.embed(UNRELATED_TEXTS, lane)
+                queries = await self._models.embed(UNRELATED_QUERIES, lane, "query")
+                texts = await self._models.embed(UNRELATED_TEXTS, lane, "document")
                 if queries.model != model or texts.model != model:  # The service has just been updated.
                     return scale_of(queries.vectors, texts.vectors)
                 self._scales[model] = scale_of(queries.vectors, texts.vectors)

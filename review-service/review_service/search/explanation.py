@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from onecard.batching.queue import Lane
+from onecard.text import composed
 from review_service.errors import ReviewNotFound
 from review_service.reviews.rows import Filters
 from review_service.schemas import (
@@ -14,7 +15,6 @@ from review_service.schemas import (
 )
 from review_service.search.fusion import Match
 from review_service.search.searcher import Searcher, SearchPlan
-from review_service.words.letters import compose
 from review_service.words.query import ParsedQuery
 from review_service.words.vocabulary import Vocabulary
 
@@ -83,8 +83,8 @@ class Explainer:
         )
 
     def _terms(self, text: str) -> list[TextTerm]:
-        composed = compose(text)
+        written = composed(text)
         return [
-            TextTerm(term=term.text, of=composed[term.start : term.end], tag=term.tag)
+            TextTerm(term=term.text, of=written[term.start : term.end], tag=term.tag)
             for term in self.searcher.analyzer.terms(text)
         ]

@@ -196,7 +196,7 @@ class Searcher:
 
     async def _embed(self, query: str, lane: Lane) -> EmbeddedQuery:
         try:
-            embedded = await self.models.embed([query], lane)
+            embedded = await self.models.embed([query], lane, "query")
             return EmbeddedQuery(embedded, await self.scales.scale(embedded.model, lane))
         except InvalidModelResponse as error:
             log.warning("search failed", error=str(error))

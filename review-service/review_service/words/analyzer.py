@@ -6,7 +6,7 @@ from hashlib import blake2b
 
 from kiwipiepy import Kiwi, __version__
 
-from review_service.words.letters import compose
+from onecard.text import composed
 from review_service.words.terms import Morpheme, Term, terms_of
 from review_service.words.user_words import UserWords
 
@@ -51,7 +51,7 @@ class MorphemeAnalyzer:
         """
         morphemes = [
             Morpheme(token.form, token.tag, token.lemma, start + token.start, start + token.end, not token.oov)
-            for start, chunk in chunks(compose(text))
+            for start, chunk in chunks(composed(text))
             for token in self._kiwi.tokenize(chunk)
         ]
         return terms_of(morphemes, self._parts)

@@ -1,7 +1,6 @@
 """Compares words letter by letter: jamo, initial consonants, and what was typed on the wrong keyboard. Pure."""
 
 import re
-import unicodedata
 
 _INITIALS = "ㄱㄲㄴㄷㄸㄹㅁㅂㅃㅅㅆㅇㅈㅉㅊㅋㅌㅍㅎ"
 _VOWELS = "ㅏㅐㅑㅒㅓㅔㅕㅖㅗㅘㅙㅚㅛㅜㅝㅞㅟㅠㅡㅢㅣ"
@@ -28,11 +27,6 @@ _ONE_SYLLABLE = re.compile(
     # A consonant belongs to the next syllable if a vowel follows.
     f"((?:ㄱㅅ|ㄴ[ㅈㅎ]|ㄹ[ㄱㅁㅂㅅㅌㅍㅎ]|ㅂㅅ|[{_FINALS[1:]}])(?![ㅏ-ㅣ]))?"
 )
-
-
-def compose(text: str) -> str:
-    """Compose a text (Unicode NFC), so that what was typed on a Mac equals what was typed elsewhere."""
-    return unicodedata.normalize("NFC", text)
 
 
 def jamo(word: str) -> str:

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from review_service.words.letters import compose, from_latin_keys, is_initials
+from onecard.text import composed
+from review_service.words.letters import from_latin_keys, is_initials
 from review_service.words.synonyms import SearchWords
 from review_service.words.terms import COMPOUND, NOUNS, PART, Term, is_denied, normalize
 from review_service.words.vocabulary import Vocabulary
@@ -124,9 +125,9 @@ class QueryParser:
         Returns:
             Its phrases and terms.
         """
-        composed = compose(query)
-        phrases = tuple(phrase for match in _PHRASE.finditer(composed) if (phrase := (match[1] or match[2]).strip()))
-        plain = " ".join(_PHRASE.sub(r" \1\2 ", composed).split())
+        text = composed(query)
+        phrases = tuple(phrase for match in _PHRASE.finditer(text) if (phrase := (match[1] or match[2]).strip()))
+        plain = " ".join(_PHRASE.sub(r" \1\2 ", text).split())
         typed = [self._by_keys(word) for word in _WORD.findall(plain)]
         text = " ".join(reading.text for reading in typed)
         spelled = self._by_spelling(text, typed)

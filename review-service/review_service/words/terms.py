@@ -8,7 +8,7 @@ in its mode `mixed`: «부대찌개» is «부대찌개», «부대» and «찌�
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from review_service.words.letters import compose
+from onecard.text import composed
 
 NOUNS = frozenset({"NNG", "NNP", "NNB", "NR", "XR", "SL", "SH", "SN", "W_HASHTAG"})
 """Kiwi's tags of what is indexed as it is: nouns, numerals, roots, foreign words, digits."""
@@ -111,4 +111,4 @@ def is_denied(terms: Iterable[str]) -> bool:
 
 def normalize(word: str) -> str:
     """Bring a word to the form of terms: NFC, lower case, without whitespace."""
-    return "".join(compose(word).lower().split())
+    return "".join(composed(word).lower().split())

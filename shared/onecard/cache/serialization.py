@@ -17,6 +17,8 @@ _VERSION = 1
 _HEADER = struct.Struct("<BII8s")
 _CHECKED_FIELDS = struct.Struct("<BII")
 _COUNT = struct.Struct("<I")
+_CUT = 1 << 31
+"""Bit of a stored count of tokens: the text was cut."""
 
 MAX_EXPIRY = 2**32 - 1
 """Latest expiry that fits, in Unix seconds: the year 2106."""
@@ -113,7 +115,9 @@ class CountedResult(Generic[T]):
 
     result: T
     tokens: int
-    """Tokens that the model read."""
+    """Tokens that the model read, less than 2^31."""
+    cut: bool = False
+    """Whether the text had more."""
 
 
 class CountedResultCodec(Generic[T]):
@@ -128,7 +132,7 @@ class CountedResultCodec(Generic[T]):
         self._results = result_codec
 
     def encode(self, value: CountedResult[T]) -> bytes:
-        """Encode 4 bytes of token count, followed by the result.
+        """Encode 4 bytes of token count, whose highest bit says that the text was cut, followed by the result.
 
         Args:
             value: to store.
@@ -139,7 +143,7 @@ class CountedResultCodec(Generic[T]):
         Raises:
             ValueError: the result must not be stored.
         """
-        return _COUNT.pack(value.tokens) + self._results.encode(value.result)
+        return _COUNT.pack(value.tokens | (_CUT if value.cut else 0)) + self._results.encode(value.result)
 
     def decode(self, payload: bytes) -> CountedResult[T]:
         """Decode the result with its count.
@@ -155,4 +159,5 @@ class CountedResultCodec(Generic[T]):
         """
         if len(payload) < _COUNT.size:
             raise CorruptValue("no count of tokens")
-        return CountedResult(self._results.decode(payload[_COUNT.size :]), _COUNT.unpack_from(payload)[0])
+        (count,) = _COUNT.unpack_from(payload)
+        return CountedResult(self._results.decode(payload[_COUNT.size :]), count & ~_CUT, bool(count & _CUT))

@@ -159,3 +159,6 @@ QWEN_0_5B = DecoderCost.from_figures(parameters=494.032768e6, layers=24, kv_head
 """Qwen2.5-0.5B-Instruct in FP16: 0.92 GiB of weights, 12,288 bytes of KV cache for each token."""
 BERT_BASE = EncoderCost.from_figures(parameters=110.6e6, hidden=768, intermediate=3072)
 """klue/bert-base, on which both Korean encoders are based, in FP16: 0.21 GiB of weights, 16.5 KiB for each token."""
+XLM_ROBERTA_LARGE = EncoderCost.from_figures(parameters=567.754752e6, hidden=1024, intermediate=4096)
+"""BAAI/bge-m3 and what is trained from it (KURE, arctic-ko), in FP16: XLM-RoBERTa-large with 8,194 positions, 1.06 GiB
+of weights, 22 KiB for each token."""

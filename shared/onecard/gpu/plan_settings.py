@@ -11,6 +11,7 @@ from onecard.gpu.costs import (
     QWEN_0_5B,
     QWEN_7B,
     QWEN_7B_AWQ,
+    XLM_ROBERTA_LARGE,
     DecoderCost,
     EncoderCost,
     loaded_bytes,
@@ -26,9 +27,12 @@ Cost = TypeVar("Cost", DecoderCost, EncoderCost)
 KNOWN_LLMS: Mapping[str, DecoderCost] = {GPU_MODEL: QWEN_7B, f"{GPU_MODEL}-AWQ": QWEN_7B_AWQ, CPU_MODEL: QWEN_0_5B}
 """Costs in FP16, for a plan before the model is downloaded."""
 _FIELDS = ModelSettings.model_fields
-KNOWN_ENCODERS: Mapping[str, EncoderCost] = dict.fromkeys(
-    (_FIELDS["sentiment_model"].default, _FIELDS["embedding_model"].default), BERT_BASE
-)
+KNOWN_ENCODERS: Mapping[str, EncoderCost] = {
+    _FIELDS["sentiment_model"].default: BERT_BASE,
+    _FIELDS["embedding_model"].default: BERT_BASE,
+    "BAAI/bge-m3": XLM_ROBERTA_LARGE,
+    "nlpai-lab/KURE-v1": XLM_ROBERTA_LARGE,
+}
 """Costs in FP16, for the same purpose."""
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
 from onecard.batching.batcher import Batcher, StageDurations
-from onecard.batching.queue import LANES, Lane, TokenIds
+from onecard.batching.queue import LANES, Lane
 from onecard.cache.directives import CachePolicy
 from onecard.cache.keys import CacheKind, Keyspace
 from onecard.cache.metrics import CacheMetrics
@@ -19,7 +19,7 @@ from onecard.cache.tiers import TypedCache
 from onecard.coalescing.batch_single_flight import BatchCall, BatchResults, BatchSingleFlight
 from onecard.errors import DeadlineExceeded, TooBusy
 from onecard.inference.scheduling import SchedulingParams
-from onecard.inference.tokenization import TextTokenizer
+from onecard.inference.tokenization import TextTokenizer, TokenizedText
 from onecard.web.server_timing import Timing
 
 Result = TypeVar("Result")
@@ -42,6 +42,8 @@ class InferenceResult(Generic[Result]):
     results: list[Result]
     tokens: int
     """Tokens in all inputs, as the model read them."""
+    cut: list[bool]
+    """Which inputs were over the window, so that the model read only a part."""
     cache_status: CacheStatus
 
 
@@ -71,7 +73,7 @@ class Tokenization:
         self._thread_free = asyncio.Semaphore(1)
         """Held while a thread tokenises: the tokenizer is multi-threaded, and the model needs the cores."""
 
-    async def tokenize(self, request: InferenceRequest, positions: Sequence[int]) -> list[list[int]]:
+    async def tokenize(self, request: InferenceRequest, positions: Sequence[int]) -> list[TokenizedText]:
         """Tokenise some inputs of a request.
 
         Args:
@@ -79,7 +81,7 @@ class Tokenization:
             positions: of the inputs to tokenise.
 
         Returns:
-            Token ids of each input, in the order of `positions`.
+            Each input, in the order of `positions`.
 
         Raises:
             InputTooLong: an input is over the window and must not be cut.
@@ -181,12 +183,13 @@ class CachedInference(Generic[Result]):
 
     async def _infer_uncached(self, request: InferenceRequest, timings: dict[str, Timing]) -> InferenceResult[Result]:
         started = time.monotonic()
-        ids = await self._tokenization.tokenize(request, range(len(request.inputs)))
+        texts = await self._tokenization.tokenize(request, range(len(request.inputs)))
+        ids = [text.ids for text in texts]
         tokenize_seconds = time.monotonic() - started
         timeout_seconds = max(0.0, request.scheduling.timeout_seconds - tokenize_seconds)
         outcome = await self._batcher.submit(ids, lane=request.scheduling.lane, timeout_seconds=timeout_seconds)
         _record_timings(timings, tokenize_seconds, outcome.durations)
-        return InferenceResult(outcome.results, sum(map(len, ids)), "bypass")
+        return InferenceResult(outcome.results, sum(map(len, ids)), [text.cut for text in texts], "bypass")
 
     async def _infer_cached(
         self, request: InferenceRequest, cache: ResultCache[Result], timings: dict[str, Timing]
@@ -210,8 +213,13 @@ class CachedInference(Generic[Result]):
         computed = len(missing) - coalesced
         counts = f"hit={hits} miss={computed} coalesced={coalesced}"
         timings["cache"] = Timing((lookup_ended - started) * 1000, counts)
-        results = [found[key].result for key in keys]
-        return InferenceResult(results, sum(found[key].tokens for key in keys), cache_status(hits, computed, coalesced))
+        values = [found[key] for key in keys]
+        return InferenceResult(
+            [value.result for value in values],
+            sum(value.tokens for value in values),
+            [value.cut for value in values],
+            cache_status(hits, computed, coalesced),
+        )
 
     async def _compute_missing(
         self,
@@ -224,10 +232,10 @@ class CachedInference(Generic[Result]):
         """Results of the missing texts (position by key), computed by this request or by others."""
         started = time.monotonic()
         # Before joining computations: an invalid text is this request's error and is named by its position in it.
-        ids = await self._tokenization.tokenize(request, list(missing.values()))
+        texts = await self._tokenization.tokenize(request, list(missing.values()))
         tokenized_at = time.monotonic()
         lane = request.scheduling.lane
-        job = _MissingTexts(self._batcher, cache, lane, deadline, list(missing), ids)
+        job = _MissingTexts(self._batcher, cache, lane, deadline, list(missing), texts)
         async with self._batcher.time_limit(lane, max(0.0, deadline - tokenized_at)):
             shared = await self._single_flights[lane].do(job.keys, job.compute)
         cache.metrics.coalesced(cache.kind, shared.coalesced)
@@ -245,7 +253,7 @@ class _MissingTexts(Generic[Result]):
         lane: Lane,
         deadline: float,
         keys: Sequence[bytes],
-        ids: Sequence[TokenIds],
+        texts: Sequence[TokenizedText],
     ) -> None:
         """Set the texts. This request waits until `deadline`, in seconds on `time.monotonic`."""
         self.keys = keys
@@ -254,7 +262,7 @@ class _MissingTexts(Generic[Result]):
         self._cache = cache
         self._lane = lane
         self._deadline = deadline
-        self._ids = ids
+        self._texts = texts
 
     async def compute(self, call: BatchCall[CountedResult[Result]]) -> None:
         """Run the texts of a call, then store and deliver each result.
@@ -269,10 +277,10 @@ class _MissingTexts(Generic[Result]):
         position_of = {index: position for position, index in enumerate(owned)}
 
         def deliver(results: Sequence[tuple[int, Result]]) -> None:
-            values = [
-                (owned[position], CountedResult(result, len(self._ids[owned[position]])))
-                for position, result in results
-            ]
+            values = []
+            for position, result in results:
+                text = self._texts[owned[position]]
+                values.append((owned[position], CountedResult(result, len(text.ids), text.cut)))
             self.durations = pending.durations()
             self._cache.cache.set_many((self.keys[index], value) for index, value in values)
             for index, value in values:
@@ -285,7 +293,7 @@ class _MissingTexts(Generic[Result]):
             ]
 
         timeout_seconds = max(0.0, self._deadline - time.monotonic())
-        texts = [self._ids[index] for index in owned]
+        texts = [self._texts[index].ids for index in owned]
         pending = self._batcher.enqueue(texts, lane=self._lane, timeout_seconds=timeout_seconds, deliver=deliver)
         call.on_abandoned(withdraw)
         await self._batcher.wait(pending)

@@ -39,11 +39,12 @@ from onecard.inference.cached_inference import (
 )
 from onecard.inference.scheduling import max_text_count, scheduling_params
 from onecard.inference.settings import EncoderSettings
-from onecard.inference.tokenization import TextTokenizer, Truncation
+from onecard.inference.tokenization import TextTokenizer, TokenizedText, Truncation
 from onecard.inference.warm_up import SAMPLE_TEXTS, LoadedEngine, WarmUpResult, warm_up
 from onecard.models import model_files
 from onecard.models.folders import ModelFolder, find
 from onecard.models.identity import ModelIdentity
+from onecard.text import composed, is_visible
 from onecard.web.disconnect import run_until_disconnect
 from onecard.web.health import ComponentHealth, Readiness, worst_status
 from onecard.web.middleware import LoadShedder, request_state
@@ -82,30 +83,31 @@ class Encoder(Generic[Result]):
     async def self_test(self) -> bool:
         """Whether the model gives finite numbers. After a batch without any, it runs a sample text to find out."""
         if self.batcher.last_batch_invalid:
-            sample = self.tokenizer.tokenize(SAMPLE_TEXTS[:1], truncate=True)
+            sample = self.tokenizer.tokenize(SAMPLE_TEXTS[:1], truncate=True)[0].ids
             with suppress(OnecardError):
-                await self.batcher.submit(sample, lane="interactive", timeout_seconds=SELF_TEST_TIMEOUT_SECONDS)
+                await self.batcher.submit([sample], lane="interactive", timeout_seconds=SELF_TEST_TIMEOUT_SECONDS)
         return not self.batcher.last_batch_invalid
 
-    async def truncate(self, inputs: Inputs, truncation: Truncation) -> Inputs:
+    async def truncate(self, inputs: Inputs, truncation: Truncation, *, prompt: str = "") -> list[TokenizedText]:
         """Tokenise inputs and cut them as a request wants.
 
         Args:
             inputs: texts or token ids.
             truncation: the length, the side that is cut, and special tokens.
+            prompt: what the model wants in front of each text.
 
         Returns:
-            Token ids of each input.
+            Each input.
 
         Raises:
             InvalidRequest: there is no input, there are too many, one is empty, or a token id is not in the vocabulary.
         """
-        check_inputs(inputs, self.settings.max_inputs)
+        inputs = checked_inputs(inputs, self.settings.max_inputs, prompt)
         self.tokenizer.check_token_ids(inputs)
         return await asyncio.to_thread(self.tokenizer.tokenize_truncated, inputs, truncation)
 
     async def infer(
-        self, inputs: Inputs, *, truncate: bool, request: Request, private: bool = False
+        self, inputs: Inputs, *, truncate: bool, request: Request, prompt: str = "", private: bool = False
     ) -> InferenceResult[Result]:
         """Get the model's result for every input; cancelled when the client disconnects.
 
@@ -113,6 +115,7 @@ class Encoder(Generic[Result]):
             inputs: texts or token ids.
             truncate: whether texts over the window are cut; otherwise they are an error.
             request: its headers set lane, time limit and cache policy.
+            prompt: what the model wants in front of each text.
             private: neither use the cache nor share computations with other requests.
 
         Returns:
@@ -127,7 +130,7 @@ class Encoder(Generic[Result]):
             Unavailable: a text does not fit into the device's memory, or the device is lost.
             ClientDisconnected: the client left before its response.
         """
-        check_inputs(inputs, self.settings.max_inputs)
+        inputs = checked_inputs(inputs, self.settings.max_inputs, prompt)
         scheduling = scheduling_params(request.headers, len(inputs), self.settings)
         policy = CachePolicy(read=False, store=False) if private else _cache_policy(request.headers)
         inference_request = InferenceRequest(inputs, truncate, scheduling, policy)
@@ -162,12 +165,17 @@ class Encoder(Generic[Result]):
         return {"object": "list", "data": [entry]}
 
 
-def check_inputs(inputs: Inputs, max_inputs: int) -> None:
-    """Check the number of inputs, and that none is empty.
+def checked_inputs(inputs: Inputs, max_inputs: int, prompt: str) -> Inputs:
+    """Check the number of inputs and that none is empty, and write the texts as the model is to read them.
 
     Args:
         inputs: texts or token ids.
         max_inputs: most inputs of a request.
+        prompt: what goes in front of each text.
+
+    Returns:
+        Texts in Unicode's composed form, with the prompt in front; token ids as they are. The cache's keys are made of
+        these, so a text has one vector for each prompt, and none for each way to encode its characters.
 
     Raises:
         InvalidRequest: there is no input, there are more than `max_inputs`, or one is empty.
@@ -179,8 +187,9 @@ def check_inputs(inputs: Inputs, max_inputs: int) -> None:
             f"'input' has {len(inputs)} texts; the limit is {max_inputs}. Split the request.", param="input"
         )
     for index, item in enumerate(inputs):
-        if not item or (isinstance(item, str) and not item.strip()):
-            raise InvalidRequest(f"input[{index}] is empty. Remove it.", param="input")
+        if not (is_visible(item) if isinstance(item, str) else item):
+            raise InvalidRequest(f"input[{index}] is empty: it has no character that can be seen.", param="input")
+    return [prompt + composed(item) if isinstance(item, str) else item for item in inputs]  # type: ignore[return-value]
 
 
 @asynccontextmanager

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -21,6 +21,14 @@ class Truncation:
     """The side that is cut."""
     special_tokens: bool
     """Add the special tokens that start and end a text."""
+
+
+class TokenizedText(NamedTuple):
+    """A text as the model reads it."""
+
+    ids: list[int]
+    cut: bool
+    """Whether the text had more tokens than these."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,7 @@ class TextTokenizer:
 
     def tokenize(
         self, texts: Sequence[str], *, truncate: bool, positions: Sequence[int] | None = None
-    ) -> list[list[int]]:
+    ) -> list[TokenizedText]:
         """Tokenise texts, with special tokens.
 
         Args:
@@ -67,7 +75,7 @@ class TextTokenizer:
             positions: how errors number the texts; by default 0, 1, 2 and so on.
 
         Returns:
-            Token ids of each text, at most `window` each.
+            Each text, with at most `window` tokens.
 
         Raises:
             InputTooLong: a text is over the window and `truncate` is False.
@@ -91,7 +99,7 @@ class TextTokenizer:
 
     def truncate(
         self, inputs: Sequence[Sequence[int]], *, truncate: bool, positions: Sequence[int] | None = None
-    ) -> list[list[int]]:
+    ) -> list[TokenizedText]:
         """Cut token ids to the window.
 
         Args:
@@ -100,7 +108,7 @@ class TextTokenizer:
             positions: how errors number the texts; by default 0, 1, 2 and so on.
 
         Returns:
-            Token ids of each text, at most `window` each.
+            Each text, with at most `window` tokens.
 
         Raises:
             InputTooLong: a text is over the window and `truncate` is False.
@@ -110,7 +118,7 @@ class TextTokenizer:
 
     def tokenize_truncated(
         self, inputs: Sequence[str] | Sequence[Sequence[int]], truncation: Truncation
-    ) -> list[list[int]]:
+    ) -> list[TokenizedText]:
         """Tokenise and cut inputs as a request wants.
 
         Args:
@@ -118,32 +126,34 @@ class TextTokenizer:
             truncation: without `max_tokens`, texts may stay over the window.
 
         Returns:
-            Token ids of each input.
+            Each input.
         """
         if isinstance(inputs[0], str):
             encodings = self.tokenizer.encode_batch_fast(list(inputs), add_special_tokens=truncation.special_tokens)
             inputs = [encoding.ids for encoding in encodings]
         if truncation.max_tokens is None:
-            return [list(map(int, ids)) for ids in inputs]
+            return [TokenizedText(list(map(int, ids)), cut=False) for ids in inputs]
         max_tokens = self.window if truncation.max_tokens == -1 else min(truncation.max_tokens, self.window)
         return [_truncated(list(map(int, ids)), max_tokens, truncation) for ids in inputs]
 
-    def _truncate_one(self, ids: list[int], index: int, truncate: bool) -> list[int]:
+    def _truncate_one(self, ids: list[int], index: int, truncate: bool) -> TokenizedText:
         if len(ids) <= self.window:
-            return ids
+            return TokenizedText(ids, cut=False)
         if not truncate:
             raise InputTooLong(
                 f"input[{index}] has {len(ids)} tokens; the model takes {self.window}. "
                 "Shorten it, or send truncate=true to have it cut.",
                 param="input",
             )
-        return [*ids[: self.window - 1], ids[-1]]
+        return TokenizedText([*ids[: self.window - 1], ids[-1]], cut=True)
 
 
-def _truncated(ids: list[int], max_tokens: int, truncation: Truncation) -> list[int]:
+def _truncated(ids: list[int], max_tokens: int, truncation: Truncation) -> TokenizedText:
     """Cut one side; the special token on that side stays."""
     if len(ids) <= max_tokens:
-        return ids
+        return TokenizedText(ids, cut=False)
     if truncation.side == "left":
-        return [ids[0], *ids[len(ids) - max_tokens + 1 :]] if truncation.special_tokens else ids[-max_tokens:]
-    return [*ids[: max_tokens - 1], ids[-1]] if truncation.special_tokens else ids[:max_tokens]
+        kept = [ids[0], *ids[len(ids) - max_tokens + 1 :]] if truncation.special_tokens else ids[-max_tokens:]
+    else:
+        kept = [*ids[: max_tokens - 1], ids[-1]] if truncation.special_tokens else ids[:max_tokens]
+    return TokenizedText(kept, cut=True)

@@ -78,8 +78,9 @@ def warm_up(
         SystemExit: the model cannot process packed rows or gives no finite numbers, or a single text of its window does
             not fit into the device's memory.
     """
-    _check_packing(engine, tokenizer.tokenize(SAMPLE_TEXTS, truncate=True), width_multiple)
-    longest = tokenizer.tokenize(["가 " * engine.window], truncate=True)[0]
+    samples = [text.ids for text in tokenizer.tokenize(SAMPLE_TEXTS, truncate=True)]
+    _check_packing(engine, samples, width_multiple)
+    longest = tokenizer.tokenize(["가 " * engine.window], truncate=True)[0].ids
     while True:
         texts = _largest_batch(longest, max_batch)
         try:

@@ -49,8 +49,8 @@ def test_any_bytes_decode_or_are_corrupt(junk: bytes) -> None:
             decode(junk)
 
 
-@given(st.integers(0, 2**32 - 1), st.text())
-def test_a_result_comes_back_with_its_count(tokens: int, text: str) -> None:
-    """Whatever writes the result itself."""
+@given(st.integers(0, 2**31 - 1), st.text(), st.booleans())
+def test_a_result_comes_back_with_its_count(tokens: int, text: str, cut: bool) -> None:
+    """And with whether its text was cut, whatever writes the result itself."""
     codec = CountedResultCodec(TextCodec())
-    assert codec.decode(codec.encode(CountedResult(text, tokens))) == CountedResult(text, tokens)
+    assert codec.decode(codec.encode(CountedResult(text, tokens, cut))) == CountedResult(text, tokens, cut)
