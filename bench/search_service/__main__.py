@@ -73,7 +73,7 @@ def measure(rows: int, encoder: Path, asked: list[str]) -> dict[str, Any]:
         Latencies by mode, in ms, with memory and disk in MB.
     """
     with ExitStack() as stack:
-        settings = {"EMBEDDING_MODEL": str(encoder), "REDIS_ENABLED": "false"}
+        settings = {"EMBEDDING_MODEL": str(encoder), "CACHE_ENABLED": "false"}
         embedding = start_server(
             stack, python_module("search-embedding", "the encoder", "embedding_service", "EMBEDDING_PORT", settings)
         )
