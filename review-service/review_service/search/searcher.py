@@ -21,11 +21,13 @@ from review_service.words.query import ParsedQuery, QueryParser
 from review_service.words.terms import is_denied
 from review_service.words.vocabulary import Vocabulary
 
-CANDIDATES = 100
-"""Minimum number of candidates that each half of a hybrid search looks for."""
+VECTOR_CANDIDATES = 50
+"""Minimum number of candidates that the vector half of a hybrid search looks for."""
+WORD_CANDIDATES = 100
+"""The same of the keyword half, which costs less."""
 SHORT_QUERY = 100
 """Maximum number of characters of a query that is taken apart on the event loop."""
-ENCODER_SECONDS = 5.0
+ENCODER_SECONDS = 10.0
 """A hybrid search waits this long for its query's vector; then it goes on by words."""
 
 log = logs.logger()
@@ -64,10 +66,9 @@ class SearchPlan:
         """Score of the meaning, from the scaled cosine."""
         return scale_meaning(score, self.known)
 
-    @property
-    def limit(self) -> int:
-        """Number of candidates of each half."""
-        return max(self.top_k, CANDIDATES) if self.mode == "hybrid" else self.top_k
+    def limit(self, candidates: int) -> int:
+        """Number of results of one half: `candidates` or more if they are fused, else as many as are asked for."""
+        return max(self.top_k, candidates) if self.mode == "hybrid" else self.top_k
 
 
 @dataclass(frozen=True)
@@ -167,12 +168,13 @@ class Searcher:
         embedding = asyncio.create_task(self._embed(plan.query.text, lane))
         try:
             words = await self._by_words(plan)
-            async with asyncio.timeout(ENCODER_SECONDS):
-                asked = await embedding
-            meaning = await self._by_meaning(asked, plan)
-        except (Unavailable, TooBusy, DeadlineExceeded, TimeoutError) as error:
-            log.warning("search without vectors", error=type(error).__name__)
-            return FoundReviews(rank({}, await self._by_words(plan), "keyword"), degraded=True)
+            try:
+                async with asyncio.timeout(ENCODER_SECONDS):
+                    asked = await embedding
+                meaning = await self._by_meaning(asked, plan)
+            except (Unavailable, TooBusy, DeadlineExceeded, TimeoutError) as error:
+                log.warning("search without vectors", error=type(error).__name__)
+                return FoundReviews(rank({}, words, "keyword"), degraded=True)
         finally:
             embedding.cancel()
         cosines = await self.store.cosines(asked.embedded.vectors[0], [row for row in words if row not in meaning])
@@ -181,7 +183,7 @@ class Searcher:
 
     async def _by_words(self, plan: SearchPlan) -> dict[int, WordScore]:
         query, scale = plan.query, plan.word_scale
-        hits = await self.store.keyword_search(query.search_terms, plan.filters, plan.limit)
+        hits = await self.store.keyword_search(query.search_terms, plan.filters, plan.limit(WORD_CANDIDATES))
         return {
             hit.row: WordScore(
                 scale.coverage(hit.score), scale.rarity(hit.score), query.denied != is_denied(hit.terms.split())
@@ -191,7 +193,8 @@ class Searcher:
 
     async def _by_meaning(self, asked: EmbeddedQuery, plan: SearchPlan) -> dict[int, float]:
         embedded = asked.embedded
-        hits = await self.store.vector_search(embedded.vectors[0], embedded.model, plan.filters, plan.limit)
+        limit = plan.limit(VECTOR_CANDIDATES)
+        hits = await self.store.vector_search(embedded.vectors[0], embedded.model, plan.filters, limit)
         return {hit.row: plan.meaning(asked.scale.score(hit.score)) for hit in hits}
 
     async def _embed(self, query: str, lane: Lane) -> EmbeddedQuery:

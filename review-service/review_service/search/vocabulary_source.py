@@ -28,7 +28,6 @@ class VocabularySource:
         self._store = store
         self._counting: asyncio.Task[None] | None = None
         self._counted_at = 0.0
-        self._rows = 0
         self._vocabulary = Vocabulary({}, 0)
 
     async def current(self) -> Vocabulary:
@@ -42,8 +41,8 @@ class VocabularySource:
         """
         rows = await self._store.count_rows()
         if self._is_due(rows):
-            self._counting = asyncio.create_task(self._count(rows), name="vocabulary")
-        if self._rows == 0 and self._counting is not None:
+            self._counting = asyncio.create_task(self._count(), name="vocabulary")
+        if self._vocabulary.reviews == 0 and self._counting is not None:
             await asyncio.shield(self._counting)
         return self._vocabulary
 
@@ -54,24 +53,25 @@ class VocabularySource:
             await asyncio.wait([self._counting])
 
     def _is_due(self, rows: int) -> bool:
-        if RECOUNT_DIVISOR * abs(rows - self._rows) <= self._rows:
+        counted = self._vocabulary.reviews  # Without those that have no terms yet, so that a migration is followed.
+        if RECOUNT_DIVISOR * abs(rows - counted) <= counted:
             return False
         if self._counting is not None and not self._counting.done():
             return False
         waited = asyncio.get_running_loop().time() - self._counted_at
         # A small table is counted at once, so that searches see its words.
-        return rows < SMALL_ROWS or waited > MIN_RECOUNT_SECONDS
+        return counted == 0 or rows < SMALL_ROWS or waited > MIN_RECOUNT_SECONDS
 
-    async def _count(self, rows: int) -> None:
+    async def _count(self) -> None:
         try:
             terms = await self._store.read([TERMS_COLUMN])
         except StoreDamaged:
-            if self._rows == 0:
+            if self._vocabulary.reviews == 0:
                 raise
             log.warning("the vocabulary is not counted again")
             return
         self._vocabulary = await asyncio.to_thread(count_terms, terms[TERMS_COLUMN])
-        self._rows, self._counted_at = rows, asyncio.get_running_loop().time()
+        self._counted_at = asyncio.get_running_loop().time()
 
 
 def count_terms(column: pa.ChunkedArray) -> Vocabulary:
