@@ -14,7 +14,7 @@ Sort = Literal["popular", "reviews"]
 
 Id = Annotated[str, StringConstraints(pattern=r"^[^\s/\x00-\x1f\x7f]{1,128}$")]
 """An id that fits into one segment of a path: no spaces, no slash."""
-DEFAULT_MIN_SCORE = 0.25
+DEFAULT_MIN_SCORE = 0.15
 """Minimum score of a result, unless the request has another."""
 MAX_REPORTED_LINES = 100
 """Maximum number of lines that the result of an import lists, for errors and for superseded reviews each."""

@@ -9,19 +9,13 @@ from dataclasses import dataclass
 
 from review_service.schemas import Mode
 
-WORD_WEIGHT = 0.3
+WORD_WEIGHT = 0.4
 """Share of the words in a hybrid score; the rest is the share of the meaning."""
-COVERAGE_SHARE = 0.3
-"""Share of the coverage in the words' part; the rest is that of the rarity."""
-RARE_WORDS = 2.6
-"""So many words that a single review has make a rarity of 1."""
-DENIAL_PENALTY = 0.15
+RARE_WORDS = 5.3
+"""So many words that a single review has make a rarity of one half."""
+DENIAL_PENALTY = 0.05
 """Subtracted for a full coverage if either the query or the review denies what the other says."""
-COVERED_SCORE = 0.55
-"""Minimum score of a review that has all words of the query, whatever its vector says."""
-COVERED_DENIAL = 0.7
-"""Factor of this minimum if either of them denies what the other says."""
-UNKNOWN_FACTOR = 0.4
+UNKNOWN_FACTOR = 0.25
 """Factor of the meaning of a query of which no review has a word: encoders find something near to any nonsense."""
 
 
@@ -52,9 +46,9 @@ class WordScale:
             bm25: From 0.
 
         Returns:
-            1 for `RARE_WORDS` words that a single review has.
+            From 0 towards 1; it never stops to grow, so that no two reviews are equal by it alone.
         """
-        return min(1.0, bm25 / (RARE_WORDS * self.unique)) if self.unique > 0 else 0.0
+        return bm25 / (bm25 + RARE_WORDS * self.unique) if bm25 > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -103,15 +97,10 @@ def fuse(words: WordScore, meaning: float) -> float:
         meaning: Score of the meaning, from 0 to 1.
 
     Returns:
-        The weighted mean of both, but at least what the coverage alone is worth; less for an opposite.
+        The weighted mean of both, less for an opposite; from 0 to 1.
     """
-    said = COVERAGE_SHARE * words.coverage + (1 - COVERAGE_SHARE) * words.rarity
-    mean = WORD_WEIGHT * said + (1 - WORD_WEIGHT) * meaning
-    covered = COVERED_SCORE * words.coverage
-    if words.opposed:
-        mean -= DENIAL_PENALTY * words.coverage
-        covered *= COVERED_DENIAL
-    return max(mean, covered)
+    penalty = DENIAL_PENALTY * words.coverage if words.opposed else 0.0
+    return max(0.0, WORD_WEIGHT * words.rarity + (1 - WORD_WEIGHT) * meaning - penalty)
 
 
 def rank(meaning: Mapping[int, float], words: Mapping[int, WordScore], mode: Mode) -> list[Match]:

@@ -48,7 +48,7 @@ class Term:
     tag: str
     """Kiwi's tag, or `PART` or `COMPOUND` for what comes of a compound."""
     known: bool = True
-    """Whether it is a word of a dictionary. Nouns that are written as one word are none."""
+    """Whether a dictionary has it, or has all nouns that are written as one word, and one of them is no syllable."""
 
 
 DENIALS = frozenset({"안", "못", "않다", "못하다", "없다", "아니다", "말다"})
@@ -97,7 +97,9 @@ def _joined(run: Sequence[Morpheme]) -> list[Term]:
     if not 1 < len(run) <= MAX_JOINED:
         return []
     word = normalize("".join(morpheme.form for morpheme in run))
-    return [Term(word, run[0].start, run[-1].end, COMPOUND, known=False)]
+    # Kiwi takes a misspelt word apart into syllables, each of which is some noun: «짬봉».
+    known = all(morpheme.known for morpheme in run) and max(len(morpheme.form) for morpheme in run) > 1
+    return [Term(word, run[0].start, run[-1].end, COMPOUND, known)]
 
 
 def _is_word(term: str) -> bool:

@@ -12,8 +12,10 @@ from review_service.words.letters import distance, initials, jamo
 
 MIN_LETTERS = 5
 """Words of fewer letters have no near words: too many different words differ in one of their letters."""
-TWO_ERRORS_LETTERS = 8
+TWO_ERRORS_LETTERS = 10
 """From this many letters on, a near word may differ in two letters instead of one."""
+_HOMOPHONES = str.maketrans("ㅔㅖㅚㅞ", "ㅐㅒㅙㅙ")
+"""Vowels that sound alike are no error."""
 MIN_FREQUENCY_RATIO = 2
 """A near word occurs in at least this many times as many reviews as the word itself."""
 
@@ -37,7 +39,7 @@ class Vocabulary:
         self._counts = counts
         self.reviews = reviews
         self._terms = [term for term in counts if not term.isascii()]
-        letters = [jamo(term) for term in self._terms]
+        letters = [_letters(term) for term in self._terms]
         self._lengths: npt.NDArray[np.int16] = np.array([len(word) for word in letters], np.int16)
         self._masks: npt.NDArray[np.uint64] = np.array([_mask(word) for word in letters], np.uint64)
         self._by_initials: dict[str, list[str]] = defaultdict(list)
@@ -91,7 +93,7 @@ class Vocabulary:
             Terms that differ in one letter, or two if the word is long enough, and that occur in at least
             `MIN_FREQUENCY_RATIO` times as many reviews; fewest errors first, then the most frequent.
         """
-        letters = jamo(word)
+        letters = _letters(word)
         if len(letters) < MIN_LETTERS:
             return []
         errors = 1 if len(letters) < TWO_ERRORS_LETTERS else 2
@@ -104,10 +106,15 @@ class Vocabulary:
             Near(term, differing, self.count(term))
             for term in (self._terms[index] for index in np.flatnonzero(plausible).tolist())
             if self.count(term) >= least
-            and term != word
-            and (differing := distance(letters, jamo(term), errors)) <= errors
+            and term not in word
+            and word not in term  # A word with a particle, or a part of a word, is not misspelt.
+            and (differing := distance(letters, _letters(term), errors)) <= errors
         ]
         return sorted(found, key=lambda near: (near.errors, -near.reviews))[:limit]
+
+
+def _letters(word: str) -> str:
+    return jamo(word).translate(_HOMOPHONES)
 
 
 def _mask(letters: Sequence[str]) -> int:
