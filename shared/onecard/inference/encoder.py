@@ -46,7 +46,7 @@ from onecard.models.folders import ModelFolder, find
 from onecard.models.identity import ModelIdentity
 from onecard.text import composed, is_visible
 from onecard.web.disconnect import run_until_disconnect
-from onecard.web.health import ComponentHealth, Readiness, worst_status
+from onecard.web.health import ComponentHealth, Readiness, stand_in_health, worst_status
 from onecard.web.middleware import LoadShedder, request_state
 from onecard.web.model_identity_middleware import ModelIdentityMiddleware
 from onecard.web.recent_bodies import RecentBodies
@@ -211,7 +211,7 @@ async def open_encoder(
     Raises:
         SystemExit: the model is missing or broken, or does not fit into the device's memory.
     """
-    folder = find(kind, model, settings.model_cache_path)
+    folder = find(kind, model, settings.model_cache_path, stand_ins=settings.allow_stand_ins)
     if fault := model_files.integrity_error(folder.path):
         raise SystemExit(f"model {folder.name}: {fault}. Remove its folder, and run 'make models' again.")
     device = select_device(settings)
@@ -378,6 +378,7 @@ async def ready(request: Request) -> Readiness:
     encoder = encoder_state(request)
     healthy = encoder.batcher.alive and await encoder.self_test()
     parts = {encoder.model.name: ComponentHealth(status="ok" if healthy else "down")}
+    parts |= stand_in_health(encoder.model)
     if encoder.cache.enabled:
         parts["cache"] = ComponentHealth(status=encoder.cache.status(), detail=encoder.cache.detail())
     return Readiness(status=worst_status(parts), parts=parts)
