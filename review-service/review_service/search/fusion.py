@@ -13,6 +13,9 @@ WORD_WEIGHT = 0.4
 """Share of the words in a hybrid score; the rest is the share of the meaning."""
 RARE_WORDS = 5.3
 """So many words that a single review has make a rarity of one half."""
+COVERED_WEIGHT, COVERED_MEANING = 0.25, 0.3
+"""Shares of coverage and meaning in the minimum of a score: a short query's words tell little, but may be all it has,
+as with a name."""
 DENIAL_PENALTY = 0.05
 """Subtracted for a full coverage if either the query or the review denies what the other says."""
 UNKNOWN_FACTOR = 0.25
@@ -97,10 +100,11 @@ def fuse(words: WordScore, meaning: float) -> float:
         meaning: Score of the meaning, from 0 to 1.
 
     Returns:
-        The weighted mean of both, less for an opposite; from 0 to 1.
+        The weighted mean of both, or what the coverage is worth if that is more; less for an opposite. From 0 to 1.
     """
     penalty = DENIAL_PENALTY * words.coverage if words.opposed else 0.0
-    return max(0.0, WORD_WEIGHT * words.rarity + (1 - WORD_WEIGHT) * meaning - penalty)
+    mean = WORD_WEIGHT * words.rarity + (1 - WORD_WEIGHT) * meaning
+    return max(0.0, max(mean, COVERED_WEIGHT * words.coverage + COVERED_MEANING * meaning) - penalty)
 
 
 def rank(meaning: Mapping[int, float], words: Mapping[int, WordScore], mode: Mode) -> list[Match]:
