@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import Any, Generic, Literal, TypeVar
 
 from fastapi import FastAPI, Request
+from prometheus_client import CollectorRegistry
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Scope
 from transformers.utils.logging import disable_progress_bar
@@ -25,10 +26,11 @@ from onecard.cache.directives import CachePolicy
 from onecard.cache.keys import Keyspace, ServingConfig, fingerprint
 from onecard.cache.serialization import CountedResultCodec
 from onecard.cache.tiers import Cache, TypedCache, open_cache
-from onecard.errors import InvalidRequest, ModelNotFound, OnecardError
+from onecard.errors import InternalError, InvalidRequest, ModelNotFound, OnecardError
 from onecard.gpu.device import Device, select_device
 from onecard.gpu.metrics import memory_metrics
 from onecard.gpu.reservation import reserve_memory
+from onecard.gpu.stages import stage
 from onecard.inference.cached_inference import (
     CachedInference,
     InferenceRequest,
@@ -45,6 +47,7 @@ from onecard.models import model_files
 from onecard.models.folders import ModelFolder, find
 from onecard.models.identity import ModelIdentity
 from onecard.text import composed, is_visible
+from onecard.web.canary import Canary, CanaryFailed
 from onecard.web.disconnect import run_until_disconnect
 from onecard.web.health import ComponentHealth, Readiness, stand_in_health, worst_status
 from onecard.web.middleware import LoadShedder, request_state
@@ -79,6 +82,7 @@ class Encoder(Generic[Result]):
     """Names the model in response headers."""
 
     tokenizer: TextTokenizer
+    canary: Canary
 
     async def self_test(self) -> bool:
         """Whether the model gives finite numbers. After a batch without any, it runs a sample text to find out."""
@@ -226,7 +230,7 @@ async def open_encoder(
         max_batch=warm_up_result.max_batch,
         tokens_per_second=warm_up_result.tokens_per_second,
         queue_tokens=settings.queue_tokens,
-        hang_timeout_seconds=settings.batch_hang_seconds,
+        hang_timeout_seconds=settings.engine_hang_seconds,
         width_multiple=device.width_multiple,
     )
     async with open_cache(settings, app.state.registry) as cache:
@@ -237,13 +241,47 @@ async def open_encoder(
         inference = CachedInference(Tokenization(tokenizer, batcher), batcher, result_cache)
         identity = ModelIdentity(folder.name, folder.revision, fingerprint(serving_configs[True]))
         recent_bodies = RecentBodies()
+        canary = _canary(engine, batcher, tokenizer, settings, app.state.registry)
         app.state.service = Encoder(
-            folder, device, settings, batcher, cache, inference, recent_bodies, identity, tokenizer
+            folder, device, settings, batcher, cache, inference, recent_bodies, identity, tokenizer, canary
         )
+        canary.start()
         try:
             yield
         finally:
+            await canary.close()
             await batcher.close()
+
+
+def _canary(
+    engine: LoadedEngine[Result],
+    batcher: Batcher[Result],
+    tokenizer: TextTokenizer,
+    settings: EncoderSettings,
+    registry: CollectorRegistry,
+) -> Canary:
+    """The canary: the sample texts of warm-up, whose results have to stay close to the first ones."""
+    texts = tokenizer.tokenize(SAMPLE_TEXTS, truncate=True)
+    first: list[Result] = []
+
+    async def compute() -> None:
+        try:
+            results = await batcher.compute_canary(texts)
+        except InternalError:
+            raise CanaryFailed("gives no numbers, or fails") from None
+        if not first:
+            first.extend(results)
+        if not all(map(engine.is_close, results, first)):
+            raise CanaryFailed("answers otherwise than at its start")
+
+    return Canary(
+        compute,
+        lambda: batcher.ended_batches,
+        interval_seconds=settings.canary_seconds,
+        hang_seconds=settings.engine_hang_seconds,
+        on_lost=lambda _: _terminate(),
+        registry=registry,
+    )
 
 
 def _serving_configs(folder: ModelFolder, device: Device, window: int) -> dict[bool, ServingConfig]:
@@ -292,9 +330,11 @@ def _load(
     started = time.perf_counter()
     log.info("loading", model=folder.name, device=device.name, precision=device.precision, attention="sdpa")
     try:
-        engine = load(folder, device)
-        tokenizer = TextTokenizer.load(folder.path, engine.window, engine.vocab_size)
-        warm_up_result = warm_up(engine, tokenizer, max_batch, device.width_multiple)
+        with stage("load", device):
+            engine = load(folder, device)
+            tokenizer = TextTokenizer.load(folder.path, engine.window, engine.vocab_size)
+        with stage("warm-up", device):
+            warm_up_result = warm_up(engine, tokenizer, max_batch, device.width_multiple)
     except Exception as error:
         log.exception("model does not load", model=folder.name)
         raise SystemExit(
@@ -376,8 +416,12 @@ async def ready(request: Request) -> Readiness:
         The status of the model, and that of the cache if there is one.
     """
     encoder = encoder_state(request)
-    healthy = encoder.batcher.alive and await encoder.self_test()
-    parts = {encoder.model.name: ComponentHealth(status="ok" if healthy else "down")}
+    model = encoder.canary.health()
+    if not encoder.batcher.alive:
+        model = ComponentHealth(status="down", detail="does not answer")
+    elif model.status == "ok" and not await encoder.self_test():
+        model = ComponentHealth(status="down", detail="gives no numbers")
+    parts = {encoder.model.name: model}
     parts |= stand_in_health(encoder.model)
     if encoder.cache.enabled:
         parts["cache"] = ComponentHealth(status=encoder.cache.status(), detail=encoder.cache.detail())
