@@ -37,10 +37,10 @@ async def test_terms_are_counted_again_when_there_are_many_more_reviews(store: R
     assert (counted.reviews, counted.count("주차"), counted.count("편하다")) == (40, 40, 40)
     await put(store, [40, 41])
     assert await source.current() is counted
-    await put(store, [42], text="조용해요")
+    await put(store, [42], text="만두가 바삭해요")
     assert await source.current() is counted  # Nobody waits for the new one.
     again = await next_after(source, counted)
-    assert (again.reviews, again.count("주차"), again.count("조용")) == (43, 42, 1)
+    assert (again.reviews, again.count("주차"), again.count("만두")) == (43, 42, 1)
     await source.close()
 
 

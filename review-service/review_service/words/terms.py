@@ -16,6 +16,7 @@ _COMPOUND_TAGS = frozenset({"NNG", "NNP", "SL", "XPN", "SN", "NR"})
 """Tags of what may be joined to a compound when it is written without a space."""
 _PREDICATES = frozenset({"VV", "VA", "VX", "VCN"})
 """Tags of what is indexed in its dictionary form."""
+_WITH_ROOT = frozenset({"VV", "VA"})
 _ADVERBS = "MAG"
 MAX_JOINED = 4
 """Maximum number of nouns of a compound. A text without spaces may have long runs of nouns, which nobody looks for."""
@@ -89,7 +90,10 @@ def _single(morpheme: Morpheme, parts: Callable[[str], Sequence[str]]) -> list[T
         # A hashtag may consist of punctuation alone.
         return [Term(word, morpheme.start, morpheme.end, tag, morpheme.known), *pieces] if _is_word(word) else []
     if tag in _PREDICATES:
-        return [Term(normalize(morpheme.lemma), morpheme.start, morpheme.end, tag)]
+        word = normalize(morpheme.lemma)
+        # Kiwi takes «조용한» apart into root and suffix, and «조용해요» not: both are found by the root.
+        root = word.removesuffix("하다") if tag in _WITH_ROOT and len(word) > len("하다") + 1 else word
+        return [Term(root, morpheme.start, morpheme.end, tag)]
     return [Term(normalize(morpheme.form), morpheme.start, morpheme.end, tag)] if tag == _ADVERBS else []
 
 
