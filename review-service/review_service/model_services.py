@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import httpx2 as httpx
 import numpy as np
@@ -84,6 +84,14 @@ class Prediction:
     label: Label
     score: float
     """Probability of the label."""
+
+
+class Embedder(Protocol):
+    """What searches need of `ModelServices`."""
+
+    async def embed(self, texts: Sequence[str], lane: Lane, input_type: InputType) -> EmbeddedTexts:
+        """Embed texts, as `ModelServices.embed`."""
+        ...
 
 
 class ModelService:

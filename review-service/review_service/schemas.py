@@ -14,6 +14,8 @@ Sort = Literal["popular", "reviews"]
 
 Id = Annotated[str, StringConstraints(pattern=r"^[^\s/\x00-\x1f\x7f]{1,128}$")]
 """An id that fits into one segment of a path: no spaces, no slash."""
+DEFAULT_MIN_SCORE = 0.15
+"""Minimum score of a result, unless the request has another."""
 MAX_REPORTED_LINES = 100
 """Maximum number of lines that the result of an import lists, for errors and for superseded reviews each."""
 
@@ -124,8 +126,12 @@ class SearchRequest(BaseModel):
     restaurant_id: Id | None = None
     sentiment: Label | None = None
     min_rating: float | None = Field(default=None, ge=1, le=5, strict=True, description="Minimum number of stars.")
-    min_score: float | None = Field(
-        default=None, strict=True, description="Minimum score of a result, on the scale of its mode."
+    min_score: float = Field(
+        default=DEFAULT_MIN_SCORE,
+        ge=0,
+        le=1,
+        strict=True,
+        description="Minimum score of a result. The default keeps out what has nothing to do with the query.",
     )
     since: Timestamp | None = Field(default=None, description="Only reviews written at this time or later.")
     until: Timestamp | None = Field(default=None, description="Only reviews written before this time.")
@@ -134,9 +140,7 @@ class SearchRequest(BaseModel):
 class SearchResult(BaseModel):
     """A review that matches a search."""
 
-    score: float = Field(
-        description="Cosine (vector), BM25 (keyword), or cosine plus up to 0.5 for a rare word (hybrid)."
-    )
+    score: float = Field(ge=0, le=1, description="From 0, nothing in common, to 1; in all modes.")
     review: StoredReview
 
 
@@ -145,7 +149,61 @@ class SearchResponse(BaseModel):
 
     object: Literal["list"] = "list"
     mode: Mode
+    degraded: bool = Field(description="Whether a hybrid search had to do without the query's vector.")
+    corrected_query: str | None = Field(description="How the query was read, if words were taken as misspelt.")
     data: list[SearchResult]
+
+
+class ExplainRequest(BaseModel):
+    """Which search to explain."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    query: Annotated[Text, Field(max_length=1000, examples=["주차하기 편한 집"])]
+    review_id: Id | None = Field(default=None, description="Explain the score of this review as well.")
+
+
+class ExplainedTerm(BaseModel):
+    """A term that the query is looked for by."""
+
+    term: str
+    word: str = Field(description="The word of the query that it comes from.")
+    reason: Literal["word", "part", "compound", "spelling", "initials", "keyboard"] = Field(
+        description="word: a morpheme; part, compound: of a compound; the others: the word was read as this one."
+    )
+    synonyms: list[str] = Field(description="Terms that are looked for as well.")
+    review_count: int = Field(description="Number of reviews that have the term, at the latest count.")
+    weight: float = Field(description="BM25 score that the term gives a review of average length.")
+
+
+class TextTerm(BaseModel):
+    """A term of a stored text."""
+
+    term: str
+    of: str = Field(description="The part of the text that it stands for.")
+    tag: str = Field(description="Kiwi's part of speech; part or compound for what comes of a compound.")
+
+
+class ExplainedReview(BaseModel):
+    """Why a review has its score in a hybrid search."""
+
+    review_id: str
+    score: float
+    words: float = Field(description="Score of the words, from 0 to 1.")
+    meaning: float | None = Field(description="Score of the meaning, from 0 to 1; null without the embedding service.")
+    matched: dict[str, float] = Field(description="What each term that the review has adds to the words' score.")
+    name_terms: list[TextTerm] = Field(description="How the restaurant's name was taken apart.")
+    text_terms: list[TextTerm] = Field(description="How the review was taken apart.")
+
+
+class Explanation(BaseModel):
+    """How a query was taken apart, and why a review has its score."""
+
+    object: Literal["search.explanation"] = "search.explanation"
+    read_as: str = Field(description="The query without quotation marks, with misspelt words replaced.")
+    phrases: list[str] = Field(description="What each result must have word for word.")
+    terms: list[ExplainedTerm]
+    review: ExplainedReview | None
 
 
 class RestaurantSentiment(BaseModel):

@@ -30,6 +30,9 @@ class ReviewSettings(ModelAddresses, CacheSettings):
     review_cache_mb: int = Field(default=64, ge=1)
     """Maximum size of the indexes in memory, in MiB. What does not fit is read from disk again."""
 
+    search_words: Path | None = None
+    """Folder with the operator's words: synonyms.txt, stop_words.txt, user_words.txt. Default: built-in words."""
+
     popularity_half_life_seconds: int = Field(default=86_400, ge=60)
     """Half-life of popularity, in seconds: a visit this long ago counts half as much as one now."""
 

@@ -1,5 +1,6 @@
 """The state of a running review service: everything that its routes use."""
 
+import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -20,11 +21,16 @@ from review_service.request_metrics import RequestCounter
 from review_service.response_cache import VersionedResponseCache
 from review_service.reviews.index_maintenance import running_maintenance
 from review_service.reviews.ingest import Importer
+from review_service.reviews.migrations import MigrationProgress
 from review_service.reviews.store import ReviewStore, open_store
 from review_service.reviews.table_versions import TableVersions
-from review_service.search.frequency_sample import DocumentFrequencySample
+from review_service.reviews.term_migration import running_migration
+from review_service.search.cosine_scale import CosineScales
 from review_service.search.searcher import Searcher
+from review_service.search.vocabulary_source import VocabularySource
+from review_service.search.word_files import WordFiles
 from review_service.settings import ReviewSettings
+from review_service.words.analyzer import MorphemeAnalyzer
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,7 @@ class ReviewService:
     model_watcher: ModelWatcher
     importer: Importer
     searcher: Searcher
+    term_migration: MigrationProgress
     cache: Cache
     response_cache: VersionedResponseCache
     table_versions: TableVersions
@@ -62,7 +69,8 @@ async def open_service(settings: ReviewSettings, registry: CollectorRegistry, cl
 
     Raises:
         OSError: The certificates that REDIS_URL names cannot be read.
-        SystemExit: The stored reviews cannot be read, or are of an older version and cannot be migrated.
+        SystemExit: The stored reviews cannot be read, or are of an older version and cannot be migrated; or the
+            words in SEARCH_WORDS cannot be read.
     """
     try:
         store = await closing.enter_async_context(open_store(settings.review_store, settings.review_cache_mb))
@@ -73,6 +81,13 @@ async def open_service(settings: ReviewSettings, registry: CollectorRegistry, cl
         ) from None
     except StoreNotWritable as error:
         raise SystemExit(f"the reviews in REVIEW_STORE are of an older version. {error.detail}") from None
+    word_files = WordFiles(settings.search_words)
+    try:
+        # In a thread: loading takes seconds, in which signals are to be answered.
+        analyzer = await asyncio.to_thread(lambda: MorphemeAnalyzer(word_files.user_words()))
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"the words in SEARCH_WORDS cannot be read: {type(error).__name__}") from None
+    term_migration = await closing.enter_async_context(running_migration(store, analyzer))
     await closing.enter_async_context(running_maintenance(store, settings.review_index_rows))
     models = await closing.enter_async_context(open_model_services(settings))
     model_watcher = await closing.enter_async_context(open_model_watcher(settings.llm_url))
@@ -82,15 +97,16 @@ async def open_service(settings: ReviewSettings, registry: CollectorRegistry, cl
         open_popularity(settings.redis_address(), settings.popularity_half_life_seconds, registry, breaker)
     )
     statistics = RestaurantStatistics(store)
-    frequency_sample = DocumentFrequencySample(store)
-    closing.push_async_callback(frequency_sample.close)
+    vocabulary = VocabularySource(store)
+    closing.push_async_callback(vocabulary.close)
     return ReviewService(
         settings=settings,
         store=store,
         models=models,
         model_watcher=model_watcher,
-        importer=Importer(store, models, settings.review_batch),
-        searcher=Searcher(store, models, frequency_sample),
+        importer=Importer(store, models, analyzer, settings.review_batch),
+        searcher=Searcher(store, models, analyzer, vocabulary, word_files, CosineScales(models)),
+        term_migration=term_migration,
         cache=cache,
         response_cache=VersionedResponseCache(cache, settings.ttl_seconds("review")),
         table_versions=TableVersions(store),

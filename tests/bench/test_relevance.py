@@ -1,20 +1,15 @@
 """The relevance benchmark: its measures, its queries and its report."""
 
-import json
-from collections.abc import Sequence
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.paths import SAMPLE_REVIEWS
 from bench.relevance import report
-from bench.relevance.corpus import HELD_OUT, CandidateSets, JudgedQuery, held_out, rows_of, tuning
+from bench.relevance.corpus import JudgedQuery, hard, nonsense, rows_of
 from bench.relevance.measures import DEPTH, MEASURES, interval, score_ranking
-from bench.relevance.report import FusionParameters
-from standins.grammar import frames_of
-from standins.relevance import CHATTY_FRAMES, RelevanceJudgements, sample_opinions
+from bench.relevance.searches import Found
+from standins.relevance import RelevanceJudgements, sample_opinions
 from tests.bench.test_report import HEAD
 
 RIGHT = frozenset({"a", "b"})
@@ -56,49 +51,6 @@ def test_what_reviews_say_goes_with_what_they_are_labelled() -> None:
             assert {one.positive for one in opinions} == {row["sentiment"] == "positive"}
 
 
-def test_tuning_queries_share_no_phrase_with_held_out_ones() -> None:
-    """Nor a text nor a frame; there are enough of them, and each has reviews that are right."""
-    kept = [query for query in held_out() if query.dish is None]
-    frames = (frames_of(False).query, CHATTY_FRAMES)
-    assert not {*frames[0], *frames[1]} & {*frames_of(True).query}
-    asked = {_phrase(query.text, frames_of(True).query) for query in kept}
-    for made, own in zip(tuning().values(), frames, strict=True):
-        queries = [query for query in made if query.dish is None]
-        assert len(queries) > 2 * len(kept)
-        assert all(query.says and query.labelled for query in [*queries, *kept])
-        cut = {_phrase(query.text, own) for query in queries}
-        assert not cut & asked
-
-
-def _phrase(text: str, frames: Sequence[str]) -> str:
-    """What stands where the frame has subject and predicate, particles left out."""
-    for frame in frames:
-        before, _, after = frame.partition("{adn}")
-        start = before.partition("{")[0]
-        if text.startswith(start) and text.endswith(after) and "{adn}" in frame:
-            words = text.removeprefix(start).removesuffix(after).split()
-            return " ".join(word.rstrip("이가은는") for word in words)
-    return text
-
-
-def test_queries_about_dishes_are_answered_by_reviews_that_name_them() -> None:
-    """By both judgements; no dish of a tuning query is in a held-out one."""
-    texts = {row["review_id"]: row["text"] for row in rows_of(SAMPLE_REVIEWS)}
-    dishes = []
-    for queries in (*tuning().values(), held_out()):
-        about = [query for query in queries if query.dish is not None]
-        assert len(about) > 100
-        for query in about:
-            assert query.dish is not None
-            assert query.dish in query.text.split()
-            assert query.says & query.labelled
-            assert all(query.dish in texts[review_id] for review_id in query.says | query.labelled)
-        dishes.append({query.dish for query in about})
-    assert not (dishes[0] | dishes[1]) & dishes[2]
-    held = {row["text"] for row in rows_of(HELD_OUT)}
-    assert all(query.text.removeprefix(f"{query.dish} ") in held for query in held_out() if query.dish)
-
-
 def test_a_dish_is_named_by_a_word_of_its_own() -> None:
     """A soup that has its name within its own is another dish."""
     answers = RelevanceJudgements()
@@ -106,17 +58,56 @@ def test_a_dish_is_named_by_a_word_of_its_own() -> None:
     assert not answers.naming_dish("순대") & answers.naming_dish("순대국")
 
 
-def test_the_report_compares_and_fusion_is_chosen_by_its_least_gain(tmp_path: Path) -> None:
-    """Words that put right what vectors have wrong gain something, kind by kind; the best fusion comes first."""
-    queries = [JudgedQuery(str(number), RIGHT, RIGHT, "만두" if number % 2 else None) for number in range(9)]
-    cosines = {**{f"x{number}": 0.9 - number / 100 for number in range(9)}, "a": 0.8, "b": 0.7}
-    words = {f"x{number}": 130.0 for number in range(9)} | {"b": 120.0, "a": 110.0}
-    found = [CandidateSets(cosines, words, cosines, {"a": 0.0, "b": 0.0, "x1": 0.5})] * len(queries)
-    report.write_comparison(tmp_path, HEAD, {"tuning": (queries, found)})
-    made = json.loads((tmp_path / "relevance.json").read_text())["sets"]["tuning"]
-    assert [made[kind]["says"]["gains"]["vector"]["nDCG@10"]["mean"] > 0 for kind in made] == [True] * 3
-    report.write_tuning(
-        tmp_path, HEAD, {"tuning": (queries, found)}, [FusionParameters(0.001, 192), FusionParameters(0.5, 192)]
-    )
-    lines = (tmp_path / "relevance-tuning.md").read_text().splitlines()
-    assert [line.split(" | ")[0] for line in lines[-2:]] == ["| 0.5", "| 0.001"]
+def found(*ids: str) -> Found:
+    """Results with falling scores, the last of which lies below the default minimum."""
+    return Found(list(ids), [0.9 - 0.7 * place / max(1, len(ids) - 1) for place in range(len(ids))])
+
+
+def test_gains_opposites_and_lost_results_are_counted() -> None:
+    """Hybrid search that is right where the others put the opposite first gains half of the reciprocal rank."""
+    queries = [JudgedQuery("q", frozenset({"a"}), frozenset({"o"}))] * 4
+    results = {
+        "vector": [found("o", "a", "x")] * 4,
+        "keyword": [found("o", "x", "a")] * 4,
+        "hybrid": [found("a", "o", "x")] * 4,
+    }
+    made = report.compare(queries, results)
+    assert made["gains"]["vector"]["MRR@10"] == {"mean": 0.5, "interval": (0.5, 0.5)}
+    assert (made["opposite_above"]["vector"], made["opposite_above"]["hybrid"]) == (1, 0)
+    assert made["opposite_difference"] == {"mean": -1, "interval": (-1, -1)}
+    assert (made["dropped"]["keyword"], made["dropped"]["hybrid"]) == (1, 0)
+
+
+def test_a_hard_query_is_answered_by_its_first_three_results() -> None:
+    """By one that is wanted, with nothing unwanted above it, at the default minimum score."""
+    query = JudgedQuery("q", frozenset({"a"}), frozenset({"o"}))
+    assert report.answered(query, found("x", "a", "o", "y"))
+    assert not report.answered(query, found("o", "a", "x"))
+    assert not report.answered(query, found("x", "a"))
+    assert not report.answered(query, found("x", "y", "z", "a", "w"))
+
+
+def test_the_report_names_what_did_not_hold() -> None:
+    """The hard queries that were not answered, and the nonsense that found something."""
+    queries = [JudgedQuery("q", frozenset({"a"}))]
+    compared = report.compare(queries, {mode: [found("a", "x")] for mode in ("vector", "keyword", "hybrid")})
+    document = {
+        "machine": HEAD,
+        "corpora": {"Real": compared},
+        "hard": {"짬봉": True, "혼밥": False},
+        "nonsense": 20,
+        "nonsense_found": ["asdf"],
+    }
+    text = report.as_markdown(document)
+    assert "1 of 2 hard queries" in text
+    assert "«혼밥»" in text
+    assert "«asdf»" in text
+
+
+def test_the_cases_are_whole() -> None:
+    """Twenty of each; what is wanted or unwanted is there, and no review is both."""
+    corpus = hard()
+    ids = {review.review_id for review in corpus.reviews}
+    assert (len(corpus.queries), len(set(nonsense()))) == (20, 20)
+    assert all(query.right and query.right | query.opposite <= ids for query in corpus.queries)
+    assert not any(query.right & query.opposite for query in corpus.queries)

@@ -2,8 +2,40 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
+import numpy as np
+import numpy.typing as npt
+
+from review_service.reviews.rows import Filters
+from review_service.reviews.store import ReviewStore
+from review_service.words.analyzer import MorphemeAnalyzer
+from review_service.words.defaults import USER_WORDS
+from review_service.words.user_words import parse_user_words
 from tests.support import Server, free_port, serving
+
+
+@cache
+def analyzer() -> MorphemeAnalyzer:
+    """Kiwi with the words that come with the service; loaded once a process."""
+    return MorphemeAnalyzer(parse_user_words(USER_WORDS))
+
+
+async def by_words(store: ReviewStore, text: str, filters: Filters, limit: int) -> dict[str, float]:
+    """Search by the words of a text. Returns BM25 scores by review id, best first."""
+    terms = " ".join(term.text for term in analyzer().terms(text))
+    hits = await store.keyword_search(terms, filters, limit)
+    reviews = await store.reviews([hit.row for hit in hits])
+    return {reviews[hit.row].review_id: hit.score for hit in hits}
+
+
+async def by_vector(
+    store: ReviewStore, vector: npt.NDArray[np.float32], model: str, filters: Filters, limit: int
+) -> dict[str, float]:
+    """Search by a vector. Returns cosines by review id, best first."""
+    hits = await store.vector_search(vector, model, filters, limit)
+    reviews = await store.reviews([hit.row for hit in hits])
+    return {reviews[hit.row].review_id: hit.score for hit in hits}
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from review_service.reviews.index_maintenance import maintain
 from review_service.reviews.rows import Filters, table_schema, to_arrow
 from review_service.reviews.store import open_store
 from tests.conftest import ROOT
+from tests.review.support import by_vector
 from tests.review.test_store import MODEL, SIZE, judged, put, rows, vectors
 
 EACH = 60
@@ -100,7 +101,7 @@ async def test_twins_of_before_are_stored_once(tmp_path: Path, indexed: bool) ->
         )
         await put(store, range(30), text="고쳤어요")
         assert await rows(store) == 30
-        assert len(await store.vector_search(vectors(1)[0], MODEL, Filters(), 99)) == 30
+        assert len(await by_vector(store, vectors(1)[0], MODEL, Filters(), 99)) == 30
 
 
 async def test_what_an_older_service_beside_this_one_stores_twice_is_dropped(tmp_path: Path) -> None:

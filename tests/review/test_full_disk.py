@@ -15,6 +15,7 @@ from review_service.errors import StoreNotWritable
 from review_service.reviews.index_maintenance import maintain
 from review_service.reviews.rows import Filters
 from review_service.reviews.store import ReviewStore, open_store
+from tests.review.support import by_vector, by_words
 from tests.review.test_service import add, error_of, find, made, total, wait_for
 from tests.review.test_store import MODEL, put, rows, vectors
 from tests.support import Server
@@ -79,8 +80,8 @@ async def test_a_full_disk_is_told_and_costs_no_index(store: ReviewStore, small:
             await maintain(store, 1000)
         assert await indexes(store) == before
         assert await rows(store) == 2000
-        assert len(await store.keyword_search("주차가", Filters(), 5)) == 5
-        assert len(await store.vector_search(vectors(1)[0], MODEL, Filters(), 5)) == 5
+        assert len(await by_words(store, "주차가", Filters(), 5)) == 5
+        assert len(await by_vector(store, vectors(1)[0], MODEL, Filters(), 5)) == 5
     await maintain(store, 1000)
     assert await store.check() is None
     await put(store, range(5000, 5200))

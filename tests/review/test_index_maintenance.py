@@ -13,6 +13,7 @@ from review_service.reviews.index_maintenance import maintain
 from review_service.reviews.rows import Filters
 from review_service.reviews.store import ReviewStore, open_store
 from tests.conftest import ROOT
+from tests.review.support import by_vector, by_words
 from tests.review.test_store import MODEL, folder, put, rows, store, vectors
 
 __all__ = ["folder", "store"]
@@ -46,7 +47,7 @@ async def test_those_who_read_meanwhile_find_everything(folder: Path) -> None:
             await put(one, range(number, 60 + number))
             await maintain(one, 1000, settled=True)
             assert await rows(other) == 300
-            assert len(await other.keyword_search("주차가", Filters(), 9)) == 9
+            assert len(await by_words(other, "주차가", Filters(), 9)) == 9
 
 
 async def test_a_deletion_of_nothing_makes_no_version(store: ReviewStore) -> None:
@@ -96,8 +97,8 @@ async def test_a_broken_index_alone_is_made_anew(folder: Path, column: str, dama
         everything = await indexed(store)
     await break_index(folder, column, damage)
     async with open_store(str(folder)) as store:
-        assert len(await store.keyword_search("주차가", Filters(restaurant_id="a"), 5)) == 5
-        assert len(await store.vector_search(vectors(1)[0], MODEL, Filters(), 5)) == 5
+        assert len(await by_words(store, "주차가", Filters(restaurant_id="a"), 5)) == 5
+        assert len(await by_vector(store, vectors(1)[0], MODEL, Filters(), 5)) == 5
         assert await store.digests(["r-7"])
         assert await store.delete("r-8")
         assert set(everything) - set(await indexed(store)) <= {column}
@@ -138,13 +139,14 @@ async def main(path, folder):
             given = [Review.model_validate_json(line) for line in lines[first : first + 1024]]
             vectors = chance.normal(size=(len(given), 768)).astype(np.float32)
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-            judged = [ClassifiedReview(one, digest_of(one), Prediction("positive", 0.9)) for one in given]
+            yes = Prediction("positive", 0.9)
+            judged = [ClassifiedReview(one, digest_of(one), yes, one.text, "0") for one in given]
             await store.upsert(judged, vectors, "m")
             if first % 10_240 == 0:
                 await maintain(store, 10_000)
         await maintain(store, 10_000)
         await maintain(store, 10_000, settled=True)
-        for query in ("배우들 연기가 정말 좋았던 영화", "지루해서 잠이 와요"):
+        for query in ("정말 좋았던 영화", "너무 지루해서"):
             assert len(await store.keyword_search(query, Filters(), 50)) == 50
             assert len(await store.vector_search(vectors[0], "m", Filters(), 50)) == 50
         print(json.dumps({"rows": await store.count_rows(), "most": resident("VmHWM"), "now": resident("VmRSS")}))

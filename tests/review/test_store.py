@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+import unicodedata
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -11,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pytest
 from lancedb.index import FTS
 
@@ -21,9 +21,21 @@ from review_service.insight.sentiment_counts import count_all_restaurants, count
 from review_service.model_services import Prediction
 from review_service.reviews import migrations
 from review_service.reviews.index_maintenance import MAX_FILES, maintain
-from review_service.reviews.rows import JAMO_COLUMN, ClassifiedReview, Filters, digest_of
+from review_service.reviews.migrations import MigrationProgress, add_terms
+from review_service.reviews.rows import (
+    OLD_LETTERS_COLUMN,
+    TERMS_COLUMN,
+    TERMS_VERSION_COLUMN,
+    ClassifiedReview,
+    Filters,
+    digest_of,
+)
 from review_service.reviews.store import ReviewStore, open_store
+from review_service.reviews.term_migration import migrate_terms
 from review_service.schemas import Review
+from review_service.words.analyzer import MorphemeAnalyzer
+from review_service.words.user_words import parse_user_words
+from tests.review.support import analyzer, by_vector, by_words
 
 SIZE = 32
 MODEL = "test/encoder"
@@ -34,7 +46,9 @@ def judged(number: int, **fields: Any) -> ClassifiedReview:
     """Review `number`; an odd one is negative."""
     given = {"review_id": f"r-{number}", "restaurant_id": "a", "text": f"주차가 편해요 {number}", **fields}
     made = Review.model_validate(given)
-    return ClassifiedReview(made, digest_of(made), Prediction("negative" if number % 2 else "positive", 0.9))
+    terms = analyzer().indexed(made.text, made.restaurant_name)
+    prediction = Prediction("negative" if number % 2 else "positive", 0.9)
+    return ClassifiedReview(made, digest_of(made), prediction, terms, analyzer().version)
 
 
 def vectors(count: int, seed: int = 0) -> npt.NDArray[np.float32]:
@@ -72,8 +86,8 @@ async def store(folder: Path) -> AsyncIterator[ReviewStore]:
 
 async def test_an_empty_store_answers(store: ReviewStore) -> None:
     """No table is no error: nothing is found, counted or deleted."""
-    assert await store.vector_search(vectors(1)[0], MODEL, EVERYTHING, 5) == []
-    assert await store.keyword_search("주차", EVERYTHING, 5) == []
+    assert await by_vector(store, vectors(1)[0], MODEL, EVERYTHING, 5) == {}
+    assert await by_words(store, "주차", EVERYTHING, 5) == {}
     assert (await count_restaurant(store, "a")).total == 0
     assert await count_all_restaurants(store) == []
     assert not await store.delete("r-1")
@@ -95,11 +109,11 @@ async def test_a_read_sees_the_write_before_it(store: ReviewStore, folder: Path)
     async with open_store(str(folder)) as other:
         await put(store, [77], text="발렛 주차가 됩니다")
         for reader in (store, other):
-            assert (await reader.keyword_search("발렛", EVERYTHING, 1))[0].review.review_id == "r-77"
-            found = await reader.vector_search(vectors(1)[0], MODEL, EVERYTHING, 11)
-            assert "r-77" in [hit.review.review_id for hit in found]
+            assert list(await by_words(reader, "발렛", EVERYTHING, 1)) == ["r-77"]
+            found = await by_vector(reader, vectors(1)[0], MODEL, EVERYTHING, 11)
+            assert "r-77" in found
         assert await store.delete("r-77")
-        assert await other.keyword_search("발렛", EVERYTHING, 1) == []
+        assert await by_words(other, "발렛", EVERYTHING, 1) == {}
 
 
 async def test_words_are_found_in_other_forms(store: ReviewStore) -> None:
@@ -107,7 +121,7 @@ async def test_words_are_found_in_other_forms(store: ReviewStore) -> None:
     in one that came later."""
 
     async def found() -> set[str]:
-        return {hit.review.review_id for hit in await store.keyword_search("싱겁다", EVERYTHING, 5)}
+        return set(await by_words(store, "싱겁다", EVERYTHING, 5))
 
     await put(store, [0], text="국물이 싱거워요")
     assert await found() == {"r-0"}
@@ -120,12 +134,23 @@ async def test_words_are_found_in_other_forms(store: ReviewStore) -> None:
     assert await found() == {"r-0", "r-2"}
 
 
-async def test_dishes_of_two_syllables_are_found(store: ReviewStore) -> None:
-    """And of one, if it has three letters; a particle does not hide them."""
-    for number, text in enumerate(("만두가 바삭해요", "난은 눅눅해요", "직원이 친절해요")):
-        await put(store, [number], text=text)
-    for dish, review_id in (("만두 맛집", "r-0"), ("난 맛집", "r-1")):
-        assert [hit.review.review_id for hit in await store.keyword_search(dish, EVERYTHING, 1)] == [review_id]
+async def test_a_compound_is_found_by_its_parts_and_by_its_name(store: ReviewStore) -> None:
+    """Also where Kiwi knows it as one word; a restaurant's name is searched, too."""
+    await put(store, [0], text="부대찌개가 푸짐해요")
+    await put(store, [1], text="부대 근처라 시끄러워요")
+    await put(store, [2], text="친절해요", restaurant_name="할매손칼국수")
+    for query, first in (("찌개", "r-0"), ("부대찌개", "r-0"), ("국수", "r-2"), ("할매손칼국수", "r-2")):
+        assert next(iter(await by_words(store, query, EVERYTHING, 1))) == first
+
+
+async def test_a_phrase_is_in_each_result_word_for_word(store: ReviewStore) -> None:
+    """In the text or the restaurant's name, composed or decomposed, in capital or small letters."""
+    await put(store, [0], text="공영주차장이 가까워요")
+    await put(store, [1], text=unicodedata.normalize("NFD", "공영주차장 옆 Pizza"))
+    await put(store, [2], text="공영 주차장이 있어요")
+    await put(store, [3], text="주차장", restaurant_name="공영주차장 식당")
+    assert set(await by_words(store, "주차장", Filters(phrases=("공영주차장",)), 9)) == {"r-0", "r-1", "r-3"}
+    assert set(await by_vector(store, vectors(1)[0], MODEL, Filters(phrases=("공영주차장", "pizza")), 9)) == {"r-1"}
 
 
 async def test_several_processes_may_write_the_first_batch_at_once(tmp_path: Path) -> None:
@@ -138,21 +163,17 @@ async def test_several_processes_may_write_the_first_batch_at_once(tmp_path: Pat
             assert [await rows(each) for each in stores] == [20] * 4
 
 
-async def test_words_are_looked_for_each_by_itself(store: ReviewStore) -> None:
-    """In whatever order: that one ends and the next begins as in a review finds nothing."""
-    await put(store, [0], text="보기 좋아요")
-    scores = [(await store.keyword_search(query, EVERYTHING, 1))[0].score for query in ("보기 좋은", "좋은\n보기")]
-    assert scores[0] == pytest.approx(scores[1])
-
-
 async def test_cosines_are_those_of_a_search(store: ReviewStore) -> None:
-    """Of the reviews that are named; one that is not there is left out."""
+    """Of the rows that are named; one that is not there any more is left out."""
     await put(store, range(10))
     asked = vectors(3, seed=5)[2]
-    nearest = {hit.review.review_id: hit.score for hit in await store.vector_search(asked, MODEL, EVERYTHING, 10)}
+    hits = await store.vector_search(asked, MODEL, EVERYTHING, 10)
+    reviews = await store.reviews([hit.row for hit in hits])
     assert await store.cosines(asked, []) == {}
-    cosines = await store.cosines(asked, ["r-3", "r-7", "r-99"])
-    assert cosines == pytest.approx({name: nearest[name] for name in ("r-3", "r-7")}, abs=1e-5)
+    assert await store.delete(reviews[hits[0].row].review_id)
+    cosines = await store.cosines(asked, [hit.row for hit in hits])
+    assert cosines == pytest.approx({hit.row: hit.score for hit in hits[1:]}, abs=1e-5)
+    assert set(await store.reviews([hit.row for hit in hits])) == {hit.row for hit in hits[1:]}
 
 
 async def test_filters_hold_for_every_search(store: ReviewStore) -> None:
@@ -168,12 +189,12 @@ async def test_filters_hold_for_every_search(store: ReviewStore) -> None:
         Filters(restaurant_id="it's", sentiment="positive", min_rating=5, since=when),
     ):
         for hits in (
-            await store.keyword_search("주차가", filters, 9),
-            await store.vector_search(vectors(1)[0], MODEL, filters, 9),
+            await by_words(store, "주차가", filters, 9),
+            await by_vector(store, vectors(1)[0], MODEL, filters, 9),
         ):
-            assert [hit.review.review_id for hit in hits] == ["r-0"]
-    assert await store.keyword_search("주차가", Filters(until=when), 9) == []
-    assert await store.keyword_search("주차가", Filters(restaurant_id="x' OR '1'='1"), 9) == []
+            assert list(hits) == ["r-0"]
+    assert await by_words(store, "주차가", Filters(until=when), 9) == {}
+    assert await by_words(store, "주차가", Filters(restaurant_id="x' OR '1'='1"), 9) == {}
 
 
 async def test_counts_equal_a_recount(store: ReviewStore) -> None:
@@ -199,7 +220,7 @@ async def test_an_indexed_search_finds_what_an_exact_one_finds(store: ReviewStor
     found = 0
     for query in vectors(50, seed=0)[:50]:
         exact = {f"r-{place}" for place in np.argsort(-(made @ query))[:10]}
-        found += len(exact & {hit.review.review_id for hit in await store.vector_search(query, MODEL, EVERYTHING, 10)})
+        found += len(exact & set(await by_vector(store, query, MODEL, EVERYTHING, 10)))
     assert found >= 0.95 * 500
 
 
@@ -209,8 +230,8 @@ async def test_indexes_that_are_lost_cost_nothing(store: ReviewStore, folder: Pa
     await maintain(store, 1000)
     shutil.rmtree(folder / "reviews.lance" / "_indices")
     async with open_store(str(folder)) as opened:
-        assert len(await opened.keyword_search("주차가", EVERYTHING, 5)) == 5
-        assert len(await opened.vector_search(vectors(1)[0], MODEL, EVERYTHING, 5)) == 5
+        assert len(await by_words(opened, "주차가", EVERYTHING, 5)) == 5
+        assert len(await by_vector(opened, vectors(1)[0], MODEL, EVERYTHING, 5)) == 5
         await put(opened, [5000])
         assert await rows(opened) == 2001
         await maintain(opened, 1000)
@@ -280,7 +301,7 @@ async def test_vectors_of_another_model_are_refused(store: ReviewStore, other: s
     with pytest.raises(Unavailable, match="another model"):
         await store.upsert([judged(4)], vectors(1), other)
     with pytest.raises(Unavailable, match="another model"):
-        await store.vector_search(vectors(1)[0], other, EVERYTHING, 1)
+        await by_vector(store, vectors(1)[0], other, EVERYTHING, 1)
     assert await rows(store) == 1
 
 
@@ -288,37 +309,56 @@ async def test_a_table_of_before_knows_the_name_alone(store: ReviewStore) -> Non
     """Version 0.1.0 stored no revision: its tables go on with any of their model's, and with no other model."""
     await store.upsert([judged(1)], vectors(1), "a/encoder")
     await store.upsert([judged(2)], vectors(1), "a/encoder@r1")
-    assert len(await store.vector_search(vectors(1)[0], "a/encoder@r1", EVERYTHING, 5)) == 2
+    assert len(await by_vector(store, vectors(1)[0], "a/encoder@r1", EVERYTHING, 5)) == 2
     with pytest.raises(Unavailable, match="another model"):
-        await store.vector_search(vectors(1)[0], "other/encoder@r1", EVERYTHING, 5)
+        await by_vector(store, vectors(1)[0], "other/encoder@r1", EVERYTHING, 5)
 
 
 @pytest.mark.parametrize("begun", [False, True])
-async def test_reviews_that_an_older_version_stored_are_searched(
+async def test_reviews_that_an_older_version_stored_are_brought_over(
     folder: Path, monkeypatch: pytest.MonkeyPatch, begun: bool
 ) -> None:
-    """They get letters when the store is opened, also if that was broken off; what is written then replaces them."""
+    """They are found by vectors at once, and by words as they get their terms, also if that was broken off."""
+    monkeypatch.setattr(migrations, "BATCH_ROWS", 2)
     async with open_store(str(folder)) as store:
         await put(store, range(5), text="국물이 싱거워요")
         table = await store.table()
         assert table is not None
-        await table.drop_columns([JAMO_COLUMN])
-        monkeypatch.setattr(migrations, "BATCH_ROWS", 2)
-        if begun:
-            await table.add_columns(pa.field(JAMO_COLUMN, pa.string()))
-            assert await migrations.add_jamo_batch(table) == 2
-        else:
-            await table.create_index("text", config=FTS())
+        await table.add_columns({OLD_LETTERS_COLUMN: "text"})
+        await table.create_index(OLD_LETTERS_COLUMN, config=FTS(base_tokenizer="ngram"))
+        await table.drop_index("morphemes_idx")
+        await table.drop_columns([TERMS_COLUMN, TERMS_VERSION_COLUMN])
     async with open_store(str(folder)) as store:
-        await maintain(store, 1000)
-        assert len(await store.keyword_search("싱겁다", EVERYTHING, 9)) == 5
-        assert len(await store.vector_search(vectors(1)[0], MODEL, EVERYTHING, 9)) == 5
+        assert len(await by_vector(store, vectors(1)[0], MODEL, EVERYTHING, 9)) == 5
+        await put(store, [9], text="주차가 편해요")
         table = await store.table()
         assert table is not None
-        assert [index.columns for index in await table.list_indices()] == [[JAMO_COLUMN]]
-        await put(store, [0, 9], text="주차가 편해요")
-        assert len(await store.keyword_search("싱겁다", EVERYTHING, 9)) == 4
+        if begun:
+            assert await add_terms(table, analyzer()) == 2
+    async with open_store(str(folder)) as store:
+        progress = MigrationProgress()
+        await migrate_terms(store, analyzer(), progress)
+        assert (progress.done, progress.total, progress.running) == ((3, 3, False) if begun else (5, 5, False))
+        await maintain(store, 1000)
+        assert len(await by_words(store, "싱겁다", EVERYTHING, 9)) == 5
+        assert list(await by_words(store, "주차", EVERYTHING, 9)) == ["r-9"]
+        table = await store.table()
+        assert table is not None
+        assert OLD_LETTERS_COLUMN not in (await table.schema()).names
+        assert [index.columns for index in await table.list_indices()] == [[TERMS_COLUMN]]
         assert await rows(store) == 6
+
+
+async def test_terms_of_another_analyzer_are_made_anew(store: ReviewStore) -> None:
+    """The operator has added a word: reviews are taken apart again, once."""
+    await put(store, range(3), text="마라로제떡볶이")
+    other = MorphemeAnalyzer(parse_user_words("마라로제떡볶이 마라 로제 떡볶이"))
+    assert not await by_words(store, "로제", EVERYTHING, 9)
+    for total in (3, 0):
+        progress = MigrationProgress()
+        await migrate_terms(store, other, progress)
+        assert progress.total == total
+    assert len(await by_words(store, "로제", EVERYTHING, 9)) == 3
 
 
 async def test_writers_and_the_keeper_of_indexes_get_along(folder: Path) -> None:

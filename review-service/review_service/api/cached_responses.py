@@ -76,10 +76,13 @@ async def search_response(request: Request, body: SearchRequest) -> Response:
     version = await (versions.of_all() if restaurant_id is None else versions.of_restaurant(restaurant_id))
     search = canonical_json(body.model_dump(mode="json"))
 
-    async def compute(lane: Lane) -> BaseModel:
-        return await service.searcher.search(body, lane)
+    words = service.searcher.word_files.search_words().version
 
-    return await _respond(request, ["search", search], version, compute, service.popularity.queries, search)
+    async def compute(lane: Lane) -> BaseModel | Uncacheable:
+        found = await service.searcher.search(body, lane)
+        return Uncacheable(found) if found.degraded else found
+
+    return await _respond(request, ["search", search, words], version, compute, service.popularity.queries, search)
 
 
 async def _respond(

@@ -17,6 +17,8 @@ from review_service.response_cache import Uncacheable
 from review_service.reviews.ingest import ParsedImport, parse_items, parse_lines
 from review_service.schemas import (
     Deleted,
+    ExplainRequest,
+    Explanation,
     Id,
     ImportResult,
     RestaurantList,
@@ -28,6 +30,7 @@ from review_service.schemas import (
     Sort,
     Strengths,
 )
+from review_service.search.explanation import Explainer
 from review_service.state import ReviewService
 
 BULK_PRIORITY = 1
@@ -114,6 +117,12 @@ def _review_routes() -> APIRouter:
         """Find reviews by meaning, by words, or by both."""
         return await cached_responses.search_response(request, body)
 
+    @router.post("/v1/reviews/search/explain")
+    async def explain(body: ExplainRequest, request: Request) -> Explanation:
+        """Explain how a query is taken apart, and why a review has its score."""
+        lane = requested_lane(request.headers, "interactive")
+        return await Explainer(service_of(request).searcher).explain(body, lane)
+
     @router.get("/v1/restaurants")
     async def restaurants(
         request: Request,
@@ -182,6 +191,9 @@ async def ready(request: Request) -> Readiness:
         }
     except StoreDamaged:
         components = {"store": ComponentHealth(status="down", detail="cannot be read")}
+    migration = service_of(request).term_migration
+    if migration.running:
+        components["words"] = ComponentHealth(status="degraded", detail=migration.detail)
     cache = service_of(request).cache
     components["cache"] = ComponentHealth(status=cache.status(), detail=cache.detail())
     return Readiness(status=worst_status(components), parts=components)

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 
-from review_service.schemas import StoredReview
-
 
 @dataclass(frozen=True)
 class Hit:
     """A review that matches a search."""
 
+    row: int
+    """LanceDB's id of the row, which finds it in one step. A review that is written anew gets another one."""
     score: float
-    """Cosine (vector search), BM25 (keyword search), or the fused score (hybrid search)."""
-    review: StoredReview
+    """Cosine (vector search) or BM25 (keyword search)."""
+    terms: str = ""
+    """The review's terms (keyword search)."""

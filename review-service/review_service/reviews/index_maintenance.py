@@ -15,7 +15,7 @@ from onecard import logs
 from review_service.index_plan import ivf_parameters
 from review_service.reviews.deduplication import deduplicate
 from review_service.reviews.malloc import trim
-from review_service.reviews.rows import JAMO_COLUMN, KEYWORD_INDEX
+from review_service.reviews.rows import KEYWORD_INDEX, TERMS_COLUMN
 from review_service.reviews.store import ReviewStore
 from review_service.reviews.table_access import is_commit_conflict
 
@@ -59,7 +59,7 @@ def plan_maintenance(rows: int, unindexed: Mapping[str, int], index_rows: int) -
     Returns:
         Columns to index, and whether to refresh the indexes.
     """
-    columns = [JAMO_COLUMN] if rows < MIN_SCALAR_INDEX_ROWS else [JAMO_COLUMN, "review_id", "restaurant_id"]
+    columns = [TERMS_COLUMN] if rows < MIN_SCALAR_INDEX_ROWS else [TERMS_COLUMN, "review_id", "restaurant_id"]
     columns += ["vector"] if rows >= index_rows else []
     max_unindexed = max(MIN_SCALAR_INDEX_ROWS, rows // REFRESH_DIVISOR)
     create = tuple(column for column in columns if column not in unindexed)
@@ -67,7 +67,7 @@ def plan_maintenance(rows: int, unindexed: Mapping[str, int], index_rows: int) -
 
 
 def _index_config(column: str, rows: int) -> FTS | BTree | IvfRq:
-    if column == JAMO_COLUMN:
+    if column == TERMS_COLUMN:
         return KEYWORD_INDEX
     if column == "vector":
         return IvfRq(distance_type="cosine", **ivf_parameters(rows))

@@ -15,6 +15,7 @@ from review_service.model_services import RETRY_AFTER_SECONDS, InvalidModelRespo
 from review_service.reviews.rows import ClassifiedReview, digest_of
 from review_service.reviews.store import ReviewStore
 from review_service.schemas import MAX_REPORTED_LINES, ImportResult, LineError, Review, Superseded
+from review_service.words.analyzer import MorphemeAnalyzer
 
 MAX_BATCH_BYTES = 1_000_000
 """Maximum size of the texts in one request to a model service, whose own limit is MAX_BODY_MB."""
@@ -155,6 +156,7 @@ class Importer:
 
     store: ReviewStore
     models: ModelServices
+    analyzer: MorphemeAnalyzer
     batch_size: int
     """Maximum number of reviews in one commit."""
 
@@ -215,10 +217,16 @@ class Importer:
         ]
         if changed:
             texts = [review.text for review, _ in changed]
-            embedded, predictions = await asyncio.gather(
-                self.models.embed(texts, "bulk", "document"), self.models.classify(texts, "bulk")
+            names = [review.restaurant_name for review, _ in changed]
+            embedded, predictions, terms = await asyncio.gather(
+                self.models.embed(texts, "bulk", "document"),
+                self.models.classify(texts, "bulk"),
+                asyncio.to_thread(lambda: list(map(self.analyzer.indexed, texts, names))),
             )
-            classified = [ClassifiedReview(*pair, result) for pair, result in zip(changed, predictions, strict=True)]
+            classified = [
+                ClassifiedReview(*pair, result, words, self.analyzer.version)
+                for pair, result, words in zip(changed, predictions, terms, strict=True)
+            ]
             await self.store.upsert(classified, embedded.vectors, embedded.model)
         return len(changed)
 

@@ -1,21 +1,45 @@
-"""Migrates a table of an older version to the columns of this one."""
+"""Migrates a table of an older version to the columns of this one, while it is searched.
 
+The columns are added at once. The terms of the stored reviews are made in the background, batch by batch, also when the
+analyzer has changed: another version of Kiwi, or other words of the operator. Until then reviews without terms are not
+found by words, and those with the terms of another analyzer are found by these.
+"""
+
+import asyncio
 from contextlib import suppress
+from dataclasses import dataclass
 
 import pyarrow as pa
 from lancedb.table import AsyncTable
 
-from onecard import logs
-from review_service.reviews.rows import JAMO_COLUMN, to_jamo
+from review_service.reviews.rows import OLD_LETTERS_COLUMN, TERMS_COLUMN, TERMS_VERSION_COLUMN
+from review_service.words.analyzer import MorphemeAnalyzer
 
-BATCH_ROWS = 4096
-"""Maximum number of rows that one commit fills."""
-
-log = logs.logger()
+BATCH_ROWS = 2048
+"""Maximum number of rows that one commit fills. It takes some seconds."""
 
 
-async def add_jamo(table: AsyncTable) -> None:
-    """Add the jamo column, and fill it for every review that has none. An interrupted migration can be continued.
+@dataclass
+class MigrationProgress:
+    """How many reviews have got their terms since the start."""
+
+    done: int = 0
+    total: int = 0
+    """Number of reviews without terms of this analyzer at the start."""
+
+    @property
+    def running(self) -> bool:
+        """Whether reviews are left."""
+        return self.done < self.total
+
+    @property
+    def detail(self) -> str:
+        """What readiness says."""
+        return f"the words of {self.done} of {self.total} stored reviews are taken apart"
+
+
+async def add_terms_columns(table: AsyncTable) -> None:
+    """Add the columns of the terms to a table that has none; they are null in each row. Others may do so at once.
 
     Args:
         table: The table of reviews.
@@ -24,35 +48,74 @@ async def add_jamo(table: AsyncTable) -> None:
         RuntimeError: LanceDB cannot read or write the table.
         OSError: As RuntimeError.
     """
-    if JAMO_COLUMN not in (await table.schema()).names:
-        for index in await table.list_indices():
-            if index.columns == ["text"]:  # The keyword index of older versions.
-                await table.drop_index(index.name)
-        with suppress(ValueError):  # Another process has added it in the meantime.
-            await table.add_columns(pa.field(JAMO_COLUMN, pa.string()))
-    while filled := await add_jamo_batch(table):
-        log.info("jamo added to stored reviews", reviews=filled)
+    for name in (TERMS_COLUMN, TERMS_VERSION_COLUMN):
+        if name not in (await table.schema()).names:
+            with suppress(ValueError):  # Another process has added it in the meantime.
+                await table.add_columns(pa.field(name, pa.string()))
 
 
-async def add_jamo_batch(table: AsyncTable) -> int:
-    """Fill the jamo column of some rows, in one commit.
+def _outdated(version: str) -> str:
+    # As a string: LanceDB's expressions have no IS NULL. A version consists of hexadecimal digits.
+    return f"{TERMS_VERSION_COLUMN} IS NULL OR {TERMS_VERSION_COLUMN} <> '{version}'"
+
+
+async def count_outdated(table: AsyncTable, version: str) -> int:
+    """Count the reviews whose terms another analyzer has made, or none.
 
     Args:
         table: The table of reviews.
+        version: `MorphemeAnalyzer.version`.
 
     Returns:
-        Number of filled rows; 0 if none is missing.
+        Number of reviews.
+
+    Raises:
+        RuntimeError: LanceDB cannot read the table.
+        OSError: As RuntimeError.
+    """
+    return await table.count_rows(_outdated(version))
+
+
+async def add_terms(table: AsyncTable, analyzer: MorphemeAnalyzer) -> int:
+    """Make the terms of some reviews, in one commit.
+
+    Args:
+        table: The table of reviews.
+        analyzer: Takes them apart.
+
+    Returns:
+        Number of reviews; 0 if none is left.
 
     Raises:
         RuntimeError: LanceDB cannot read or write the table.
         OSError: As RuntimeError.
     """
-    # As a string: LanceDB's expressions have no IS NULL.
-    query = table.query().select(["review_id", "digest", "text"]).where(f"{JAMO_COLUMN} IS NULL").limit(BATCH_ROWS)
-    rows = await query.to_arrow()
+    columns = ["review_id", "digest", "text", "restaurant_name"]
+    rows = await table.query().select(columns).where(_outdated(analyzer.version)).limit(BATCH_ROWS).to_arrow()
     if rows.num_rows:
-        jamo = pa.array(map(to_jamo, rows["text"].to_pylist()), pa.string())
-        # A review that was replaced in the meantime has another digest, so it is not matched; it has its jamo already.
+        texts, names = rows["text"].to_pylist(), rows["restaurant_name"].to_pylist()
+        terms = await asyncio.to_thread(lambda: list(map(analyzer.indexed, texts, names)))
+        versions = pa.array([analyzer.version] * len(terms), pa.string())
+        filled = rows.select(["review_id", "digest"]).append_column(TERMS_COLUMN, pa.array(terms, pa.string()))
+        # A review that was replaced in the meantime has another digest, so it is not matched; it has its terms already.
         merge = table.merge_insert(["review_id", "digest"]).when_matched_update_all()
-        await merge.execute(rows.drop_columns("text").append_column(JAMO_COLUMN, jamo))
+        await merge.execute(filled.append_column(TERMS_VERSION_COLUMN, versions))
     return int(rows.num_rows)
+
+
+async def drop_old_column(table: AsyncTable) -> None:
+    """Drop the column that older versions searched, and its index.
+
+    Args:
+        table: The table of reviews, all of which have terms.
+
+    Raises:
+        RuntimeError: LanceDB cannot read or write the table.
+        OSError: As RuntimeError.
+    """
+    if OLD_LETTERS_COLUMN not in (await table.schema()).names:
+        return
+    for index in await table.list_indices():
+        if index.columns == [OLD_LETTERS_COLUMN]:
+            await table.drop_index(index.name)
+    await table.drop_columns([OLD_LETTERS_COLUMN])

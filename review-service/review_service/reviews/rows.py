@@ -5,6 +5,8 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import numpy as np
@@ -22,18 +24,14 @@ MODEL_KEY = b"embedding_model"
 """Metadata key of the model that computed the vectors: `name@revision`. Version 0.1.0 stored the name alone."""
 TABLE_ID_KEY = b"table_id"
 """Metadata key of the table's random id. Versions of a table are counted from 1, so they do not identify a table."""
-JAMO_COLUMN = "letters"
-"""The column that keyword searches use: `to_jamo` of the text."""
-KEYWORD_INDEX = FTS(
-    base_tokenizer="ngram",
-    # In jamo; a syllable has two or three.
-    ngram_min_length=2,
-    ngram_max_length=4,
-    stem=False,
-    remove_stop_words=False,
-    ascii_folding=False,
-)
-"""The index of `JAMO_COLUMN`."""
+TERMS_COLUMN = "morphemes"
+"""The column that keyword searches use: `MorphemeAnalyzer.indexed` of the review, terms separated by spaces."""
+TERMS_VERSION_COLUMN = "terms_version"
+"""`MorphemeAnalyzer.version` of the analyzer that made the terms; null until an older table is migrated."""
+OLD_LETTERS_COLUMN = "letters"
+"""The column that older versions searched: the text in NFD. It is dropped at the end of the migration."""
+KEYWORD_INDEX = FTS(base_tokenizer="whitespace", stem=False, remove_stop_words=False, ascii_folding=False)
+"""The index of `TERMS_COLUMN`."""
 REVIEW_COLUMNS = (*Review.model_fields, "sentiment", "sentiment_score")
 """Columns of a `StoredReview`."""
 
@@ -46,6 +44,10 @@ class ClassifiedReview:
     digest: str
     """`digest_of(review)`."""
     prediction: Prediction
+    terms: str
+    """Value of `TERMS_COLUMN`."""
+    terms_version: str
+    """Value of `TERMS_VERSION_COLUMN`."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,9 @@ class Filters:
     """Written at this time or later."""
     until: datetime | None = None
     """Written before this time."""
+    phrases: tuple[str, ...] = ()
+    """Each is in the text or in the restaurant's name, word for word; capital and small letters are the same."""
+    review_id: str | None = None
 
     def expression(self) -> Expr | None:
         """Build LanceDB's expression for the filters. LanceDB quotes the values.
@@ -70,6 +75,7 @@ class Filters:
         conditions = [
             None if value is None else condition(lit(value))
             for value, condition in (
+                (self.review_id, col("review_id").eq),
                 (self.restaurant_id, col("restaurant_id").eq),
                 (self.sentiment, col("sentiment").eq),
                 (self.min_rating, col("rating").gte),
@@ -77,11 +83,19 @@ class Filters:
                 (self.until, col("created_at").lt),
             )
         ]
+        conditions += [_contains(phrase) for phrase in self.phrases]
         joined: Expr | None = None
         for condition in conditions:
             if condition is not None:
                 joined = condition if joined is None else joined & condition
         return joined
+
+
+def _contains(phrase: str) -> Expr:
+    # Texts are stored as they were written: composed (NFC), or decomposed (NFD) if they come from a Mac.
+    forms = {unicodedata.normalize(form, phrase).lower() for form in ("NFC", "NFD")}
+    either = [col(name).lower().contains(lit(form)) for name in ("text", "restaurant_name") for form in sorted(forms)]
+    return reduce(or_, either)
 
 
 def table_schema(size: int, model: str, table_id: str) -> pa.Schema:
@@ -100,7 +114,8 @@ def table_schema(size: int, model: str, table_id: str) -> pa.Schema:
         pa.field("restaurant_id", pa.string(), nullable=False),
         pa.field("restaurant_name", pa.string()),
         pa.field("text", pa.string(), nullable=False),
-        pa.field(JAMO_COLUMN, pa.string(), nullable=False),
+        pa.field(TERMS_COLUMN, pa.string()),
+        pa.field(TERMS_VERSION_COLUMN, pa.string()),
         pa.field("rating", pa.float32()),
         pa.field("created_at", pa.timestamp("us", tz="UTC")),
         pa.field("sentiment", pa.string(), nullable=False),
@@ -124,37 +139,6 @@ def are_comparable(stored_model: str, model: str) -> bool:
         Whether name and revision are equal; of a table of version 0.1.0, the name.
     """
     return stored_model == model or ("@" not in stored_model and stored_model == model.rpartition("@")[0] != "")
-
-
-def to_jamo(text: str) -> str:
-    """Decompose the Korean syllables of a text into jamo (Unicode NFD).
-
-    An ending changes the last syllable of its stem («싱겁다», «싱거워요») but only a few of its jamo. So n-grams of
-    jamo match different forms of a word.
-
-    Args:
-        text: Any text.
-
-    Returns:
-        The text with two or three jamo for each syllable.
-    """
-    return unicodedata.normalize("NFD", text)
-
-
-def query_to_jamo(query: str) -> str:
-    """Decompose a query into jamo, so that its n-grams do not span two words.
-
-    An n-gram across two words would match reviews in which other words with the same end and start follow each other.
-    Words are therefore separated by NUL, which no review contains, so that n-grams with it match nothing. The space
-    before each word matches the start of a word in a review.
-
-    Args:
-        query: The query's text.
-
-    Returns:
-        Text for a keyword search in `JAMO_COLUMN`.
-    """
-    return "".join(f"\0 {to_jamo(word)}" for word in query.split())
 
 
 def digest_of(review: Review) -> str:
@@ -183,7 +167,10 @@ def to_arrow(reviews: Sequence[ClassifiedReview], vectors: npt.NDArray[np.float3
     records: list[dict[str, Any]] = [
         {
             **item.review.model_dump(),
-            JAMO_COLUMN: to_jamo(item.review.text),
+            TERMS_COLUMN: item.terms,
+            TERMS_VERSION_COLUMN: item.terms_version,
+            # For a table that is not migrated yet, in which it must not be null.
+            OLD_LETTERS_COLUMN: unicodedata.normalize("NFD", item.review.text),
             "sentiment": item.prediction.label,
             "sentiment_score": item.prediction.score,
             "aspects": aspects_in(item.review.text),

@@ -29,18 +29,17 @@ from review_service.errors import StoreDamaged, StoreNotWritable
 from review_service.index_plan import NPROBES, REFINE_FACTOR
 from review_service.reviews.deduplication import PRIMARY_KEY, deduplicate
 from review_service.reviews.hits import Hit
-from review_service.reviews.migrations import add_jamo
+from review_service.reviews.migrations import add_terms_columns
 from review_service.reviews.rows import (
-    JAMO_COLUMN,
     KEYWORD_INDEX,
     MODEL_KEY,
     REVIEW_COLUMNS,
     TABLE_ID_KEY,
+    TERMS_COLUMN,
     ClassifiedReview,
     Filters,
     are_comparable,
     from_record,
-    query_to_jamo,
     table_schema,
     to_arrow,
 )
@@ -99,7 +98,7 @@ class ReviewStore:
 
         Raises:
             StoreDamaged: The table cannot be read or written.
-            StoreNotWritable: The table has no jamo column, which searches need, and cannot be written.
+            StoreNotWritable: The table has no column for terms, which searches need, and cannot be written.
             Unavailable: Other processes write all the time.
         """
         table = await self.table()
@@ -107,9 +106,9 @@ class ReviewStore:
             return
         try:
             await self.access.write(table, deduplicate)
-            await self.access.write(table, add_jamo)
+            await self.access.write(table, add_terms_columns)
         except StoreNotWritable:
-            if JAMO_COLUMN not in (await self.access.read(table, lambda table: table.schema())).names:
+            if TERMS_COLUMN not in (await self.access.read(table, lambda table: table.schema())).names:
                 raise
             log.warning("the store cannot be migrated")
 
@@ -258,28 +257,6 @@ class ReviewStore:
         table = await self.table()
         return 0 if table is None else await self.access.read(table, lambda table: table.count_rows())
 
-    async def sample_texts(self, rows: int, limit: int) -> list[str]:
-        """Read the texts of evenly spaced rows.
-
-        Args:
-            rows: Number of rows to sample from, at most the number of rows of the table.
-            limit: Maximum number of texts.
-
-        Returns:
-            The texts in the order of the table; empty while there is no table.
-
-        Raises:
-            StoreDamaged: The table cannot be read.
-        """
-        table = await self.table()
-        count = min(rows, limit)
-        if table is None or not count:
-            return []
-        offsets = [index * rows // count for index in range(count)]
-        sample = await self.access.read(table, lambda table: table.take_offsets(offsets).select(["text"]).to_arrow())
-        texts: list[str] = sample["text"].to_pylist()
-        return texts
-
     async def vector_search(
         self, vector: npt.NDArray[np.float32], model: str, filters: Filters, limit: int
     ) -> list[Hit]:
@@ -300,35 +277,50 @@ class ReviewStore:
         """
 
         def search(table: AsyncTable) -> Any:
-            return _with_probes(table.query().nearest_to(vector)).select([*REVIEW_COLUMNS, "_distance"])
+            return _with_probes(table.query().nearest_to(vector)).select(["_distance"])
 
         return await self._search(search, filters, limit, lambda record: 1 - record["_distance"], model)
 
-    async def cosines(self, vector: npt.NDArray[np.float32], review_ids: Sequence[str]) -> dict[str, float]:
+    async def cosines(self, vector: npt.NDArray[np.float32], rows: Sequence[int]) -> dict[int, float]:
         """Compute the cosines of a vector with the vectors of reviews.
 
         Args:
             vector: float32 of shape (size,), of unit length, of the same model as the stored ones.
-            review_ids: Ids of reviews, stored or not.
+            rows: Rows that a search found.
 
         Returns:
-            Cosines of the reviews that are stored, by id.
+            Cosines by row, without the rows that were deleted since.
 
         Raises:
             StoreDamaged: The table cannot be read.
         """
-        if not review_ids:
+        found = await self._take(rows, ["vector"])
+        if not found.num_rows:
             return {}
-        rows = await self.read(["review_id", "vector"], where=col("review_id").isin(review_ids))
-        vectors = rows["vector"].combine_chunks().flatten().to_numpy().reshape(-1, len(vector))
-        cosines = zip(rows["review_id"].to_pylist(), (vectors @ vector).tolist(), strict=True)
-        return {review_id: cosine for review_id, cosine in cosines if math.isfinite(cosine)}
+        vectors = found["vector"].combine_chunks().flatten().to_numpy().reshape(-1, len(vector))
+        cosines = zip(found["_rowid"].to_pylist(), (vectors @ vector).tolist(), strict=True)
+        return {row: cosine for row, cosine in cosines if math.isfinite(cosine)}
 
-    async def keyword_search(self, text: str, filters: Filters, limit: int) -> list[Hit]:
-        """Find the reviews that match the words of a text best, by BM25 over n-grams of jamo.
+    async def reviews(self, rows: Sequence[int]) -> dict[int, StoredReview]:
+        """Read reviews.
 
         Args:
-            text: Words, separated by whitespace.
+            rows: Rows that a search found.
+
+        Returns:
+            Reviews by row, without the rows that were deleted since.
+
+        Raises:
+            StoreDamaged: The table cannot be read.
+        """
+        found = await self._take(rows, REVIEW_COLUMNS)
+        return {record["_rowid"]: from_record(record) for record in found.to_pylist()}
+
+    async def keyword_search(self, terms: str, filters: Filters, limit: int) -> list[Hit]:
+        """Find the reviews that match some terms best, by BM25.
+
+        Args:
+            terms: Terms separated by spaces, as `MorphemeAnalyzer` makes them.
             filters: Filters; all that are set must match.
             limit: Maximum number of hits.
 
@@ -340,13 +332,19 @@ class ReviewStore:
         """
 
         def search(table: AsyncTable) -> Any:
-            return (
-                table.query()
-                .nearest_to_text(query_to_jamo(text), columns=JAMO_COLUMN)
-                .select([*REVIEW_COLUMNS, "_score"])
-            )
+            return table.query().nearest_to_text(terms, columns=TERMS_COLUMN).select(["_score", TERMS_COLUMN])
 
-        return await self._search(search, filters, limit, lambda record: record["_score"])
+        return await self._search(search, filters, limit, lambda record: record["_score"]) if terms else []
+
+    async def _take(self, rows: Sequence[int], columns: Sequence[str]) -> pa.Table:
+        table = await self.table()
+        if table is None or not rows:
+            return pa.table({name: [] for name in ("_rowid", *columns)})
+
+        def take(table: AsyncTable) -> Any:
+            return table.take_row_ids(list(rows)).select(list(columns)).with_row_id().to_arrow()
+
+        return await self.access.read(table, take)
 
     async def _search(
         self,
@@ -364,11 +362,12 @@ class ReviewStore:
         where = filters.expression()
 
         async def run(table: AsyncTable) -> list[dict[str, Any]]:
-            query = search(table).limit(limit)
+            query = search(table).with_row_id().limit(limit)
             records: list[dict[str, Any]] = await (query if where is None else query.where(where)).to_list()
             return records
 
-        hits = [Hit(score(record), from_record(record)) for record in await self.access.read(table, run)]
+        records = await self.access.read(table, run)
+        hits = [Hit(record["_rowid"], score(record), record.get(TERMS_COLUMN) or "") for record in records]
         return [hit for hit in hits if math.isfinite(hit.score)]  # Older versions stored vectors with NaN.
 
     async def _create_table(self, size: int, model: str) -> AsyncTable:
@@ -380,10 +379,10 @@ class ReviewStore:
             if created := await self.table():  # Another process has just created it.
                 return created
             raise self.access.record_write_error(error) or StoreDamaged(log_damage(error)) from None
-        # Created while the table is empty: without any index LanceDB would match whole words, but with one it matches
-        # n-grams, also in rows that are not indexed yet.
+        # Created while the table is empty: without any index LanceDB would split terms at punctuation, but with one it
+        # takes them as they are, also in rows that are not indexed yet.
         with suppress(RuntimeError, OSError):  # If it fails, index maintenance creates it.
-            await table.create_index(JAMO_COLUMN, config=KEYWORD_INDEX)
+            await table.create_index(TERMS_COLUMN, config=KEYWORD_INDEX)
         self._table = table
         return table
 

@@ -3,64 +3,82 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
+from functools import cached_property
 
 from onecard import logs
 from onecard.batching.queue import Lane
-from onecard.errors import BadUpstream
-from review_service.model_services import EmbeddedTexts, InvalidModelResponse, ModelServices
-from review_service.reviews.hits import Hit
+from onecard.errors import BadUpstream, DeadlineExceeded, TooBusy, Unavailable
+from review_service.model_services import EmbeddedTexts, Embedder, InvalidModelResponse
 from review_service.reviews.rows import Filters
 from review_service.reviews.store import ReviewStore
-from review_service.schemas import SearchRequest, SearchResponse, SearchResult, StoredReview
-from review_service.search.frequency_sample import DocumentFrequencySample
-from review_service.search.fusion import fuse
+from review_service.schemas import Mode, SearchRequest, SearchResponse, SearchResult
+from review_service.search.cosine_scale import CosineScale, CosineScales
+from review_service.search.fusion import Match, WordScale, WordScore, rank, scale_meaning
+from review_service.search.vocabulary_source import VocabularySource
+from review_service.search.word_files import WordFiles
+from review_service.words.analyzer import MorphemeAnalyzer
+from review_service.words.query import ParsedQuery, QueryParser
+from review_service.words.terms import is_denied
+from review_service.words.vocabulary import Vocabulary
 
-MIN_CANDIDATES = 50
-"""Minimum number of candidates that each half of a hybrid search looks for."""
+VECTOR_CANDIDATES = 50
+"""Minimum number of candidates that the vector half of a hybrid search looks for."""
+WORD_CANDIDATES = 100
+"""The same of the keyword half, which costs less."""
+SHORT_QUERY = 100
+"""Maximum number of characters of a query that is taken apart on the event loop."""
+ENCODER_SECONDS = 10.0
+"""A hybrid search waits this long for its query's vector; then it goes on by words."""
 
 log = logs.logger()
 
 
 @dataclass(frozen=True)
-class HybridCandidates:
-    """The candidates of both halves of a hybrid search."""
+class EmbeddedQuery:
+    """A query's vector with the scale of its model's cosines."""
 
-    reviews: dict[str, StoredReview]
-    """By id."""
-    cosines: dict[str, float]
-    """Cosine with the query, by id. A review that was deleted during the search may be missing."""
-
-    @property
-    def texts(self) -> dict[str, str]:
-        """Texts of the reviews, by id."""
-        return {review_id: review.text for review_id, review in self.reviews.items()}
+    embedded: EmbeddedTexts
+    scale: CosineScale
 
 
-async def merge_candidates(
-    store: ReviewStore, vector: npt.NDArray[np.float32], by_meaning: Sequence[Hit], by_words: Sequence[Hit]
-) -> HybridCandidates:
-    """Merge the candidates of the two halves, and compute the cosines that are missing.
+@dataclass(frozen=True)
+class SearchPlan:
+    """What is looked for."""
 
-    Args:
-        store: Where the vectors of reviews that were found only by words are read.
-        vector: The query's vector, float32 of shape (size,), of unit length.
-        by_meaning: Hits of the vector search, with their cosines as scores.
-        by_words: Hits of the keyword search.
+    query: ParsedQuery
+    vocabulary: Vocabulary
+    """The terms of the stored reviews."""
+    filters: Filters
+    mode: Mode
+    top_k: int
 
-    Returns:
-        All candidates with their cosines.
+    @cached_property
+    def word_scale(self) -> WordScale:
+        """Scale of the query's BM25 scores."""
+        return WordScale(self.query.ideal_score(self.vocabulary), self.vocabulary.unique_weight)
 
-    Raises:
-        StoreDamaged: The table cannot be read.
-    """
-    reviews = {hit.review.review_id: hit.review for hit in (*by_meaning, *by_words)}
-    cosines = {hit.review.review_id: hit.score for hit in by_meaning}
-    return HybridCandidates(
-        reviews, cosines | await store.cosines(vector, [review_id for review_id in reviews if review_id not in cosines])
-    )
+    @cached_property
+    def known(self) -> float:
+        """Share of the query's words that any review has."""
+        return self.query.known_share(self.vocabulary)
+
+    def meaning(self, score: float) -> float:
+        """Score of the meaning, from the scaled cosine."""
+        return scale_meaning(score, self.known)
+
+    def limit(self, candidates: int) -> int:
+        """Number of results of one half: `candidates` or more if they are fused, else as many as are asked for."""
+        return max(self.top_k, candidates) if self.mode == "hybrid" else self.top_k
+
+
+@dataclass(frozen=True)
+class FoundReviews:
+    """The candidates of a search, before reviews are read."""
+
+    matches: Sequence[Match]
+    """Best first."""
+    degraded: bool = False
+    """Whether it was searched by words alone because there was no vector of the query."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +86,11 @@ class Searcher:
     """Searches the stored reviews."""
 
     store: ReviewStore
-    models: ModelServices
-    frequency_sample: DocumentFrequencySample
+    models: Embedder
+    analyzer: MorphemeAnalyzer
+    vocabulary: VocabularySource
+    word_files: WordFiles
+    scales: CosineScales
 
     async def search(self, request: SearchRequest, lane: Lane) -> SearchResponse:
         """Run a search.
@@ -79,45 +100,107 @@ class Searcher:
             lane: The embedding service's queue for the query.
 
         Returns:
-            The results, best first.
+            The results, best first. A hybrid search without the embedding service goes on by words.
 
         Raises:
-            Unavailable: The embedding service is down, or the stored vectors are of another model.
-            TooBusy: The embedding service is busy.
-            DeadlineExceeded: The embedding service does not answer in time.
+            Unavailable: In the mode `vector`: the embedding service is down, or the vectors are of another model.
+            TooBusy: In the mode `vector`: the embedding service is busy.
+            DeadlineExceeded: In the mode `vector`: the embedding service does not answer in time.
             BadUpstream: The embedding service answers with something other than a vector.
             StoreDamaged: The table cannot be read.
         """
-        hits = await self._search(request, lane)
-        min_score = request.min_score
-        results = [
-            SearchResult(score=hit.score, review=hit.review)
-            for hit in hits
-            if min_score is None or hit.score >= min_score
-        ]
-        return SearchResponse(mode=request.mode, data=results)
-
-    async def _search(self, request: SearchRequest, lane: Lane) -> list[Hit]:
-        filters = Filters(request.restaurant_id, request.sentiment, request.min_rating, request.since, request.until)
-        if request.mode == "keyword":
-            return await self.store.keyword_search(request.query, filters, request.top_k)
-        if request.mode == "vector":
-            embedded = await self._embed(request.query, lane)
-            return await self.store.vector_search(embedded.vectors[0], embedded.model, filters, request.top_k)
-        limit = max(request.top_k, MIN_CANDIDATES)
-        embedded, by_words, frequencies = await asyncio.gather(
-            self._embed(request.query, lane),
-            self.store.keyword_search(request.query, filters, limit),
-            self.frequency_sample.frequencies(),
+        query, vocabulary = await self.parse(request.query)
+        filters = Filters(
+            *(request.restaurant_id, request.sentiment, request.min_rating, request.since, request.until), query.phrases
         )
-        by_meaning = await self.store.vector_search(embedded.vectors[0], embedded.model, filters, limit)
-        candidates = await merge_candidates(self.store, embedded.vectors[0], by_meaning, by_words)
-        fused = fuse(candidates.cosines, frequencies.rarest_frequencies(request.query, candidates.texts))
-        return [Hit(score, candidates.reviews[review_id]) for review_id, score in fused[: request.top_k]]
+        found = await self.find(SearchPlan(query, vocabulary, filters, request.mode, request.top_k), lane)
+        matches = [match for match in found.matches if match.score >= request.min_score][: request.top_k]
+        reviews = await self.store.reviews([match.row for match in matches])
+        return SearchResponse(
+            mode=request.mode,
+            degraded=found.degraded,
+            corrected_query=query.text if query.corrected else None,
+            data=[
+                SearchResult(score=match.score, review=reviews[match.row]) for match in matches if match.row in reviews
+            ],
+        )
 
-    async def _embed(self, query: str, lane: Lane) -> EmbeddedTexts:
+    async def parse(self, text: str) -> tuple[ParsedQuery, Vocabulary]:
+        """Take a query apart.
+
+        Args:
+            text: The query.
+
+        Returns:
+            The query, and the vocabulary by which it was corrected.
+
+        Raises:
+            StoreDamaged: The table cannot be read.
+        """
+        vocabulary = await self.vocabulary.current()
+        parser = QueryParser(self.analyzer.terms, vocabulary, self.word_files.search_words())
+        # A short query takes less than a millisecond, which a thread would not save.
+        parsed = parser.parse(text) if len(text) <= SHORT_QUERY else await asyncio.to_thread(parser.parse, text)
+        return parsed, vocabulary
+
+    async def find(self, plan: SearchPlan, lane: Lane) -> FoundReviews:
+        """Find the candidates of a search.
+
+        Args:
+            plan: What is looked for.
+            lane: The embedding service's queue for the query.
+
+        Returns:
+            Candidates with their scores, best first.
+
+        Raises:
+            Unavailable: As `search`.
+            TooBusy: As `search`.
+            DeadlineExceeded: As `search`.
+            BadUpstream: As `search`.
+            StoreDamaged: As `search`.
+        """
+        if plan.mode == "keyword":
+            return FoundReviews(rank({}, await self._by_words(plan), "keyword"))
+        if plan.mode == "vector":
+            asked = await self._embed(plan.query.text, lane)
+            return FoundReviews(rank(await self._by_meaning(asked, plan), {}, "vector"))
+        embedding = asyncio.create_task(self._embed(plan.query.text, lane))
         try:
-            return await self.models.embed([query], lane, "query")
+            words = await self._by_words(plan)
+            try:
+                async with asyncio.timeout(ENCODER_SECONDS):
+                    asked = await embedding
+                meaning = await self._by_meaning(asked, plan)
+            except (Unavailable, TooBusy, DeadlineExceeded, TimeoutError) as error:
+                log.warning("search without vectors", error=type(error).__name__)
+                return FoundReviews(rank({}, words, "keyword"), degraded=True)
+        finally:
+            embedding.cancel()
+        cosines = await self.store.cosines(asked.embedded.vectors[0], [row for row in words if row not in meaning])
+        meaning |= {row: plan.meaning(asked.scale.score(cosine)) for row, cosine in cosines.items()}
+        return FoundReviews(rank(meaning, words, "hybrid"))
+
+    async def _by_words(self, plan: SearchPlan) -> dict[int, WordScore]:
+        query, scale = plan.query, plan.word_scale
+        hits = await self.store.keyword_search(query.search_terms, plan.filters, plan.limit(WORD_CANDIDATES))
+        return {
+            hit.row: WordScore(
+                scale.coverage(hit.score), scale.rarity(hit.score), query.denied != is_denied(hit.terms.split())
+            )
+            for hit in hits
+        }
+
+    async def _by_meaning(self, asked: EmbeddedQuery, plan: SearchPlan) -> dict[int, float]:
+        embedded = asked.embedded
+        limit = plan.limit(VECTOR_CANDIDATES)
+        hits = await self.store.vector_search(embedded.vectors[0], embedded.model, plan.filters, limit)
+        return {hit.row: plan.meaning(asked.scale.score(hit.score)) for hit in hits}
+
+    async def _embed(self, query: str, lane: Lane) -> EmbeddedQuery:
+        try:
+            embedded = await self.models.embed([query], lane, "query")
+            return EmbeddedQuery(embedded, await self.scales.scale(embedded.model, lane))
         except InvalidModelResponse as error:
             log.warning("search failed", error=str(error))
             raise BadUpstream("The embedding service gave no vector. Tell the operator.") from None

@@ -1,0 +1,1 @@
+"""Measures searches through the gateway, in stores of many reviews."""

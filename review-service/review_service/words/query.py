@@ -1,0 +1,206 @@
+"""Takes a query apart: into phrases, terms, and what is looked for instead of words that no review has. Pure.
+
+A word is looked for letter by letter where its morphemes find too little. The rule, for each word of a query:
+
+1. Initial consonants alone («ㄱㅊㅉㄱ») stand for the terms that have them, the most frequent `MAX_INITIALS`.
+2. Latin letters that no review has, and that are Korean on the keyboard's other set («rlacl»), are taken as Korean if
+   the reviews have it.
+3. A noun that no dictionary has, and fewer than `MIN_REVIEWS` reviews, stands for the terms that look like it
+   («짬봉»), at most `MAX_NEAR`, as `Vocabulary.near` finds them.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from onecard.text import composed
+from review_service.words.letters import from_latin_keys, is_initials
+from review_service.words.synonyms import SearchWords
+from review_service.words.terms import COMPOUND, NOUNS, PART, Term, is_denied, normalize
+from review_service.words.vocabulary import Vocabulary
+
+MIN_REVIEWS = 3
+MAX_NEAR = 3
+MAX_INITIALS = 5
+MIN_KEYS = 3
+"""Minimum length of Latin letters that may have been typed on the wrong keyboard."""
+
+Reason = Literal["word", "part", "compound", "spelling", "initials", "keyboard"]
+TakeApart = Callable[[str], Sequence[Term]]
+"""`MorphemeAnalyzer.terms`."""
+
+_PHRASE = re.compile(r'"([^"]+)"|“([^”]+)”')
+_WORD = re.compile(r"\S+")
+_PARTICLE = re.compile(r"(?:은|는|이|가|을|를|의|에|도|만|로|으로|와|과|랑|이랑|에서)$")
+
+
+@dataclass(frozen=True)
+class QueryTerm:
+    """A term of a query, with the other terms that stand for it."""
+
+    text: str
+    word: str
+    """The part of the query that it comes from."""
+    reason: Reason
+    synonyms: tuple[str, ...] = ()
+    """Terms that are looked for as well."""
+
+    @property
+    def alternatives(self) -> tuple[str, ...]:
+        """The term and its synonyms."""
+        return (self.text, *self.synonyms)
+
+
+@dataclass(frozen=True)
+class ParsedQuery:
+    """A query, taken apart."""
+
+    text: str
+    """NFC, without quotation marks, with the words that were read as others replaced."""
+    corrected: bool
+    """Whether a word was replaced."""
+    phrases: tuple[str, ...]
+    """What each result must have word for word."""
+    terms: tuple[QueryTerm, ...]
+    """Different terms; empty if the query has no word."""
+    denied: bool = False
+    """Whether it denies what it says."""
+
+    @property
+    def search_terms(self) -> str:
+        """All different terms to look for, separated by spaces."""
+        return " ".join(dict.fromkeys(text for term in self.terms for text in term.alternatives))
+
+    def ideal_score(self, vocabulary: Vocabulary) -> float:
+        """Compute the BM25 score of an average review that has each term once.
+
+        Args:
+            vocabulary: The terms of the stored reviews.
+
+        Returns:
+            Sum over the terms of the weight of the rarest alternative; 0 without terms.
+        """
+        return sum(_weight(term, vocabulary) for term in self.terms)
+
+    def known_share(self, vocabulary: Vocabulary) -> float:
+        """Compute the share of the terms that any review has, by weight.
+
+        Args:
+            vocabulary: The terms of the stored reviews.
+
+        Returns:
+            From 0 to 1; 0 without terms.
+        """
+        known = [term for term in self.terms if any(map(vocabulary.count, term.alternatives))]
+        ideal = self.ideal_score(vocabulary)
+        return sum(_weight(term, vocabulary) for term in known) / ideal if ideal else 0.0
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """A word of the query as it is read."""
+
+    word: str
+    text: str
+    terms: tuple[QueryTerm, ...] | None
+    """None: its morphemes."""
+
+
+class QueryParser:
+    """Takes queries apart."""
+
+    def __init__(self, take_apart: TakeApart, vocabulary: Vocabulary, words: SearchWords) -> None:
+        """Use the analyzer's terms, the terms of the stored reviews, and the operator's words."""
+        self._take_apart = take_apart
+        self._vocabulary = vocabulary
+        self._words = words
+
+    def parse(self, query: str) -> ParsedQuery:
+        """Take a query apart.
+
+        Args:
+            query: The query's text.
+
+        Returns:
+            Its phrases and terms.
+        """
+        text = composed(query)
+        phrases = tuple(phrase for match in _PHRASE.finditer(text) if (phrase := (match[1] or match[2]).strip()))
+        plain = " ".join(_PHRASE.sub(r" \1\2 ", text).split())
+        typed = [self._by_keys(word) for word in _WORD.findall(plain)]
+        text = " ".join(reading.text for reading in typed)
+        spelled = self._by_spelling(text, typed)
+        terms = [term for reading in spelled for term in reading.terms or ()]
+        final = " ".join(reading.text for reading in spelled)
+        denied = is_denied(term.text for term in terms)
+        return ParsedQuery(final, final != plain, phrases, self._with_synonyms(terms), denied)
+
+    def _by_keys(self, word: str) -> _Reading:
+        if is_initials(word) and (found := self._vocabulary.with_initials(word, MAX_INITIALS)):
+            best, *others = found
+            terms = self._terms_of(best, word, "initials")
+            first = QueryTerm(best, word, "initials", tuple(others))
+            return _Reading(word, best, (first, *terms[1:]))
+        if len(word) >= MIN_KEYS and not self._vocabulary.count(word.lower()) and (korean := from_latin_keys(word)):
+            terms = self._terms_of(korean, word, "keyboard")
+            if terms and all(self._vocabulary.count(term.text) for term in terms):
+                return _Reading(word, korean, terms)
+            if near := self._near(korean, word):
+                return near
+        return _Reading(word, word, None)
+
+    def _by_spelling(self, text: str, typed: Sequence[_Reading]) -> list[_Reading]:
+        found = self._take_apart(text)
+        readings, start = [], 0
+        for reading in typed:
+            end = start + len(reading.text)
+            if reading.terms is None:
+                terms = [term for term in found if start <= term.start and term.end <= end]
+                reading = self._spelled(reading.word, terms)
+            readings.append(reading)
+            start = end + 1
+        return readings
+
+    def _spelled(self, word: str, terms: Sequence[Term]) -> _Reading:
+        nouns = [term for term in terms if term.tag in NOUNS or term.tag == COMPOUND]
+        whole = max(nouns, key=lambda term: len(term.text), default=None)
+        if whole is not None and not whole.known:
+            # Kiwi may take the end of an unknown word for a particle or an ending: «찌게».
+            for candidate in dict.fromkeys((whole.text, normalize(_PARTICLE.sub("", word)), normalize(word))):
+                if self._vocabulary.count(candidate) < MIN_REVIEWS and (near := self._near(candidate, word)):
+                    return near
+        return _Reading(word, word, tuple(QueryTerm(term.text, word, _reason(term)) for term in terms))
+
+    def _near(self, candidate: str, word: str) -> _Reading | None:
+        near = self._vocabulary.near(candidate, MAX_NEAR)
+        if not near:
+            return None
+        best = near[0].term
+        others = tuple(other.term for other in near[1:] if other.errors == near[0].errors)
+        own = (candidate,) if self._vocabulary.count(candidate) else ()
+        first, *parts = self._terms_of(best, word, "spelling") or (QueryTerm(best, word, "spelling"),)
+        return _Reading(word, best, (QueryTerm(first.text, word, "spelling", (*own, *others)), *parts))
+
+    def _terms_of(self, text: str, word: str, reason: Reason) -> tuple[QueryTerm, ...]:
+        return tuple(QueryTerm(term.text, word, reason) for term in self._take_apart(text))
+
+    def _with_synonyms(self, terms: Iterable[QueryTerm]) -> tuple[QueryTerm, ...]:
+        different: dict[str, QueryTerm] = {}
+        for term in terms:
+            different.setdefault(term.text, term)
+        kept = [term for term in different.values() if term.text not in self._words.stop_words]
+        return tuple(
+            QueryTerm(term.text, term.word, term.reason, (*term.synonyms, *self._words.synonyms.get(term.text, ())))
+            for term in kept or different.values()
+        )
+
+
+def _weight(term: QueryTerm, vocabulary: Vocabulary) -> float:
+    return max(map(vocabulary.weight, term.alternatives))
+
+
+def _reason(term: Term) -> Reason:
+    if term.tag == PART:
+        return "part"
+    return "compound" if term.tag == COMPOUND else "word"
