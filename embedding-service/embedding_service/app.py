@@ -1,14 +1,38 @@
 """Creates the app from the settings."""
 
 from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
-from embedding_service.engine import SentenceEncoder
 from embedding_service.routes import routes
 from embedding_service.settings import EmbeddingSettings
-from onecard.inference.encoder import add_model_identity, load_shedder, open_encoder, ready
+from embedding_service.vectors import VectorKind
+from onecard.gpu.device import Device
+from onecard.inference.encoder import EncoderModel, add_model_identity, load_shedder, open_encoder, ready
+from onecard.models.folders import ModelFolder
 from onecard.web import app as base
+
+if TYPE_CHECKING:
+    from embedding_service.engine import SentenceEncoder
+
+
+def load_torch(folder: ModelFolder, device: Device) -> "SentenceEncoder":
+    """Load the model into torch; a service that has a built engine never imports torch.
+
+    Args:
+        folder: Of the model.
+        device: Where it runs.
+
+    Returns:
+        The engine.
+    """
+    from embedding_service.engine import SentenceEncoder
+
+    return SentenceEncoder(folder, device)
+
+
+MODEL = EncoderModel("embedding", load_torch, VectorKind)
 
 
 def create_app(settings: EmbeddingSettings) -> FastAPI:
@@ -22,7 +46,7 @@ def create_app(settings: EmbeddingSettings) -> FastAPI:
     """
 
     def lifespan(app: FastAPI) -> AbstractAsyncContextManager[None]:
-        return open_encoder(app, "embedding", settings.embedding_model, settings, SentenceEncoder)
+        return open_encoder(app, MODEL, settings.embedding_model, settings)
 
     return base.create_app(
         title="Onecard embedding",
