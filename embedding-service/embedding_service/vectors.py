@@ -110,6 +110,6 @@ class VectorKind:
         """Whether every component is a finite number."""
         return bool(np.isfinite(result).all())
 
-    def is_close(self, one: Vectors, other: Vectors) -> bool:
-        """Whether the cosine of two unit vectors is at least 0.999, the tolerance for half precision."""
-        return float(np.dot(one, other)) >= 0.999
+    def is_close(self, one: Vectors, other: Vectors, *, quantised: bool = False) -> bool:
+        """Whether the cosine of two unit vectors is at least 0.999, for half precision, or 0.98."""
+        return float(np.dot(one, other)) >= (0.98 if quantised else 0.999)

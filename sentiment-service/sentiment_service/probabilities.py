@@ -66,6 +66,6 @@ class ProbabilityKind:
         """Whether the probability is a finite number."""
         return math.isfinite(result)
 
-    def is_close(self, one: float, other: float) -> bool:
-        """Whether two probabilities differ by at most 0.01, the tolerance for half precision."""
-        return abs(one - other) <= 0.01
+    def is_close(self, one: float, other: float, *, quantised: bool = False) -> bool:
+        """Whether two probabilities differ by at most 0.01, for half precision, or 0.1."""
+        return abs(one - other) <= (0.1 if quantised else 0.01)

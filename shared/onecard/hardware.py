@@ -8,6 +8,7 @@ _CALCULATING_FLAGS = frozenset(
     # AMX, and Arm's
     | {"amx_int8", "amx_bf16", "amx_fp16", "asimd", "asimddp", "i8mm", "bf16", "sve", "sve2"}
 )
+_INT8_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"})
 _BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 
 
@@ -33,6 +34,18 @@ def cpu_multiplies_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
         True if one of `avx512_bf16`, `amx_bf16` and `bf16` (Arm) is among the flags; False if the file cannot be read.
     """
     return not _BFLOAT16_FLAGS.isdisjoint(_cpu_flags(cpuinfo))
+
+
+def cpu_multiplies_int8(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the CPU sums products of 8 bits in 32; others sum two of them in 16 bits, where they can saturate.
+
+    Args:
+        cpuinfo: Linux's description of the processor; tests pass another file.
+
+    Returns:
+        True if it has VNNI, AMX or Arm's dot products; False if the file cannot be read.
+    """
+    return not _INT8_FLAGS.isdisjoint(_cpu_flags(cpuinfo))
 
 
 def cpu_instruction_set(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, ...]:

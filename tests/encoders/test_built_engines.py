@@ -1,13 +1,15 @@
 """Engines built from the stand-ins, and services that serve with them."""
 
 import asyncio
+import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import httpx2 as httpx
@@ -19,9 +21,9 @@ from embedding_service.vectors import VectorKind
 from onecard.inference.engines import manifest as manifests
 from onecard.inference.engines.building import build as building
 from onecard.inference.engines.manifest import EngineManifest
-from onecard.inference.engines.names import EncoderKind, EngineName, Precision
+from onecard.inference.engines.names import EncoderKind, EngineName
 from onecard.inference.engines.parity import GATES
-from onecard.models.folders import STAND_INS, find
+from onecard.models.folders import STAND_INS, ModelFolder, find
 from onecard_stack.commands.engine_builder import generated_texts
 from sentiment_service.engine import Classifier
 from sentiment_service.probabilities import ProbabilityKind
@@ -39,19 +41,17 @@ KINDS: list[EncoderKind] = ["embedding", "sentiment"]
 ROUTES = {"embedding": "/v1/embeddings", "sentiment": "/v1/sentiment"}
 
 
-def build(
-    kind: EncoderKind, engine: EngineName, precision: Precision, cache: Path, texts: int = 200
-) -> tuple[Path, EngineManifest]:
-    folder = find(kind, STAND_INS[kind], cache)
-    encoder = (
-        building.Encoder(kind, folder, SentenceEncoder, VectorKind)
-        if kind == "embedding"
-        else building.Encoder(kind, folder, Classifier, lambda _: ProbabilityKind())
-    )
+def encoder_of(kind: EncoderKind, folder: ModelFolder) -> building.Encoder:
+    if kind == "embedding":
+        return building.Encoder(kind, folder, SentenceEncoder, VectorKind)
+    return building.Encoder(kind, folder, Classifier, lambda _: ProbabilityKind())
+
+
+@contextmanager
+def source_of(kind: EncoderKind, folder: ModelFolder, cache: Path, texts: int = 200) -> Iterator[building.Source]:
     every = generated_texts(texts + 40)
-    calibration = every[:40] if precision == "int8" else []
-    request = building.BuildRequest(encoder, engine, precision, every[40:], calibration, cache)
-    return building.build(request, lambda _: None)
+    with building.open_source(encoder_of(kind, folder), every[40:], every[:40], cache, None, lambda _: None) as source:
+        yield source
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +61,9 @@ def built(model_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind in KINDS:
         name = STAND_INS[kind].replace("/", "--")
         (cache / name).symlink_to(model_cache / name)
-        for engine in ENGINES:
-            build(kind, engine, "half", cache)
+        with source_of(kind, find(kind, STAND_INS[kind], cache), cache) as source:
+            for engine in ENGINES:
+                building.build(source, engine, "half")
     return cache
 
 
@@ -219,7 +220,8 @@ def test_a_quantised_engine_passes_its_gate_or_is_not_kept(built: Path, tmp_path
     """Whatever the recipe that was taken, the figures in the manifest pass; otherwise nothing is left."""
     cache = copy_of(built, tmp_path)
     try:
-        folder, manifest = build("embedding", "openvino", "int8", cache)
+        with source_of("embedding", find("embedding", STAND_INS["embedding"], cache), cache) as source:
+            folder, manifest = building.build(source, "openvino", "int8")
         kept = [folder]
         faults = GATES["int8"].faults(manifest.parity)
     except building.BuildError:
@@ -227,6 +229,49 @@ def test_a_quantised_engine_passes_its_gate_or_is_not_kept(built: Path, tmp_path
     assert list((cache / "engines").glob("*-int8-*")) == kept
     assert not faults
     assert not list((cache / "engines").glob(".building-*"))
+
+
+def command(cache: Path, *arguments: str, file_bytes: int = resource.RLIM_INFINITY) -> subprocess.CompletedProcess[str]:
+    """Run `onecard build-engine` with files of at most so many bytes, as on a disk with little left."""
+    return subprocess.run(
+        [sys.executable, "-m", "onecard_stack", "build-engine", *arguments],
+        env={**os.environ, **env(cache, USE_GPU="false")},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes)),
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture
+def texts_file(tmp_path: Path) -> Path:
+    """Texts as an operator may have them: JSON lines."""
+    path = tmp_path / "texts.jsonl"
+    path.write_text("\n".join(json.dumps({"text": text}) for text in generated_texts(300)))
+    return path
+
+
+def test_the_command_builds_an_engine_and_says_how_it_compares(built: Path, tmp_path: Path, texts_file: Path) -> None:
+    """Each step, then the figures; a second time there is nothing to do."""
+    cache = copy_of(built, tmp_path)
+    for path in (cache / "engines").iterdir():
+        shutil.rmtree(path)
+    arguments = ("sentiment", "--precision", "half", "--texts", str(texts_file))
+    first = command(cache, *arguments)
+    assert first.returncode == 0, first.stderr
+    assert "export" in first.stdout
+    assert "equal labels" in first.stdout
+    assert [path.name.rpartition("-")[0] for path in (cache / "engines").iterdir()] == ["sentiment-openvino-half"]
+    assert "built already" in command(cache, *arguments).stdout
+
+
+def test_a_full_disk_leaves_nothing_behind(built: Path, tmp_path: Path, texts_file: Path) -> None:
+    """One line says so, and neither a part of an engine nor its scratch files stay."""
+    cache = copy_of(built, tmp_path)
+    before = sorted((cache / "engines").iterdir())
+    done = command(cache, "embedding", "--precision", "int8", "--texts", str(texts_file), file_bytes=1_000_000)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert sorted((cache / "engines").iterdir()) == before
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -237,11 +282,6 @@ def test_every_family_can_be_exported(kind: EncoderKind, family: str, model_cach
     sentences = kind == "embedding"
     tokenizer = model_cache / "onecard--standin-ko-sbert"
     folder = write(tmp_path / "m", config, plain if sentences else classifier, tokenizer, sentences=sentences)
-    encoder = (
-        building.Encoder(kind, folder, SentenceEncoder, VectorKind)
-        if sentences
-        else building.Encoder(kind, folder, Classifier, lambda _: ProbabilityKind())
-    )
-    request = building.BuildRequest(encoder, "openvino", "half", generated_texts(40), [], tmp_path)
-    _, manifest = building.build(request, lambda _: None)
+    with source_of(kind, folder, tmp_path, texts=40) as source:
+        _, manifest = building.build(source, "openvino", "half")
     assert not GATES["half"].faults(manifest.parity)

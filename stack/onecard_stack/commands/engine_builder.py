@@ -57,23 +57,20 @@ def build(
     gate_texts = texts[len(calibration) :][: building.GATE_TEXTS]
     refused = []
     for kind in kinds:
-        for precision in precisions:
-            say(f"{kind}, {engine} {precision}")
-            request = building.BuildRequest(
-                encoder=_encoder(kind, settings),
-                engine=engine,
-                precision=precision,
-                gate_texts=gate_texts,
-                calibration_texts=calibration if precision == "int8" else (),
-                cache=settings.model_cache_path,
-                card=_card(kind, engine, settings),
-            )
-            try:
-                folder, manifest = building.build(request, lambda step: say(f"  {step}"))
-            except building.BuildError as error:
-                refused.append(str(error))
-                continue
-            say(f"  built {folder}: {_figures(manifest)}")
+        encoder, card = _encoder(kind, settings), _card(kind, engine, settings)
+        with building.open_source(
+            encoder, gate_texts, calibration, settings.model_cache_path, card, lambda step: say(f"  {step}")
+        ) as source:
+            for precision in precisions:
+                say(f"{kind}, {engine} {precision}")
+                try:
+                    folder, manifest = building.build(source, engine, precision)
+                except building.BuildError as error:
+                    refused.append(str(error))
+                except RuntimeError as error:  # what OpenVINO and ONNX Runtime raise, on a full disk too
+                    raise StackError(f"{kind}, {engine} {precision}: {str(error).strip()}") from None
+                else:
+                    say(f"  built {folder}: {_figures(manifest)}")
     if refused:
         raise StackError(" ".join(refused))
     say("Restart the encoders to serve with what was built: ENCODER_ENGINE=auto takes the fastest.")

@@ -44,8 +44,8 @@ class ResultKind(Protocol[Result]):
     def is_finite(self, result: Result) -> bool:
         """Whether a result consists of finite numbers."""
 
-    def is_close(self, one: Result, other: Result) -> bool:
-        """Whether two results are equal up to rounding."""
+    def is_close(self, one: Result, other: Result, *, quantised: bool = False) -> bool:
+        """Whether two results are equal up to rounding, of half precision or of quantised calculation."""
 
 
 class Finished(Generic[Result]):
@@ -67,7 +67,14 @@ class GraphEngine(Generic[Result]):
     """A `LoadedEngine` that runs a graph without torch."""
 
     def __init__(
-        self, runner: GraphRunner, kind: ResultKind[Result], *, window: int, vocab_size: int, pad_id: int
+        self,
+        runner: GraphRunner,
+        kind: ResultKind[Result],
+        *,
+        window: int,
+        vocab_size: int,
+        pad_id: int,
+        quantised: bool,
     ) -> None:
         """Set the graph and what it reads.
 
@@ -77,10 +84,13 @@ class GraphEngine(Generic[Result]):
             window: most tokens of one text, including special tokens.
             vocab_size: number of token ids.
             pad_id: token id that fills the rows.
+            quantised: whether a text's result may change a little with the texts beside it, because ranges of
+                activations are measured for a whole batch.
         """
         self._runner = runner
         self._kind = kind
         self._pad_id = pad_id
+        self._quantised = quantised
         self.window = window
         self.vocab_size = vocab_size
         self.codec = kind.codec
@@ -118,4 +128,4 @@ class GraphEngine(Generic[Result]):
 
     def is_close(self, one: Result, other: Result) -> bool:
         """Whether two results are equal up to rounding."""
-        return self._kind.is_close(one, other)
+        return self._kind.is_close(one, other, quantised=self._quantised)

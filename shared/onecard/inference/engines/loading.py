@@ -66,4 +66,5 @@ def _load(
         window=manifest.window,
         vocab_size=manifest.vocab_size,
         pad_id=manifest.pad_id,
+        quantised=manifest.precision == "int8",
     )

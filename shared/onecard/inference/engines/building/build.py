@@ -1,7 +1,9 @@
 """Builds one engine of one model: export, quantise, compare with torch, keep."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -68,45 +70,111 @@ class Encoder:
 
 
 @dataclass(frozen=True)
-class BuildRequest:
-    """One engine to build."""
-
-    encoder: Encoder
-    engine: EngineName
-    precision: Precision
-    gate_texts: Sequence[str]
-    calibration_texts: Sequence[str]
-    cache: Path
-    """`MODEL_CACHE_PATH`."""
-    card: Card | None = None
-    """What the engine may use of a card; None on a CPU."""
-
-    @property
-    def device(self) -> Literal["cpu", "cuda"]:
-        """Where the engine will run."""
-        return "cuda" if self.card else "cpu"
-
-
-@dataclass(frozen=True)
 class _Reference:
     """torch's results in FP32, and what they were computed from."""
 
     torch_engine: TorchEngine
     tokenizer: TextTokenizer
     texts: Sequence[TokenIds]
-    calibration: Sequence[Mapping[str, Int64Array]]
-    """Inputs of the graph."""
     results: FloatArray
     served_torch: TorchEngine
     """torch as it would serve here, which an engine has to outrun."""
 
 
-def build(request: BuildRequest, progress: Callable[[str], None]) -> tuple[Path, EngineManifest]:
+@dataclass(frozen=True)
+class Source:
+    """What engines of one model are built from. torch's results and the export are made once, when they are needed."""
+
+    encoder: Encoder
+    gate_texts: Sequence[str]
+    calibration_texts: Sequence[str]
+    """Other texts, from which INT8 measures the ranges of activations."""
+    cache: Path
+    """`MODEL_CACHE_PATH`."""
+    card: Card | None
+    """What an engine may use of a card; None on a CPU."""
+    scratch: Path
+    progress: Callable[[str], None]
+
+    @property
+    def engines(self) -> Path:
+        """Folder of the engines."""
+        return self.cache / ENGINES_FOLDER
+
+    @property
+    def device(self) -> Literal["cpu", "cuda"]:
+        """Where the engines will run."""
+        return "cuda" if self.card else "cpu"
+
+    @cached_property
+    def reference(self) -> _Reference:
+        """Torch's results in FP32."""
+        self.progress(f"torch in FP32: the reference, {len(self.gate_texts)} texts")
+        model = self.encoder.model
+        engine = self.encoder.load(model, Device("cpu", "float32"))
+        tokenizer = TextTokenizer.load(model.path, engine.window, engine.vocab_size)
+        texts = tokenizer.tokenize(self.gate_texts, truncate=True)
+        served = engine
+        if self.card:
+            served = self.encoder.load(model, Device(f"cuda:{self.card.index}", "float16"))
+        elif cpu_multiplies_bfloat16():
+            served = self.encoder.load(model, Device("cpu", "bfloat16"))
+        return _Reference(engine, tokenizer, texts, measure.results(engine, texts), served)
+
+    @cached_property
+    def calibration(self) -> Sequence[Mapping[str, Int64Array]]:
+        """Inputs of the graph, one text each."""
+        reference = self.reference
+        return [
+            PackedArrays.from_batch(Batch.from_texts([ids]), pad_id=reference.torch_engine.pad_id).graph_inputs()
+            for ids in reference.tokenizer.tokenize(self.calibration_texts, truncate=True)
+        ]
+
+    @cached_property
+    def onnx(self) -> Path:
+        """The exported model."""
+        torch_engine = self.reference.torch_engine
+        self.progress("export")
+        export(torch_engine.graph(), self.scratch / ONNX_FILE)
+        return self.scratch / ONNX_FILE
+
+
+@contextmanager
+def open_source(
+    encoder: Encoder,
+    gate_texts: Sequence[str],
+    calibration_texts: Sequence[str],
+    cache: Path,
+    card: Card | None,
+    progress: Callable[[str], None],
+) -> Iterator[Source]:
+    """Prepare to build engines of one model.
+
+    Args:
+        encoder: the model.
+        gate_texts: to compare engines with torch.
+        calibration_texts: other texts, for INT8.
+        cache: `MODEL_CACHE_PATH`.
+        card: what an engine may use of a card; None on a CPU.
+        progress: is told each step.
+
+    Yields:
+        What `build` takes; its scratch files are removed at the end.
+
+    Raises:
+        OSError: there is no room for scratch files.
+    """
+    with folders.unfinished_folder(cache / ENGINES_FOLDER) as scratch:
+        yield Source(encoder, gate_texts, calibration_texts, cache, card, scratch, progress)
+
+
+def build(source: Source, engine: EngineName, precision: Precision) -> tuple[Path, EngineManifest]:
     """Build an engine and keep it if it passes the parity gate.
 
     Args:
-        request: what to build.
-        progress: is told each step.
+        source: what to build it from.
+        engine: what will run it.
+        precision: half, or quantised.
 
     Returns:
         The engine's folder, and its manifest. Nothing is built if it is there already.
@@ -115,51 +183,44 @@ def build(request: BuildRequest, progress: Callable[[str], None]) -> tuple[Path,
         BuildError: the engine's library is missing, or no recipe passes the gate; the message has the figures.
         OSError: the disk is full, or a file cannot be written.
     """
-    if (library := manifests.installed_library(request.engine)) is None:
-        raise BuildError(
-            f"nothing that runs {request.engine} is installed. Run: pip install 'onecard-stack[build-engine]'."
-        )
-    engines = request.cache / ENGINES_FOLDER
-    inputs = _inputs(request, library)
-    there = engines / folders.name_of(request.encoder.kind, request.engine, request.precision, inputs)
+    if (library := manifests.installed_library(engine)) is None:
+        raise BuildError(f"nothing that runs {engine} is installed. Run: pip install 'onecard-stack[build-engine]'.")
+    inputs = _inputs(source, engine, precision, library)
+    there = source.engines / folders.name_of(source.encoder.kind, engine, precision, inputs)
     manifest = manifests.read(there)
     if isinstance(manifest, EngineManifest) and manifests.damage(manifest, there) is None:
-        progress("built already")
+        source.progress("built already")
         return there, manifest
-    with folders.unfinished_folder(engines) as scratch:
-        progress(f"torch in FP32: the reference, {len(request.gate_texts)} texts")
-        reference = _reference(request)
-        progress("export")
-        export(reference.torch_engine.graph(), scratch / ONNX_FILE)
-        refusals = []
-        for recipe in RECIPES if request.precision == "int8" else ((),):
-            with folders.unfinished_folder(engines) as folder:
-                progress(f"{request.engine} {request.precision}, {_recipe_name(request.precision, recipe)}")
-                _write_graph(request, reference, recipe, scratch / ONNX_FILE, folder)
-                manifest = _measured(request, reference, recipe, folder, inputs, library)
-                faults = "; ".join(GATES[request.precision].faults(manifest.parity))
-                if not faults:
-                    return folders.finish(folder, engines, manifest), manifest
-            refusals.append(f"{manifest.recipe}: {faults}, at {manifest.texts_per_second:.0f} texts/s")
-            progress(f"refused, {refusals[-1]}")
+    refusals = []
+    for recipe in RECIPES if precision == "int8" else ((),):
+        onnx = source.onnx
+        with folders.unfinished_folder(source.engines) as folder:
+            source.progress(f"{engine} {precision}, {_recipe_name(precision, recipe)}")
+            _write_graph(source, engine, precision, recipe, onnx, folder)
+            manifest = _measured(source, engine, precision, recipe, folder, inputs, library)
+            faults = "; ".join(GATES[precision].faults(manifest.parity))
+            if not faults:
+                return folders.finish(folder, source.engines, manifest), manifest
+        refusals.append(f"{manifest.recipe}: {faults}, at {manifest.texts_per_second:.0f} texts/s")
+        source.progress(f"refused, {refusals[-1]}")
     raise BuildError(
         f"{there.name} is too far from torch and was not kept ({' | '.join(refusals)}). torch serves this model."
     )
 
 
-def _inputs(request: BuildRequest, library: str) -> str:
+def _inputs(source: Source, engine: EngineName, precision: Precision, library: str) -> str:
     """Digest of everything that shapes the engine."""
-    model = request.encoder.model
+    model = source.encoder.model
     values = [
         manifests.FORMAT,
-        request.encoder.kind,
+        source.encoder.kind,
         [model.name, model.revision, model_files.digest(model.path)],
-        [request.engine, request.precision, library],
+        [engine, precision, library],
         [f"{name} {_version(name)}" for name in BUILDERS],
-        [*instruction_set(request.device), request.card and request.card.batch_texts],
+        [*instruction_set(source.device), source.card and source.card.batch_texts],
         [list(recipe) for recipe in RECIPES],
-        list(request.gate_texts),
-        list(request.calibration_texts),
+        list(source.gate_texts),
+        list(source.calibration_texts) if precision == "int8" else [],
     ]
     return blake2b(canonical(values), digest_size=8, person=b"engine").hexdigest()
 
@@ -171,54 +232,46 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _reference(request: BuildRequest) -> _Reference:
-    encoder = request.encoder
-    engine = encoder.load(encoder.model, Device("cpu", "float32"))
-    tokenizer = TextTokenizer.load(encoder.model.path, engine.window, engine.vocab_size)
-    texts = tokenizer.tokenize(request.gate_texts, truncate=True)
-    results = measure.results(engine, texts)
-    served = engine
-    if request.card:
-        served = encoder.load(encoder.model, Device(f"cuda:{request.card.index}", "float16"))
-    elif cpu_multiplies_bfloat16():
-        served = encoder.load(encoder.model, Device("cpu", "bfloat16"))
-    calibration = [
-        PackedArrays.from_batch(Batch.from_texts([ids]), pad_id=engine.pad_id).graph_inputs()
-        for ids in tokenizer.tokenize(request.calibration_texts, truncate=True)
-    ]
-    return _Reference(engine, tokenizer, texts, calibration, results, served)
-
-
-def _write_graph(request: BuildRequest, reference: _Reference, recipe: Sequence[str], onnx: Path, folder: Path) -> None:
-    if request.engine == "openvino":
+def _write_graph(
+    source: Source, engine: EngineName, precision: Precision, recipe: Sequence[str], onnx: Path, folder: Path
+) -> None:
+    if engine == "openvino":
         from onecard.inference.engines.building import openvino_graph as writer
-    elif request.card:
+    elif source.card:
         from onecard.inference.engines.building import card_graph as writer
     else:
         from onecard.inference.engines.building import onnx_graph as writer
-    if request.precision == "half":
+    if precision == "half":
         writer.save_half(onnx, folder)
     else:
-        writer.save_quantised(onnx, folder, recipe, reference.calibration)
+        writer.save_quantised(onnx, folder, recipe, source.calibration)
 
 
 def _measured(
-    request: BuildRequest, reference: _Reference, recipe: Sequence[str], folder: Path, inputs: str, library: str
+    source: Source,
+    engine: EngineName,
+    precision: Precision,
+    recipe: Sequence[str],
+    folder: Path,
+    inputs: str,
+    library: str,
 ) -> EngineManifest:
     """Run the engine as it would serve, and describe it with its figures."""
-    encoder, torch_engine = request.encoder, reference.torch_engine
-    arithmetic = _arithmetic(request)
+    encoder, reference = source.encoder, source.reference
+    torch_engine = reference.torch_engine
+    arithmetic = _arithmetic(source, engine, precision)
     size = reference.results[0].size
-    engine: GraphEngine[Any] = GraphEngine(
-        open_runner(request.engine, folder, arithmetic, torch_engine.window, request.card),
+    graph: GraphEngine[Any] = GraphEngine(
+        open_runner(engine, folder, arithmetic, torch_engine.window, source.card),
         encoder.result_kind(size),
         window=torch_engine.window,
         vocab_size=torch_engine.vocab_size,
         pad_id=torch_engine.pad_id,
+        quantised=precision == "int8",
     )
     reference.tokenizer.tokenizer.save(str(folder / manifests.TOKENIZER_FILE))
-    results = measure.results(engine, reference.texts)
-    speed, torch_speed = measure.texts_per_second((engine, reference.served_torch), reference.texts)
+    results = measure.results(graph, reference.texts)
+    speed, torch_speed = measure.texts_per_second((graph, reference.served_torch), reference.texts)
     compare = parity.of_probabilities if encoder.kind == "sentiment" else parity.of_vectors
     return EngineManifest(
         inputs=inputs,
@@ -226,14 +279,14 @@ def _measured(
         model=encoder.model.name,
         revision=encoder.model.revision,
         model_files=model_files.digest(encoder.model.path),
-        engine=request.engine,
-        precision=request.precision,
+        engine=engine,
+        precision=precision,
         arithmetic=arithmetic,
         library=library,
-        device=request.device,
-        batch_texts=request.card and request.card.batch_texts,
-        instruction_set=instruction_set(request.device),
-        recipe=_recipe_name(request.precision, recipe),
+        device=source.device,
+        batch_texts=source.card and source.card.batch_texts,
+        instruction_set=instruction_set(source.device),
+        recipe=_recipe_name(precision, recipe),
         window=torch_engine.window,
         vocab_size=torch_engine.vocab_size,
         pad_id=torch_engine.pad_id,
@@ -245,12 +298,12 @@ def _measured(
     )
 
 
-def _arithmetic(request: BuildRequest) -> Arithmetic:
-    if request.precision == "int8":
+def _arithmetic(source: Source, engine: EngineName, precision: Precision) -> Arithmetic:
+    if precision == "int8":
         return "int8"
-    if request.card:
+    if source.card:
         return "float16"
-    return "bfloat16" if request.engine == "openvino" and cpu_multiplies_bfloat16() else "float32"
+    return "bfloat16" if engine == "openvino" and cpu_multiplies_bfloat16() else "float32"
 
 
 def _recipe_name(precision: Precision, recipe: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
+from onecard.hardware import cpu_multiplies_int8
 from onecard.inference.engines.onnx_runner import GRAPH_FILE
 from onecard.inference.packed_arrays import Int64Array
 
@@ -44,6 +45,7 @@ def save_quantised(
         model,
         folder / GRAPH_FILE,
         per_channel=True,
+        reduce_range=not cpu_multiplies_int8(),  # weights of one bit less, so that sums do not saturate
         weight_type=QuantType.QInt8,
         op_types_to_quantize=["MatMul", "Gemm"],
         nodes_to_exclude=list(layers(model, recipe)),

@@ -8,7 +8,7 @@ from typing import Any
 
 import openvino
 
-from onecard.gpu.device import instruction_set
+from onecard.hardware import cpu_multiplies_int8
 from onecard.inference.engines.openvino_runner import GRAPH_FILE
 from onecard.inference.packed_arrays import Int64Array
 
@@ -46,8 +46,6 @@ def save_quantised(
 
     nncf.set_log_level(logging.ERROR)
     model = openvino.Core().read_model(onnx)
-    # Without VNNI, sums of two products saturate at 16 bits, unless the weights take one bit less.
-    has_vnni = not {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"}.isdisjoint(instruction_set("cpu"))
     quantised = nncf.quantize(
         model,
         nncf.Dataset(list(calibration)),
@@ -56,7 +54,8 @@ def save_quantised(
         target_device=nncf.TargetDevice.CPU,
         ignored_scope=nncf.IgnoredScope(names=list(_layers(model, recipe)), validate=False),
         advanced_parameters=AdvancedQuantizationParameters(
-            overflow_fix=OverflowFix.DISABLE if has_vnni else OverflowFix.ENABLE
+            # Weights of one bit less, so that sums do not saturate.
+            overflow_fix=OverflowFix.DISABLE if cpu_multiplies_int8() else OverflowFix.ENABLE
         ),
     )
     _save(quantised, folder)
