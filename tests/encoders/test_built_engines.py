@@ -1,6 +1,7 @@
 """Engines built from the stand-ins, and services that serve with them."""
 
 import asyncio
+import functools
 import json
 import os
 import resource
@@ -23,7 +24,7 @@ from onecard.inference.engines.building import build as building
 from onecard.inference.engines.manifest import EngineManifest
 from onecard.inference.engines.names import EncoderKind, EngineName
 from onecard.inference.engines.parity import GATES
-from onecard.models.folders import STAND_INS, ModelFolder, find
+from onecard.models.folders import STAND_INS, ModelFolder, find, folder_name
 from onecard_stack.commands.engine_builder import generated_texts
 from sentiment_service.engine import Classifier
 from sentiment_service.probabilities import ProbabilityKind
@@ -54,17 +55,25 @@ def source_of(kind: EncoderKind, folder: ModelFolder, cache: Path, texts: int = 
         yield source
 
 
+Built = Callable[[EncoderKind], Path]
+"""Makes, once for each kind, a MODEL_CACHE_PATH with its stand-in and an engine of each library."""
+
+
 @pytest.fixture(scope="module")
-def built(model_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A MODEL_CACHE_PATH with the stand-ins, and an engine of each library for both encoders."""
-    cache = tmp_path_factory.mktemp("models")
-    for kind in KINDS:
-        name = STAND_INS[kind].replace("/", "--")
+def built(model_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """Engines are built for the encoders that a test asks for."""
+
+    @functools.cache
+    def make(kind: EncoderKind) -> Path:
+        cache = tmp_path_factory.mktemp("models")
+        name = folder_name(STAND_INS[kind])
         (cache / name).symlink_to(model_cache / name)
         with source_of(kind, find(kind, STAND_INS[kind], cache), cache) as source:
             for engine in ENGINES:
                 building.build(source, engine, "half")
-    return cache
+        return cache
+
+    return make
 
 
 def copy_of(cache: Path, tmp_path: Path) -> Path:
@@ -97,19 +106,19 @@ def answers(server: Server, kind: str) -> np.ndarray:
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_built_engine_serves_what_torch_serves(kind: EncoderKind, engine: EngineName, built: Path) -> None:
+def test_a_built_engine_serves_what_torch_serves(kind: EncoderKind, engine: EngineName, built: Built) -> None:
     """Chosen by the setting, named in /v1/models, and equal to torch up to rounding."""
-    with serve(kind, env(built, ENCODER_ENGINE="torch")) as server:
+    with serve(kind, env(built(kind), ENCODER_ENGINE="torch")) as server:
         assert engine_of(server).startswith("torch")
         expected = answers(server, kind)
-    with serve(kind, env(built, ENCODER_ENGINE=engine)) as server:
+    with serve(kind, env(built(kind), ENCODER_ENGINE=engine)) as server:
         assert engine_of(server).startswith(manifests.installed_library(engine) or "none")
         assert np.allclose(answers(server, kind), expected, atol=0.02)
         assert "engine refused" not in server.log()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_only_the_chosen_engine_is_imported(kind: EncoderKind, built: Path) -> None:
+def test_only_the_chosen_engine_is_imported(kind: EncoderKind, built: Built) -> None:
     """A process that serves with OpenVINO has neither torch nor transformers nor ONNX Runtime in it."""
     code = f"""
 import sys
@@ -125,7 +134,7 @@ served = load_engine(MODEL, folder, settings, select_device(settings), MemoryRes
 loaded = {{"torch", "transformers", "openvino", "onnxruntime", "nncf"}} & set(sys.modules)
 print(served.library.split()[0], *sorted(loaded))
 """
-    environment = {**os.environ, **env(built, ENCODER_ENGINE="openvino", USE_GPU="false")}
+    environment = {**os.environ, **env(built(kind), ENCODER_ENGINE="openvino", USE_GPU="false")}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "openvino openvino"
 
@@ -150,10 +159,10 @@ def flip(path: Path) -> None:
     ],
 )
 def test_torch_serves_when_the_engine_is_damaged(
-    file: str, harm: Callable[[Path], None], reason: str, built: Path, tmp_path: Path
+    file: str, harm: Callable[[Path], None], reason: str, built: Built, tmp_path: Path
 ) -> None:
     """Refused once, with the reason."""
-    cache = copy_of(built, tmp_path)
+    cache = copy_of(built("embedding"), tmp_path)
     folder = next((cache / "engines").glob("embedding-openvino-*"))
     harm(folder / file)
     with serve("embedding", env(cache, ENCODER_ENGINE="openvino")) as server:
@@ -164,9 +173,9 @@ def test_torch_serves_when_the_engine_is_damaged(
         assert len(answers(server, "embedding")) == len(TEXTS)
 
 
-def test_a_graph_that_does_not_compute_is_refused(built: Path, tmp_path: Path) -> None:
+def test_a_graph_that_does_not_compute_is_refused(built: Built, tmp_path: Path) -> None:
     """An engine with right digests whose library cannot load it leaves the service to torch."""
-    cache = copy_of(built, tmp_path)
+    cache = copy_of(built("embedding"), tmp_path)
     folder = next((cache / "engines").glob("embedding-openvino-*"))
     (folder / "graph.xml").write_text("<net></net>")
     manifest = manifests.read(folder)
@@ -178,11 +187,13 @@ def test_a_graph_that_does_not_compute_is_refused(built: Path, tmp_path: Path) -
         assert "it does not load" in server.log()
 
 
-def test_cached_results_of_one_engine_are_not_served_as_anothers(built: Path, caching_env: dict[str, str]) -> None:
+def test_cached_results_of_one_engine_are_not_served_as_anothers(built: Built, caching_env: dict[str, str]) -> None:
     """With one Redis, the second engine misses what the first has stored, and finds its own."""
     seen = []
     for engine in ("torch", "openvino", "onnx", "torch"):
-        with serve("embedding", {**caching_env, **env(built, ENCODER_ENGINE=engine, CACHE_ENABLED="true")}) as server:
+        with serve(
+            "embedding", {**caching_env, **env(built("embedding"), ENCODER_ENGINE=engine, CACHE_ENABLED="true")}
+        ) as server:
             for _ in range(2):
                 response = httpx.post(f"{server.url}/v1/embeddings", json={"input": ["캐시"]}, timeout=30)
                 seen.append((response.headers["x-cache"], response.headers["x-onecard-model"].rpartition(":")[2]))
@@ -190,18 +201,20 @@ def test_cached_results_of_one_engine_are_not_served_as_anothers(built: Path, ca
     assert len({fingerprint for _, fingerprint in seen}) == 3
 
 
-async def test_two_replicas_change_their_engine_in_turn_and_no_request_fails(built: Path) -> None:
+async def test_two_replicas_change_their_engine_in_turn_and_no_request_fails(built: Built) -> None:
     """16 clients ask through the gateway all the time, while each replica stops and comes back with OpenVINO."""
     nobody = f"http://127.0.0.1:{free_port()}"
     with ExitStack() as stack:
-        replicas = [stack.enter_context(serve("embedding", env(built, ENCODER_ENGINE="torch"))) for _ in range(2)]
+        replicas = [
+            stack.enter_context(serve("embedding", env(built("embedding"), ENCODER_ENGINE="torch"))) for _ in range(2)
+        ]
         addresses = {"EMBEDDING_URL": ",".join(server.url for server in replicas), "CACHE_ENABLED": "false"}
         others = dict.fromkeys(("LLM_URL", "SENTIMENT_URL", "REVIEW_URL"), nobody)
         gateway = stack.enter_context(serving("gateway", port_variable="GATEWAY_PORT", env=addresses | others))
 
         def change(old: Server) -> Server:
             assert old.stop() == -signal.SIGTERM
-            environment = env(built, ENCODER_ENGINE="openvino")
+            environment = env(built("embedding"), ENCODER_ENGINE="openvino")
             return stack.enter_context(
                 serving("embedding_service", port_variable="EMBEDDING_PORT", env=environment, port=old.port)
             )
@@ -216,9 +229,9 @@ async def test_two_replicas_change_their_engine_in_turn_and_no_request_fails(bui
         assert not clients.broken
 
 
-def test_a_quantised_engine_passes_its_gate_or_is_not_kept(built: Path, tmp_path: Path) -> None:
+def test_a_quantised_engine_passes_its_gate_or_is_not_kept(built: Built, tmp_path: Path) -> None:
     """Whatever the recipe that was taken, the figures in the manifest pass; otherwise nothing is left."""
-    cache = copy_of(built, tmp_path)
+    cache = copy_of(built("embedding"), tmp_path)
     try:
         with source_of("embedding", find("embedding", STAND_INS["embedding"], cache), cache) as source:
             folder, manifest = building.build(source, "openvino", "int8")
@@ -250,9 +263,9 @@ def texts_file(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_command_builds_an_engine_and_says_how_it_compares(built: Path, tmp_path: Path, texts_file: Path) -> None:
+def test_the_command_builds_an_engine_and_says_how_it_compares(built: Built, tmp_path: Path, texts_file: Path) -> None:
     """Each step, then the figures; a second time there is nothing to do."""
-    cache = copy_of(built, tmp_path)
+    cache = copy_of(built("sentiment"), tmp_path)
     for path in (cache / "engines").iterdir():
         shutil.rmtree(path)
     arguments = ("sentiment", "--precision", "half", "--texts", str(texts_file))
@@ -264,9 +277,9 @@ def test_the_command_builds_an_engine_and_says_how_it_compares(built: Path, tmp_
     assert "built already" in command(cache, *arguments).stdout
 
 
-def test_a_full_disk_leaves_nothing_behind(built: Path, tmp_path: Path, texts_file: Path) -> None:
+def test_a_full_disk_leaves_nothing_behind(built: Built, tmp_path: Path, texts_file: Path) -> None:
     """One line says so, and neither a part of an engine nor its scratch files stay."""
-    cache = copy_of(built, tmp_path)
+    cache = copy_of(built("embedding"), tmp_path)
     before = sorted((cache / "engines").iterdir())
     done = command(cache, "embedding", "--precision", "int8", "--texts", str(texts_file), file_bytes=1_000_000)
     assert done.returncode == 1

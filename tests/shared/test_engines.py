@@ -1,6 +1,8 @@
 """The encoders' engines without a model: the gate, the choice, the folder."""
 
 import json
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -187,6 +189,15 @@ def test_an_interrupted_build_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="no space"):
         build()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_build_left_goes_with_a_later_one(tmp_path: Path) -> None:
+    """A day later nobody is building in it any more; a folder of today may be in use."""
+    for name, age in (("old", 25 * 3600), ("new", 60)):
+        (tmp_path / f".building-{name}").mkdir()
+        os.utime(tmp_path / f".building-{name}", (time.time() - age,) * 2)
+    with folders.unfinished_folder(tmp_path) as scratch:
+        assert {path.name for path in tmp_path.iterdir()} == {scratch.name, ".building-new"}
 
 
 def test_a_second_build_of_the_same_inputs_replaces_the_first(model: ModelFolder, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ class PackedArrays:
         """Whether every row is one text without padding, so that every token attends to its whole row."""
         _, row_count, width = self.rows.shape
         lengths = self.spans[1]
-        return len(lengths) == row_count and int(lengths.min()) == width
+        return bool(len(lengths) == row_count and lengths.min() == width)
 
     def graph_inputs(self) -> Mapping[str, Int64Array]:
         """The inputs of an exported model.

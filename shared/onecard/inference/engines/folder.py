@@ -3,12 +3,17 @@
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from onecard.inference.engines.manifest import MANIFEST, EngineManifest
 from onecard.inference.engines.names import EncoderKind, EngineName, Precision
+
+
+_PREFIX = ".building-"
+_ABANDONED_SECONDS = 24 * 3600
 
 
 def name_of(kind: EncoderKind, engine: EngineName, precision: Precision, inputs: str) -> str:
@@ -40,7 +45,10 @@ def unfinished_folder(engines: Path) -> Iterator[Path]:
         OSError: it cannot be made, for example on a full disk.
     """
     engines.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".building-", dir=engines))
+    for left in engines.glob(f"{_PREFIX}*"):  # by a build that was killed
+        if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=engines))
     try:
         yield folder
     finally:

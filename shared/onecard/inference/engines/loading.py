@@ -1,7 +1,7 @@
 """Loads the engine that the settings want, or says why torch serves instead."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 from onecard import logs
 from onecard.inference.engines import manifest as manifests
@@ -9,8 +9,6 @@ from onecard.inference.engines.card import Card
 from onecard.inference.engines.graph_engine import GraphEngine, ResultKind
 from onecard.inference.engines.runners import open_runner
 from onecard.inference.engines.selection import BuiltEngine, Selection
-
-Result = TypeVar("Result")
 
 log = logs.logger()
 
@@ -36,7 +34,8 @@ def loaded_engines(
         try:
             engine = _load(built, result_kind, card)
         except Exception as error:  # whatever a library raises at a graph of its own
-            refused(built, f"it does not load: {type(error).__name__}: {str(error).strip().splitlines()[-1:]}")
+            lines = str(error).strip().splitlines()
+            refused(built, f"it does not load: {type(error).__name__}: {lines[-1] if lines else ''}")
             continue
         if isinstance(engine, str):
             refused(built, engine)
