@@ -11,7 +11,6 @@ from pathlib import Path
 from onecard.inference.engines.manifest import MANIFEST, EngineManifest
 from onecard.inference.engines.names import EncoderKind, EngineName, Precision
 
-
 _PREFIX = ".building-"
 _ABANDONED_SECONDS = 24 * 3600
 
