@@ -1,7 +1,7 @@
 # `make` shows what there is. Everything but `clean` and `down` installs first, if something is new.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install models up demo down status logs plan test fuzz test-compose test-clients wheels lint lock hashes clean \
+.PHONY: help install models up doctor demo down status logs plan test fuzz test-compose test-clients wheels lint lock hashes clean \
 	bench-encoders bench-overload bench-gateway bench-llm bench-cache bench-redis-faults bench-churn bench-search \
 	bench-precompute bench-relevance
 
@@ -28,6 +28,9 @@ models: $(STAMP) ## Fetch the models; where the hub cannot be reached, train sma
 
 up: $(STAMP) ## Start the whole stack and leave it running
 	@$(BIN)/onecard up
+
+doctor: $(STAMP) ## Check this machine, its card and the models, and say what to do; as JSON with JSON=1
+	@$(BIN)/onecard doctor $(if $(filter 1 true,$(JSON)),--json)
 
 demo: $(STAMP) ## Show it at work: sentiment, reviews stored, searched and summarised, a streamed answer
 	@$(BIN)/onecard demo

@@ -41,7 +41,7 @@ COPY --from=code /opt/code /opt/code
 COPY runpod/image/sshd.conf /etc/ssh/sshd_config.d/onecard.conf
 COPY runpod/image/onecard runpod/image/start /usr/local/bin/
 # RunPod kills a container about 5 s after SIGTERM.
-ENV PATH=/opt/onecard/bin:${PATH} PYTHONPATH=/opt/code PYTHONUNBUFFERED=1 \
+ENV PATH=/opt/onecard/bin:${PATH} PYTHONPATH=/opt/code PYTHONUNBUFFERED=1 ALLOW_STAND_INS=false \
     HOST=0.0.0.0 GATEWAY_PORT=8000 VLLM_PORT=8001 DRAIN_SECONDS=1 \
     MODEL_CACHE_PATH=/workspace/models HF_HOME=/workspace/huggingface REVIEW_STORE=/workspace/reviews \
     ONECARD_HOME=/var/lib/onecard

@@ -1,26 +1,15 @@
-"""Check the versions for NVIDIA GPUs against cuda_rules.toml, without a network: print what does not agree."""
+"""Check the versions for NVIDIA GPUs against cuda_rules.toml, without a network: print what does not agree.
+
+The table and its rules about packages are the doctor's, which applies them to what is installed.
+"""
 
 import re
 import sys
-import tomllib
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from install import CONSTRAINTS, CONSTRAINTS_CUDA, ROOT, pinned
-from packaging.specifiers import SpecifierSet
-from packaging.version import Version
 
-TABLE = ROOT / "tools" / "cuda_rules.toml"
-
-Versions = Mapping[str, str]
-"""Version by distribution."""
-Rule = Mapping[str, Any]
-"""One entry of the table."""
-
-
-def table() -> dict[str, Any]:
-    """Read cuda_rules.toml."""
-    return tomllib.loads(TABLE.read_text(encoding="utf-8"))
+from onecard_stack.doctor.cuda_rules import TABLE, Rule, Versions, table, unequal, unmet
 
 
 def locks() -> dict[str, Versions]:
@@ -48,7 +37,7 @@ def broken(rules: Rule, locked: Mapping[str, Versions], images: Mapping[str, str
         A line for each rule that does not hold.
     """
     cuda = locked[CONSTRAINTS_CUDA.name]
-    lines = [line for rule in rules["same"] for line in _same(rule, cuda)]
+    lines = [line for rule in rules["same"] for line in unequal(rule, cuda)]
     lines += [
         line for rule in rules["requires"] for line in _requires(rule, locked[rule.get("lock", CONSTRAINTS_CUDA.name)])
     ]
@@ -62,17 +51,9 @@ def base(dockerfile: str) -> str:
     return found[1] if found else ""
 
 
-def _same(rule: Rule, versions: Versions) -> Iterator[str]:
-    found = {name: versions.get(name, "missing") for name in rule["packages"]}
-    if len({tuple(version.split(".")[: rule["parts"]]) for version in found.values()}) > 1:
-        yield f"{_listed(found)}: {rule['why']} ({rule['source']})"
-
-
 def _requires(rule: Rule, versions: Versions) -> Iterator[str]:
     yield from _read_in(rule, versions)
-    for name, wanted in rule["pins"].items():
-        if name not in versions or Version(versions[name]) not in SpecifierSet(wanted):
-            yield f"{name} {versions.get(name, 'missing')}: {rule['package']} wants {wanted} ({rule['source']})"
+    yield from unmet(rule, versions)
 
 
 def _sampler(rule: Rule, versions: Versions) -> Iterator[str]:
@@ -106,10 +87,6 @@ def _read_in(rule: Rule, versions: Versions) -> Iterator[str]:
     if versions.get(name) != version:
         found = versions.get(name, "missing")
         yield f"{name} {found}: the rule was read in {version} ({rule['source']}); read it again"
-
-
-def _listed(versions: Versions) -> str:
-    return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
 def main() -> int:

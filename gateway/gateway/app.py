@@ -60,6 +60,8 @@ def create_app(settings: GatewaySettings, table: RouteTable = ROUTES) -> FastAPI
     Raises:
         SystemExit: the key file cannot be used.
     """
+    if not settings.cache_enabled:
+        table = table.without_cache_keys()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

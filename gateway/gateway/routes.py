@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -51,6 +51,8 @@ class Route:
     """None: it counts against no limit."""
     cache: CacheKind | None = None
     """Kind of the cached responses; None: they are not cached."""
+    makes_cache_keys: bool = True
+    """Whether cache keys are made of its bodies, which are then parsed exactly."""
 
     @property
     def span_name(self) -> str:
@@ -71,7 +73,7 @@ class Route:
         Returns:
             The body, which is parsed when needed.
         """
-        return json_of(scope, is_exact=self.cache in LLM_KINDS)
+        return json_of(scope, is_exact=self.makes_cache_keys and self.cache in LLM_KINDS)
 
 
 class RouteTable:
@@ -89,6 +91,14 @@ class RouteTable:
 
     def __iter__(self) -> Iterator[Route]:
         return iter(self.routes)
+
+    def without_cache_keys(self) -> "RouteTable":
+        """The same routes for a gateway whose cache is off: the faster parser is enough there.
+
+        Returns:
+            A new table.
+        """
+        return RouteTable(replace(route, makes_cache_keys=False) for route in self.routes)
 
     def find(self, method: str, path: str) -> Route | None:
         """The route of a request.

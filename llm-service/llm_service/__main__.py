@@ -21,7 +21,7 @@ def main() -> None:
     config = settings.load(LlmSettings)
     logs.configure("llm", config.log_level)
     server.require_key_in_public(config)
-    folder = folders.find("llm", config.llm_model, config.model_cache_path)
+    folder = folders.find("llm", config.llm_model, config.model_cache_path, stand_ins=config.allow_stand_ins)
     model_config = preflight.read_model(folder)
     preflight.require_free_port(config.host, config.vllm_port)
     host = preflight.detect_host(config)

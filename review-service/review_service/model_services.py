@@ -71,7 +71,8 @@ class EmbeddedTexts:
     vectors: Vectors
     """float32 of shape (texts, size), rows of unit length."""
     model: str
-    """Name of the model. Vectors of two models cannot be compared."""
+    """Name and revision of the model, `name@revision`; the name alone if the response names no revision. Vectors of two
+    models, or of two revisions of one, cannot be compared."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ class ModelServices:
         try:
             rows = [np.frombuffer(base64.b64decode(item["embedding"]), dtype="<f4") for item in answer.body["data"]]
             vectors = np.stack(rows).astype(np.float32)
-            model = str(answer.body["model"])
+            model = _with_revision(str(answer.body["model"]), answer.model)
         except (KeyError, TypeError, ValueError):
             raise InvalidModelResponse("embedding: not vectors") from None
         if len(vectors) != len(texts):
@@ -244,6 +245,13 @@ class ModelServices:
         if choice.get("finish_reason") != "stop" or not isinstance(text, str):
             raise InvalidModelResponse("llm: not a whole answer", answer.model)
         return GeneratedText(text, answer.model)
+
+
+def _with_revision(name: str, header: str) -> str:
+    """Add the revision that a response's header gives to the name of its model."""
+    # The header's fingerprint also changes with device and libraries, between which only the last digits differ.
+    served = identity.parse_header(header)
+    return f"{name}@{served.revision}" if served is not None and served.model == name else name
 
 
 @asynccontextmanager

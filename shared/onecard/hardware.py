@@ -11,6 +11,10 @@ _CALCULATING_FLAGS = frozenset(
 _INT8_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"})
 _BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 
+_NVIDIA_VENDOR = "0x10de"
+_DISPLAY_CLASS = "0x03"
+"""PCI's class of graphics cards and 3D controllers."""
+
 
 def has_nvidia_gpu(devices: Path = Path("/dev")) -> bool:
     """Whether an NVIDIA driver shows a GPU to this process.
@@ -22,6 +26,32 @@ def has_nvidia_gpu(devices: Path = Path("/dev")) -> bool:
         True if there is an NVIDIA device file, or WSL's `dxg`.
     """
     return any(devices.glob("nvidia[0-9]*")) or (devices / "dxg").exists()
+
+
+def nvidia_trace(root: Path = Path("/")) -> str | None:
+    """Find what shows that this machine has an NVIDIA GPU or driver, working or not.
+
+    Args:
+        root: of the file system; tests pass another one.
+
+    Returns:
+        The beginning of a sentence; None if there is nothing of it.
+    """
+    if has_nvidia_gpu(root / "dev"):
+        return "there is an NVIDIA GPU"
+    if (root / "proc/driver/nvidia/version").exists():
+        return "NVIDIA's driver is loaded"
+    cards = (path.parent for path in (root / "sys/bus/pci/devices").glob("*/vendor") if _reads(path, _NVIDIA_VENDOR))
+    if any(_reads(card / "class", _DISPLAY_CLASS) for card in cards):
+        return "there is an NVIDIA card, without a driver"
+    return None
+
+
+def _reads(path: Path, beginning: str) -> bool:
+    try:
+        return path.read_text().startswith(beginning)
+    except OSError:
+        return False
 
 
 def cpu_multiplies_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

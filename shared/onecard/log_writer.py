@@ -16,6 +16,9 @@ from typing_extensions import override
 
 MAX_QUEUED_BYTES = 4_000_000
 """Limit of queued lines: about ten thousand of them. Further lines are dropped and counted."""
+BATCH_SECONDS = 0.02
+"""How long lines are collected before they are written. Waking the thread for each line would take the interpreter's
+lock from the event loop at each request."""
 DRAIN_TIMEOUT_SECONDS = 1.0
 """At shutdown a process gives up on its remaining lines when none of them could be written for this long."""
 
@@ -48,6 +51,9 @@ class LogWriter:
         self._writes = 0
         """Successful writes since the start; `drain` sees progress by it."""
         self._idle = True
+        """Whether no line is queued or being written."""
+        self._draining = False
+        """Whether somebody waits until all lines are written."""
         self._last_write_ok = True
         """Whether the latest batch was written without loss."""
         self._changed = threading.Condition()  # Reentrant by default: signal handlers and destructors log too.
@@ -65,13 +71,14 @@ class LogWriter:
                 return
             self._queued_bytes += len(line)
             self._lines.append(line)
-            self._idle = False
+            if self._idle:
+                self._idle = False
+                self._changed.notify_all()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="log", daemon=True)
                 self._thread.start()
                 # A child of `multiprocessing` skips `atexit`, by which `logging` would call `drain`.
                 multiprocessing.util.Finalize(None, self.drain, exitpriority=-100)
-            self._changed.notify()
             unreported = (
                 self.dropped - self._reported
                 if self._last_write_ok and self._queued_bytes < MAX_QUEUED_BYTES // 2
@@ -82,20 +89,24 @@ class LogWriter:
             log.warning("%d log lines were lost, since nobody took them", unreported)
 
     def flush(self) -> None:
-        """Do nothing: the thread writes as fast as it can."""
+        """Do nothing: the thread writes all lines soon."""
 
     def drain(self) -> None:
         """Wait until all queued lines are written; give up when none was written for `DRAIN_TIMEOUT_SECONDS`."""
         with self._changed:
             written = -1
+            self._draining = True
+            self._changed.notify_all()
             while not self._idle and self._writes != written:
                 written = self._writes
                 self._changed.wait_for(lambda: self._idle, DRAIN_TIMEOUT_SECONDS)
+            self._draining = False
 
     def _run(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._lines)
+                self._changed.wait_for(lambda: self._draining, BATCH_SECONDS)
                 lines, self._lines = self._lines, []
             lost = sum(map(self._deliver, _groups(lines)))
             with self._changed:

@@ -32,6 +32,11 @@ def _default_llm(previous_fields: dict[str, Any]) -> str:
     return GPU_MODEL if previous_fields.get("use_gpu", True) and has_nvidia_gpu() else CPU_MODEL
 
 
+def _stand_ins_by_default(previous_fields: dict[str, Any]) -> bool:
+    """Whether this is a machine for demonstrations and tests: one without a GPU, or one that does not use it."""
+    return not (previous_fields.get("use_gpu", True) and has_nvidia_gpu())
+
+
 def _split_commas(value: object) -> object:
     if isinstance(value, str):
         return tuple(part.strip().rstrip("/") for part in value.split(",") if part.strip())
@@ -135,7 +140,7 @@ class ModelSettings(ServiceSettings):
     """Folder with the downloaded models, or with stand-ins."""
 
     use_gpu: bool = True
-    """Use the GPU if there is one."""
+    """Use the GPU if there is one. Set by hand to true, it requires one."""
 
     gpu_device: int = Field(default=0, ge=0)
     """Index of the GPU to use."""
@@ -146,6 +151,9 @@ class ModelSettings(ServiceSettings):
     gpu_card_gb: float | None = Field(default=None, gt=0)
     """Plan for a GPU of this size, in GB as on its box; on a larger one a process then takes no more memory than on
     that size. Default: the size of the GPU that is there."""
+
+    allow_stand_ins: bool = Field(default_factory=_stand_ins_by_default)
+    """Serve a small stand-in where a model is missing. Default: false where a GPU is used, and in images; else true."""
 
     llm_model: str = Field(default_factory=_default_llm)
     """Hub name or folder of the language model. Default: 7B with an NVIDIA GPU, 0.5B without one."""

@@ -12,11 +12,13 @@ import click
 from rich.console import Console
 
 from onecard_runpod import command_environment
-from onecard_stack import checks, file_owners
+from onecard_stack import file_owners
 from onecard_stack.commands import stack_status
+from onecard_stack.doctor import examine, host_checks
+from onecard_stack.doctor.findings import Refused, refusals, require
 from onecard_stack.errors import StackError
 from onecard_stack.models import fetching
-from onecard_stack.settings import StackSettings, load_home, load_settings
+from onecard_stack.settings import HomeSettings, StackSettings, load_home, load_settings
 from onecard_stack.supervision import stopping
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -43,7 +45,7 @@ def report_errors(command: F) -> F:
     def run(*arguments: Any, **options: Any) -> None:
         try:
             command(*arguments, **options)
-        except (StackError, checks.CheckError, fetching.FetchError) as error:
+        except (StackError, Refused, fetching.FetchError) as error:
             raise SystemExit(f"onecard: {error}") from None
         except OSError as error:
             raise SystemExit(f"onecard: {_os_error_message(error)}") from None
@@ -80,6 +82,12 @@ def main() -> None:
         signal.signal(number, signal.default_int_handler)
 
 
+def _require_own(home: HomeSettings) -> None:
+    """Raise Refused if files in the stack's folder belong to another user."""
+    foreign = file_owners.foreign_files([home.onecard_home, home.run_folder, home.log_folder])
+    require([host_checks.check_owners(foreign, home.onecard_home)])
+
+
 @main.command()
 @report_errors
 def up() -> None:
@@ -112,11 +120,27 @@ def run() -> None:
 
 
 @main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@report_errors
+def doctor(as_json: bool) -> None:
+    """Check this machine, its GPU and the models, and say what to do. Exit code 0 only if the stack would start."""
+    from onecard_stack.commands import doctor
+
+    findings = doctor.run(load_settings())
+    if as_json:
+        click.echo(doctor.as_json(findings))
+    else:
+        doctor.print_findings(findings, console())
+    if refusals(findings):
+        raise SystemExit(1)
+
+
+@main.command()
 @report_errors
 def down() -> None:
     """Stop everything that `up` started, including what a failed start has left running."""
     home = load_home(guess=True)
-    checks.owned_by_user(home.onecard_home)
+    _require_own(home)
     if stopping.stop(home.run_folder):
         click.echo("Stopped.")
     else:
@@ -129,7 +153,7 @@ def down() -> None:
 def status() -> None:
     """Show the state of every process. Exit code 0 only if all are ready."""
     settings = load_settings()
-    checks.owned_by_user(settings.onecard_home)
+    _require_own(settings)
     if not stack_status.show_status(settings, console()):
         raise SystemExit(1)
 
@@ -157,7 +181,7 @@ def models(stand_ins: bool, verify: bool) -> None:
     """
     settings: StackSettings = load_settings()
     fetching.ensure_models(settings, list(settings.models), click.echo, stand_ins=stand_ins, verify=verify)
-    folders = checks.model_folders(settings)
+    folders = examine.require_models(settings)
     for folder in folders.values():
         path = folder.path.relative_to(Path.cwd()) if folder.path.is_relative_to(Path.cwd()) else folder.path
         click.echo(f"ready: {folder.name} in {path}")

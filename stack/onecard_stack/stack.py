@@ -10,7 +10,8 @@ from pathlib import Path
 from rich.console import Console
 
 from onecard.models.folders import ModelFolder, ModelKind
-from onecard_stack import checks
+from onecard_stack.doctor import examine, gather_host, host_checks, model_checks
+from onecard_stack.doctor.findings import Finding, Refused, require
 from onecard_stack.errors import StackError
 from onecard_stack.models import fetching
 from onecard_stack.models.checksums import BackgroundVerification
@@ -35,7 +36,7 @@ class Stack:
         self.processes: list[Process] = processes(settings, host.inspect_host())
         self.supervisor = Supervisor(settings.run_folder)
 
-    def up(self, *, keep: bool = False, free_mb: float = checks.MIN_FREE_MB) -> bool:
+    def up(self, *, keep: bool = False, free_mb: float = host_checks.MIN_FREE_MB) -> bool:
         """Start everything that does not run yet, and wait until all processes are ready.
 
         Args:
@@ -50,13 +51,10 @@ class Stack:
             KeyboardInterrupt: Ctrl-C. What this call has started is stopped again.
         """
         try:
-            checks.key_in_public(self.settings)
-            checks.host(self.settings.host)
-            checks.owned_by_user(self.settings.onecard_home)
-            checks.disk(self.settings.onecard_home, free_mb)
+            self._require(examine.machine(self.settings, free_mb=free_mb))
             with self._lock():
                 return self._start(keep)
-        except (checks.CheckError, fetching.FetchError) as error:
+        except (Refused, fetching.FetchError) as error:
             raise StackError(str(error)) from None
 
     def _start(self, keep: bool) -> bool:
@@ -77,9 +75,10 @@ class Stack:
         elif orphaned := orphans.find(self.settings.run_folder):
             self._print(f"Ending {len(orphaned)} processes of an earlier run that nobody watches any more.")
             orphans.terminate_all(self.settings.run_folder, stopping.GRACE_SECONDS)
-        checks.ports(self.processes)
+        self._require(examine.before_start(self.settings, self.processes))
         try:
-            checks.logs(self.settings.log_folder, [process.name for process in self.processes])
+            names = [process.name for process in self.processes]
+            self._require(host_checks.check_logs(gather_host.logs_error(self.settings.log_folder, names)))
             self.supervisor.start(files, {**os.environ, **redis_password.password_variables(files)})
             self._wait_until_ready(folders)
         except BaseException:
@@ -108,7 +107,7 @@ class Stack:
             fetching.ensure_models(self.settings, missing, self._print)
         elif outdated := fetching.outdated_stand_ins(self.settings):
             self._print(f"Of an older recipe: {', '.join(outdated)}. 'make models' trains them anew.")
-        return checks.model_folders(self.settings)
+        return examine.require_models(self.settings)
 
     def _rendered_files(self) -> dict[str, str]:
         scratch = command_file.scratch_folder(self.settings.run_folder)
@@ -130,7 +129,7 @@ class Stack:
             while True:
                 ready = readiness.all_ready(self.processes)
                 progress.show(monitor.update(self.supervisor.states(), ready))
-                checks.uncorrupted(verification.corrupted)
+                require(model_checks.check_files("models", verification.corrupted))
                 if all(ready.values()) and verification.done:
                     return
                 monitor.raise_for_failure()
@@ -158,6 +157,13 @@ class Stack:
             except BlockingIOError:
                 raise StackError("Another 'onecard up' is at work here. Wait for it, or stop it with Ctrl-C.") from None
             yield
+
+    def _require(self, findings: list[Finding]) -> None:
+        """Print the warnings, and go on only if nothing is refused."""
+        for finding in findings:
+            if finding.level == "warning":
+                self._print(f"warning: {finding.line}")
+        require(findings)
 
     def _print(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False)

@@ -165,6 +165,7 @@ def deploy(folder: Path, compose: list[str], *, on_local_base: bool) -> Deployme
         "REDIS_PASSWORD": secrets.token_hex(24),
         "HF_TOKEN": f"hf_{secrets.token_hex(17)}",
         "HF_HUB_OFFLINE": "true",
+        "ALLOW_STAND_INS": "true",
         "LLM_MODEL": LLM,
         "LLM_MAX_SEQS": "16",
         **{name: str(free_port()) for name in ("GATEWAY_PORT", "VLLM_PORT", "GRAFANA_PORT")},

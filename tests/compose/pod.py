@@ -83,6 +83,7 @@ class Pod:
             **{name: str(port) for name, port in self.ports.items()},
             "API_KEY": self.key,
             "HF_HUB_OFFLINE": "true",
+            "ALLOW_STAND_INS": "true",
             "LLM_MODEL": LLM,
             "LLM_MAX_SEQS": "16",
             "IDLE_STOP_MINUTES": IDLE_MINUTES,

@@ -107,9 +107,10 @@ def test_redis_wants_its_password_and_forgets_what_is_least_used(deployment: Dep
 
 
 def test_the_cache_is_in_use(deployment: Deployment) -> None:
-    """Every part is well, Redis included, and an answer given twice comes from the cache."""
+    """Every part is well, Redis included, but for the stand-ins; and an answer given twice comes from the cache."""
     readiness = httpx.get(f"{deployment.url()}/health/ready").json()
-    assert readiness["status"] == "ok", readiness
+    degraded = {name for name, part in readiness["parts"].items() if part["status"] != "ok"}
+    assert degraded == {"llm", "sentiment", "embedding"}, readiness  # They are on stand-ins.
     headers = {"authorization": f"Bearer {deployment.key}"}
     ask = {"input": "국물이 진하고 직원이 친절해요"}
     answers = [httpx.post(f"{deployment.url()}/v1/sentiment", json=ask, headers=headers, timeout=60) for _ in range(2)]

@@ -122,6 +122,7 @@ def test_health_and_metrics(target: tuple[httpx.Client, str]) -> None:
     ready = client.get("/health/ready")
     assert ready.status_code == 200
     assert ready.json()["parts"]
+    assert ready.json()["status"] in ("ok", "degraded")
     assert_still_works(client, path)
     metrics = client.get("/metrics")
     assert metrics.headers["content-type"].startswith("text/plain")

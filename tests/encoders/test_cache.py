@@ -249,7 +249,7 @@ def cache_status(server: Server) -> str:
     answer = httpx.get(f"{server.url}/health/ready")
     assert answer.status_code == 200
     status: str = answer.json()["parts"]["cache"]["status"]
-    assert answer.json()["status"] == status
+    assert answer.json()["status"] == "degraded"  # It is on a stand-in.
     return status
 
 

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.support import start
 
@@ -54,3 +55,20 @@ def test_no_model_at_all(part: str, tmp_path: Path) -> None:
 def test_a_wrong_setting(part: str, encoder_env: dict[str, str]) -> None:
     """The variable is named."""
     assert "MAX_INPUTS" in refusal(part, {**encoder_env, "MAX_INPUTS": "none"})
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_stand_in_that_is_not_allowed(part: str, encoder_env: dict[str, str]) -> None:
+    """It is at hand, and not loaded."""
+    said = refusal(part, {**encoder_env, "ALLOW_STAND_INS": "false"})
+    assert "ALLOW_STAND_INS=false" in said
+    assert "make models" in said
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here CUDA works")
+@pytest.mark.parametrize("part", PARTS)
+def test_a_gpu_that_is_wanted_and_does_not_work(part: str, encoder_env: dict[str, str]) -> None:
+    """The CPU does not take its place in silence."""
+    said = refusal(part, {**encoder_env, "USE_GPU": "true"})
+    assert said.startswith("USE_GPU=true is set, and CUDA does not work")
+    assert "USE_GPU=false" in said

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from llm_service import preflight
 from tests.llm.conftest import STAND_IN
 from tests.support import Server, free_port, start
 
@@ -25,6 +26,20 @@ def assert_refuses(env: dict[str, str], *words: str, port: int | None = None) ->
     assert len(said) == 1, server.log()
     for word in words:
         assert word in said[0], said[0]
+
+
+@pytest.mark.parametrize("vllm", ["true", "false"])
+def test_a_stand_in_that_is_not_allowed(llm_env: dict[str, str], vllm: str) -> None:
+    """It is at hand, and not loaded."""
+    assert_refuses(
+        {**llm_env, "VLLM_ENABLED": vllm, "ALLOW_STAND_INS": "false"}, "ALLOW_STAND_INS=false", "make models"
+    )
+
+
+@pytest.mark.skipif(preflight.vllm_build() != "cpu", reason="here vLLM's build is one for CUDA")
+def test_a_gpu_that_is_wanted_and_vllm_for_the_cpu(llm_env: dict[str, str]) -> None:
+    """The CPU does not take its place in silence."""
+    assert_refuses({**llm_env, "USE_GPU": "true"}, "USE_GPU=true is set", "CUDA does not work", "USE_GPU=false")
 
 
 @pytest.fixture

@@ -114,6 +114,26 @@ async def test_results_that_do_not_fit_are_refused(body: str) -> None:
             await models.generate({})
 
 
+@pytest.mark.parametrize(
+    ("header", "model"),
+    [
+        ("", "a/m"),
+        ("x-onecard-model: a/m@r1:0123456789abcdef\r\n", "a/m@r1"),
+        ("x-onecard-model: a/m@r1:fedcba9876543210\r\n", "a/m@r1"),
+        ("x-onecard-model: b/n@r1:0123456789abcdef\r\n", "a/m"),
+        ("x-onecard-model: nonsense\r\n", "a/m"),
+    ],
+)
+async def test_vectors_are_named_by_model_and_revision(header: str, model: str) -> None:
+    """Whatever device and libraries computed them; by the name alone where the answer names no revision of it."""
+    data = [{"embedding": base64.b64encode(np.array([0.6, 0.8], "<f4").tobytes()).decode()}]
+    answer = http(200, json.dumps({"data": data, "model": "a/m"})).replace("connection:", f"{header}connection:")
+    async with serving(FakeModelServer(answer)) as peer, httpx.AsyncClient(trust_env=False) as client:
+        service = ModelService("test", (peer.url,), client)
+        models = ModelServices(embedding=service, sentiment=service, llm=service, llm_headers={})
+        assert (await models.embed(["a"], "bulk")).model == model
+
+
 @pytest.mark.parametrize("vector", [[np.nan, 1], [np.inf, 0], [-np.inf, 1], [0, 0], [3, 4]], ids=str)
 async def test_vectors_that_are_none_are_refused(vector: list[float]) -> None:
     """NaN, infinities, no length, and another length than 1: a search would find nothing by them, or everything."""

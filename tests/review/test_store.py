@@ -273,14 +273,24 @@ async def test_the_latest_reviews_come_first(store: ReviewStore) -> None:
     assert [review.review_id for review in await store.latest_reviews(EVERYTHING, 2)] == ["r-3", "r-2"]
 
 
-async def test_vectors_of_another_model_are_refused(store: ReviewStore) -> None:
-    """They cannot be compared, neither in the table nor with it."""
-    await put(store, range(3))
+@pytest.mark.parametrize("other", ["other/encoder", "other/encoder@r1", "a/encoder@r2", "a/encoder@r1@r1", "a/encoder"])
+async def test_vectors_of_another_model_are_refused(store: ReviewStore, other: str) -> None:
+    """Nor those of another revision of the same: they cannot be compared, neither in the table nor with it."""
+    await store.upsert([judged(1)], vectors(1), "a/encoder@r1")
     with pytest.raises(Unavailable, match="another model"):
-        await store.upsert([judged(4)], vectors(1), "other/encoder")
+        await store.upsert([judged(4)], vectors(1), other)
     with pytest.raises(Unavailable, match="another model"):
-        await store.vector_search(vectors(1)[0], "other/encoder", EVERYTHING, 1)
-    assert await rows(store) == 3
+        await store.vector_search(vectors(1)[0], other, EVERYTHING, 1)
+    assert await rows(store) == 1
+
+
+async def test_a_table_of_before_knows_the_name_alone(store: ReviewStore) -> None:
+    """Version 0.1.0 stored no revision: its tables go on with any of their model's, and with no other model."""
+    await store.upsert([judged(1)], vectors(1), "a/encoder")
+    await store.upsert([judged(2)], vectors(1), "a/encoder@r1")
+    assert len(await store.vector_search(vectors(1)[0], "a/encoder@r1", EVERYTHING, 5)) == 2
+    with pytest.raises(Unavailable, match="another model"):
+        await store.vector_search(vectors(1)[0], "other/encoder@r1", EVERYTHING, 5)
 
 
 @pytest.mark.parametrize("begun", [False, True])

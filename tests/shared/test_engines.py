@@ -43,7 +43,8 @@ def test_a_graph_reads_each_text_once_and_tells_it_from_the_others(texts: list[l
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    scaled: np.ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return scaled
 
 
 def test_torch_passes_its_own_gate() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from onecard.models.folders import STAND_INS, find, folder_name
+from onecard.models.folders import STAND_INS, find, find_or_none, folder_name
 
 MODEL = "jhgan/ko-sbert-multitask"
 
@@ -34,6 +34,18 @@ def test_a_stand_in_says_that_it_is_one(tmp_path: Path) -> None:
     found = find("embedding", MODEL, tmp_path)
     assert (found.name, found.stand_in_for) == (STAND_INS["embedding"], MODEL)
     assert found.accepted_names == [STAND_INS["embedding"], MODEL]
+
+
+def test_a_stand_in_is_refused_where_none_is_allowed(tmp_path: Path) -> None:
+    """In the place of a model, and named in the settings itself; the real model beside it is found."""
+    put(tmp_path, STAND_INS["embedding"], stand_in=True)
+    for model in (MODEL, STAND_INS["embedding"], str(tmp_path / folder_name(STAND_INS["embedding"]))):
+        assert find("embedding", model, tmp_path).is_stand_in
+        assert find_or_none("embedding", model, tmp_path, stand_ins=False) is None
+        with pytest.raises(SystemExit, match=r"ALLOW_STAND_INS=false.*make models"):
+            find("embedding", model, tmp_path, stand_ins=False)
+    real = put(tmp_path, MODEL)
+    assert find("embedding", MODEL, tmp_path, stand_ins=False).path == real
 
 
 def test_an_unfinished_download_is_no_model(tmp_path: Path) -> None:

@@ -20,6 +20,13 @@ def test_what_a_replica_told_last_counts_also_while_it_is_away() -> None:
     assert served.model(lambda _: True) is None
 
 
+def test_each_replica_has_its_own() -> None:
+    """The one that it named last."""
+    served = ServedModels(2)
+    served.observe(1, 200, OLD.header_value())
+    assert (served.of(0), served.of(1)) == (None, OLD)
+
+
 def test_a_replica_in_service_counts_before_one_that_is_out() -> None:
     """Also when it has not told its model: what is out may have been replaced by it."""
     served = ServedModels(2)

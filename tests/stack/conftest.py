@@ -57,9 +57,12 @@ class Workspace:
 
     def start(self, *arguments: str, **more: str) -> "subprocess.Popen[str]":
         """Start `onecard` with `arguments`."""
-        command = [sys.executable, "-m", "onecard_stack", *arguments]
+        return self.start_python("-m", "onecard_stack", *arguments, **more)
+
+    def start_python(self, *arguments: str, **more: str) -> "subprocess.Popen[str]":
+        """Start Python with `arguments`."""
         return subprocess.Popen(
-            command,
+            [sys.executable, *arguments],
             cwd=self.folder,
             env={**self.env, **more},
             stdout=subprocess.PIPE,

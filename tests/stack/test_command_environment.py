@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from onecard_runpod import command_environment
-from onecard_stack import checks, file_owners
+from onecard_stack import file_owners
 from onecard_stack.processes import orphans
 from onecard_stack.settings import known_variables
 from tests.stack.conftest import Workspace, make_workspace
@@ -229,5 +229,4 @@ def test_another_user_s_keys_end_in_one_line(
 
 def test_files_of_one_s_own_are_nobody_else_s(tmp_path: Path) -> None:
     """Nothing is said where nothing is wrong, also where there is nothing yet."""
-    checks.owned_by_user(tmp_path)
-    checks.owned_by_user(tmp_path / "none")
+    assert file_owners.foreign_files([tmp_path, tmp_path / "none"]) == []

@@ -22,6 +22,7 @@ import pytest
 
 from onecard.models.folders import STAND_INS, find, folder_name, read_manifest
 from onecard_stack.models import checksums, fetching, hub
+from onecard_stack.models.hub_retries import HubUnreachable
 from onecard_stack.stack import Stack
 from tests.shared.test_model_files import safetensors
 from tests.stack.conftest import Workspace
@@ -183,8 +184,8 @@ def test_a_name_that_the_hub_does_not_know_is_said(small_hub: str, place: Worksp
 def test_an_unreachable_hub_is_found_out(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Refused, silent or unknown: it is given up after `CONNECT_TIMEOUT_SECONDS`."""
     monkeypatch.setattr(hub, "CONNECT_TIMEOUT_SECONDS", 0.5)
-    with pytest.raises(hub.HubUnreachable):
-        hub.find_repository(NAME, endpoint)
+    with pytest.raises(HubUnreachable):
+        hub.find_repository(NAME, endpoint, patient=False)
 
 
 @pytest.fixture

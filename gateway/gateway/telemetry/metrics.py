@@ -70,6 +70,7 @@ class UpstreamMetrics:
         self.waiting = Gauge("onecard_upstream_waiting", text, ["upstream"], registry=registry)
         self.in_flight = gauge("in_flight", "Attempts at a replica now.")
         self.in_service = gauge("in_service", "Whether a replica is in service.")
+        self.stand_in = gauge("stand_in", "Whether a replica serves a stand-in instead of the model that is meant.")
 
     def of(self, upstream: str) -> "ServiceMetrics":
         """The metrics of one service.
@@ -108,17 +109,25 @@ class ServiceMetrics:
         for reason in get_args(EjectionReason):
             metrics.ejections.labels(upstream, reason)
 
-    def show_endpoint(self, replica: int, in_flight: Callable[[], int], in_service: Callable[[], bool]) -> None:
+    def show_endpoint(
+        self,
+        replica: int,
+        in_flight: Callable[[], int],
+        in_service: Callable[[], bool],
+        stand_in: Callable[[], bool],
+    ) -> None:
         """Export the state of a replica; the functions are called whenever the metrics are read.
 
         Args:
             replica: its number.
             in_flight: attempts there now.
             in_service: whether it is in service.
+            stand_in: whether it serves a stand-in.
         """
         labels = (self._upstream, str(replica))
         self._metrics.in_flight.labels(*labels).set_function(in_flight)
         self._metrics.in_service.labels(*labels).set_function(in_service)
+        self._metrics.stand_in.labels(*labels).set_function(stand_in)
 
     def show_waiting(self, waiting: Callable[[], int]) -> None:
         """Export the length of the queue; the function is called whenever the metrics are read.

@@ -14,6 +14,7 @@ from gateway.upstream.http_client import Origin
 from gateway.upstream.outlier_ejection import EndpointSet, HealthCheckResult, Pick
 from gateway.upstream.retry_policy import RetryBudget, RetryPolicy
 from onecard import logs
+from onecard.models.folders import is_stand_in
 from onecard.models.identity import ModelIdentity
 from onecard.models.served_models import ServedModels
 
@@ -149,7 +150,10 @@ class LoadBalancer:
         self._logged_reasons: list[EjectionReason | None] = [None for _ in self.origins]
         for number in range(len(self.origins)):
             metrics.show_endpoint(
-                number, partial(self.endpoints.in_flight, number), partial(self._is_in_service, number)
+                number,
+                partial(self.endpoints.in_flight, number),
+                partial(self._is_in_service, number),
+                partial(self.serves_stand_in, number),
             )
 
     def lease(self, tried: Collection[int], trace: RequestTrace) -> EndpointLease | None:
@@ -172,6 +176,11 @@ class LoadBalancer:
     def model(self) -> ModelIdentity | None:
         """The model that is served now, or was last if no replica is in service; None if no response named one."""
         return self.models.model(self._is_in_service)
+
+    def serves_stand_in(self, number: int) -> bool:
+        """Whether a replica, by number, has named a stand-in as its model."""
+        model = self.models.of(number)
+        return model is not None and is_stand_in(model.model)
 
     def _is_in_service(self, number: int) -> bool:
         return self.endpoints.ejected_for(number) is None

@@ -136,10 +136,10 @@ class RetryPolicy:
 
         Raises:
             AttemptFailed: by the last attempt.
-            AssertionError: cannot happen, since the last attempt returns or raises.
         """
         self._budget.deposit()
-        for number in range(1, MAX_ATTEMPTS + 1):
+        number = 1
+        while True:
             try:
                 return await attempt()
             except AttemptFailed as failed:
@@ -150,7 +150,7 @@ class RetryPolicy:
                     raise
                 failed.close()
             await asyncio.sleep(pause_seconds)
-        raise AssertionError("the last attempt returns or raises")
+            number += 1
 
     def _pause_seconds(self, failed: AttemptFailed, number: int) -> float:
         """Pause before the retry after attempt `number`.

@@ -17,6 +17,8 @@ from gateway.upstream.load_balancer import LoadBalancer
 from onecard.coalescing.single_flight import SingleFlight
 from onecard.web.health import ComponentHealth, Status
 
+_OK = ComponentHealth(status="ok")
+
 
 @dataclass(frozen=True)
 class UpstreamTimeouts:
@@ -49,7 +51,7 @@ class Upstream:
         """Check all replicas now.
 
         Returns:
-            `ok` if all are ready, `degraded` if some are, `down` if none is.
+            `ok` if all are ready, `degraded` if some are or if a ready one serves a stand-in, `down` if none is.
         """
         results = await asyncio.gather(
             *(
@@ -59,7 +61,8 @@ class Upstream:
         )
         ready = results.count("ready")
         if ready == len(results):
-            return ComponentHealth(status="ok")
+            stand_ins = any(self.load_balancer.serves_stand_in(number) for number in range(len(results)))
+            return ComponentHealth(status="degraded", detail="serves a stand-in") if stand_ins else _OK
         status: Status = "degraded" if ready else "down"
         if len(results) > 1:
             return ComponentHealth(status=status, detail=f"{ready} of {len(results)} replicas are ready")

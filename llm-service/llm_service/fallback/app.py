@@ -25,7 +25,7 @@ from onecard.models.folders import ModelFolder
 from onecard.models.identity import ModelIdentity
 from onecard.web import app as base
 from onecard.web.auth import KeyGuard
-from onecard.web.health import ComponentHealth, Readiness
+from onecard.web.health import ComponentHealth, Readiness, stand_in_health, worst_status
 from onecard.web.model_identity_middleware import ModelIdentityMiddleware
 
 log = logs.logger()
@@ -89,6 +89,8 @@ def _identify(folder: ModelFolder, model: TextModel) -> ModelIdentity:
 
 
 async def _ready(request: Request) -> Readiness:
-    alive = engine_state(request).queue.alive
+    service = engine_state(request)
+    alive = service.queue.alive
     engine = ComponentHealth(status="ok") if alive else ComponentHealth(status="down", detail="has failed")
-    return Readiness(status=engine.status, parts={"engine": engine})
+    parts = {"engine": engine} | stand_in_health(service.folder)
+    return Readiness(status=worst_status(parts), parts=parts)

@@ -89,7 +89,8 @@ class Plugin:
         self._app.router.routes[:] = self._allowed_routes  # Since `attach_router`, vLLM has added more routes.
         # vLLM has built the middleware stack already, with the handlers of that time.
         self._app.middleware_stack = self._app.build_middleware_stack()
-        folder = folders.find("llm", self._settings.llm_model, self._settings.model_cache_path)
+        config = self._settings
+        folder = folders.find("llm", config.llm_model, config.model_cache_path, stand_ins=config.allow_stand_ins)
         window = engine_client.model_config.max_model_len
         identity = await asyncio.to_thread(_identify, folder, engine_client, args)
         state.onecard_card = model_card(folder, identity, engine="vllm", window=window, created=int(time.time()))
@@ -141,7 +142,8 @@ async def _ready(request: Request) -> health.Readiness:
         engine = health.ComponentHealth(status="down", detail="is stopping")
     elif state.engine_client.errored:
         engine = health.ComponentHealth(status="down", detail="has failed")
-    return health.Readiness(status=engine.status, parts={"engine": engine})
+    parts = {"engine": engine} | health.stand_in_health(request.app.state.onecard_folder)
+    return health.Readiness(status=health.worst_status(parts), parts=parts)
 
 
 def _routes() -> APIRouter:

@@ -19,7 +19,7 @@ from review_service.reviews.deduplication import PRIMARY_KEY, PRIMARY_KEY_METADA
 from review_service.schemas import Label, Review, StoredReview
 
 MODEL_KEY = b"embedding_model"
-"""Metadata key of the name of the model that computed the vectors."""
+"""Metadata key of the model that computed the vectors: `name@revision`. Version 0.1.0 stored the name alone."""
 TABLE_ID_KEY = b"table_id"
 """Metadata key of the table's random id. Versions of a table are counted from 1, so they do not identify a table."""
 JAMO_COLUMN = "letters"
@@ -89,7 +89,7 @@ def table_schema(size: int, model: str, table_id: str) -> pa.Schema:
 
     Args:
         size: Number of components of a vector.
-        model: Name of the model that computes the vectors.
+        model: The model that computes the vectors, as in `EmbeddedTexts.model`.
         table_id: Random id of the table.
 
     Returns:
@@ -111,6 +111,19 @@ def table_schema(size: int, model: str, table_id: str) -> pa.Schema:
         pa.field("vector", pa.list_(pa.float32(), size), nullable=False),
     ]
     return pa.schema(fields, metadata={MODEL_KEY: model.encode(), TABLE_ID_KEY: table_id.encode()})
+
+
+def are_comparable(stored_model: str, model: str) -> bool:
+    """Check whether vectors of a table can be compared with new ones.
+
+    Args:
+        stored_model: Value of `MODEL_KEY` in the table's metadata.
+        model: The model that computed the new vectors, as in `EmbeddedTexts.model`.
+
+    Returns:
+        Whether name and revision are equal; of a table of version 0.1.0, the name.
+    """
+    return stored_model == model or ("@" not in stored_model and stored_model == model.rpartition("@")[0] != "")
 
 
 def to_jamo(text: str) -> str:

@@ -38,6 +38,7 @@ from review_service.reviews.rows import (
     TABLE_ID_KEY,
     ClassifiedReview,
     Filters,
+    are_comparable,
     from_record,
     query_to_jamo,
     table_schema,
@@ -118,7 +119,7 @@ class ReviewStore:
         Args:
             reviews: Reviews with different ids.
             vectors: Their vectors in the same order, float32 of shape (reviews, size), rows of unit length.
-            model: Name of the model that computed the vectors.
+            model: The model that computed the vectors, as in `EmbeddedTexts.model`.
 
         Raises:
             ValueError: A component of a vector is infinite or NaN.
@@ -286,7 +287,7 @@ class ReviewStore:
 
         Args:
             vector: float32 of shape (size,), of unit length.
-            model: Name of the model that computed it.
+            model: The model that computed it, as in `EmbeddedTexts.model`.
             filters: Filters; all that are set must match.
             limit: Maximum number of hits.
 
@@ -389,10 +390,8 @@ class ReviewStore:
     async def _checked_schema(self, table: AsyncTable, model: str, size: int | None = None) -> pa.Schema:
         """The table's schema. Raises Unavailable if its vectors are of another model or size (None: any size)."""
         columns = await self.access.read(table, lambda table: table.schema())
-        if (columns.metadata or {}).get(MODEL_KEY) != model.encode() or size not in (
-            None,
-            columns.field("vector").type.list_size,
-        ):
+        stored_model = (columns.metadata or {}).get(MODEL_KEY, b"").decode()
+        if not are_comparable(stored_model, model) or size not in (None, columns.field("vector").type.list_size):
             raise Unavailable(
                 "The stored reviews were embedded by another model. Set REVIEW_STORE to an empty folder, and import "
                 "them again."

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from onecard.hardware import cpu_instruction_set, cpu_multiplies_bfloat16, has_nvidia_gpu
+from onecard.hardware import cpu_instruction_set, cpu_multiplies_bfloat16, nvidia_trace
 from onecard.settings import ModelSettings
 
 if TYPE_CHECKING:
@@ -44,6 +44,33 @@ class Device:
             torch.cuda.set_device(self.name)
 
 
+def why_gpu_is_wanted(settings: ModelSettings) -> str | None:
+    """Why a service must not fall back to the CPU.
+
+    Args:
+        settings: `USE_GPU`, and whether it was set by hand.
+
+    Returns:
+        The beginning of a sentence; None if the CPU will do.
+    """
+    if not settings.use_gpu:
+        return None
+    return nvidia_trace() or ("USE_GPU=true is set" if "use_gpu" in settings.model_fields_set else None)
+
+
+def no_cuda(wanted: str, reason: str) -> str:
+    """The refusal of a service that would have to fall back to the CPU.
+
+    Args:
+        wanted: from `why_gpu_is_wanted`.
+        reason: why CUDA does not work.
+
+    Returns:
+        One line that says what to do.
+    """
+    return f"{wanted}, and CUDA does not work: {reason}. 'onecard doctor' says more; USE_GPU=false uses the CPU."
+
+
 def select_device(settings: ModelSettings) -> Device:
     """Choose FP16 on the GPU; on a CPU bfloat16 if it has the instructions, else FP32.
 
@@ -54,23 +81,21 @@ def select_device(settings: ModelSettings) -> Device:
         The device.
 
     Raises:
-        SystemExit: `GPU_DEVICE` names a GPU that this machine does not have.
+        SystemExit: `GPU_DEVICE` names a GPU that this machine does not have; or a GPU is wanted and CUDA does not work.
     """
-    if settings.use_gpu and has_nvidia_gpu() and _torch_has_cuda():
-        import torch
+    if wanted := why_gpu_is_wanted(settings):
+        import torch  # A service on a CPU with a built engine does without it.
 
+        if not torch.cuda.is_available():
+            has_cuda = torch.version.cuda is not None
+            build = f"torch {torch.__version__} finds no GPU that works" if has_cuda else "torch is its CPU build"
+            raise SystemExit(no_cuda(wanted, build))
         if settings.gpu_device >= torch.cuda.device_count():
             raise SystemExit(f"GPU_DEVICE={settings.gpu_device}, but there are {torch.cuda.device_count()} GPUs here.")
         return Device(f"cuda:{settings.gpu_device}", "float16" if settings.use_fp16 else "float32")
     _bound_kernel_caches()
     half = settings.use_fp16 and cpu_multiplies_bfloat16()
     return Device("cpu", "bfloat16" if half else "float32")
-
-
-def _torch_has_cuda() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def instruction_set(device: str) -> tuple[str, ...]:

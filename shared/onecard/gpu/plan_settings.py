@@ -156,7 +156,9 @@ def llm_cost(settings: ModelSettings, *, stand_ins: bool = True) -> DecoderCost:
     Raises:
         UnknownModelSize: the model is neither downloaded nor known, or its files cannot be read.
     """
-    folder = folders.find_or_none("llm", settings.llm_model, settings.model_cache_path, stand_ins=stand_ins)
+    folder = folders.find_or_none(
+        "llm", settings.llm_model, settings.model_cache_path, stand_ins=stand_ins and settings.allow_stand_ins
+    )
     if folder is not None:
         return _cost_from_files(DecoderCost.from_config, folder, settings)
     cost = _known_cost(KNOWN_LLMS, "llm", settings.llm_model)
@@ -178,7 +180,9 @@ def encoder_cost(kind: ModelKind, model: str, settings: ModelSettings, *, stand_
     Raises:
         UnknownModelSize: the model is neither downloaded nor known, or its files cannot be read.
     """
-    folder = folders.find_or_none(kind, model, settings.model_cache_path, stand_ins=stand_ins)
+    folder = folders.find_or_none(
+        kind, model, settings.model_cache_path, stand_ins=stand_ins and settings.allow_stand_ins
+    )
     if folder is not None:
         return _cost_from_files(EncoderCost.from_config, folder, settings)
     cost = _known_cost(KNOWN_ENCODERS, kind, model)

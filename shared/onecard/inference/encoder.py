@@ -44,7 +44,7 @@ from onecard.models import model_files
 from onecard.models.folders import ModelFolder, find
 from onecard.models.identity import ModelIdentity
 from onecard.web.disconnect import run_until_disconnect
-from onecard.web.health import ComponentHealth, Readiness, worst_status
+from onecard.web.health import ComponentHealth, Readiness, stand_in_health, worst_status
 from onecard.web.middleware import LoadShedder, request_state
 from onecard.web.model_identity_middleware import ModelIdentityMiddleware
 from onecard.web.recent_bodies import RecentBodies
@@ -201,7 +201,7 @@ async def open_encoder(
         SystemExit: the model is missing or broken, or does not fit into the device's memory.
     """
     kind = model.kind
-    folder = find(kind, name, settings.model_cache_path)
+    folder = find(kind, name, settings.model_cache_path, stand_ins=settings.allow_stand_ins)
     if fault := model_files.integrity_error(folder.path):
         raise SystemExit(f"model {folder.name}: {fault}. Remove its folder, and run 'make models' again.")
     device = select_device(settings)
@@ -353,6 +353,7 @@ async def ready(request: Request) -> Readiness:
     encoder = encoder_state(request)
     healthy = encoder.batcher.alive and await encoder.self_test()
     parts = {encoder.model.name: ComponentHealth(status="ok" if healthy else "down")}
+    parts |= stand_in_health(encoder.model)
     if encoder.cache.enabled:
         parts["cache"] = ComponentHealth(status=encoder.cache.status(), detail=encoder.cache.detail())
     return Readiness(status=worst_status(parts), parts=parts)

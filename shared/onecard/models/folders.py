@@ -48,9 +48,19 @@ class ModelFolder:
     """The model named in the settings, if this is its stand-in."""
 
     @property
+    def is_stand_in(self) -> bool:
+        """Whether this is a stand-in, in the place of a model or named in the settings itself."""
+        return is_stand_in(self.name)
+
+    @property
     def accepted_names(self) -> list[str]:
         """Names that a request may use: its own, and that of the model it stands in for."""
         return [self.name] if self.stand_in_for is None else [self.name, self.stand_in_for]
+
+
+def is_stand_in(name: str) -> bool:
+    """Whether a model of this name, as in responses, is a stand-in."""
+    return name in STAND_INS.values()
 
 
 def folder_name(model: str) -> str:
@@ -80,11 +90,16 @@ def find_or_none(kind: ModelKind, model: str, cache: Path, *, stand_ins: bool = 
         kind: selects the stand-in.
         model: a hub name, or the path of a folder in Hugging Face's format, which has no stand-in.
         cache: `MODEL_CACHE_PATH`.
-        stand_ins: whether a stand-in may take the model's place.
+        stand_ins: whether it may be a stand-in, also one that the settings name.
 
     Returns:
         The folder; None if there is none.
     """
+    found = _find_any(kind, model, cache)
+    return found if found is None or stand_ins or not found.is_stand_in else None
+
+
+def _find_any(kind: ModelKind, model: str, cache: Path) -> ModelFolder | None:
     local = Path(model).expanduser()
     if local.is_dir() and (local / "config.json").is_file():
         manifest = read_manifest(local)
@@ -96,18 +111,19 @@ def find_or_none(kind: ModelKind, model: str, cache: Path, *, stand_ins: bool = 
     if manifest := read_manifest(path := cache / folder_name(model)):
         return ModelFolder(path, manifest.name, manifest.revision, stand_in_for=None)
     stand_in = cache / folder_name(STAND_INS[kind])
-    if stand_ins and (manifest := read_manifest(stand_in)):
+    if manifest := read_manifest(stand_in):
         return ModelFolder(stand_in, manifest.name, manifest.revision, stand_in_for=model)
     return None
 
 
-def find(kind: ModelKind, model: str, cache: Path) -> ModelFolder:
+def find(kind: ModelKind, model: str, cache: Path, *, stand_ins: bool = True) -> ModelFolder:
     """Find a model's folder, or that of the stand-in for its kind.
 
     Args:
         kind: selects the stand-in.
         model: a hub name, or the path of a folder.
         cache: `MODEL_CACHE_PATH`.
+        stand_ins: `ALLOW_STAND_INS`.
 
     Returns:
         The folder.
@@ -115,8 +131,13 @@ def find(kind: ModelKind, model: str, cache: Path) -> ModelFolder:
     Raises:
         SystemExit: there is none; the message says what to run.
     """
-    if found := find_or_none(kind, model, cache):
+    if found := find_or_none(kind, model, cache, stand_ins=stand_ins):
         return found
+    if not stand_ins and _find_any(kind, model, cache) is not None:
+        raise SystemExit(
+            f"model {model} is not in MODEL_CACHE_PATH={cache}, only its stand-in, which ALLOW_STAND_INS=false "
+            "forbids. Run 'make models' to fetch the model, or set ALLOW_STAND_INS=true for a demonstration."
+        )
     if _is_path(model):
         raise SystemExit(f"{model} holds no model: it has no config.json. Name a model's folder, or a hub name.")
     raise SystemExit(f"model {model} is not in MODEL_CACHE_PATH={cache}. Run 'make models' to fetch it.")

@@ -42,6 +42,10 @@ class ServedModels:
             log.info("replica has another model", replica=number, model=reported.header_value() if reported else None)
         return reported
 
+    def of(self, number: int) -> ModelIdentity | None:
+        """The last reported model of a replica, by number; None if it has reported none."""
+        return self._models[number]
+
     def model(self, in_service: Callable[[int], bool]) -> ModelIdentity | None:
         """The model to look up cached results for.
 

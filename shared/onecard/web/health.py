@@ -7,6 +7,8 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
+from onecard.models.folders import ModelFolder
+
 Status = Literal["ok", "degraded", "down"]
 _SEVERITY: tuple[Status, ...] = ("ok", "degraded", "down")
 
@@ -34,6 +36,21 @@ ReadinessCheck = Callable[[Request], Awaitable[Readiness]]
 def worst_status(parts: dict[str, ComponentHealth]) -> Status:
     """The worst status among `parts`; `ok` if there are none."""
     return max((part.status for part in parts.values()), key=_SEVERITY.index, default="ok")
+
+
+def stand_in_health(folder: ModelFolder) -> dict[str, ComponentHealth]:
+    """The part that a service on a stand-in adds to its readiness.
+
+    Args:
+        folder: of the model that is served.
+
+    Returns:
+        One part, `degraded`; nothing if it is no stand-in.
+    """
+    if not folder.is_stand_in:
+        return {}
+    detail = f"a stand-in for {folder.stand_in_for}" if folder.stand_in_for else "a stand-in"
+    return {"model": ComponentHealth(status="degraded", detail=detail)}
 
 
 def router(check: ReadinessCheck) -> APIRouter:

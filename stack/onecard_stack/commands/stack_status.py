@@ -29,13 +29,13 @@ def usage_hint(settings: StackSettings) -> str:
     keyed = settings.api_key or settings.api_keys_file
     key = ' -H "Authorization: Bearer $API_KEY"' if keyed else ""
     post = f"curl -s{key} -H 'content-type: application/json' {base}"
-    names = {
-        kind: find(kind, name, settings.model_cache_path).accepted_names[-1] for kind, name in settings.models.items()
-    }
+    folders = {kind: find(kind, name, settings.model_cache_path) for kind, name in settings.models.items()}
+    names = {kind: folder.accepted_names[-1] for kind, folder in folders.items()}
+    stand_ins = ", ".join(kind for kind, folder in folders.items() if folder.is_stand_in)
     question = '[{"role": "user", "content": "리뷰를 요약해 주세요: 국물이 진하고 맛있어요."}]'
     sdk_key = 'os.environ["API_KEY"]' if keyed else '"none"'
     return f"""
-Onecard is up: {base}
+Onecard is up: {base}{f" (degraded: {stand_ins} on small stand-ins)" if stand_ins else ""}
 {_key_export_hint(settings)}
   {post}/v1/chat/completions -d '{{"model": "{names["llm"]}", "messages": {question}}}'
   {post}/v1/sentiment -d '{{"input": ["국물이 진하고 맛있어요.", "직원이 불친절했어요."]}}'

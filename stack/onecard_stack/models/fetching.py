@@ -9,12 +9,15 @@ from contextlib import suppress
 
 from onecard.models import model_files
 from onecard.models.folders import MANIFEST, STAND_INS, Manifest, ModelKind, find, folder_name, read_manifest
-from onecard_stack import checks
+from onecard_stack.doctor import examine
+from onecard_stack.doctor.findings import Refused
 from onecard_stack.models import checksums, hub
+from onecard_stack.models.hub_retries import HubUnreachable
 from onecard_stack.settings import StackSettings
 from onecard_stack.supervision import stopping
 
 Reporter = Callable[[str], None]
+_NOT_ALLOWED = "ALLOW_STAND_INS is false (the default where a GPU is used, and in images)."
 TRAINER_STOP_SECONDS = 10.0
 """How long the trainer may take after SIGTERM to remove unfinished files."""
 
@@ -24,13 +27,16 @@ class FetchError(Exception):
 
 
 def missing_models(settings: StackSettings) -> list[ModelKind]:
-    """List the kinds for which there is neither the model nor a stand-in."""
-    return [kind for kind in settings.models if not _have_model(kind, settings) and not _stand_in(kind, settings)]
+    """List the kinds for which there is neither the model nor a stand-in that is allowed."""
+    stand_ins = {kind for kind in settings.models if settings.allow_stand_ins and _stand_in(kind, settings)}
+    return [kind for kind in settings.models if kind not in stand_ins and not _have_model(kind, settings)]
 
 
 def outdated_stand_ins(settings: StackSettings) -> list[str]:
     """List the names of stand-ins that would be loaded although the way they are trained has changed."""
     kinds = [kind for kind in settings.models if not _have_model(kind, settings) and _stand_in(kind, settings)]
+    if not settings.allow_stand_ins:
+        return []
     return [STAND_INS[kind] for kind in kinds if not _have_current_stand_in(kind, settings)]
 
 
@@ -64,7 +70,7 @@ def _recipe_revision(kind: ModelKind) -> str:
 def ensure_models(
     settings: StackSettings, kinds: list[ModelKind], say: Reporter, *, stand_ins: bool = False, verify: bool = False
 ) -> None:
-    """Make sure that a model or a stand-in of each kind can be loaded and is undamaged.
+    """Make sure that a model of each kind, or a stand-in if allowed, can be loaded and is undamaged.
 
     Args:
         settings: the stack's settings.
@@ -74,8 +80,10 @@ def ensure_models(
         verify: compare all files with their digests, even those that were checked before.
 
     Raises:
-        FetchError: a model can be neither fetched nor trained.
+        FetchError: a model can be neither fetched nor replaced.
     """
+    if stand_ins and not settings.allow_stand_ins:
+        raise FetchError(f"Stand-ins are asked for, and {_NOT_ALLOWED} Set it to true for a demonstration.")
     _invalidate_broken(settings, kinds)
     _remove_corrupted(settings, kinds, say, verify)
     missing = [kind for kind in kinds if stand_ins or not _is_complete(kind, settings)]
@@ -115,10 +123,11 @@ def _is_complete(kind: ModelKind, settings: StackSettings) -> bool:
 
 
 def _fetch_from_hub(settings: StackSettings, kinds: list[ModelKind], say: Reporter) -> list[ModelKind]:
-    """Fetch models from the hub. Returns the kinds that are left because it cannot be reached."""
+    """Fetch models from the hub. Returns the kinds that are left to stand-ins because it cannot be reached."""
     if not kinds:
         return []
     if settings.hf_hub_offline:
+        _require_stand_ins(settings, kinds, "HF_HUB_OFFLINE forbids to fetch it", "Unset HF_HUB_OFFLINE")
         say("HF_HUB_OFFLINE is set: the hub is not tried, small stand-ins trained here take the models' places.")
         return kinds
     for kind in kinds:
@@ -126,8 +135,9 @@ def _fetch_from_hub(settings: StackSettings, kinds: list[ModelKind], say: Report
         if _is_complete(kind, settings):
             continue
         try:
-            repository = hub.find_repository(model, settings.hf_endpoint)
-        except hub.HubUnreachable as error:
+            repository = hub.find_repository(model, settings.hf_endpoint, patient=not settings.allow_stand_ins)
+        except HubUnreachable as error:
+            _require_stand_ins(settings, [kind], f"the model hub cannot be reached ({error})", "Try again later")
             say(f"The model hub cannot be reached ({error}): small stand-ins trained here take the models' places.")
             return kinds[kinds.index(kind) :]
         except hub.HubError as error:
@@ -135,9 +145,19 @@ def _fetch_from_hub(settings: StackSettings, kinds: list[ModelKind], say: Report
         say(f"{model}: {repository.size_mb:,.0f} MB from the hub")
         try:
             hub.fetch(kind, repository, settings.model_cache_path)
-        except (hub.HubError, checks.CheckError) as error:
+        except (hub.HubError, Refused) as error:
             raise FetchError(str(error)) from None
     return []
+
+
+def _require_stand_ins(settings: StackSettings, kinds: list[ModelKind], reason: str, remedy: str) -> None:
+    """Raise FetchError unless stand-ins may take the place of the models of these kinds."""
+    if not settings.allow_stand_ins:
+        names = ", ".join(settings.models[kind] for kind in kinds)
+        raise FetchError(
+            f"{names}: not in {settings.model_cache_path}, {reason}, and no stand-in takes its place: {_NOT_ALLOWED} "
+            f"{remedy}, or copy the model's folder there."
+        )
 
 
 def _train(settings: StackSettings, kinds: list[ModelKind], say: Reporter) -> None:
@@ -158,7 +178,7 @@ def _train(settings: StackSettings, kinds: list[ModelKind], say: Reporter) -> No
             command += ["--only", kind]
     if "--only" not in command:
         return
-    checks.disk(cache, 500, "stand-in models")
+    examine.require_space(cache, 500, "stand-in models")
     say("Training takes about four minutes on two cores, once.")
     if run_trainer(command):
         raise FetchError("Training the stand-ins failed; the reason is above.")

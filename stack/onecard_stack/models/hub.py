@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -17,18 +18,18 @@ import httpx2 as httpx
 
 from onecard.models import model_files
 from onecard.models.folders import MANIFEST, Manifest, ModelKind, folder_name
-from onecard_stack import checks
+from onecard_stack.doctor import examine
 from onecard_stack.models import checksums
+from onecard_stack.models.hub_retries import HubUnreachable, causes, is_temporary, retry_after, retrying
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 """How long the hub may take to answer."""
+DOWNLOAD_ATTEMPTS = 2
+"""How often a download is begun. The library tries each request six times."""
+DOWNLOADS_AT_ONCE = 4
 _MODEL_PATTERNS = ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors")
 _EXCLUDED_PATTERNS = ("onnx/*", "openvino/*", "original/*", "*/.*", ".*", "*.md", "*onnx*", "*openvino*")
 _PICKLE_PATTERNS = ("pytorch_model*.bin", "*/pytorch_model*.bin")
-
-
-class HubUnreachable(Exception):
-    """The hub does not answer. The message is the reason."""
 
 
 class HubError(Exception):
@@ -53,23 +54,30 @@ class Repository:
         return sum(self.files.values()) / 1e6
 
 
-def find_repository(model: str, endpoint: str) -> Repository:
-    """Ask the hub for a model's files, within `CONNECT_TIMEOUT_SECONDS`.
+def find_repository(model: str, endpoint: str, *, patient: bool = True) -> Repository:
+    """Ask the hub for a model's files; again, up to `MAX_ATTEMPTS` times, while it is overloaded or fails.
 
     Args:
         model: name on the hub, `organisation/model`.
         endpoint: the hub's URL.
+        patient: ask again also where nobody answers, as on a machine without a network.
 
     Returns:
         The revision and the files to fetch.
 
     Raises:
-        HubUnreachable: there is no answer, or it is not the hub's.
+        HubUnreachable: at the last attempt there was no answer, or it was not the hub's.
         HubError: the hub has no such model or refuses access, or proxy or certificate settings of this machine are
             wrong.
     """
     if _parse_url(endpoint) is None:
         raise HubError(f"HF_ENDPOINT={endpoint} is no address. Write it like https://huggingface.co.")
+    again = retrying(lambda error: isinstance(error, HubUnreachable) and (patient or error.answered))
+    return again(_find_repository, model, endpoint)
+
+
+def _find_repository(model: str, endpoint: str) -> Repository:
+    """One attempt, within `CONNECT_TIMEOUT_SECONDS`."""
     from huggingface_hub import get_token  # takes a while to import, and is seldom needed
 
     outcome: list[httpx.Response | Exception] = []
@@ -91,7 +99,7 @@ def find_repository(model: str, endpoint: str) -> Repository:
         raise HubUnreachable(f"no answer within {CONNECT_TIMEOUT_SECONDS:g} s")
     if isinstance(outcome[0], Exception):
         if reason := misconfiguration(outcome[0], os.environ):
-            raise HubError(f"{reason} Or set HF_HUB_OFFLINE=true to do without the hub, with stand-ins.")
+            raise HubError(f"{reason} Or set HF_HUB_OFFLINE=true to do without the hub, with stand-ins if allowed.")
         raise HubUnreachable(type(outcome[0]).__name__)
     return _parse_repository(model, outcome[0])
 
@@ -115,8 +123,7 @@ def misconfiguration(error: Exception, environment: Mapping[str, str]) -> str | 
     Returns:
         A sentence that says what to change; None if the hub is unreachable for another reason.
     """
-    causes = _causes(error)
-    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes(error)):
         return (
             "The model hub's certificate is not trusted here. If a proxy of your organisation stands between, name its "
             "certificates in SSL_CERT_FILE."
@@ -131,14 +138,6 @@ def misconfiguration(error: Exception, environment: Mapping[str, str]) -> str | 
     return f"{proxies} cannot be used: a proxy is written http://host:port or socks5://host:port."
 
 
-def _causes(error: BaseException | None) -> list[BaseException]:
-    causes = []
-    while error is not None and error not in causes:
-        causes.append(error)
-        error = error.__cause__ or error.__context__
-    return causes
-
-
 def _set_variables(environment: Mapping[str, str], *names: str) -> str:
     """Name those variables that are set, in upper or lower case. Values are left out: they may hold a password."""
     return " or ".join(name for name in environment if name.upper() in names) or names[0]
@@ -149,6 +148,8 @@ def _parse_repository(model: str, answer: httpx.Response) -> Repository:
         raise HubError("The proxy wants a password: write http://user:password@host:port into its variable.")
     if answer.status_code in (401, 403, 404) and "x-error-code" in answer.headers:
         raise HubError(f"The hub has no model '{model}', or wants a key for it: check the name, or set HF_TOKEN.")
+    if answer.status_code == httpx.codes.TOO_MANY_REQUESTS or answer.status_code >= 500:
+        raise HubUnreachable(f"HTTP {answer.status_code}", answered=True, retry_after=retry_after(answer))
     try:
         answer.raise_for_status()
         info: dict[str, Any] = answer.json()
@@ -200,23 +201,19 @@ def fetch(kind: ModelKind, repository: Repository, cache: Path) -> Path:
 
     Raises:
         HubError: the download failed, a file is damaged, or the files are no usable model.
-        CheckError: there is not enough free disk space.
+        Refused: there is not enough free disk space.
     """
     folder = cache / folder_name(repository.name)
     present_mb = (
         sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6 if folder.exists() else 0
     )
-    checks.disk(cache, max(0.0, repository.size_mb - present_mb) * 1.05 + 100, repository.name)
+    examine.require_space(cache, max(0.0, repository.size_mb - present_mb) * 1.05 + 100, repository.name)
     (folder / MANIFEST).unlink(missing_ok=True)
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    from huggingface_hub import snapshot_download  # takes a while to import, and is seldom needed
-
     try:
-        snapshot_download(
-            repository.name, revision=repository.revision, local_dir=folder, allow_patterns=list(repository.files)
-        )
+        retrying(is_temporary, DOWNLOAD_ATTEMPTS)(_download, repository, folder)
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
+        prefix = "" if isinstance(error, HubUnreachable) else f"{type(error).__name__}: "
+        reason = f"{prefix}{error}".splitlines()[0][:160]
         raise HubError(f"Fetching {repository.name} broke off ({reason}). Run 'make models' again to go on.") from None
     files = checksums.digests(folder)
     if damaged := [name for name, digest in repository.digests.items() if files.get(name) != digest]:
@@ -236,6 +233,25 @@ def fetch(kind: ModelKind, repository: Repository, cache: Path) -> Path:
     shutil.rmtree(folder / ".cache", ignore_errors=True)
     write_manifest(folder, Manifest(name=repository.name, kind=kind, revision=repository.revision, files=files))
     return folder
+
+
+def _download(repository: Repository, folder: Path) -> None:
+    """One attempt, which goes on where the last one ended. The library tries each request again by itself."""
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    from huggingface_hub import hf_hub_download  # takes a while to import, and is seldom needed
+
+    def one(name: str) -> None:
+        hf_hub_download(repository.name, name, revision=repository.revision, local_dir=folder)
+        # Where the hub fails and the file exists, that function returns it, whole or not.
+        size = repository.files[name]
+        if size and (folder / name).stat().st_size != size:
+            raise HubUnreachable(f"{name} did not come")
+
+    # Not `snapshot_download`, which lists the repository again: without a time limit, and it takes an unfinished folder
+    # for a finished one if that fails.
+    with ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
+        for _ in pool.map(one, repository.files):
+            pass
 
 
 def _convert(folder: Path) -> None:
