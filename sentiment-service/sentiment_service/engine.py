@@ -130,7 +130,7 @@ class _Graph(nn.Module):
         mask: torch.Tensor,
     ) -> torch.Tensor:
         del mask  # the heads read only the first token
-        encoder = self._model.base_model
+        encoder: Any = self._model.base_model
         states = packed_states(encoder, input_ids, position_ids + self._first_position, text_numbers)
         return self._positive(_logits(self._model, states.flatten(0, 1)[cells[:, 0]]))
 

@@ -16,7 +16,7 @@ MANIFEST = "engine.json"
 TOKENIZER_FILE = "tokenizer.json"
 """The model's tokenizer, as transformers has loaded it; an engine is served without transformers."""
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 """Changes when older engines cannot be read any more."""
 
 LIBRARIES: dict[EngineName, tuple[str, ...]] = {

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -12,7 +13,7 @@ from typing import Any, Literal, Protocol
 from torch import nn
 
 from onecard.batching.queue import Batch, TokenIds
-from onecard.cache.keys import canonical
+from onecard.cache.keys import JsonValue, canonical
 from onecard.gpu.device import Device, instruction_set
 from onecard.hardware import cpu_multiplies_bfloat16
 from onecard.inference.engines import folder as folders
@@ -105,6 +106,11 @@ class Source:
     def device(self) -> Literal["cpu", "cuda"]:
         """Where the engines will run."""
         return "cuda" if self.card else "cpu"
+
+    @property
+    def batch_texts(self) -> int | None:
+        """Most texts in a batch that an engine's shapes must allow; None: any."""
+        return self.card.batch_texts if self.card else None
 
     @cached_property
     def reference(self) -> _Reference:
@@ -211,13 +217,13 @@ def build(source: Source, engine: EngineName, precision: Precision) -> tuple[Pat
 def _inputs(source: Source, engine: EngineName, precision: Precision, library: str) -> str:
     """Digest of everything that shapes the engine."""
     model = source.encoder.model
-    values = [
+    values: list[JsonValue] = [
         manifests.FORMAT,
         source.encoder.kind,
         [model.name, model.revision, model_files.digest(model.path)],
         [engine, precision, library],
         [f"{name} {_version(name)}" for name in BUILDERS],
-        [*instruction_set(source.device), source.card and source.card.batch_texts],
+        [*instruction_set(source.device), source.batch_texts],
         [list(recipe) for recipe in RECIPES],
         list(source.gate_texts),
         list(source.calibration_texts) if precision == "int8" else [],
@@ -235,12 +241,8 @@ def _version(distribution: str) -> str | None:
 def _write_graph(
     source: Source, engine: EngineName, precision: Precision, recipe: Sequence[str], onnx: Path, folder: Path
 ) -> None:
-    if engine == "openvino":
-        from onecard.inference.engines.building import openvino_graph as writer
-    elif source.card:
-        from onecard.inference.engines.building import card_graph as writer
-    else:
-        from onecard.inference.engines.building import onnx_graph as writer
+    name = "openvino_graph" if engine == "openvino" else "card_graph" if source.card else "onnx_graph"
+    writer = import_module(f"onecard.inference.engines.building.{name}")
     if precision == "half":
         writer.save_half(onnx, folder)
     else:
@@ -284,7 +286,7 @@ def _measured(
         arithmetic=arithmetic,
         library=library,
         device=source.device,
-        batch_texts=source.card and source.card.batch_texts,
+        batch_texts=source.batch_texts,
         instruction_set=instruction_set(source.device),
         recipe=_recipe_name(precision, recipe),
         window=torch_engine.window,
