@@ -35,7 +35,8 @@ FROM ${BASE}
 # vLLM on a CPU needs libnuma. A host key in an image would be everybody's.
 RUN apt-get update && apt-get install --yes --no-install-recommends libnuma1 openssh-server tini \
     && rm -rf /var/lib/apt/lists/* /etc/ssh/ssh_host_*
-RUN useradd --uid 10001 --create-home onecard
+# The watchdog has a user of its own, because it has the pod's key at RunPod.
+RUN useradd --uid 10001 --create-home onecard && useradd --uid 10002 --no-create-home watchdog
 COPY --from=packages /opt/onecard /opt/onecard
 COPY --from=code /opt/code /opt/code
 COPY runpod/image/sshd.conf /etc/ssh/sshd_config.d/onecard.conf
@@ -44,7 +45,9 @@ COPY runpod/image/onecard runpod/image/start /usr/local/bin/
 ENV PATH=/opt/onecard/bin:${PATH} PYTHONPATH=/opt/code PYTHONUNBUFFERED=1 ALLOW_STAND_INS=false \
     HOST=0.0.0.0 GATEWAY_PORT=8000 VLLM_PORT=8001 DRAIN_SECONDS=1 \
     MODEL_CACHE_PATH=/workspace/models HF_HOME=/workspace/huggingface REVIEW_STORE=/workspace/reviews \
-    ONECARD_HOME=/var/lib/onecard
+    ONECARD_HOME=/var/lib/onecard \
+    VLLM_CACHE_ROOT=/workspace/cache/vllm TORCHINDUCTOR_CACHE_DIR=/workspace/cache/inductor \
+    TRITON_CACHE_DIR=/workspace/cache/triton FLASHINFER_WORKSPACE_BASE=/workspace/cache
 WORKDIR /workspace
 EXPOSE 8000 8001
 HEALTHCHECK --interval=5s --timeout=5s --start-period=900s --retries=6 \

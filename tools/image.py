@@ -21,6 +21,8 @@ CODE = "/opt/code"
 WITHOUT = ROOT / "tools" / "lock-without.txt"
 WHEELS = ROOT / "wheels"
 """Folder with wheels that the index lacks; may be empty."""
+CONTENTS = "sbom.cdx.json"
+"""File in `CODE` that lists the image's Python distributions."""
 UV = Path(sys.executable).parent / "uv"
 
 
@@ -157,6 +159,28 @@ def code(folders: list[str]) -> None:
     sources = [f"./{folder}" for folder in folders]
     own = ("--python", sys.executable, "--target", CODE)
     install(*own, "--no-deps", "--no-index", "--no-build-isolation", *sources)
+    libraries = Path(PACKAGES) / "lib" / "python3.11" / "site-packages"
+    write_contents(Path(CODE) / CONTENTS, [str(libraries), CODE])
+
+
+def write_contents(file: Path, folders: list[str]) -> None:
+    """Write which Python distributions an image has, with their versions, as a CycloneDX list (SBOM).
+
+    Args:
+        file: the file to write.
+        folders: folders with distributions.
+    """
+    found = {
+        (re.sub(r"[-_.]+", "-", one.metadata["Name"]).lower(), one.version)
+        for one in metadata.distributions(path=folders)
+    }
+    components = [
+        {"type": "library", "name": name, "version": version, "purl": f"pkg:pypi/{name}@{version}"}
+        for name, version in sorted(found)
+    ]
+    contents = {"bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1, "components": components}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(contents, indent=1), encoding="utf-8")
 
 
 def main() -> None:
@@ -167,10 +191,13 @@ def main() -> None:
     step.add_argument("--torch", choices=["none", "cpu", "cuda"], default="none")
     step.add_argument("wanted", nargs="+", metavar="FOLDER[EXTRA] or DISTRIBUTION")
     steps.add_parser("beside").add_argument("wanted", nargs="+", metavar="FOLDER[EXTRA] or DISTRIBUTION")
+    steps.add_parser("contents", help="list the distributions of the running Python and of CODE")
     steps.add_parser("code").add_argument("wanted", nargs="+", metavar="FOLDER")
     chosen = parser.parse_args()
     if chosen.step == "packages":
         packages(chosen.torch, chosen.wanted)
+    elif chosen.step == "contents":
+        write_contents(Path(CODE) / CONTENTS, [*sys.path, CODE])
     else:
         {"beside": beside, "code": code}[chosen.step](chosen.wanted)
 

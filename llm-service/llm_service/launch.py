@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from llm_service.settings import LlmSettings
+from llm_service.settings import CPU_MAX_SEQS, LlmSettings
+from onecard.gpu.device import half_precision
+from onecard.gpu.engine_memory import max_sequences
 from onecard.gpu.nvml import visible_gpu
+from onecard.gpu.plan import nominal_gb
 from onecard.gpu.plan_settings import GpuShare
 from onecard.models.folders import ModelFolder
 from onecard.models.sampling_defaults import DEFAULT_TEMPERATURE, DEFAULT_TOP_P
@@ -44,6 +47,8 @@ class HostInfo:
     """Whether the CPU multiplies bfloat16 in hardware."""
     cpus: int
     """Number of processors that this process may use."""
+    compute_capability: tuple[int, int] | None = None
+    """Of the GPU, major and minor; None if it is not known."""
     flashinfer_kernels: bool = False
     """Whether FlashInfer's kernels are installed compiled, so that it need not compile them."""
 
@@ -83,6 +88,7 @@ def vllm_command(
     Returns:
         Command line and environment of the server.
     """
+    max_seqs = settings.llm_max_seqs or _default_max_seqs(settings, share)
     sampling = json.dumps({"temperature": DEFAULT_TEMPERATURE, "top_p": DEFAULT_TOP_P})
     options: list[tuple[str, object]] = [
         ("--host", settings.host),
@@ -92,31 +98,52 @@ def vllm_command(
         ("--dtype", _dtype(settings, host)),
         ("--override-generation-config", sampling),
         ("--scheduling-policy", "priority"),
-        ("--max-num-seqs", settings.llm_max_seqs),
-        # vLLM counts running and waiting requests together.
-        ("--max-num-queued-reqs", settings.llm_max_seqs + settings.llm_queue_requests),
+        ("--max-num-seqs", max_seqs),
+        # vLLM counts running and waiting requests together, and our canary is one of them.
+        ("--max-num-queued-reqs", max_seqs + settings.llm_queue_requests + 1),
         ("--tool-call-parser", "hermes"),
         ("--structured-outputs-config", json.dumps(STRUCTURED_OUTPUTS)),
         ("--middleware", "llm_service.on_vllm.middleware.VllmMiddleware"),
     ]
     if share:
         options.append(("--gpu-memory-utilization", round(share.fraction, 6)))
-    if not host.gpu:
+    if host.gpu:
+        options += _memory_options(settings)
+    else:
         options.append(("--distributed-executor-backend", "uni"))
     flags = ["--enable-auto-tool-choice", "--disable-uvicorn-access-log"]
     if _enforce_eager(settings, host):
         flags.append("--enforce-eager")
     argv = [sys.executable, "-m", _SERVER_MODULE, *flags, "--served-model-name", *folder.accepted_names]
     argv += [text for name, value in options for text in (name, str(value))]
-    planned = {PLANNED_BYTES: str(share.size_bytes)} if share else {}
-    return LaunchCommand(argv, _environment(settings, host, environment) | planned)
+    # Our middleware in the server reads the number of sequences again.
+    made = {"LLM_MAX_SEQS": str(max_seqs)} | ({PLANNED_BYTES: str(share.size_bytes)} if share else {})
+    return LaunchCommand(argv, _environment(settings, host, environment) | made)
+
+
+def _default_max_seqs(settings: LlmSettings, share: GpuShare | None) -> int:
+    if share is None:
+        return CPU_MAX_SEQS
+    return max_sequences(settings.gpu_card_gb or nominal_gb(round(share.size_bytes / share.fraction)))
+
+
+def _memory_options(settings: LlmSettings) -> list[tuple[str, object]]:
+    """What makes the model or its cache smaller on a GPU; vLLM's defaults are left out."""
+    options: list[tuple[str, object]] = []
+    if settings.llm_quantization:
+        options.append(("--quantization", settings.llm_quantization))
+    if settings.kv_cache_dtype != "auto":
+        options.append(("--kv-cache-dtype", settings.kv_cache_dtype))
+    if settings.llm_cpu_offload_gb:
+        options.append(("--cpu-offload-gb", settings.llm_cpu_offload_gb))
+    return options
 
 
 def _dtype(settings: LlmSettings, host: HostInfo) -> str:
     if not settings.use_fp16:
         return "float32"
     if host.gpu:
-        return "float16"
+        return settings.llm_dtype if settings.llm_dtype != "auto" else half_precision(host.compute_capability)
     return "bfloat16" if host.bfloat16 else "float32"
 
 
@@ -139,6 +166,8 @@ def _environment(settings: LlmSettings, host: HostInfo, inherited: Mapping[str, 
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
+        # A request whose logits have NaN fails; see `llm_service.on_vllm.output_guard`.
+        "VLLM_COMPUTE_NANS_IN_LOGITS": "1",
         # At debug level vLLM logs prompts.
         "VLLM_LOGGING_LEVEL": "INFO" if settings.log_level == "debug" else settings.log_level.upper(),
         "VLLM_LOGGING_CONFIG_PATH": str(_LOG_CONFIG),

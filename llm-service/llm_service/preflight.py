@@ -21,6 +21,8 @@ from onecard.gpu.plan_settings import GpuShare, UnknownModelSize, llm_share, pla
 from onecard.models import model_files
 from onecard.models.folders import ModelFolder
 
+FP8_CAPABILITY = (8, 9)
+"""First compute capability with FP8: Ada. Before it, vLLM's attention kernels refuse an FP8 KV cache."""
 UNKNOWN_GPU_MEMORY = (
     "the GPU does not say how much memory it has: neither NVML nor nvidia-smi answers. "
     "Set GPU_CARD_GB to the size on its box."
@@ -102,7 +104,8 @@ def detect_host(settings: LlmSettings) -> HostInfo:
         GPU, bfloat16 support, processors and compiled kernels of this host.
 
     Raises:
-        SystemExit: vLLM is enabled but not installed, or its build cannot run on this host.
+        SystemExit: vLLM is enabled but not installed, its build cannot run on this host, or the GPU has no FP8 for the
+            KV cache.
     """
     wanted = why_gpu_is_wanted(settings)
     gpu = settings.use_gpu and hardware.has_nvidia_gpu()
@@ -118,7 +121,24 @@ def detect_host(settings: LlmSettings) -> HostInfo:
         gpu = build == "cuda"
     cpus = len(os.sched_getaffinity(0))
     bfloat16 = hardware.cpu_multiplies_bfloat16()
-    return HostInfo(gpu=gpu, bfloat16=bfloat16, cpus=cpus, flashinfer_kernels=flashinfer_kernels())
+    capability = _compute_capability(settings) if gpu else None
+    _check_kv_cache(settings, capability)
+    return HostInfo(gpu, bfloat16, cpus, capability, flashinfer_kernels=flashinfer_kernels())
+
+
+def _compute_capability(settings: LlmSettings) -> tuple[int, int] | None:
+    gpu = nvml.NvmlGpu.open(nvml.visible_gpu(settings.gpu_device, os.environ))
+    return gpu.compute_capability() if gpu else None
+
+
+def _check_kv_cache(settings: LlmSettings, capability: tuple[int, int] | None) -> None:
+    """Refuse an FP8 KV cache where vLLM's attention cannot read it: it would end after minutes of loading."""
+    if settings.kv_cache_dtype != "auto" and capability is not None and capability < FP8_CAPABILITY:
+        found = ".".join(map(str, capability))
+        raise SystemExit(
+            f"KV_CACHE_DTYPE={settings.kv_cache_dtype} needs compute capability 8.9 or newer, and here it is {found}. "
+            "Unset it."
+        )
 
 
 def planned_gpu_share(settings: LlmSettings, environment: Mapping[str, str]) -> GpuShare:

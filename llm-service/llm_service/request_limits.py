@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from llm_service.settings import LlmSettings
+from llm_service.settings import CPU_MAX_SEQS, LlmSettings
 from onecard.errors import BodyTooLarge, InvalidRequest
 
 PRIORITY_HEADER = b"x-vllm-priority"
@@ -65,7 +65,7 @@ class RequestLimits:
         Returns:
             The limits. Texts are also limited to what the engine can run and queue in total.
         """
-        max_texts = min(settings.llm_max_texts, settings.llm_max_seqs + settings.llm_queue_requests)
+        max_texts = min(settings.llm_max_texts, (settings.llm_max_seqs or CPU_MAX_SEQS) + settings.llm_queue_requests)
         return cls(max_texts, settings.llm_tokenize_kb * 1000, settings.llm_schema_kb * 1000)
 
 

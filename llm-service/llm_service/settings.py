@@ -1,10 +1,13 @@
 """Settings of the LLM service."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from onecard.settings import COMMA_SEPARATED, ModelSettings
+
+CPU_MAX_SEQS = 128
+"""Sequences that are generated at the same time on a CPU."""
 
 
 class LlmSettings(ModelSettings):
@@ -20,8 +23,12 @@ class LlmSettings(ModelSettings):
     """Share of the GPU's memory (or of `GPU_CARD_GB`, if that is set) that vLLM uses for weights, graphs and KV cache.
     Default: the memory plan's."""
 
-    llm_max_seqs: int = Field(default=128, ge=1)
-    """Maximum number of sequences that are generated at the same time."""
+    llm_dtype: Literal["auto", "bfloat16", "float16"] = "auto"
+    """Half precision on a GPU. Default: bfloat16 from compute capability 8.0 on, which the models' makers recommend and
+    which does not overflow as FP16 may; FP16 on older GPUs. USE_FP16=false is FP32 whatever this says."""
+
+    llm_max_seqs: int | None = Field(default=None, ge=1)
+    """Maximum number of sequences that are generated at the same time. Default: by the GPU, 128 on a CPU."""
 
     llm_queue_requests: int = Field(default=256, ge=0)
     """Maximum number of queued requests; the next one gets 503 with a Retry-After header."""

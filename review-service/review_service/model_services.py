@@ -14,6 +14,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 
 from onecard import logs
 from onecard.batching.queue import Lane
+from onecard.client_traffic import INTERNAL_HEADER
 from onecard.errors import DeadlineExceeded, OnecardError, TooBusy, Unavailable
 from onecard.inference.scheduling import LANE_HEADER
 from onecard.models import identity
@@ -160,7 +161,8 @@ class ModelServices:
     sentiment: ModelService
     llm: ModelService
     llm_headers: Mapping[str, str]
-    """Headers of every request to the LLM service: the API key, if there is one."""
+    """Headers of every request to the LLM service: the API key, if there is one, and that it is Onecard's own. What a
+    client asked for is counted where it came in."""
 
     async def embed(self, texts: Sequence[str], lane: Lane) -> EmbeddedTexts:
         """Embed texts.
@@ -270,5 +272,5 @@ async def open_model_services(settings: ReviewSettings) -> AsyncIterator[ModelSe
             embedding=ModelService("embedding", settings.embedding_url, http),
             sentiment=ModelService("sentiment", settings.sentiment_url, http),
             llm=ModelService("llm", settings.llm_url, http),
-            llm_headers=key,
+            llm_headers={**key, INTERNAL_HEADER: "review"},
         )

@@ -1,84 +1,105 @@
-"""Computes from metrics how long the services have been idle. Pure: time and metrics are arguments."""
+"""Decides from metrics when a pod has to stop. Pure: time and metrics are arguments."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from prometheus_client.parser import text_string_to_metric_families
 
-_MONITORING_ROUTES = ("/", "/metrics", "/v1/models", "/openapi.json", "unmatched")
-"""Routes that monitoring and internet scanners call; requests to them, and to all of `/health`, do not count."""
-_UNAUTHENTICATED_STATUSES = ("401", "404", "405")
-"""Statuses of clients without a key and of scanners; these requests do not count."""
+StopReason = Literal["idle", "not ready"]
 
 
 @dataclass(frozen=True)
 class ActivitySample:
-    """Requests of one service, from its metrics."""
+    """Clients' requests at one service (`onecard.client_traffic` says which are)."""
 
-    completed: float = 0.0
-    """Finished requests since the service started."""
+    served: float = 0.0
+    """Requests since the service started that were answered below status 500."""
+    failed: float = 0.0
+    """Requests since the service started that were answered with a status of 500 or above."""
     running: float = 0.0
-    """Requests and tasks in progress."""
+    """Requests in progress."""
 
 
 @dataclass(frozen=True)
-class IdleState:
-    """Time of the last activity, and the counters at that poll."""
+class PodState:
+    """What the watchdog knows of the pod. Times are in seconds of the caller's clock."""
 
-    since: float
-    """Time of the last activity, in seconds of the caller's clock."""
-    completed: Mapping[str, float] = field(default_factory=dict)
-    """Finished requests by service, when it last answered."""
+    working_at: float
+    """When it last was ready or answered a client without a failure; before that, when it was started."""
+    active_at: float | None = None
+    """When a client last asked for something; before that, when it was first ready. None: it has not been ready yet."""
+    samples: Mapping[str, ActivitySample] = field(default_factory=dict)
+    """By service, when it last answered."""
 
 
 def parse_activity(text: str) -> ActivitySample:
-    """Read the activity of one service from its metrics.
-
-    In progress are all gauges whose names end in `_running` (vLLM's, our engine's, a worker's tasks), and the gateway's
-    `onecard_upstream_in_flight`.
+    """Read clients' requests from the metrics of one service.
 
     Args:
         text: metrics in Prometheus' text format.
 
     Returns:
-        The counts. Requests of monitoring and of clients without a key are left out.
+        The counts; 0 for what is not there.
+
+    Raises:
+        ValueError: it is not in that format.
     """
-    completed = running = 0.0
-    for family in text_string_to_metric_families(text):
-        if family.name == "onecard_http_requests":
-            completed += sum(sample.value for sample in family.samples if _is_traffic(sample.name, sample.labels))
-        elif family.name == "vllm:request_success":
-            completed += sum(sample.value for sample in family.samples if sample.name.endswith("_total"))
-        elif family.name.endswith("_running") or family.name == "onecard_upstream_in_flight":
-            running += sum(sample.value for sample in family.samples)
-    return ActivitySample(completed, running)
+    values = {
+        (sample.name, sample.labels.get("outcome")): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    return ActivitySample(
+        served=values.get(("onecard_client_requests_total", "served"), 0.0),
+        failed=values.get(("onecard_client_requests_total", "failed"), 0.0),
+        running=values.get(("onecard_client_requests_running", None), 0.0),
+    )
 
 
-def _is_traffic(name: str, labels: dict[str, str]) -> bool:
-    if not name.endswith("_total") or labels["status"] in _UNAUTHENTICATED_STATUSES:
-        return False
-    return labels["route"] not in _MONITORING_ROUTES and not labels["route"].startswith("/health")
-
-
-def next_state(previous: IdleState, samples: Mapping[str, ActivitySample], now: float) -> IdleState:
-    """Compute the idle state after another poll.
+def next_state(previous: PodState, samples: Mapping[str, ActivitySample], now: float, *, ready: bool) -> PodState:
+    """Compute the state after another poll.
 
     Args:
         previous: the state after the last poll.
-        samples: activity by service, of those that answer. A service that does not answer counts as idle.
+        samples: activity by service, of those that answer. One that does not answer counts as idle.
         now: time of the poll in seconds, of any monotonic clock.
+        ready: whether all services are ready.
 
     Returns:
-        The new state; its `since` is `now` if a service has requests in progress or has finished some since.
+        The new state.
     """
-    active = any(
-        sample.running or _new_requests(sample.completed, previous.completed.get(name, 0.0))
-        for name, sample in samples.items()
+    pairs = [(sample, previous.samples.get(name, ActivitySample())) for name, sample in samples.items()]
+    served = any(_grown(new.served, old.served) for new, old in pairs)
+    active = served or any(new.running or _grown(new.failed, old.failed) for new, old in pairs)
+    began = ready and previous.active_at is None
+    return PodState(
+        working_at=now if ready or served else previous.working_at,
+        active_at=now if began or (active and previous.active_at is not None) else previous.active_at,
+        samples={**previous.samples, **samples},
     )
-    completed = {**previous.completed, **{name: sample.completed for name, sample in samples.items()}}
-    return IdleState(now if active else previous.since, completed)
 
 
-def _new_requests(completed: float, previous: float) -> float:
-    """Requests since the last poll. A restarted service counts from zero again."""
-    return completed if completed < previous else completed - previous
+def _grown(count: float, previous: float) -> bool:
+    """Whether a counter shows new requests. A restarted service counts from zero again."""
+    return count > 0 if count < previous else count > previous
+
+
+def time_left(
+    state: PodState, now: float, *, idle_seconds: float | None, unready_seconds: float
+) -> tuple[float, StopReason]:
+    """Compute how long the pod may go on if nothing happens.
+
+    Args:
+        state: the state after the last poll.
+        now: time in seconds, of the same clock.
+        idle_seconds: how long clients may ask for nothing; None: for ever.
+        unready_seconds: how long it may neither be ready nor answer a client without a failure.
+
+    Returns:
+        Seconds until it has to stop, 0 or less if it is time, and why it will.
+    """
+    unready: tuple[float, StopReason] = (state.working_at + unready_seconds - now, "not ready")
+    if idle_seconds is None or state.active_at is None:
+        return unready
+    return min(unready, (state.active_at + idle_seconds - now, "idle"))

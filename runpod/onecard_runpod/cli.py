@@ -12,12 +12,15 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from onecard import command_environment
 from onecard.settings import load
-from onecard_runpod import command_environment, pod_request
+from onecard_runpod import pod_request, pod_variables
 from onecard_runpod.client import Action, RunPodClient
-from onecard_runpod.errors import PodError, RequestRejected
+from onecard_runpod.creation import Creation, living
+from onecard_runpod.errors import OutcomeUnknown, PodError
 from onecard_runpod.gpu_offers import GpuOffer, candidates, gpu_offers
 from onecard_runpod.settings import PodSettings
+from onecard_stack.settings import StackSettings
 
 SHOWN_GPU_GB = (24, 80)
 """Smallest and largest GPU memory that 'cost' shows, in GB."""
@@ -45,7 +48,7 @@ def resolve_pod(api: RunPodClient, settings: PodSettings, given: str | None) -> 
     """
     if given:
         return given
-    found = [str(pod["id"]) for pod in api.pods() if pod["name"] == settings.pod_name]
+    found = [str(pod["id"]) for pod in living(api.pods(), settings.pod_name)]
     if len(found) != 1:
         name = settings.pod_name
         several = f"Several pods are named '{name}': {', '.join(found)}. Name the one that is meant."
@@ -85,70 +88,76 @@ def main() -> None:
 def create(dry_run: bool, ssh: bool) -> None:
     """Rent the cheapest available GPU of POD_GPUS, and start a pod on it."""
     settings = load_settings()
-    own_key = os.environ.get("API_KEY")
+    dotenv = command_environment.read_dotenv(Path.cwd())
+    own_key, marker = pod_variables.own_api_key(dotenv, os.environ), secrets.token_hex(8)
     api_key = own_key or secrets.token_urlsafe(32)
-    environment = pod_request.pod_variables(command_environment.read_dotenv(Path.cwd()), api_key)
+    chosen = pod_variables.choose(dotenv, os.environ, api_key=api_key, creation=marker)
+    stack = pod_variables.check(chosen.values)
+    if chosen.unknown:
+        click.echo(f"These variables of .env are not Onecard's, and stay here: {', '.join(chosen.unknown)}", err=True)
     with RunPodClient(settings) as api:
-        data_center = api.volume(settings.pod_volume_id)["dataCenter"] if settings.pod_volume_id else None
-        offers = candidates(gpu_offers(api.gpu_catalog()), settings.pod_gpus, data_center)
-        bodies = [
-            (offer, pod_request.request_body(settings, offer.gpu, environment, data_center=data_center, ssh=ssh))
-            for offer in offers
-        ]
-        if not bodies:
-            place = f" in {data_center}, where the network volume is" if data_center else ""
-            raise PodError(f"None of the cards in POD_GPUS is in stock{place}. Try later, or allow more cards.")
+        bodies = request_bodies(api, settings, chosen.values, stack, ssh=ssh)
         if dry_run:
             click.echo(json.dumps(pod_request.without_secrets(bodies[0][1]), indent=2, ensure_ascii=False))
             return
-        if any(pod["name"] == settings.pod_name for pod in api.pods()):
-            raise PodError(f"There is a pod named '{settings.pod_name}' already. For another one, set POD_NAME.")
-        pod, offer = create_first_accepted(api, bodies)
-    click.echo(created_message(str(pod["id"]), offer, None if own_key else api_key, environment))
+        if own_key is None:  # before anything is rented: whatever happens then, the key is known
+            click.echo(f"API_KEY={api_key}\nThis is the pod's key, and is shown once. Keep it.\n")
+        pod_id, offer = Creation(api, settings.pod_name, marker, lambda line: click.echo(line, err=True)).run(bodies)
+    click.echo(created_message(pod_id, offer, chosen.values))
 
 
-def create_first_accepted(api: RunPodClient, bodies: list[tuple[GpuOffer, Any]]) -> tuple[Mapping[str, Any], GpuOffer]:
-    """Create a pod on the first GPU that RunPod accepts. Stock may have changed since the catalog was read.
+def request_bodies(
+    api: RunPodClient, settings: PodSettings, variables: Mapping[str, str], stack: StackSettings, *, ssh: bool
+) -> list[tuple[GpuOffer, Any]]:
+    """Make a request body for each GPU that is in stock and that the models fit.
 
     Args:
         api: RunPod's API.
-        bodies: GPUs in order of preference, each with its request body.
+        settings: the pod's name, image, GPUs and storage.
+        variables: those of the pod.
+        stack: the stack's settings in the pod.
+        ssh: whether to open port 22.
 
     Returns:
-        The pod as RunPod describes it, and its GPU.
+        GPUs, cheapest first, each with its body. There is at least one.
 
     Raises:
-        PodError: all were rejected, or there is an error that no other GPU would help with.
+        PodError: there is none.
     """
-    for offer, body in bodies:
-        try:
-            return api.create(body), offer
-        except RequestRejected as error:
-            click.echo(f"{offer.gpu}: {error}", err=True)
-            last = error
-    raise PodError(
-        "None of the cards in stock could be had. If RunPod gives another reason than capacity, change that; "
-        f"else try later, or allow more cards in POD_GPUS. The last one: {last}"
-    )
+    volume = api.volume(settings.pod_volume_id) if settings.pod_volume_id else None
+    data_center = volume["dataCenter"] if volume else None
+    offers = candidates(gpu_offers(api.gpu_catalog()), settings.pod_gpus, data_center)
+    if not offers:
+        place = f" in {data_center}, where the network volume is" if data_center else ""
+        raise PodError(f"None of the cards in POD_GPUS is in stock{place}. Try later, or allow more cards.")
+    reasons = {offer.gpu: pod_variables.does_not_fit(stack, offer.memory_gb) for offer in offers}
+    for gpu, reason in reasons.items():
+        if reason:
+            click.echo(f"{gpu}: {reason}", err=True)
+    fitting = [offer for offer in offers if not reasons[offer.gpu]]
+    if not fitting:
+        raise PodError("The models fit none of the cards that are in stock. Change what is named above.")
+    size_gb = volume["size"] if volume else settings.pod_volume_gb
+    if size_gb and (warning := pod_request.storage_warning(fitting[0], size_gb)):
+        click.echo(warning, err=True)
+    ports = {"ssh": ssh, "monitoring": stack.monitoring}
+    return [
+        (offer, pod_request.request_body(settings, offer, variables, data_center=data_center, **ports))
+        for offer in fitting
+    ]
 
 
-def created_message(pod_id: str, offer: GpuOffer, new_key: str | None, environment: Mapping[str, str]) -> str:
+def created_message(pod_id: str, offer: GpuOffer, environment: Mapping[str, str]) -> str:
     """Render the message about a new pod.
 
     Args:
         pod_id: its id.
         offer: its GPU.
-        new_key: the API key if it was generated now, so that it is shown once; None: the user has set it.
         environment: variables of the pod.
 
     Returns:
-        Text with its price, key and URLs.
+        Text with its price and URLs.
     """
-    key_line = (
-        f"API_KEY={new_key}\nThis key is shown once. Keep it.\n"
-        if new_key
-        else "Its key is the API_KEY that is set here.\n"
-    )
     idle_minutes = environment.get("IDLE_STOP_MINUTES")
     until = (
         f"until it has been idle for {idle_minutes} minutes"
@@ -156,7 +165,7 @@ def created_message(pod_id: str, offer: GpuOffer, new_key: str | None, environme
         else "until you stop it (IDLE_STOP_MINUTES is not set)"
     )
     return f"""Pod {pod_id}: {offer.gpu}, ${offer.usd_an_hour:.2f} an hour {until}.
-{key_line}
+
   gateway      {pod_request.public_url(pod_id, pod_request.GATEWAY_PORT)}
   LLM service  {pod_request.public_url(pod_id, pod_request.LLM_PORT)}
 
@@ -167,13 +176,42 @@ def created_message(pod_id: str, offer: GpuOffer, new_key: str | None, environme
 
 @main.command()
 @click.argument("data_center")
-@click.option("--gb", default=50, show_default=True, type=click.IntRange(10, 4096), help="Size.")
+@click.option("--gb", default=100, show_default=True, type=click.IntRange(10, 4096), help="Size.")
 def volume(data_center: str, gb: int) -> None:
     """Create a network volume in DATA_CENTER (see 'cost') for the models. It costs until it is deleted."""
     settings = load_settings()
     with RunPodClient(settings) as api:
-        created = api.create_volume(settings.pod_name, gb, data_center)
+        try:
+            created = api.create_volume(settings.pod_name, gb, data_center)
+        except OutcomeUnknown as error:
+            raise PodError(f"{error.message} The volume may exist all the same: see 'onecard-pod volumes'.") from None
     click.echo(f"POD_VOLUME_ID={created['id']}\nWrite this line into .env; 'create' then uses the volume.")
+
+
+@main.command()
+def volumes() -> None:
+    """Show all network volumes of the account. Each costs until 'delete-volume' deletes it."""
+    with RunPodClient(load_settings()) as api:
+        found = api.volumes()
+    if not found:
+        click.echo("There are no network volumes.")
+        return
+    table = new_table("volume", "name", "GB", "data center")
+    for one in found:
+        table.add_row(one["id"], one["name"], str(one["size"]), one["dataCenter"])
+    print_table(table)
+
+
+@main.command("delete-volume")
+@click.argument("volume_id")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+def delete_volume(volume_id: str, yes: bool) -> None:
+    """Delete the network volume VOLUME_ID with the models and reviews that are on it."""
+    with RunPodClient(load_settings()) as api:
+        if not yes and not click.confirm(f"Delete volume {volume_id} with all models and reviews on it?"):
+            raise PodError("Nothing was done.")
+        api.delete_volume(volume_id)
+    click.echo(f"Volume {volume_id} is no more.")
 
 
 @main.command()
@@ -187,8 +225,8 @@ def status() -> None:
     table = new_table("pod", "name", "status", "card", "$/hour", "since", "gateway")
     for pod in pods:
         url = pod_request.public_url(pod["id"], pod_request.GATEWAY_PORT) if pod["status"] == "RUNNING" else ""
-        gpu = (pod.get("gpu") or {}).get("id", "")
-        table.add_row(pod["id"], pod["name"], pod["status"], gpu, f"{pod['cost']:.2f}", pod["startedAt"] or "", url)
+        gpu, price = (pod.get("gpu") or {}).get("id", ""), f"{pod.get('cost') or 0:.2f}"
+        table.add_row(pod["id"], pod["name"], pod["status"], gpu, price, pod.get("startedAt") or "", url)
     print_table(table)
 
 
@@ -228,7 +266,7 @@ def start(pod: str | None) -> None:
 @click.argument("pod", required=False)
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def terminate(pod: str | None, yes: bool) -> None:
-    """Delete POD. A network volume stays; files on the pod's own host are lost."""
+    """Delete POD. A network volume stays; models and reviews on the pod's own host are lost."""
     run_action(pod, "terminate", "is no more.", ask=not yes)
 
 
@@ -247,10 +285,17 @@ def run_action(given: str | None, action: Action, done: str, *, ask: bool = Fals
     settings = load_settings()
     with RunPodClient(settings) as api:
         pod_id = resolve_pod(api, settings, given)
-        if ask and not click.confirm(f"End pod {pod_id} for good?"):
+        if ask and not click.confirm(f"End pod {pod_id} for good? {_what_is_lost(api.pod(pod_id))}"):
             raise PodError("Nothing was done.")
         api.pod_action(pod_id, action)
     click.echo(f"Pod {pod_id} {done}")
+
+
+def _what_is_lost(pod: Mapping[str, Any]) -> str:
+    network = (pod.get("mounts") or {}).get("network")
+    if network:
+        return "Its network volume stays."
+    return "It has no network volume: its reviews are lost with it, unless you have a copy (docs/operations.md)."
 
 
 @main.command()

@@ -8,6 +8,22 @@ _STOCK_LEVELS = ("HIGH", "MEDIUM", "LOW")
 """RunPod's names of stock levels, highest first. The remaining one is NONE."""
 
 
+_STORAGE_GB = ((80, 500), (40, 200), (0, 100))
+"""By smallest GPU memory in GB, the storage in GB that models, caches and reviews are given beside such a GPU."""
+
+
+def storage_gb(gpu_gb: int) -> int:
+    """Look up how much storage a pod needs. 100, 200 and 500 GB are the plan's sizes for 24, 40 and 80 GB of GPU.
+
+    Args:
+        gpu_gb: memory of its GPU in GB.
+
+    Returns:
+        The storage in GB.
+    """
+    return next(storage for smallest, storage in _STORAGE_GB if gpu_gb >= smallest)
+
+
 @dataclass(frozen=True)
 class GpuOffer:
     """A GPU in RunPod's catalog."""

@@ -6,9 +6,11 @@ from typing import Annotated
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from onecard.settings import COMMA_SEPARATED, ServiceSettings
+from onecard.settings import COMMA_SEPARATED
 from onecard_runpod.errors import PodError
 
+MIN_CUDA = "13.0"
+"""Oldest CUDA version that a host's driver has to support: that of the image's torch and vLLM."""
 GPUS_24_GB = (
     "NVIDIA GeForce RTX 3090",
     "NVIDIA GeForce RTX 4090",
@@ -18,13 +20,18 @@ GPUS_24_GB = (
 )
 
 
-class IdleSettings(BaseSettings):
+class StopSettings(BaseSettings):
     """Settings that say when a pod stops itself."""
 
     model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
 
     idle_stop_minutes: float | None = Field(default=None, gt=0)
-    """A pod without requests for this long stops itself. Default: it runs until somebody stops it."""
+    """A pod whose clients have asked for nothing for this long stops itself. Default: it runs until somebody stops
+    it."""
+
+    unready_stop_minutes: float = Field(default=60.0, gt=0)
+    """A pod that has not been ready and has answered no client for this long stops itself, so that nobody pays for a
+    start that fails."""
 
     runpod_pod_id: str | None = None
     """Id of this pod; RunPod sets it inside a pod."""
@@ -64,7 +71,7 @@ class ApiSettings(BaseSettings):
         return key
 
 
-class PodSettings(ApiSettings, IdleSettings):
+class PodSettings(ApiSettings, StopSettings):
     """Settings of the command `onecard-pod`."""
 
     pod_name: str = Field(default="onecard", min_length=1)
@@ -82,12 +89,21 @@ class PodSettings(ApiSettings, IdleSettings):
     pod_volume_id: str | None = None
     """Network volume for the models. Default: storage on the pod's own host, which is lost with the pod."""
 
-    pod_volume_gb: int = Field(default=50, ge=10)
-    """Size of the storage on the pod's host, in GB."""
+    pod_volume_gb: int | None = Field(default=None, ge=10)
+    """Size of the storage on the pod's host, in GB. Default: 100, 200 or 500 by the GPU's memory."""
 
     pod_disk_gb: int = Field(default=20, ge=1)
     """Size of the container disk, in GB; it is erased when the pod stops."""
 
 
-class WatchdogSettings(ApiSettings, IdleSettings, ServiceSettings):
-    """Settings of the watchdog."""
+class WatchdogSettings(ApiSettings, StopSettings):
+    """Settings of the watchdog. Of the stack's it reads only where the services are, and the key of their metrics."""
+
+    api_key: SecretStr | None = None
+    """Key of the gateway and of the LLM service, however long: the watchdog runs also where the stack refuses it."""
+
+    gateway_port: int = Field(default=8000, ge=1, le=65535)
+    """Port of the gateway."""
+
+    vllm_port: int = Field(default=8001, ge=1, le=65535)
+    """Port of the LLM service, which is ready only after the encoders."""

@@ -1,19 +1,23 @@
-"""`python -m onecard_runpod.watchdog URL…`: stops the pod once the services at these URLs have been idle long enough.
+"""`python -m onecard_runpod.watchdog`: stops the pod that nobody uses, or that does not get ready.
 
-Idle time counts from the moment when all of them have been ready once.
+It starts before everything else in a pod and needs nothing of the stack, so that no fault of the stack, of its settings
+or of its models keeps a pod running. It alone has the key of RunPod's API.
 """
 
+import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import httpx2 as httpx
 
 from onecard import logs
-from onecard.settings import load
-from onecard_runpod.activity import ActivitySample, IdleState, next_state, parse_activity
+from onecard.client_traffic import INTERNAL_HEADER
+from onecard.settings import load_from
+from onecard_runpod.activity import ActivitySample, PodState, StopReason, next_state, parse_activity, time_left
 from onecard_runpod.client import RunPodClient
 from onecard_runpod.errors import PodError
 from onecard_runpod.settings import WatchdogSettings
@@ -22,8 +26,8 @@ POLL_SECONDS = 15.0
 READ_TIMEOUT_SECONDS = 5.0
 RETRY_SECONDS = 60.0
 """Wait after a stop request, whether RunPod accepted or refused it, before the next one."""
-BUSY = ActivitySample(running=1.0)
-"""Assumed for a service that answers but refuses to show its metrics."""
+DEFAULT_IDLE_MINUTES = 60.0
+"""Used where `IDLE_STOP_MINUTES` is set to something that is no number."""
 
 log = logs.logger()
 
@@ -37,42 +41,55 @@ class WatchdogActions:
     samples: Callable[[], dict[str, ActivitySample]]
     """Activity by URL, of the services that answer."""
     stop: Callable[[], None]
-    """Stop the pod, or raise PodError."""
+    """Stop the pod, or raise."""
     clock: Callable[[], float]
     """Monotonic time in seconds."""
     pause: Callable[[float], None]
     """Wait for a number of seconds."""
 
 
-def watch(actions: WatchdogActions, idle_seconds: float) -> None:
-    """Poll the services and stop the pod when it is idle. Never returns, because a stop request may have no effect.
+def watch(actions: WatchdogActions, *, idle_seconds: float | None, unready_seconds: float) -> None:
+    """Poll the services and stop the pod when its time is over. Never returns: a stop request may have no effect.
 
     Args:
         actions: how to poll, stop and wait.
-        idle_seconds: how long the services have to be idle.
+        idle_seconds: how long clients may ask for nothing, once the pod has been ready; None: for ever.
+        unready_seconds: how long the pod may neither be ready nor answer a client.
     """
-    while not actions.ready():
-        actions.pause(POLL_SECONDS)
-    state = IdleState(actions.clock())
+    state = PodState(working_at=actions.clock())
     while True:
-        state = next_state(state, actions.samples(), actions.clock())
-        idle = actions.clock() - state.since
-        if idle < idle_seconds:
-            actions.pause(min(POLL_SECONDS, idle_seconds - idle))
-            continue
-        log.warning("stopping an idle pod", idle_minutes=round(idle / 60, 1))
         try:
-            actions.stop()
-        except PodError as error:
-            log.error("an idle pod could not be stopped", reason=str(error), again_seconds=RETRY_SECONDS)
+            state = next_state(state, actions.samples(), actions.clock(), ready=actions.ready())
+        except Exception:  # A watchdog that ends would begin to count anew.
+            log.exception("the pod could not be asked")
+        left, reason = time_left(state, actions.clock(), idle_seconds=idle_seconds, unready_seconds=unready_seconds)
+        if left > 0:
+            actions.pause(min(POLL_SECONDS, left))
+            continue
+        _try_to_stop(actions, reason)
         actions.pause(RETRY_SECONDS)
+
+
+def _try_to_stop(actions: WatchdogActions, reason: StopReason) -> None:
+    log.warning("stopping the pod", reason=reason)
+    try:
+        actions.stop()
+    except PodError as error:
+        log.error("the pod could not be stopped, and goes on costing", why=str(error), again_seconds=RETRY_SECONDS)
+    except Exception:
+        log.exception("the pod could not be stopped, and goes on costing", again_seconds=RETRY_SECONDS)
 
 
 class ServiceProbe:
     """Polls services over HTTP."""
 
     def __init__(self, urls: Sequence[str], api_key: str | None) -> None:
-        headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        """Poll the services at `urls`, whose metrics need `api_key` if there is one."""
+        try:
+            key = {b"authorization": f"Bearer {api_key}".encode("ascii")} if api_key else {}
+        except UnicodeEncodeError:  # With such a key the stack does not start.
+            key = {}
+        headers = {INTERNAL_HEADER.encode(): b"watchdog", **key}
         self._urls = urls
         self._http = httpx.Client(headers=headers, timeout=READ_TIMEOUT_SECONDS, trust_env=False)
 
@@ -89,36 +106,61 @@ class ServiceProbe:
         for url in self._urls:
             try:
                 response = self._http.get(f"{url}/metrics")
+                if response.is_success:
+                    found[url] = parse_activity(response.text)
+                else:
+                    log.error("a service does not show its metrics, and counts as idle", status=response.status_code)
             except httpx.HTTPError:
                 continue
-            found[url] = _parse_sample(response)
+            except ValueError:
+                log.error("a service's metrics cannot be read, and it counts as idle")
         return found
 
 
-def _parse_sample(response: httpx.Response) -> ActivitySample:
-    if response.is_success:
-        return parse_activity(response.text)
-    log.error("a part does not show its metrics, and counts as busy: set API_KEY", status=response.status_code)
-    return BUSY
+def load_settings(environment: Mapping[str, str]) -> WatchdogSettings:
+    """Load the settings, with defaults in place of invalid ones: a watchdog that does not start would stop nothing.
+
+    Args:
+        environment: the variables, which hold what is set for the whole pod.
+
+    Returns:
+        The settings.
+    """
+    values = {name.lower(): value for name, value in environment.items() if value}
+    try:
+        return load_from(WatchdogSettings, values)
+    except ValueError as error:
+        log.error("invalid settings, the watchdog's defaults hold", reason=str(error))
+    # Somebody wanted the pod to stop when it is idle: a limit that cannot be read is not for ever.
+    usable: dict[str, str] = {"idle_stop_minutes": str(DEFAULT_IDLE_MINUTES)} if "idle_stop_minutes" in values else {}
+    for name in WatchdogSettings.model_fields:
+        with suppress(ValueError):
+            load_from(WatchdogSettings, {name: values.get(name, "")})
+            usable |= {name: values[name]} if name in values else {}
+    return load_from(WatchdogSettings, usable)
 
 
 def main() -> None:
     """Run the watchdog until SIGTERM."""
-    settings = load(WatchdogSettings)
-    logs.configure("watchdog", settings.log_level)
-    if settings.idle_stop_minutes is None or settings.runpod_pod_id is None or len(sys.argv) < 2:
-        raise SystemExit("watchdog: set IDLE_STOP_MINUTES and RUNPOD_POD_ID, and name the addresses to watch.")
+    logs.configure("watchdog", "info")
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(0))
+    settings = load_settings(os.environ)
+    if settings.runpod_pod_id is None:
+        raise SystemExit("watchdog: RUNPOD_POD_ID is not set, so that this is no pod of RunPod.")
     pod_id = settings.runpod_pod_id
-    probe = ServiceProbe(sys.argv[1:], settings.api_key.get_secret_value() if settings.api_key else None)
+    urls = [f"http://127.0.0.1:{port}" for port in (settings.gateway_port, settings.vllm_port)]
+    probe = ServiceProbe(urls, settings.api_key.get_secret_value() if settings.api_key else None)
 
     def stop() -> None:
         with RunPodClient(settings) as api:
             api.pod_action(pod_id, "stop")
 
-    log.info("watching", idle_minutes=settings.idle_stop_minutes)
+    log.info("watching", idle_minutes=settings.idle_stop_minutes, unready_minutes=settings.unready_stop_minutes)
+    idle = settings.idle_stop_minutes
     watch(
-        WatchdogActions(probe.ready, probe.samples, stop, time.monotonic, time.sleep), settings.idle_stop_minutes * 60
+        WatchdogActions(probe.ready, probe.samples, stop, time.monotonic, time.sleep),
+        idle_seconds=idle * 60 if idle else None,
+        unready_seconds=settings.unready_stop_minutes * 60,
     )
 
 

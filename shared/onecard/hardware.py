@@ -96,3 +96,20 @@ def _cpu_flags(cpuinfo: Path) -> frozenset[str]:
     except OSError:
         return frozenset()
     return frozenset(next((line for line in lines if line.startswith(("flags", "Features"))), "").split())
+
+
+def available_memory_bytes(meminfo: Path = Path("/proc/meminfo")) -> int:
+    """How much memory a process can have without swapping.
+
+    Args:
+        meminfo: Linux's description of the memory; tests pass another file.
+
+    Returns:
+        Bytes; 0 if the file cannot be read or does not say.
+    """
+    try:
+        lines = meminfo.read_text().splitlines()
+    except OSError:
+        return 0
+    kib = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), "0")
+    return int(kib) * 1024

@@ -20,6 +20,7 @@ from starlette.responses import Response
 from typing_extensions import override
 
 from onecard import logs
+from onecard.client_traffic import ClientTraffic
 
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 """Histogram bounds in seconds, from a cached response to a long generation."""
@@ -67,6 +68,7 @@ class HttpMetrics:
         # Labelled children are cached: looking one up costs more than counting.
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self.in_flight = Gauge("onecard_http_in_flight", "Requests being answered now.", registry=registry)
+        self.clients = ClientTraffic(registry)
 
     def record(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count one answered request.

@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -167,6 +168,22 @@ class ModelSettings(ServiceSettings):
     max_model_len: int = Field(default=4096, ge=64)
     """Longest prompt and response together, in tokens; at most the model's own window."""
 
+    llm_quantization: str | None = Field(default=None, pattern=r"^[a-z0-9_]+$")
+    """Quantise the LLM's weights while they are loaded, by vLLM's name of the method (fp8_per_tensor, for one) or, in
+    the Transformers engine, int8 (bitsandbytes). Files that are quantised already (AWQ, GPTQ) need no setting."""
+
+    kv_cache_dtype: str = Field(default="auto", pattern=r"^(auto|fp8|fp8_e4m3|fp8_e5m2)$")
+    """Precision of vLLM's KV cache: auto is that of the model; fp8 holds twice the tokens, on GPUs that have it."""
+
+    llm_cpu_offload_gb: float = Field(default=0.0, ge=0)
+    """LLM weights kept in the host's memory instead of the GPU's, in GiB; each step copies them, which is slow."""
+
+    canary_seconds: float = Field(default=5.0, gt=0)
+    """Pause between two canaries: small computations that show whether the engine still answers, and plausibly."""
+
+    engine_hang_seconds: float = Field(default=20.0, gt=0)
+    """The process ends, to be restarted, when its engine owes an answer and makes no progress for this long."""
+
 
 class ModelAddresses(BaseSettings):
     """Addresses of the services that run models, for their callers."""
@@ -207,7 +224,34 @@ def load(kind: type[S]) -> S:
     try:
         return kind()
     except ValidationError as error:
-        # A default computed from other variables fails when they are invalid; it is not itself at fault.
-        primary = [e for e in error.errors() if e["type"] != "default_factory_not_called"]
-        invalid = "; ".join(f"{'.'.join(str(part) for part in e['loc']).upper()}: {e['msg']}" for e in primary)
-        raise SystemExit(f"settings: {invalid}") from None
+        raise SystemExit(f"settings: {_invalid_variables(error)}") from None
+
+
+def load_from(kind: type[S], variables: Mapping[str, str]) -> S:
+    """Read settings from given variables, as `load` reads them from the environment of a process that has only these.
+
+    Args:
+        kind: the class of settings to read.
+        variables: values by name, in any case.
+
+    Returns:
+        The validated settings.
+
+    Raises:
+        ValueError: a value is invalid. The message names every invalid variable, without its value.
+    """
+    values = {name.lower(): value for name, value in variables.items() if value}
+    fields: dict[str, Any] = {name: values[name] for name in kind.model_fields if name in values}
+    try:
+        # No variable of this process has a name that begins with NUL.
+        return kind(_env_prefix="\0", **fields)
+    except ValidationError as error:
+        raise ValueError(_invalid_variables(error)) from None
+
+
+def _invalid_variables(error: ValidationError) -> str:
+    # A default computed from other variables fails when they are invalid; it is not itself at fault.
+    primary = [e for e in error.errors() if e["type"] != "default_factory_not_called"]
+    # What concerns several variables has no location, and names them itself.
+    names = [".".join(str(part) for part in e["loc"]).upper() for e in primary]
+    return "; ".join(f"{name}: {e['msg']}" if name else e["msg"] for name, e in zip(names, primary, strict=True))

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
-from onecard_runpod import command_environment
+from onecard import command_environment
 from onecard_stack import file_owners
 from onecard_stack.commands import stack_status
 from onecard_stack.doctor import examine, host_checks
@@ -23,7 +23,8 @@ from onecard_stack.supervision import stopping
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-PROCESS_NAMES = ("gateway", "llm", "sentiment", "embedding", "review", "worker", "schedule", "redis", "watchdog")
+SERVICE_NAMES = ("gateway", "llm", "sentiment", "embedding", "review", "worker", "schedule")
+PROCESS_NAMES = (*SERVICE_NAMES, "redis", "prometheus", "grafana")
 EXIT_INTERRUPTED = 130
 
 

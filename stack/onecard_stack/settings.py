@@ -3,22 +3,24 @@
 import sys
 from collections.abc import Collection
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from embedding_service.settings import EmbeddingSettings
 from gateway.settings import GatewaySettings
 from llm_service.settings import LlmSettings
+from onecard import command_environment
 from onecard.models.folders import ModelKind
 from onecard.settings import load
-from onecard_runpod import command_environment
-from onecard_runpod.settings import IdleSettings, PodSettings
 from review_service.settings import WorkerSettings
 from sentiment_service.settings import SentimentSettings
 
 LOOPBACK = "127.0.0.1"
-LIBRARY_VARIABLES = {"HF_HOME", "OMP_NUM_THREADS", "GRAFANA_PORT", "GRAFANA_PASSWORD"}
+MIN_PASSWORD = 12
+"""Shortest password of a Grafana that others can reach, in characters."""
+LIBRARY_VARIABLES = {"HF_HOME", "OMP_NUM_THREADS", "LLM_MEMORY"}
 """Variables of `.env.example` that libraries or Compose read."""
 
 
@@ -53,9 +55,7 @@ class HomeSettings(BaseSettings):
         return self.onecard_home / "logs"
 
 
-class StackSettings(
-    GatewaySettings, LlmSettings, SentimentSettings, EmbeddingSettings, WorkerSettings, IdleSettings, HomeSettings
-):
+class StackSettings(GatewaySettings, LlmSettings, SentimentSettings, EmbeddingSettings, WorkerSettings, HomeSettings):
     """Environment variables of the command `onecard`.
 
     They include those of the processes, so that an invalid value shows before anything starts, and each default is
@@ -76,6 +76,25 @@ class StackSettings(
 
     hf_token: SecretStr | None = None
     """Access token for models that are not public."""
+
+    monitoring: bool = False
+    """Run Prometheus with its alerts and Grafana with its dashboard beside the services. For a pod, whose image has
+    both."""
+
+    grafana_port: int = Field(default=3000, ge=1, le=65535)
+    """Port of Grafana."""
+
+    grafana_password: SecretStr | None = None
+    """Password of Grafana's user admin."""
+
+    @model_validator(mode="after")
+    def _grafana_has_a_password(self) -> Self:
+        password = self.grafana_password.get_secret_value() if self.grafana_password else ""
+        if self.monitoring and (not password.isprintable() or '"' in password or len(password) < MIN_PASSWORD):
+            raise ValueError(
+                f"MONITORING opens Grafana's port: set GRAFANA_PASSWORD, {MIN_PASSWORD} characters or more without \""
+            )
+        return self
 
     @field_validator("model_cache_path", "api_keys_file")
     @classmethod
@@ -127,8 +146,8 @@ def load_settings() -> StackSettings:
 
 
 def known_variables() -> Collection[str]:
-    """Return the names of all variables that Onecard reads, in upper case."""
-    return {name.upper() for name in (*StackSettings.model_fields, *PodSettings.model_fields)} | LIBRARY_VARIABLES
+    """Return the names of all variables that the stack reads, in upper case."""
+    return {name.upper() for name in StackSettings.model_fields} | LIBRARY_VARIABLES
 
 
 def load_home(*, guess: bool = False) -> HomeSettings:

@@ -15,7 +15,7 @@ from onecard_stack.doctor.findings import Finding, Refused, require
 from onecard_stack.errors import StackError
 from onecard_stack.models import fetching
 from onecard_stack.models.checksums import BackgroundVerification
-from onecard_stack.processes import command_file, host, orphans, redis_password
+from onecard_stack.processes import command_file, host, monitoring, orphans, redis_password
 from onecard_stack.processes.process_table import Process, processes
 from onecard_stack.settings import StackSettings
 from onecard_stack.supervision import fingerprint, readiness, stopping, supervisor
@@ -33,7 +33,10 @@ class Stack:
     def __init__(self, settings: StackSettings, console: Console) -> None:
         self.settings = settings
         self.console = console
-        self.processes: list[Process] = processes(settings, host.inspect_host())
+        self.processes: list[Process] = [
+            *processes(settings, host.inspect_host()),
+            *monitoring.processes(settings),
+        ]
         self.supervisor = Supervisor(settings.run_folder)
 
     def up(self, *, keep: bool = False, free_mb: float = host_checks.MIN_FREE_MB) -> bool:
@@ -51,6 +54,8 @@ class Stack:
             KeyboardInterrupt: Ctrl-C. What this call has started is stopped again.
         """
         try:
+            if self.settings.monitoring and not monitoring.PROMETHEUS.exists():
+                raise StackError("MONITORING is for a pod, whose image has Prometheus. Unset it here.")
             self._require(examine.machine(self.settings, free_mb=free_mb))
             with self._lock():
                 return self._start(keep)
@@ -114,6 +119,7 @@ class Stack:
         return {
             supervisor.CONFIG_FILE: supervisor.render(self.processes, fingerprint.settings_fingerprint(os.environ)),
             command_file.COMMANDS_FILE: command_file.render(self.processes, os.environ, scratch),
+            **monitoring.files(self.settings),
             **{
                 process.password_file.name: redis_password.render(process.password_file)
                 for process in self.processes

@@ -115,9 +115,13 @@ def test_only_what_a_key_guards_is_open(pod: Pod) -> None:
 
 
 def test_the_stack_is_not_root(pod: Pod) -> None:
-    """Only the first process is, which waits; and no key stands on a command line."""
+    """Only the first two processes are, which wait; the watchdog is another user; no key is on a command line."""
     rows = docker("top", NAME, "-eo", "user:32,pid,args").splitlines()[1:]
-    assert [row.split()[2] for row in rows if row.split()[0] == "root"] == ["tini"]
+    as_root = [" ".join(row.split()[2:]) for row in rows if row.split()[0] == "root"]
+    assert [row.split()[0] for row in as_root] == ["tini", "python3"]
+    assert "onecard_runpod.entrypoint" in as_root[1]
+    users = {row.split()[0]: row for row in rows}
+    assert any("onecard_runpod.watchdog" in row for row in users.values())
     assert pod.key not in "".join(rows)
     assert POD_KEY not in "".join(rows)
 
@@ -156,7 +160,7 @@ def test_the_watchdog_stops_an_idle_pod_and_no_busy_one(pod: Pod) -> None:
     assert not pod.runpod.changed.is_set()
     assert pod.runpod.changed.wait(120)
     assert pod.runpod.pods[POD_ID]["status"] == "EXITED"
-    assert "stopping an idle pod" in pod.log()
+    assert "stopping the pod" in pod.log()
     assert POD_KEY not in pod.log()
 
 

@@ -1,14 +1,18 @@
 """An encoder in bad weather: memory that runs out, a device that hangs, more work than it can do."""
 
 import asyncio
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from onecard.batching.batch_limit import RECOVERY_BATCHES
+from onecard.models.folders import STAND_INS, ModelKind, folder_name
 from onecard.web import server_timing
 from tests.support import Server, eventually, metric, serving, start
 
@@ -29,7 +33,7 @@ def faulty(fault: Path, encoder_env: dict[str, str]) -> Iterator[Server]:
     env = {
         **encoder_env,
         "FAULT_FILE": str(fault),
-        "BATCH_HANG_SECONDS": "2",
+        "ENGINE_HANG_SECONDS": "2",
         "BATCH_TOKENS": "512",
         "DRAIN_SECONDS": "60",
     }
@@ -101,6 +105,35 @@ def test_a_model_that_gives_no_numbers_is_not_started(fault: Path, encoder_env: 
         assert "no finite numbers" in server.log()
     finally:
         server.stop()
+
+
+@pytest.mark.parametrize("kind", ["sentiment", "embedding"])
+def test_weights_that_are_nan_are_not_served(
+    kind: ModelKind, encoder_env: dict[str, str], model_cache: Path, tmp_path: Path
+) -> None:
+    """Of the classifier and of the sentence encoder: the process ends with one line before it listens."""
+    models = tmp_path / "models"
+    shutil.copytree(model_cache, models)
+    file = models / folder_name(STAND_INS[kind]) / "model.safetensors"
+    weights = load_file(file)
+    for name, tensor in weights.items():
+        if name.endswith("word_embeddings.weight"):
+            tensor.fill_(torch.nan)
+    save_file(weights, file, metadata={"format": "pt"})
+    env = {**encoder_env, "MODEL_CACHE_PATH": str(models)}
+    server = start(f"{kind}_service", port_variable=f"{kind.upper()}_PORT", env=env)
+    try:
+        assert server.process.wait(120) == 1
+        assert "no finite numbers" in server.log()
+    finally:
+        server.stop()
+
+
+def test_a_canary_finds_a_device_that_hangs_while_nobody_asks(faulty: Server, fault: Path) -> None:
+    """Without any request the process ends by itself, so that it is started anew."""
+    fault.write_text("hang")
+    faulty.process.wait(60)
+    assert "does not answer" in faulty.log() or "model lost" in faulty.log()
 
 
 def test_a_device_that_hangs_ends_the_process(faulty: Server, fault: Path) -> None:

@@ -2,12 +2,14 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from llm_service.launch import PLANNED_BYTES, HostInfo, LaunchCommand, ModelConfig, vllm_command, window
 from llm_service.settings import LlmSettings
+from onecard.gpu.plan import usable_bytes
 from onecard.gpu.plan_settings import GpuShare
 from onecard.hardware import cpu_multiplies_bfloat16, has_nvidia_gpu
 from onecard.models.folders import ModelFolder
@@ -69,11 +71,48 @@ def test_unset_sampling_is_the_strategys() -> None:
 
 
 def test_the_queue_is_bounded_on_top_of_what_runs() -> None:
-    """vLLM counts both together."""
+    """vLLM counts both together, and one more: the canary."""
     made = command(llm_max_seqs=10, llm_queue_requests=5)
     assert option(made, "--max-num-seqs") == "10"
-    assert option(made, "--max-num-queued-reqs") == "15"
+    assert option(made, "--max-num-queued-reqs") == "16"
     assert option(made, "--scheduling-policy") == "priority"
+
+
+@pytest.mark.parametrize(("gpu_gb", "seqs"), [(12, 64), (16, 64), (24, 128), (40, 256), (48, 256), (80, 256)])
+def test_the_gpu_decides_how_many_run_at_once(gpu_gb: float, seqs: int) -> None:
+    """Unless LLM_MAX_SEQS does; our middleware in the server is told, because its limits follow from it."""
+    share = GpuShare(0.8, int(0.8 * usable_bytes(gpu_gb)))
+    made = vllm_command(LlmSettings(), FOLDER, LONG_WINDOW, GPU, {}, share)
+    assert option(made, "--max-num-seqs") == made.environment["LLM_MAX_SEQS"] == str(seqs)
+    assert option(command(), "--max-num-seqs") == "128"
+
+
+@pytest.mark.parametrize(
+    ("capability", "llm_dtype", "dtype"),
+    [
+        ((7, 5), "auto", "float16"),
+        ((8, 0), "auto", "bfloat16"),
+        ((12, 0), "auto", "bfloat16"),
+        (None, "auto", "float16"),
+        ((8, 6), "float16", "float16"),
+    ],
+)
+def test_half_precision_follows_the_gpu(capability: tuple[int, int] | None, llm_dtype: str, dtype: str) -> None:
+    """bfloat16 where the GPU has it, FP16 where it may not, unless LLM_DTYPE says; FP32 remains FP32."""
+    machine = replace(GPU, compute_capability=capability)
+    assert option(command(machine, llm_dtype=llm_dtype), "--dtype") == dtype
+    assert option(command(machine, llm_dtype=llm_dtype, use_fp16=False), "--dtype") == "float32"
+
+
+def test_smaller_weights_and_caches_are_asked_for_on_a_gpu() -> None:
+    """Only where they are set, and not on a CPU."""
+    wanted = {"llm_quantization": "fp8_per_tensor", "kv_cache_dtype": "fp8", "llm_cpu_offload_gb": 4}
+    made = command(GPU, **wanted)
+    assert option(made, "--quantization") == "fp8_per_tensor"
+    assert option(made, "--kv-cache-dtype") == "fp8"
+    assert option(made, "--cpu-offload-gb") == "4.0"
+    for other in (command(GPU), command(CPU, **wanted)):
+        assert not {"--quantization", "--kv-cache-dtype", "--cpu-offload-gb"} & set(other.argv)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +126,7 @@ def test_the_queue_is_bounded_on_top_of_what_runs() -> None:
     ],
 )
 def test_precision_follows_the_machine(machine: HostInfo, use_fp16: bool, dtype: str) -> None:
-    """FP16 on a GPU, bfloat16 where the processor has it, else FP32."""
+    """Half precision on a GPU, bfloat16 where the processor has it, else FP32."""
     assert option(command(machine, use_fp16=use_fp16), "--dtype") == dtype
 
 

@@ -80,6 +80,22 @@ def test_a_plan_that_does_not_fit_is_one_line_with_a_way_out(changed: dict[str, 
     assert "\n" not in str(stop.value)
 
 
+@pytest.mark.parametrize(("capability", "refused"), [((8, 6), True), ((8, 9), False), ((9, 0), False), (None, False)])
+def test_an_fp8_cache_is_refused_where_the_gpu_has_no_fp8(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] | None, refused: bool
+) -> None:
+    """In one line with a way out, before anything is loaded. A driver is played: there is no GPU here."""
+    monkeypatch.setattr(preflight, "vllm_build", lambda: "cuda")
+    monkeypatch.setattr(preflight.hardware, "has_nvidia_gpu", lambda: True)
+    monkeypatch.setattr(preflight, "_compute_capability", lambda _: capability)
+    if refused:
+        with pytest.raises(SystemExit, match=r"KV_CACHE_DTYPE=fp8 needs compute capability 8\.9 .* Unset it\."):
+            preflight.detect_host(settings(kv_cache_dtype="fp8"))
+    else:
+        assert preflight.detect_host(settings(kv_cache_dtype="fp8")).compute_capability == capability
+    assert preflight.detect_host(settings()).compute_capability == capability
+
+
 def test_neighbours_are_waited_for_until_they_are_ready(capsys: pytest.CaptureFixture[str]) -> None:
     """503 is not ready; 200 is. The wait says for whom, and how long at most."""
     answers = iter([503, 503, 200])
@@ -155,8 +171,8 @@ finally:
 @pytest.mark.parametrize(
     ("card_gb", "wait_for", "says"),
     [
-        # 4 GB are full of contexts and vLLM's own needs, even for the stand-ins.
-        ("4", "http://127.0.0.1:9", "memory plan: 4 GB do not hold this plan"),
+        # 2 GB are full of the driver and CUDA contexts, even for the stand-ins.
+        ("2", "http://127.0.0.1:9", "memory plan: 2 GB do not hold this plan"),
         ("", "http://127.0.0.1:9", "Set GPU_CARD_GB"),
         ("24", "", "'--gpu-memory-utilization', '0.8"),
     ],

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.conftest import ROOT
-from tests.review.worker_process import WorkerProcess
+from tests.review.worker_process import WorkerProcess, visit
 from tests.shared.cache.support import RedisProcess, running_redis
 from tests.support import Server, serving
 
@@ -67,12 +67,13 @@ def env(model_urls: dict[str, str], redis: RedisProcess, tmp_path: Path) -> dict
 
 
 @pytest.fixture
-def service(env: dict[str, str], sample: list[dict[str, Any]], llm: Server) -> Iterator[Server]:
-    """A service with some reviews, and an LLM that always has something to say."""
+def service(env: dict[str, str], sample: list[dict[str, Any]], llm: Server, redis: RedisProcess) -> Iterator[Server]:
+    """A service with some reviews of a restaurant that was visited, and an LLM that always has something to say."""
     httpx.post(f"{llm.url}/tell", json=["nothing of use"] * 100)
     with serving("review_service", port_variable="REVIEW_PORT", env=env) as server:
         some = [review for review in sample if review["restaurant_id"] == sample[0]["restaurant_id"]][:20]
         assert httpx.post(f"{server.url}/v1/reviews", json=some, timeout=60).status_code == 200
+        visit(server, str(some[0]["restaurant_id"]), redis)
         yield server
 
 

@@ -12,11 +12,14 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
+from onecard.client_traffic import INTERNAL_HEADER
 from onecard.models.identity import MODEL_HEADER, ModelIdentity
 
 app = FastAPI()
 texts: deque[str] = deque()
 seen: list[Any] = []
+internal: list[str | None] = []
+"""Who says that the request is Onecard's own."""
 waiting: list[int] = [0]
 names: list[str] = ["canned"]
 writers: list[str] = []
@@ -35,6 +38,11 @@ async def ready() -> Response:
 @app.get("/seen")
 async def seen_so_far() -> list[Any]:
     return seen
+
+
+@app.get("/internal")
+async def internal_so_far() -> list[str | None]:
+    return internal
 
 
 @app.post("/tell")
@@ -68,6 +76,7 @@ async def metrics() -> PlainTextResponse:
 async def chat(request: Request) -> Response:
     """The next text; `500` and `cut` are faults."""
     seen.append(await request.json())
+    internal.append(request.headers.get(INTERNAL_HEADER))
     text = texts.popleft()
     if text == "500":
         return JSONResponse({"error": {"message": "x"}}, 500)

@@ -13,7 +13,7 @@ import pytest
 
 from review_service.precompute.refresh_jobs import refresh_jobs
 from tests.review.test_service import total, wait_for
-from tests.review.worker_process import WorkerProcess, run_round, sentiment, task_sender, until
+from tests.review.worker_process import WorkerProcess, run_round, sentiment, task_sender, until, visit
 from tests.shared.cache.support import RedisProcess
 from tests.support import Server, metric, serving
 
@@ -85,6 +85,7 @@ def test_a_redis_that_is_killed_under_the_worker(
     assert httpx.post(f"{service.url}/v1/precompute", timeout=30).status_code == 503
     redis.start()
     until(lambda: httpx.get(f"{service.url}/health/ready").json()["status"] == "ok", service)
+    visit(service, restaurant, redis)  # what was popular is gone with it
     run_round(service, worker)
     assert all_is_ready(service, restaurant)
 

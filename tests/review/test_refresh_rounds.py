@@ -11,6 +11,7 @@ import httpx2 as httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
 
 from onecard.redis.settings import RedisSettings
 from review_service.precompute.load_probe import SNAPSHOT_MAX_AGE_SECONDS, USERS_GONE_SECONDS, LoadProbe
@@ -176,6 +177,30 @@ def test_an_answer_is_ready_before_it_is_asked_for(
     renewed = sentiment(service, restaurant)
     assert renewed.headers["x-cache"] == "hit"
     assert renewed.json()["total_count"] == ready.json()["total_count"] + 1
+
+
+def internal_requests(service: Server) -> float:
+    """Requests that were answered and are no client's, monitoring left out."""
+    samples = [
+        sample
+        for family in text_string_to_metric_families(httpx.get(f"{service.url}/metrics").text)
+        for sample in family.samples
+    ]
+    clients = sum(sample.value for sample in samples if sample.name == "onecard_client_requests_total")
+    routes = [sample for sample in samples if sample.name == "onecard_http_requests_total"]
+    return sum(one.value for one in routes if not one.labels["route"].startswith(("/health", "/metrics"))) - clients
+
+
+def test_nothing_is_renewed_that_nobody_visited(
+    service: Server, worker: WorkerProcess, restaurant: str, sample: list[dict[str, Any]], llm: Server
+) -> None:
+    """Other restaurants have more reviews; and what is renewed is no client's traffic, here or at the LLM service."""
+    other = [review for review in sample if review["restaurant_id"] != restaurant][:60]
+    assert httpx.post(f"{service.url}/v1/reviews", json=other, timeout=120).status_code == 200
+    before = internal_requests(service)
+    assert run_round(service, worker)["computed"] == 3
+    assert internal_requests(service) == before + 4  # the list, and three answers
+    assert set(httpx.get(f"{llm.url}/internal").json()) == {"review"}
 
 
 def test_rounds_that_find_all_ready_are_hardly_logged(service: Server, worker: WorkerProcess, restaurant: str) -> None:

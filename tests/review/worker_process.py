@@ -11,7 +11,11 @@ from onecard.redis.settings import RedisSettings
 from review_service.heartbeat import is_alive
 from review_service.precompute.refresh_jobs import RefreshJob
 from review_service.precompute.task_queue import REFRESH_TASK, open_queue
+from tests.shared.cache.support import RedisProcess
 from tests.support import Server, start
+
+HALF_LIFE_SECONDS = 86400
+"""The service's default, which is part of the key in Redis."""
 
 
 class WorkerProcess:
@@ -63,6 +67,14 @@ def run_round(service: Server, worker: WorkerProcess) -> dict[str, Any]:
 def sentiment(service: Server, restaurant: str) -> httpx.Response:
     """An answer that a round makes ready."""
     return httpx.get(f"{service.url}/v1/restaurants/{restaurant}/sentiment")
+
+
+def visit(service: Server, restaurant: str, redis: RedisProcess) -> None:
+    """A user's visit, which keeps no answer; it has reached Redis."""
+    url = f"{service.url}/v1/restaurants/{restaurant}/sentiment"
+    httpx.get(url, headers={"cache-control": "no-store"}).raise_for_status()
+    popular = f"onecard:popular:restaurants:{HALF_LIFE_SECONDS}"
+    until(lambda: redis.command("EXISTS", popular) == b":1\r\n", service)
 
 
 def task_sender(env: dict[str, str]) -> Callable[[RefreshJob], None]:

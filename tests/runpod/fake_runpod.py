@@ -5,6 +5,7 @@ fails as it is told.
 """
 
 import json
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,19 @@ ACTIONS = {
     "RUNNING": ["stop", "restart", "terminate"],
     "EXITED": ["start", "terminate"],
     "ERROR": ["start", "terminate"],
+    "TERMINATED": [],
 }
+FAULTS = ("refuse", "fail", "lose", "empty", "odd", "drop", "interrupt", "interrupt_late", "late")
+"""What may become of a request, besides its answer.
+
+- refuse: 500, nothing is done; fail: 503, nothing is done
+- lose: done, and the answer is 504; empty, odd: done, and the body is none, or no object
+- drop: done, and the connection breaks
+- interrupt: Ctrl-C before it is done; interrupt_late: Ctrl-C when it is done
+- late: 500; a new pod appears after some lists
+"""
+LATE_LISTS = 5
+"""How many lists do not show a late pod."""
 NEXT_STATUS = {"start": "STARTING", "stop": "EXITED", "restart": "RUNNING"}
 
 
@@ -137,7 +150,23 @@ class FakeRunPod:
     """What the next requests get."""
     create_fails: list[ProblemResponse] = field(default_factory=list)
     """What the next requests for a pod get, when they are well formed."""
+    faults: list[str] = field(default_factory=list)
+    """What becomes of the next requests, one each: one of FAULTS, or "" for an answer."""
+    keeps_terminated: bool = False
+    """Whether pods that are no more are listed for a while, as RunPod does."""
+    shows_variables: bool = True
+    """Whether lists show the variables of pods."""
+    page_size: int = 100
+    """Pods in a page of the list."""
+    same_token: bool = False
+    """Whether each page names the same next page."""
+    hidden: dict[str, int] = field(default_factory=dict)
+    """Late pods, and how many more lists do not show them."""
+    on_create: list[Any] = field(default_factory=list)
+    """What happens (a function without arguments) when the next pods are made."""
     requests: list[ReceivedRequest] = field(default_factory=list)
+    made: int = 0
+    """Pods that were made."""
     changed: threading.Event = field(default_factory=threading.Event)
     """Set by each request that changes something."""
 
@@ -168,7 +197,7 @@ class FakeRunPod:
             case ["GET", "v2", "catalog", "gpus"]:
                 return 200, {"gpus": self._stock(one.query)}
             case ["GET", "v2", "pods"]:
-                return 200, {"pods": list(self.pods.values())}
+                return 200, self._page(one.query.get("pageToken", ["0"])[0])
             case ["POST", "v2", "pods"]:
                 return 201, self._create(validated(one.body, CREATE_POD))
             case ["GET", "v2", "pods", pod_id]:
@@ -177,6 +206,11 @@ class FakeRunPod:
                 return self._act(self._pod(pod_id), validated(one.body, ACTION)["action"])
             case ["GET", "v2", "network-volumes", volume_id] if volume_id in self.volumes:
                 return 200, self.volumes[volume_id]
+            case ["GET", "v2", "network-volumes"]:
+                return 200, {"networkVolumes": list(self.volumes.values())}
+            case ["DELETE", "v2", "network-volumes", volume_id] if volume_id in self.volumes:
+                del self.volumes[volume_id]
+                return 204, None
             case ["POST", "v2", "network-volumes"]:
                 made = {"id": "vol1", "type": "STANDARD", **validated(one.body, CREATE_VOLUME)}
                 self.volumes["vol1"] = made
@@ -186,11 +220,22 @@ class FakeRunPod:
                 return 200, {"records": [], "metadata": {"totals": amounts}}
         raise ProblemResponse(404, "resource not found")
 
+    def _page(self, token: str) -> dict[str, Any]:
+        shown = [pod for pod_id, pod in self.pods.items() if not self.hidden.get(pod_id)]
+        self.hidden = {pod_id: lists - 1 for pod_id, lists in self.hidden.items() if lists > 1}
+        if not self.shows_variables:
+            shown = [{name: value for name, value in pod.items() if name != "env"} for pod in shown]
+        begin, end = int(token), int(token) + self.page_size
+        more = {"nextPageToken": "0" if self.same_token else str(end)} if end < len(shown) or self.same_token else {}
+        return {"pods": shown[begin:end], **more}
+
     def _stock(self, query: dict[str, list[str]]) -> list[dict[str, Any]]:
         if query.get("include") == ["AVAILABILITY"]:
             if query.get("product") != ["POD"]:
                 raise ProblemResponse(400, "include=AVAILABILITY requires product")
             return self.catalog
+        if "minCudaVersion" in query:
+            raise ProblemResponse(400, "minCudaVersion filters are valid only with include=AVAILABILITY")
         return [{k: v for k, v in one.items() if k not in ("availability", "dataCenters")} for one in self.catalog]
 
     def _create(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -208,7 +253,10 @@ class FakeRunPod:
                 raise ProblemResponse(400, "the network volume is in another data center")
         if name in self.sold_out:
             raise ProblemResponse(400, "There are no instances currently available")
-        pod_id = f"pod{len(self.pods) + 1}"
+        if self.on_create:
+            self.on_create.pop(0)()
+        self.made += 1
+        pod_id = f"pod{self.made}"
         self.add_pod(pod_id, "PROVISIONING", **body)
         return self.pods[pod_id]
 
@@ -222,7 +270,9 @@ class FakeRunPod:
         if action not in ACTIONS[pod["status"]]:
             raise ProblemResponse(409, f"cannot {action} a pod that is {pod['status']}")
         if action == "terminate":
-            del self.pods[pod["id"]]
+            pod["status"] = "TERMINATED"
+            if not self.keeps_terminated:
+                del self.pods[pod["id"]]
             return 204, None
         pod["status"] = NEXT_STATUS[action]
         return 200, pod
@@ -247,6 +297,9 @@ def running() -> Iterator[FakeRunPod]:
         def do_POST(self) -> None:
             self._answer()
 
+        def do_DELETE(self) -> None:
+            self._answer()
+
         def _answer(self) -> None:
             url = urlsplit(self.path)
             sent = self.rfile.read(int(self.headers.get("content-length") or 0))
@@ -258,11 +311,36 @@ def running() -> Iterator[FakeRunPod]:
                 if url.path.endswith("/logs"):
                     self._log(one)
                     return
+                fault = runpod.faults.pop(0) if runpod.faults else ""
+                if fault in ("refuse", "fail"):
+                    raise ProblemResponse(500 if fault == "refuse" else 503, "There are no instances available")
+                if fault == "interrupt":
+                    self._interrupt()
+                    return
+                before = set(runpod.pods)
                 status, answer = runpod.answer(one)
+                if fault == "late":
+                    runpod.hidden |= dict.fromkeys(set(runpod.pods) - before, LATE_LISTS)
+                if fault in ("lose", "late"):
+                    raise ProblemResponse(504 if fault == "lose" else 500, "gateway timeout")
+                if fault == "interrupt_late":
+                    self._interrupt()
+                    return
+                if fault == "drop":
+                    self.close_connection = True
+                    return
+                if fault in ("empty", "odd"):
+                    self._send(status, b"" if fault == "empty" else b'["pod"]', "application/json")
+                    return
                 self._send(status, b"" if answer is None else json.dumps(answer).encode(), "application/json")
             except ProblemResponse as refusal:
                 body = json.dumps(refusal.problem).encode()
                 self._send(refusal.status, body, "application/problem+json", refusal.headers)
+
+        def _interrupt(self) -> None:
+            """Ctrl-C in this process, whose main thread waits for the answer; then the connection breaks."""
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            self.close_connection = True
 
         def _send(self, status: int, body: bytes, kind: str, headers: dict[str, str] | None = None) -> None:
             self.send_response(status)

@@ -1,4 +1,4 @@
-"""When a pod is idle: the rule, the loop round it, and the process, against a real gateway's figures."""
+"""When a pod stops itself: the rule, the loop round it, and the process, against a real gateway's metrics."""
 
 import os
 import signal
@@ -14,15 +14,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onecard_runpod.activity import ActivitySample, IdleState, next_state, parse_activity
+from onecard.client_traffic import INTERNAL_HEADER
+from onecard_runpod.activity import ActivitySample, PodState, next_state, parse_activity, time_left
 from onecard_runpod.errors import PodError
-from onecard_runpod.watchdog import POLL_SECONDS, RETRY_SECONDS, WatchdogActions, watch
+from onecard_runpod.watchdog import (
+    DEFAULT_IDLE_MINUTES,
+    POLL_SECONDS,
+    RETRY_SECONDS,
+    ServiceProbe,
+    WatchdogActions,
+    load_settings,
+    watch,
+)
 from tests.runpod.conftest import INHERITED
 from tests.runpod.fake_runpod import FakeRunPod
-from tests.support import KEY, Server
+from tests.support import KEY, Server, free_port
 
 POD_KEY = "rpa_POD0123456789"
-LOOKS = st.dictionaries(st.sampled_from("ab"), st.builds(ActivitySample, st.integers(0, 3), st.integers(0, 1)))
+POLLS = st.lists(
+    st.tuples(
+        st.booleans(),
+        st.dictionaries(
+            st.sampled_from("ab"),
+            st.builds(ActivitySample, served=st.integers(0, 3), failed=st.integers(0, 3), running=st.integers(0, 1)),
+        ),
+    )
+)
 
 
 class SimulationEnded(Exception):
@@ -30,12 +47,15 @@ class SimulationEnded(Exception):
 
 
 class SimulatedPod:
-    """A pod that time passes in, as the loop sees it."""
+    """A pod that time passes in, as the watchdog sees it."""
 
-    def __init__(self, starts: float = 0.0, busy_until: float = 0.0, refusals: int = 0, ends: float = 5000.0) -> None:
+    def __init__(
+        self, starts: float = 0.0, busy_until: float = 0.0, refusals: int = 0, ends: float = 50_000.0, **breaks: bool
+    ) -> None:
         self.now = 0.0
         self.stops: list[float] = []
         self._starts, self._busy_until, self._refusals, self._ends = starts, busy_until, refusals, ends
+        self._breaks = breaks.get("breaks", False)
 
     def pause(self, seconds: float) -> None:
         assert seconds > 0
@@ -46,52 +66,95 @@ class SimulatedPod:
     def stop(self) -> None:
         self.stops.append(self.now)
         if len(self.stops) <= self._refusals:
-            raise PodError("RunPod cannot be reached.")
+            raise PodError("RunPod cannot be reached.") if len(self.stops) % 2 else RuntimeError("unforeseen")
 
     def samples(self) -> dict[str, ActivitySample]:
-        return {"gateway": ActivitySample(7.0, 1.0 if self.now < self._busy_until else 0.0)}
+        if self._breaks:
+            raise RuntimeError("unforeseen")
+        return {"gateway": ActivitySample(served=7.0, running=1.0 if self.now < self._busy_until else 0.0)}
 
-    def watch(self, idle_seconds: float) -> list[float]:
+    def watch(self, idle_seconds: float | None, unready_seconds: float = 3600) -> list[float]:
         """When the pod was told to stop."""
-        doing = WatchdogActions(lambda: self.now >= self._starts, self.samples, self.stop, lambda: self.now, self.pause)
+        actions = WatchdogActions(
+            lambda: self.now >= self._starts, self.samples, self.stop, lambda: self.now, self.pause
+        )
         with pytest.raises(SimulationEnded):
-            watch(doing, idle_seconds)
+            watch(actions, idle_seconds=idle_seconds, unready_seconds=unready_seconds)
         return self.stops
 
 
-@given(st.lists(LOOKS))
-def test_quiet_is_since_the_last_look_that_shows_traffic(looks: list[dict[str, ActivitySample]]) -> None:
-    """Whatever parts come, go and start anew: only answered requests and running ones count."""
-    quiet, known, since = IdleState(0.0), dict.fromkeys("ab", 0.0), 0.0
-    for now, look in enumerate(looks, start=1):
-        quiet = next_state(quiet, look, float(now))
-        for name, part in look.items():
-            if part.running or (part.completed != known[name] and part.completed > 0):
-                since = float(now)
-            known[name] = part.completed
-    assert quiet.since == since
+@given(POLLS)
+def test_times_are_those_of_the_last_poll_that_shows_it(polls: list[tuple[bool, dict[str, ActivitySample]]]) -> None:
+    """Whatever services come, go and start anew: only answered requests and running ones count, once it was ready."""
+    state = PodState(0.0)
+    known = dict.fromkeys("ab", ActivitySample())
+    active_at, working_at = None, 0.0
+    for now, (ready, samples) in enumerate(polls, start=1):
+        state = next_state(state, samples, float(now), ready=ready)
+        served = any(new.served not in (known[name].served, 0) for name, new in samples.items())
+        failed = any(new.failed not in (known[name].failed, 0) for name, new in samples.items())
+        if ready or served:
+            working_at = float(now)
+        if (ready and active_at is None) or (
+            active_at is not None and (served or failed or any(new.running for new in samples.values()))
+        ):
+            active_at = float(now)
+        known |= samples
+    assert (state.active_at, state.working_at) == (active_at, working_at)
+
+
+@given(POLLS, st.floats(1, 100), st.floats(1, 100))
+def test_without_clients_a_pod_ends_within_both_limits(
+    polls: list[tuple[bool, dict[str, ActivitySample]]], idle: float, unready: float
+) -> None:
+    """Whether it is ready or not, at once, later, or now and then: its end comes within the sum of the two."""
+    state, now = PodState(0.0), 0.0
+    for index in range(1000):
+        ready = polls[index % len(polls)][0] if polls else False
+        state = next_state(state, {"a": ActivitySample()}, now, ready=ready)
+        left, _ = time_left(state, now, idle_seconds=idle, unready_seconds=unready)
+        if left <= 0:
+            break
+        now += min(left, 1.0)
+    assert now <= idle + unready
 
 
 def test_a_pod_that_starts_is_not_idle() -> None:
-    """The clock runs from the moment that it is ready, however long the models take to come."""
+    """The idle time runs from the moment that it is ready, however long the models take to come."""
     assert SimulatedPod(starts=3000).watch(600)[0] >= 3600
+
+
+@pytest.mark.parametrize("idle_seconds", [600, None])
+def test_a_pod_that_does_not_get_ready_is_stopped(idle_seconds: float | None) -> None:
+    """At its limit, also where nobody has set a time for an idle one."""
+    assert SimulatedPod(starts=1e9).watch(idle_seconds, unready_seconds=1800)[0] == 1800
 
 
 def test_a_busy_pod_is_not_stopped() -> None:
     """It is stopped so long after its last request, and not before."""
-    assert SimulatedPod(busy_until=5001).watch(60) == []
+    assert SimulatedPod(busy_until=50_001).watch(60) == []
     stopped = SimulatedPod(busy_until=1000).watch(600)[0]
     assert 1600 - POLL_SECONDS <= stopped <= 1600 + POLL_SECONDS
 
 
+def test_a_ready_pod_without_an_idle_limit_goes_on() -> None:
+    """Nobody asked for a stop."""
+    assert SimulatedPod().watch(None) == []
+
+
 def test_a_stop_that_fails_or_comes_to_nothing_is_tried_again() -> None:
-    """As long as the pod lives, nobody wants anything, and time passes."""
-    stops = SimulatedPod(refusals=3).watch(60)
+    """As long as the pod lives, nobody wants anything, and time passes; whatever the failure was."""
+    stops = SimulatedPod(refusals=3, ends=500.0).watch(60)
     assert stops[:3] == [60, 60 + RETRY_SECONDS, 60 + 2 * RETRY_SECONDS]
 
 
+def test_a_watchdog_that_cannot_look_still_stops_the_pod() -> None:
+    """A fault in reading the services is logged; it ends neither the watchdog nor the limit."""
+    assert SimulatedPod(breaks=True, ends=2000.0).watch(600, unready_seconds=1800)[0] == 1800
+
+
 def test_what_is_traffic(gateway: Server) -> None:
-    """A real gateway's figures: work counts; probes, scrapes and strangers do not."""
+    """A real gateway's metrics: work counts; probes, scrapes, strangers and Onecard's own requests do not."""
 
     def look() -> ActivitySample:
         return parse_activity(httpx.get(f"{gateway.url}/metrics").text)
@@ -99,39 +162,31 @@ def test_what_is_traffic(gateway: Server) -> None:
     before = look()
     for path in ("/health/live", "/health/ready", "/metrics", "/v1/models", "/wp-login.php"):
         httpx.get(gateway.url + path)
+    url, body = f"{gateway.url}/v1/sentiment", {"input": "국물이 진해요"}
+    httpx.post(url, json=body, headers={INTERNAL_HEADER: "canary"}).raise_for_status()
     assert look() == before
-    httpx.post(f"{gateway.url}/v1/sentiment", json={"input": "국물이 진해요"}).raise_for_status()
-    assert look().completed == before.completed + 1
-
-
-def test_what_is_running() -> None:
-    """vLLM's prompts, the gateway's calls, and any worker that has a gauge named so."""
-    lines = [
-        f"# TYPE {name} gauge\n{name} 2.0\n" for name in ("vllm:num_requests_running", "onecard_precompute_running")
-    ]
-    assert parse_activity("".join(lines)).running == 4
-    assert (
-        parse_activity(
-            '# TYPE onecard_upstream_in_flight gauge\nonecard_upstream_in_flight{upstream="llm"} 1\n'
-        ).running
-        == 1
-    )
-    assert parse_activity("# TYPE vllm:request_success_total counter\nvllm:request_success_total 5\n").completed == 5
+    httpx.post(url, json=body).raise_for_status()
+    assert look().served == before.served + 1
+    assert before.running == look().running == 0
 
 
 @contextmanager
-def part(running: threading.Event) -> Iterator[str]:
-    """A part that is ready, and at work while `running` is set; its metrics want the key."""
+def service(running: threading.Event, ready: threading.Event) -> Iterator[int]:
+    """The port of a service that is at work while `running` is set; its metrics want the key."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            open_to_all = self.path == "/health/ready"
-            allowed = open_to_all or self.headers.get("authorization") == f"Bearer {KEY}"
-            body = f"# TYPE work_running gauge\nwork_running {int(running.is_set())}\n".encode()
-            self.send_response(200 if allowed else 401)
-            self.send_header("content-length", str(len(body)))
+            if self.path == "/health/ready":
+                status = 200 if ready.is_set() else 503
+            else:
+                status = 200 if self.headers.get("authorization") == f"Bearer {KEY}" else 401
+            body = (
+                f"# TYPE onecard_client_requests_running gauge\nonecard_client_requests_running {int(running.is_set())}"
+            )
+            self.send_response(status)
+            self.send_header("content-length", str(len(body) + 1))
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(f"{body}\n".encode())
 
         def log_message(self, *_: object) -> None:
             pass
@@ -140,34 +195,73 @@ def part(running: threading.Event) -> Iterator[str]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
+        yield server.server_address[1]
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
 
 
-def test_the_process_stops_an_idle_pod_and_no_busy_one(runpod: FakeRunPod) -> None:
-    """With the pod's own key, through the API; the key is in no log line, and SIGTERM ends it."""
+@contextmanager
+def watchdog(runpod: FakeRunPod, **variables: str) -> Iterator["subprocess.Popen[str]"]:
+    """The process, in a pod of the double."""
     runpod.keys = {POD_KEY}
     runpod.add_pod("abc", "RUNNING")
-    busy = threading.Event()
-    busy.set()
     environment = {name: value for name, value in os.environ.items() if name in INHERITED}
-    environment |= {"RUNPOD_API_URL": runpod.url, "RUNPOD_API_KEY": POD_KEY, "RUNPOD_POD_ID": "abc"}
-    environment |= {"IDLE_STOP_MINUTES": "0.02", "API_KEY": KEY}
-    with part(busy) as url:
-        command = [sys.executable, "-m", "onecard_runpod.watchdog", url]
-        watchdog = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-        try:
+    environment |= {"RUNPOD_API_URL": runpod.url, "RUNPOD_API_KEY": POD_KEY, "RUNPOD_POD_ID": "abc", "API_KEY": KEY}
+    command = [sys.executable, "-m", "onecard_runpod.watchdog"]
+    process = subprocess.Popen(command, env=environment | variables, stdout=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_the_process_stops_an_idle_pod_and_no_busy_one(runpod: FakeRunPod) -> None:
+    """With the pod's own key, through the API; the key is in no log line, and SIGTERM ends it."""
+    busy, ready = threading.Event(), threading.Event()
+    busy.set()
+    ready.set()
+    with service(busy, ready) as port:
+        ports = {"GATEWAY_PORT": str(port), "VLLM_PORT": str(port)}
+        with watchdog(runpod, IDLE_STOP_MINUTES="0.02", **ports) as process:
             assert not runpod.changed.wait(4)
             busy.clear()
             assert runpod.changed.wait(60)
-        finally:
-            watchdog.send_signal(signal.SIGTERM)
-            out, _ = watchdog.communicate(timeout=20)
+            process.send_signal(signal.SIGTERM)
+            out, _ = process.communicate(timeout=20)
     assert runpod.pods["abc"]["status"] == "EXITED"
-    assert watchdog.returncode == 0
-    assert "stopping an idle pod" in out
+    assert process.returncode == 0
+    assert "stopping the pod" in out
     assert POD_KEY not in out
-    assert POD_KEY not in " ".join(command)
+
+
+def test_the_process_stops_a_pod_whose_settings_are_wrong(runpod: FakeRunPod) -> None:
+    """The stack refuses such settings and never starts; the watchdog does, and its limit holds."""
+    wrong = {"API_KEY": "short", "MAX_MODEL_LEN": "abc", "LOG_LEVEL": "loud", "VLLM_PORT": "none"}
+    with watchdog(runpod, GATEWAY_PORT=str(free_port()), UNREADY_STOP_MINUTES="0.02", **wrong):
+        assert runpod.changed.wait(60)
+    assert runpod.pods["abc"]["status"] == "EXITED"
+
+
+def test_a_limit_that_is_no_number_is_not_for_ever() -> None:
+    """Defaults take the place of what cannot be read, in whatever case the name is written."""
+    settings = load_settings({"idle_stop_minutes": "soon", "UNREADY_STOP_MINUTES": "-1", "Runpod_Pod_Id": "abc"})
+    assert (settings.idle_stop_minutes, settings.unready_stop_minutes) == (DEFAULT_IDLE_MINUTES, 60)
+    assert settings.runpod_pod_id == "abc"
+    assert load_settings({"IDLE_STOP_MINUTES": ""}).idle_stop_minutes is None
+
+
+@pytest.mark.parametrize("key", [None, "short", "a key that is no header: 한국어"])
+def test_a_service_that_does_not_show_its_metrics_is_idle(key: str | None) -> None:
+    """It would keep the pod for ever otherwise."""
+    busy, ready = threading.Event(), threading.Event()
+    busy.set()
+    with service(busy, ready) as port:
+        probe = ServiceProbe([f"http://127.0.0.1:{port}"], key)
+        assert probe.samples() == {}
+        assert not probe.ready()
+        ready.set()
+        assert probe.ready()
+        assert ServiceProbe([f"http://127.0.0.1:{port}"], KEY).samples() != {}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from onecard.gpu.costs import BERT_BASE, QWEN_0_5B, QWEN_7B, DecoderCost, EncoderCost, loaded_bytes
+from onecard.gpu.costs import BERT_BASE, QWEN_0_5B, QWEN_7B, DecoderCost, DecoderShape, EncoderCost, loaded_bytes
 from onecard.models.model_files import StoredTensor, stored_tensors
 
 QWEN_CONFIG: dict[str, Any] = {
@@ -17,6 +17,7 @@ QWEN_CONFIG: dict[str, Any] = {
     "num_attention_heads": 28,
     "num_hidden_layers": 28,
     "num_key_value_heads": 4,
+    "vocab_size": 152_064,
 }
 """Of Qwen2.5-7B-Instruct."""
 BERT_CONFIG = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "max_position_embeddings": 512}
@@ -53,7 +54,8 @@ def test_qwen_7b_from_its_files_is_the_known_one() -> None:
     """7,615,616,512 parameters; 2 × 28 layers × 4 heads × (3584 / 28 = 128) × 2 bytes of KV a token."""
     weights = loaded_bytes(qwen_tensors(), 2)
     cost = DecoderCost.from_config(QWEN_CONFIG, weights, 2)
-    assert cost == DecoderCost(7_615_616_512 * 2, 57_344, window_tokens=32768)
+    assert cost == DecoderCost(7_615_616_512 * 2, 57_344, DecoderShape(3584, 18944, 152_064), window_tokens=32768)
+    assert cost.shape == QWEN_7B.shape
     assert (cost.weights_bytes, cost.kv_bytes_per_token) == (QWEN_7B.weights_bytes, QWEN_7B.kv_bytes_per_token)
 
 
@@ -89,7 +91,17 @@ def test_a_head_size_of_its_own_and_a_nested_configuration() -> None:
     assert DecoderCost.from_config(without, 0, 2).kv_bytes_per_token == 2 * 28 * 28 * 128 * 2
 
 
-@pytest.mark.parametrize("lacking", ["num_hidden_layers", "num_attention_heads", "hidden_size"])
+def test_smaller_numbers_make_only_their_own_part_smaller() -> None:
+    """FP8 halves the KV cache; 8-bit weights halve all but the embeddings and the output layer (2 × 152,064 × 3,584);
+    what is offloaded is not on the GPU."""
+    assert QWEN_7B.with_kv_in_one_byte().kv_bytes_per_token == 28_672
+    kept = 2 * 152_064 * 3584 * 2
+    assert QWEN_7B.with_weights_in_one_byte().weights_bytes == kept + (7_615_616_512 * 2 - kept) // 2
+    assert QWEN_7B.with_offloaded(2**30).weights_bytes == 7_615_616_512 * 2 - 2**30
+    assert QWEN_7B.with_kv_in_one_byte().weights_bytes == QWEN_7B.weights_bytes
+
+
+@pytest.mark.parametrize("lacking", ["num_hidden_layers", "num_attention_heads", "hidden_size", "vocab_size"])
 def test_a_configuration_that_lacks_a_figure_is_not_guessed(lacking: str) -> None:
     """A made-up share would be worse than none."""
     with pytest.raises(KeyError, match=lacking):

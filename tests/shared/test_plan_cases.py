@@ -8,7 +8,7 @@ from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
-from onecard.gpu.costs import BERT_BASE, GIB, QWEN_7B, QWEN_7B_AWQ, DecoderCost, EncoderCost
+from onecard.gpu.costs import BERT_BASE, GIB, QWEN_7B, QWEN_7B_AWQ, EncoderCost
 from onecard.gpu.plan import (
     ENCODER_WINDOW,
     USABLE_GIB,
@@ -35,13 +35,13 @@ def refused(request: PlanRequest) -> str:
 @pytest.mark.parametrize(
     ("card", "card_bytes", "llm", "encoder", "kv_tokens", "free", "margin"),
     [
-        (12, 12627203850, (0.68, 8586498618), (0.06, 757632231), (18664, 33644), 2525440770, 560493233),
-        (16, 16857746636, (0.75, 12643309977), (0.05, 842887331), (89409, 104389), 2528661997, 563714460),
-        (24, 25297357373, (0.80, 20237885898), (0.05, 1264867868), (53604, 68584), 2529735739, 564788202),
-        (32, 33672543600, (0.84, 28284936624), (0.04, 1346901744), (193934, 208913), 2693803488, 728855951),
-        (40, 42294690447, (0.86, 36373433784), (0.04, 1691787617), (334986, 349966), 2537681429, 572733892),
-        (48, 51045686312, (0.87, 44409747091), (0.04, 2041827452), (475128, 490108), 2552284317, 587336780),
-        (80, 84986665369, (0.93, 79037598793), (0.02, 1699733307), (1078990, 1093970), 2549599962, 584652425),
+        (12, 12627203850, (0.68, 8586498618), (0.06, 757632231), (42064, 46691), 2525440770, 560493233),
+        (16, 16857746636, (0.75, 12643309977), (0.05, 842887331), (112810, 117436), 2528661997, 563714460),
+        (24, 25297357373, (0.80, 20237885898), (0.05, 1264867868), (69325, 77315), 2529735739, 564788202),
+        (32, 33672543600, (0.84, 28284936624), (0.04, 1346901744), (209654, 217645), 2693803488, 728855951),
+        (40, 42294690447, (0.86, 36373433784), (0.04, 1691787617), (334642, 349362), 2537681429, 572733892),
+        (48, 51045686312, (0.87, 44409747091), (0.04, 2041827452), (474784, 489504), 2552284317, 587336780),
+        (80, 84986665369, (0.93, 79037598793), (0.02, 1699733307), (1075885, 1090605), 2549599962, 584652425),
     ],
 )
 def test_a_plan_to_the_byte(
@@ -122,7 +122,7 @@ def test_what_cuda_reports_wins_over_the_table() -> None:
     plan = make_plan(PlanRequest(24, usable_bytes=int(22.06 * GIB)))
     assert plan.gpu_bytes == int(22.06 * GIB)
     assert (plan.batch_texts, plan.llm.fraction) == (64, 0.79)
-    assert plan.kv_tokens[0] < 53604
+    assert plan.kv_tokens[0] < 69325
 
 
 def test_both_encoders_get_the_larger_share() -> None:
@@ -138,13 +138,13 @@ def test_both_encoders_get_the_larger_share() -> None:
 
 def test_a_context_fits_to_the_last_token() -> None:
     """As many tokens as are sure to be in the KV cache, and not one more."""
-    assert make_plan(PlanRequest(24, context_tokens=53604)).concurrent_conversations(53604) == 1
-    assert refused(PlanRequest(24, context_tokens=53605)).endswith("It fits with MAX_MODEL_LEN=8192.")
+    assert make_plan(PlanRequest(24, context_tokens=69325)).concurrent_conversations(69325) == 1
+    assert refused(PlanRequest(24, context_tokens=69326)).endswith("It fits with MAX_MODEL_LEN=8192.")
 
 
 @pytest.mark.parametrize(
-    ("gib", "context"), [(21.2, 8192), (20.8, 4096), (20.75, 2048), (20.6, 1024)]
-)  # 14,283, 4,471, 3,741 and 1,550 tokens of KV cache
+    ("gib", "context"), [(20.3, 8192), (19.75, 4096), (19.65, 2048), (19.55, 1024)]
+)  # 12,889, 4,856, 3,395 and 1,935 tokens of KV cache
 def test_the_longest_context_that_fits_is_named(gib: float, context: int) -> None:
     """8,192, 4,096, 2,048 or 1,024 tokens."""
     request = PlanRequest(24, context_tokens=20_000, usable_bytes=int(gib * GIB))
@@ -153,7 +153,7 @@ def test_the_longest_context_that_fits_is_named(gib: float, context: int) -> Non
 
 def test_only_a_shorter_context_is_named() -> None:
     """Not the one that was asked for; where none is left, lighter weights."""
-    request = PlanRequest(24, context_tokens=1024, usable_bytes=int(20.55 * GIB))
+    request = PlanRequest(24, context_tokens=1024, usable_bytes=int(19.45 * GIB))
     assert refused(request) == (
         f"24 GB {DOES_NOT_HOLD} 1,024 tokens. It fits with INT4 weights: LLM_MODEL=Qwen/Qwen2.5-7B-Instruct-AWQ."
     )
@@ -174,7 +174,7 @@ def test_lighter_weights_are_named_where_they_are_lighter_and_fit() -> None:
 
 def test_a_model_with_lighter_weights_is_not_pointed_to_heavier_ones() -> None:
     """What it has too much of is KV cache."""
-    greedy = DecoderCost(QWEN_7B_AWQ.weights_bytes - 1, 10_000_000)
+    greedy = replace(QWEN_7B_AWQ, weights_bytes=QWEN_7B_AWQ.weights_bytes - 1, kv_bytes_per_token=10_000_000)
     assert refused(PlanRequest(24, llm=greedy)).endswith("It fits with MAX_MODEL_LEN=1024.")
     greedy = replace(greedy, kv_bytes_per_token=100_000_000)
     assert refused(PlanRequest(24, llm=greedy)).endswith(

@@ -1,6 +1,9 @@
 """The compose files, as they are written: nothing is started."""
 
+import json
 import re
+import sys
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +59,9 @@ def test_a_service_is_contained(service: str) -> None:
     assert found["read_only"]
     assert found["security_opt"] == ["no-new-privileges:true"]
     assert found["logging"]["options"] == {"max-size": "10m", "max-file": "4"}
+    assert found["mem_limit"]
+    assert found["pids_limit"] >= 512
+    assert all(":size=" in one for one in found.get("tmpfs", []))
     built = {one["image"] for one in SERVICES.values() if "build" in one}
     assert found["image"] in built or ":" in found["image"]
 
@@ -92,3 +98,41 @@ def test_no_image_gets_stand_ins_or_their_trainer() -> None:
 def test_no_file_has_a_top_level_name() -> None:
     """docker-compose 1.29 refuses it."""
     assert not [path for path in ROOT.glob("compose*.yaml") if "name" in yaml.safe_load(path.read_text())]
+
+
+def test_prometheus_waits_for_nobody() -> None:
+    """A first start that fails would be unseen otherwise."""
+    assert "depends_on" not in SERVICES["prometheus"]
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("*/*Dockerfile")), ids=lambda path: "/".join(path.parts[-2:]))
+def test_images_have_neither_tests_nor_data(path: Path) -> None:
+    """What only development needs is in none; the build's context does not even hold it."""
+    copied = re.findall(r"^COPY (?!--from)(.*) \S+$", path.read_text(), re.MULTILINE)
+    names = {name.split("/")[0] for line in copied for name in line.split()}
+    assert names.isdisjoint({".", "tests", "data", "bench", "docs"})
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert "*" in ignored
+    assert {f"!{name}" for name in ("tests", "data", "bench", "docs")}.isdisjoint(ignored)
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("*/*Dockerfile")), ids=lambda path: "/".join(path.parts[-2:]))
+def test_images_have_no_source_tree(path: Path) -> None:
+    """Our folders are copied into a stage that is thrown away, and installed from there."""
+    *_, last = re.split(r"^FROM ", path.read_text(), flags=re.MULTILINE)
+    copied = re.findall(r"^COPY (?!--from)(.*) \S+$", last, re.MULTILINE)
+    names = {name.split("/image/")[0] for line in copied for name in line.split()}
+    assert names <= {"runpod", "monitoring"}
+
+
+def test_an_image_lists_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The list that the build writes names each installed distribution once, with its version and package URL."""
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    image = import_module("image")
+    image.write_contents(tmp_path / "folder" / image.CONTENTS, sys.path)
+    contents = json.loads((tmp_path / "folder" / image.CONTENTS).read_text())
+    found = {one["name"]: one for one in contents["components"]}
+    assert len(found) == len(contents["components"])
+    assert found["fastapi"]["version"] == metadata.version("fastapi")
+    assert found["fastapi"]["purl"] == f"pkg:pypi/fastapi@{metadata.version('fastapi')}"
+    assert (contents["bomFormat"], contents["specVersion"]) == ("CycloneDX", "1.6")

@@ -85,7 +85,7 @@ def small_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     Hub.fetched = []
     Hub.large = {"model.safetensors": {"lfs": {"sha256": hashlib.sha256(safetensors()).hexdigest()}}}
     Hub.files = {
-        "config.json": b'{"model_type": "bert"}',
+        "config.json": b'{"model_type": "bert", "max_position_embeddings": 64}',
         "tokenizer.json": b"{}",
         "model.safetensors": safetensors(),
         "pytorch_model.bin": b"pickle",

@@ -82,7 +82,7 @@ def faulty_hub() -> Iterator[type[FaultyHub]]:
         """With a state of its own."""
 
     Faulty.files = {
-        "config.json": b'{"model_type": "bert"}',
+        "config.json": b'{"model_type": "bert", "max_position_embeddings": 64}',
         "tokenizer.json": b"{}",
         "model.safetensors": safetensors(),
         "1_Pooling/config.json": b"{}",

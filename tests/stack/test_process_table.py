@@ -36,8 +36,8 @@ def test_start_order_is_redis_encoders_llm_reviews_gateway() -> None:
 
 def test_stopping_begins_with_those_that_ask_others() -> None:
     """While the gateway finishes what it has accepted, all that it may ask for it works."""
-    parts = table(idle_stop_minutes=1, runpod_pod_id="abc")
-    callers = {"gateway", "worker", "schedule", "watchdog"}
+    parts = table()
+    callers = {"gateway", "worker", "schedule"}
     assert {name for name, part in parts.items() if part.stop_stage == CALLER_STAGE} == callers
     assert {part.stop_stage for name, part in parts.items() if name not in callers} == {0}
 
@@ -158,13 +158,3 @@ def test_a_part_may_finish_what_it_accepted() -> None:
     """It is killed only after its own time for draining."""
     parts = table(drain_seconds=40)
     assert all(parts[name].stop_seconds > 40 for name in ("gateway", "review", "llm", "sentiment", "embedding"))
-
-
-def test_the_watchdog_is_there_where_a_pod_is_to_stop_itself() -> None:
-    """Last, and told where the gateway and the LLM service are; on other machines there is nothing to stop."""
-    pod = {"idle_stop_minutes": 30, "runpod_pod_id": "abc"}
-    watchdog = list(table(**pod, gateway_port=9000).values())[-1]
-    assert (watchdog.name, watchdog.port) == ("watchdog", 0)
-    assert watchdog.argv[-2:] == ("http://127.0.0.1:9000", "http://127.0.0.1:8001")
-    for name in pod:
-        assert "watchdog" not in table(**{name: pod[name]})

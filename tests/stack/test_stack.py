@@ -180,12 +180,14 @@ def test_a_killed_service_comes_back_and_disturbs_nobody(stack: Workspace, part:
     assert [other for other in others if not answers(stack, other)] == []
 
 
-def test_a_killed_engine_of_vllm_comes_back(stack: Workspace) -> None:
-    """The engine is a child of the LLM service; when it is killed, the whole service starts anew."""
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_killed_or_hung_engine_of_vllm_comes_back(stack: Workspace, fault: signal.Signals) -> None:
+    """The engine is a child of the LLM service; when it is killed, or found not to answer, the whole service starts
+    anew."""
     server = main_process(stack, "llm")
     engine = next(child for child in server.children(recursive=True) if "EngineCore" in " ".join(child.cmdline()))
-    engine.kill()
-    wait_until(lambda: not server.is_running(), 30, "the server without an engine ends")
+    engine.send_signal(fault)
+    wait_until(lambda: not server.is_running(), 60, "the server without an engine ends")
     assert answers(stack, "sentiment")
     assert answers(stack, "embedding")
     wait_until(lambda: answers(stack, "llm"), BACK_SECONDS, "llm answers again")

@@ -6,13 +6,15 @@ from dataclasses import dataclass, replace
 
 from jinja2 import TemplateError
 
-from llm_service.fallback.queue import GenerationQueue
+from llm_service.fallback.generation import GenerationEnd, SamplingParams
+from llm_service.fallback.queue import GenerationJob, GenerationQueue
 from llm_service.fallback.schemas import Message
-from llm_service.fallback.text_model import GenerationEnd, SamplingParams, TextModel
+from llm_service.fallback.text_model import TextModel
 from llm_service.model_card import check_model_name
 from onecard.errors import InputTooLong, InvalidRequest
 from onecard.models.folders import ModelFolder
 from onecard.models.identity import ModelIdentity
+from onecard.web.canary import Canary
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class TransformersEngine:
     created: int
     """Unix time in seconds at which the engine became ready."""
     identity: ModelIdentity
+    canary: Canary
 
     def check_model(self, name: str | None) -> None:
         """Check the `model` field of a request.
@@ -116,7 +119,7 @@ class TransformersEngine:
         return requested or available
 
     async def generate(self, task: GenerationTask) -> AsyncIterator[tuple[int, str | GenerationEnd]]:
-        """Generate the choices of a request, one choice after the other.
+        """Generate the choices of a request, all in one batch if they fit; they are yielded one after the other.
 
         Args:
             task: Prompts, `n` and sampling parameters. With a seed, each further choice of a prompt has the next seed.
@@ -125,15 +128,20 @@ class TransformersEngine:
             The index of the choice, with a piece of its text or, as its last item, its end.
 
         Raises:
-            InternalError: The model failed on a prompt.
+            OnecardError: The model failed on a prompt.
         """
+        jobs: list[GenerationJob] = []
         for index in range(len(task.prompts) * task.n):
             prompt, copy = task.prompts[index // task.n], index % task.n
             seed = None if task.params.seed is None else task.params.seed + copy
-            params = replace(task.params, seed=seed)
-            async with aclosing(self.queue.generate(prompt, params, priority=task.priority)) as pieces:  # type: ignore[type-var]
-                async for piece in pieces:
+            jobs.append(self.queue.submit(prompt, replace(task.params, seed=seed), priority=task.priority))
+        try:
+            for index, job in enumerate(jobs):
+                async for piece in job.pieces():
                     yield index, piece
+        finally:
+            for job in jobs:
+                job.generation.cancelled.set()
 
     async def collect(self, task: GenerationTask) -> list[tuple[str, GenerationEnd]]:
         """Generate the choices of a request and wait until all are complete.
@@ -145,7 +153,7 @@ class TransformersEngine:
             Text and end of each choice, in the order of the choices.
 
         Raises:
-            InternalError: The model failed on a prompt.
+            OnecardError: The model failed on a prompt.
         """
         texts = [""] * (len(task.prompts) * task.n)
         results: list[tuple[str, GenerationEnd]] = []

@@ -1,53 +1,81 @@
-"""The queue in front of the model. One thread owns the model and takes one prompt at a time."""
+"""The queue in front of the model. One thread owns the model and takes waiting prompts in batches."""
 
 import asyncio
 import itertools
 import threading
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
-from queue import PriorityQueue
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from queue import Empty, PriorityQueue
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from llm_service.fallback.text_model import Generation, GenerationEnd, SamplingParams, TextModel
+from llm_service.canary import CANARY_PRIORITY
+from llm_service.fallback.generation import Generation, GenerationEnd, GenerationEvent, SamplingParams
+from llm_service.fallback.text_model import TextModel
 from onecard import logs
-from onecard.errors import InternalError, InvalidRequest, Unavailable
+from onecard.errors import InternalError, InvalidRequest, OnecardError, Unavailable
+
+RETRY_AFTER_SECONDS = 15
+"""`Retry-After` while the process is restarted."""
+_RESTARTING = "The model is being restarted. Try again shortly."
+_FIRST = 2 * CANARY_PRIORITY
+"""Priority of the end: before everything that waits."""
 
 log = logs.logger()
-GenerationEvent = str | GenerationEnd | None
-"""A piece of text, the end, or None for a failure."""
 
 
-@dataclass(order=True)
+@dataclass(eq=False)
 class GenerationJob:
-    """One prompt in the queue. Jobs are ordered by priority, lower numbers first, then by arrival."""
+    """One prompt in the queue, and the way back to its request."""
 
-    priority: int
-    number: int
-    """Order of arrival."""
-    prompt: Sequence[int] = field(compare=False)
-    params: SamplingParams = field(compare=False)
-    generation: Generation = field(compare=False)
-    events: "asyncio.Queue[GenerationEvent]" = field(compare=False)
-    loop: asyncio.AbstractEventLoop = field(compare=False)
+    generation: Generation
+    events: "asyncio.Queue[GenerationEvent]"
+    loop: asyncio.AbstractEventLoop
 
     def emit(self, event: GenerationEvent) -> None:
-        """Send an event to the request's event loop. Called on the model's thread."""
-        self.loop.call_soon_threadsafe(self.events.put_nowait, event)
+        """Send an event to the request's event loop. Called on any thread."""
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self.events.put_nowait, event)
+
+    async def pieces(self) -> AsyncIterator[str | GenerationEnd]:
+        """Stream the text. Closing the iterator cancels the generation.
+
+        Yields:
+            Pieces of text as they are generated, then the end.
+
+        Raises:
+            OnecardError: The model failed on this prompt.
+        """
+        try:
+            while True:
+                event = await self.events.get()
+                if isinstance(event, OnecardError):
+                    raise event
+                yield event
+                if isinstance(event, GenerationEnd):
+                    return
+        finally:
+            self.generation.cancelled.set()
+
+
+Work = GenerationJob | Callable[[], None] | None
+"""A prompt, a function to call on the model's thread, or None for the end."""
 
 
 class GenerationQueue:
-    """Runs prompts through the model, one at a time, by priority."""
+    """Runs prompts through the model, by priority, as many at a time as fit into a batch."""
 
     def __init__(self, model: TextModel, *, max_waiting: int, registry: CollectorRegistry) -> None:
         self._model = model
         self._max_waiting = max_waiting
-        self._queue: PriorityQueue[tuple[int, GenerationJob | None]] = PriorityQueue()
-        self._sequence = itertools.count()
+        self._queue: PriorityQueue[tuple[int, int, Work]] = PriorityQueue()
+        self._sequence = itertools.count(1)
         self._waiting = 0
+        self._jobs: set[GenerationJob] = set()
+        self._lost = False
+        self._calls = 0
         self._running = Gauge("onecard_llm_requests_running", "Prompts being generated.", registry=registry)
-        waiting = Gauge("onecard_llm_requests_waiting", "Prompts in the queue.", registry=registry)
-        waiting.set_function(lambda: self._waiting)
         self._ended = Counter(
             "onecard_llm_requests", "Prompts finished, by reason.", ["finished_reason"], registry=registry
         )
@@ -55,6 +83,8 @@ class GenerationQueue:
             self._ended.labels(reason)  # Exported as 0 from the start, so that `rate` sees the first increase.
         self._prompt_tokens = Counter("onecard_llm_prompt_tokens", "Tokens of prompts.", registry=registry)
         self._generated_tokens = Counter("onecard_llm_generation_tokens", "Tokens generated.", registry=registry)
+        waiting = Gauge("onecard_llm_requests_waiting", "Prompts in the queue.", registry=registry)
+        waiting.set_function(lambda: self._waiting)
         self._thread = threading.Thread(target=self._run, name="generation", daemon=True)
         self._thread.start()
 
@@ -66,74 +96,143 @@ class GenerationQueue:
 
         Raises:
             InvalidRequest: They would not fit even if the queue was empty, so a retry cannot succeed.
-            Unavailable: The queue is too full now. The error has a time after which to retry.
+            Unavailable: The queue is too full now, or the model hangs. The error has a time after which to retry.
         """
         max_prompts = self._max_waiting + 1  # One runs at once.
         if prompts > max_prompts:
             raise InvalidRequest(f"Prompts times 'n' are {prompts}; at most {max_prompts} fit here. Send fewer.")
+        if self._lost:
+            raise Unavailable(_RESTARTING, retry_after=RETRY_AFTER_SECONDS)
         if self._waiting + prompts > max_prompts:
             raise Unavailable("The queue is full. Try again in a few seconds.", retry_after=5)
 
-    async def generate(
-        self, prompt: Sequence[int], params: SamplingParams, *, priority: int = 0
-    ) -> AsyncIterator[str | GenerationEnd]:
-        """Queue a prompt and stream its text. Closing the iterator cancels the generation.
+    def submit(self, prompt: Sequence[int], params: SamplingParams, *, priority: int = 0) -> GenerationJob:
+        """Queue a prompt. Read and close its `pieces` afterwards.
 
         Args:
             prompt: Token ids.
             params: How to continue it.
             priority: Lower numbers are served first; 0 as in vLLM if the request has none.
 
-        Yields:
-            Pieces of text as they are generated, then the end.
+        Returns:
+            The job.
+        """
+
+        def emit(event: GenerationEvent) -> None:
+            if not isinstance(event, str):
+                self._on_closed(job, event)
+            job.emit(event)
+
+        generation = self._model.new_generation(prompt, params, emit)
+        job = GenerationJob(generation, asyncio.Queue(), asyncio.get_running_loop())
+        self._waiting += 1
+        self._jobs.add(job)
+        self._queue.put((priority, next(self._sequence), job))
+        return job
+
+    async def logprobs(self, ids: Sequence[int]) -> list[float]:
+        """Compute `TextModel.logprobs` before all prompts that wait; no traffic, so nothing is counted.
+
+        Args:
+            ids: Token ids, at least two.
+
+        Returns:
+            The natural logarithm of the probability of each token after the first.
 
         Raises:
-            InternalError: The model failed on this prompt.
+            InternalError: The model failed.
         """
-        events: asyncio.Queue[GenerationEvent] = asyncio.Queue()
         loop = asyncio.get_running_loop()
+        answer: asyncio.Future[list[float]] = loop.create_future()
 
-        def emit(text: str) -> None:
-            loop.call_soon_threadsafe(events.put_nowait, text)
+        def finish(result: list[float] | None) -> None:
+            if answer.done():
+                return
+            if result is None:
+                answer.set_exception(InternalError("The engine failed on a canary."))
+            else:
+                answer.set_result(result)
 
-        generation = self._model.new_generation(params, emit)
-        self._waiting += 1
-        self._queue.put((0, GenerationJob(priority, next(self._sequence), prompt, params, generation, events, loop)))
-        try:
-            while True:
-                event = await events.get()
-                if event is None:
-                    raise InternalError("The engine failed on this request.")
-                yield event
-                if isinstance(event, GenerationEnd):
-                    return
-        finally:
-            generation.cancelled.set()
+        def compute() -> None:
+            result = None
+            try:
+                result = self._model.logprobs(ids)
+            except Exception:
+                log.exception("a canary failed")
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(finish, result)
+
+        self._queue.put((CANARY_PRIORITY, next(self._sequence), compute))
+        return await answer
+
+    @property
+    def progress(self) -> int:
+        """A counter of progress: forward passes and canaries; on a CPU also seconds that the process has computed.
+
+        On a CPU one pass may take longer than a hang may last. On a GPU computing time says nothing, since a thread
+        that waits for a GPU spins.
+        """
+        seconds = 0 if self._model.device.name.startswith("cuda") else int(time.process_time())
+        return self._model.decoder.steps + self._calls + seconds
+
+    def give_up(self) -> None:
+        """Fail all prompts, because the model hangs; accept no others."""
+        self._lost = True
+        for job in list(self._jobs):
+            job.generation.cancelled.set()
+            job.emit(Unavailable(_RESTARTING, retry_after=RETRY_AFTER_SECONDS))
 
     def _run(self) -> None:
-        while (job := self._queue.get()[1]) is not None:
-            job.loop.call_soon_threadsafe(self._on_started)
-            self._running.inc()
+        while (work := self._queue.get()[2]) is not None:
+            if isinstance(work, GenerationJob):
+                self._run_batch([work, *self._more_prompts()])
+            else:
+                work()
+                self._calls += 1
+
+    def _more_prompts(self) -> list[GenerationJob]:
+        """Prompts that wait, up to the size of a batch; none beyond a function or the end."""
+        found: list[GenerationJob] = []
+        while len(found) < self._model.decoder.size - 1:
             try:
-                ended = self._model.generate(job.prompt, job.params, job.generation)
-            except Exception:
-                log.exception("a generation failed")
-                ended = None
-            self._ended.labels(ended.reason if ended else "error").inc()
-            self._prompt_tokens.inc(len(job.prompt))
-            self._generated_tokens.inc(job.generation.tokens)
-            self._running.dec()  # Last: once the gauge is 0, the counters include every finished prompt.
-            job.emit(ended)
+                entry = self._queue.get_nowait()
+            except Empty:
+                break
+            if not isinstance(entry[2], GenerationJob):
+                self._queue.put(entry)
+                break
+            found.append(entry[2])
+        return found
+
+    def _run_batch(self, jobs: Sequence[GenerationJob]) -> None:
+        for job in jobs:
+            job.loop.call_soon_threadsafe(self._on_started)
+        self._running.inc(len(jobs))
+        generations = [job.generation for job in jobs]
+        try:
+            self._model.decoder.run(generations)
+        except Exception:
+            log.exception("a batch failed", prompts=len(jobs))
+            for generation in generations:
+                generation.fail(InternalError("The engine failed on this request."))
 
     def _on_started(self) -> None:
         self._waiting -= 1
 
+    def _on_closed(self, job: GenerationJob, event: GenerationEnd | OnecardError) -> None:
+        """Count a prompt that has ended or failed. Called on the model's thread."""
+        self._jobs.discard(job)
+        self._ended.labels(event.reason if isinstance(event, GenerationEnd) else "error").inc()
+        self._prompt_tokens.inc(len(job.generation.prompt))
+        self._generated_tokens.inc(len(job.generation.written))
+        self._running.dec()  # Last: once the gauge is 0, the counters include every finished prompt.
+
     @property
     def alive(self) -> bool:
-        """Whether the model's thread is running."""
-        return self._thread.is_alive()
+        """Whether the model's thread is running, and not given up."""
+        return self._thread.is_alive() and not self._lost
 
     def close(self) -> None:
-        """End the thread after its current prompt. Blocks for at most 10 seconds."""
-        self._queue.put((-1, None))
+        """End the thread after its current batch. Blocks for at most 10 seconds."""
+        self._queue.put((_FIRST, 0, None))
         self._thread.join(timeout=10)

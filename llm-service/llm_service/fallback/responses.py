@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import orjson
 
-from llm_service.fallback.text_model import GenerationEnd
+from llm_service.fallback.generation import GenerationEnd
 
 DONE_EVENT = b"data: [DONE]\n\n"
 

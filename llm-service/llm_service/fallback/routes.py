@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from llm_service.fallback.engine import GenerationTask, TransformersEngine
+from llm_service.fallback.generation import SamplingParams
 from llm_service.fallback.responses import DONE_EVENT, ResponseBuilder, error_event
 from llm_service.fallback.schemas import (
     ChatRequest,
@@ -17,7 +18,6 @@ from llm_service.fallback.schemas import (
     GenerationParams,
     TokenizeRequest,
 )
-from llm_service.fallback.text_model import SamplingParams
 from llm_service.model_card import model_card
 from llm_service.schemas import GenerateAnswer, GenerateRequest
 from onecard.errors import InvalidRequest, OnecardError, render

@@ -24,6 +24,7 @@ from vllm.v1.metrics.prometheus import get_prometheus_registry
 from llm_service.model_card import check_model_name, model_card
 from llm_service.model_identity import identify
 from llm_service.on_vllm.draining import DrainState, drain_before_shutdown
+from llm_service.on_vllm.engine_canary import EngineCanary
 from llm_service.on_vllm.processes import mark_serving
 from llm_service.schemas import GenerateAnswer, GenerateRequest
 from llm_service.settings import LlmSettings
@@ -33,6 +34,7 @@ from onecard.models import folders
 from onecard.models.identity import ModelIdentity
 from onecard.web import health, server
 from onecard.web.app import ERROR_RESPONSES
+from onecard.web.canary import CanaryFailed
 from onecard.web.disconnect import run_until_disconnect
 
 _ALLOWED_PATHS = frozenset(
@@ -82,6 +84,7 @@ class Plugin:
 
         Raises:
             RuntimeError: vLLM did not call `attach_router` first.
+            SystemExit: The model gives no finite numbers.
         """
         if self._app is None:
             raise RuntimeError("vLLM gave the engine before the app")
@@ -102,6 +105,15 @@ class Plugin:
             traffic=state.onecard_traffic,
             seconds=self._settings.drain_seconds,
         )
+        engine_canary = EngineCanary(engine_client, get_prometheus_registry())
+        try:
+            await engine_canary.compute()
+        except CanaryFailed as failure:
+            raise SystemExit(
+                f"model {folder.name} {failure}. Its files are damaged, or LLM_DTYPE is not for this model."
+            ) from None
+        state.onecard_canary = engine_canary.watch(self._settings)
+        state.onecard_canary.start()
         mark_serving()
 
 
@@ -137,11 +149,12 @@ def _identify(folder: folders.ModelFolder, engine_client: EngineClient, args: Na
 
 async def _ready(request: Request) -> health.Readiness:
     state = request.app.state
-    engine = health.ComponentHealth(status="ok")
     if state.onecard_traffic.stopping:
         engine = health.ComponentHealth(status="down", detail="is stopping")
     elif state.engine_client.errored:
         engine = health.ComponentHealth(status="down", detail="has failed")
+    else:
+        engine = state.onecard_canary.health()
     parts = {"engine": engine} | health.stand_in_health(request.app.state.onecard_folder)
     return health.Readiness(status=health.worst_status(parts), parts=parts)
 

@@ -16,6 +16,7 @@ from celery import Celery
 from prometheus_client import CollectorRegistry
 
 from onecard import logs
+from onecard.client_traffic import INTERNAL_HEADER
 from onecard.inference.scheduling import LANE_HEADER
 from review_service.precompute.load_probe import LoadProbe
 from review_service.precompute.popularity import PopularityTracker, open_popularity
@@ -34,7 +35,7 @@ from review_service.settings import WorkerSettings
 log = logs.logger()
 
 _CONNECT_TIMEOUT_SECONDS = 2.0
-_BULK_HEADERS = {LANE_HEADER: "bulk"}
+_HEADERS = {LANE_HEADER: "bulk", INTERNAL_HEADER: "precompute"}
 
 
 @dataclass(frozen=True)
@@ -82,22 +83,24 @@ class Precomputer:
         return outcome
 
     async def _restaurant_ids(self) -> list[str]:
-        """Ids of the most popular restaurants, then of those with most reviews."""
+        """Ids of the most popular restaurants that have reviews. Nothing is renewed that nobody has visited."""
         count = self.settings.precompute_restaurants
-        if not count:
+        visited = {popular.subject for popular in await self.popularity.restaurants.top(count)} if count else set()
+        if not visited:
             return []
         try:
             answer = await self.http.get(
-                f"{self._review_url}/v1/restaurants", params={"sort": "popular", "limit": count}, headers=_BULK_HEADERS
+                f"{self._review_url}/v1/restaurants", params={"sort": "popular", "limit": count}, headers=_HEADERS
             )
             restaurants = answer.raise_for_status().json()["data"]
-            return [str(restaurant["restaurant_id"]) for restaurant in restaurants[:count]]
+            names = [str(restaurant["restaurant_id"]) for restaurant in restaurants[:count]]
+            return [name for name in names if name in visited]
         except (httpx.HTTPError, KeyError, TypeError, ValueError) as error:
             log.warning("no restaurants", error=type(error).__name__)
             return []
 
     async def _request(self, job: RefreshJob) -> JobOutcome:
-        url, headers = self._review_url + job.path, {**_BULK_HEADERS, "content-type": "application/json"}
+        url, headers = self._review_url + job.path, {**_HEADERS, "content-type": "application/json"}
         try:
             if job.query is None:
                 answer = await self.http.get(url, headers=headers)

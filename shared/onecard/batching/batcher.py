@@ -22,6 +22,7 @@ Result = TypeVar("Result")
 
 RETRY_AFTER_SECONDS = 15
 """`Retry-After` when the model is lost: a new process loads it in 5 to 15 s."""
+_RESTARTING = "The model is being restarted. Try again shortly."
 
 log = logs.logger()
 
@@ -144,6 +145,11 @@ class Batcher(Generic[Result]):
         """Whether the device can still run batches."""
         return not self._is_lost
 
+    @property
+    def ended_batches(self) -> int:
+        """Number of batches that have ended, with or without results."""
+        return self._worker.ended_batches
+
     async def submit(self, texts: Sequence[TokenIds], *, lane: Lane, timeout_seconds: float) -> BatchOutcome[Result]:
         """Compute the result of each text. If the caller is cancelled, texts that are not scheduled yet are not run.
 
@@ -197,7 +203,9 @@ class Batcher(Generic[Result]):
             Unavailable: the device is lost.
         """
         self.check_capacity(lane, sum(map(len, texts)), timeout_seconds)
-        request: PendingRequest[Result] = PendingRequest(texts, lane, deadline, deliver=deliver)
+        return self._put(PendingRequest(texts, lane, deadline, deliver=deliver))
+
+    def _put(self, request: PendingRequest[Result]) -> PendingRequest[Result]:
         self._pending.add(request)
         with self._worker.lock:
             self._queue.put(request)
@@ -214,13 +222,35 @@ class Batcher(Generic[Result]):
             InternalError: the engine failed on a batch with one of the texts, or gave an invalid result.
             Unavailable: a single text does not fit into the device's memory, or the device is lost.
         """
+        await self._complete(request)
+        self._metrics.observe_queue_seconds(request.lane, request.durations().queue_seconds)
+
+    async def _complete(self, request: PendingRequest[Result]) -> None:
         try:
             await request.completed
         finally:
             self._pending.discard(request)
             with self._worker.lock:
                 self._queue.drop(request)
-        self._metrics.observe_queue_seconds(request.lane, request.durations().queue_seconds)
+
+    async def compute_canary(self, texts: Sequence[TokenIds]) -> list[Result]:
+        """Compute texts that are no traffic: past admission control, and without the metrics of requests.
+
+        Args:
+            texts: token ids of each text.
+
+        Returns:
+            Their results, in order.
+
+        Raises:
+            InternalError: the engine failed on them, or gave an invalid result.
+            Unavailable: they do not fit into the device's memory, or the device is lost.
+        """
+        if self._is_lost:
+            raise Unavailable(_RESTARTING, retry_after=RETRY_AFTER_SECONDS)
+        results: dict[int, Result] = {}
+        await self._complete(self._put(PendingRequest(texts, "interactive", math.inf, deliver=results.update)))
+        return [results[index] for index in range(len(texts))]
 
     def withdraw(self, request: PendingRequest[Result], indices: Collection[int]) -> Collection[int]:
         """Take texts out of a request whose results nobody needs any more.
@@ -276,7 +306,7 @@ class Batcher(Generic[Result]):
             Unavailable: the device is lost.
         """
         if self._is_lost:
-            raise Unavailable("The model is being restarted. Try again shortly.", retry_after=RETRY_AFTER_SECONDS)
+            raise Unavailable(_RESTARTING, retry_after=RETRY_AFTER_SECONDS)
         with self._worker.lock:
             ahead_tokens = self._tokens_ahead(lane)
             tokens_per_second = self._throughput.tokens_per_second

@@ -73,6 +73,7 @@ class BatchWorker(Generic[Result]):
         self.lock = threading.Condition()
         self.running_tokens = 0
         """Tokens of text in batches that have started and not ended."""
+        self.ended_batches = 0
         self._engine = engine
         self._queue = queue
         self._batch_limit = batch_limit
@@ -164,6 +165,7 @@ class BatchWorker(Generic[Result]):
 
     def _mark_ended(self, batch: Batch, now: float) -> None:
         self.running_tokens -= batch.tokens
+        self.ended_batches += 1
         self._last_progress = now
 
     def _on_out_of_memory(self, batch: Batch, error: OutOfMemory, started: float) -> None:

@@ -90,6 +90,14 @@ class NvmlGpu:
         except self._nvml.NVMLError:
             return None
 
+    def compute_capability(self) -> tuple[int, int] | None:
+        """Compute capability, major and minor; None if the driver does not report it."""
+        try:
+            major, minor = self._nvml.nvmlDeviceGetCudaComputeCapability(self._handle)
+        except (self._nvml.NVMLError, AttributeError):
+            return None
+        return int(major), int(minor)
+
     def usage(self) -> GpuUsage | None:
         """Current use of the GPU; None if the driver does not report it."""
         try:

@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass, replace
 
 from onecard.gpu.costs import BERT_BASE, GIB, QWEN_7B, QWEN_7B_AWQ, DecoderCost, EncoderCost
+from onecard.gpu.engine_memory import EngineLimits, activation_bytes, graph_bytes, kv_bytes
 
 USABLE_GIB: dict[float, float] = {12: 11.76, 16: 15.70, 24: 23.56, 40: 39.39, 48: 47.54, 80: 79.15}
 """Total memory that CUDA reports, in GiB, by the size on the GPU's box in GB (RTX 3060, 4080, 3090; A100; A6000; A100
@@ -22,8 +23,6 @@ CONTEXT_GIB = 0.40
 """CUDA context of a process. Neither torch's cap nor vLLM's share includes it."""
 MARGIN_GIB = 0.50
 """Kept free for fragmentation and for what this plan does not model."""
-ENGINE_GIB = (1.0, 1.8)
-"""Lowest and highest need of vLLM besides weights and KV cache: activations of its largest step, CUDA graphs."""
 LIBRARY_GIB = 0.10
 """Workspaces of cuBLAS and cuDNN in a torch process, inside its cap."""
 ENCODER_RESERVE = 1.15
@@ -76,7 +75,11 @@ class MemoryPlan:
     batch_tokens: int
     """Most padded tokens in a batch of an encoder."""
     kv_tokens: tuple[int, int]
-    """Least and most tokens of KV cache, depending on vLLM's own needs (`ENGINE_GIB`)."""
+    """Least and most tokens of KV cache, depending on what CUDA graphs take."""
+    activation_bytes: int
+    """Part of the LLM's share: vLLM's largest step, sampling included."""
+    graph_bytes: tuple[int, int]
+    """Part of the LLM's share: least and most for CUDA graphs."""
 
     @property
     def free_bytes(self) -> int:
@@ -170,8 +173,9 @@ def _allocate(request: PlanRequest) -> MemoryPlan | None:
     encoder = math.ceil(max(needs) / gpu_bytes * 100) / 100
     outside = (DRIVER_GIB + 3 * CONTEXT_GIB + MARGIN_GIB) * GIB
     llm = math.floor((1 - 2 * encoder - outside / gpu_bytes) * 100) / 100
-    left = gpu_bytes * llm - request.llm.weights_bytes
-    kv = tuple(int((left - engine * GIB) // request.llm.kv_bytes_per_token) for engine in reversed(ENGINE_GIB))
+    limits = EngineLimits.for_gpu(request.gpu_gb)
+    left = kv_bytes(gpu_bytes * llm, request.llm.weights_bytes, request.llm.shape, limits)
+    kv = tuple(size // request.llm.kv_bytes_per_token for size in left)
     if kv[0] < request.context_tokens:
         return None
     return MemoryPlan(
@@ -183,6 +187,8 @@ def _allocate(request: PlanRequest) -> MemoryPlan | None:
         batch_texts=texts,
         batch_tokens=tokens,
         kv_tokens=(kv[0], kv[1]),
+        activation_bytes=activation_bytes(request.llm.shape, limits),
+        graph_bytes=graph_bytes(request.llm.shape, limits),
     )
 
 

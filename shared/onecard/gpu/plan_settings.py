@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from onecard.gpu.costs import (
     BERT_BASE,
+    GIB,
     HALF_PRECISION_BYTES,
     QWEN_0_5B,
     QWEN_7B,
@@ -25,6 +26,8 @@ Cost = TypeVar("Cost", DecoderCost, EncoderCost)
 
 KNOWN_LLMS: Mapping[str, DecoderCost] = {GPU_MODEL: QWEN_7B, f"{GPU_MODEL}-AWQ": QWEN_7B_AWQ, CPU_MODEL: QWEN_0_5B}
 """Costs in FP16, for a plan before the model is downloaded."""
+ONE_BYTE_METHODS = frozenset({"fp8", "fp8_per_tensor", "int8", "int8_per_channel_weight_only"})
+"""Values of `LLM_QUANTIZATION` that quantise weights while they are loaded, to 8 bits each."""
 _FIELDS = ModelSettings.model_fields
 KNOWN_ENCODERS: Mapping[str, EncoderCost] = dict.fromkeys(
     (_FIELDS["sentiment_model"].default, _FIELDS["embedding_model"].default), BERT_BASE
@@ -160,9 +163,15 @@ def llm_cost(settings: ModelSettings, *, stand_ins: bool = True) -> DecoderCost:
         "llm", settings.llm_model, settings.model_cache_path, stand_ins=stand_ins and settings.allow_stand_ins
     )
     if folder is not None:
-        return _cost_from_files(DecoderCost.from_config, folder, settings)
-    cost = _known_cost(KNOWN_LLMS, "llm", settings.llm_model)
-    return cost if settings.use_fp16 else cost.in_full_precision()
+        cost = _cost_from_files(DecoderCost.from_config, folder, settings)
+    else:
+        cost = _known_cost(KNOWN_LLMS, "llm", settings.llm_model)
+        cost = cost if settings.use_fp16 else cost.in_full_precision()
+    if settings.kv_cache_dtype.startswith("fp8"):
+        cost = cost.with_kv_in_one_byte()
+    if settings.llm_quantization in ONE_BYTE_METHODS:
+        cost = cost.with_weights_in_one_byte()
+    return cost.with_offloaded(int(settings.llm_cpu_offload_gb * GIB))
 
 
 def encoder_cost(kind: ModelKind, model: str, settings: ModelSettings, *, stand_ins: bool = True) -> EncoderCost:

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import Any, Generic, TypeVar
 
 from fastapi import FastAPI, Request
+from prometheus_client import CollectorRegistry
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Scope
 
@@ -22,7 +23,7 @@ from onecard.cache.directives import CachePolicy
 from onecard.cache.keys import CacheKind, Keyspace, ServingConfig, fingerprint
 from onecard.cache.serialization import CountedResultCodec
 from onecard.cache.tiers import Cache, TypedCache, open_cache
-from onecard.errors import InvalidRequest, ModelNotFound, OnecardError
+from onecard.errors import InternalError, InvalidRequest, ModelNotFound, OnecardError
 from onecard.gpu.device import Device, select_device
 from onecard.gpu.metrics import memory_metrics
 from onecard.gpu.reservation import reserve_memory
@@ -43,6 +44,7 @@ from onecard.inference.warm_up import SAMPLE_TEXTS, LoadedEngine
 from onecard.models import model_files
 from onecard.models.folders import ModelFolder, find
 from onecard.models.identity import ModelIdentity
+from onecard.web.canary import Canary, CanaryFailed
 from onecard.web.disconnect import run_until_disconnect
 from onecard.web.health import ComponentHealth, Readiness, stand_in_health, worst_status
 from onecard.web.middleware import LoadShedder, request_state
@@ -77,6 +79,7 @@ class Encoder(Generic[Result]):
     tokenizer: TextTokenizer
     engine: str
     """The program that runs the model, with its version, and the precision."""
+    canary: Canary
 
     async def self_test(self) -> bool:
         """Whether the model gives finite numbers. After a batch without any, it runs a sample text to find out."""
@@ -216,7 +219,7 @@ async def open_encoder(
         max_batch=served.warm_up.max_batch,
         tokens_per_second=served.warm_up.tokens_per_second,
         queue_tokens=settings.queue_tokens,
-        hang_timeout_seconds=settings.batch_hang_seconds,
+        hang_timeout_seconds=settings.engine_hang_seconds,
         width_multiple=device.width_multiple,
     )
     async with open_cache(settings, app.state.registry) as cache:
@@ -228,6 +231,7 @@ async def open_encoder(
         inference = CachedInference(Tokenization(served.tokenizer, batcher), batcher, result_cache)
         identity = ModelIdentity(folder.name, folder.revision, fingerprint(serving_configs[True]))
         recent_bodies = RecentBodies()
+        canary = _canary(engine, batcher, served.tokenizer, settings, app.state.registry)
         app.state.service = Encoder(
             folder,
             device,
@@ -239,11 +243,45 @@ async def open_encoder(
             identity,
             served.tokenizer,
             f"{served.library} {served.precision}",
+            canary,
         )
+        canary.start()
         try:
             yield
         finally:
+            await canary.close()
             await batcher.close()
+
+
+def _canary(
+    engine: LoadedEngine[Result],
+    batcher: Batcher[Result],
+    tokenizer: TextTokenizer,
+    settings: EncoderSettings,
+    registry: CollectorRegistry,
+) -> Canary:
+    """The canary: the sample texts of warm-up, whose results have to stay close to the first ones."""
+    texts = tokenizer.tokenize(SAMPLE_TEXTS, truncate=True)
+    first: list[Result] = []
+
+    async def compute() -> None:
+        try:
+            results = await batcher.compute_canary(texts)
+        except InternalError:
+            raise CanaryFailed("gives no numbers, or fails") from None
+        if not first:
+            first.extend(results)
+        if not all(map(engine.is_close, results, first)):
+            raise CanaryFailed("answers otherwise than at its start")
+
+    return Canary(
+        compute,
+        lambda: batcher.ended_batches,
+        interval_seconds=settings.canary_seconds,
+        hang_seconds=settings.engine_hang_seconds,
+        on_lost=lambda _: _terminate(),
+        registry=registry,
+    )
 
 
 def _serving_configs(folder: ModelFolder, device: Device, served: ServedEngine[Any]) -> dict[bool, ServingConfig]:
@@ -351,8 +389,12 @@ async def ready(request: Request) -> Readiness:
         The status of the model, and that of the cache if there is one.
     """
     encoder = encoder_state(request)
-    healthy = encoder.batcher.alive and await encoder.self_test()
-    parts = {encoder.model.name: ComponentHealth(status="ok" if healthy else "down")}
+    model = encoder.canary.health()
+    if not encoder.batcher.alive:
+        model = ComponentHealth(status="down", detail="does not answer")
+    elif model.status == "ok" and not await encoder.self_test():
+        model = ComponentHealth(status="down", detail="gives no numbers")
+    parts = {encoder.model.name: model}
     parts |= stand_in_health(encoder.model)
     if encoder.cache.enabled:
         parts["cache"] = ComponentHealth(status=encoder.cache.status(), detail=encoder.cache.detail())

@@ -10,6 +10,7 @@ from onecard import logs
 from onecard.batching.batch_limit import BatchLimit
 from onecard.gpu.device import Device
 from onecard.gpu.reservation import MemoryReservation
+from onecard.gpu.stages import stage
 from onecard.inference.engines.card import Card
 from onecard.inference.engines.graph_engine import ResultKind
 from onecard.inference.engines.loading import loaded_engines, refused
@@ -131,9 +132,11 @@ def _load_torch(
     disable_progress_bar()  # It would write control characters into the JSON logs.
     log.info("loading", model=folder.name, device=device.name, precision=device.precision, attention="sdpa")
     try:
-        engine = model.load_torch(folder, device)
-        tokenizer = TextTokenizer.load(folder.path, engine.window, engine.vocab_size)
-        warm_up_result = warm_up(engine, tokenizer, max_batch, device.width_multiple)
+        with stage("load", device):
+            engine = model.load_torch(folder, device)
+            tokenizer = TextTokenizer.load(folder.path, engine.window, engine.vocab_size)
+        with stage("warm-up", device):
+            warm_up_result = warm_up(engine, tokenizer, max_batch, device.width_multiple)
     except Exception as error:
         log.exception("model does not load", model=folder.name)
         raise SystemExit(

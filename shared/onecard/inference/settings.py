@@ -26,9 +26,6 @@ class EncoderSettings(ModelSettings, CacheSettings):
     batch_tokens: int | None = Field(default=None, ge=1)
     """Most tokens in one batch on the device, including padding; by default from the memory plan."""
 
-    batch_hang_seconds: float = Field(default=60.0, gt=0)
-    """When a batch takes longer, the device counts as hanging: the service ends, to be restarted."""
-
     queue_tokens: int = Field(default=262_144, ge=1)
     """While more tokens wait in a lane, requests for it are refused with 429."""
 

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from onecard import logs
+from onecard.client_traffic import is_client_request
 from onecard.errors import BodyTooLarge, InternalError, SlowRequest, Unavailable, render
 from onecard.metrics import METHODS, HttpMetrics
 from onecard.settings import ServiceSettings
@@ -50,6 +51,8 @@ class RequestContext:
     bytes_out: int = 0
     in_load_shedder: bool = False
     """Whether the load shedder has not let it pass yet."""
+    is_traffic: bool = False
+    """Whether it is a client's, and counted as running."""
 
     @property
     def elapsed_ms(self) -> float:
@@ -173,6 +176,7 @@ class RequestMiddleware:
         body_read = scope["method"] not in _BODY_METHODS
         try:
             self._authenticate(scope)
+            self._begin_traffic(scope, headers, context)
             if body_read:
                 scope["state"].update(body=b"", received=time.perf_counter())
             else:
@@ -223,6 +227,11 @@ class RequestMiddleware:
         if caller is not None:
             scope["state"]["caller"] = caller
             structlog.contextvars.bind_contextvars(caller=caller.name)
+
+    def _begin_traffic(self, scope: Scope, headers: dict[bytes, bytes], context: RequestContext) -> None:
+        if self._metrics and is_client_request(scope["path"], headers):
+            context.is_traffic = True
+            self._metrics.clients.running.inc()
 
     async def _read_body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         """Read the whole body.
@@ -276,6 +285,9 @@ class RequestMiddleware:
         if self._metrics:
             self._metrics.in_flight.dec()
             self._metrics.record(route, context.method, status, ms / 1000)
+            if context.is_traffic:
+                self._metrics.clients.running.dec()
+                self._metrics.clients.record(status)
         # The load shedder may refuse thousands; metrics count them, and a log line each would cost more than the
         # refusal.
         is_shed = context.in_load_shedder and status in (429, 503)

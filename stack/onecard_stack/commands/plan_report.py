@@ -88,6 +88,8 @@ def as_json(report: PlanReport) -> str:
         },
         "free_bytes": plan.free_bytes,
         "margin_bytes": plan.margin_bytes,
+        "activation_bytes": plan.activation_bytes,
+        "graph_bytes": {"least": plan.graph_bytes[0], "most": plan.graph_bytes[1]},
         "kv_tokens": {"least": plan.kv_tokens[0], "most": plan.kv_tokens[1]},
         "conversations": {str(tokens): plan.concurrent_conversations(tokens) for tokens in CONVERSATION_TOKENS},
         "batch": {"texts": plan.batch_texts, "tokens": plan.batch_tokens},
@@ -102,7 +104,9 @@ def print_plan(report: PlanReport, console: Console) -> None:
     for heading in ("part", "share", "GiB", "weights", "the rest of it"):
         table.add_column(heading, justify="left" if heading in ("part", "the rest of it") else "right")
     least, most = plan.kv_tokens
-    uses = {"llm": f"KV cache for {least:,} to {most:,} tokens, CUDA graphs"}
+    graphs = " to ".join(f"{size / GIB:.2f}" for size in plan.graph_bytes)
+    activations = f"{plan.activation_bytes / GIB:.2f}"
+    uses = {"llm": f"KV cache for {least:,} to {most:,} tokens, activations {activations}, CUDA graphs {graphs}"}
     for name, share in _shares(plan).items():
         use = uses.get(name, f"batches of up to {plan.batch_texts} texts, {plan.batch_tokens:,} padded tokens")
         gib, weights = f"{share.size_bytes / GIB:.2f}", f"{share.weights_bytes / GIB:.2f}"

@@ -12,8 +12,8 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from onecard import command_environment
 from onecard.models.folders import find
-from onecard_runpod import command_environment
 from onecard_stack.processes import host, orphans
 from onecard_stack.processes.process_table import processes
 from onecard_stack.settings import StackSettings

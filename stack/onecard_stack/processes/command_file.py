@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:  # every process imports this module before it starts, and needs no settings there
     from onecard_stack.processes.process_table import Process
@@ -51,6 +52,8 @@ class ProcessCommand:
     directory: str
     scratch: str | None = None
     """Folder for its temporary files, emptied before it starts; None: the system's."""
+    address: tuple[str, int] | None = None
+    """Host and port under which this machine reaches its health routes; None if it has none."""
 
     def exec(self, more: Mapping[str, str]) -> None:
         """Replace this process with the command (execve).
@@ -94,9 +97,35 @@ def render(processes: Sequence["Process"], environment: Mapping[str, str], scrat
         defaults = {name: value for name, value in process.defaults.items() if not environment.get(name)}
         folder = str(scratch / process.name) if process.needs_scratch else None
         commands[process.name] = asdict(
-            ProcessCommand(process.argv, {**defaults, **process.environment}, str(Path.cwd()), folder)
+            ProcessCommand(
+                process.argv, {**defaults, **process.environment}, str(Path.cwd()), folder, _address(process)
+            )
         )
     return json.dumps(commands, indent=1) + "\n"
+
+
+def _address(process: "Process") -> tuple[str, int] | None:
+    if not process.port or process.health is None:
+        return None
+    host = urlsplit(process.url).hostname
+    return None if host is None else (host, process.port)
+
+
+def read_addresses(run_folder: Path) -> dict[str, tuple[str, int]]:
+    """Read where the processes have their health routes.
+
+    Args:
+        run_folder: the stack's run folder.
+
+    Returns:
+        Host and port by name, of those that have any.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not JSON.
+    """
+    commands = json.loads((run_folder / COMMANDS_FILE).read_text())
+    return {name: (one["address"][0], one["address"][1]) for name, one in commands.items() if one.get("address")}
 
 
 def read_command(run_folder: Path, name: str) -> ProcessCommand:

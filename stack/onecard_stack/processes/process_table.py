@@ -77,17 +77,16 @@ def processes(settings: StackSettings, machine: HostResources) -> list[Process]:
 
     Returns:
         The processes in start order: Redis, the encoders, the LLM (which waits for them, because vLLM measures free GPU
-        memory when it starts), the services that call these, and, in a pod with `IDLE_STOP_MINUTES`, its watchdog.
+        memory when it starts), and the services that call these.
     """
     encoders = [_encoder(kind, settings, machine) for kind in ("sentiment", "embedding")]
     models = [*encoders, _llm(settings, encoders)]
     review = _review(settings, models)
     precompute = [_precompute(name, settings, [*models, review]) for name in ("worker", "schedule")]
     ordered = [*models, review, *precompute, _gateway(settings, [*models, review])]
-    watchdog = _watchdog(settings, ordered)
     if machine.redis_server is None or not settings.starts_redis:
-        return [*ordered, *watchdog]
-    return [_redis(settings, machine.redis_server), *ordered, *watchdog]
+        return ordered
+    return [_redis(settings, machine.redis_server), *ordered]
 
 
 def _python_command(module: str, *arguments: str) -> tuple[str, ...]:
@@ -212,6 +211,7 @@ def _precompute(name: str, settings: StackSettings, services: Sequence[Process])
         # The worker's metrics need no API key.
         environment={
             "HOST": LOOPBACK,
+            **({"PRECOMPUTE_METRICS_PORT": "8005"} if settings.monitoring and name == "worker" else {}),
             "PRECOMPUTE_HEARTBEAT_FILE": str(heartbeat),
             **_service_urls(settings, services),
             **_PRESERVE_ENVIRONMENT,
@@ -237,12 +237,3 @@ def _gateway(settings: StackSettings, services: Sequence[Process]) -> Process:
         stop_stage=CALLER_STAGE,
         stop_seconds=settings.drain_seconds + 5,
     )
-
-
-def _watchdog(settings: StackSettings, services: Sequence[Process]) -> list[Process]:
-    if settings.idle_stop_minutes is None or settings.runpod_pod_id is None:
-        return []
-    urls = {service.name: service.url for service in services}
-    # Clients call both; and the LLM service is ready only after the encoders.
-    argv = _python_command("onecard_runpod.watchdog", urls["gateway"], urls["llm"])
-    return [Process("watchdog", argv, port=0, start_order=50, stop_stage=CALLER_STAGE, health=None)]

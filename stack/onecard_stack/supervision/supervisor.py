@@ -33,6 +33,8 @@ CONFIG_FILE = "supervisord.conf"
 PID_FILE = "supervisord.pid"
 SOCKET_FILE = "supervisor.sock"
 PYTHON_VARIABLE = "ONECARD_PYTHON"
+_FOREIGN_KEYS = ("HF_TOKEN", "RUNPOD_API_KEY")
+"""Keys that no process of the stack needs: only fetching needs the hub's, and only a pod's watchdog RunPod's."""
 SUPERVISOR_GUARD = "keeper"
 """Name in supervisord of the process that restarts supervisord. It is not in the process table."""
 
@@ -244,7 +246,8 @@ class Supervisor:
             path.write_text(text)
         paths = {RUN_FOLDER_VARIABLE: str(self.run_folder), PYTHON_VARIABLE: shlex.quote(sys.executable)}
         inherited = {**environment, **paths, command_file.UMASK_VARIABLE: f"{_current_umask():o}"}
-        inherited.pop("HF_TOKEN", None)  # only fetching needs it
+        for name in _FOREIGN_KEYS:
+            inherited.pop(name, None)
         _launch(start_command(), inherited, folder=self.run_folder)
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while not self.running():

@@ -1,4 +1,4 @@
-"""`python -m onecard_stack.supervision.supervisor_guard`: restarts supervisord if it is killed, and rotates logs.
+"""`python -m onecard_stack.supervision.supervisor_guard`: restarts supervisord, ends frozen services, rotates logs.
 
 supervisord in turn restarts this process if that is killed.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from onecard_stack.processes import log_files
 from onecard_stack.processes.orphans import PROCESS_VARIABLE, RUN_FOLDER_VARIABLE
+from onecard_stack.supervision import frozen
 from onecard_stack.supervision.supervisor import START_TIMEOUT_SECONDS, Supervisor, start_command
 
 POLL_SECONDS = 0.5
@@ -24,6 +25,7 @@ def main() -> None:
     log_files.redirect_output(logs / "keeper.log")
     # Read from supervisord's file: if it was killed before this line, our parent is already another process.
     watched = supervisor.pid()
+    frozen.watch_in_background(supervisor)
     while os.getppid() == watched:
         log_files.rotate(logs)
         time.sleep(POLL_SECONDS)

@@ -1,0 +1,152 @@
+"""`python -m onecard_runpod.entrypoint [FOLDER…]`: keeps a pod's watchdog and its stack running.
+
+The watchdog starts first. A stack that ends, because a setting is wrong or the hub cannot be reached, is started again
+until the watchdog stops the pod: a container that ends would be started again by RunPod, with every clock at zero.
+Outside RunPod there is nothing to stop, and this becomes the stack.
+"""
+
+import asyncio
+import os
+import pwd
+import signal
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from onecard import logs
+from onecard_runpod import folders
+from onecard_runpod.settings import WatchdogSettings
+
+RESTART_SECONDS = 10.0
+"""Pause before a process that has ended is started again."""
+API_KEY_VARIABLES = ("RUNPOD_API_KEY", "RUNPOD_API_KEY_FILE")
+"""The pod's key at RunPod, in any case: for the watchdog alone."""
+_PROCESS_VARIABLES = ("PATH", "PYTHONPATH", "PYTHONUNBUFFERED", "LANG", "LC_ALL")
+STACK_USER = "onecard"
+WATCHDOG_USER = "watchdog"
+
+log = logs.logger()
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program that is kept running."""
+
+    name: str
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    user: pwd.struct_passwd | None = None
+    """Whom it runs as; None: as this process."""
+
+    async def start(self) -> asyncio.subprocess.Process:
+        """Start it.
+
+        Returns:
+            The process.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        identity: dict[str, Any] = {}
+        if self.user is not None:
+            groups = os.getgrouplist(self.user.pw_name, self.user.pw_gid)
+            identity = {"user": self.user.pw_uid, "group": self.user.pw_gid, "extra_groups": groups}
+        return await asyncio.create_subprocess_exec(*self.argv, env=self._environment(), **identity)
+
+    def become(self) -> None:
+        """Replace this process with it (execve)."""
+        if self.user is not None:
+            os.initgroups(self.user.pw_name, self.user.pw_gid)
+            os.setgid(self.user.pw_gid)
+            os.setuid(self.user.pw_uid)
+        os.execve(self.argv[0], self.argv, self._environment())  # noqa: S606 - no shell is meant
+
+    def _environment(self) -> dict[str, str]:
+        return {**self.environment, **({"HOME": self.user.pw_dir} if self.user else {})}
+
+
+async def keep_running(program: Program, stopping: asyncio.Event, restart_seconds: float = RESTART_SECONDS) -> None:
+    """Run a program, and start it again when it ends, until it is to stop.
+
+    Args:
+        program: what to run.
+        stopping: set when everything has to stop; the program then gets SIGTERM, and is waited for.
+        restart_seconds: pause before it is started again.
+    """
+    stop = asyncio.create_task(stopping.wait())
+    while not stopping.is_set():
+        try:
+            process = await program.start()
+        except OSError as error:
+            log.error("a program of the pod does not start", program=program.name, reason=str(error))
+        else:
+            ended = asyncio.create_task(process.wait())
+            await asyncio.wait({ended, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                with suppress(ProcessLookupError):
+                    process.terminate()
+                await ended
+                return
+            log.error("a program of the pod has ended", program=program.name, status=process.returncode)
+        await asyncio.wait({stop}, timeout=restart_seconds)
+
+
+async def run(programs: list[Program], restart_seconds: float = RESTART_SECONDS) -> None:
+    """Keep programs running until SIGTERM or SIGINT.
+
+    Args:
+        programs: what to run; the first one starts first.
+        restart_seconds: pause before a program that has ended is started again.
+    """
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    await asyncio.gather(*(keep_running(program, stopping, restart_seconds) for program in programs))
+
+
+def without_api_key(environment: Mapping[str, str]) -> dict[str, str]:
+    """Copy an environment without the key of RunPod's API."""
+    return {name: value for name, value in environment.items() if name.upper() not in API_KEY_VARIABLES}
+
+
+def for_watchdog(environment: Mapping[str, str]) -> dict[str, str]:
+    """Copy what the watchdog reads of an environment, which holds keys that do not concern it."""
+    read = {name.upper() for name in WatchdogSettings.model_fields} | set(_PROCESS_VARIABLES)
+    return {name: value for name, value in environment.items() if name.upper() in read}
+
+
+def user(name: str) -> pwd.struct_passwd | None:
+    """Look up a user to run a program as.
+
+    Args:
+        name: the user's name.
+
+    Returns:
+        The user; None if this process may not change its user, or there is no such user.
+    """
+    if os.getuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        return None
+
+
+def main() -> None:
+    """Make the folders of the settings and of the command line, then run the watchdog and the stack until SIGTERM."""
+    logs.configure("pod", "info")
+    environment = without_api_key(os.environ)
+    stack_user = user(STACK_USER)
+    folders.prepare(environment, stack_user, sys.argv[1:])
+    stack = Program("stack", (sys.executable, "-m", "onecard_stack", "run"), environment, stack_user)
+    if not os.environ.get("RUNPOD_POD_ID"):
+        stack.become()
+    argv = (sys.executable, "-m", "onecard_runpod.watchdog")
+    asyncio.run(run([Program("watchdog", argv, for_watchdog(os.environ), user(WATCHDOG_USER)), stack]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Which requests are clients' traffic. Pure, except for the metrics that it keeps.
+
+Everybody who has to know whether anybody uses the system (the idle stop of a pod above all) reads these two metrics, so
+that one rule holds everywhere: a request of monitoring, of a stranger without a key, or of Onecard itself is none.
+"""
+
+from collections.abc import Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+INTERNAL_HEADER = "x-onecard-internal"
+"""Header of requests that Onecard sends to itself: precomputing, canaries, and what one service asks another in the
+course of a request that is counted where it came in. Its value says who asks; it grants nothing."""
+
+_MONITORING_PATHS = frozenset({"/", "/metrics", "/v1/models", "/openapi.json"})
+_UNCOUNTED_STATUSES = frozenset({401, 404, 405, 421})
+"""Statuses of clients without a key, and of scanners that guess paths."""
+
+
+def is_client_request(path: str, headers: Mapping[bytes, bytes]) -> bool:
+    """Decide whether a request is of a client.
+
+    Args:
+        path: its path.
+        headers: its headers, names in lower case.
+
+    Returns:
+        False for monitoring and for requests with `INTERNAL_HEADER`.
+    """
+    monitoring = path in _MONITORING_PATHS or path.startswith("/health")
+    return not monitoring and INTERNAL_HEADER.encode() not in headers
+
+
+class ClientTraffic:
+    """Counts clients' requests."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Register the metrics.
+
+        Args:
+            registry: the app's.
+        """
+        requests = Counter(
+            "onecard_client_requests_total",
+            "Requests of clients that were answered, monitoring and Onecard's own left out.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._served, self._failed = requests.labels("served"), requests.labels("failed")
+        self.running = Gauge("onecard_client_requests_running", "Requests of clients in progress.", registry=registry)
+
+    def record(self, status: int) -> None:
+        """Count an answered request of a client.
+
+        Args:
+            status: the HTTP status sent; 500 and above is a failure.
+        """
+        if status not in _UNCOUNTED_STATUSES:
+            (self._failed if status >= 500 else self._served).inc()

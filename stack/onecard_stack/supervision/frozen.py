@@ -1,0 +1,115 @@
+"""Ends a service whose process is frozen, so that supervisord starts it again.
+
+A service finds by itself when its engine hangs (`onecard.web.canary`). What it cannot find is that it stands still
+itself: stopped by a signal, or deadlocked.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import psutil
+
+from onecard import probe
+from onecard_stack.processes import command_file
+from onecard_stack.supervision.supervisor import Supervisor
+
+POLL_SECONDS = 2.0
+FROZEN_SECONDS = 20.0
+"""A process that answered once, and then neither answers nor computes for this long, is frozen."""
+MIN_CPU_SECONDS = 1.0
+"""A process that has used this much processor time meanwhile is busy."""
+
+
+@dataclass
+class Lifeline:
+    """The last sign of life of one process. Pure."""
+
+    pid: int
+    seen: float | None = None
+    """Time of it, in seconds of a monotonic clock; None before the first answer, while the process starts."""
+    cpu_seconds: float = 0.0
+    """Processor time that it had used then."""
+
+    def is_frozen(self, *, answers: bool, cpu_seconds: float, now: float) -> bool:
+        """Take note of a look at the process.
+
+        Args:
+            answers: whether it answered, or refused the connection, which takes a process that runs.
+            cpu_seconds: processor time that it has used since its start.
+            now: time of the look.
+
+        Returns:
+            Whether it is frozen.
+        """
+        computed = cpu_seconds - self.cpu_seconds >= MIN_CPU_SECONDS
+        if answers or (self.seen is not None and computed):
+            self.seen, self.cpu_seconds = now, cpu_seconds
+        return self.seen is not None and now - self.seen >= FROZEN_SECONDS
+
+
+@dataclass
+class FrozenWatch:
+    """Looks at all services of a stack that have a port for HTTP."""
+
+    supervisor: Supervisor
+    _lifelines: dict[str, Lifeline] = field(default_factory=dict)
+
+    def look(self) -> list[str]:
+        """Look at each service once, and kill those that are frozen.
+
+        Returns:
+            Names of the killed.
+        """
+        killed = []
+        pids = {name: state.pid for name, state in self.supervisor.states().items() if state.state == "RUNNING"}
+        for name, (host, port) in self._addresses().items():
+            pid = pids.get(name)
+            if pid and self._is_frozen(name, pid, host, port):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)  # A stopped process takes no other signal.
+                killed.append(name)
+        return killed
+
+    def _addresses(self) -> Mapping[str, tuple[str, int]]:
+        with suppress(OSError, ValueError):
+            return command_file.read_addresses(self.supervisor.run_folder)
+        return {}
+
+    def _is_frozen(self, name: str, pid: int, host: str, port: int) -> bool:
+        lifeline = self._lifelines.get(name)
+        if lifeline is None or lifeline.pid != pid:
+            lifeline = self._lifelines[name] = Lifeline(pid)
+        try:
+            times = psutil.Process(pid).cpu_times()
+        except psutil.Error:
+            return False
+        return lifeline.is_frozen(
+            answers=not probe.is_silent(host, port), cpu_seconds=times.user + times.system, now=time.monotonic()
+        )
+
+
+def watch_in_background(supervisor: Supervisor) -> None:
+    """Look at the services of this supervisord for as long as this process lives.
+
+    Args:
+        supervisor: of the stack.
+    """
+
+    def run() -> None:
+        watch = FrozenWatch(supervisor)
+        while True:
+            time.sleep(POLL_SECONDS)
+            try:
+                killed = watch.look()
+            except Exception as error:
+                print(f"frozen services are not looked for now: {type(error).__name__}", flush=True)
+                continue
+            for name in killed:
+                print(f"{name} did not answer and did not compute for {FROZEN_SECONDS:g} s: ended", flush=True)
+
+    threading.Thread(target=run, name="frozen", daemon=True).start()

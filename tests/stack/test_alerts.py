@@ -1,0 +1,68 @@
+"""Rules, alerts and dashboard ask for metrics that exist, and tell clients' requests from Onecard's own."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+CODE = "\n".join(
+    path.read_text() for path in ROOT.glob("*/*/**/*.py") if not {"tests", ".venv"} & set(path.relative_to(ROOT).parts)
+)
+BUILT = {"onecard_gpu_memory_measured_bytes": '_gauge("measured"'}
+"""Names that are put together while they are registered, and where that is."""
+_SUFFIXES = re.compile("_(total|bucket|sum|count)$")
+
+
+def rules(file: str) -> dict[str, str]:
+    """Name → expression of a file of rules."""
+    groups: list[dict[str, Any]] = yaml.safe_load((ROOT / "monitoring" / "prometheus" / file).read_text())["groups"]
+    return {rule.get("alert") or rule["record"]: rule["expr"] for group in groups for rule in group["rules"]}
+
+
+def queries() -> list[str]:
+    """All that Prometheus is asked."""
+    board = json.loads((ROOT / "monitoring" / "grafana" / "dashboards" / "onecard.json").read_text())
+    shown = [target["expr"] for panel in board["panels"] for target in panel.get("targets", [])]
+    return [*rules("rules.yml").values(), *rules("alerts.yml").values(), *shown]
+
+
+def is_registered(metric: str) -> bool:
+    """Some service registers the metric, under its name or with a prefix that is a variable."""
+    name = _SUFFIXES.sub("", metric)
+    parts = name.split("_")
+    return (
+        name in CODE
+        or BUILT.get(name, "\0") in CODE
+        or any("_".join(parts[:cut]) in CODE and f"_{'_'.join(parts[cut:])}" in CODE for cut in range(2, len(parts)))
+    )
+
+
+def test_every_metric_that_is_asked_for_exists() -> None:
+    """A query for a name that nobody registers is an alert that never fires."""
+    asked = {name for query in queries() for name in re.findall(r"\bonecard_\w+", query)}
+    assert len(asked) > 30
+    assert sorted(name for name in asked if not is_registered(name)) == []
+
+
+def test_errors_are_counted_among_clients_requests_alone() -> None:
+    """Fifty failures an hour are all of them, not a twentieth of what health checks and scrapes make."""
+    ratio = rules("rules.yml")["onecard:errors:ratio"]
+    assert set(re.findall(r"\bonecard_\w+", ratio)) == {"onecard_client_requests_total"}
+    assert 'outcome="failed"' in ratio
+    assert "onecard:errors:ratio" in rules("alerts.yml")["ManyErrors"]
+
+
+def test_a_queue_is_seen_with_either_engine() -> None:
+    """vLLM and the Transformers engine have metrics of their own names."""
+    assert {"num_requests_waiting", "onecard_llm_requests_waiting"} <= set(
+        re.findall(r"\w+", rules("alerts.yml")["LlmQueue"])
+    )
+
+
+def test_each_alert_is_explained() -> None:
+    """docs/operations.md says what has happened and what to do."""
+    pages = (ROOT / "docs" / "operations.md").read_text()
+    assert [name for name in rules("alerts.yml") if f"| `{name}` |" not in pages] == []

@@ -1,0 +1,74 @@
+"""A service whose process stands still is ended and started again; one that works, or starts, is left alone."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onecard import probe
+from onecard_stack.processes.process_table import Process
+from onecard_stack.supervision import frozen
+from onecard_stack.supervision.frozen import FROZEN_SECONDS, MIN_CPU_SECONDS, Lifeline
+from tests.stack.test_supervisor import running
+from tests.support import eventually, free_port
+
+LOOKS = st.lists(st.tuples(st.booleans(), st.floats(0, 3), st.floats(0.1, 10)), max_size=50)
+"""Whether it answered, the processor time since the last look, and the seconds since then."""
+
+
+@given(LOOKS)
+def test_only_what_neither_answers_nor_computes_is_frozen(looks: list[tuple[bool, float, float]]) -> None:
+    """For the whole time, and never before it has answered once."""
+    lifeline, now, cpu = Lifeline(1), 0.0, 0.0
+    for answers, used, seconds in looks:
+        was, before = lifeline.seen, lifeline.cpu_seconds
+        now, cpu = now + seconds, cpu + used
+        is_frozen = lifeline.is_frozen(answers=answers, cpu_seconds=cpu, now=now)
+        if answers or was is None:
+            assert not is_frozen
+        elif is_frozen:
+            assert now - was >= FROZEN_SECONDS
+            assert cpu - before < MIN_CPU_SECONDS
+
+
+def test_a_stopped_service_is_killed_and_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGSTOP of a real process under a real supervisord; its neighbour goes on."""
+    monkeypatch.setattr(frozen, "FROZEN_SECONDS", 2.0)
+    monkeypatch.setattr(probe, "TIMEOUT_SECONDS", 0.5)
+    parts = [
+        Process(f"part-{port}", (sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port)), port)
+        for port in (free_port(), free_port())
+    ]
+    with running(parts, tmp_path) as supervisor:
+        watch = frozen.FrozenWatch(supervisor)
+        eventually(lambda: all(state.state == "RUNNING" for state in supervisor.states().values()), 30)
+        eventually(lambda: all(serves(part) for part in parts), 30)
+        assert watch.look() == []
+        before = {name: state.pid for name, state in supervisor.states().items()}
+        os.kill(before[parts[0].name], signal.SIGSTOP)
+        killed: list[str] = []
+
+        def ended() -> bool:
+            killed.extend(watch.look())
+            return bool(killed)
+
+        eventually(ended, 60)
+        assert killed == [parts[0].name]
+        eventually(lambda: supervisor.states()[parts[0].name].pid not in (0, before[parts[0].name]), 30)
+        eventually(lambda: serves(parts[0]), 30)
+        assert psutil.pid_exists(before[parts[1].name])
+        assert supervisor.states()[parts[1].name].pid == before[parts[1].name]
+
+
+def serves(part: Process) -> bool:
+    """Whether it answers HTTP."""
+    try:
+        return httpx.get(part.url, timeout=2).is_success
+    except httpx.TransportError:
+        return False
