@@ -16,21 +16,37 @@ def _infinity(port: int, *more: str) -> list[str]:
     return [INFINITY.program("infinity_emb"), "v2", *what, *where, *more]
 
 
+BUILT = (("openvino", "half"), ("openvino", "int8"), ("onnx", "half"), ("onnx", "int8"))
+"""Engines and precisions that `onecard build-engine` builds for contenders of this project."""
+
+
+def _onecard(name: str, engine: str, precision: str) -> Contender:
+    return Contender(
+        name,
+        f"this project's embedding service on {engine}, {precision}; default settings but for the cache, which is off",
+        lambda port: [sys.executable, "-m", "embedding_service"],
+        "/health/ready",
+        model=MODEL.name,
+        environment=lambda port: {
+            **engine_settings(),
+            "ENCODER_ENGINE": engine,
+            "ENCODER_PRECISION": precision,
+            "EMBEDDING_PORT": str(port),
+            "CACHE_ENABLED": "false",  # All texts differ, so a cache would only add cost.
+        },
+    )
+
+
+def engine_settings() -> dict[str, str]:
+    """Where the model is, and the engines built from it."""
+    return {"EMBEDDING_MODEL": str(MODEL), "MODEL_CACHE_PATH": str(MODEL.parent)}
+
+
 CONTENDERS = {
     contender.name: contender
     for contender in (
-        Contender(
-            "onecard",
-            "this project's embedding service, default settings but for the cache, which is off",
-            lambda port: [sys.executable, "-m", "embedding_service"],
-            "/health/ready",
-            model=MODEL.name,
-            environment=lambda port: {
-                "EMBEDDING_MODEL": str(MODEL),
-                "EMBEDDING_PORT": str(port),
-                "CACHE_ENABLED": "false",  # All texts differ, so a cache would only add cost.
-            },
-        ),
+        _onecard("onecard", "torch", "half"),
+        *(_onecard(f"onecard-{engine}-{precision}", engine, precision) for engine, precision in BUILT),
         Contender(
             "infinity",
             f"Infinity {INFINITY.version()}, torch engine, default settings (FP32 on a CPU)",

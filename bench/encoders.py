@@ -1,5 +1,6 @@
 """`python -m bench.encoders` (`make bench-encoders`): compares this project's encoder with alternatives."""
 
+import os
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -8,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from bench import contenders as contender_list
 from bench import files, machine, peers, report, rounds, weights
 from bench.cells import order_of_cells
 from bench.command import orderly_exit, parse_numbers, say
@@ -47,6 +49,16 @@ def prepare(contenders: list[str]) -> None:
         REFERENCE.unlink(missing_ok=True)
     if not REFERENCE.is_file():
         subprocess.run([sys.executable, "-m", "bench.offline", "reference"], cwd=ROOT, check=True)
+    for engine, precision in contender_list.BUILT:
+        if f"onecard-{engine}-{precision}" in contenders:
+            command = ["build-engine", "embedding", "--engine", engine, "--precision", precision]
+            # It ends with the figures if the engine is too far from torch, as may be with random weights.
+            subprocess.run(
+                [sys.executable, "-m", "onecard_stack", *command],
+                cwd=ROOT,
+                env={**os.environ, **contender_list.engine_settings()},
+                check=True,
+            )
     if any(name.startswith("infinity") for name in contenders):
         peers.install(peers.INFINITY)
 

@@ -2,15 +2,40 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
-from embedding_service.engine import SentenceEncoder
 from embedding_service.prompts import read_prompts
 from embedding_service.routes import routes
 from embedding_service.settings import EmbeddingSettings
+from embedding_service.vectors import VectorKind
+from onecard.gpu.device import Device
 from onecard.inference.encoder import add_model_identity, load_shedder, open_encoder, ready
+from onecard.inference.served_engine import EncoderModel
+from onecard.models.folders import ModelFolder
 from onecard.web import app as base
+
+if TYPE_CHECKING:
+    from embedding_service.engine import SentenceEncoder
+
+
+def load_torch(folder: ModelFolder, device: Device) -> "SentenceEncoder":
+    """Load the model into torch; a service that has a built engine never imports torch.
+
+    Args:
+        folder: Of the model.
+        device: Where it runs.
+
+    Returns:
+        The engine.
+    """
+    from embedding_service.engine import SentenceEncoder
+
+    return SentenceEncoder(folder, device)
+
+
+MODEL = EncoderModel("embedding", load_torch, VectorKind)
 
 
 def create_app(settings: EmbeddingSettings) -> FastAPI:
@@ -25,7 +50,7 @@ def create_app(settings: EmbeddingSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_encoder(app, "embedding", settings.embedding_model, settings, SentenceEncoder):
+        async with open_encoder(app, MODEL, settings.embedding_model, settings):
             app.state.prompts = read_prompts(app.state.service.model.path, settings)
             yield
 

@@ -7,19 +7,26 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sentence_transformers import SentenceTransformer
+from torch import nn
 from torch.nn.functional import normalize
 
-from embedding_service.vectors import VectorCodec
+from embedding_service.vectors import VectorKind
 from onecard.batching.queue import Batch, TokenIds
 from onecard.gpu.device import Device
 from onecard.inference.bfloat16 import linears_to_bfloat16, loading_dtype
-from onecard.inference.packed_tensors import PackedTensors, PendingCopy, first_position, translate_device_errors
+from onecard.inference.packed_tensors import (
+    PackedTensors,
+    PendingCopy,
+    first_position,
+    packed_states,
+    translate_device_errors,
+)
 from onecard.models.folders import ModelFolder
 
 Vector = npt.NDArray[np.float32]
 
 
-class SentenceEncoder:
+class SentenceEncoder(VectorKind):
     """A loaded sentence-transformers model; an `onecard.inference.warm_up.LoadedEngine` of vectors."""
 
     def __init__(self, folder: ModelFolder, device: Device) -> None:
@@ -35,7 +42,7 @@ class SentenceEncoder:
         linears_to_bfloat16(self._encoder.encoder, device)
         self._poolers = [self._model[index] for index in range(1, len(self._model))]
         self._device = device
-        self._pad_id: int = self._model.tokenizer.pad_token_id or 0
+        self.pad_id: int = self._model.tokenizer.pad_token_id or 0
         positions: int = self._encoder.config.max_position_embeddings - self._first_position
         self.window: int = min(self._model.max_seq_length or positions, positions)
         """Maximum length of one text in tokens."""
@@ -43,7 +50,9 @@ class SentenceEncoder:
         """Number of token ids; every id is below it."""
         if getattr(self._model[0], "do_lower_case", False):
             raise SystemExit("this model wants its texts in lower case, which is not done here.")
-        self.codec = VectorCodec(len(self.infer_unbatched([self._pad_id])))
+        self.size: int = len(self.infer_unbatched([self.pad_id]))
+        """Components of a vector."""
+        super().__init__(self.size)
 
     @translate_device_errors
     @torch.inference_mode()
@@ -64,7 +73,7 @@ class SentenceEncoder:
             OutOfMemory: The batch does not fit the device's memory.
             EngineLost: The device cannot run another batch in this process.
         """
-        rows = PackedTensors.from_batch(batch, pad_id=self._pad_id, device=self._device.name)
+        rows = PackedTensors.from_batch(batch, pad_id=self.pad_id, device=self._device.name)
         states = self._encoder(
             input_ids=rows.input_ids,
             position_ids=rows.position_ids + self._first_position,
@@ -90,13 +99,31 @@ class SentenceEncoder:
         vector = self._model({"input_ids": ids, "attention_mask": torch.ones_like(ids)})["sentence_embedding"]
         return _vectors(normalize(vector.float(), dim=-1))[0]
 
-    def is_finite(self, result: Vector) -> bool:
-        """Whether every component is a finite number."""
-        return bool(np.isfinite(result).all())
+    def graph(self) -> nn.Module:
+        """The model for export: what `launch` computes, from `PackedArrays.graph_inputs` to vectors (texts, size)."""
+        return _Graph(self._encoder, self._poolers, self._first_position)
 
-    def is_close(self, one: Vector, other: Vector) -> bool:
-        """Whether the cosine of two unit vectors is at least 0.999, the tolerance for half precision."""
-        return float(np.dot(one, other)) >= 0.999
+
+class _Graph(nn.Module):
+    def __init__(self, encoder: nn.Module, poolers: Sequence[nn.Module], first_position: int) -> None:
+        super().__init__()
+        self._encoder = encoder
+        self._poolers = nn.ModuleList(poolers)
+        self._first_position = first_position
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        position_ids: torch.Tensor,
+        text_numbers: torch.Tensor,
+        cells: torch.Tensor,
+        mask: torch.Tensor,
+    ) -> torch.Tensor:
+        states = packed_states(self._encoder, input_ids, position_ids + self._first_position, text_numbers)
+        features: dict[str, Any] = {"token_embeddings": states.flatten(0, 1)[cells], "attention_mask": mask}
+        for pool in self._poolers:
+            features = pool(features)
+        return normalize(features["sentence_embedding"].float(), dim=-1)
 
 
 def _vectors(results: torch.Tensor) -> Sequence[Vector]:

@@ -1,6 +1,7 @@
 """How vectors are shortened, encoded for clients and stored in the cache. Pure; NumPy only."""
 
 import base64
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -92,3 +93,23 @@ class VectorCodec:
         if not np.isfinite(vector).all():
             raise CorruptValue("not a vector of finite numbers")
         return vector
+
+
+class VectorKind:
+    """What the model's results are: unit vectors."""
+
+    def __init__(self, size: int) -> None:
+        """Set the number of components of a vector."""
+        self.codec = VectorCodec(size)
+
+    def from_array(self, results: Vectors) -> Sequence[Vectors]:
+        """Split (texts, size) into one vector of shape (size,) per text."""
+        return list(results)
+
+    def is_finite(self, result: Vectors) -> bool:
+        """Whether every component is a finite number."""
+        return bool(np.isfinite(result).all())
+
+    def is_close(self, one: Vectors, other: Vectors, *, quantised: bool = False) -> bool:
+        """Whether the cosine of two unit vectors is at least 0.999, for half precision, or 0.98."""
+        return float(np.dot(one, other)) >= (0.98 if quantised else 0.999)

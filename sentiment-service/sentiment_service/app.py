@@ -1,14 +1,39 @@
 """Creates the app from the settings."""
 
 from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
+from onecard.gpu.device import Device
 from onecard.inference.encoder import add_model_identity, load_shedder, open_encoder, ready
+from onecard.inference.served_engine import EncoderModel
+from onecard.models.folders import ModelFolder
 from onecard.web import app as base
-from sentiment_service.engine import Classifier
+from sentiment_service.probabilities import ProbabilityKind
 from sentiment_service.routes import routes
 from sentiment_service.settings import SentimentSettings
+
+if TYPE_CHECKING:
+    from sentiment_service.engine import Classifier
+
+
+def load_torch(folder: ModelFolder, device: Device) -> "Classifier":
+    """Load the model into torch; a service that has a built engine never imports torch.
+
+    Args:
+        folder: Of the model.
+        device: Where it runs.
+
+    Returns:
+        The engine.
+    """
+    from sentiment_service.engine import Classifier
+
+    return Classifier(folder, device)
+
+
+MODEL = EncoderModel("sentiment", load_torch, lambda _: ProbabilityKind())
 
 
 def create_app(settings: SentimentSettings) -> FastAPI:
@@ -22,7 +47,7 @@ def create_app(settings: SentimentSettings) -> FastAPI:
     """
 
     def lifespan(app: FastAPI) -> AbstractAsyncContextManager[None]:
-        return open_encoder(app, "sentiment", settings.sentiment_model, settings, Classifier)
+        return open_encoder(app, MODEL, settings.sentiment_model, settings)
 
     return base.create_app(
         title="Onecard sentiment",

@@ -1,17 +1,24 @@
 """The classifier on its device. No other file of this service imports torch."""
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
+from torch import nn
 from transformers import AutoModelForSequenceClassification
 
 from onecard.batching.queue import Batch, TokenIds
 from onecard.gpu.device import Device
 from onecard.inference.bfloat16 import linears_to_bfloat16, loading_dtype
-from onecard.inference.packed_tensors import PackedTensors, PendingCopy, first_position, translate_device_errors
+from onecard.inference.packed_tensors import (
+    PackedTensors,
+    PendingCopy,
+    first_position,
+    packed_states,
+    translate_device_errors,
+)
 from onecard.models.folders import ModelFolder
-from sentiment_service.probabilities import ProbabilityCodec
+from sentiment_service.probabilities import ProbabilityKind
 
 _POSITIVE = frozenset({"positive", "pos", "긍정"})
 _NEGATIVE = frozenset({"negative", "neg", "부정"})
@@ -36,7 +43,7 @@ def class_indices(id2label: Mapping[int, str]) -> tuple[int, int]:
     return positive[0], negative[0]
 
 
-class Classifier:
+class Classifier(ProbabilityKind):
     """A loaded sequence classifier; an `onecard.inference.warm_up.LoadedEngine` of probabilities."""
 
     def __init__(self, folder: ModelFolder, device: Device) -> None:
@@ -53,12 +60,12 @@ class Classifier:
         linears_to_bfloat16(self._model.base_model.encoder, device)
         self._device = device
         self._classes = list(class_indices(model.config.id2label))
-        self._pad_id: int = model.config.pad_token_id or 0
+        self.pad_id: int = model.config.pad_token_id or 0
         self.window: int = model.config.max_position_embeddings - self._first_position
         """Maximum length of one text in tokens."""
         self.vocab_size: int = model.config.vocab_size
         """Number of token ids; every id is below it."""
-        self.codec = ProbabilityCodec()
+        super().__init__()
 
     @translate_device_errors
     @torch.inference_mode()
@@ -76,18 +83,13 @@ class Classifier:
             OutOfMemory: The batch does not fit the device's memory.
             EngineLost: The device cannot run another batch in this process.
         """
-        rows = PackedTensors.from_batch(batch, pad_id=self._pad_id, device=self._device.name)
-        encoder = self._model.base_model
-        states = encoder(
+        rows = PackedTensors.from_batch(batch, pad_id=self.pad_id, device=self._device.name)
+        states = self._model.base_model(
             input_ids=rows.input_ids,
             position_ids=rows.position_ids + self._first_position,
             attention_mask=rows.attention_mask,
         ).last_hidden_state
-        # (texts, 1, hidden): the heads read only the first token of each text.
-        cls_states = rows.cls_states(states)[:, None]
-        if getattr(encoder, "pooler", None) is not None:
-            cls_states = encoder.pooler(cls_states)
-        return PendingCopy(self._positive(self._model.classifier(cls_states)), torch.Tensor.tolist)
+        return PendingCopy(self._positive(_logits(self._model, rows.cls_states(states))), torch.Tensor.tolist)
 
     @torch.inference_mode()
     def infer_unbatched(self, text: TokenIds) -> float:
@@ -102,15 +104,42 @@ class Classifier:
         ids = torch.tensor([list(text)], device=self._device.name)
         return float(self._positive(self._model(input_ids=ids).logits)[0])
 
-    def is_finite(self, result: float) -> bool:
-        """Whether the probability is a finite number."""
-        return math.isfinite(result)
-
-    def is_close(self, one: float, other: float) -> bool:
-        """Whether two probabilities differ by at most 0.01, the tolerance for half precision."""
-        return abs(one - other) <= 0.01
+    def graph(self) -> nn.Module:
+        """The model for export: what `launch` computes, from `PackedArrays.graph_inputs` to probabilities (texts,)."""
+        return _Graph(self._model, self._first_position, self._positive)
 
     def _positive(self, logits: torch.Tensor) -> torch.Tensor:
         """Turn logits, (texts, classes), into the positive class's probability, float32 of shape (texts,)."""
         # The softmax leaves out other classes that the model may have, such as a neutral one.
         return logits[:, self._classes].float().softmax(dim=-1)[:, 0]
+
+
+class _Graph(nn.Module):
+    def __init__(self, model: nn.Module, first_position: int, positive: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self._model = model
+        self._first_position = first_position
+        self._positive = positive
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        position_ids: torch.Tensor,
+        text_numbers: torch.Tensor,
+        cells: torch.Tensor,
+        mask: torch.Tensor,
+    ) -> torch.Tensor:
+        del mask  # the heads read only the first token
+        encoder: Any = self._model.base_model
+        states = packed_states(encoder, input_ids, position_ids + self._first_position, text_numbers)
+        return self._positive(_logits(self._model, states.flatten(0, 1)[cells[:, 0]]))
+
+
+def _logits(model: Any, cls_states: torch.Tensor) -> torch.Tensor:
+    """Apply a classifier's heads to the first token of each text, (texts, hidden)."""
+    # (texts, 1, hidden): the heads expect rows.
+    states = cls_states[:, None]
+    if getattr(model.base_model, "pooler", None) is not None:
+        states = model.base_model.pooler(states)
+    logits: torch.Tensor = model.classifier(states)
+    return logits

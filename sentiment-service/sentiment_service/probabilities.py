@@ -1,7 +1,11 @@
-"""How a probability is stored in the cache. Pure."""
+"""What a probability is to the batcher, and how it is stored in the cache. Pure."""
 
 import math
 import struct
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
 
 from onecard.cache.serialization import CorruptValue
 
@@ -45,3 +49,23 @@ class ProbabilityCodec:
         if not math.isfinite(value):
             raise CorruptValue("not a finite number")
         return value
+
+
+class ProbabilityKind:
+    """What the model's results are: probabilities of the positive class."""
+
+    def __init__(self) -> None:
+        self.codec = ProbabilityCodec()
+
+    def from_array(self, results: npt.NDArray[np.float32]) -> Sequence[float]:
+        """Split (texts,) into one probability per text."""
+        probabilities: list[float] = results.tolist()
+        return probabilities
+
+    def is_finite(self, result: float) -> bool:
+        """Whether the probability is a finite number."""
+        return math.isfinite(result)
+
+    def is_close(self, one: float, other: float, *, quantised: bool = False) -> bool:
+        """Whether two probabilities differ by at most 0.01, for half precision, or 0.1."""
+        return abs(one - other) <= (0.1 if quantised else 0.01)

@@ -1,7 +1,14 @@
 """What hardware this machine has, found without importing torch, for launchers and for defaults of settings."""
 
+import platform
 from pathlib import Path
 
+_CALCULATING_FLAGS = frozenset(
+    {"avx", "avx2", "fma", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "avx512_fp16"}
+    # AMX, and Arm's
+    | {"amx_int8", "amx_bf16", "amx_fp16", "asimd", "asimddp", "i8mm", "bf16", "sve", "sve2"}
+)
+_INT8_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"})
 _BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 
 _NVIDIA_VENDOR = "0x10de"
@@ -56,12 +63,39 @@ def cpu_multiplies_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     Returns:
         True if one of `avx512_bf16`, `amx_bf16` and `bf16` (Arm) is among the flags; False if the file cannot be read.
     """
+    return not _BFLOAT16_FLAGS.isdisjoint(_cpu_flags(cpuinfo))
+
+
+def cpu_multiplies_int8(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the CPU sums products of 8 bits in 32; others sum two of them in 16 bits, where they can saturate.
+
+    Args:
+        cpuinfo: Linux's description of the processor; tests pass another file.
+
+    Returns:
+        True if it has VNNI, AMX or Arm's dot products; False if the file cannot be read.
+    """
+    return not _INT8_FLAGS.isdisjoint(_cpu_flags(cpuinfo))
+
+
+def cpu_instruction_set(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, ...]:
+    """The instructions that decide how a CPU calculates with matrices, and how fast.
+
+    Args:
+        cpuinfo: Linux's description of the processor; tests pass another file.
+
+    Returns:
+        The processor's architecture, then the names of its vector and matrix flags in order.
+    """
+    return (platform.machine(), *sorted(_CALCULATING_FLAGS.intersection(_cpu_flags(cpuinfo))))
+
+
+def _cpu_flags(cpuinfo: Path) -> frozenset[str]:
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:
-        return False
-    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    return not _BFLOAT16_FLAGS.isdisjoint(flags.split())
+        return frozenset()
+    return frozenset(next((line for line in lines if line.startswith(("flags", "Features"))), "").split())
 
 
 def available_memory_bytes(meminfo: Path = Path("/proc/meminfo")) -> int:

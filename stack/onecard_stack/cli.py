@@ -188,6 +188,29 @@ def models(stand_ins: bool, verify: bool) -> None:
         click.echo(f"ready: {folder.name} in {path}")
 
 
+@main.command("build-engine")
+@click.argument("kinds", nargs=-1, type=click.Choice(["sentiment", "embedding"]))
+@click.option("--engine", type=click.Choice(["openvino", "onnx", "tensorrt"]), default="openvino", show_default=True)
+@click.option("--precision", type=click.Choice(["half", "int8", "both"]), default="both", show_default=True)
+@click.option(
+    "--texts",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Texts to compare and calibrate with, one a line, or JSON lines.  [default: stored reviews, else generated]",
+)
+@report_errors
+def build_engine(kinds: tuple[str, ...], engine: str, precision: str, texts: Path | None) -> None:
+    """Build a faster engine for the encoders (KINDS; both by default), and keep it if it agrees with torch.
+
+    It serves from the next start of an encoder on, as ENCODER_ENGINE and ENCODER_PRECISION allow.
+    """
+    from onecard_stack.commands import engine_builder
+
+    precisions: tuple[Any, ...] = ("half", "int8") if precision == "both" else (precision,)
+    encoders: tuple[Any, ...] = kinds or ("sentiment", "embedding")
+    chosen: Any = engine
+    engine_builder.build(load_settings(), encoders, chosen, precisions, texts, click.echo)
+
+
 @main.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @report_errors

@@ -90,14 +90,16 @@ class ClientLoad:
 
 
 @asynccontextmanager
-async def client_load(gateway: Server, **body: object) -> AsyncIterator[ClientLoad]:
+async def client_load(gateway: Server, *, path: str = PATH, **body: object) -> AsyncIterator[ClientLoad]:
     """`CLIENTS` clients, until the end of the block."""
     told = ClientLoad()
+    if path == PATH:
+        body = {"case": "echo", **body}
 
     async def keep_asking(http: aiohttp.ClientSession) -> None:
         while not told.stopping.is_set():
             try:
-                async with http.post(gateway.url + PATH, json={"case": "echo", **body}) as answer:
+                async with http.post(gateway.url + path, json=body) as answer:
                     await answer.read()
                     told.statuses[answer.status] += 1
             except aiohttp.ClientConnectionError:

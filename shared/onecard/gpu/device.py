@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from onecard.hardware import cpu_multiplies_bfloat16, nvidia_trace
+from onecard.hardware import cpu_instruction_set, cpu_multiplies_bfloat16, nvidia_trace
 from onecard.settings import ModelSettings
 
 if TYPE_CHECKING:
@@ -105,18 +105,36 @@ def select_device(settings: ModelSettings) -> Device:
     Raises:
         SystemExit: `GPU_DEVICE` names a GPU that this machine does not have; or a GPU is wanted and CUDA does not work.
     """
-    import torch
+    if wanted := why_gpu_is_wanted(settings):
+        import torch  # A service on a CPU with a built engine does without it.
 
-    if settings.use_gpu and torch.cuda.is_available():
+        if not torch.cuda.is_available():
+            has_cuda = torch.version.cuda is not None
+            build = f"torch {torch.__version__} finds no GPU that works" if has_cuda else "torch is its CPU build"
+            raise SystemExit(no_cuda(wanted, build))
         if settings.gpu_device >= torch.cuda.device_count():
             raise SystemExit(f"GPU_DEVICE={settings.gpu_device}, but there are {torch.cuda.device_count()} GPUs here.")
         return Device(f"cuda:{settings.gpu_device}", "float16" if settings.use_fp16 else "float32")
-    if wanted := why_gpu_is_wanted(settings):
-        build = f"torch {torch.__version__} finds no GPU that works" if torch.version.cuda else "torch is its CPU build"
-        raise SystemExit(no_cuda(wanted, build))
     _bound_kernel_caches()
     half = settings.use_fp16 and cpu_multiplies_bfloat16()
     return Device("cpu", "bfloat16" if half else "float32")
+
+
+def instruction_set(device: str) -> tuple[str, ...]:
+    """What an engine that was built and measured here must find again where it serves.
+
+    Args:
+        device: `cpu` or `cuda`.
+
+    Returns:
+        The processor's instructions, or the current card's name and compute capability.
+    """
+    if device == "cpu":
+        return cpu_instruction_set()
+    import torch
+
+    major, minor = torch.cuda.get_device_capability()
+    return (torch.cuda.get_device_name(), f"sm_{major}{minor}")
 
 
 def _bound_kernel_caches() -> None:

@@ -3,34 +3,30 @@
 import asyncio
 import os
 import signal
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 from fastapi import FastAPI, Request
 from prometheus_client import CollectorRegistry
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Scope
-from transformers.utils.logging import disable_progress_bar
 
 from onecard import __version__, logs
-from onecard.batching.batch_limit import BatchLimit
 from onecard.batching.batcher import Batcher, BatcherConfig
 from onecard.batching.device_thread import DeviceThread
 from onecard.batching.metrics import BatchMetrics
 from onecard.cache import directives
 from onecard.cache.directives import CachePolicy
-from onecard.cache.keys import Keyspace, ServingConfig, fingerprint
+from onecard.cache.keys import CacheKind, Keyspace, ServingConfig, fingerprint
 from onecard.cache.serialization import CountedResultCodec
 from onecard.cache.tiers import Cache, TypedCache, open_cache
 from onecard.errors import InternalError, InvalidRequest, ModelNotFound, OnecardError
 from onecard.gpu.device import Device, select_device
 from onecard.gpu.metrics import memory_metrics
 from onecard.gpu.reservation import reserve_memory
-from onecard.gpu.stages import stage
 from onecard.inference.cached_inference import (
     CachedInference,
     InferenceRequest,
@@ -39,10 +35,12 @@ from onecard.inference.cached_inference import (
     ResultCache,
     Tokenization,
 )
+from onecard.inference.engines.metrics import engine_metrics
 from onecard.inference.scheduling import max_text_count, scheduling_params
+from onecard.inference.served_engine import EncoderModel, ServedEngine, load_engine
 from onecard.inference.settings import EncoderSettings
 from onecard.inference.tokenization import TextTokenizer, TokenizedText, Truncation
-from onecard.inference.warm_up import SAMPLE_TEXTS, LoadedEngine, WarmUpResult, warm_up
+from onecard.inference.warm_up import SAMPLE_TEXTS, LoadedEngine
 from onecard.models import model_files
 from onecard.models.folders import ModelFolder, find
 from onecard.models.identity import ModelIdentity
@@ -57,8 +55,6 @@ from onecard.web.server_timing import Timing
 
 Result = TypeVar("Result")
 
-EncoderKind = Literal["sentiment", "embedding"]
-EngineLoader = Callable[[ModelFolder, Device], LoadedEngine[Result]]
 
 SELF_TEST_TIMEOUT_SECONDS = 1.0
 """How long a readiness check waits for the result of the sample text."""
@@ -82,6 +78,8 @@ class Encoder(Generic[Result]):
     """Names the model in response headers."""
 
     tokenizer: TextTokenizer
+    engine: str
+    """The program that runs the model, with its version, and the precision."""
     canary: Canary
 
     async def self_test(self) -> bool:
@@ -163,7 +161,7 @@ class Encoder(Generic[Result]):
             "object": "model",
             "created": 0,
             "owned_by": "onecard",
-            "engine": f"torch {self.device.precision} on {self.device.name.partition(':')[0]}",
+            "engine": f"{self.engine} on {self.device.name.partition(':')[0]}",
             "stand_in_for": self.model.stand_in_for,
         }
         return {"object": "list", "data": [entry]}
@@ -198,16 +196,15 @@ def checked_inputs(inputs: Inputs, max_inputs: int, prompt: str) -> Inputs:
 
 @asynccontextmanager
 async def open_encoder(
-    app: FastAPI, kind: EncoderKind, model: str, settings: EncoderSettings, load: EngineLoader[Result]
+    app: FastAPI, model: EncoderModel[Result], name: str, settings: EncoderSettings
 ) -> AsyncIterator[None]:
     """The lifespan of an encoder service: puts its state into `app.state.service`, and closes it at the end.
 
     Args:
         app: of the service.
-        kind: sentiment or embedding.
-        model: hub name or folder.
+        model: what the service says about its kind of model.
+        name: of the model: hub name or folder.
         settings: of the service.
-        load: loads the engine from the folder, on the device thread.
 
     Yields:
         Nothing; the service is ready.
@@ -215,7 +212,8 @@ async def open_encoder(
     Raises:
         SystemExit: the model is missing or broken, or does not fit into the device's memory.
     """
-    folder = find(kind, model, settings.model_cache_path, stand_ins=settings.allow_stand_ins)
+    kind = model.kind
+    folder = find(kind, name, settings.model_cache_path, stand_ins=settings.allow_stand_ins)
     if fault := model_files.integrity_error(folder.path):
         raise SystemExit(f"model {folder.name}: {fault}. Remove its folder, and run 'make models' again.")
     device = select_device(settings)
@@ -224,26 +222,37 @@ async def open_encoder(
     )
     memory_metrics(app.state.registry, reservation, device)
     thread = DeviceThread()
-    max_batch = BatchLimit(reservation.batch_texts, reservation.batch_tokens)
-    engine, tokenizer, warm_up_result = await thread.call(lambda: _load(folder, device, max_batch, load))
+    served = await thread.call(lambda: load_engine(model, folder, settings, device, reservation))
+    engine_metrics(app.state.registry, served.library, served.precision)
     config = BatcherConfig(
-        max_batch=warm_up_result.max_batch,
-        tokens_per_second=warm_up_result.tokens_per_second,
+        max_batch=served.warm_up.max_batch,
+        tokens_per_second=served.warm_up.tokens_per_second,
         queue_tokens=settings.queue_tokens,
         hang_timeout_seconds=settings.engine_hang_seconds,
         width_multiple=device.width_multiple,
     )
     async with open_cache(settings, app.state.registry) as cache:
         metrics = BatchMetrics(app.state.registry)
+        engine = served.engine
         batcher = Batcher(engine, config, thread=thread, metrics=metrics, on_lost=_terminate, is_valid=engine.is_finite)
-        serving_configs = _serving_configs(folder, device, engine.window)
+        serving_configs = _serving_configs(folder, device, served)
         result_cache = _result_cache(cache, settings, kind, folder, serving_configs, engine) if cache.enabled else None
-        inference = CachedInference(Tokenization(tokenizer, batcher), batcher, result_cache)
+        inference = CachedInference(Tokenization(served.tokenizer, batcher), batcher, result_cache)
         identity = ModelIdentity(folder.name, folder.revision, fingerprint(serving_configs[True]))
         recent_bodies = RecentBodies()
-        canary = _canary(engine, batcher, tokenizer, settings, app.state.registry)
+        canary = _canary(engine, batcher, served.tokenizer, settings, app.state.registry)
         app.state.service = Encoder(
-            folder, device, settings, batcher, cache, inference, recent_bodies, identity, tokenizer, canary
+            folder,
+            device,
+            settings,
+            batcher,
+            cache,
+            inference,
+            recent_bodies,
+            identity,
+            served.tokenizer,
+            f"{served.library} {served.precision}",
+            canary,
         )
         canary.start()
         try:
@@ -284,20 +293,21 @@ def _canary(
     )
 
 
-def _serving_configs(folder: ModelFolder, device: Device, window: int) -> dict[bool, ServingConfig]:
+def _serving_configs(folder: ModelFolder, device: Device, served: ServedEngine[Any]) -> dict[bool, ServingConfig]:
     """What shapes the results besides the weights, by `truncate`: whether texts over the window are cut or refused."""
     files = model_files.digest(folder.path)
     details = (
         ("device", device.name.partition(":")[0]),
         ("service", __version__),
+        ("build", served.build or ""),
         *((library, version(library)) for library in ("tokenizers", "transformers")),
     )
     return {
         truncate: ServingConfig(
             tokenizer=files,
-            precision=device.precision,
-            engine=f"torch {version('torch')}",
-            window=window,
+            precision=served.precision,
+            engine=served.library,
+            window=served.engine.window,
             truncation="right" if truncate else "refuse",
             details=details,
         )
@@ -308,7 +318,7 @@ def _serving_configs(folder: ModelFolder, device: Device, window: int) -> dict[b
 def _result_cache(
     cache: Cache,
     settings: EncoderSettings,
-    kind: EncoderKind,
+    kind: CacheKind,
     folder: ModelFolder,
     serving_configs: Mapping[bool, ServingConfig],
     engine: LoadedEngine[Result],
@@ -320,34 +330,6 @@ def _result_cache(
     }
     store = TypedCache(cache, kind, CountedResultCodec(engine.codec), settings.ttl_seconds(kind))
     return ResultCache(kind, store, keyspaces, cache.metrics)
-
-
-def _load(
-    folder: ModelFolder, device: Device, max_batch: BatchLimit, load: EngineLoader[Result]
-) -> tuple[LoadedEngine[Result], TextTokenizer, WarmUpResult]:
-    disable_progress_bar()  # It would write control characters into the JSON logs.
-    device.make_current()
-    started = time.perf_counter()
-    log.info("loading", model=folder.name, device=device.name, precision=device.precision, attention="sdpa")
-    try:
-        with stage("load", device):
-            engine = load(folder, device)
-            tokenizer = TextTokenizer.load(folder.path, engine.window, engine.vocab_size)
-        with stage("warm-up", device):
-            warm_up_result = warm_up(engine, tokenizer, max_batch, device.width_multiple)
-    except Exception as error:
-        log.exception("model does not load", model=folder.name)
-        raise SystemExit(
-            f"model {folder.name} does not load ({type(error).__name__}); the log has the place."
-        ) from None
-    log.info(
-        "ready",
-        model=folder.name,
-        seconds=round(time.perf_counter() - started, 1),
-        batch_tokens=warm_up_result.max_batch.tokens,
-        tokens_per_second=round(warm_up_result.tokens_per_second),
-    )
-    return engine, tokenizer, warm_up_result
 
 
 def _terminate() -> None:

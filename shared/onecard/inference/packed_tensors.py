@@ -3,16 +3,17 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from itertools import accumulate
 from typing import Generic, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 from transformers import PretrainedConfig
 
 from onecard.batching.engine import EngineLost, OutOfMemory
 from onecard.batching.queue import Batch
+from onecard.inference.packed_arrays import PackedArrays
 
 Result = TypeVar("Result")
 P = ParamSpec("P")
@@ -51,30 +52,11 @@ class PackedTensors:
         Returns:
             The tensors on `device`.
         """
-        width = batch.packing.width
-        shape = (len(batch.packing.rows), width)
-        lengths = np.array([len(ids) for ids in batch.texts])
-        order = np.array([index for row in batch.packing.rows for index in row])
-        starts = np.empty_like(lengths)
-        starts[order] = [
-            row * width + offset
-            for row, texts in enumerate(batch.packing.rows)
-            for offset in accumulate((int(lengths[text]) for text in texts[:-1]), initial=0)
-        ]
-        texts = np.repeat(np.arange(len(lengths)), lengths)
-        positions = np.arange(len(texts)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        cells = np.zeros((3, shape[0] * width), dtype=np.int64)
-        cells[0] = pad_id
-        cells[:, starts[texts] + positions] = [
-            np.concatenate([np.asarray(ids) for ids in batch.texts]),
-            positions,
-            texts + 1,
-        ]
-        on_device = _copy_to_device(cells.reshape(3, *shape), device)
-        is_full = len(batch.texts) == shape[0] and int(lengths.min()) == width
-        mask = None if is_full else (on_device[2][:, None, :, None] == on_device[2][:, None, None, :])
-        spans = _copy_to_device(np.stack([starts, lengths]), device)
-        return cls(on_device[0], on_device[1], mask, spans[0], spans[1], int(lengths.max()))
+        arrays = PackedArrays.from_batch(batch, pad_id=pad_id)
+        on_device = _copy_to_device(arrays.rows, device)
+        mask = None if arrays.is_full else (on_device[2][:, None, :, None] == on_device[2][:, None, None, :])
+        spans = _copy_to_device(arrays.spans, device)
+        return cls(on_device[0], on_device[1], mask, spans[0], spans[1], int(arrays.spans[1].max()))
 
     def cls_states(self, states: torch.Tensor) -> torch.Tensor:
         """Take the first token of each text (BERT's [CLS]).
@@ -103,6 +85,27 @@ class PackedTensors:
         mask = positions < self.lengths[:, None]
         cells = torch.where(mask, self.starts[:, None] + positions, 0)
         return states.flatten(0, 1)[cells], mask.long()
+
+
+def packed_states(
+    encoder: nn.Module, input_ids: torch.Tensor, position_ids: torch.Tensor, text_numbers: torch.Tensor
+) -> torch.Tensor:
+    """Run an encoder on packed rows with a mask computed from text numbers, for export.
+
+    Args:
+        encoder: of the BERT or RoBERTa family.
+        input_ids: int64 (R, W).
+        position_ids: as the encoder counts them, int64 (R, W).
+        text_numbers: int64 (R, W); a token attends to those of its own number.
+
+    Returns:
+        States, (R, W, hidden).
+    """
+    mask = text_numbers[:, None, :, None] == text_numbers[:, None, None, :]
+    states: torch.Tensor = encoder(
+        input_ids=input_ids, position_ids=position_ids, attention_mask=mask
+    ).last_hidden_state
+    return states
 
 
 def first_position(config: PretrainedConfig) -> int:

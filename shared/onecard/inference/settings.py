@@ -3,11 +3,19 @@
 from pydantic import Field
 
 from onecard.cache.settings import CacheSettings
+from onecard.inference.engines.names import EngineChoice, Precision
 from onecard.settings import ModelSettings
 
 
 class EncoderSettings(ModelSettings, CacheSettings):
     """Settings of both encoder services."""
+
+    encoder_engine: EngineChoice = "auto"
+    """What runs the encoder: `torch`, `onnx`, `openvino` or `tensorrt`. `auto` takes the fastest engine that
+    `onecard build-engine` has built for this model on this machine, and torch if there is none."""
+
+    encoder_precision: Precision = "half"
+    """`int8` allows quantised engines, too."""
 
     max_inputs: int = Field(default=2048, ge=1)
     """Most texts in one request."""

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from onecard.errors import InputTooLong, InvalidRequest
 
@@ -56,12 +55,32 @@ class TextTokenizer:
         Raises:
             SystemExit: the folder has no tokenizer in the format of the tokenizers library.
         """
+        from transformers import AutoTokenizer, PreTrainedTokenizerFast  # imports torch
+
         loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if not isinstance(loaded, PreTrainedTokenizerFast):
             raise SystemExit(f"model folder {folder.name}: its tokenizer has no fast version")
         tokenizer: Tokenizer = loaded.backend_tokenizer
         tokenizer.no_truncation()
         tokenizer.no_padding()
+        return cls(tokenizer, window, min(vocab_size, tokenizer.get_vocab_size()))
+
+    @classmethod
+    def from_file(cls, path: Path, window: int, vocab_size: int) -> "TextTokenizer":
+        """Load a tokenizer that `TextTokenizer.load` has loaded before and that was saved, without transformers.
+
+        Args:
+            path: of the tokenizers library's file.
+            window: most tokens that the model reads.
+            vocab_size: number of the model's token ids.
+
+        Returns:
+            The tokenizer.
+
+        Raises:
+            Exception: whatever the tokenizers library raises for a file that it cannot read.
+        """
+        tokenizer: Tokenizer = Tokenizer.from_file(str(path))
         return cls(tokenizer, window, min(vocab_size, tokenizer.get_vocab_size()))
 
     def tokenize(
