@@ -135,7 +135,7 @@ def _normalisation() -> bytes:
         sentence_iterator=iter(["a b c d e"] * 3), model_writer=written, vocab_size=8, model_type="char",
         normalization_rule_name="nmt_nfkc", minloglevel=2,
     )  # fmt: skip
-    trained = sentencepiece_model_pb2.ModelProto.FromString(written.getvalue())
+    trained = sentencepiece_model_pb2.ModelProto.FromString(written.getvalue())  # type: ignore[attr-defined]
     rules: bytes = trained.normalizer_spec.precompiled_charsmap
     return rules
 

