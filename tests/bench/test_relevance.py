@@ -60,7 +60,7 @@ def test_a_dish_is_named_by_a_word_of_its_own() -> None:
 
 def found(*ids: str) -> Found:
     """Results with falling scores, the last of which lies below the default minimum."""
-    return Found(list(ids), [0.9 - 0.7 * place / max(1, len(ids) - 1) for place in range(len(ids))])
+    return Found(list(ids), [0.9 - 0.8 * place / max(1, len(ids) - 1) for place in range(len(ids))])
 
 
 def test_gains_opposites_and_lost_results_are_counted() -> None:

@@ -76,7 +76,7 @@ def build(
     say("Restart the encoders to serve with what was built: ENCODER_ENGINE=auto takes the fastest.")
 
 
-def _encoder(kind: EncoderKind, settings: StackSettings) -> "building.Encoder":
+def _encoder(kind: EncoderKind, settings: StackSettings) -> "building.SourceEncoder":
     from onecard.inference.engines.building import build as building
 
     if kind == "embedding":
@@ -84,12 +84,12 @@ def _encoder(kind: EncoderKind, settings: StackSettings) -> "building.Encoder":
         from embedding_service.vectors import VectorKind
 
         folder = find(kind, settings.embedding_model, settings.model_cache_path)
-        return building.Encoder(kind, folder, SentenceEncoder, VectorKind)
+        return building.SourceEncoder(kind, folder, SentenceEncoder, VectorKind)
     from sentiment_service.engine import Classifier
     from sentiment_service.probabilities import ProbabilityKind
 
     folder = find(kind, settings.sentiment_model, settings.model_cache_path)
-    return building.Encoder(kind, folder, Classifier, lambda _: ProbabilityKind())
+    return building.SourceEncoder(kind, folder, Classifier, lambda _: ProbabilityKind())
 
 
 def _card(kind: EncoderKind, engine: EngineName, settings: StackSettings) -> "Card | None":

@@ -60,7 +60,7 @@ class TorchEngine(LoadedEngine[Any], Protocol):
 
 
 @dataclass(frozen=True)
-class Encoder:
+class SourceEncoder:
     """A model and how its service loads it."""
 
     kind: EncoderKind
@@ -86,7 +86,7 @@ class _Reference:
 class Source:
     """What engines of one model are built from. torch's results and the export are made once, when they are needed."""
 
-    encoder: Encoder
+    encoder: SourceEncoder
     gate_texts: Sequence[str]
     calibration_texts: Sequence[str]
     """Other texts, from which INT8 measures the ranges of activations."""
@@ -147,7 +147,7 @@ class Source:
 
 @contextmanager
 def open_source(
-    encoder: Encoder,
+    encoder: SourceEncoder,
     gate_texts: Sequence[str],
     calibration_texts: Sequence[str],
     cache: Path,
