@@ -42,10 +42,10 @@ KINDS: list[EncoderKind] = ["embedding", "sentiment"]
 ROUTES = {"embedding": "/v1/embeddings", "sentiment": "/v1/sentiment"}
 
 
-def encoder_of(kind: EncoderKind, folder: ModelFolder) -> building.Encoder:
+def encoder_of(kind: EncoderKind, folder: ModelFolder) -> building.SourceEncoder:
     if kind == "embedding":
-        return building.Encoder(kind, folder, SentenceEncoder, VectorKind)
-    return building.Encoder(kind, folder, Classifier, lambda _: ProbabilityKind())
+        return building.SourceEncoder(kind, folder, SentenceEncoder, VectorKind)
+    return building.SourceEncoder(kind, folder, Classifier, lambda _: ProbabilityKind())
 
 
 @contextmanager
