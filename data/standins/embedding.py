@@ -17,7 +17,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from standins.corpus import heldout_sentences, sample_reviews
 from standins.model_folder import load_as_float32
-from standins.packed_weights import PackedModel, Weights, packaged_file, read
+from standins.packed_weights import PackedModel, Weights, for_korean, packaged_file, read
 
 PROMPTS = {"query": "query: ", "document": "passage: "}
 """What the model's makers put in front of its texts."""
@@ -58,7 +58,7 @@ _ENDS = {"w": "weight", "b": "bias"}
 
 def build(folder: Path, seed: int) -> dict[str, float]:
     """Convert, save into `folder` in sentence-transformers format, and compare with the package. Nothing is random."""
-    packed = read(packaged_file())
+    packed = for_korean(read(packaged_file()))
     fill(BertModel(config_of(packed)), packed).half().save_pretrained(folder)
     tokenizer_of(packed).save_pretrained(folder)
     least = least_cosine(assemble(folder, packed.positions), probe_texts(PROBES))
