@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from onecard.hardware import nvidia_trace
@@ -25,7 +26,7 @@ def test_what_the_driver_says() -> None:
     assert (driver.error, driver.version, driver.cuda) == (None, "580.95.05", (13, 0))
     [gpu] = driver.gpus
     assert gpu == Gpu(0, "GPU-aaaa", "NVIDIA RTX A5000", 24 * GIB, 23 * GIB, "exclusive", None, gpu.processes)
-    assert gpu.processes[0].name.startswith("py")
+    assert gpu.processes[0].name == psutil.Process().name()
     assert gpu.processes[1] == GpuProcess(2**22 + 1, "", None)
 
 
