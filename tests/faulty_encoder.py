@@ -8,21 +8,19 @@ it, `.held`, when they have something to compute.
 
 import os
 import time
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
-from fastapi import FastAPI
 
+from embedding_service.app import create_app
 from embedding_service.engine import SentenceEncoder
-from embedding_service.routes import routes
 from embedding_service.settings import EmbeddingSettings
+from embedding_service.vectors import VectorKind
 from onecard import settings
 from onecard.gpu.device import Device
-from onecard.inference.encoder import load_shedder, open_encoder, ready
+from onecard.inference.served_engine import EncoderModel
 from onecard.models.folders import ModelFolder
-from onecard.web import app as base
 from onecard.web import server
 
 
@@ -52,22 +50,9 @@ class FaultyEncoder(SentenceEncoder):
             output.last_hidden_state.fill_(torch.nan)
 
 
-def create_app(config: EmbeddingSettings) -> FastAPI:
-    """The embedding service's app, on the faulty engine."""
-
-    def lifespan(app: FastAPI) -> AbstractAsyncContextManager[None]:
-        return open_encoder(app, "embedding", config.embedding_model, config, FaultyEncoder)
-
-    return base.create_app(
-        title="faulty",
-        settings=config,
-        lifespan=lifespan,
-        routes=routes(),
-        ready=ready,
-        load_shedder=load_shedder("/v1/embeddings"),
-    )
+FAULTY = EncoderModel("embedding", FaultyEncoder, VectorKind)
 
 
 if __name__ == "__main__":
     config = settings.load(EmbeddingSettings)
-    server.run(create_app(config), service="embedding", port=config.embedding_port, settings=config)
+    server.run(create_app(config, FAULTY), service="embedding", port=config.embedding_port, settings=config)

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from embedding_service.prompts import read_prompts
 from embedding_service.routes import routes
 from embedding_service.settings import EmbeddingSettings
-from embedding_service.vectors import VectorKind
+from embedding_service.vectors import VectorKind, Vectors
 from onecard.gpu.device import Device
 from onecard.inference.encoder import add_model_identity, load_shedder, open_encoder, ready
 from onecard.inference.served_engine import EncoderModel
@@ -38,11 +38,12 @@ def load_torch(folder: ModelFolder, device: Device) -> "SentenceEncoder":
 MODEL = EncoderModel("embedding", load_torch, VectorKind)
 
 
-def create_app(settings: EmbeddingSettings) -> FastAPI:
+def create_app(settings: EmbeddingSettings, model: EncoderModel[Vectors] = MODEL) -> FastAPI:
     """Create the app. The model is loaded in its lifespan, so this returns at once.
 
     Args:
         settings: The service's settings.
+        model: How its model is loaded; tests load one with faults.
 
     Returns:
         The app.
@@ -50,7 +51,7 @@ def create_app(settings: EmbeddingSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_encoder(app, MODEL, settings.embedding_model, settings):
+        async with open_encoder(app, model, settings.embedding_model, settings):
             app.state.prompts = read_prompts(app.state.service.model.path, settings)
             yield
 
