@@ -60,7 +60,7 @@ def hold(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def gated(hold: Path, caching_env: dict[str, str]) -> Iterator[Server]:
     """An embedding service that computes when the file lets it, and takes little into its queue."""
-    env = {**caching_env, "FAULT_FILE": str(hold), "QUEUE_TOKENS": "100"}
+    env = {**caching_env, "FAULT_FILE": str(hold), "QUEUE_TOKENS": "100", "CANARY_SECONDS": "3600"}
     with serving("tests.faulty_encoder", port_variable="EMBEDDING_PORT", env=env) as server:
         yield server
 
