@@ -30,7 +30,7 @@ Reason = Literal["word", "part", "compound", "spelling", "initials", "keyboard"]
 TakeApart = Callable[[str], Sequence[Term]]
 """`MorphemeAnalyzer.terms`."""
 
-_PHRASE = re.compile(r'"([^"]+)"|“([^”]+)”')
+_PHRASE = re.compile(r'"([^"]+)"|“([^“”]+)”')
 _WORD = re.compile(r"\S+")
 _PARTICLE = re.compile(r"(?:은|는|이|가|을|를|의|에|도|만|로|으로|와|과|랑|이랑|에서)$")
 
