@@ -69,7 +69,7 @@ async def test_interactive_overtakes_bulk() -> None:
 async def test_a_gpu_has_its_next_batch_before_the_first_one_ends() -> None:
     """Two batches are begun at most; results are collected in order."""
     begun: list[int] = []
-    collecting, finish = threading.Event(), threading.Event()
+    queued, collecting, finish = threading.Event(), threading.Event(), threading.Event()
 
     class Late(FinishedBatch):
         def done(self) -> bool:
@@ -82,11 +82,14 @@ async def test_a_gpu_has_its_next_batch_before_the_first_one_ends() -> None:
 
     class Device:
         def launch(self, batch: Batch) -> Late:
+            queued.wait(20)
             begun.append(len(batch.items))
             return Late([sum(ids) for ids in batch.texts])
 
     async with open_batcher(Device(), texts=2) as at:
         asked = [asyncio.create_task(at.ask([n])) for n in range(8)]
+        await asyncio.sleep(0)  # Each task has put its request into the queue.
+        queued.set()
         # The thread waits for the first one, so that it begins no other.
         assert await asyncio.to_thread(collecting.wait, 20)
         assert len(begun) == 2
