@@ -20,22 +20,14 @@ if TYPE_CHECKING:
     from embedding_service.engine import SentenceEncoder
 
 
-def load_torch(folder: ModelFolder, device: Device) -> "SentenceEncoder":
-    """Load the model into torch; a service that has a built engine never imports torch.
-
-    Args:
-        folder: Of the model.
-        device: Where it runs.
-
-    Returns:
-        The engine.
-    """
+def _load_torch(folder: ModelFolder, device: Device) -> "SentenceEncoder":
+    """Import torch, which a service with a built engine never does, and load the model."""
     from embedding_service.engine import SentenceEncoder
 
     return SentenceEncoder(folder, device)
 
 
-MODEL = EncoderModel("embedding", load_torch, VectorKind)
+MODEL = EncoderModel("embedding", _load_torch, VectorKind)
 
 
 def create_app(settings: EmbeddingSettings, model: EncoderModel[Vectors] = MODEL) -> FastAPI:

@@ -50,9 +50,7 @@ class SentenceEncoder(VectorKind):
         """Number of token ids; every id is below it."""
         if getattr(self._model[0], "do_lower_case", False):
             raise SystemExit("this model wants its texts in lower case, which is not done here.")
-        self.size: int = len(self.infer_unbatched([self.pad_id]))
-        """Components of a vector."""
-        super().__init__(self.size)
+        super().__init__(len(self.infer_unbatched([self.pad_id])))
 
     @translate_device_errors
     @torch.inference_mode()

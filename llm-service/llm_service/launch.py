@@ -14,7 +14,7 @@ from onecard.gpu.plan import nominal_gb
 from onecard.gpu.plan_settings import GpuShare
 from onecard.models.folders import ModelFolder
 from onecard.models.sampling_defaults import DEFAULT_TEMPERATURE, DEFAULT_TOP_P
-from onecard.web.server import KEEP_ALIVE_SECONDS
+from onecard.web.keep_alive import KEEP_ALIVE_SECONDS
 
 PLUGIN = "onecard"
 """Name of our entry points in vLLM's entry point groups."""

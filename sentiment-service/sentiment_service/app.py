@@ -18,22 +18,14 @@ if TYPE_CHECKING:
     from sentiment_service.engine import Classifier
 
 
-def load_torch(folder: ModelFolder, device: Device) -> "Classifier":
-    """Load the model into torch; a service that has a built engine never imports torch.
-
-    Args:
-        folder: Of the model.
-        device: Where it runs.
-
-    Returns:
-        The engine.
-    """
+def _load_torch(folder: ModelFolder, device: Device) -> "Classifier":
+    """Import torch, which a service with a built engine never does, and load the model."""
     from sentiment_service.engine import Classifier
 
     return Classifier(folder, device)
 
 
-MODEL = EncoderModel("sentiment", load_torch, lambda _: ProbabilityKind())
+MODEL = EncoderModel("sentiment", _load_torch, lambda _: ProbabilityKind())
 
 
 def create_app(settings: SentimentSettings) -> FastAPI:

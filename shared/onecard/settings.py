@@ -28,14 +28,18 @@ _HEADER_TOKEN = re.compile(r"[!-~]{,1024}")
 _HOST = re.compile(r"\*|[\w.-]+", re.ASCII)
 
 
+def _uses_gpu(previous_fields: dict[str, Any]) -> bool:
+    return bool(previous_fields.get("use_gpu", True)) and has_nvidia_gpu()
+
+
 def _default_llm(previous_fields: dict[str, Any]) -> str:
     """The 7B model if there is a GPU for it, else one that a CPU runs at reading speed."""
-    return GPU_MODEL if previous_fields.get("use_gpu", True) and has_nvidia_gpu() else CPU_MODEL
+    return GPU_MODEL if _uses_gpu(previous_fields) else CPU_MODEL
 
 
 def _stand_ins_by_default(previous_fields: dict[str, Any]) -> bool:
     """Whether this is a machine for demonstrations and tests: one without a GPU, or one that does not use it."""
-    return not (previous_fields.get("use_gpu", True) and has_nvidia_gpu())
+    return not _uses_gpu(previous_fields)
 
 
 def _split_commas(value: object) -> object:

@@ -14,11 +14,11 @@ from rich.console import Console
 from onecard import command_environment
 from onecard_stack import file_owners
 from onecard_stack.commands import stack_status
-from onecard_stack.doctor import examine, host_checks
+from onecard_stack.doctor import examine
 from onecard_stack.doctor.findings import Refused, refusals, require
 from onecard_stack.errors import StackError
 from onecard_stack.models import fetching
-from onecard_stack.settings import HomeSettings, StackSettings, load_home, load_settings
+from onecard_stack.settings import StackSettings, load_home, load_settings
 from onecard_stack.supervision import stopping
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -83,12 +83,6 @@ def main() -> None:
         signal.signal(number, signal.default_int_handler)
 
 
-def _require_own(home: HomeSettings) -> None:
-    """Raise Refused if files in the stack's folder belong to another user."""
-    foreign = file_owners.foreign_files([home.onecard_home, home.run_folder, home.log_folder])
-    require([host_checks.check_owners(foreign, home.onecard_home)])
-
-
 @main.command()
 @report_errors
 def up() -> None:
@@ -141,7 +135,7 @@ def doctor(as_json: bool) -> None:
 def down() -> None:
     """Stop everything that `up` started, including what a failed start has left running."""
     home = load_home(guess=True)
-    _require_own(home)
+    require([examine.owners(home)])
     if stopping.stop(home.run_folder):
         click.echo("Stopped.")
     else:
@@ -154,7 +148,7 @@ def down() -> None:
 def status() -> None:
     """Show the state of every process. Exit code 0 only if all are ready."""
     settings = load_settings()
-    _require_own(settings)
+    require([examine.owners(settings)])
     if not stack_status.show_status(settings, console()):
         raise SystemExit(1)
 

@@ -80,7 +80,7 @@ class Stack:
         elif orphaned := orphans.find(self.settings.run_folder):
             self._print(f"Ending {len(orphaned)} processes of an earlier run that nobody watches any more.")
             orphans.terminate_all(self.settings.run_folder, stopping.GRACE_SECONDS)
-        self._require(examine.before_start(self.settings, self.processes))
+        self._require(examine.before_start(self.settings, self.processes, folders.values()))
         try:
             names = [process.name for process in self.processes]
             self._require(host_checks.check_logs(gather_host.logs_error(self.settings.log_folder, names)))

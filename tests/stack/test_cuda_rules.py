@@ -1,4 +1,4 @@
-"""The versions for NVIDIA GPUs agree, as tools/cuda_rules.toml says; nothing of it needs a GPU or a network."""
+"""The versions for NVIDIA GPUs agree, as cuda_rules.toml says; nothing of it needs a GPU or a network."""
 
 import re
 import sys

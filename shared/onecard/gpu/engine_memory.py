@@ -38,7 +38,7 @@ class EngineLimits:
             gpu_gb: nominal size.
 
         Returns:
-            As the launcher sets them, or vLLM by itself.
+            The launcher's defaults, or vLLM's own. `LLM_MAX_SEQS` and `LLM_EAGER` are not taken into account.
         """
         tokens = LARGE_GPU_BATCHED_TOKENS if gpu_gb >= LARGE_GPU_GB else BATCHED_TOKENS
         return cls(max_sequences(gpu_gb), tokens)

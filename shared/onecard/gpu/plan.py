@@ -76,10 +76,16 @@ class MemoryPlan:
     """Most padded tokens in a batch of an encoder."""
     kv_tokens: tuple[int, int]
     """Least and most tokens of KV cache, depending on what CUDA graphs take."""
-    activation_bytes: int
-    """Part of the LLM's share: vLLM's largest step, sampling included."""
-    graph_bytes: tuple[int, int]
-    """Part of the LLM's share: least and most for CUDA graphs."""
+
+    @property
+    def activation_bytes(self) -> int:
+        """Part of the LLM's share: vLLM's largest step, sampling included."""
+        return activation_bytes(self.request.llm.shape, EngineLimits.for_gpu(self.request.gpu_gb))
+
+    @property
+    def graph_bytes(self) -> tuple[int, int]:
+        """Part of the LLM's share: least and most for CUDA graphs."""
+        return graph_bytes(self.request.llm.shape, EngineLimits.for_gpu(self.request.gpu_gb))
 
     @property
     def free_bytes(self) -> int:
@@ -187,8 +193,6 @@ def _allocate(request: PlanRequest) -> MemoryPlan | None:
         batch_texts=texts,
         batch_tokens=tokens,
         kv_tokens=(kv[0], kv[1]),
-        activation_bytes=activation_bytes(request.llm.shape, limits),
-        graph_bytes=graph_bytes(request.llm.shape, limits),
     )
 
 

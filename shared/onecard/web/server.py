@@ -20,12 +20,11 @@ from onecard import logs
 from onecard.protocol.connection import ConnectionProtocol
 from onecard.protocol.limits import ConnectionLimits
 from onecard.settings import ServiceSettings
+from onecard.web.keep_alive import KEEP_ALIVE_SECONDS
 
 GC_THRESHOLD = 50_000
 """New container objects that trigger a collection of the youngest generation. Python's default of 700 is reached after
 two or three requests."""
-KEEP_ALIVE_SECONDS = 75
-"""How long an idle connection stays open: longer than clients keep theirs in a pool, so that they close first."""
 MAX_OPEN_FILES = 65_536
 """Limit of open files that a service sets for itself, if the system allows it."""
 

@@ -22,11 +22,11 @@ from onecard_stack.doctor import (
     toolchain_checks,
 )
 from onecard_stack.doctor.facts import Driver
-from onecard_stack.doctor.findings import Finding, ok, refusal, require
+from onecard_stack.doctor.findings import Finding, ok, refusal, require, sentence
 from onecard_stack.doctor.model_checks import Model
 from onecard_stack.processes import host
 from onecard_stack.processes.process_table import Process
-from onecard_stack.settings import StackSettings
+from onecard_stack.settings import HomeSettings, StackSettings
 
 _BYTES_ON_CPU = 4
 """Of a number in FP32, to which a CPU without bfloat16 instructions converts."""
@@ -44,15 +44,27 @@ def machine(settings: StackSettings, *, free_mb: float = host_checks.MIN_FREE_MB
         The findings.
     """
     home = settings.onecard_home
-    foreign = file_owners.foreign_files([home, settings.run_folder, settings.log_folder])
     return [
         host_checks.check_key(gather_host.key_error(settings)),
         host_checks.check_host(settings.host, gather_host.host_error(settings.host)),
-        host_checks.check_owners(foreign, home),
+        owners(settings),
         host_checks.check_disk(gather_host.disk(home), free_mb),
         host_checks.check_clock(gather_host.clock()),
         *_gpu(settings),
     ]
+
+
+def owners(home: HomeSettings) -> Finding:
+    """Check that all files of the stack are this user's.
+
+    Args:
+        home: where they are.
+
+    Returns:
+        The finding.
+    """
+    foreign = file_owners.foreign_files([home.onecard_home, home.run_folder, home.log_folder])
+    return host_checks.check_owners(foreign, home.onecard_home)
 
 
 def _gpu(settings: StackSettings) -> list[Finding]:
@@ -135,13 +147,17 @@ def require_space(folder: Path, needed_mb: float, purpose: str) -> None:
 
 
 def before_start(
-    settings: StackSettings, processes: Sequence[Process], own_pids: Collection[int] = ()
+    settings: StackSettings,
+    processes: Sequence[Process],
+    whole_models: Collection[ModelFolder],
+    own_pids: Collection[int] = (),
 ) -> list[Finding]:
     """Check what has to be right once the models are here: ports, Redis, memory.
 
     Args:
         settings: the stack's settings.
         processes: the process table.
+        whole_models: folders of the models that are here and whole.
         own_pids: ids of the processes of the stack that runs here.
 
     Returns:
@@ -150,7 +166,7 @@ def before_start(
     return [
         *host_checks.check_ports(gather_host.ports(processes, own_pids)),
         _redis(settings),
-        *_memory(settings, own_pids),
+        *_memory(settings, whole_models, own_pids),
     ]
 
 
@@ -160,17 +176,17 @@ def _redis(settings: StackSettings) -> Finding:
     return host_checks.check_redis(gather_host.redis_error(settings.redis_address()))
 
 
-def _memory(settings: StackSettings, own_pids: Collection[int]) -> list[Finding]:
+def _memory(settings: StackSettings, whole_models: Collection[ModelFolder], own_pids: Collection[int]) -> list[Finding]:
     request = gather_gpu.gpu_request(settings, os.environ)
     if request.wanted is None:
-        needed = None if own_pids else _needed_on_cpu_mb(settings)
+        needed = None if own_pids else _needed_on_cpu_mb(settings, whole_models)
         return [host_checks.check_main_memory(gather_host.available_memory_mb(), needed)]
     driver = gpu_checks.own_processes(gather_gpu.read_driver(), set(own_pids))
     one = gpu_checks.selected_gpu(request, driver)
     known = None if one is None else one.total_bytes
     total_bytes = known or nvml.gpu_total_bytes(nvml.visible_gpu(settings.gpu_device, os.environ))
     if total_bytes is None and settings.gpu_card_gb is None:
-        return [refusal("plan", _sentence(preflight.UNKNOWN_GPU_MEMORY))]
+        return [refusal("plan", sentence(preflight.UNKNOWN_GPU_MEMORY))]
     try:
         plan = plan_from_settings(settings, total_bytes)
     except (PlanDoesNotFit, UnknownModelSize) as error:
@@ -183,17 +199,12 @@ def _memory(settings: StackSettings, own_pids: Collection[int]) -> list[Finding]
     ]
 
 
-def _needed_on_cpu_mb(settings: StackSettings) -> float | None:
+def _needed_on_cpu_mb(settings: StackSettings, whole_models: Collection[ModelFolder]) -> float | None:
     """Weights in FP32 and vLLM's KV cache, in MB; None if a model is not here."""
-    found = [model.folder for model in models(settings) if model.folder is not None and model.fault is None]
-    if len(found) < len(settings.models):
+    if len(whole_models) < len(settings.models):
         return None
-    weights = sum(loaded_bytes(model_files.stored_tensors(folder.path), _BYTES_ON_CPU) for folder in found)
+    weights = sum(loaded_bytes(model_files.stored_tensors(folder.path), _BYTES_ON_CPU) for folder in whole_models)
     return (weights + settings.llm_cpu_kv_gb * GIB) / 1e6
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def examine(
@@ -215,9 +226,10 @@ def examine(
     """
     fetches = settings.allow_stand_ins or not settings.hf_hub_offline
     found = models(settings, changed)
+    whole = [model.folder for model in found if model.folder is not None and model.fault is None]
     return [
         *machine(settings),
         *model_checks.check_models(found, fetches=fetches),
-        *before_start(settings, processes, own_pids),
+        *before_start(settings, processes, whole, own_pids),
         *host_checks.check_logs(gather_host.logs_error(settings.log_folder, [one.name for one in processes])),
     ]

@@ -30,6 +30,11 @@ class Finding:
         return f"{self.message} {self.next_step}".rstrip()
 
 
+def sentence(text: str) -> str:
+    """Begin a text with a capital letter."""
+    return text[:1].upper() + text[1:]
+
+
 def ok(check: str, message: str) -> Finding:
     """Nothing is wrong."""
     return Finding(check, "ok", message)

@@ -19,6 +19,7 @@ import psutil
 
 from llm_service import preflight
 from onecard.gpu.device import why_gpu_is_wanted
+from onecard.gpu.nvml import NvmlGpu
 from onecard_stack.doctor.facts import Cuda, Driver, Gpu, GpuProcess, GpuRequest, MigSlice, Toolchain, Xid
 from onecard_stack.settings import StackSettings
 
@@ -75,25 +76,19 @@ def _asked(nvml: Any, question: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _gpu(nvml: Any, index: int, handle: Any) -> Gpu:
-    memory = _memory(nvml, handle)
+    memory = _asked(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)
     mode = _asked(nvml, nvml.nvmlDeviceGetComputeMode, handle)
     running = _asked(nvml, nvml.nvmlDeviceGetComputeRunningProcesses, handle) or []
     return Gpu(
         index=index,
         uuid=str(nvml.nvmlDeviceGetUUID(handle)),
         name=str(nvml.nvmlDeviceGetName(handle)),
-        total_bytes=memory and int(memory.total - getattr(memory, "reserved", 0)),
+        total_bytes=NvmlGpu(nvml, handle).total_bytes(),
         free_bytes=memory and int(memory.free),
         compute_mode=_COMPUTE_MODES.get(mode, "default"),
         mig=_mig(nvml, handle),
         processes=tuple(GpuProcess(one.pid, _name(one.pid), one.usedGpuMemory) for one in running),
     )
-
-
-def _memory(nvml: Any, handle: Any) -> Any:
-    with suppress(nvml.NVMLError, AttributeError):
-        return nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2)
-    return _asked(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)  # An old driver, whose total excludes the reserve.
 
 
 def _mig(nvml: Any, handle: Any) -> tuple[MigSlice, ...] | None:

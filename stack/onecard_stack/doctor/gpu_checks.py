@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from onecard.gpu.costs import GIB
 from onecard_stack.doctor.facts import Cuda, Driver, Gpu, GpuProcess, GpuRequest, MigSlice, Xid
-from onecard_stack.doctor.findings import Finding, ok, refusal, warning
+from onecard_stack.doctor.findings import Finding, ok, refusal, sentence, warning
 
 MIN_DRIVER = 580
 """First driver for CUDA 13.0, which torch is built for (docs/gpu.md)."""
@@ -99,19 +99,17 @@ def check_gpu(request: GpuRequest, driver: Driver, cuda: Cuda | None, xids: Sequ
 
 
 def _driver(request: GpuRequest, driver: Driver, cuda: Cuda | None) -> Finding:
+    works = cuda is not None and cuda.error is None
     if driver.error is not None:
-        message = f"{_sentence(request.wanted)}, and the driver does not answer: {driver.error}."
+        message = f"{sentence(request.wanted or 'A GPU is wanted')}, and the driver does not answer: {driver.error}."
         remedy = f"Install NVIDIA's driver {MIN_DRIVER} or newer, or restart the machine after its update"
         # Without NVML's package torch may find the GPU all the same.
-        works = cuda is not None and cuda.error is None
         return (warning if works else refusal)("driver", message, f"{remedy}, {USE_CPU}.")
     runs = f"{driver.cuda[0]}.{driver.cuda[1]}" if driver.cuda else "unknown"
     message = f"Driver {driver.version}, for CUDA up to {runs}."
     if _major(driver.version) >= MIN_DRIVER:
         return ok("driver", message)
-    needed = f"torch is built for CUDA {cuda.built_for}, which" if cuda and cuda.built_for else "CUDA 13.0"
-    works = cuda is not None and cuda.error is None
-    message = f"Driver {driver.version} is older than {MIN_DRIVER}: {needed} needs that one."
+    message = f"Driver {driver.version} is older than {MIN_DRIVER}: CUDA 13.0 needs that one."
     return (warning if works else refusal)("driver", message, f"Install driver {MIN_DRIVER} or newer, {USE_CPU}.")
 
 
@@ -150,7 +148,7 @@ def _cuda(request: GpuRequest, cuda: Cuda | None) -> list[Finding]:
         return []
     if cuda.error is None:
         return [ok("cuda", f"torch {cuda.torch} for CUDA {cuda.built_for} computes on it.")]
-    message = f"{_sentence(request.wanted)}, and CUDA does not work: {cuda.error.rstrip('.')}."
+    message = f"{sentence(request.wanted or 'A GPU is wanted')}, and CUDA does not work: {cuda.error.rstrip('.')}."
     if not cuda.torch:
         return [refusal("cuda", message, "Run 'make install'.")]
     if cuda.built_for is None:
@@ -256,5 +254,5 @@ def _major(version: str) -> int:
     return int(digits) if digits.isdigit() else 0
 
 
-def _sentence(text: str | None) -> str:
-    return (text or "A GPU is wanted")[:1].upper() + (text or "A GPU is wanted")[1:]
+def _wanted(request: GpuRequest) -> str:
+    return sentence(request.wanted or "a GPU is wanted")

@@ -187,10 +187,8 @@ def check_clock(clock: Clock) -> Finding:
     if clock.now < clock.installed - _DAY_SECONDS:
         message = f"The clock says {time}, which is before Onecard was installed: certificates and keys would not hold."
         return refusal("clock", message, "Set it: sudo timedatectl set-ntp true")
-    kept = {True: ", and something keeps it right", False: ", and nothing is known to keep it right"}
-    return ok(
-        "clock", f"The clock says {time}{kept.get(clock.synchronised, '') if clock.synchronised is not None else ''}."
-    )
+    kept = {True: ", and something keeps it right", False: ", and nothing is known to keep it right", None: ""}
+    return ok("clock", f"The clock says {time}{kept[clock.synchronised]}.")
 
 
 def check_logs(error: str | None) -> list[Finding]:

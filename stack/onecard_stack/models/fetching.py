@@ -34,9 +34,9 @@ def missing_models(settings: StackSettings) -> list[ModelKind]:
 
 def outdated_stand_ins(settings: StackSettings) -> list[str]:
     """List the names of stand-ins that would be loaded although the way they are trained has changed."""
-    kinds = [kind for kind in settings.models if not _have_model(kind, settings) and _stand_in(kind, settings)]
     if not settings.allow_stand_ins:
         return []
+    kinds = [kind for kind in settings.models if not _have_model(kind, settings) and _stand_in(kind, settings)]
     return [STAND_INS[kind] for kind in kinds if not _have_current_stand_in(kind, settings)]
 
 

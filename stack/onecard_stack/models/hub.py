@@ -25,7 +25,7 @@ from onecard_stack.models.hub_retries import HubUnreachable, causes, is_temporar
 CONNECT_TIMEOUT_SECONDS = 5.0
 """How long the hub may take to answer."""
 DOWNLOAD_ATTEMPTS = 2
-"""How often a download is begun. The library tries each request six times."""
+"""How often a download is begun. The library tries most requests again by itself."""
 DOWNLOADS_AT_ONCE = 4
 _MODEL_PATTERNS = ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors")
 _EXCLUDED_PATTERNS = ("onnx/*", "openvino/*", "original/*", "*/.*", ".*", "*.md", "*onnx*", "*openvino*")

@@ -20,18 +20,18 @@ from onecard_stack.supervision.supervisor import Supervisor
 
 POLL_SECONDS = 2.0
 FROZEN_SECONDS = 20.0
-"""A process that answered once, and then neither answers nor computes for this long, is frozen."""
+"""A process that showed a sign of life, and then neither answers nor computes for this long, is frozen."""
 MIN_CPU_SECONDS = 1.0
 """A process that has used this much processor time meanwhile is busy."""
 
 
 @dataclass
 class Lifeline:
-    """The last sign of life of one process. Pure."""
+    """The last sign of life of one process. The time is an argument."""
 
     pid: int
     seen: float | None = None
-    """Time of it, in seconds of a monotonic clock; None before the first answer, while the process starts."""
+    """Time of it, in seconds of a monotonic clock; None before the first look that was answered or refused."""
     cpu_seconds: float = 0.0
     """Processor time that it had used then."""
 
@@ -39,7 +39,7 @@ class Lifeline:
         """Take note of a look at the process.
 
         Args:
-            answers: whether it answered, or refused the connection, which takes a process that runs.
+            answers: whether it answered, or its port refused the connection.
             cpu_seconds: processor time that it has used since its start.
             now: time of the look.
 

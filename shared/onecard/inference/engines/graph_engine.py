@@ -1,9 +1,9 @@
 """An exported model as the batcher's engine."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
-import numpy as np
 import numpy.typing as npt
 
 from onecard.batching.queue import Batch, TokenIds
@@ -11,6 +11,12 @@ from onecard.cache.serialization import Codec
 from onecard.inference.packed_arrays import Int64Array, PackedArrays
 
 Result = TypeVar("Result")
+
+
+def thread_count() -> int:
+    """How many threads an engine may use: `OMP_NUM_THREADS`; 0, the library's own choice, if that is no number."""
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    return int(threads) if threads.isdigit() else 0
 
 
 class GraphRunner(Protocol):
@@ -109,7 +115,7 @@ class GraphEngine(Generic[Result]):
             EngineLost: no batch will ever run again in this process.
         """
         arrays = PackedArrays.from_batch(batch, pad_id=self._pad_id)
-        return Finished(self._kind.from_array(np.ascontiguousarray(self._runner.run(arrays.graph_inputs()))))
+        return Finished(self._kind.from_array(self._runner.run(arrays.graph_inputs())))
 
     def infer_unbatched(self, text: TokenIds) -> Result:
         """The result of one text alone in its batch.

@@ -3,7 +3,6 @@
 The providers of a card are written against ONNX Runtime's documentation and have never run.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import onnxruntime
 
 from onecard.batching.engine import OutOfMemory
 from onecard.inference.engines.card import Provider
+from onecard.inference.engines.graph_engine import thread_count
 from onecard.inference.packed_arrays import Int64Array
 
 GRAPH_FILE = "graph.onnx"
@@ -35,8 +35,7 @@ class OnnxRunner:
             RuntimeError: ONNX Runtime cannot load it, or would not run it on the first provider.
         """
         options = onnxruntime.SessionOptions()
-        threads = os.environ.get("OMP_NUM_THREADS", "")
-        options.intra_op_num_threads = int(threads) if threads.isdigit() else 0
+        options.intra_op_num_threads = thread_count()
         options.log_severity_level = 3  # errors; warnings would mix with the JSON logs
         # Idle threads would spin, and take the cores from the other services.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")

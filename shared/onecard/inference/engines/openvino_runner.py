@@ -1,6 +1,5 @@
 """OpenVINO on a CPU. The only module that imports openvino to serve."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import openvino
 from openvino import properties
 
 from onecard.gpu.device import MAX_CACHED_KERNELS
+from onecard.inference.engines.graph_engine import thread_count
 from onecard.inference.packed_arrays import Int64Array
 
 GRAPH_FILE = "graph.xml"
@@ -37,11 +37,10 @@ class OpenVinoRunner:
             RuntimeError: OpenVINO cannot read or compile it.
         """
         core = openvino.Core()
-        threads = os.environ.get("OMP_NUM_THREADS", "")
         config: dict[str, Any] = {
             properties.hint.performance_mode(): properties.hint.PerformanceMode.LATENCY,
             properties.num_streams(): 1,
-            properties.inference_num_threads(): int(threads) if threads.isdigit() else 0,
+            properties.inference_num_threads(): thread_count(),
             properties.hint.inference_precision(): _PRECISION[arithmetic],
             properties.enable_mmap(): True,
             # Pinned threads of two services would share one core while another is idle.

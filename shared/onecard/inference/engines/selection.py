@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from onecard.inference.engines import manifest as manifests
 from onecard.inference.engines.manifest import EngineManifest
@@ -12,13 +13,6 @@ from onecard.models.folders import ModelFolder
 
 ENGINES_FOLDER = "engines"
 """Below MODEL_CACHE_PATH."""
-
-FALLBACKS: dict[EngineName, tuple[EngineName, ...]] = {
-    "tensorrt": ("tensorrt", "onnx"),
-    "onnx": ("onnx",),
-    "openvino": ("openvino",),
-}
-"""What is tried for an engine, in order; torch comes last."""
 
 
 @dataclass(frozen=True)
@@ -71,15 +65,16 @@ def select(
     """
     if choice == "torch":
         return Selection((), ())
-    precisions: tuple[Precision, ...] = ("int8", "half") if precision == "int8" else ("half",)
-    digest = model_files.digest(model.path)
+    folders = sorted((cache / ENGINES_FOLDER).glob(f"{kind}-*"))
+    digest = model_files.digest(model.path) if folders else ""
+    wanted = _wanted(choice, precision)
     built: list[BuiltEngine] = []
     refusals: list[Refusal] = []
-    for folder in sorted((cache / ENGINES_FOLDER).glob(f"{kind}-*")):
+    for folder in folders:
         manifest = manifests.read(folder)
         if isinstance(manifest, str):
             refusals.append(Refusal(folder.name, manifest))
-        elif not _is_wanted(manifest, choice, precisions):
+        elif (manifest.engine, manifest.precision) not in wanted:
             continue
         elif reason := manifests.refusal(manifest, model, digest, device, batch_texts):
             refusals.append(Refusal(folder.name, reason))
@@ -88,14 +83,19 @@ def select(
     if choice == "auto":
         faster = [one for one in built if one.manifest.texts_per_second > one.manifest.torch_texts_per_second]
         return Selection(tuple(sorted(faster, key=lambda one: -one.manifest.texts_per_second)), tuple(refusals))
-    wanted = [(engine, precision) for precision in precisions for engine in FALLBACKS[choice]]
     ordered = sorted(built, key=lambda one: (wanted.index((one.manifest.engine, one.manifest.precision)), one.folder))
     return Selection(tuple(ordered), (*_missing(choice, precision, built, refusals), *refusals))
 
 
-def _is_wanted(manifest: EngineManifest, choice: EngineChoice, precisions: tuple[Precision, ...]) -> bool:
-    engines = FALLBACKS[choice] if choice in FALLBACKS else tuple(FALLBACKS)
-    return manifest.engine in engines and manifest.precision in precisions
+def _wanted(choice: EngineChoice, precision: Precision) -> list[tuple[EngineName, Precision]]:
+    """What is tried for a choice, in order; torch comes last."""
+    engines: tuple[EngineName, ...] = get_args(EngineName)
+    if choice == "tensorrt":
+        engines = ("tensorrt", "onnx")
+    elif choice == "onnx" or choice == "openvino":
+        engines = (choice,)
+    precisions: tuple[Precision, ...] = ("int8", "half") if precision == "int8" else ("half",)
+    return [(engine, one) for one in precisions for engine in engines]
 
 
 def _missing(

@@ -128,6 +128,11 @@ class Source:
         return _Reference(engine, tokenizer, texts, measure.results(engine, texts), served)
 
     @cached_property
+    def model_digest(self) -> str:
+        """Digest of the model's files."""
+        return model_files.digest(self.encoder.model.path)
+
+    @cached_property
     def calibration(self) -> Sequence[Mapping[str, Int64Array]]:
         """Inputs of the graph, one text each."""
         reference = self.reference
@@ -220,7 +225,7 @@ def _inputs(source: Source, engine: EngineName, precision: Precision, library: s
     values: list[JsonValue] = [
         manifests.FORMAT,
         source.encoder.kind,
-        [model.name, model.revision, model_files.digest(model.path)],
+        [model.name, model.revision, source.model_digest],
         [engine, precision, library],
         [f"{name} {_version(name)}" for name in BUILDERS],
         [*instruction_set(source.device), source.batch_texts],
@@ -280,7 +285,7 @@ def _measured(
         kind=encoder.kind,
         model=encoder.model.name,
         revision=encoder.model.revision,
-        model_files=model_files.digest(encoder.model.path),
+        model_files=source.model_digest,
         engine=engine,
         precision=precision,
         arithmetic=arithmetic,

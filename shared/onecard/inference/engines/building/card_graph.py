@@ -16,15 +16,7 @@ from onecard.inference.packed_arrays import Int64Array
 
 
 def save_half(exported: Path, folder: Path) -> None:
-    """Convert weights and calculation to FP16; the results stay in FP32.
-
-    Args:
-        exported: the exported model.
-        folder: gets the graph.
-
-    Raises:
-        OSError: the disk is full.
-    """
+    """Write the graph in FP16, with results in FP32, into the folder."""
     onnx.save(convert_float_to_float16(onnx.load(exported), keep_io_types=True), folder / GRAPH_FILE)
 
 

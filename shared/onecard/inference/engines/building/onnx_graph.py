@@ -13,15 +13,7 @@ from onecard.inference.packed_arrays import Int64Array
 
 
 def save_half(exported: Path, folder: Path) -> None:
-    """Keep the graph as it is.
-
-    Args:
-        exported: the exported model.
-        folder: gets the graph.
-
-    Raises:
-        OSError: the disk is full.
-    """
+    """Copy the exported graph into the folder as it is."""
     shutil.copyfile(exported, folder / GRAPH_FILE)
 
 
