@@ -1,7 +1,6 @@
 """`python -m bench.search_service` (`make bench-search`): measures searches through the gateway, in every mode."""
 
 import asyncio
-import json
 import time
 from contextlib import ExitStack
 from importlib.metadata import version
@@ -12,7 +11,7 @@ import httpx2 as httpx
 import typer
 
 from bench import files, machine
-from bench.command import start_server
+from bench.command import orderly_exit, parse_numbers, start_server
 from bench.memory import resident_bytes
 from bench.paths import ROOT
 from bench.relevance.corpus import STATEMENTS, rows_of
@@ -29,8 +28,6 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 WARM_UP = 20
 """Queries of each mode before the clock starts."""
 MAX_P99_MS = {"keyword": 15.0, "hybrid": 35.0}
-MAX_DISK_RATIO = 3.0
-"""The store takes at most this many times the vectors and the texts."""
 
 
 def queries() -> list[str]:
@@ -127,8 +124,9 @@ def main(
         raise SystemExit(f"LEFT OUT: there is no real Korean text in {STATEMENTS.parent.name}.")
     head = machine.describe("python -m bench.search_service") | {"lancedb": version("lancedb")}
     asked = queries()
-    measured = {size: measure(int(size), encoder, asked) for size in sizes.split(",")}
-    document = json.loads(json.dumps({"machine": head, "sizes": measured}))
+    with orderly_exit():
+        measured = {str(size): measure(size, encoder, asked) for size in parse_numbers(sizes)}
+    document = {"machine": head, "sizes": measured}
     folder = files.folder_for(out, quick=False)
     files.write(folder, "search-service", document, as_markdown(document))
     files.show(folder, "search-service")

@@ -11,7 +11,8 @@ from embedding_service.routes import routes
 from embedding_service.settings import EmbeddingSettings
 from embedding_service.vectors import VectorKind, Vectors
 from onecard.gpu.device import Device
-from onecard.inference.encoder import add_model_identity, load_shedder, open_encoder, ready
+from onecard.inference.encoder import add_model_identity, load_shedder, ready
+from onecard.inference.opening import open_encoder
 from onecard.inference.served_engine import EncoderModel
 from onecard.models.folders import ModelFolder
 from onecard.web import app as base

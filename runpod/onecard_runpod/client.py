@@ -36,18 +36,16 @@ _BACKOFF = wait_exponential(multiplier=0.5, max=MAX_RETRY_WAIT_SECONDS)
 class RunPodClient:
     """RunPod's API with the key of an account or of a pod. Use it as a context manager."""
 
-    def __init__(self, settings: ApiSettings, attempts: int = MAX_ATTEMPTS) -> None:
+    def __init__(self, settings: ApiSettings) -> None:
         """Open a client.
 
         Args:
             settings: URL and key of the API.
-            attempts: how often a request is sent at most.
 
         Raises:
             PodError: there is no key, or the key or the URL is malformed.
         """
         self._key = settings.key
-        self._attempts = attempts
         try:
             headers = {"authorization": f"Bearer {self._key}"}
             self._http = httpx.Client(base_url=settings.runpod_api_url, headers=headers, timeout=TIMEOUT_SECONDS)
@@ -251,7 +249,7 @@ class RunPodClient:
         idempotent = method in _IDEMPOTENT_METHODS or path.endswith("/action")
         attempts = Retrying(
             retry=retry_if_exception(lambda error: _is_retryable(error, idempotent)),
-            stop=stop_after_attempt(self._attempts),
+            stop=stop_after_attempt(MAX_ATTEMPTS),
             wait=_retry_wait,
             reraise=True,
         )

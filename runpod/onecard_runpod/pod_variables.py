@@ -70,8 +70,12 @@ def own_api_key(*sources: Mapping[str, str]) -> str | None:
     Returns:
         The key; None if there is none.
     """
-    found = [value for source in sources for name, value in source.items() if name.upper() == "API_KEY" and value]
-    return found[-1] if found else None
+    return _set_here(*sources).get("API_KEY")
+
+
+def _set_here(*sources: Mapping[str, str]) -> dict[str, str]:
+    """Variables that are set and not empty, by name in upper case; later sources win."""
+    return {name.upper(): value for source in sources for name, value in source.items() if value}
 
 
 def choose(dotenv: Mapping[str, str], environment: Mapping[str, str], *, api_key: str, creation: str) -> PodVariables:
@@ -90,7 +94,7 @@ def choose(dotenv: Mapping[str, str], environment: Mapping[str, str], *, api_key
         PodError: there are more than `MAX_VARIABLES`.
     """
     known = {*known_variables(), *(name.upper() for name in StopSettings.model_fields)}
-    here = {name.upper(): value for source in (dotenv, environment) for name, value in source.items() if value}
+    here = _set_here(dotenv, environment)
     found = {name: here[name] for name in sorted(known & here.keys()) if not _is_local_only(name, here[name])}
     if (password := here.get("REDIS_PASSWORD")) and found.keys() & {"REDIS_SENTINELS", "REDIS_CLUSTER_NODES"}:
         found["REDIS_PASSWORD"] = password

@@ -133,10 +133,10 @@ def load_settings(environment: Mapping[str, str]) -> WatchdogSettings:
         log.error("invalid settings, the watchdog's defaults hold", reason=str(error))
     # Somebody wanted the pod to stop when it is idle: a limit that cannot be read is not for ever.
     usable: dict[str, str] = {"idle_stop_minutes": str(DEFAULT_IDLE_MINUTES)} if "idle_stop_minutes" in values else {}
-    for name in WatchdogSettings.model_fields:
+    for name in WatchdogSettings.model_fields.keys() & values.keys():
         with suppress(ValueError):
-            load_from(WatchdogSettings, {name: values.get(name, "")})
-            usable |= {name: values[name]} if name in values else {}
+            load_from(WatchdogSettings, {name: values[name]})
+            usable[name] = values[name]
     return load_from(WatchdogSettings, usable)
 
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from onecard.gpu.device import Device
-from onecard.inference.encoder import add_model_identity, load_shedder, open_encoder, ready
+from onecard.inference.encoder import add_model_identity, load_shedder, ready
+from onecard.inference.opening import open_encoder
 from onecard.inference.served_engine import EncoderModel
 from onecard.models.folders import ModelFolder
 from onecard.web import app as base

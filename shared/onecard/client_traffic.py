@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 INTERNAL_HEADER = "x-onecard-internal"
-"""Header of requests that Onecard sends to itself: precomputing, canaries, and what one service asks another in the
+"""Header of requests that Onecard sends to itself: precomputing, and what one service asks another in the
 course of a request that is counted where it came in. Its value says who asks; it grants nothing."""
 
 _MONITORING_PATHS = frozenset({"/", "/metrics", "/v1/models", "/openapi.json"})
-_UNCOUNTED_STATUSES = frozenset({401, 404, 405, 421})
-"""Statuses of clients without a key, and of scanners that guess paths."""
+_INTERNAL_HEADER = INTERNAL_HEADER.encode()
+_UNCOUNTED_STATUSES = frozenset({404, 405})
+"""Statuses of scanners that guess paths. Who has no key is refused before anything is counted."""
 
 
 def is_client_request(path: str, headers: Mapping[bytes, bytes]) -> bool:
@@ -28,7 +29,7 @@ def is_client_request(path: str, headers: Mapping[bytes, bytes]) -> bool:
         False for monitoring and for requests with `INTERNAL_HEADER`.
     """
     monitoring = path in _MONITORING_PATHS or path.startswith("/health")
-    return not monitoring and INTERNAL_HEADER.encode() not in headers
+    return not monitoring and _INTERNAL_HEADER not in headers
 
 
 class ClientTraffic:

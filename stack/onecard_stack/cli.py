@@ -172,7 +172,7 @@ def logs(part: str | None, follow: bool, lines: int) -> None:
 def models(stand_ins: bool, verify: bool) -> None:
     """Fetch the models that the settings name. Resumes an earlier download and replaces damaged files.
 
-    If the hub cannot be reached, small stand-ins of the same architectures are trained here and kept.
+    If the hub cannot be reached, small stand-ins are made here and kept.
     """
     settings: StackSettings = load_settings()
     fetching.ensure_models(settings, list(settings.models), click.echo, stand_ins=stand_ins, verify=verify)

@@ -164,13 +164,14 @@ def to_arrow(reviews: Sequence[ClassifiedReview], vectors: npt.NDArray[np.float3
     Returns:
         A row for each review.
     """
+    has_letters = OLD_LETTERS_COLUMN in columns.names
     records: list[dict[str, Any]] = [
         {
             **item.review.model_dump(),
             TERMS_COLUMN: item.terms,
             TERMS_VERSION_COLUMN: item.terms_version,
             # For a table that is not migrated yet, in which it must not be null.
-            OLD_LETTERS_COLUMN: unicodedata.normalize("NFD", item.review.text),
+            **({OLD_LETTERS_COLUMN: unicodedata.normalize("NFD", item.review.text)} if has_letters else {}),
             "sentiment": item.prediction.label,
             "sentiment_score": item.prediction.score,
             "aspects": aspects_in(item.review.text),

@@ -69,7 +69,7 @@ def scale_of(queries: npt.NDArray[np.float32], texts: npt.NDArray[np.float32]) -
 
 
 class CosineScales:
-    """The scales of models. Each is computed when a search needs it first, with one request to the encoder."""
+    """The scales of models. Each is computed when a search needs it first, with two requests to the encoder."""
 
     def __init__(self, models: Embedder) -> None:
         self._models = models

@@ -111,7 +111,12 @@ class Searcher:
         """
         query, vocabulary = await self.parse(request.query)
         filters = Filters(
-            *(request.restaurant_id, request.sentiment, request.min_rating, request.since, request.until), query.phrases
+            restaurant_id=request.restaurant_id,
+            sentiment=request.sentiment,
+            min_rating=request.min_rating,
+            since=request.since,
+            until=request.until,
+            phrases=query.phrases,
         )
         found = await self.find(SearchPlan(query, vocabulary, filters, request.mode, request.top_k), lane)
         matches = [match for match in found.matches if match.score >= request.min_score][: request.top_k]

@@ -83,7 +83,8 @@ def from_latin_keys(word: str) -> str:
     syllables: list[str] = []
     position = 0
     while position < len(keys):
-        match = _next_syllable(keys, position)
+        # ㄸ, ㅃ and ㅉ are no final consonants: `_FINALS` does not have them.
+        match = _ONE_SYLLABLE.match(keys, position)
         if match is None:
             return ""
         initial, vowel, final = match[1], match[2], match[3] or ""
@@ -91,11 +92,6 @@ def from_latin_keys(word: str) -> str:
         syllables.append(chr(_FIRST_SYLLABLE + code + (_FINALS.index(_DOUBLE.get(final, final)) if final else 0)))
         position = match.end()
     return "".join(syllables)
-
-
-def _next_syllable(keys: str, position: int) -> re.Match[str] | None:
-    # ㄸ, ㅃ and ㅉ are no final consonants: `_FINALS` does not have them.
-    return _ONE_SYLLABLE.match(keys, position)
 
 
 def distance(first: str, second: str, limit: int) -> int:

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from onecard import logs
@@ -14,7 +14,8 @@ from onecard.batching.batch_limit import AdaptiveBatchLimit, BatchLimit
 from onecard.batching.device_thread import DeviceThread
 from onecard.batching.engine import Engine, OutOfMemory
 from onecard.batching.metrics import BatchMetrics
-from onecard.batching.queue import BULK_INTERVAL, LANES, Lane, QueuedRequest, RequestQueue, TokenIds
+from onecard.batching.pending_request import BatchOutcome, Deliver, PendingRequest, resolve
+from onecard.batching.queue import BULK_INTERVAL, LANES, Lane, RequestQueue, TokenIds
 from onecard.batching.worker import BatchWorker, CompletedBatch
 from onecard.errors import DeadlineExceeded, InternalError, OnecardError, TooBusy, Unavailable
 
@@ -41,50 +42,6 @@ class BatcherConfig:
     """When a batch takes longer, the device counts as lost."""
     width_multiple: int = 1
     """The width of a batch's rows is a multiple of it."""
-
-
-@dataclass(frozen=True)
-class StageDurations:
-    """How long a request spent in each stage."""
-
-    queue_seconds: float
-    """From submission until its first text was on the device."""
-    inference_seconds: float
-    """From then until its last result."""
-
-
-@dataclass(frozen=True)
-class BatchOutcome(Generic[Result]):
-    """Results of a request, and how long they took."""
-
-    results: list[Result]
-    """In the order of its texts."""
-    durations: StageDurations
-
-
-Deliver = Callable[[Sequence[tuple[int, Result]]], None]
-"""Called with (index of the text, result) pairs as batches end."""
-
-
-@dataclass(eq=False)
-class PendingRequest(QueuedRequest, Generic[Result]):
-    """An accepted request. Internal to the batcher."""
-
-    deliver: Deliver[Result] = field(kw_only=True)
-    unfinished: int = field(init=False)
-    """Texts without a result."""
-    enqueued_at: float = field(default_factory=time.monotonic)
-    started_at: float | None = None
-    completed: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-    def __post_init__(self) -> None:
-        self.unfinished = len(self.texts)
-
-    def durations(self) -> StageDurations:
-        """How long it has spent in each stage so far."""
-        now = time.monotonic()
-        started = self.started_at or now
-        return StageDurations(started - self.enqueued_at, now - started)
 
 
 class Batcher(Generic[Result]):
@@ -266,7 +223,7 @@ class Batcher(Generic[Result]):
             withdrawn = self._queue.withdraw(request, indices)
         request.unfinished -= len(withdrawn)
         if not request.unfinished:
-            _resolve(request, None)
+            resolve(request, None)
         return withdrawn
 
     @asynccontextmanager
@@ -352,9 +309,9 @@ class Batcher(Generic[Result]):
             assert isinstance(request, PendingRequest)  # noqa: S101  Nothing else is ever put into the queue.
             request.started_at = request.started_at or completed.started
             if completed.error:
-                _resolve(request, _client_error(completed.error))
+                resolve(request, _client_error(completed.error))
             elif not valid[position]:
-                _resolve(request, InternalError("The model gave no numbers for one of these texts."))
+                resolve(request, InternalError("The model gave no numbers for one of these texts."))
             else:
                 results_by_request.setdefault(request, []).append((item.index, completed.results[position]))
         for request, results in results_by_request.items():
@@ -366,11 +323,11 @@ class Batcher(Generic[Result]):
             request.deliver(results)
         except Exception:  # A bug in one receiver must not cost the other requests of the batch their results.
             log.exception("result delivery failed")
-            _resolve(request, InternalError("The server failed on this request."))
+            resolve(request, InternalError("The server failed on this request."))
             return
         request.unfinished -= len(results)
         if not request.unfinished:
-            _resolve(request, None)
+            resolve(request, None)
 
     def _mark_lost(self, error: BaseException) -> None:
         if self._is_lost:
@@ -378,7 +335,7 @@ class Batcher(Generic[Result]):
         self._is_lost = True
         log.critical("model lost", exc_info=error)
         for request in list(self._pending):
-            _resolve(
+            resolve(
                 request,
                 Unavailable("The model was lost while it computed. Try again.", retry_after=RETRY_AFTER_SECONDS),
             )
@@ -400,15 +357,6 @@ class Batcher(Generic[Result]):
         self._watchdog.cancel()
         self._worker.stop()
         await asyncio.to_thread(self._thread.stop, seconds)
-
-
-def _resolve(request: PendingRequest[Result], error: OnecardError | None) -> None:
-    if request.completed.done():
-        return
-    if error:
-        request.completed.set_exception(error)
-    else:
-        request.completed.set_result(None)
 
 
 def _client_error(error: Exception) -> OnecardError:

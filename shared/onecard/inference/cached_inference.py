@@ -9,7 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
-from onecard.batching.batcher import Batcher, StageDurations
+from onecard.batching.batcher import Batcher
+from onecard.batching.pending_request import StageDurations
 from onecard.batching.queue import LANES, Lane
 from onecard.cache.directives import CachePolicy
 from onecard.cache.keys import CacheKind, Keyspace

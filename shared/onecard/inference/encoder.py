@@ -1,51 +1,35 @@
 """The state and the lifespan that both encoder services share. Needs the `encoder` extra."""
 
 import asyncio
-import os
-import signal
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any, Generic, TypeVar
 
 from fastapi import FastAPI, Request
-from prometheus_client import CollectorRegistry
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Scope
 
-from onecard import __version__, logs
-from onecard.batching.batcher import Batcher, BatcherConfig
-from onecard.batching.device_thread import DeviceThread
-from onecard.batching.metrics import BatchMetrics
+from onecard.batching.batcher import Batcher
 from onecard.cache import directives
 from onecard.cache.directives import CachePolicy
-from onecard.cache.keys import CacheKind, Keyspace, ServingConfig, fingerprint
-from onecard.cache.serialization import CountedResultCodec
-from onecard.cache.tiers import Cache, TypedCache, open_cache
-from onecard.errors import InternalError, InvalidRequest, ModelNotFound, OnecardError
-from onecard.gpu.device import Device, select_device
-from onecard.gpu.metrics import memory_metrics
-from onecard.gpu.reservation import reserve_memory
+from onecard.cache.tiers import Cache
+from onecard.errors import InvalidRequest, ModelNotFound, OnecardError
+from onecard.gpu.device import Device
 from onecard.inference.cached_inference import (
     CachedInference,
     InferenceRequest,
     InferenceResult,
     Inputs,
-    ResultCache,
-    Tokenization,
 )
-from onecard.inference.engines.metrics import engine_metrics
 from onecard.inference.scheduling import max_text_count, scheduling_params
-from onecard.inference.served_engine import EncoderModel, ServedEngine, load_engine
 from onecard.inference.settings import EncoderSettings
 from onecard.inference.tokenization import TextTokenizer, TokenizedText, Truncation
-from onecard.inference.warm_up import SAMPLE_TEXTS, LoadedEngine
-from onecard.models import model_files
-from onecard.models.folders import ModelFolder, find
+from onecard.inference.warm_up import SAMPLE_TEXTS
+from onecard.models.folders import ModelFolder
 from onecard.models.identity import ModelIdentity
 from onecard.text import composed, is_visible
-from onecard.web.canary import Canary, CanaryFailed
+from onecard.web.canary import Canary
 from onecard.web.disconnect import run_until_disconnect
 from onecard.web.health import ComponentHealth, Readiness, stand_in_health, worst_status
 from onecard.web.middleware import LoadShedder, request_state
@@ -58,8 +42,6 @@ Result = TypeVar("Result")
 
 SELF_TEST_TIMEOUT_SECONDS = 1.0
 """How long a readiness check waits for the result of the sample text."""
-
-log = logs.logger()
 
 
 @dataclass(frozen=True)
@@ -192,149 +174,6 @@ def checked_inputs(inputs: Inputs, max_inputs: int, prompt: str) -> Inputs:
         if not (is_visible(item) if isinstance(item, str) else item):
             raise InvalidRequest(f"input[{index}] is empty: it has no character that can be seen.", param="input")
     return [prompt + composed(item) if isinstance(item, str) else item for item in inputs]  # type: ignore[return-value]
-
-
-@asynccontextmanager
-async def open_encoder(
-    app: FastAPI, model: EncoderModel[Result], name: str, settings: EncoderSettings
-) -> AsyncIterator[None]:
-    """The lifespan of an encoder service: puts its state into `app.state.service`, and closes it at the end.
-
-    Args:
-        app: of the service.
-        model: what the service says about its kind of model.
-        name: of the model: hub name or folder.
-        settings: of the service.
-
-    Yields:
-        Nothing; the service is ready.
-
-    Raises:
-        SystemExit: the model is missing or broken, or does not fit into the device's memory.
-    """
-    kind = model.kind
-    folder = find(kind, name, settings.model_cache_path, stand_ins=settings.allow_stand_ins)
-    if fault := model_files.integrity_error(folder.path):
-        raise SystemExit(f"model {folder.name}: {fault}. Remove its folder, and run 'make models' again.")
-    device = select_device(settings)
-    reservation = reserve_memory(
-        kind, settings, device, batch_texts=settings.batch_texts, batch_tokens=settings.batch_tokens
-    )
-    memory_metrics(app.state.registry, reservation, device)
-    thread = DeviceThread()
-    served = await thread.call(lambda: load_engine(model, folder, settings, device, reservation))
-    engine_metrics(app.state.registry, served.library, served.precision)
-    config = BatcherConfig(
-        max_batch=served.warm_up.max_batch,
-        tokens_per_second=served.warm_up.tokens_per_second,
-        queue_tokens=settings.queue_tokens,
-        hang_timeout_seconds=settings.engine_hang_seconds,
-        width_multiple=device.width_multiple,
-    )
-    async with open_cache(settings, app.state.registry) as cache:
-        metrics = BatchMetrics(app.state.registry)
-        engine = served.engine
-        batcher = Batcher(engine, config, thread=thread, metrics=metrics, on_lost=_terminate, is_valid=engine.is_finite)
-        serving_configs = _serving_configs(folder, device, served)
-        result_cache = _result_cache(cache, settings, kind, folder, serving_configs, engine) if cache.enabled else None
-        inference = CachedInference(Tokenization(served.tokenizer, batcher), batcher, result_cache)
-        identity = ModelIdentity(folder.name, folder.revision, fingerprint(serving_configs[True]))
-        recent_bodies = RecentBodies()
-        canary = _canary(engine, batcher, served.tokenizer, settings, app.state.registry)
-        app.state.service = Encoder(
-            folder,
-            device,
-            settings,
-            batcher,
-            cache,
-            inference,
-            recent_bodies,
-            identity,
-            served.tokenizer,
-            f"{served.library} {served.precision}",
-            canary,
-        )
-        canary.start()
-        try:
-            yield
-        finally:
-            await canary.close()
-            await batcher.close()
-
-
-def _canary(
-    engine: LoadedEngine[Result],
-    batcher: Batcher[Result],
-    tokenizer: TextTokenizer,
-    settings: EncoderSettings,
-    registry: CollectorRegistry,
-) -> Canary:
-    """The canary: the sample texts of warm-up, whose results have to stay close to the first ones."""
-    texts = [text.ids for text in tokenizer.tokenize(SAMPLE_TEXTS, truncate=True)]
-    first: list[Result] = []
-
-    async def compute() -> None:
-        try:
-            results = await batcher.compute_canary(texts)
-        except InternalError:
-            raise CanaryFailed("gives no numbers, or fails") from None
-        if not first:
-            first.extend(results)
-        if not all(map(engine.is_close, results, first)):
-            raise CanaryFailed("answers otherwise than at its start")
-
-    return Canary(
-        compute,
-        lambda: batcher.ended_batches,
-        interval_seconds=settings.canary_seconds,
-        hang_seconds=settings.engine_hang_seconds,
-        on_lost=lambda _: _terminate(),
-        registry=registry,
-    )
-
-
-def _serving_configs(folder: ModelFolder, device: Device, served: ServedEngine[Any]) -> dict[bool, ServingConfig]:
-    """What shapes the results besides the weights, by `truncate`: whether texts over the window are cut or refused."""
-    files = model_files.digest(folder.path)
-    details = (
-        ("device", device.name.partition(":")[0]),
-        ("service", __version__),
-        ("build", served.build or ""),
-        *((library, version(library)) for library in ("tokenizers", "transformers")),
-    )
-    return {
-        truncate: ServingConfig(
-            tokenizer=files,
-            precision=served.precision,
-            engine=served.library,
-            window=served.engine.window,
-            truncation="right" if truncate else "refuse",
-            details=details,
-        )
-        for truncate in (True, False)
-    }
-
-
-def _result_cache(
-    cache: Cache,
-    settings: EncoderSettings,
-    kind: CacheKind,
-    folder: ModelFolder,
-    serving_configs: Mapping[bool, ServingConfig],
-    engine: LoadedEngine[Result],
-) -> ResultCache[Result]:
-    """The cache of the model's results."""
-    keyspaces = {
-        truncate: Keyspace(kind, folder.name, folder.revision, serving_configs[truncate])
-        for truncate in serving_configs
-    }
-    store = TypedCache(cache, kind, CountedResultCodec(engine.codec), settings.ttl_seconds(kind))
-    return ResultCache(kind, store, keyspaces, cache.metrics)
-
-
-def _terminate() -> None:
-    """Stop serving, so that the process is restarted by its supervisor."""
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def load_shedder(path: str) -> Callable[[FastAPI], LoadShedder]:
