@@ -10,6 +10,7 @@ import pytest
 import torch
 from prometheus_client import CollectorRegistry
 
+from llm_service.canary import CANARY_PRIORITY
 from llm_service.fallback.decoding import RECOVERY_BATCHES, batch_size
 from llm_service.fallback.engine import GenerationTask, TransformersEngine
 from llm_service.fallback.generation import GenerationEnd, SamplingParams
@@ -59,7 +60,14 @@ class OutOfMemory:
 
 
 async def written(engine: TransformersEngine, params: SamplingParams) -> list[tuple[str, GenerationEnd]]:
-    return await engine.collect(GenerationTask(PROMPTS, params))
+    """What becomes of all prompts. The model begins once they are all queued, so that they share its first batch."""
+    queued = threading.Event()
+    engine.queue._queue.put((CANARY_PRIORITY, 0, queued.wait))
+    asked = asyncio.create_task(engine.collect(GenerationTask(PROMPTS, params)))
+    await asyncio.sleep(0)  # It queues all before it waits for the first.
+    assert engine.queue._waiting == len(PROMPTS)
+    queued.set()
+    return await asked
 
 
 async def test_twenty_prompts_in_one_batch_are_what_each_is_alone(engine: TransformersEngine) -> None:

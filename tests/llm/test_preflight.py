@@ -86,7 +86,7 @@ def test_an_fp8_cache_is_refused_where_the_gpu_has_no_fp8(
 ) -> None:
     """In one line with a way out, before anything is loaded. A driver is played: there is no GPU here."""
     monkeypatch.setattr(preflight, "vllm_build", lambda: "cuda")
-    monkeypatch.setattr(preflight.hardware, "has_nvidia_gpu", lambda: True)
+    monkeypatch.setattr(preflight.hardware, "has_nvidia_gpu", lambda *_: True)
     monkeypatch.setattr(preflight, "_compute_capability", lambda _: capability)
     if refused:
         with pytest.raises(SystemExit, match=r"KV_CACHE_DTYPE=fp8 needs compute capability 8\.9 .* Unset it\."):

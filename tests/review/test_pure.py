@@ -16,6 +16,7 @@ from review_service.insight.summary_validation import InvalidSummary, validate
 from review_service.reviews.aspects import aspects_in
 from review_service.reviews.index_maintenance import MaintenancePlan, plan_maintenance
 from review_service.reviews.ingest import batches, parse_items, parse_lines
+from review_service.reviews.rows import TERMS_COLUMN
 from review_service.schemas import Review, StoredReview
 from standins.restaurants import RESTAURANTS
 
@@ -187,9 +188,9 @@ def test_what_restaurants_are_found_strong_in_they_are_loved_for(sample: list[di
 
 def test_what_is_due() -> None:
     """Words are always indexed, ids from some size on, vectors where it pays; what lags is refreshed."""
-    assert plan_maintenance(10, {}, 5000) == MaintenancePlan(create=("letters",))
-    assert plan_maintenance(2000, {"letters": 0}, 5000) == MaintenancePlan(create=("review_id", "restaurant_id"))
-    fresh = {"letters": 0, "review_id": 0, "restaurant_id": 0}
+    assert plan_maintenance(10, {}, 5000) == MaintenancePlan(create=(TERMS_COLUMN,))
+    assert plan_maintenance(2000, {TERMS_COLUMN: 0}, 5000) == MaintenancePlan(create=("review_id", "restaurant_id"))
+    fresh = {TERMS_COLUMN: 0, "review_id": 0, "restaurant_id": 0}
     assert plan_maintenance(6000, fresh, 5000) == MaintenancePlan(create=("vector",))
     assert plan_maintenance(6000, {**fresh, "vector": 1001}, 5000) == MaintenancePlan(refresh=True)
     assert plan_maintenance(6000, {**fresh, "vector": 900}, 5000) == MaintenancePlan()

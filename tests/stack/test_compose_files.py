@@ -2,7 +2,7 @@
 
 import json
 import re
-import sys
+import sysconfig
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,7 @@ def test_an_image_lists_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """The list that the build writes names each installed distribution once, with its version and package URL."""
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
     image = import_module("image")
-    image.write_contents(tmp_path / "folder" / image.CONTENTS, sys.path)
+    image.write_contents(tmp_path / "folder" / image.CONTENTS, [sysconfig.get_path("purelib")])
     contents = json.loads((tmp_path / "folder" / image.CONTENTS).read_text())
     found = {one["name"]: one for one in contents["components"]}
     assert len(found) == len(contents["components"])
