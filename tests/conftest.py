@@ -9,6 +9,7 @@ import hypothesis
 import pytest
 
 from onecard.models.folders import STAND_INS, folder_name, read_manifest
+from tests.shallow_models import shallow_models
 from tests.shared.cache.support import RedisProcess, running_redis
 from tests.support import KEY, LLM, VLLM_START_SECONDS, Server, free_port, serving
 
@@ -50,9 +51,15 @@ def session_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisPro
 
 
 @pytest.fixture(scope="session")
-def encoder_env(model_cache: Path) -> dict[str, str]:
-    """Environment of an encoder service on the stand-ins, which computes everything."""
-    return {"MODEL_CACHE_PATH": str(model_cache), "OMP_NUM_THREADS": "2", "CACHE_ENABLED": "false"}
+def shallow_cache(model_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The three stand-ins, the encoders with two layers left."""
+    return shallow_models(model_cache, tmp_path_factory.mktemp("shallow"))
+
+
+@pytest.fixture(scope="session")
+def encoder_env(shallow_cache: Path) -> dict[str, str]:
+    """Environment of an encoder service that starts soon and computes everything."""
+    return {"MODEL_CACHE_PATH": str(shallow_cache), "OMP_NUM_THREADS": "2", "CACHE_ENABLED": "false"}
 
 
 @pytest.fixture(scope="session")
@@ -62,16 +69,22 @@ def caching_env(encoder_env: dict[str, str], session_redis: RedisProcess) -> dic
 
 
 @pytest.fixture(scope="session")
-def sentiment(caching_env: dict[str, str]) -> Iterator[Server]:
+def whole_env(caching_env: dict[str, str], model_cache: Path) -> dict[str, str]:
+    """Environment of an encoder service on the whole stand-ins."""
+    return {**caching_env, "MODEL_CACHE_PATH": str(model_cache)}
+
+
+@pytest.fixture(scope="session")
+def sentiment(whole_env: dict[str, str]) -> Iterator[Server]:
     """A running sentiment-service."""
-    with serving("sentiment_service", port_variable="SENTIMENT_PORT", env=caching_env) as server:
+    with serving("sentiment_service", port_variable="SENTIMENT_PORT", env=whole_env) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def embedding(caching_env: dict[str, str]) -> Iterator[Server]:
+def embedding(whole_env: dict[str, str]) -> Iterator[Server]:
     """A running embedding-service."""
-    with serving("embedding_service", port_variable="EMBEDDING_PORT", env=caching_env) as server:
+    with serving("embedding_service", port_variable="EMBEDDING_PORT", env=whole_env) as server:
         yield server
 
 

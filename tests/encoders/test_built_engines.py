@@ -4,7 +4,6 @@ import asyncio
 import functools
 import json
 import os
-import re
 import resource
 import shutil
 import signal
@@ -12,13 +11,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from hashlib import sha256
 from pathlib import Path
 
 import httpx2 as httpx
 import numpy as np
 import pytest
-from safetensors.torch import load_file, save_file
 
 from embedding_service.engine import SentenceEncoder
 from embedding_service.vectors import VectorKind
@@ -33,6 +30,7 @@ from sentiment_service.engine import Classifier
 from sentiment_service.probabilities import ProbabilityKind
 from tests.encoders.test_engines import FAMILIES, write
 from tests.gateway.client_load import CLIENTS, client_load, eventually_polled
+from tests.shallow_models import copy_two_layers
 from tests.support import Server, free_port, metric, serving
 
 TEXTS = [
@@ -70,30 +68,13 @@ def built(model_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
     def make(kind: EncoderKind) -> Path:
         cache = tmp_path_factory.mktemp("models")
         name = folder_name(STAND_INS[kind])
-        with_two_layers(model_cache / name, cache / name)
+        copy_two_layers(model_cache / name, cache / name)
         with source_of(kind, find(kind, STAND_INS[kind], cache), cache) as source:
             for engine in ENGINES:
                 building.build(source, engine, "half")
         return cache
 
     return make
-
-
-def with_two_layers(model: Path, folder: Path) -> None:
-    """Copy a model without most of its layers, so that it is built and loaded within seconds."""
-    shutil.copytree(model, folder)
-    weights = {
-        name: tensor
-        for name, tensor in load_file(folder / "model.safetensors").items()
-        if not (layer := re.search(r"encoder\.layer\.(\d+)\.", name)) or int(layer[1]) < 2
-    }
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    config = json.loads((folder / "config.json").read_text())
-    layers = min(2, config["num_hidden_layers"])
-    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": layers}))
-    manifest = json.loads((folder / "onecard.json").read_text())
-    files = {file: sha256((folder / file).read_bytes()).hexdigest() for file in manifest["files"]}
-    (folder / "onecard.json").write_text(json.dumps({**manifest, "files": files}))
 
 
 def copy_of(cache: Path, tmp_path: Path) -> Path:

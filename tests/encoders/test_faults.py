@@ -109,11 +109,11 @@ def test_a_model_that_gives_no_numbers_is_not_started(fault: Path, encoder_env: 
 
 @pytest.mark.parametrize("kind", ["sentiment", "embedding"])
 def test_weights_that_are_nan_are_not_served(
-    kind: ModelKind, encoder_env: dict[str, str], model_cache: Path, tmp_path: Path
+    kind: ModelKind, encoder_env: dict[str, str], shallow_cache: Path, tmp_path: Path
 ) -> None:
     """Of the classifier and of the sentence encoder: the process ends with one line before it listens."""
     models = tmp_path / "models"
-    shutil.copytree(model_cache, models)
+    shutil.copytree(shallow_cache, models)
     file = models / folder_name(STAND_INS[kind]) / "model.safetensors"
     weights = load_file(file)
     for name, tensor in weights.items():
