@@ -109,9 +109,9 @@ def make_workspace(folder: Path, models: Path) -> Workspace:
 
 
 @pytest.fixture
-def place(tmp_path: Path, model_cache: Path) -> Iterator[Workspace]:
+def place(tmp_path: Path, shallow_cache: Path) -> Iterator[Workspace]:
     """A place where a test may break things."""
-    made = make_workspace(tmp_path, model_cache)
+    made = make_workspace(tmp_path, shallow_cache)
     yield made
     orphans.terminate_all(made.run_folder, 5)
 
@@ -129,9 +129,9 @@ def own_stack(monkeypatch: pytest.MonkeyPatch) -> Callable[[Workspace], Stack]:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> Iterator[Workspace]:
+def stack(tmp_path_factory: pytest.TempPathFactory, shallow_cache: Path) -> Iterator[Workspace]:
     """The whole stack, started by `onecard up`, on the stand-ins."""
-    made = make_workspace(tmp_path_factory.mktemp("stack"), model_cache)
+    made = make_workspace(tmp_path_factory.mktemp("stack"), shallow_cache)
     result = made.run("up")
     assert result.returncode == 0, result.stdout + result.stderr
     (made.folder / "up.txt").write_text(result.stdout + result.stderr)

@@ -34,11 +34,11 @@ def test_a_machine_on_which_the_stack_starts(place: Workspace) -> None:
     assert place.processes() == []
 
 
-def test_each_refusal_is_listed(place: Workspace, model_cache: Path, tmp_path: Path) -> None:
+def test_each_refusal_is_listed(place: Workspace, shallow_cache: Path, tmp_path: Path) -> None:
     """All of them, not only the first, and exit code 1: a taken port, an open door, a damaged model."""
     own = tmp_path / "models"
     for name in STAND_INS.values():
-        shutil.copytree(model_cache / folder_name(name), own / folder_name(name))
+        shutil.copytree(shallow_cache / folder_name(name), own / folder_name(name))
     weights = own / folder_name(STAND_INS["embedding"]) / "model.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))

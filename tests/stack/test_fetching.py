@@ -307,14 +307,14 @@ def test_a_proxy_that_wants_a_password(place: Workspace, tmp_path: Path) -> None
 def test_a_broken_model_gives_way_to_its_stand_in(
     place: Workspace,
     own_stack: Callable[[Workspace], Stack],
-    model_cache: Path,
+    shallow_cache: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """While the hub is away, 'make models' is a way out, and not the same complaint again."""
     stand_in, broken = tmp_path / folder_name(STAND_INS["sentiment"]), tmp_path / folder_name(NAME)
     for copy in (stand_in, broken):
-        shutil.copytree(model_cache / folder_name(STAND_INS["sentiment"]), copy)
+        shutil.copytree(shallow_cache / folder_name(STAND_INS["sentiment"]), copy)
     (broken / "config.json").unlink()
     settings = own_stack(place).settings.model_copy(update={"model_cache_path": tmp_path, "sentiment_model": NAME})
     assert find("sentiment", NAME, tmp_path).path == broken
@@ -326,13 +326,13 @@ def test_a_broken_model_gives_way_to_its_stand_in(
 def test_without_a_trainer_a_stand_in_that_was_brought_is_taken(
     place: Workspace,
     own_stack: Callable[[Workspace], Stack],
-    model_cache: Path,
+    shallow_cache: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As in the images, which have none: whichever recipe it is of. A missing one is refused, and nothing is said to be
     in training."""
-    shutil.copytree(model_cache / folder_name(STAND_INS["sentiment"]), tmp_path / folder_name(STAND_INS["sentiment"]))
+    shutil.copytree(shallow_cache / folder_name(STAND_INS["sentiment"]), tmp_path / folder_name(STAND_INS["sentiment"]))
     settings = own_stack(place).settings.model_copy(update={"model_cache_path": tmp_path, "hf_hub_offline": True})
     monkeypatch.setattr(fetching, "_have_trainer", lambda: False)
     monkeypatch.setattr(fetching, "_recipe_revision", lambda kind: pytest.fail("there is no trainer to ask"))
@@ -365,16 +365,16 @@ def test_a_stopped_training_stops_the_trainer(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_a_hub_current_stand_ins_are_kept(place: Workspace, model_cache: Path) -> None:
+def test_without_a_hub_current_stand_ins_are_kept(place: Workspace, shallow_cache: Path) -> None:
     """One line says that the hub is away; what has been trained is not trained again."""
     before = {
-        kind: os.stat(model_cache / folder_name(name) / "onecard.json").st_mtime for kind, name in STAND_INS.items()
+        kind: os.stat(shallow_cache / folder_name(name) / "onecard.json").st_mtime for kind, name in STAND_INS.items()
     }
     result = place.run("models", HF_HUB_OFFLINE="0", HF_ENDPOINT="http://127.0.0.1:9")
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("hub cannot be reached") == 1
     after = {
-        kind: os.stat(model_cache / folder_name(name) / "onecard.json").st_mtime for kind, name in STAND_INS.items()
+        kind: os.stat(shallow_cache / folder_name(name) / "onecard.json").st_mtime for kind, name in STAND_INS.items()
     }
     assert after == before
 

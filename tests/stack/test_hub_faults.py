@@ -98,12 +98,12 @@ def faulty_hub() -> Iterator[type[FaultyHub]]:
 
 
 @pytest.fixture
-def production(place: Workspace, model_cache: Path, tmp_path: Path, faulty_hub: type[FaultyHub]) -> Workspace:
+def production(place: Workspace, shallow_cache: Path, tmp_path: Path, faulty_hub: type[FaultyHub]) -> Workspace:
     """A place where no stand-in is allowed, with all three at hand, and the hub's model as each model."""
     own = tmp_path / "models"
     own.mkdir()
     for name in STAND_INS.values():
-        (own / folder_name(name)).symlink_to(model_cache / folder_name(name))
+        (own / folder_name(name)).symlink_to(shallow_cache / folder_name(name))
     names = dict.fromkeys(("LLM_MODEL", "SENTIMENT_MODEL", "EMBEDDING_MODEL"), NAME)
     place.env.update(names, ALLOW_STAND_INS="false", MODEL_CACHE_PATH=str(own), HF_HUB_OFFLINE="false")
     place.env.update(HF_ENDPOINT=faulty_hub.url, HF_HUB_ETAG_TIMEOUT="1", HF_HUB_DOWNLOAD_TIMEOUT="1")

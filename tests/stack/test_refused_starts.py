@@ -30,11 +30,11 @@ def test_a_port_that_is_taken(place: Workspace, variable: str) -> None:
         place.assert_refused(place.run("up"), str(place.port(variable)), variable)
 
 
-def test_a_broken_model_folder(place: Workspace, model_cache: Path, tmp_path: Path) -> None:
+def test_a_broken_model_folder(place: Workspace, shallow_cache: Path, tmp_path: Path) -> None:
     """The line names the folder, what is wrong with it, and what to type."""
     own = tmp_path / "models"
     for name in STAND_INS.values():
-        shutil.copytree(model_cache / folder_name(name), own / folder_name(name))
+        shutil.copytree(shallow_cache / folder_name(name), own / folder_name(name))
     weights = own / folder_name(STAND_INS["sentiment"]) / "model.safetensors"
     os.truncate(weights, weights.stat().st_size - 100)
     result = place.run("up", MODEL_CACHE_PATH=str(own))
@@ -81,10 +81,10 @@ def test_a_setting_in_dotenv_counts_and_the_environment_wins(place: Workspace) -
     assert place.run("status", MAX_INPUTS="5").stderr == ""
 
 
-def test_a_part_that_keeps_crashing(place: Workspace, model_cache: Path, tmp_path: Path) -> None:
+def test_a_part_that_keeps_crashing(place: Workspace, shallow_cache: Path, tmp_path: Path) -> None:
     """The line says which part, the last thing it said, and where its log is."""
     broken = tmp_path / "no-such-architecture"
-    shutil.copytree(model_cache / folder_name(STAND_INS["embedding"]), broken)
+    shutil.copytree(shallow_cache / folder_name(STAND_INS["embedding"]), broken)
     config = broken / "config.json"
     config.write_text(config.read_text().replace('"bert"', '"nonsense"'))
     (broken / MANIFEST).unlink()  # It knows the file's digest: without it, the folder is somebody's own.
