@@ -88,7 +88,7 @@ async def indexed(store: ReviewStore) -> list[str]:
 
 
 @pytest.mark.parametrize("damage", [emptied, zeroed, garbled, Path.unlink])
-@pytest.mark.parametrize("column", ["letters", "review_id", "restaurant_id", "vector"])
+@pytest.mark.parametrize("column", ["morphemes", "review_id", "restaurant_id", "vector"])
 async def test_a_broken_index_alone_is_made_anew(folder: Path, column: str, damage: Callable[[Path], None]) -> None:
     """Reads go on at once; upkeep that fails for it heals by itself, also where nobody reads through that index."""
     async with open_store(str(folder)) as store:

@@ -131,7 +131,7 @@ async def test_vectors_are_named_by_model_and_revision(header: str, model: str) 
     async with serving(FakeModelServer(answer)) as peer, httpx.AsyncClient(trust_env=False) as client:
         service = ModelService("test", (peer.url,), client)
         models = ModelServices(embedding=service, sentiment=service, llm=service, llm_headers={})
-        assert (await models.embed(["a"], "bulk")).model == model
+        assert (await models.embed(["a"], "bulk", "document")).model == model
 
 
 @pytest.mark.parametrize("vector", [[np.nan, 1], [np.inf, 0], [-np.inf, 1], [0, 0], [3, 4]], ids=str)
