@@ -109,7 +109,6 @@ async def back_off(engine: LoadedEngine[Any], texts: list[TokenIds]) -> BackoffR
         BatchLimit(len(texts), first),
         tokens_per_second=1e6,
         queue_tokens=first,
-        hang_timeout_seconds=120,
         width_multiple=8,
     )
     batcher: Batcher[Any] = Batcher(

@@ -1,9 +1,9 @@
 """The embedding service with a fault built in: `python -m tests.faulty_encoder`.
 
 For faults that cannot be produced from outside. The file that FAULT_FILE names says which: empty for none,
-`out-of-memory N` for every batch of more than N tokens, `nan N` for one that gives no numbers for such a batch, `hang`
-for a device that never answers, `hold` for one that answers when the file says something else. Both make a file beside
-it, `.held`, when they have something to compute.
+`out-of-memory N` for every batch of more than N tokens, `nan N` for one that gives no numbers for the token N, `nan`
+for one that gives none at all, `hang` for a device that never answers, `hold` for one that answers when the file says
+something else. Both make a file beside it, `.held`, when they have something to compute.
 """
 
 import os
@@ -45,9 +45,10 @@ class FaultyEncoder(SentenceEncoder):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     def _after(self, _: torch.nn.Module, __: Any, kwargs: dict[str, torch.Tensor], output: Any) -> None:
-        fault, _, tokens = self._fault.read_text().partition(" ")
-        if fault == "nan" and kwargs["input_ids"].numel() > int(tokens):
-            output.last_hidden_state.fill_(torch.nan)
+        fault, _, token = self._fault.read_text().partition(" ")
+        if fault == "nan":
+            ids = kwargs["input_ids"]
+            output.last_hidden_state[ids == int(token) if token else torch.ones_like(ids, dtype=torch.bool)] = torch.nan
 
 
 FAULTY = EncoderModel("embedding", FaultyEncoder, VectorKind)

@@ -86,7 +86,10 @@ async def open_service(settings: ReviewSettings, registry: CollectorRegistry, cl
         # In a thread: loading takes seconds, in which signals are to be answered.
         analyzer = await asyncio.to_thread(lambda: MorphemeAnalyzer(word_files.user_words()))
     except (OSError, ValueError) as error:
-        raise SystemExit(f"the words in SEARCH_WORDS cannot be read: {type(error).__name__}") from None
+        raise SystemExit(
+            f"the words in SEARCH_WORDS cannot be read ({type(error).__name__}): name a folder that is here, whose "
+            "files are in UTF-8 and small, or unset it."
+        ) from None
     term_migration = await closing.enter_async_context(running_migration(store, analyzer))
     await closing.enter_async_context(running_maintenance(store, settings.review_index_rows))
     models = await closing.enter_async_context(open_model_services(settings))

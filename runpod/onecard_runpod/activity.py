@@ -6,6 +6,8 @@ from typing import Literal
 
 from prometheus_client.parser import text_string_to_metric_families
 
+_REQUESTS = "onecard_client_requests_total"
+
 StopReason = Literal["idle", "not ready"]
 
 
@@ -14,9 +16,9 @@ class ActivitySample:
     """Clients' requests at one service (`onecard.client_traffic` says which are)."""
 
     served: float = 0.0
-    """Requests since the service started that were answered below status 500."""
-    failed: float = 0.0
-    """Requests since the service started that were answered with a status of 500 or above."""
+    """Requests since the service started that it has done."""
+    other: float = 0.0
+    """All others since then: failed, refused, or not answered to the end, because their client left before."""
     running: float = 0.0
     """Requests in progress."""
 
@@ -26,7 +28,7 @@ class PodState:
     """What the watchdog knows of the pod. Times are in seconds of the caller's clock."""
 
     working_at: float
-    """When it last was ready or answered a client without a failure; before that, when it was started."""
+    """When it last was ready or did what a client asked for; before that, when it was started."""
     active_at: float | None = None
     """When a client last asked for something; before that, when it was first ready. None: it has not been ready yet."""
     samples: Mapping[str, ActivitySample] = field(default_factory=dict)
@@ -51,8 +53,8 @@ def parse_activity(text: str) -> ActivitySample:
         for sample in family.samples
     }
     return ActivitySample(
-        served=values.get(("onecard_client_requests_total", "served"), 0.0),
-        failed=values.get(("onecard_client_requests_total", "failed"), 0.0),
+        served=values.get((_REQUESTS, "served"), 0.0),
+        other=sum(value for (name, outcome), value in values.items() if name == _REQUESTS and outcome != "served"),
         running=values.get(("onecard_client_requests_running", None), 0.0),
     )
 
@@ -71,7 +73,7 @@ def next_state(previous: PodState, samples: Mapping[str, ActivitySample], now: f
     """
     pairs = [(sample, previous.samples.get(name, ActivitySample())) for name, sample in samples.items()]
     served = any(_grown(new.served, old.served) for new, old in pairs)
-    active = served or any(new.running or _grown(new.failed, old.failed) for new, old in pairs)
+    active = served or any(new.running or _grown(new.other, old.other) for new, old in pairs)
     began = ready and previous.active_at is None
     return PodState(
         working_at=now if ready or served else previous.working_at,
@@ -94,7 +96,7 @@ def time_left(
         state: the state after the last poll.
         now: time in seconds, of the same clock.
         idle_seconds: how long clients may ask for nothing; None: for ever.
-        unready_seconds: how long it may neither be ready nor answer a client without a failure.
+        unready_seconds: how long it may neither be ready nor do what a client asks for.
 
     Returns:
         Seconds until it has to stop, 0 or less if it is time, and why it will.

@@ -14,12 +14,13 @@ _FOLDER_VARIABLES = (
     "HF_HOME",
     "ONECARD_HOME",
     "REVIEW_STORE",
+    "SEARCH_WORDS",
     "VLLM_CACHE_ROOT",
     "TORCHINDUCTOR_CACHE_DIR",
     "TRITON_CACHE_DIR",
     "FLASHINFER_WORKSPACE_BASE",
 )
-"""Variables that name folders which the stack writes to."""
+"""Variables that name folders which the stack writes to, or the operator copies files to."""
 
 log = logs.logger()
 

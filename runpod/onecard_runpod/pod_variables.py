@@ -124,7 +124,7 @@ def check(variables: Mapping[str, str]) -> StackSettings:
         The stack's settings in the pod.
 
     Raises:
-        PodError: a value is invalid, or a model is a folder of this machine.
+        PodError: a value is invalid, or a model or the folder of words is of this machine.
     """
     try:
         settings = load_from(StackSettings, {"LLM_MODEL": GPU_MODEL, **IMAGE_VARIABLES, **variables})
@@ -138,6 +138,11 @@ def check(variables: Mapping[str, str]) -> StackSettings:
                 f"{_MODEL_VARIABLES[kind]} is a folder of this machine, which the pod does not have. "
                 f"Name a model of the hub, or a folder below {VOLUME_PATH} of the volume."
             )
+    if settings.search_words is not None and not str(settings.search_words).startswith(f"{VOLUME_PATH}/"):
+        raise PodError(
+            "SEARCH_WORDS is a folder of this machine, which the pod does not have. Set it to one below "
+            f"{VOLUME_PATH}, which the pod makes on its volume, and copy the files there."
+        )
     return settings
 
 

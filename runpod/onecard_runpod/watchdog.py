@@ -54,7 +54,7 @@ def watch(actions: WatchdogActions, *, idle_seconds: float | None, unready_secon
     Args:
         actions: how to poll, stop and wait.
         idle_seconds: how long clients may ask for nothing, once the pod has been ready; None: for ever.
-        unready_seconds: how long the pod may neither be ready nor answer a client.
+        unready_seconds: how long the pod may neither be ready nor do what a client asks for.
     """
     state = PodState(working_at=actions.clock())
     while True:

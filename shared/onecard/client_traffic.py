@@ -43,18 +43,29 @@ class ClientTraffic:
         """
         requests = Counter(
             "onecard_client_requests_total",
-            "Requests of clients that were answered, monitoring and Onecard's own left out.",
+            "Requests of clients that have ended, monitoring and Onecard's own left out.",
             ["outcome"],
             registry=registry,
         )
-        self._served, self._failed = requests.labels("served"), requests.labels("failed")
+        self._served, self._refused = requests.labels("served"), requests.labels("refused")
+        self._failed, self._unfinished = requests.labels("failed"), requests.labels("unfinished")
         self.running = Gauge("onecard_client_requests_running", "Requests of clients in progress.", registry=registry)
 
-    def record(self, status: int) -> None:
-        """Count an answered request of a client.
+    def record(self, status: int, *, complete: bool) -> None:
+        """Count a request of a client that has ended.
+
+        Only a complete answer shows that something works: clients of a hung service leave, or are refused because too
+        many wait, and a stream may have sent its status and nothing else.
 
         Args:
-            status: the HTTP status sent; 500 and above is a failure.
+            status: the HTTP status sent: 500 and above is a failure, 400 and above a refusal.
+            complete: whether the answer was sent to its end.
         """
-        if status not in _UNCOUNTED_STATUSES:
-            (self._failed if status >= 500 else self._served).inc()
+        if status in _UNCOUNTED_STATUSES:
+            return
+        if status >= 500:
+            self._failed.inc()
+        elif not complete:
+            self._unfinished.inc()
+        else:
+            (self._refused if status >= 400 else self._served).inc()

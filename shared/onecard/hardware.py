@@ -1,6 +1,7 @@
 """What hardware this machine has, found without importing torch, for launchers and for defaults of settings."""
 
 import platform
+from contextlib import suppress
 from pathlib import Path
 
 _CALCULATING_FLAGS = frozenset(
@@ -98,18 +99,28 @@ def _cpu_flags(cpuinfo: Path) -> frozenset[str]:
     return frozenset(next((line for line in lines if line.startswith(("flags", "Features"))), "").split())
 
 
-def available_memory_bytes(meminfo: Path = Path("/proc/meminfo")) -> int:
-    """How much memory a process can have without swapping.
+def available_memory_bytes(root: Path = Path("/")) -> int:
+    """How much memory this process can have without swapping: what the machine has left, or its container's limit.
 
     Args:
-        meminfo: Linux's description of the memory; tests pass another file.
+        root: of the file system; tests pass another one.
 
     Returns:
-        Bytes; 0 if the file cannot be read or does not say.
+        Bytes; 0 if Linux's description of the memory cannot be read or does not say.
     """
+    available = _number(root / "proc/meminfo", "MemAvailable:") * 1024
+    group = root / "sys/fs/cgroup"
+    with suppress(OSError, ValueError):  # There is no limit: no such file, or it says «max».
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        # Files that were read lately, a model's weights above all, count as used, and make room when it is needed.
+        available = min(available, max(0, limit - used + _number(group / "memory.stat", "inactive_file")))
+    return available
+
+
+def _number(file: Path, name: str) -> int:
+    """The number behind a name at the beginning of a line; 0 if there is none."""
     try:
-        lines = meminfo.read_text().splitlines()
+        lines = file.read_text().splitlines()
     except OSError:
         return 0
-    kib = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), "0")
-    return int(kib) * 1024
+    return int(next((line.split()[1] for line in lines if line.startswith(f"{name} ")), "0"))

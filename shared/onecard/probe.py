@@ -2,7 +2,9 @@
 
 import http.client
 import sys
+from typing import Literal
 
+Look = Literal["answered", "refused", "silent"]
 TIMEOUT_SECONDS = 4.0
 
 
@@ -21,23 +23,24 @@ def ready(port: int) -> bool:
         return False
 
 
-def is_silent(host: str, port: int) -> bool:
-    """Whether a service takes connections and answers nothing within `TIMEOUT_SECONDS`.
+def look(host: str, port: int) -> Look:
+    """Ask a service whether it lives, for `TIMEOUT_SECONDS`.
 
     Args:
         host: name or address.
         port: on it.
 
     Returns:
-        False for any answer, and if the connection is refused or broken off.
+        `answered` for any answer, `refused` if the connection is refused or broken off, `silent` if it is taken and
+        nothing is answered.
     """
     try:
         _status(host, port, "/health/live")
     except TimeoutError:
-        return True
+        return "silent"
     except (OSError, http.client.HTTPException):
-        pass
-    return False
+        return "refused"
+    return "answered"
 
 
 def _status(host: str, port: int, path: str) -> int:

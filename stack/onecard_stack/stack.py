@@ -16,7 +16,6 @@ from onecard_stack.errors import StackError
 from onecard_stack.models import fetching
 from onecard_stack.models.checksums import BackgroundVerification
 from onecard_stack.processes import command_file, host, monitoring, orphans, redis_password
-from onecard_stack.processes.process_table import Process, processes
 from onecard_stack.settings import StackSettings
 from onecard_stack.supervision import fingerprint, readiness, stopping, supervisor
 from onecard_stack.supervision.progress import StartupProgress
@@ -33,10 +32,7 @@ class Stack:
     def __init__(self, settings: StackSettings, console: Console) -> None:
         self.settings = settings
         self.console = console
-        self.processes: list[Process] = [
-            *processes(settings, host.inspect_host()),
-            *monitoring.processes(settings),
-        ]
+        self.processes = host.processes_here(settings)
         self.supervisor = Supervisor(settings.run_folder)
 
     def up(self, *, keep: bool = False, free_mb: float = host_checks.MIN_FREE_MB) -> bool:
@@ -54,9 +50,8 @@ class Stack:
             KeyboardInterrupt: Ctrl-C. What this call has started is stopped again.
         """
         try:
-            if self.settings.monitoring and not monitoring.PROMETHEUS.exists():
-                raise StackError("MONITORING is for a pod, whose image has Prometheus. Unset it here.")
-            self._require(examine.machine(self.settings, free_mb=free_mb))
+            own_pids = {process.pid for process in orphans.find(self.settings.run_folder)}
+            self._require(examine.machine(self.settings, own_pids, free_mb=free_mb))
             with self._lock():
                 return self._start(keep)
         except (Refused, fetching.FetchError) as error:

@@ -116,14 +116,16 @@ def test_only_what_a_key_guards_is_open(pod: Pod) -> None:
 
 def test_the_stack_is_not_root(pod: Pod) -> None:
     """Only the first two processes are, which wait; the watchdog is another user; no key is on a command line."""
-    rows = docker("top", NAME, "-eo", "user:32,pid,args").splitlines()[1:]
-    as_root = [" ".join(row.split()[2:]) for row in rows if row.split()[0] == "root"]
-    assert [row.split()[0] for row in as_root] == ["tini", "python3"]
+    listed = docker("top", NAME, "-eo", "user:32,pid,args")
+    rows = [row.split(maxsplit=2) for row in listed.splitlines()[1:]]
+    as_root = [args for user, _, args in rows if user == "root"]
+    assert [args.split()[0] for args in as_root] == ["tini", "python3"]
     assert "onecard_runpod.entrypoint" in as_root[1]
-    users = {row.split()[0]: row for row in rows}
-    assert any("onecard_runpod.watchdog" in row for row in users.values())
-    assert pod.key not in "".join(rows)
-    assert POD_KEY not in "".join(rows)
+    [watchdog] = [user for user, _, args in rows if "onecard_runpod.watchdog" in args]
+    [stack] = {user for user, _, args in rows if "onecard_runpod.watchdog" not in args} - {"root"}
+    assert watchdog not in ("root", stack)
+    assert pod.key not in listed
+    assert POD_KEY not in listed
 
 
 def test_a_killed_process_is_started_again(pod: Pod) -> None:

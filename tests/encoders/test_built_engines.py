@@ -23,9 +23,11 @@ from onecard.inference.engines import manifest as manifests
 from onecard.inference.engines.building import build as building
 from onecard.inference.engines.manifest import EngineManifest
 from onecard.inference.engines.names import EncoderKind, EngineName
-from onecard.inference.engines.parity import GATES
+from onecard.inference.engines.parity import GATES, Gate
 from onecard.models.folders import STAND_INS, ModelFolder, find, folder_name
-from onecard_stack.commands.engine_builder import generated_texts
+from onecard.settings import load_from
+from onecard_stack.commands.engine_builder import build, generated_texts
+from onecard_stack.settings import StackSettings
 from sentiment_service.engine import Classifier
 from sentiment_service.probabilities import ProbabilityKind
 from tests.encoders.test_engines import FAMILIES, write
@@ -230,19 +232,30 @@ async def test_two_replicas_change_their_engine_in_turn_and_no_request_fails(bui
         assert not clients.broken
 
 
-def test_a_quantised_engine_passes_its_gate_or_is_not_kept(built: Built, tmp_path: Path) -> None:
-    """Whatever the recipe that was taken, the figures in the manifest pass; otherwise nothing is left."""
+def test_a_quantised_engine_is_kept_only_if_it_passes_its_gate(
+    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left of one that is too far from torch; of one that passes, the manifest has its figures."""
     cache = copy_of(built("embedding"), tmp_path)
-    try:
-        with source_of("embedding", find("embedding", STAND_INS["embedding"], cache), cache) as source:
-            folder, manifest = building.build(source, "openvino", "int8")
-        kept = [folder]
-        faults = GATES["int8"].faults(manifest.parity)
-    except building.BuildError:
-        kept, faults = [], []
-    assert list((cache / "engines").glob("*-int8-*")) == kept
-    assert not faults
+    monkeypatch.setattr(building, "RECIPES", ((),))
+    with source_of("embedding", find("embedding", STAND_INS["embedding"], cache), cache, texts=40) as source:
+        monkeypatch.setitem(GATES, "int8", Gate(cosine_mean=1.1, cosine_p1=0, overlap=0, labels_equal=0))
+        with pytest.raises(building.BuildError, match="cosine_mean"):
+            building.build(source, "openvino", "int8")
+        assert not list((cache / "engines").glob("*-int8-*"))
+        monkeypatch.setitem(GATES, "int8", Gate(cosine_mean=0.9, cosine_p1=0, overlap=0, labels_equal=0))
+        folder, manifest = building.build(source, "openvino", "int8")
+    assert list((cache / "engines").glob("*-int8-*")) == [folder]
+    assert (manifest.arithmetic, manifest.recipe) == ("int8", "all layers")
+    assert 0.9 <= (manifest.parity.cosine_mean or 0) < 1
     assert not list((cache / "engines").glob(".building-*"))
+
+
+def test_no_engine_is_built_of_a_stand_in_that_would_not_serve(model_cache: Path, texts_file: Path) -> None:
+    """As the service itself, which says how to get the model."""
+    settings = load_from(StackSettings, {**env(model_cache), "ALLOW_STAND_INS": "false"})
+    with pytest.raises(SystemExit, match="only its stand-in, which ALLOW_STAND_INS=false forbids"):
+        build(settings, ["embedding"], "openvino", ["half"], texts_file, lambda _: None)
 
 
 def command(cache: Path, *arguments: str, file_bytes: int = resource.RLIM_INFINITY) -> subprocess.CompletedProcess[str]:

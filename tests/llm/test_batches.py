@@ -5,12 +5,14 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 from prometheus_client import CollectorRegistry
 
 from llm_service.canary import CANARY_PRIORITY
+from llm_service.fallback.app import canary_computation
 from llm_service.fallback.decoding import RECOVERY_BATCHES, batch_size
 from llm_service.fallback.engine import GenerationTask, TransformersEngine
 from llm_service.fallback.generation import GenerationEnd, SamplingParams
@@ -20,6 +22,7 @@ from llm_service.settings import LlmSettings
 from onecard.errors import Unavailable
 from onecard.gpu.device import Device
 from onecard.models import folders
+from onecard.web.canary import CanaryFailed
 from tests.support import LLM
 
 PROMPTS = [[20 + number, *range(30, 30 + number)] for number in range(20)]
@@ -57,6 +60,19 @@ class OutOfMemory:
         if rows > self._prompts and len(self.batches) > self._after:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return self._original(*arguments, **options)
+
+
+async def test_a_model_that_fails_every_canary_is_not_ready(engine: TransformersEngine) -> None:
+    """Any error but that of memory, which a large batch beside it may have taken."""
+    compute = canary_computation(engine.model, engine.queue)
+    await compute()
+    model = engine.model._model
+    for error, raised in ((RuntimeError("CUDA error"), CanaryFailed), (torch.OutOfMemoryError(), Unavailable)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(model, "forward", Mock(side_effect=error))
+            with pytest.raises(raised):
+                await compute()
+    await compute()
 
 
 async def written(engine: TransformersEngine, params: SamplingParams) -> list[tuple[str, GenerationEnd]]:

@@ -3,11 +3,13 @@
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from review_service.search.word_files import WordFiles
 from review_service.words.analyzer import MorphemeAnalyzer, chunks
 from review_service.words.letters import distance, from_latin_keys, initials, is_initials, jamo
 from review_service.words.query import ParsedQuery, QueryParser
@@ -198,3 +200,10 @@ def test_a_term_stands_for_its_part_of_the_text() -> None:
     """Its offsets are those of the composed text."""
     text = "국물이 정말 좋았어요"
     assert [text[term.start : term.end] for term in analyzer().terms(text)] == ["국물", "정말", "좋"]
+
+
+def test_a_folder_of_words_that_is_not_there_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
+    """In a container or a pod it may be a folder of another machine; without any, the words are built in."""
+    assert WordFiles(tmp_path).user_words() == WordFiles(None).user_words()
+    with pytest.raises(NotADirectoryError):
+        WordFiles(tmp_path / "elsewhere").user_words()

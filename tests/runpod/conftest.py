@@ -4,12 +4,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.runpod.fake_runpod import ACCOUNT_KEY, FakeRunPod, gpu_entry, running
 
+POD_KEY = "rpa_POD0123456789"
 INHERITED = ("PATH", "HOME", "LANG", "PYTHONPATH", "TMPDIR")
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -26,6 +28,24 @@ def runpod() -> Iterator[FakeRunPod]:
             gpu_entry("NVIDIA GeForce RTX 3090", 0.22, "NONE"),
         ]
         yield double
+
+
+@contextmanager
+def pod_process(runpod: FakeRunPod, *arguments: str, cwd: Path, **variables: str) -> Iterator["subprocess.Popen[str]"]:
+    """`python -m` with arguments, in a pod of the double, with what RunPod sets there."""
+    runpod.keys = {POD_KEY}
+    runpod.add_pod("abc", "RUNNING")
+    environment = {name: value for name, value in os.environ.items() if name in INHERITED}
+    environment |= {"RUNPOD_API_URL": runpod.url, "RUNPOD_API_KEY": POD_KEY, "RUNPOD_POD_ID": "abc", **variables}
+    process = subprocess.Popen(
+        [sys.executable, "-m", *arguments],
+        env=environment, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 @pytest.fixture

@@ -1,13 +1,12 @@
 """When a pod stops itself: the rule, the loop round it, and the process, against a real gateway's metrics."""
 
-import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import httpx
 import pytest
@@ -26,17 +25,16 @@ from onecard_runpod.watchdog import (
     load_settings,
     watch,
 )
-from tests.runpod.conftest import INHERITED
+from tests.runpod.conftest import POD_KEY, pod_process
 from tests.runpod.fake_runpod import FakeRunPod
 from tests.support import KEY, Server, free_port
 
-POD_KEY = "rpa_POD0123456789"
 POLLS = st.lists(
     st.tuples(
         st.booleans(),
         st.dictionaries(
             st.sampled_from("ab"),
-            st.builds(ActivitySample, served=st.integers(0, 3), failed=st.integers(0, 3), running=st.integers(0, 1)),
+            st.builds(ActivitySample, served=st.integers(0, 3), other=st.integers(0, 3), running=st.integers(0, 1)),
         ),
     )
 )
@@ -92,11 +90,11 @@ def test_times_are_those_of_the_last_poll_that_shows_it(polls: list[tuple[bool, 
     for now, (ready, samples) in enumerate(polls, start=1):
         state = next_state(state, samples, float(now), ready=ready)
         served = any(new.served not in (known[name].served, 0) for name, new in samples.items())
-        failed = any(new.failed not in (known[name].failed, 0) for name, new in samples.items())
+        other = any(new.other not in (known[name].other, 0) for name, new in samples.items())
         if ready or served:
             working_at = float(now)
         if (ready and active_at is None) or (
-            active_at is not None and (served or failed or any(new.running for new in samples.values()))
+            active_at is not None and (served or other or any(new.running for new in samples.values()))
         ):
             active_at = float(now)
         known |= samples
@@ -154,7 +152,10 @@ def test_a_watchdog_that_cannot_look_still_stops_the_pod() -> None:
 
 
 def test_what_is_traffic(gateway: Server) -> None:
-    """A real gateway's metrics: work counts; probes, scrapes, strangers and Onecard's own requests do not."""
+    """A real gateway's metrics: work counts; probes, scrapes, strangers and Onecard's own requests do not.
+
+    What is refused, and what its client does not wait for, counts as activity and not as work done.
+    """
 
     def look() -> ActivitySample:
         return parse_activity(httpx.get(f"{gateway.url}/metrics").text)
@@ -167,6 +168,9 @@ def test_what_is_traffic(gateway: Server) -> None:
     assert look() == before
     httpx.post(url, json=body).raise_for_status()
     assert look().served == before.served + 1
+    assert httpx.post(url, json={"input": ""}).status_code == 400
+    assert httpx.post(url, json={"input": []}).status_code == 400
+    assert (look().served, look().other) == (before.served + 1, before.other + 2)
     assert before.running == look().running == 0
 
 
@@ -202,30 +206,19 @@ def service(running: threading.Event, ready: threading.Event) -> Iterator[int]:
         server.server_close()
 
 
-@contextmanager
-def watchdog(runpod: FakeRunPod, **variables: str) -> Iterator["subprocess.Popen[str]"]:
+def watchdog(runpod: FakeRunPod, cwd: Path, **variables: str) -> AbstractContextManager["subprocess.Popen[str]"]:
     """The process, in a pod of the double."""
-    runpod.keys = {POD_KEY}
-    runpod.add_pod("abc", "RUNNING")
-    environment = {name: value for name, value in os.environ.items() if name in INHERITED}
-    environment |= {"RUNPOD_API_URL": runpod.url, "RUNPOD_API_KEY": POD_KEY, "RUNPOD_POD_ID": "abc", "API_KEY": KEY}
-    command = [sys.executable, "-m", "onecard_runpod.watchdog"]
-    process = subprocess.Popen(command, env=environment | variables, stdout=subprocess.PIPE, text=True)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+    return pod_process(runpod, "onecard_runpod.watchdog", cwd=cwd, **{"API_KEY": KEY, **variables})
 
 
-def test_the_process_stops_an_idle_pod_and_no_busy_one(runpod: FakeRunPod) -> None:
+def test_the_process_stops_an_idle_pod_and_no_busy_one(runpod: FakeRunPod, tmp_path: Path) -> None:
     """With the pod's own key, through the API; the key is in no log line, and SIGTERM ends it."""
     busy, ready = threading.Event(), threading.Event()
     busy.set()
     ready.set()
     with service(busy, ready) as port:
         ports = {"GATEWAY_PORT": str(port), "VLLM_PORT": str(port)}
-        with watchdog(runpod, IDLE_STOP_MINUTES="0.02", **ports) as process:
+        with watchdog(runpod, tmp_path, IDLE_STOP_MINUTES="0.02", **ports) as process:
             assert not runpod.changed.wait(4)
             busy.clear()
             assert runpod.changed.wait(60)
@@ -237,10 +230,10 @@ def test_the_process_stops_an_idle_pod_and_no_busy_one(runpod: FakeRunPod) -> No
     assert POD_KEY not in out
 
 
-def test_the_process_stops_a_pod_whose_settings_are_wrong(runpod: FakeRunPod) -> None:
+def test_the_process_stops_a_pod_whose_settings_are_wrong(runpod: FakeRunPod, tmp_path: Path) -> None:
     """The stack refuses such settings and never starts; the watchdog does, and its limit holds."""
     wrong = {"API_KEY": "short", "MAX_MODEL_LEN": "abc", "LOG_LEVEL": "loud", "VLLM_PORT": "none"}
-    with watchdog(runpod, GATEWAY_PORT=str(free_port()), UNREADY_STOP_MINUTES="0.02", **wrong):
+    with watchdog(runpod, tmp_path, GATEWAY_PORT=str(free_port()), UNREADY_STOP_MINUTES="0.02", **wrong):
         assert runpod.changed.wait(60)
     assert runpod.pods["abc"]["status"] == "EXITED"
 

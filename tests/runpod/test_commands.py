@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from onecard_runpod.errors import PodError
 from onecard_runpod.pod_request import without_secrets
-from onecard_runpod.pod_variables import CREATION_VARIABLE, IMAGE_VARIABLES, choose
+from onecard_runpod.pod_variables import CREATION_VARIABLE, IMAGE_VARIABLES, check, choose
 from onecard_runpod.settings import PodSettings
 from onecard_stack.settings import StackSettings
 from tests.runpod.conftest import Command
@@ -202,6 +203,14 @@ def test_the_pod_gets_what_env_sets_for_its_parts(runpod: FakeRunPod, pod_comman
     assert "my-own-key" not in done.stdout + done.stderr
     assert "22/tcp" in body["ports"]
     assert body["startSsh"] is True
+
+
+def test_words_for_searches_lie_on_the_volume() -> None:
+    """A folder of this machine would be nowhere in the pod, and no search would know the words."""
+    key = {"API_KEY": "my-own-key-0123456789"}
+    with pytest.raises(PodError, match=r"SEARCH_WORDS is a folder of this machine.* below /workspace"):
+        check({**key, "SEARCH_WORDS": "/home/me/words"})
+    assert check({**key, "SEARCH_WORDS": "/workspace/words"}).search_words == Path("/workspace/words")
 
 
 def test_reviews_in_a_bucket_are_the_pods_too(runpod: FakeRunPod, pod_command: Command, tmp_path: Path) -> None:

@@ -5,20 +5,17 @@ import os
 import pwd
 import signal
 import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from onecard_runpod.entrypoint import Program, for_watchdog, run, without_api_key
 from onecard_runpod.folders import prepare
-from tests.runpod.conftest import INHERITED
+from tests.runpod.conftest import POD_KEY, pod_process
 from tests.runpod.fake_runpod import FakeRunPod
 from tests.support import eventually, free_port
 
-POD_KEY = "rpa_POD0123456789"
 NOBODY = "nobody"
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root may run programs as others")
 
@@ -71,29 +68,18 @@ def test_only_the_watchdog_gets_the_key_at_runpod() -> None:
     assert set(for_watchdog(pod)) == set(pod) - {"HF_TOKEN", "REDIS_URL"}
 
 
-@contextmanager
-def entrypoint(tmp_path: Path, **variables: str) -> Iterator["subprocess.Popen[str]"]:
+def entrypoint(runpod: FakeRunPod, tmp_path: Path, **variables: str) -> AbstractContextManager["subprocess.Popen[str]"]:
     """The process, in a folder of its own."""
-    environment = {name: value for name, value in os.environ.items() if name in INHERITED} | variables
-    environment |= {"ONECARD_HOME": str(tmp_path / "home"), "MODEL_CACHE_PATH": str(tmp_path / "models")}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "onecard_runpod.entrypoint", str(tmp_path / "keys")],
-        env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+    folders = {"ONECARD_HOME": str(tmp_path / "home"), "MODEL_CACHE_PATH": str(tmp_path / "models")}
+    return pod_process(
+        runpod, "onecard_runpod.entrypoint", str(tmp_path / "keys"), cwd=tmp_path, **folders, **variables
+    )
 
 
 def test_a_pod_whose_stack_refuses_its_settings_is_stopped(runpod: FakeRunPod, tmp_path: Path) -> None:
     """The whole of a pod but for its image: a start that fails costs no longer than its limit, and is logged."""
-    runpod.keys = {POD_KEY}
-    runpod.add_pod("abc", "RUNNING")
-    pod = {"RUNPOD_POD_ID": "abc", "RUNPOD_API_KEY": POD_KEY, "RUNPOD_API_URL": runpod.url}
     wrong = {"API_KEY": "short", "UNREADY_STOP_MINUTES": "0.1", "GATEWAY_PORT": str(free_port())}
-    with entrypoint(tmp_path, **pod, **wrong) as process:
+    with entrypoint(runpod, tmp_path, **wrong) as process:
         assert runpod.changed.wait(60)
         process.send_signal(signal.SIGTERM)
         out, _ = process.communicate(timeout=30)
@@ -104,9 +90,9 @@ def test_a_pod_whose_stack_refuses_its_settings_is_stopped(runpod: FakeRunPod, t
     assert (tmp_path / "keys").is_dir()
 
 
-def test_outside_runpod_it_becomes_the_stack(tmp_path: Path) -> None:
+def test_outside_runpod_it_becomes_the_stack(runpod: FakeRunPod, tmp_path: Path) -> None:
     """Nothing is to be stopped there, and a start that fails ends the container."""
-    with entrypoint(tmp_path, API_KEY="short") as process:
+    with entrypoint(runpod, tmp_path, API_KEY="short", RUNPOD_POD_ID="") as process:
         out, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "settings: API_KEY" in out
@@ -115,8 +101,9 @@ def test_outside_runpod_it_becomes_the_stack(tmp_path: Path) -> None:
 def test_folders_are_made(tmp_path: Path) -> None:
     """Those that the variables name by an absolute path, and those that are given; a bucket's URL is none."""
     variables = {"MODEL_CACHE_PATH": str(tmp_path / "a" / "b"), "REVIEW_STORE": "s3://bucket/reviews", "HF_HOME": "c"}
+    variables |= {"SEARCH_WORDS": str(tmp_path / "words")}
     assert prepare(variables, None, [str(tmp_path / "keys")]) == []
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "keys"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "keys", "words"]
     assert not Path("c").exists()
 
 

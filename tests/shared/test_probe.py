@@ -1,5 +1,6 @@
 """The health check of containers."""
 
+import socket
 import subprocess
 import sys
 import threading
@@ -9,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
+import onecard.probe
 from tests.support import free_port
 
 
@@ -42,6 +44,15 @@ def test_the_exit_code_is_the_readiness(status: int, code: int) -> None:
     """0 for a service that can work, 1 for one that cannot."""
     with answering(status) as port:
         assert probe(port) == code
+
+
+def test_what_a_look_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error is an answer; a port that nobody listens at is not the same as one behind which nobody answers."""
+    monkeypatch.setattr(onecard.probe, "TIMEOUT_SECONDS", 0.2)
+    with answering(200) as port, socket.create_server(("127.0.0.1", 0)) as silent:
+        assert onecard.probe.look("127.0.0.1", port) == "answered"
+        assert onecard.probe.look("127.0.0.1", silent.getsockname()[1]) == "silent"
+    assert onecard.probe.look("127.0.0.1", free_port()) == "refused"
 
 
 def test_nobody_is_not_ready() -> None:

@@ -43,6 +43,13 @@ def test_a_service_gets_every_variable_that_it_reads(service: str, settings: typ
     assert read - set(SERVICES[service]["environment"]) - FIXED - NOT_FOR_THEM == set()
 
 
+def test_the_words_for_searches_are_mounted() -> None:
+    """The folder that .env names, where the review service looks for it; without one an empty volume."""
+    review = SERVICES["review"]
+    assert f"${{SEARCH_WORDS:-words}}:{review['environment']['SEARCH_WORDS']}:ro" in review["volumes"]
+    assert "words" in yaml.safe_load((ROOT / "compose.yaml").read_text())["volumes"]
+
+
 def test_keys_go_only_to_who_needs_them() -> None:
     """An encoder that is broken into gives no key of the gateway away."""
     holders = {name for name, service in SERVICES.items() if "API_KEY" in service.get("environment", {})}

@@ -221,6 +221,15 @@ def test_the_stack_s_own_memory_counts_as_free() -> None:
     assert finding.level == "ok"
 
 
+def test_a_card_that_the_running_stack_fills_is_not_refused() -> None:
+    """CUDA is not tried there, and in a container, where the driver's process ids are others, memory is not judged."""
+    running = shared(1, GpuProcess(4711, "", 20 * GIB))
+    findings = check_gpu(GpuRequest(WANTED), running, Cuda(in_use=True), [])
+    assert of(findings, "cuda") == ["ok"]
+    assert refusals(findings) == []
+    assert check_memory(GpuRequest(WANTED), running, 21 * GIB, in_use=True) == []
+
+
 @given(
     st.integers(0, 80),
     st.lists(st.tuples(st.integers(0, 40), st.booleans()), max_size=4),

@@ -35,7 +35,7 @@ def test_a_machine_on_which_the_stack_starts(place: Workspace) -> None:
 
 
 def test_each_refusal_is_listed(place: Workspace, shallow_cache: Path, tmp_path: Path) -> None:
-    """All of them, not only the first, and exit code 1: a taken port, an open door, a damaged model."""
+    """All of them, not only the first, and exit code 1: a taken port, an open door, a damaged model, a pod setting."""
     own = tmp_path / "models"
     for name in STAND_INS.values():
         shutil.copytree(shallow_cache / folder_name(name), own / folder_name(name))
@@ -43,12 +43,15 @@ def test_each_refusal_is_listed(place: Workspace, shallow_cache: Path, tmp_path:
     content = weights.read_bytes()
     weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with socket.create_server(("127.0.0.1", place.port("VLLM_PORT"))):
-        result = place.run("doctor", "--json", MODEL_CACHE_PATH=str(own), HOST="0.0.0.0", API_KEY="")
+        changed = {"MODEL_CACHE_PATH": str(own), "HOST": "0.0.0.0", "API_KEY": ""}
+        for_a_pod = {"MONITORING": "true", "GRAFANA_PASSWORD": "a-password-of-a-test"}
+        result = place.run("doctor", "--json", **changed, **for_a_pod)
     assert result.returncode == 1
     found = json.loads(result.stdout)
     assert found["starts"] is False
     refused = {one["check"]: one["message"] for one in found["findings"] if one["level"] == "refusal"}
-    assert set(refused) == {"ports", "key", "embedding"}
+    assert set(refused) == {"ports", "key", "embedding", "monitoring"}
+    assert (place.logs / "prometheus.log").exists(), "every process has a log, those of monitoring too"
     assert "VLLM_PORT" in str(found)
     assert "model.safetensors changed" in refused["embedding"]
 

@@ -9,12 +9,18 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from onecard.hardware import nvidia_trace
+from onecard.gpu import device
+from onecard.hardware import available_memory_bytes, nvidia_trace
+from onecard.models.folders import STAND_INS, find
 from onecard.redis.address import RedisAddress
-from onecard_stack.doctor import gather_gpu, gather_host
-from onecard_stack.doctor.facts import Gpu, GpuProcess, MigSlice, Xid
+from onecard.settings import load_from
+from onecard_stack.doctor import examine, gather_gpu, gather_host
+from onecard_stack.doctor.facts import Cuda, Driver, Gpu, GpuProcess, MigSlice, Xid
+from onecard_stack.doctor.findings import refusals
 from onecard_stack.processes.process_table import Process
+from onecard_stack.settings import StackSettings
 from tests.shared.cache.support import RedisProcess
+from tests.stack.conftest import Workspace
 from tests.stack.doctor_support import GIB, FakeGpu, FakeNvml
 from tests.support import free_port
 
@@ -90,6 +96,27 @@ def test_cuda_is_tried_in_a_process_of_its_own() -> None:
     assert cuda.torch == torch.__version__
     if torch.version.cuda is None:
         assert cuda.error == "torch is its CPU build"
+
+
+def test_who_has_opened_a_gpu(tmp_path: Path) -> None:
+    """By the open device files, which a container shows too; the control device alone is not the card."""
+    for pid, target in (("7", "/dev/nvidia0"), ("8", "/dev/nvidiactl"), ("9", "/dev/dxg")):
+        (tmp_path / pid / "fd").mkdir(parents=True)
+        (tmp_path / pid / "fd" / "3").symlink_to(target)
+    assert [gather_gpu.uses_gpu([pid], tmp_path) for pid in (7, 8, 9, 10)] == [True, False, True, False]
+    assert gather_gpu.uses_gpu([10, 8, 7], tmp_path)
+
+
+def test_cuda_is_not_tried_where_the_stack_runs(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A card that is full would fail the trial; without a stack there, it is tried."""
+    tried: list[int] = []
+    monkeypatch.setattr(gather_gpu, "read_driver", lambda: Driver(None, "580.1"))
+    monkeypatch.setattr(gather_gpu, "try_cuda", lambda device: tried.append(device) or Cuda("2.13.0", "13.0"))
+    monkeypatch.setattr(gather_gpu, "uses_gpu", lambda pids: 7 in pids)
+    settings = load_from(StackSettings, {**place.env, "USE_GPU": "true", "ONECARD_HOME": str(place.folder)})
+    for own_pids, times in (({7}, 0), ({8}, 1)):
+        assert "cuda" not in {one.check for one in refusals(examine.machine(settings, own_pids))}
+        assert len(tried) == times
 
 
 @pytest.mark.parametrize(
@@ -186,14 +213,32 @@ def test_folders(tmp_path: Path) -> None:
 
 
 def test_memory_is_the_containers(tmp_path: Path) -> None:
-    """With a limit, what is left of it; without one, the machine's."""
-    machine = gather_host.available_memory_mb(tmp_path)
-    (tmp_path / "memory.max").write_text("3000000000\n")
-    (tmp_path / "memory.current").write_text("2999000000\n")
-    assert gather_host.available_memory_mb(tmp_path) == 1.0
-    (tmp_path / "memory.max").write_text("max\n")
-    assert machine > 100
-    assert gather_host.available_memory_mb(tmp_path) > 100
+    """With a limit, what is left of it and what the cache of files would give back; else the machine's."""
+    assert available_memory_bytes(tmp_path) == 0
+    put(tmp_path / "proc/meminfo", "MemTotal:       16000000 kB\nMemAvailable:    8000000 kB\n")
+    assert available_memory_bytes(tmp_path) == 8_192_000_000
+    group = tmp_path / "sys/fs/cgroup"
+    put(group / "memory.max", "3000000000\n")
+    put(group / "memory.current", "2999000000\n")
+    assert available_memory_bytes(tmp_path) == 1_000_000
+    put(group / "memory.stat", "anon 1999000000\ninactive_file 1000000000\n")
+    assert available_memory_bytes(tmp_path) == 1_001_000_000
+    put(group / "memory.max", "max\n")
+    assert available_memory_bytes(tmp_path) == 8_192_000_000
+    assert available_memory_bytes() > 100_000_000, "this machine"
+
+
+def test_models_take_less_where_the_cpu_has_bfloat16(model_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of FP32, to which other CPUs convert; and as much where half precision is switched off."""
+    models = [find(kind, name, model_cache) for kind, name in STAND_INS.items()]
+    half, whole = ({"LLM_CPU_KV_GB": "1", "USE_FP16": use} for use in ("true", "false"))
+    needed = []
+    for has, variables in ((True, half), (True, whole), (False, half)):
+        monkeypatch.setattr(device, "cpu_multiplies_bfloat16", lambda has=has: has)
+        found = examine.needed_on_cpu_mb(load_from(StackSettings, variables), models)
+        assert found is not None
+        needed.append(found - GIB / 1e6)
+    assert needed == [pytest.approx(needed[2] / 2), needed[2], needed[2]]
 
 
 def test_a_redis_answers_or_says_why_not(session_redis: RedisProcess) -> None:

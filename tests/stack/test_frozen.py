@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from onecard import probe
@@ -18,19 +18,21 @@ from onecard_stack.supervision.frozen import FROZEN_SECONDS, MIN_CPU_SECONDS, Li
 from tests.stack.test_supervisor import running
 from tests.support import eventually, free_port
 
-LOOKS = st.lists(st.tuples(st.booleans(), st.floats(0, 3), st.floats(0.1, 10)), max_size=50)
-"""Whether it answered, the processor time since the last look, and the seconds since then."""
+ANY_LOOK: st.SearchStrategy[probe.Look] = st.sampled_from(["answered", "refused", "silent"])
+LOOKS = st.lists(st.tuples(ANY_LOOK, st.floats(0, 3), st.floats(0.1, 10)), max_size=50)
+"""What it did, the processor time since the last look, and the seconds since then."""
 
 
 @given(LOOKS)
-def test_only_what_neither_answers_nor_computes_is_frozen(looks: list[tuple[bool, float, float]]) -> None:
-    """For the whole time, and never before it has answered once."""
-    lifeline, now, cpu = Lifeline(1), 0.0, 0.0
-    for answers, used, seconds in looks:
+@example([("refused", 0.0, 1.0), ("silent", 0.0, FROZEN_SECONDS)])
+def test_only_what_neither_answers_nor_computes_is_frozen(looks: list[tuple[probe.Look, float, float]]) -> None:
+    """For the whole time, and never before it has answered once: a port that refuses is none of an answer."""
+    lifeline, now, cpu, answered = Lifeline(1), 0.0, 0.0, False
+    for look, used, seconds in looks:
         was, before = lifeline.seen, lifeline.cpu_seconds
-        now, cpu = now + seconds, cpu + used
-        is_frozen = lifeline.is_frozen(answers=answers, cpu_seconds=cpu, now=now)
-        if answers or was is None:
+        now, cpu, answered = now + seconds, cpu + used, answered or look == "answered"
+        is_frozen = lifeline.is_frozen(look, cpu_seconds=cpu, now=now)
+        if look != "silent" or was is None or not answered:
             assert not is_frozen
         elif is_frozen:
             assert now - was >= FROZEN_SECONDS

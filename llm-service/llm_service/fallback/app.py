@@ -23,6 +23,7 @@ from llm_service.model_identity import identify
 from llm_service.request_limits import RequestLimits
 from llm_service.settings import LlmSettings
 from onecard import logs
+from onecard.errors import InternalError
 from onecard.gpu.device import Device, half_precision, select_device
 from onecard.gpu.metrics import GpuCollector, memory_metrics
 from onecard.gpu.nvml import NvmlGpu, visible_gpu
@@ -71,7 +72,7 @@ def create_app(settings: LlmSettings, folder: ModelFolder, *, window: int) -> Fa
         model = await asyncio.to_thread(load, app.state.registry)
         queue = GenerationQueue(model, max_waiting=settings.llm_queue_requests, registry=app.state.registry)
         identity = await asyncio.to_thread(_identify, folder, model)
-        compute = _canary_computation(model, queue)
+        compute = canary_computation(model, queue)
         try:
             await compute()
         except CanaryFailed as failure:
@@ -116,11 +117,24 @@ def _device(settings: LlmSettings) -> Device:
     return replace(device, precision=half_precision(device.compute_capability))
 
 
-def _canary_computation(model: TextModel, queue: GenerationQueue) -> Callable[[], Awaitable[None]]:
+def canary_computation(model: TextModel, queue: GenerationQueue) -> Callable[[], Awaitable[None]]:
+    """Make what computes a canary on the model.
+
+    Args:
+        model: The loaded model.
+        queue: In front of it.
+
+    Returns:
+        A function that raises CanaryFailed if the model fails or its answer is not plausible.
+    """
     tokens, reference = model.encode(CANARY_TEXT, special=False), CanaryReference()
 
     async def compute() -> None:
-        reference.check(await queue.logprobs(tokens))
+        try:
+            logprobs = await queue.logprobs(tokens)
+        except InternalError:
+            raise CanaryFailed("fails on a canary") from None
+        reference.check(logprobs)
 
     return compute
 

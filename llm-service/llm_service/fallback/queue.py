@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from queue import Empty, PriorityQueue
 
+import torch
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from llm_service.canary import CANARY_PRIORITY
@@ -141,24 +142,28 @@ class GenerationQueue:
 
         Raises:
             InternalError: The model failed.
+            Unavailable: Memory ran out, as it may beside a large batch; that says nothing about the model.
         """
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[list[float]] = loop.create_future()
 
-        def finish(result: list[float] | None) -> None:
+        def finish(result: list[float] | OnecardError) -> None:
             if answer.done():
                 return
-            if result is None:
-                answer.set_exception(InternalError("The engine failed on a canary."))
+            if isinstance(result, OnecardError):
+                answer.set_exception(result)
             else:
                 answer.set_result(result)
 
         def compute() -> None:
-            result = None
+            result: list[float] | OnecardError
             try:
                 result = self._model.logprobs(ids)
+            except torch.OutOfMemoryError:
+                result = Unavailable("A canary does not fit into memory now.", retry_after=5)
             except Exception:
                 log.exception("a canary failed")
+                result = InternalError("The engine failed on a canary.")
             if not loop.is_closed():
                 loop.call_soon_threadsafe(finish, result)
 

@@ -32,9 +32,12 @@ class WordFiles:
             The words.
 
         Raises:
+            NotADirectoryError: The folder is not there.
             OSError: The file cannot be read.
             ValueError: The file is not UTF-8, or too large.
         """
+        if self._folder is not None and not self._folder.is_dir():
+            raise NotADirectoryError(self._folder)
         return parse_user_words(self._read(USER_WORDS_FILE, defaults.USER_WORDS))
 
     def search_words(self) -> SearchWords:

@@ -38,8 +38,6 @@ class BatcherConfig:
     """First estimate of the device's throughput, from warm-up."""
     queue_tokens: int
     """While more tokens than this wait in a lane, requests for it are refused."""
-    hang_timeout_seconds: float
-    """When a batch takes longer, the device counts as lost."""
     width_multiple: int = 1
     """The width of a batch's rows is a multiple of it."""
 
@@ -47,8 +45,8 @@ class BatcherConfig:
 class Batcher(Generic[Result]):
     """Joins the texts of all waiting requests into batches for one engine, on the thread that loaded it.
 
-    It is created, used and closed on one event loop. When the engine hangs or is lost, the batcher ends: every request
-    fails with 503, and `on_lost` is called once, so that the process can end and be restarted.
+    It is created, used and closed on one event loop. When the engine is lost, or given up because it hangs, the batcher
+    ends: every request fails with 503, and `on_lost` is called once, so that the process can end and be restarted.
     """
 
     def __init__(
@@ -73,8 +71,6 @@ class Batcher(Generic[Result]):
         """
         self._thread = thread
         self._is_valid = is_valid
-        self.last_batch_invalid = False
-        """Whether the last batch had no valid result at all."""
         self._config = config
         self._metrics = metrics
         self._on_lost = on_lost
@@ -91,11 +87,10 @@ class Batcher(Generic[Result]):
             throughput=self._throughput,
             metrics=metrics,
             on_finished=lambda batch: self._call_on_loop(self._on_batch_finished, batch),
-            on_lost=lambda error: self._call_on_loop(self._mark_lost, error),
+            on_lost=lambda error: self._call_on_loop(self._on_worker_lost, error),
         )
         metrics.set_sources(self._queue.tokens, batch_limit.limit.tokens)
         thread.run(self._worker.run)
-        self._watchdog = asyncio.create_task(self._watch_for_hang())
 
     @property
     def alive(self) -> bool:
@@ -300,8 +295,6 @@ class Batcher(Generic[Result]):
     def _on_batch_finished(self, completed: CompletedBatch[Result]) -> None:
         results_by_request: dict[PendingRequest[Result], list[tuple[int, Result]]] = {}
         valid = [] if completed.error else list(map(self._is_valid, completed.results))
-        if valid:
-            self.last_batch_invalid = not any(valid)
         if not all(valid):
             log.error("model gave results that are not finite", texts=len(valid), invalid=valid.count(False))
         for position, item in enumerate(completed.batch.items):
@@ -329,11 +322,15 @@ class Batcher(Generic[Result]):
         if not request.unfinished:
             resolve(request, None)
 
-    def _mark_lost(self, error: BaseException) -> None:
+    def _on_worker_lost(self, error: BaseException) -> None:
+        log.critical("model lost", exc_info=error)
+        self.give_up()
+
+    def give_up(self) -> None:
+        """Fail all requests, because the model is lost or hangs; accept no others, and call `on_lost`."""
         if self._is_lost:
             return
         self._is_lost = True
-        log.critical("model lost", exc_info=error)
         for request in list(self._pending):
             resolve(
                 request,
@@ -341,20 +338,12 @@ class Batcher(Generic[Result]):
             )
         self._on_lost()
 
-    async def _watch_for_hang(self) -> None:
-        limit = self._config.hang_timeout_seconds
-        while not self._is_lost:
-            await asyncio.sleep(min(1.0, limit / 4))
-            if self._worker.stuck_seconds() > limit:
-                self._mark_lost(TimeoutError(f"a batch has not ended within {limit:g} s"))
-
     async def close(self, seconds: float = 5.0) -> None:
         """Let the batches in flight end, and run no others.
 
         Args:
             seconds: longest wait; a hanging device must not keep the process.
         """
-        self._watchdog.cancel()
         self._worker.stop()
         await asyncio.to_thread(self._thread.stop, seconds)
 

@@ -91,11 +91,6 @@ class BatchWorker(Generic[Result]):
             self._stopping = True
             self.lock.notify()
 
-    def stuck_seconds(self) -> float:
-        """Seconds since the last batch ended, or the first one started; 0 when no batch is in flight."""
-        with self.lock:
-            return time.monotonic() - self._last_progress if self.running_tokens else 0.0
-
     def run(self) -> None:
         """Run batches until `stop`. Call it on the device thread."""
         try:

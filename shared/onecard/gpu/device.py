@@ -93,6 +93,18 @@ def no_cuda(wanted: str, reason: str) -> str:
     return f"{wanted}, and CUDA does not work: {reason}. 'onecard doctor' says more; USE_GPU=false uses the CPU."
 
 
+def cpu_precision(settings: ModelSettings) -> str:
+    """Choose the number format of models on this CPU.
+
+    Args:
+        settings: whether half precision is allowed.
+
+    Returns:
+        `bfloat16` where it is allowed and the CPU has the instructions; else `float32`.
+    """
+    return "bfloat16" if settings.use_fp16 and cpu_multiplies_bfloat16() else "float32"
+
+
 def select_device(settings: ModelSettings) -> Device:
     """Choose FP16 on the GPU; on a CPU bfloat16 if it has the instructions, else FP32.
 
@@ -116,8 +128,7 @@ def select_device(settings: ModelSettings) -> Device:
             raise SystemExit(f"GPU_DEVICE={settings.gpu_device}, but there are {torch.cuda.device_count()} GPUs here.")
         return Device(f"cuda:{settings.gpu_device}", "float16" if settings.use_fp16 else "float32")
     _bound_kernel_caches()
-    half = settings.use_fp16 and cpu_multiplies_bfloat16()
-    return Device("cpu", "bfloat16" if half else "float32")
+    return Device("cpu", cpu_precision(settings))
 
 
 def instruction_set(device: str) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -14,7 +13,7 @@ from onecard.batching.batcher import Batcher
 from onecard.cache import directives
 from onecard.cache.directives import CachePolicy
 from onecard.cache.tiers import Cache
-from onecard.errors import InvalidRequest, ModelNotFound, OnecardError
+from onecard.errors import InvalidRequest, ModelNotFound
 from onecard.gpu.device import Device
 from onecard.inference.cached_inference import (
     CachedInference,
@@ -25,7 +24,6 @@ from onecard.inference.cached_inference import (
 from onecard.inference.scheduling import max_text_count, scheduling_params
 from onecard.inference.settings import EncoderSettings
 from onecard.inference.tokenization import TextTokenizer, TokenizedText, Truncation
-from onecard.inference.warm_up import SAMPLE_TEXTS
 from onecard.models.folders import ModelFolder
 from onecard.models.identity import ModelIdentity
 from onecard.text import composed, is_visible
@@ -38,10 +36,6 @@ from onecard.web.recent_bodies import RecentBodies
 from onecard.web.server_timing import Timing
 
 Result = TypeVar("Result")
-
-
-SELF_TEST_TIMEOUT_SECONDS = 1.0
-"""How long a readiness check waits for the result of the sample text."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +57,6 @@ class Encoder(Generic[Result]):
     engine: str
     """The program that runs the model, with its version, and the precision."""
     canary: Canary
-
-    async def self_test(self) -> bool:
-        """Whether the model gives finite numbers. After a batch without any, it runs a sample text to find out."""
-        if self.batcher.last_batch_invalid:
-            sample = self.tokenizer.tokenize(SAMPLE_TEXTS[:1], truncate=True)[0].ids
-            with suppress(OnecardError):
-                await self.batcher.submit([sample], lane="interactive", timeout_seconds=SELF_TEST_TIMEOUT_SECONDS)
-        return not self.batcher.last_batch_invalid
 
     async def truncate(self, inputs: Inputs, truncation: Truncation, *, prompt: str = "") -> list[TokenizedText]:
         """Tokenise inputs and cut them as a request wants.
@@ -228,7 +214,7 @@ def encoder_state(request: Request) -> Encoder[Any]:
 async def ready(request: Request) -> Readiness:
     """Readiness of the service.
 
-    It listens only after warm-up, so it is down only if its device is lost or gives no finite numbers.
+    It listens only after warm-up, so it is down only if its device is lost or its canaries fail.
 
     Args:
         request: gives the app.
@@ -240,8 +226,6 @@ async def ready(request: Request) -> Readiness:
     model = encoder.canary.health()
     if not encoder.batcher.alive:
         model = ComponentHealth(status="down", detail="does not answer")
-    elif model.status == "ok" and not await encoder.self_test():
-        model = ComponentHealth(status="down", detail="gives no numbers")
     parts = {encoder.model.name: model}
     parts |= stand_in_health(encoder.model)
     if encoder.cache.enabled:

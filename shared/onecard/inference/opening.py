@@ -75,7 +75,6 @@ async def open_encoder(
         max_batch=served.warm_up.max_batch,
         tokens_per_second=served.warm_up.tokens_per_second,
         queue_tokens=settings.queue_tokens,
-        hang_timeout_seconds=settings.engine_hang_seconds,
         width_multiple=device.width_multiple,
     )
     async with open_cache(settings, app.state.registry) as cache:
@@ -135,7 +134,7 @@ def _canary(
         lambda: batcher.ended_batches,
         interval_seconds=settings.canary_seconds,
         hang_seconds=settings.engine_hang_seconds,
-        on_lost=lambda _: _terminate(),
+        on_lost=lambda _: batcher.give_up(),
         registry=registry,
     )
 

@@ -49,6 +49,8 @@ class RequestContext:
     started: float = field(default_factory=time.perf_counter)
     status: int = 0
     bytes_out: int = 0
+    complete: bool = False
+    """Whether the response has been sent to its end."""
     in_load_shedder: bool = False
     """Whether the load shedder has not let it pass yet."""
     is_traffic: bool = False
@@ -76,6 +78,7 @@ class RequestContext:
                 message = {**message, "body": b""}
             self.bytes_out += len(message.get("body", b""))
         await self.send(message)
+        self.complete = message["type"] == "http.response.body" and not message.get("more_body", False)
 
     async def send_error(self, error: HTTPException, *, close: bool) -> None:
         """Send an error response.
@@ -287,7 +290,7 @@ class RequestMiddleware:
             self._metrics.record(route, context.method, status, ms / 1000)
             if context.is_traffic:
                 self._metrics.clients.running.dec()
-                self._metrics.clients.record(status)
+                self._metrics.clients.record(status, complete=context.complete)
         # The load shedder may refuse thousands; metrics count them, and a log line each would cost more than the
         # refusal.
         is_shed = context.in_load_shedder and status in (429, 503)

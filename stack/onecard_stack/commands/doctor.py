@@ -10,7 +10,6 @@ from onecard_stack.doctor import examine
 from onecard_stack.doctor.findings import Finding, refusals
 from onecard_stack.models import checksums
 from onecard_stack.processes import host, orphans
-from onecard_stack.processes.process_table import processes
 from onecard_stack.settings import StackSettings
 
 _COLOURS = {"ok": "green", "warning": "yellow", "refusal": "red"}
@@ -32,7 +31,7 @@ def run(settings: StackSettings) -> list[Finding]:
         if model.folder is not None
     }
     own_pids = {process.pid for process in orphans.find(settings.run_folder)}
-    return examine.examine(settings, processes(settings, host.inspect_host()), own_pids, changed)
+    return examine.examine(settings, host.processes_here(settings), own_pids, changed)
 
 
 def as_json(findings: Sequence[Finding]) -> str:

@@ -79,16 +79,15 @@ def build(
 def _encoder(kind: EncoderKind, settings: StackSettings) -> "building.SourceEncoder":
     from onecard.inference.engines.building import build as building
 
+    folder = find(kind, settings.models[kind], settings.model_cache_path, stand_ins=settings.allow_stand_ins)
     if kind == "embedding":
         from embedding_service.engine import SentenceEncoder
         from embedding_service.vectors import VectorKind
 
-        folder = find(kind, settings.embedding_model, settings.model_cache_path)
         return building.SourceEncoder(kind, folder, SentenceEncoder, VectorKind)
     from sentiment_service.engine import Classifier
     from sentiment_service.probabilities import ProbabilityKind
 
-    folder = find(kind, settings.sentiment_model, settings.model_cache_path)
     return building.SourceEncoder(kind, folder, Classifier, lambda _: ProbabilityKind())
 
 

@@ -15,7 +15,6 @@ from rich.table import Table
 from onecard import command_environment
 from onecard.models.folders import find
 from onecard_stack.processes import host, orphans
-from onecard_stack.processes.process_table import processes
 from onecard_stack.settings import StackSettings
 from onecard_stack.supervision import readiness
 from onecard_stack.supervision.supervisor import Supervisor
@@ -64,7 +63,7 @@ def show_status(settings: StackSettings, console: Console) -> bool:
     Returns:
         True if all processes run and are ready.
     """
-    table_entries = processes(settings, host.inspect_host())
+    table_entries = host.processes_here(settings)
     states = Supervisor(settings.run_folder).states()
     if not states:
         _print_not_running(settings.run_folder, console)

@@ -5,8 +5,10 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from llm_service import preflight
+from onecard import hardware
 from onecard.gpu import nvml
-from onecard.gpu.costs import GIB, loaded_bytes
+from onecard.gpu.costs import GIB, HALF_PRECISION_BYTES, loaded_bytes
+from onecard.gpu.device import cpu_precision
 from onecard.gpu.plan import PlanDoesNotFit
 from onecard.gpu.plan_settings import UnknownModelSize, plan_from_settings
 from onecard.models import folders, model_files
@@ -21,23 +23,25 @@ from onecard_stack.doctor import (
     model_checks,
     toolchain_checks,
 )
-from onecard_stack.doctor.facts import Driver
+from onecard_stack.doctor.facts import Cuda, Driver
 from onecard_stack.doctor.findings import Finding, ok, refusal, require, sentence
 from onecard_stack.doctor.model_checks import Model
-from onecard_stack.processes import host
+from onecard_stack.processes import host, monitoring
 from onecard_stack.processes.process_table import Process
 from onecard_stack.settings import HomeSettings, StackSettings
 
-_BYTES_ON_CPU = 4
-"""Of a number in FP32, to which a CPU without bfloat16 instructions converts."""
+_FP32_BYTES = 4
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - it is looked at, and nothing is kept there
 
 
-def machine(settings: StackSettings, *, free_mb: float = host_checks.MIN_FREE_MB) -> list[Finding]:
+def machine(
+    settings: StackSettings, own_pids: Collection[int], *, free_mb: float = host_checks.MIN_FREE_MB
+) -> list[Finding]:
     """Check what has to be right before models are fetched: addresses, folders, time, GPU, CUDA, compilers.
 
     Args:
         settings: the stack's settings.
+        own_pids: ids of the processes of the stack that runs here.
         free_mb: required space for logs and run files, in MB.
 
     Returns:
@@ -50,7 +54,8 @@ def machine(settings: StackSettings, *, free_mb: float = host_checks.MIN_FREE_MB
         owners(settings),
         host_checks.check_disk(gather_host.disk(home), free_mb),
         host_checks.check_clock(gather_host.clock()),
-        *_gpu(settings),
+        *host_checks.check_monitoring(wanted=settings.monitoring, installed=monitoring.PROMETHEUS.exists()),
+        *_gpu(settings, own_pids),
     ]
 
 
@@ -67,11 +72,12 @@ def owners(home: HomeSettings) -> Finding:
     return host_checks.check_owners(foreign, home.onecard_home)
 
 
-def _gpu(settings: StackSettings) -> list[Finding]:
+def _gpu(settings: StackSettings, own_pids: Collection[int]) -> list[Finding]:
     request = gather_gpu.gpu_request(settings, os.environ)
     if request.wanted is None:
         return [*gpu_checks.check_gpu(request, Driver(), None, None), *_engine(settings, vllm_on_gpu=False)]
-    cuda, driver = gather_gpu.try_cuda(request.device), gather_gpu.read_driver()
+    in_use = gather_gpu.uses_gpu(own_pids)
+    cuda, driver = Cuda(in_use=True) if in_use else gather_gpu.try_cuda(request.device), gather_gpu.read_driver()
     rules = cuda_rules.table()
     vllm_on_gpu = settings.vllm_enabled and preflight.vllm_build() == "cuda"
     tools = gather_gpu.read_toolchain(cuda_rules.packages(rules), os.environ, vllm=vllm_on_gpu)
@@ -179,8 +185,8 @@ def _redis(settings: StackSettings) -> Finding:
 def _memory(settings: StackSettings, whole_models: Collection[ModelFolder], own_pids: Collection[int]) -> list[Finding]:
     request = gather_gpu.gpu_request(settings, os.environ)
     if request.wanted is None:
-        needed = None if own_pids else _needed_on_cpu_mb(settings, whole_models)
-        return [host_checks.check_main_memory(gather_host.available_memory_mb(), needed)]
+        needed = None if own_pids else needed_on_cpu_mb(settings, whole_models)
+        return [host_checks.check_main_memory(hardware.available_memory_bytes() / 1e6, needed)]
     driver = gpu_checks.own_processes(gather_gpu.read_driver(), set(own_pids))
     one = gpu_checks.selected_gpu(request, driver)
     known = None if one is None else one.total_bytes
@@ -195,15 +201,24 @@ def _memory(settings: StackSettings, whole_models: Collection[ModelFolder], own_
     planned_bytes = sum(share.size_bytes for share in shares.values())
     return [
         model_checks.check_plan(None, {name: share.size_bytes / GIB for name, share in shares.items()}),
-        *gpu_checks.check_memory(request, driver, planned_bytes),
+        *gpu_checks.check_memory(request, driver, planned_bytes, in_use=gather_gpu.uses_gpu(own_pids)),
     ]
 
 
-def _needed_on_cpu_mb(settings: StackSettings, whole_models: Collection[ModelFolder]) -> float | None:
-    """Weights in FP32 and vLLM's KV cache, in MB; None if a model is not here."""
+def needed_on_cpu_mb(settings: StackSettings, whole_models: Collection[ModelFolder]) -> float | None:
+    """Calculate the main memory that the models take on this CPU.
+
+    Args:
+        settings: the stack's settings.
+        whole_models: folders of the models that are here and whole.
+
+    Returns:
+        Weights in the CPU's precision and vLLM's KV cache, in MB; None if a model is not here.
+    """
     if len(whole_models) < len(settings.models):
         return None
-    weights = sum(loaded_bytes(model_files.stored_tensors(folder.path), _BYTES_ON_CPU) for folder in whole_models)
+    number_bytes = HALF_PRECISION_BYTES if cpu_precision(settings) == "bfloat16" else _FP32_BYTES
+    weights = sum(loaded_bytes(model_files.stored_tensors(folder.path), number_bytes) for folder in whole_models)
     return (weights + settings.llm_cpu_kv_gb * GIB) / 1e6
 
 
@@ -228,7 +243,7 @@ def examine(
     found = models(settings, changed)
     whole = [model.folder for model in found if model.folder is not None and model.fault is None]
     return [
-        *machine(settings),
+        *machine(settings, own_pids),
         *model_checks.check_models(found, fetches=fetches),
         *before_start(settings, processes, whole, own_pids),
         *host_checks.check_logs(gather_host.logs_error(settings.log_folder, [one.name for one in processes])),

@@ -65,6 +65,8 @@ class Cuda:
     """CUDA version of the build; None for a CPU build."""
     error: str | None = None
     """Why it could not compute; None if it could."""
+    in_use: bool = False
+    """Not tried, because the stack that runs here computes there: a card that it fills has no room for a trial."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ CUDA_PROBE_SECONDS = 120.0
 XID_HOURS = 24.0
 """How far back errors in the kernel's log count as recent."""
 _XID = re.compile(r"NVRM: Xid \([^)]*\): (\d+)")
+_GPU_FILE = re.compile(r"/dev/(nvidia\d+|dxg)$")
 _COMPUTE_MODES = {2: "prohibited", 3: "exclusive"}
 """NVML_COMPUTEMODE_PROHIBITED and NVML_COMPUTEMODE_EXCLUSIVE_PROCESS."""
 
@@ -108,6 +109,23 @@ def _name(pid: int) -> str:
         return psutil.Process(pid).name()
     except psutil.Error:
         return ""
+
+
+def uses_gpu(pids: Iterable[int], proc: Path = Path("/proc")) -> bool:
+    """Whether one of these processes has opened an NVIDIA GPU. In containers, NVML does not know them by their ids.
+
+    Args:
+        pids: of this user's processes.
+        proc: Linux's folder of processes; tests pass another one.
+
+    Returns:
+        True if there is an open device file of a GPU, or WSL's `dxg`.
+    """
+    for pid in pids:
+        with suppress(OSError):  # It has ended, or is another user's.
+            if any(_GPU_FILE.match(os.readlink(file)) for file in (proc / str(pid) / "fd").iterdir()):
+                return True
+    return False
 
 
 def try_cuda(device: int) -> Cuda:

@@ -143,22 +143,6 @@ def logs_error(folder: Path, names: Iterable[str]) -> str | None:
     return None
 
 
-def available_memory_mb(cgroup: Path = Path("/sys/fs/cgroup")) -> float:
-    """Main memory that is left to this process: the machine's, or less in a container with a limit.
-
-    Args:
-        cgroup: Linux's folder of control groups; tests pass another one.
-
-    Returns:
-        MB.
-    """
-    available = psutil.virtual_memory().available
-    with suppress(OSError, ValueError):
-        limit, used = (int((cgroup / name).read_text()) for name in ("memory.max", "memory.current"))
-        available = min(available, max(0, limit - used))
-    return available / 1e6
-
-
 def redis_error(address: RedisAddress) -> str | None:
     """Read one key of a Redis.
 

@@ -146,6 +146,8 @@ def _by_index(request: GpuRequest) -> bool:
 def _cuda(request: GpuRequest, cuda: Cuda | None) -> list[Finding]:
     if cuda is None:
         return []
+    if cuda.in_use:
+        return [ok("cuda", "Not tried: the stack that runs here computes on it.")]
     if cuda.error is None:
         return [ok("cuda", f"torch {cuda.torch} for CUDA {cuda.built_for} computes on it.")]
     message = f"{sentence(request.wanted or 'A GPU is wanted')}, and CUDA does not work: {cuda.error.rstrip('.')}."
@@ -193,21 +195,24 @@ def _xid(xids: Sequence[Xid] | None) -> Finding:
     return warning("xid", message, "Look them up in NVIDIA's list of Xid errors, and restart the machine.")
 
 
-def check_memory(request: GpuRequest, driver: Driver, planned_bytes: int) -> list[Finding]:
+def check_memory(request: GpuRequest, driver: Driver, planned_bytes: int, *, in_use: bool = False) -> list[Finding]:
     """Check that the planned shares are free on the GPU, and name who else is there.
 
     Args:
         request: which GPU.
         driver: what the driver says; its processes say which are the stack's own.
         planned_bytes: of all three shares together.
+        in_use: whether the stack that runs here computes there.
 
     Returns:
-        The findings; none if the driver does not know how much is free.
+        The findings; none if the driver does not know how much is free, or how much of the rest is the stack's own.
     """
     one = selected_gpu(request, driver)
     if request.wanted is None or one is None or one.gpu.free_bytes is None or one.slice is not None:
         return []
     ours = sum(process.used_bytes or 0 for process in one.gpu.processes if process.ours)
+    if in_use and not ours:
+        return []
     free = one.gpu.free_bytes + ours
     others = [process for process in one.gpu.processes if not process.ours]
     shown = f" Also there: {_listed(others)}." if others else ""

@@ -69,6 +69,23 @@ def check_key(error: str | None) -> Finding:
     return ok("key", "Nobody without a key can call from outside.") if error is None else refusal("key", error)
 
 
+def check_monitoring(*, wanted: bool, installed: bool) -> list[Finding]:
+    """Check that Prometheus is here if it is to run beside the services.
+
+    Args:
+        wanted: `MONITORING`.
+        installed: whether it is where the pod's image has it.
+
+    Returns:
+        One finding; none if it is not wanted.
+    """
+    if not wanted:
+        return []
+    if installed:
+        return [ok("monitoring", "Prometheus and Grafana run beside the services.")]
+    return [refusal("monitoring", "MONITORING is for a pod, whose image has Prometheus.", "Unset it here.")]
+
+
 def check_disk(disk: Disk, needed_mb: float = MIN_FREE_MB, purpose: str = "logs") -> Finding:
     """Check that a folder can be written to and has enough free space.
 

@@ -1,16 +1,30 @@
-"""Looks for resources of this machine: cores, a Redis binary."""
+"""Looks for resources of this machine (cores, a Redis binary), and makes the process table for them."""
 
 import os
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
-from onecard_stack.processes.process_table import HostResources
+from onecard_stack.processes import monitoring
+from onecard_stack.processes.process_table import HostResources, Process, processes
+from onecard_stack.settings import StackSettings
 
 
 def inspect_host() -> HostResources:
     """Inspect the machine that this process runs on."""
     return HostResources(cores=usable_cores(), redis_server=find_redis_server())
+
+
+def processes_here(settings: StackSettings) -> list[Process]:
+    """List all processes of the stack on this machine, with those of monitoring.
+
+    Args:
+        settings: the stack's settings.
+
+    Returns:
+        The process table.
+    """
+    return [*processes(settings, inspect_host()), *monitoring.processes(settings)]
 
 
 def usable_cores() -> int:

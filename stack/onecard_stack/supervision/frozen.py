@@ -20,7 +20,7 @@ from onecard_stack.supervision.supervisor import Supervisor
 
 POLL_SECONDS = 2.0
 FROZEN_SECONDS = 20.0
-"""A process that showed a sign of life, and then neither answers nor computes for this long, is frozen."""
+"""A process that has answered once, and then neither answers nor computes for this long, is frozen."""
 MIN_CPU_SECONDS = 1.0
 """A process that has used this much processor time meanwhile is busy."""
 
@@ -31,15 +31,16 @@ class Lifeline:
 
     pid: int
     seen: float | None = None
-    """Time of it, in seconds of a monotonic clock; None before the first look that was answered or refused."""
+    """Time of it, in seconds of a monotonic clock; None before the first answer: a process that starts may be silent
+    for long, and its port refuses until it is bound."""
     cpu_seconds: float = 0.0
     """Processor time that it had used then."""
 
-    def is_frozen(self, *, answers: bool, cpu_seconds: float, now: float) -> bool:
+    def is_frozen(self, look: probe.Look, *, cpu_seconds: float, now: float) -> bool:
         """Take note of a look at the process.
 
         Args:
-            answers: whether it answered, or its port refused the connection.
+            look: what it did.
             cpu_seconds: processor time that it has used since its start.
             now: time of the look.
 
@@ -47,7 +48,7 @@ class Lifeline:
             Whether it is frozen.
         """
         computed = cpu_seconds - self.cpu_seconds >= MIN_CPU_SECONDS
-        if answers or (self.seen is not None and computed):
+        if look == "answered" or (self.seen is not None and (look == "refused" or computed)):
             self.seen, self.cpu_seconds = now, cpu_seconds
         return self.seen is not None and now - self.seen >= FROZEN_SECONDS
 
@@ -88,9 +89,7 @@ class FrozenWatch:
             times = psutil.Process(pid).cpu_times()
         except psutil.Error:
             return False
-        return lifeline.is_frozen(
-            answers=not probe.is_silent(host, port), cpu_seconds=times.user + times.system, now=time.monotonic()
-        )
+        return lifeline.is_frozen(probe.look(host, port), cpu_seconds=times.user + times.system, now=time.monotonic())
 
 
 def watch_in_background(supervisor: Supervisor) -> None:

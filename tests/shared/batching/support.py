@@ -66,14 +66,12 @@ class OpenBatcher:
 
 @asynccontextmanager
 async def open_batcher(
-    engine: object, *, tokens: int = 64, texts: int = 8, rate: float = 1e6, queue: int = 10_000, hang: float = 30
+    engine: object, *, tokens: int = 64, texts: int = 8, rate: float = 1e6, queue: int = 10_000
 ) -> AsyncIterator[OpenBatcher]:
     """A batcher over an engine, closed at the end, whatever the device does."""
     registry = CollectorRegistry()
     lost: list[bool] = []
-    bounds = BatcherConfig(
-        BatchLimit(texts, tokens), tokens_per_second=rate, queue_tokens=queue, hang_timeout_seconds=hang
-    )
+    bounds = BatcherConfig(BatchLimit(texts, tokens), tokens_per_second=rate, queue_tokens=queue)
     batcher: Batcher[int] = Batcher(
         engine,  # type: ignore[arg-type]
         bounds,
