@@ -16,6 +16,7 @@ from bench.relevance.corpus import Corpus
 from onecard.batching.queue import Lane
 from review_service.model_services import EmbeddedTexts, Prediction
 from review_service.reviews.index_maintenance import maintain
+from review_service.reviews.migrations import MigrationProgress
 from review_service.reviews.rows import ClassifiedReview, Filters, digest_of
 from review_service.reviews.store import open_store
 from review_service.schemas import Mode, Review
@@ -102,9 +103,9 @@ async def searching(corpus: Corpus, encoder: Encoder) -> AsyncIterator[Searcher]
             for first in range(0, len(rows), 1024):
                 await store.upsert(rows[first : first + 1024], vectors[first : first + 1024], MODEL)
             await maintain(store, ReviewSettings.model_fields["review_index_rows"].default)
-            vocabulary = VocabularySource(store)
+            vocabulary = VocabularySource(store, MigrationProgress())
+            await vocabulary.refresh()
             yield Searcher(store, service, analyzer, vocabulary, files, CosineScales(service))
-            await vocabulary.close()
 
 
 def _stored(review: Review, analyzer: MorphemeAnalyzer) -> ClassifiedReview:
@@ -128,6 +129,5 @@ async def find(searcher: Searcher, queries: Sequence[str], mode: Mode) -> list[F
         query, vocabulary = await searcher.parse(text)
         found = await searcher.find(SearchPlan(query, vocabulary, Filters(phrases=query.phrases), mode, DEPTH), "bulk")
         matches = found.matches[:DEPTH]
-        reviews = await searcher.store.reviews([match.row for match in matches])
-        made.append(Found([reviews[match.row].review_id for match in matches], [match.score for match in matches]))
+        made.append(Found([match.review_id for match in matches], [match.score for match in matches]))
     return made

@@ -27,7 +27,7 @@ from review_service.reviews.table_versions import TableVersions
 from review_service.reviews.term_migration import running_migration
 from review_service.search.cosine_scale import CosineScales
 from review_service.search.searcher import Searcher
-from review_service.search.vocabulary_source import VocabularySource
+from review_service.search.vocabulary_source import VocabularySource, running_vocabulary
 from review_service.search.word_files import WordFiles
 from review_service.settings import ReviewSettings
 from review_service.words.analyzer import MorphemeAnalyzer
@@ -42,6 +42,7 @@ class ReviewService:
     models: ModelServices
     model_watcher: ModelWatcher
     importer: Importer
+    vocabulary: VocabularySource
     searcher: Searcher
     term_migration: MigrationProgress
     cache: Cache
@@ -91,6 +92,7 @@ async def open_service(settings: ReviewSettings, registry: CollectorRegistry, cl
             "files are in UTF-8 and small, or unset it."
         ) from None
     term_migration = await closing.enter_async_context(running_migration(store, analyzer))
+    vocabulary = await closing.enter_async_context(running_vocabulary(store, term_migration))
     await closing.enter_async_context(running_maintenance(store, settings.review_index_rows))
     models = await closing.enter_async_context(open_model_services(settings))
     model_watcher = await closing.enter_async_context(open_model_watcher(settings.llm_url))
@@ -100,14 +102,13 @@ async def open_service(settings: ReviewSettings, registry: CollectorRegistry, cl
         open_popularity(settings.redis_address(), settings.popularity_half_life_seconds, registry, breaker)
     )
     statistics = RestaurantStatistics(store)
-    vocabulary = VocabularySource(store)
-    closing.push_async_callback(vocabulary.close)
     return ReviewService(
         settings=settings,
         store=store,
         models=models,
         model_watcher=model_watcher,
         importer=Importer(store, models, analyzer, settings.review_batch),
+        vocabulary=vocabulary,
         searcher=Searcher(store, models, analyzer, vocabulary, word_files, CosineScales(models)),
         term_migration=term_migration,
         cache=cache,

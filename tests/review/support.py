@@ -21,12 +21,21 @@ def analyzer() -> MorphemeAnalyzer:
     return MorphemeAnalyzer(parse_user_words(USER_WORDS))
 
 
+class OtherAnalyzer:
+    """Finds the same term in each review."""
+
+    version = "0f"
+
+    def indexed(self, *_: object) -> str:
+        """The term."""
+        return "새말"
+
+
 async def by_words(store: ReviewStore, text: str, filters: Filters, limit: int) -> dict[str, float]:
     """Search by the words of a text. Returns BM25 scores by review id, best first."""
     terms = " ".join(term.text for term in analyzer().terms(text))
     hits = await store.keyword_search(terms, filters, limit)
-    reviews = await store.reviews([hit.row for hit in hits])
-    return {reviews[hit.row].review_id: hit.score for hit in hits}
+    return {hit.review_id: hit.score for hit in hits}
 
 
 async def by_vector(
@@ -34,8 +43,7 @@ async def by_vector(
 ) -> dict[str, float]:
     """Search by a vector. Returns cosines by review id, best first."""
     hits = await store.vector_search(vector, model, filters, limit)
-    reviews = await store.reviews([hit.row for hit in hits])
-    return {reviews[hit.row].review_id: hit.score for hit in hits}
+    return {hit.review_id: hit.score for hit in hits}
 
 
 @contextmanager

@@ -30,12 +30,12 @@ def test_an_opposite_is_never_better(coverage: float, rarity: float, meaning: fl
     assert fuse(opposed, meaning) <= fuse(same, meaning)
 
 
-@given(st.dictionaries(st.integers(0, 20), shares), st.dictionaries(st.integers(0, 20), said))
-def test_all_candidates_come_out_once_best_first(meaning: dict[int, float], words: dict[int, WordScore]) -> None:
+@given(st.dictionaries(st.text(), shares), st.dictionaries(st.text(), said))
+def test_all_candidates_come_out_once_best_first(meaning: dict[str, float], words: dict[str, WordScore]) -> None:
     """In each mode; a review that one half did not find has nothing of it."""
     for mode in ("keyword", "vector", "hybrid"):
         matches = rank(meaning, words, mode)  # type: ignore[arg-type]
-        assert sorted(match.row for match in matches) == sorted({*meaning, *words})
+        assert sorted(match.review_id for match in matches) == sorted({*meaning, *words})
         scores = [match.score for match in matches]
         assert scores == sorted(scores, reverse=True)
 

@@ -233,10 +233,11 @@ def test_the_worker_waits_for_live_traffic(
 
 def test_a_stale_answer_is_never_given(service: Server, restaurant: str, sample: list[dict[str, Any]]) -> None:
     """Without any worker: what was deleted is gone from the very next answer, of counts and of searches."""
-    search = {"query": "맛있어요", "top_k": 3}
+    search = {"query": "순대국", "top_k": 3}
     ask = lambda: httpx.post(f"{service.url}/v1/reviews/search", json=search, timeout=60)  # noqa: E731
     counted, found = sentiment(service, restaurant), ask()
-    assert [sentiment(service, restaurant).headers["x-cache"], ask().headers["x-cache"]] == ["hit", "hit"]
+    assert sentiment(service, restaurant).headers["x-cache"] == "hit"
+    until(lambda: ask().headers["x-cache"] == "hit", service)  # Index maintenance makes a new version of all reviews.
     gone = found.json()["data"][0]["review"]["review_id"]
     assert httpx.delete(f"{service.url}/v1/reviews/{gone}").json()["deleted"]
     assert sentiment(service, restaurant).json()["total_count"] == counted.json()["total_count"] - 1

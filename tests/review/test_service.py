@@ -240,7 +240,10 @@ def test_a_search_is_explained(filled: Server) -> None:
     hit = find(filled, "순대국 짬봉", mode="hybrid")[0]
     ask = {"query": "순대국 짬봉", "review_id": hit["review"]["review_id"]}
     told = httpx.post(f"{filled.url}/v1/reviews/search/explain", json=ask, timeout=60).json()
-    assert {term["term"] for term in told["terms"]} >= {"순대국"}
+    assert [(term["term"], term["word"], term["reason"]) for term in told["terms"]] == [
+        ("순대국", "순대국", "word"),
+        ("짬뽕", "짬봉", "spelling"),
+    ]
     assert told["review"]["score"] == pytest.approx(hit["score"], abs=0.02)
     assert sum(told["review"]["matched"].values()) == pytest.approx(told["review"]["words"], abs=0.02)
     for term in told["review"]["text_terms"]:

@@ -1,6 +1,7 @@
 """The store on a real LanceDB, in good weather and bad."""
 
 import asyncio
+import errno
 import json
 import shutil
 import unicodedata
@@ -16,10 +17,10 @@ import pytest
 from lancedb.index import FTS
 
 from onecard.errors import Unavailable
-from review_service.errors import StoreDamaged
+from review_service.errors import StoreDamaged, StoreNotWritable
 from review_service.insight.sentiment_counts import count_all_restaurants, count_restaurant
 from review_service.model_services import Prediction
-from review_service.reviews import migrations
+from review_service.reviews import migrations, table_access
 from review_service.reviews.index_maintenance import MAX_FILES, maintain
 from review_service.reviews.migrations import MigrationProgress, add_terms
 from review_service.reviews.rows import (
@@ -35,7 +36,7 @@ from review_service.reviews.term_migration import migrate_terms
 from review_service.schemas import Review
 from review_service.words.analyzer import MorphemeAnalyzer
 from review_service.words.user_words import parse_user_words
-from tests.review.support import analyzer, by_vector, by_words
+from tests.review.support import OtherAnalyzer, analyzer, by_vector, by_words
 
 SIZE = 32
 MODEL = "test/encoder"
@@ -164,16 +165,30 @@ async def test_several_processes_may_write_the_first_batch_at_once(tmp_path: Pat
 
 
 async def test_cosines_are_those_of_a_search(store: ReviewStore) -> None:
-    """Of the rows that are named; one that is not there any more is left out."""
+    """Of the reviews that are named; one that is not there any more is left out."""
     await put(store, range(10))
     asked = vectors(3, seed=5)[2]
     hits = await store.vector_search(asked, MODEL, EVERYTHING, 10)
-    reviews = await store.reviews([hit.row for hit in hits])
-    assert await store.cosines(asked, []) == {}
-    assert await store.delete(reviews[hits[0].row].review_id)
-    cosines = await store.cosines(asked, [hit.row for hit in hits])
-    assert cosines == pytest.approx({hit.row: hit.score for hit in hits[1:]}, abs=1e-5)
-    assert set(await store.reviews([hit.row for hit in hits])) == {hit.row for hit in hits[1:]}
+    ids = [hit.review_id for hit in hits]
+    assert await store.cosines(asked, []) == await store.reviews([]) == {}
+    assert await store.delete(ids[0])
+    cosines = await store.cosines(asked, ids)
+    assert cosines == pytest.approx({hit.review_id: hit.score for hit in hits[1:]}, abs=1e-5)
+    assert {name: review.review_id for name, review in (await store.reviews(ids)).items()} == dict(
+        zip(ids[1:], ids[1:], strict=True)
+    )
+
+
+async def test_what_a_search_found_is_read_after_files_were_put_together(store: ReviewStore) -> None:
+    """Between a search's reads, index maintenance may move every row; no hit is lost."""
+    for first in (0, 5):
+        await put(store, range(first, first + 5))
+    asked = vectors(1)[0]
+    hits = await store.vector_search(asked, MODEL, EVERYTHING, 10)
+    await maintain(store, 1000, settled=True)
+    ids = [hit.review_id for hit in hits]
+    assert len(ids) == 10
+    assert set(await store.reviews(ids)) == set(await store.cosines(asked, ids)) == set(ids)
 
 
 async def test_filters_hold_for_every_search(store: ReviewStore) -> None:
@@ -359,6 +374,27 @@ async def test_terms_of_another_analyzer_are_made_anew(store: ReviewStore) -> No
         await migrate_terms(store, other, progress)
         assert progress.total == total
     assert len(await by_words(store, "로제", EVERYTHING, 9)) == 3
+
+
+async def test_nothing_is_taken_apart_for_a_disk_that_is_full(
+    store: ReviewStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The migration looks first whether it may write, and is complete once the disk has space again."""
+
+    def full(_: Path) -> None:
+        raise OSError(errno.ENOSPC, "")
+
+    await put(store, range(3))
+    store.access.record_write_error(OSError(errno.ENOSPC, ""))
+    other, progress = OtherAnalyzer(), MigrationProgress()
+    with monkeypatch.context() as disk:
+        disk.setattr(table_access, "_probe_write", full)
+        disk.setattr(other, "indexed", None)
+        with pytest.raises(StoreNotWritable):
+            await migrate_terms(store, other, progress)  # type: ignore[arg-type]
+    assert not progress.complete
+    await migrate_terms(store, other, progress)  # type: ignore[arg-type]
+    assert progress.complete
 
 
 async def test_writers_and_the_keeper_of_indexes_get_along(folder: Path) -> None:

@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from review_service.search.word_files import WordFiles
-from review_service.words.analyzer import MorphemeAnalyzer, chunks
+from review_service.words import analyzer as words_analyzer
+from review_service.words.analyzer import MorphemeAnalyzer, chunks, version_of
+from review_service.words.defaults import USER_WORDS
 from review_service.words.letters import distance, from_latin_keys, initials, is_initials, jamo
 from review_service.words.query import ParsedQuery, QueryParser
 from review_service.words.synonyms import SearchWords, parse_search_words
@@ -114,12 +116,25 @@ def test_any_text_has_terms_that_an_index_can_hold(text: str) -> None:
 
 
 def test_the_operator_has_words_of_their_own() -> None:
-    """A word is kept whole, taken apart as the file says, or found by its ending; another file is another version."""
+    """A word is kept whole, taken apart as the file says, or found by its ending."""
     own = MorphemeAnalyzer(parse_user_words("스시담 # a place\n\n마제소바 마제 소바\n-수육"))
     assert words_of("스시담", own) == ["스시담"]
     assert words_of("마제소바", own) == ["마제소바", "마제", "소바"]
     assert "수육" in words_of("돔베수육", own)
-    assert own.version != analyzer().version
+
+
+def test_an_analyzer_that_may_find_other_terms_has_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With other words, another Kiwi, another model of it or other rules; comments change nothing."""
+    words = parse_user_words(USER_WORDS)
+    versions = [version_of(words), *(version_of(parse_user_words(line)) for line in ("스시담", "스시담 스시 담"))]
+    assert analyzer().version == version_of(parse_user_words(f"# comment\n\n{USER_WORDS}")) == versions[0]
+    for package in ("neither", "kiwipiepy", "kiwipiepy-model"):
+        with monkeypatch.context() as changed:
+            changed.setattr(words_analyzer, "version", {"kiwipiepy": "1", "kiwipiepy-model": "1", package: "2"}.get)
+            versions.append(version_of(words))
+    monkeypatch.setattr(words_analyzer, "TERMS_VERSION", 0)
+    versions.append(version_of(words))
+    assert len(set(versions)) == len(versions) == 7
 
 
 REVIEWS = [
@@ -136,8 +151,8 @@ def vocabulary(texts: Sequence[str] = REVIEWS) -> Vocabulary:
     return Vocabulary(Counter(term for text in texts for term in set(words_of(text))), len(texts))
 
 
-def parse(query: str, words: SearchWords = NO_WORDS) -> ParsedQuery:
-    return QueryParser(analyzer().terms, vocabulary(), words).parse(query)
+def parse(query: str, words: SearchWords = NO_WORDS, texts: Sequence[str] = REVIEWS) -> ParsedQuery:
+    return QueryParser(analyzer().terms, vocabulary(texts), words).parse(query)
 
 
 @pytest.mark.parametrize(
@@ -171,6 +186,33 @@ def test_synonyms_and_stop_words_apply_to_queries() -> None:
     assert "소세지" not in parse("소시지", words).search_terms.split()
     assert parse("좋은 곳", words).search_terms == "좋다 곳"
     assert words.version != NO_WORDS.version
+
+
+@pytest.mark.parametrize("query", ["테이크아웃", "포장", "맛있어요", "맛나요"])
+def test_a_review_with_a_synonym_covers_a_word_that_no_review_has(query: str) -> None:
+    """In a small collection, too, where a word that is nowhere would weigh most; parts of it that are nowhere do not
+    count."""
+    words, texts = (
+        parse_search_words("테이크아웃, 포장\n맛있다, 맛나다", ""),
+        ["포장이 맛있어요", "친절해요", "조용해요"],
+    )
+    parsed, known = parse(query, words, texts), vocabulary(texts)
+    assert parsed.ideal_score(known) == known.weight("포장") == known.weight("맛있다")
+    assert parsed.known_share(known) == 1
+
+
+def test_the_most_frequent_synonym_covers_its_word() -> None:
+    """A review that has the usual word is not worse because another has a rare one."""
+    words, texts = parse_search_words("맛있다, 맛나다", ""), [*["맛있어요"] * 20, "맛나요", "친절해요"]
+    assert parse("맛있어요", words, texts).ideal_score(vocabulary(texts)) == vocabulary(texts).weight("맛있다")
+
+
+def test_a_word_that_is_nowhere_counts() -> None:
+    """As a word that reviews do not have; all words are taken as known while nothing is counted yet."""
+    parsed, known = parse("짬뽕 없는말"), vocabulary()
+    assert parsed.ideal_score(known) > known.weight("짬뽕")
+    assert parsed.known_share(known) < 1
+    assert parsed.known_share(vocabulary([])) == 1
 
 
 def test_phrases_are_taken_out_of_their_quotation_marks() -> None:

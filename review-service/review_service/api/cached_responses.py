@@ -75,14 +75,15 @@ async def search_response(request: Request, body: SearchRequest) -> Response:
     versions, restaurant_id = service.table_versions, body.restaurant_id
     version = await (versions.of_all() if restaurant_id is None else versions.of_restaurant(restaurant_id))
     search = canonical_json(body.model_dump(mode="json"))
-
-    words = service.searcher.word_files.search_words().version
+    words = [service.searcher.word_files.search_words().version, service.searcher.analyzer.version]
+    # A restaurant's version does not change when its reviews get other terms.
+    cacheable = service.term_migration.complete
 
     async def compute(lane: Lane) -> BaseModel | Uncacheable:
         found = await service.searcher.search(body, lane)
-        return Uncacheable(found) if found.degraded else found
+        return found if cacheable and not found.degraded else Uncacheable(found)
 
-    return await _respond(request, ["search", search, words], version, compute, service.popularity.queries, search)
+    return await _respond(request, ["search", search, *words], version, compute, service.popularity.queries, search)
 
 
 async def _respond(

@@ -105,12 +105,17 @@ def _review_routes() -> APIRouter:
         service = service_of(request)
         # In a thread, so that other requests are served while a body of many lines is parsed.
         parsed = await asyncio.to_thread(_parse_body, request, service.settings.review_characters)
-        return await service.importer.run(parsed)
+        result = await service.importer.run(parsed)
+        await service.vocabulary.refresh()  # So that the next search knows the words of these reviews.
+        return result
 
     @router.delete("/v1/reviews/{review_id}")
     async def delete(review_id: PathId, request: Request) -> Deleted:
         """Delete a review."""
-        return Deleted(review_id=review_id, deleted=await service_of(request).store.delete(review_id))
+        service = service_of(request)
+        deleted = await service.store.delete(review_id)
+        await service.vocabulary.refresh()
+        return Deleted(review_id=review_id, deleted=deleted)
 
     @router.post("/v1/reviews/search", response_model=SearchResponse)
     async def search(body: SearchRequest, request: Request) -> Response:

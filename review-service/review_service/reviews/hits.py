@@ -7,8 +7,7 @@ from dataclasses import dataclass
 class Hit:
     """A review that matches a search."""
 
-    row: int
-    """LanceDB's id of the row, which finds it in one step. A review that is written anew gets another one."""
+    review_id: str
     score: float
     """Cosine (vector search) or BM25 (keyword search)."""
     terms: str = ""

@@ -26,6 +26,8 @@ class MigrationProgress:
     done: int = 0
     total: int = 0
     """Number of reviews without terms of this analyzer at the start."""
+    complete: bool = False
+    """Whether all reviews have their terms; not yet while those without are being counted."""
 
     @property
     def running(self) -> bool:

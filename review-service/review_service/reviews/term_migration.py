@@ -35,6 +35,7 @@ async def migrate_terms(store: ReviewStore, analyzer: MorphemeAnalyzer, progress
     """
     table = await store.table()
     if table is None:
+        progress.complete = True
         return
 
     async def count(table: AsyncTable) -> int:
@@ -46,11 +47,14 @@ async def migrate_terms(store: ReviewStore, analyzer: MorphemeAnalyzer, progress
         return await add_terms(table, analyzer)
 
     # Counted: a replica with other words of the operator would otherwise undo what this one does, for ever.
-    while progress.running and (filled := await store.access.write(table, fill)):
+    while progress.running:
+        await store.access.check_writable()  # Taking reviews apart for a write that fails costs seconds.
+        if not (filled := await store.access.write(table, fill)):
+            break
         progress.done = min(progress.total, progress.done + filled)
         log.info("terms added to stored reviews", reviews=progress.done, of=progress.total)
         await asyncio.sleep(PAUSE_SECONDS)
-    progress.done = progress.total
+    progress.done, progress.complete = progress.total, True
     await store.access.write(table, drop_old_column)
 
 

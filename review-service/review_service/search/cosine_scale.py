@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from onecard.batching.queue import Lane
-from review_service.model_services import Embedder
+from onecard.errors import Unavailable
+from review_service.model_services import RETRY_AFTER_SECONDS, Embedder
 
 UNRELATED_QUERIES = (
     "비 오는 날 우산 고치는 방법",
@@ -80,14 +81,14 @@ class CosineScales:
         """Get the scale of a model.
 
         Args:
-            model: Name of the model, as the embedding service gives it.
+            model: The model, as in `EmbeddedTexts.model`.
             lane: The embedding service's queue.
 
         Returns:
             Its scale.
 
         Raises:
-            Unavailable: The embedding service is down.
+            Unavailable: The embedding service is down, or has just changed its model.
             TooBusy: The embedding service is busy.
             DeadlineExceeded: The embedding service does not answer in time.
             InvalidModelResponse: The response does not have a unit vector for each text.
@@ -96,7 +97,10 @@ class CosineScales:
             if model not in self._scales:
                 queries = await self._models.embed(UNRELATED_QUERIES, lane, "query")
                 texts = await self._models.embed(UNRELATED_TEXTS, lane, "document")
-                if queries.model != model or texts.model != model:  # The service has just been updated.
-                    return scale_of(queries.vectors, texts.vectors)
+                if queries.model != model or texts.model != model:
+                    raise Unavailable(
+                        "The embedding service is changing its model. Try again in a few seconds.",
+                        retry_after=RETRY_AFTER_SECONDS,
+                    )
                 self._scales[model] = scale_of(queries.vectors, texts.vectors)
             return self._scales[model]

@@ -70,7 +70,7 @@ class Explainer:
             for hit in await searcher.store.keyword_search(term, only, 1)
         }
         found = await searcher.find(plan, lane)
-        match = found.matches[0] if found.matches else Match(0, 0.0, 0.0, 0.0)
+        match = found.matches[0] if found.matches else Match(review_id, 0.0, 0.0, 0.0)
         review = stored[0]
         return ExplainedReview(
             review_id=review_id,

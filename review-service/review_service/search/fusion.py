@@ -68,7 +68,7 @@ class WordScore:
 class Match:
     """A review that matches a search, with its scores from 0 to 1."""
 
-    row: int
+    review_id: str
     score: float
     words: float
     """Coverage of the query's words; 0 if the keyword search did not find the review."""
@@ -107,20 +107,20 @@ def fuse(words: WordScore, meaning: float) -> float:
     return max(0.0, max(mean, COVERED_WEIGHT * words.coverage + COVERED_MEANING * meaning) - penalty)
 
 
-def rank(meaning: Mapping[int, float], words: Mapping[int, WordScore], mode: Mode) -> list[Match]:
+def rank(meaning: Mapping[str, float], words: Mapping[str, WordScore], mode: Mode) -> list[Match]:
     """Rank reviews.
 
     Args:
-        meaning: Scores of the meaning, by row.
-        words: What the words say, by row.
+        meaning: Scores of the meaning, by review id.
+        words: What the words say, by review id.
         mode: What the score is: coverage of the words, meaning, or both fused.
 
     Returns:
         All reviews of either, best first; equal ones in the given order.
     """
     matches = []
-    for row in dict.fromkeys((*meaning, *words)):
-        said, meant = words.get(row, NO_WORDS), meaning.get(row, 0.0)
+    for review_id in dict.fromkeys((*meaning, *words)):
+        said, meant = words.get(review_id, NO_WORDS), meaning.get(review_id, 0.0)
         score = {"keyword": said.coverage, "vector": meant, "hybrid": fuse(said, meant)}[mode]
-        matches.append(Match(row, score, said.coverage, meant))
+        matches.append(Match(review_id, score, said.coverage, meant))
     return sorted(matches, key=lambda match: -match.score)

@@ -120,13 +120,15 @@ class Searcher:
         )
         found = await self.find(SearchPlan(query, vocabulary, filters, request.mode, request.top_k), lane)
         matches = [match for match in found.matches if match.score >= request.min_score][: request.top_k]
-        reviews = await self.store.reviews([match.row for match in matches])
+        reviews = await self.store.reviews([match.review_id for match in matches])
         return SearchResponse(
             mode=request.mode,
             degraded=found.degraded,
             corrected_query=query.text if query.corrected else None,
             data=[
-                SearchResult(score=match.score, review=reviews[match.row]) for match in matches if match.row in reviews
+                SearchResult(score=match.score, review=reviews[match.review_id])
+                for match in matches
+                if match.review_id in reviews
             ],
         )
 
@@ -138,11 +140,8 @@ class Searcher:
 
         Returns:
             The query, and the vocabulary by which it was corrected.
-
-        Raises:
-            StoreDamaged: The table cannot be read.
         """
-        vocabulary = await self.vocabulary.current()
+        vocabulary = self.vocabulary.current
         parser = QueryParser(self.analyzer.terms, vocabulary, self.word_files.search_words())
         # A short query takes less than a millisecond, which a thread would not save.
         parsed = parser.parse(text) if len(text) <= SHORT_QUERY else await asyncio.to_thread(parser.parse, text)
@@ -182,25 +181,26 @@ class Searcher:
                 return FoundReviews(rank({}, words, "keyword"), degraded=True)
         finally:
             embedding.cancel()
-        cosines = await self.store.cosines(asked.embedded.vectors[0], [row for row in words if row not in meaning])
-        meaning |= {row: plan.meaning(asked.scale.score(cosine)) for row, cosine in cosines.items()}
+        others = [review_id for review_id in words if review_id not in meaning]
+        cosines = await self.store.cosines(asked.embedded.vectors[0], others)
+        meaning |= {review_id: plan.meaning(asked.scale.score(cosine)) for review_id, cosine in cosines.items()}
         return FoundReviews(rank(meaning, words, "hybrid"))
 
-    async def _by_words(self, plan: SearchPlan) -> dict[int, WordScore]:
+    async def _by_words(self, plan: SearchPlan) -> dict[str, WordScore]:
         query, scale = plan.query, plan.word_scale
         hits = await self.store.keyword_search(query.search_terms, plan.filters, plan.limit(WORD_CANDIDATES))
         return {
-            hit.row: WordScore(
+            hit.review_id: WordScore(
                 scale.coverage(hit.score), scale.rarity(hit.score), query.denied != is_denied(hit.terms.split())
             )
             for hit in hits
         }
 
-    async def _by_meaning(self, asked: EmbeddedQuery, plan: SearchPlan) -> dict[int, float]:
+    async def _by_meaning(self, asked: EmbeddedQuery, plan: SearchPlan) -> dict[str, float]:
         embedded = asked.embedded
         limit = plan.limit(VECTOR_CANDIDATES)
         hits = await self.store.vector_search(embedded.vectors[0], embedded.model, plan.filters, limit)
-        return {hit.row: plan.meaning(asked.scale.score(hit.score)) for hit in hits}
+        return {hit.review_id: plan.meaning(asked.scale.score(hit.score)) for hit in hits}
 
     async def _embed(self, query: str, lane: Lane) -> EmbeddedQuery:
         try:

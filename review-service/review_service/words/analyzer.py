@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from importlib.metadata import version
 
-from kiwipiepy import Kiwi, __version__
+from kiwipiepy import Kiwi
 
 from onecard.text import composed
 from review_service.words.terms import Morpheme, Term, terms_of
@@ -36,8 +37,7 @@ class MorphemeAnalyzer:
         self._user_words = user_words
         self._kiwi.tokenize("")  # Kiwi loads its model when it is first used.
         self._parts = lru_cache(_CACHED_WORDS)(self._take_apart)
-        fields = (TERMS_VERSION, __version__, *user_words.lines)
-        self.version = blake2b(repr(fields).encode(), digest_size=6).hexdigest()
+        self.version = version_of(user_words)
         """Differs from another analyzer's if a text may get other terms."""
 
     def terms(self, text: str) -> list[Term]:
@@ -81,6 +81,19 @@ class MorphemeAnalyzer:
         ):
             return pieces
         return ()
+
+
+def version_of(user_words: UserWords) -> str:
+    """Compute the version of an analyzer, without loading Kiwi.
+
+    Args:
+        user_words: The operator's own words.
+
+    Returns:
+        12 hexadecimal digits; others if these words, Kiwi, its model or `TERMS_VERSION` are.
+    """
+    fields = (TERMS_VERSION, version("kiwipiepy"), version("kiwipiepy-model"), *user_words.lines)
+    return blake2b(repr(fields).encode(), digest_size=6).hexdigest()
 
 
 def chunks(text: str, size: int = MAX_CHUNK) -> Iterator[tuple[int, str]]:

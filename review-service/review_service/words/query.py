@@ -73,15 +73,17 @@ class ParsedQuery:
         return " ".join(dict.fromkeys(text for term in self.terms for text in term.alternatives))
 
     def ideal_score(self, vocabulary: Vocabulary) -> float:
-        """Compute the BM25 score of an average review that has each term once.
+        """Compute the BM25 score of an average review that has each term once, or a synonym of it.
 
         Args:
             vocabulary: The terms of the stored reviews.
 
         Returns:
-            Sum over the terms of the weight of the rarest alternative; 0 without terms.
+            Sum of the terms' weights; 0 without terms. A term with synonyms weighs as much as the most frequent of
+            them, so that a review with any of them covers it. Parts of a compound that no review has do not count if
+            reviews have the compound by another name.
         """
-        return sum(_weight(term, vocabulary) for term in self.terms)
+        return sum(_weight(term, vocabulary) for term in self._counted(vocabulary))
 
     def known_share(self, vocabulary: Vocabulary) -> float:
         """Compute the share of the terms that any review has, by weight.
@@ -90,11 +92,21 @@ class ParsedQuery:
             vocabulary: The terms of the stored reviews.
 
         Returns:
-            From 0 to 1; 0 without terms.
+            From 0 to 1; 0 without terms, and 1 while the terms of no review are counted.
         """
-        known = [term for term in self.terms if any(map(vocabulary.count, term.alternatives))]
+        if not vocabulary.reviews:
+            return 1.0
+        known = [term for term in self.terms if _is_known(term, vocabulary)]
         ideal = self.ideal_score(vocabulary)
         return sum(_weight(term, vocabulary) for term in known) / ideal if ideal else 0.0
+
+    def _counted(self, vocabulary: Vocabulary) -> list[QueryTerm]:
+        known = [term for term in self.terms if _is_known(term, vocabulary)]
+        return [
+            term
+            for term in self.terms
+            if term in known or not any(term.word == whole.word and term.text in whole.text for whole in known)
+        ]
 
 
 @dataclass(frozen=True)
@@ -196,8 +208,12 @@ class QueryParser:
         )
 
 
+def _is_known(term: QueryTerm, vocabulary: Vocabulary) -> bool:
+    return any(map(vocabulary.count, term.alternatives))
+
+
 def _weight(term: QueryTerm, vocabulary: Vocabulary) -> float:
-    return max(map(vocabulary.weight, term.alternatives))
+    return vocabulary.weight(max(term.alternatives, key=vocabulary.count))
 
 
 def _reason(term: Term) -> Reason:
