@@ -10,16 +10,12 @@ import uvloop
 
 from bench import files, machine, weights
 from bench.cache import measure, report, services
-from bench.cache.workload import KINDS, zipf
+from bench.cache.workload import DISTINCT, EXPONENT, KINDS, REQUESTS, zipf
 from bench.command import orderly_exit, say
 from bench.measurements import Measurement
 from bench.paths import MODEL, ROOT
 from bench.rounds import RoundProgress, rotated
 
-DISTINCT = 10_000
-"""Number of different texts in the workload."""
-REQUESTS = 200_000
-EXPONENT = 1.0
 BLOCK, QUICK_BLOCK = 1_000, 200
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from urllib.request import urlopen
 
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from bench.command import start_server
 from bench.gateway.contenders import canned
@@ -32,11 +33,16 @@ class CachedServices:
         return sum(metric(server, COMPUTED_TEXTS_METRIC) for server in (self.embedding, self.sentiment))
 
 
-def metric(server: ContenderServer, name: str) -> float:
-    """Read one of a server's metrics, summed over its labels."""
+def samples(server: ContenderServer, name: str) -> list[Sample]:
+    """Read one of a server's metrics, for all of its labels."""
     with urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=30) as answer:
         families = text_string_to_metric_families(answer.read().decode())
-    return sum(sample.value for family in families for sample in family.samples if sample.name == name)
+    return [sample for family in families for sample in family.samples if sample.name == name]
+
+
+def metric(server: ContenderServer, name: str) -> float:
+    """Read one of a server's metrics, summed over its labels."""
+    return sum(sample.value for sample in samples(server, name))
 
 
 def encoder(kind: str, name: str, settings: dict[str, str]) -> Contender:

@@ -10,6 +10,10 @@ from bench.http_client import json_request
 from bench.paths import CLASSIFIER, MODEL
 
 KINDS = ("embedding", "sentiment", "chat", "stream")
+DISTINCT = 10_000
+"""Number of different texts in the workload."""
+REQUESTS = 200_000
+EXPONENT = 1.0
 
 
 def zipf(count: int, distinct: int, exponent: float, *, seed: str) -> list[int]:
