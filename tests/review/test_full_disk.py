@@ -108,7 +108,7 @@ def test_a_service_that_may_write_no_more_is_degraded_and_comes_back(empty: Serv
     """A limit on files' sizes stands for a quota: 507, and not a damaged table; ready says it, and later that it is
     well, without a write."""
     add(empty, [made(number) for number in range(20)])
-    many = [made(number, text=f"{number} 국물이 진해요 " * 200) for number in range(100, 400)]
+    many = [made(number, text=f"{number} 국물이 진해요 " * 10) for number in range(100, 250)]
     unlimited = resource.prlimit(empty.process.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(empty.process.pid, resource.RLIMIT_FSIZE, (100_000, unlimited[1]))
     try:
