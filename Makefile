@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help install models up doctor demo down status logs plan test fuzz test-compose test-clients wheels lint lock hashes clean \
 	bench-encoders bench-overload bench-gateway bench-llm bench-cache bench-redis-faults bench-churn bench-search bench-vectors \
-	bench-precompute bench-relevance bench-strategy
+	bench-precompute bench-relevance bench-classifier bench-strategy
 
 PYTHON ?= python3.11
 FLAVOUR ?= $(if $(wildcard /dev/nvidia[0-9]* /dev/dxg),cuda,cpu)
@@ -115,6 +115,10 @@ bench-precompute: $(STAMP) ## Measure what precomputing costs live traffic; a sh
 bench-relevance: $(STAMP) ## Measure what vector, keyword and hybrid search find, on real Korean text
 	@$(BIN)/python -m standins train --out .onecard/models --only embedding
 	@$(BIN)/python -m bench.relevance $(options)
+
+bench-classifier: $(STAMP) ## Measure what the sentiment classifier gets right, on real Korean reviews
+	@$(BIN)/python -m standins train --out .onecard/models --only sentiment
+	@$(BIN)/python -m bench.classifier $(options)
 
 bench-strategy: $(STAMP) ## Replay a day against each phase of the strategy: promised and measured; options=--quick
 	@$(BIN)/python -m standins train --out .onecard/models --only llm
