@@ -89,17 +89,35 @@ def read(path: Path) -> PackedModel:
     )
 
 
-def for_korean(packed: PackedModel) -> PackedModel:
+def for_korean(packed: PackedModel, latin: int | None = None) -> PackedModel:
     """Leave out the pieces with letters of other scripts than Hangul and ASCII, and their vectors.
 
     Korean and English texts are read as before. Two thirds of the vocabulary are left out, so that the model takes less
     memory and is loaded sooner; other scripts become unknown tokens.
+
+    Args:
+        packed: the whole model.
+        latin: most ASCII letters of a piece; English words are then spelled in short pieces, and of what is left six
+            sevenths are left out, too. None: as many as there are.
+
+    Returns:
+        The smaller model.
     """
-    kept = [all(map(_is_kept, piece)) for piece, _ in packed.pieces]
+    kept = [
+        _is_special(piece) or (_has_few_latin(piece, latin) and all(map(_is_kept, piece))) for piece, _ in packed.pieces
+    ]
     vectors = packed.tensors["emb.word"].reshape(packed.vocabulary, packed.hidden)[: len(kept)][kept]
     pieces = tuple(compress(packed.pieces, kept))
     tensors = {**packed.tensors, "emb.word": vectors.reshape(-1)}
     return replace(packed, vocabulary=len(pieces), pieces=pieces, tensors=tensors)
+
+
+def _is_special(piece: str) -> bool:
+    return piece.startswith("<") and piece.endswith(">")
+
+
+def _has_few_latin(piece: str, most: int | None) -> bool:
+    return most is None or sum(letter.isascii() and letter.isalpha() for letter in piece) <= most
 
 
 def _is_kept(character: str) -> bool:

@@ -19,7 +19,7 @@ SEED = 7
 
 _TEXT = ("korean", "lexicon", "grammar", "restaurants", "corpus", "loop")
 _SOURCES: dict[Kind, tuple[str, ...]] = {
-    "sentiment": (*_TEXT, "morphemes", "noise", "wordpiece", "sentiment"),
+    "sentiment": (*_TEXT, "packed_weights", "embedding", "everyday", "sentiment"),
     "embedding": ("packed_weights", "embedding"),
     "llm": (*_TEXT, "morphemes", "noise", "bytepair", "dialogue", "smalltalk", "reading", "llm"),
 }

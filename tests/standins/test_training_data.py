@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from standins import KINDS, NAMES, corpus, folder_name, recipe_revision
 from standins.corpus import make_review, overall
 from standins.dialogue import HELD_OUT_INSTRUCTIONS, INSTRUCTIONS, example, review_set, statements_in, summarise
+from standins.everyday import everyday, plain_forms
 from standins.grammar import Opinion, every_opinion, pick_phrase, random_opinions
+from standins.korean import Predicate
 from standins.model_folder import MANIFEST, is_current, publish
 from standins.noise import with_neutral_words
 
@@ -64,6 +66,30 @@ def test_added_words_keep_the_text(seed: int) -> None:
     text = make_review(rng, random_opinions(rng, 2)).text
     left = iter(with_neutral_words(rng, text).split(" "))
     assert all(word in left for word in text.split(" "))
+
+
+@pytest.mark.parametrize(
+    ("predicate", "expected"),
+    [
+        ("재미있", {"재미있다", "재미있었음", "재미있더라", "재미있는 듯"}),
+        ("지루하", {"지루하다", "지루했다", "지루하던데", "지루한 것 같아요"}),
+        ("아쉽:p", {"아쉽다", "아쉬웠네", "아쉽더라고요"}),
+        ("짜증 나:v", {"짜증 난다", "짜증 났다", "짜증 나는 듯"}),
+        ("최고:n", {"최고다", "최고였음", "최고더라"}),
+    ],
+)
+def test_plain_endings(predicate: str, expected: set[str]) -> None:
+    """Adjectives, verbs and nouns end as people write for nobody in particular."""
+    assert expected <= set(plain_forms(Predicate.parse(predicate)))
+
+
+@given(SEEDS, st.booleans())
+def test_everyday_sentences_are_filled_in(seed: int, positive: bool) -> None:
+    """No field is left open, and the same seed says the same."""
+    text = everyday(random.Random(seed), positive)
+    assert text.strip()
+    assert "{" not in text
+    assert text == everyday(random.Random(seed), positive)
 
 
 def test_held_out_instructions_are_not_taught() -> None:
