@@ -15,6 +15,8 @@ from bench.paths import WORK
 from bench.relevance.corpus import REAL_REVIEWS
 from bench.relevance.searches import Encoder
 from review_service.model_services import Prediction
+from review_service.reviews.aspects import read_aspects
+from review_service.reviews.clauses import version_of
 from review_service.reviews.index_maintenance import maintain
 from review_service.reviews.rows import ClassifiedReview, Filters, digest_of
 from review_service.reviews.store import open_store
@@ -71,7 +73,7 @@ async def _fill(folder: Path, rows: int, encoder: Encoder, model: str) -> None:
     rng = np.random.default_rng(SEED)
     async with open_store(str(folder)) as store:
         index_rows = ReviewSettings.model_fields["review_index_rows"].default
-        for number, batch in enumerate(_batches(rows, halves, analyzer.version)):
+        for number, batch in enumerate(_batches(rows, halves, analyzer)):
             await store.upsert(batch, _mixtures(len(batch), known, rng), model)
             if number % 20 == 0:
                 await maintain(store, index_rows)
@@ -87,7 +89,11 @@ def _halves(text: str, analyzer: MorphemeAnalyzer) -> tuple[Half, Half]:
     return (first, analyzer.indexed(first)), (second, analyzer.indexed(second))
 
 
-def _batches(rows: int, halves: Sequence[tuple[Half, Half]], version: str) -> Iterator[list[ClassifiedReview]]:
+def _batches(
+    rows: int, halves: Sequence[tuple[Half, Half]], analyzer: MorphemeAnalyzer
+) -> Iterator[list[ClassifiedReview]]:
+    # Without clauses, which searches do not read, but with their version, so that none are made while it is measured.
+    clauses = version_of(analyzer, read_aspects())
     chance = random.Random(SEED)
     for start in range(0, rows, BATCH):
         batch = []
@@ -103,7 +109,8 @@ def _batches(rows: int, halves: Sequence[tuple[Half, Half]], version: str) -> It
                 }
             )
             terms = f"{first_terms} {second_terms}".strip()
-            batch.append(ClassifiedReview(review, digest_of(review), Prediction("positive", 0.9), terms, version))
+            prediction = Prediction("positive", 0.9)
+            batch.append(ClassifiedReview(review, digest_of(review), prediction, terms, analyzer.version, (), clauses))
         yield batch
 
 

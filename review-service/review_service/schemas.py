@@ -207,13 +207,15 @@ class Explanation(BaseModel):
 
 
 class RestaurantSentiment(BaseModel):
-    """How many of a restaurant's reviews are positive and negative."""
+    """How many of a restaurant's reviews are positive, neutral and negative."""
 
     restaurant_id: str
     positive_count: int
+    neutral_count: int = Field(description="0 unless the operator has set a neutral band.")
     negative_count: int
     total_count: int
-    positive_ratio: int = Field(description="Whole percent; the two ratios sum to 100.")
+    positive_ratio: int = Field(description="Whole percent; the three ratios sum to 100.")
+    neutral_ratio: int
     negative_ratio: int
 
 
@@ -256,8 +258,10 @@ class Aspect(BaseModel):
 
     aspect: str
     label: str = Field(description="Korean name of the aspect.")
-    review_count: int = Field(description="Number of the restaurant's reviews that mention the aspect.")
-    positive_ratio: int = Field(description="Whole percent of these reviews that are positive.")
+    review_count: int = Field(
+        description="Number of the reviews' opinions on it: a review may praise and blame an aspect."
+    )
+    positive_ratio: int = Field(description="Whole percent of these opinions that are positive.")
     others_positive_ratio: int = Field(description="The same for the other restaurants' reviews.")
     z: float = Field(description="The difference of the two ratios in standard errors.")
 

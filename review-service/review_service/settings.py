@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from onecard.cache.settings import CacheSettings
 from onecard.settings import ModelAddresses, ReviewAddresses
@@ -33,8 +33,22 @@ class ReviewSettings(ModelAddresses, CacheSettings):
     search_words: Path | None = None
     """Folder with the operator's words: synonyms.txt, stop_words.txt, user_words.txt. Default: built-in words."""
 
+    review_aspects: Path | None = None
+    """File of the aspects that reviews are counted by. Default: the one that comes with the service."""
+
+    neutral_band: tuple[float, float] | None = None
+    """Probabilities of being positive, lowest and highest, between which a review counts as neutral: [0.3, 0.8].
+    Default: none does."""
+
     popularity_half_life_seconds: int = Field(default=86_400, ge=60)
     """Half-life of popularity, in seconds: a visit this long ago counts half as much as one now."""
+
+    @field_validator("neutral_band")
+    @classmethod
+    def _check_band(cls, band: tuple[float, float] | None) -> tuple[float, float] | None:
+        if band is not None and not 0 <= band[0] <= band[1] <= 1:
+            raise ValueError("is no band. Write two probabilities, the lower one first: [0.3, 0.8]")
+        return band
 
 
 class WorkerSettings(ReviewAddresses, ReviewSettings):

@@ -19,12 +19,13 @@ from review_service.precompute.round_status import RoundStatus
 from review_service.precompute.task_queue import open_queue
 from review_service.request_metrics import RequestCounter
 from review_service.response_cache import VersionedResponseCache
+from review_service.reviews.aspects import read_aspects
+from review_service.reviews.clauses import ClauseReader
 from review_service.reviews.index_maintenance import running_maintenance
 from review_service.reviews.ingest import Importer
-from review_service.reviews.migrations import MigrationProgress
 from review_service.reviews.store import ReviewStore, open_store
 from review_service.reviews.table_versions import TableVersions
-from review_service.reviews.term_migration import running_migration
+from review_service.reviews.term_migration import Migrations, running_migration
 from review_service.search.cosine_scale import CosineScales
 from review_service.search.searcher import Searcher
 from review_service.search.vocabulary_source import VocabularySource, running_vocabulary
@@ -44,7 +45,7 @@ class ReviewService:
     importer: Importer
     vocabulary: VocabularySource
     searcher: Searcher
-    term_migration: MigrationProgress
+    migrations: Migrations
     cache: Cache
     response_cache: VersionedResponseCache
     table_versions: TableVersions
@@ -71,7 +72,7 @@ async def open_service(settings: ReviewSettings, registry: CollectorRegistry, cl
     Raises:
         OSError: The certificates that REDIS_URL names cannot be read.
         SystemExit: The stored reviews cannot be read, or are of an older version and cannot be migrated; or the
-            words in SEARCH_WORDS cannot be read.
+            words in SEARCH_WORDS or the aspects in REVIEW_ASPECTS cannot be read.
     """
     try:
         store = await closing.enter_async_context(open_store(settings.review_store, settings.review_cache_mb))
@@ -91,26 +92,34 @@ async def open_service(settings: ReviewSettings, registry: CollectorRegistry, cl
             f"the words in SEARCH_WORDS cannot be read ({type(error).__name__}): name a folder that is here, whose "
             "files are in UTF-8 and small, or unset it."
         ) from None
-    term_migration = await closing.enter_async_context(running_migration(store, analyzer))
-    vocabulary = await closing.enter_async_context(running_vocabulary(store, term_migration))
-    await closing.enter_async_context(running_maintenance(store, settings.review_index_rows))
+    try:
+        catalog = read_aspects(settings.review_aspects)
+    except (OSError, ValueError) as error:
+        raise SystemExit(
+            f"the aspects in REVIEW_ASPECTS cannot be read ({type(error).__name__}): name a file that is written as "
+            "review_service/reviews/aspects.toml is, or unset it."
+        ) from None
     models = await closing.enter_async_context(open_model_services(settings))
+    reader = ClauseReader(models, analyzer, catalog, settings.review_batch)
+    migrations = await closing.enter_async_context(running_migration(store, reader))
+    vocabulary = await closing.enter_async_context(running_vocabulary(store, migrations.terms))
+    await closing.enter_async_context(running_maintenance(store, settings.review_index_rows))
     model_watcher = await closing.enter_async_context(open_model_watcher(settings.llm_url))
     breaker = SharedBreaker()
     cache = await closing.enter_async_context(open_cache(settings, registry, breaker))
     popularity = await closing.enter_async_context(
         open_popularity(settings.redis_address(), settings.popularity_half_life_seconds, registry, breaker)
     )
-    statistics = RestaurantStatistics(store)
+    statistics = RestaurantStatistics(store, catalog, settings.neutral_band)
     return ReviewService(
         settings=settings,
         store=store,
         models=models,
         model_watcher=model_watcher,
-        importer=Importer(store, models, analyzer, settings.review_batch),
+        importer=Importer(store, reader, settings.review_batch),
         vocabulary=vocabulary,
         searcher=Searcher(store, models, analyzer, vocabulary, word_files, CosineScales(models)),
-        term_migration=term_migration,
+        migrations=migrations,
         cache=cache,
         response_cache=VersionedResponseCache(cache, settings.ttl_seconds("review")),
         table_versions=TableVersions(store),

@@ -11,7 +11,7 @@ from onecard.cache.tiers import open_cache
 from onecard.redis.channel import SharedBreaker
 from review_service.api.cached_responses import search_response
 from review_service.response_cache import VersionedResponseCache
-from review_service.reviews.migrations import MigrationProgress
+from review_service.reviews.term_migration import Migrations
 from review_service.schemas import SearchRequest, SearchResponse
 from review_service.search.word_files import WordFiles
 from review_service.settings import ReviewSettings
@@ -59,12 +59,12 @@ async def test_a_restaurants_searches_are_not_cached_across_other_terms(settings
         service = SimpleNamespace(
             table_versions=Versions(),
             searcher=Searcher(),
-            term_migration=MigrationProgress(),
+            migrations=Migrations(),
             response_cache=VersionedResponseCache(cache, 60),
             popularity=SimpleNamespace(queries=SimpleNamespace(record=lambda _: None)),
         )
         assert [await cached(service) for _ in range(2)] == ["miss", "miss"]
-        service.term_migration.complete = True
+        service.migrations.terms.complete = True
         assert [await cached(service) for _ in range(2)] == ["miss", "hit"]
         service.searcher.analyzer = SimpleNamespace(version="other")
         assert await cached(service) == "miss"

@@ -1,24 +1,24 @@
 """The cores of the review service: what was sent, percents, ranks, prompts, comparisons."""
 
 import json
-from collections import defaultdict
 from typing import Any
 
 import orjson
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from review_service.insight.percentages import percentages
 from review_service.insight.prompts import MAX_EVIDENCE, MAX_PROMPT_REVIEWS, chat_request, select_reviews
-from review_service.insight.strengths import AspectCounts, significant_differences, z_score
+from review_service.insight.restaurant_statistics import count_aspects
+from review_service.insight.sentiment_counts import banded
+from review_service.insight.strengths import AspectCounts, z_score
 from review_service.insight.summary_validation import InvalidSummary, validate
-from review_service.reviews.aspects import aspects_in
 from review_service.reviews.index_maintenance import MaintenancePlan, plan_maintenance
 from review_service.reviews.ingest import batches, parse_items, parse_lines
-from review_service.reviews.rows import TERMS_COLUMN
+from review_service.reviews.rows import CLAUSES_COLUMN, CLAUSES_TYPE, TERMS_COLUMN
 from review_service.schemas import Review, StoredReview
-from standins.restaurants import RESTAURANTS
 
 MAX_CHARACTERS = 100
 counts = st.lists(st.integers(0, 10**9), min_size=1, max_size=6)
@@ -170,20 +170,50 @@ def test_a_difference_has_two_sides(one: AspectCounts, other: AspectCounts) -> N
     assert z_score(one, other) == pytest.approx(-z_score(other, one))
 
 
-def test_what_restaurants_are_found_strong_in_they_are_loved_for(sample: list[dict[str, Any]]) -> None:
-    """No invented restaurant is praised for what it is blamed for, or the other way round; most have something."""
-    spoken: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
-    for one in sample:
-        for aspect in aspects_in(one["text"]):
-            for place in (one["restaurant_id"], "all"):
-                spoken[place][aspect].append(one["sentiment"] == "positive")
-    counted = {place: {a: AspectCounts(sum(v), len(v)) for a, v in by.items()} for place, by in spoken.items()}
-    found = 0
-    for restaurant in RESTAURANTS:
-        for one in significant_differences(counted[restaurant.id], counted["all"]):
-            assert one.aspect in (restaurant.loved if one.z > 0 else restaurant.blamed), restaurant.id
-            found += 1
-    assert found >= len(RESTAURANTS)
+bands = st.none() | st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted).map(tuple)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["positive", "negative"]), st.floats(0.5, 1, width=32))), bands)
+def test_percents_with_a_neutral_band_add_to_100(found: list[tuple[str, float]], band: Any) -> None:
+    """And what is not neutral keeps its label; without a band everything does."""
+    labels, scores = pa.array([label for label, _ in found], pa.string()), pa.array([score for _, score in found])
+    sentiments = banded(labels, scores.cast(pa.float32()), band).to_pylist()
+    assert all(
+        told in (label, "neutral" if band else label) for told, (label, _) in zip(sentiments, found, strict=True)
+    )
+    shares = percentages([sentiments.count(label) for label in ("positive", "neutral", "negative")])
+    assert sum(shares) == (100 if found else 0)
+
+
+def test_the_band_includes_its_ends() -> None:
+    """As probabilities of being positive, in single precision, as they are stored."""
+    labels, scores = pa.array(["positive"] * 3 + ["negative"] * 3), [0.81, 0.8, 0.6, 0.6, 0.7, 0.71]
+    told = banded(labels, pa.array(scores, pa.float32()), (0.3, 0.8)).to_pylist()
+    assert told == ["positive", "neutral", "neutral", "neutral", "neutral", "negative"]
+
+
+def test_opinions_are_counted_once_a_review() -> None:
+    """A review that praises an aspect twice and blames it once has two opinions; one without clauses has none."""
+
+    def clause(sentiment: str, *aspects: str) -> dict[str, Any]:
+        return {"start": 0, "end": 1, "sentiment": sentiment, "sentiment_score": 0.9, "aspects": list(aspects)}
+
+    reviews = [
+        [
+            clause("positive", "food"),
+            clause("positive", "food", "price"),
+            clause("negative", "food"),
+            clause("negative"),
+        ],
+        None,
+        [],
+        [clause("negative", "food")],
+    ]
+    rows = pa.table({CLAUSES_COLUMN: pa.array(reviews, CLAUSES_TYPE)})
+    assert count_aspects(rows) == {"food": AspectCounts(1, 3), "price": AspectCounts(1, 1)}
+    assert count_aspects(rows, (0.0, 0.9)) == {}
+    assert count_aspects(rows.slice(3)) == {"food": AspectCounts(0, 1)}
+    assert count_aspects(rows.slice(0, 0)) == {}
 
 
 def test_what_is_due() -> None:

@@ -15,6 +15,7 @@ import pytest
 from bench.relevance.corpus import nonsense
 from bench.relevance.corpus import sample as sample_corpus
 from bench.relevance.measures import MEASURES, mean, score_ranking
+from standins.restaurants import RESTAURANTS
 from tests.support import Server, free_port, serving
 
 NDJSON = {"content-type": "application/x-ndjson"}
@@ -259,6 +260,7 @@ def test_ratios_of_the_sample(filled: Server, sample: list[Any]) -> None:
         alone = httpx.get(f"{filled.url}/v1/restaurants/{restaurant['restaurant_id']}/sentiment").json()
         assert alone == {name: restaurant[name] for name in alone}
         assert alone["positive_ratio"] + alone["negative_ratio"] == 100
+        assert (alone["neutral_count"], alone["neutral_ratio"]) == (0, 0)
         own = [one for one in sample if one["restaurant_id"] == restaurant["restaurant_id"]]
         assert alone["total_count"] == alone["positive_count"] + alone["negative_count"] == len(own)
     labelled = [one["sentiment"] for one in sample].count("positive")
@@ -266,11 +268,18 @@ def test_ratios_of_the_sample(filled: Server, sample: list[Any]) -> None:
 
 
 def test_strengths_of_the_sample(filled: Server) -> None:
-    """A cafe is known for its rooms and blamed for its prices; each figure can be looked up."""
-    told = httpx.get(f"{filled.url}/v1/restaurants/rest-08/strengths").json()
-    weak = {one["aspect"]: one for one in told["weaknesses"]}
-    assert weak["price"]["label"] == "가격"
-    assert weak["price"]["positive_ratio"] < weak["price"]["others_positive_ratio"]
+    """No invented restaurant is praised for what it is blamed for, or the other way round; most have something. Each
+    figure can be looked up."""
+    names = {"taste": "food", "menu": "food"}
+    found = 0
+    for restaurant in RESTAURANTS:
+        told = httpx.get(f"{filled.url}/v1/restaurants/{restaurant.id}/strengths").json()
+        for kind, meant in (("strengths", restaurant.loved), ("weaknesses", restaurant.blamed)):
+            for one in told[kind]:
+                assert one["aspect"] in {names.get(aspect, aspect) for aspect in meant}, (restaurant.id, kind, one)
+                assert (one["positive_ratio"] > one["others_positive_ratio"]) == (kind == "strengths")
+                found += 1
+    assert found >= len(RESTAURANTS)
 
 
 def test_models_that_are_away_leave_whole_batches(embedding: Server, tmp_path: Path) -> None:

@@ -18,12 +18,18 @@ from lancedb.index import FTS
 
 from onecard.errors import Unavailable
 from review_service.errors import StoreDamaged, StoreNotWritable
+from review_service.insight.restaurant_statistics import RestaurantStatistics
 from review_service.insight.sentiment_counts import count_all_restaurants, count_restaurant
-from review_service.model_services import Prediction
+from review_service.model_services import EmbeddedTexts, Prediction
 from review_service.reviews import migrations, table_access
+from review_service.reviews.aspects import read_aspects
+from review_service.reviews.clauses import ClauseReader
 from review_service.reviews.index_maintenance import MAX_FILES, maintain
 from review_service.reviews.migrations import MigrationProgress, add_terms
 from review_service.reviews.rows import (
+    CLAUSES_COLUMN,
+    CLAUSES_VERSION_COLUMN,
+    OLD_ASPECTS_COLUMN,
     OLD_LETTERS_COLUMN,
     TERMS_COLUMN,
     TERMS_VERSION_COLUMN,
@@ -32,7 +38,7 @@ from review_service.reviews.rows import (
     digest_of,
 )
 from review_service.reviews.store import ReviewStore, open_store
-from review_service.reviews.term_migration import migrate_terms
+from review_service.reviews.term_migration import migrate_clauses, migrate_terms
 from review_service.schemas import Review
 from review_service.words.analyzer import MorphemeAnalyzer
 from review_service.words.user_words import parse_user_words
@@ -374,6 +380,54 @@ async def test_terms_of_another_analyzer_are_made_anew(store: ReviewStore) -> No
         await migrate_terms(store, other, progress)
         assert progress.total == total
     assert len(await by_words(store, "로제", EVERYTHING, 9)) == 3
+
+
+class AwayOnce:
+    """Models that find everything negative; the first request of all fails."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def embed(self, texts: Sequence[str], *_: object) -> EmbeddedTexts:
+        return EmbeddedTexts(np.tile(np.array([1, 0], np.float32), (len(texts), 1)), MODEL)
+
+    async def classify(self, texts: Sequence[str], *_: object) -> list[Prediction]:
+        self.asked += 1
+        if self.asked == 2:
+            raise Unavailable("away")
+        return [Prediction("negative", 0.8)] * len(texts)
+
+
+async def test_reviews_without_clauses_are_brought_over(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They answer meanwhile; what a failure breaks off is continued; a table of before loses its column of aspects."""
+    monkeypatch.setattr(migrations, "CLAUSE_BATCH_ROWS", 2)
+    async with open_store(str(folder)) as store:
+        await put(store, range(5), text="주차장은 좋은데 양이 적어요")
+        table = await store.table()
+        assert table is not None
+        await table.drop_columns([CLAUSES_COLUMN, CLAUSES_VERSION_COLUMN])
+        await table.add_columns({OLD_ASPECTS_COLUMN: "make_array('taste')"})
+    models: Any = AwayOnce()
+    reader = ClauseReader(models, analyzer(), read_aspects(), 128)
+    async with open_store(str(folder)) as store:
+        assert len(await by_words(store, "주차장", EVERYTHING, 9)) == 5
+        await put(store, [9])
+        statistics = RestaurantStatistics(store, read_aspects())
+        assert (await statistics.strengths("a")).strengths == []
+        progress = MigrationProgress(of="clauses")
+        with pytest.raises(Unavailable):
+            await migrate_clauses(store, reader, progress)
+        assert (progress.done, progress.total) == (2, 6)
+        await migrate_clauses(store, reader, progress)
+        assert (progress.done, progress.total, progress.running) == (4, 4, False)
+        read = (await store.read([CLAUSES_COLUMN, CLAUSES_VERSION_COLUMN, "sentiment"])).to_pylist()
+        assert {row[CLAUSES_VERSION_COLUMN] for row in read} == {reader.version}
+        mixed = [row[CLAUSES_COLUMN] for row in read if len(row[CLAUSES_COLUMN]) == 2]
+        assert [[clause["aspects"] for clause in clauses] for clauses in mixed] == [[["parking"], ["portion"]]] * 5
+        assert {clause["sentiment"] for clauses in mixed for clause in clauses} == {"negative"}
+        table = await store.table()
+        assert table is not None
+        assert OLD_ASPECTS_COLUMN not in (await table.schema()).names
 
 
 async def test_nothing_is_taken_apart_for_a_disk_that_is_full(

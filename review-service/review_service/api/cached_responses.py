@@ -50,9 +50,8 @@ async def restaurant_response(
     service: ReviewService = request.app.state.service
     versions = service.table_versions
     version = await (versions.of_all() if all_restaurants else versions.of_restaurant(restaurant_id))
-    return await _respond(
-        request, [resource, restaurant_id, model], version, compute, service.popularity.restaurants, restaurant_id
-    )
+    key = [resource, restaurant_id, model, service.restaurant_statistics.version]
+    return await _respond(request, key, version, compute, service.popularity.restaurants, restaurant_id)
 
 
 async def search_response(request: Request, body: SearchRequest) -> Response:
@@ -77,7 +76,7 @@ async def search_response(request: Request, body: SearchRequest) -> Response:
     search = canonical_json(body.model_dump(mode="json"))
     words = [service.searcher.word_files.search_words().version, service.searcher.analyzer.version]
     # A restaurant's version does not change when its reviews get other terms.
-    cacheable = service.term_migration.complete
+    cacheable = service.migrations.terms.complete
 
     async def compute(lane: Lane) -> BaseModel | Uncacheable:
         found = await service.searcher.search(body, lane)

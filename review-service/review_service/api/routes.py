@@ -196,9 +196,10 @@ async def ready(request: Request) -> Readiness:
         }
     except StoreDamaged:
         components = {"store": ComponentHealth(status="down", detail="cannot be read")}
-    migration = service_of(request).term_migration
-    if migration.running:
-        components["words"] = ComponentHealth(status="degraded", detail=migration.detail)
+    migrations = service_of(request).migrations
+    for migration in (migrations.terms, migrations.clauses):
+        if migration.running:
+            components[migration.of] = ComponentHealth(status="degraded", detail=migration.detail)
     cache = service_of(request).cache
     components["cache"] = ComponentHealth(status=cache.status(), detail=cache.detail())
     return Readiness(status=worst_status(components), parts=components)

@@ -90,7 +90,12 @@ def _as_json_line(review: Mapping[str, str]) -> str:
 
 def prompt_text(review: StoredReview) -> str:
     """The part of a review that is in the prompt: its first `MAX_REVIEW_CHARACTERS` characters."""
-    return " ".join(review.text.split())[:MAX_REVIEW_CHARACTERS]
+    return shortened(review.text)
+
+
+def shortened(text: str) -> str:
+    """A text on one line, its first `MAX_REVIEW_CHARACTERS` characters."""
+    return " ".join(text.split())[:MAX_REVIEW_CHARACTERS]
 
 
 def _response_schema(reviews: Sequence[StoredReview]) -> dict[str, Any]:

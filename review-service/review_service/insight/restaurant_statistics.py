@@ -7,12 +7,20 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from lancedb.expr import col, lit
 
 from review_service.errors import RestaurantNotFound
 from review_service.insight.percentages import percentages
-from review_service.insight.sentiment_counts import SentimentCounts, count_all_restaurants, count_restaurant
+from review_service.insight.sentiment_counts import (
+    NeutralBand,
+    SentimentCounts,
+    banded,
+    count_all_restaurants,
+    count_restaurant,
+)
 from review_service.insight.strengths import AspectCounts, AspectDifference, significant_differences
-from review_service.reviews.aspects import LABELS
+from review_service.reviews.aspects import AspectCatalog
+from review_service.reviews.rows import CLAUSES_COLUMN
 from review_service.reviews.store import ReviewStore
 from review_service.schemas import Aspect, Restaurant, RestaurantSentiment, Strengths
 
@@ -24,9 +32,17 @@ class RestaurantStatistics:
     """Computes statistics of restaurants from the reviews that are stored now."""
 
     store: ReviewStore
+    catalog: AspectCatalog
+    band: NeutralBand | None = None
+    """The neutral band; None if nothing is neutral."""
+
+    @property
+    def version(self) -> str:
+        """Differs if the same reviews may have other statistics; part of cache keys."""
+        return f"{self.catalog.version} {self.band}"
 
     async def sentiment(self, restaurant_id: str) -> RestaurantSentiment:
-        """Count a restaurant's positive and negative reviews.
+        """Count a restaurant's positive, neutral and negative reviews.
 
         Args:
             restaurant_id: The restaurant.
@@ -38,7 +54,7 @@ class RestaurantStatistics:
             RestaurantNotFound: It has no reviews.
             StoreDamaged: The table cannot be read.
         """
-        counts = await count_restaurant(self.store, restaurant_id)
+        counts = await count_restaurant(self.store, restaurant_id, self.band)
         if not counts.total:
             raise RestaurantNotFound(_NOT_FOUND, param="restaurant_id")
         return RestaurantSentiment.model_validate(_sentiment_fields(counts))
@@ -56,7 +72,7 @@ class RestaurantStatistics:
         Raises:
             StoreDamaged: The table cannot be read.
         """
-        ranking = await count_all_restaurants(self.store)
+        ranking = await count_all_restaurants(self.store, self.band)
         ranks = {restaurant_id: rank for rank, restaurant_id in enumerate(first)}
         ranking.sort(key=lambda counts: ranks.get(counts.restaurant_id, len(ranks)))
         return [Restaurant(**_sentiment_fields(counts), restaurant_name=counts.name) for counts in ranking[:limit]]
@@ -74,57 +90,102 @@ class RestaurantStatistics:
             RestaurantNotFound: It has no reviews.
             StoreDamaged: The table cannot be read.
         """
-        rows = await self.store.read(["restaurant_id", "aspects", "sentiment"])
+        rows = await self.store.read(["restaurant_id", CLAUSES_COLUMN])
         own = rows.filter(pc.equal(rows["restaurant_id"], restaurant_id))
         if not own.num_rows:
             raise RestaurantNotFound(_NOT_FOUND, param="restaurant_id")
-        differences = significant_differences(count_aspects(own), count_aspects(rows))
+        differences = significant_differences(count_aspects(own, self.band), count_aspects(rows, self.band))
         return Strengths(
             restaurant_id=restaurant_id,
-            strengths=[_to_schema(item) for item in differences if item.z > 0],
-            weaknesses=[_to_schema(item) for item in reversed(differences) if item.z < 0],
+            strengths=[self._to_schema(item) for item in differences if item.z > 0],
+            weaknesses=[self._to_schema(item) for item in reversed(differences) if item.z < 0],
+        )
+
+    async def describe(self, sentiment: RestaurantSentiment) -> str:
+        """Say in a sentence or two how a restaurant is rated, and for what it is praised and blamed most.
+
+        Args:
+            sentiment: Its counts.
+
+        Returns:
+            Korean text on one line.
+
+        Raises:
+            StoreDamaged: The table cannot be read.
+        """
+        neutral = f" {sentiment.neutral_ratio}%는 중립," if sentiment.neutral_count else ""
+        shares = f"{sentiment.positive_ratio}%는 긍정적,{neutral} {sentiment.negative_ratio}%는 부정적"
+        own = await self.store.read([CLAUSES_COLUMN], where=col("restaurant_id") == lit(sentiment.restaurant_id))
+        counts = count_aspects(own, self.band)
+        praised = max(counts, key=lambda aspect: counts[aspect].positive, default=None)
+        blamed = max(counts, key=lambda aspect: counts[aspect].negative, default=None)
+        most = [
+            f"{what}은 {self._label(aspect)}에 대한 것이 가장 많습니다."
+            for what, aspect, number in (
+                ("칭찬", praised, counts[praised].positive if praised else 0),
+                ("불만", blamed, counts[blamed].negative if blamed else 0),
+            )
+            if aspect and number
+        ]
+        return " ".join([f"리뷰의 {shares}입니다.", *most])
+
+    def _label(self, aspect: str) -> str:
+        # A review may still have clauses of an aspect that is not in the file any more.
+        described = self.catalog.aspects.get(aspect)
+        return described.label if described else aspect
+
+    def _to_schema(self, difference: AspectDifference) -> Aspect:
+        own, others = difference.own, difference.others
+        return Aspect(
+            aspect=difference.aspect,
+            label=self._label(difference.aspect),
+            review_count=own.total,
+            positive_ratio=round(100 * own.positive / own.total),
+            others_positive_ratio=round(100 * others.positive / others.total),
+            z=round(difference.z, 2),
         )
 
 
-def count_aspects(rows: pa.Table) -> dict[str, AspectCounts]:
-    """Count the reviews that mention each aspect.
+def count_aspects(rows: pa.Table, band: NeutralBand | None = None) -> dict[str, AspectCounts]:
+    """Count the opinions on each aspect. A review has at most two on one aspect: a positive and a negative one.
 
     Args:
-        rows: Reviews with the columns `aspects` (list of strings) and `sentiment`.
+        rows: Reviews with the column of clauses, which is null for reviews that are not migrated yet.
+        band: The neutral band. What is neutral is no opinion.
 
     Returns:
-        Counts by aspect, without the aspects that no review mentions.
+        Counts by aspect, without the aspects that no clause speaks of.
     """
-    aspects = rows["aspects"].combine_chunks()
+    clauses = rows[CLAUSES_COLUMN].combine_chunks()
+    each = pc.list_flatten(clauses)
+    aspects = pc.struct_field(each, "aspects")
+    of = pc.list_parent_indices(aspects)
+    sentiment = banded(pc.struct_field(each, "sentiment"), pc.struct_field(each, "sentiment_score"), band)
     mentions = pa.table(
-        {"aspect": pc.list_flatten(aspects), "sentiment": rows["sentiment"].take(pc.list_parent_indices(aspects))}
+        {
+            "review": pc.list_parent_indices(clauses).take(of),
+            "aspect": pc.list_flatten(aspects),
+            "sentiment": sentiment.take(of),
+        }
     )
-    groups = mentions.group_by(["aspect", "sentiment"]).aggregate([("sentiment", "count")])
+    opinions = mentions.group_by(["review", "aspect", "sentiment"]).aggregate([])
+    groups = opinions.group_by(["aspect", "sentiment"]).aggregate([("sentiment", "count")])
     counts: dict[str, dict[str, int]] = defaultdict(dict)
     for group in groups.to_pylist():
-        counts[group["aspect"]][group["sentiment"]] = group["sentiment_count"]
+        if group["sentiment"] != "neutral":
+            counts[group["aspect"]][group["sentiment"]] = group["sentiment_count"]
     return {aspect: AspectCounts(by.get("positive", 0), sum(by.values())) for aspect, by in counts.items()}
 
 
 def _sentiment_fields(counts: SentimentCounts) -> dict[str, Any]:
-    positive, negative = percentages([counts.positive, counts.negative])
+    positive, neutral, negative = percentages([counts.positive, counts.neutral, counts.negative])
     return {
         "restaurant_id": counts.restaurant_id,
         "positive_count": counts.positive,
+        "neutral_count": counts.neutral,
         "negative_count": counts.negative,
         "total_count": counts.total,
         "positive_ratio": positive,
+        "neutral_ratio": neutral,
         "negative_ratio": negative,
     }
-
-
-def _to_schema(difference: AspectDifference) -> Aspect:
-    own, others = difference.own, difference.others
-    return Aspect(
-        aspect=difference.aspect,
-        label=LABELS[difference.aspect],
-        review_count=own.total,
-        positive_ratio=round(100 * own.positive / own.total),
-        others_positive_ratio=round(100 * others.positive / others.total),
-        z=round(difference.z, 2),
-    )

@@ -1,34 +1,61 @@
-"""Counts positive and negative reviews of restaurants."""
+"""Counts positive, neutral and negative reviews of restaurants."""
 
 from dataclasses import dataclass, replace
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from lancedb.expr import col, lit
 
 from review_service.reviews.store import ReviewStore
 
+NeutralBand = tuple[float, float]
+"""Lowest and highest probability of being positive with which a text counts as neutral."""
+_TOLERANCE = 1e-6
+
 
 @dataclass(frozen=True)
 class SentimentCounts:
-    """Numbers of a restaurant's positive and negative reviews."""
+    """Numbers of a restaurant's positive, neutral and negative reviews."""
 
     restaurant_id: str
     positive: int
     negative: int
+    neutral: int = 0
     name: str | None = None
     """The restaurant's name; None if no review has it, or if it was not read."""
 
     @property
     def total(self) -> int:
         """Number of reviews."""
-        return self.positive + self.negative
+        return self.positive + self.neutral + self.negative
 
 
-async def count_restaurant(store: ReviewStore, restaurant_id: str) -> SentimentCounts:
+def banded(sentiment: pa.ChunkedArray, score: pa.ChunkedArray, band: NeutralBand | None) -> pa.ChunkedArray:
+    """Apply the neutral band.
+
+    Args:
+        sentiment: Labels of the classifier.
+        score: Their probabilities.
+        band: The band; None if nothing is neutral.
+
+    Returns:
+        `positive`, `neutral` or `negative` for each.
+    """
+    if band is None:
+        return sentiment
+    positive = pc.if_else(pc.equal(sentiment, "positive"), score, pc.subtract(1.0, score))
+    # A stored score has single precision: 0.8 is a little more there.
+    inside = pc.and_(pc.greater_equal(positive, band[0] - _TOLERANCE), pc.less_equal(positive, band[1] + _TOLERANCE))
+    return pc.if_else(inside, "neutral", sentiment)
+
+
+async def count_restaurant(store: ReviewStore, restaurant_id: str, band: NeutralBand | None = None) -> SentimentCounts:
     """Count the reviews of one restaurant.
 
     Args:
         store: The store.
         restaurant_id: The restaurant.
+        band: The neutral band, if there is one.
 
     Returns:
         Its counts without its name; zeros if it has no reviews.
@@ -36,16 +63,18 @@ async def count_restaurant(store: ReviewStore, restaurant_id: str) -> SentimentC
     Raises:
         StoreDamaged: The table cannot be read.
     """
-    rows = await store.read(["sentiment"], where=col("restaurant_id") == lit(restaurant_id))
-    labels = rows["sentiment"].to_pylist()
-    return SentimentCounts(restaurant_id, labels.count("positive"), labels.count("negative"))
+    rows = await store.read(["sentiment", "sentiment_score"], where=col("restaurant_id") == lit(restaurant_id))
+    labels = banded(rows["sentiment"], rows["sentiment_score"], band).to_pylist()
+    positive, negative, neutral = map(labels.count, ("positive", "negative", "neutral"))
+    return SentimentCounts(restaurant_id, positive, negative, neutral)
 
 
-async def count_all_restaurants(store: ReviewStore) -> list[SentimentCounts]:
+async def count_all_restaurants(store: ReviewStore, band: NeutralBand | None = None) -> list[SentimentCounts]:
     """Count the reviews of every restaurant.
 
     Args:
         store: The store.
+        band: The neutral band, if there is one.
 
     Returns:
         Counts with names, most reviews first.
@@ -53,7 +82,9 @@ async def count_all_restaurants(store: ReviewStore) -> list[SentimentCounts]:
     Raises:
         StoreDamaged: The table cannot be read.
     """
-    rows = await store.read(["restaurant_id", "restaurant_name", "sentiment"])
+    rows = await store.read(["restaurant_id", "restaurant_name", "sentiment", "sentiment_score"])
+    sentiment = banded(rows["sentiment"], rows["sentiment_score"], band)
+    rows = rows.select(["restaurant_id", "restaurant_name"]).append_column("sentiment", sentiment)
     groups = rows.group_by(["restaurant_id", "sentiment"]).aggregate(
         [("sentiment", "count"), ("restaurant_name", "max")]
     )

@@ -1,9 +1,10 @@
 """Finds the aspects in which a restaurant is better or worse than the others. Pure.
 
-For each aspect, the share of positive reviews among those that mention it is compared between the restaurant and all
-others. Shares of few reviews differ by chance, so a difference counts only if it is statistically significant: by the z
-score of Agresti and Caffo's interval, which adds one positive and one negative review to both sides ("Simple and
-Effective Confidence Intervals for Proportions and Differences of Proportions", The American Statistician, 2000).
+For each aspect, the share of positive opinions is compared between the restaurant and all others; an opinion is what a
+review's clauses say of the aspect. Shares of few opinions differ by chance, so a difference counts only if it is
+statistically significant: by the z score of Agresti and Caffo's interval, which adds one positive and one negative
+opinion to both sides ("Simple and Effective Confidence Intervals for Proportions and Differences of Proportions", The
+American Statistician, 2000).
 """
 
 import math
@@ -18,10 +19,15 @@ MIN_Z = 1.645
 
 @dataclass(frozen=True)
 class AspectCounts:
-    """Numbers of reviews that mention one aspect."""
+    """Numbers of opinions on one aspect."""
 
     positive: int
     total: int
+
+    @property
+    def negative(self) -> int:
+        """Number of negative opinions."""
+        return self.total - self.positive
 
     def minus(self, part: "AspectCounts") -> "AspectCounts":
         """Subtract the counts of a subset of the reviews."""

@@ -5,12 +5,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 from onecard import logs
-from review_service.insight.prompts import MAX_PROMPT_REVIEWS, chat_request, select_reviews
+from review_service.insight.prompts import MAX_PROMPT_REVIEWS, chat_request, select_reviews, shortened
 from review_service.insight.restaurant_statistics import RestaurantStatistics
-from review_service.insight.summary_validation import InvalidSummary, ValidatedSummary, extractive_summary, validate
+from review_service.insight.summary_validation import (
+    InvalidSummary,
+    Opinion,
+    ValidatedSummary,
+    extractive_summary,
+    validate,
+)
 from review_service.model_services import InvalidModelResponse, ModelServices
 from review_service.reviews.rows import Filters
-from review_service.schemas import RestaurantSummary, StoredReview
+from review_service.schemas import Label, RestaurantSummary, StoredReview
 
 TEMPERATURES = (0.3, 0.8)
 """Temperatures of the first and the second attempt. At the same temperature the same mistake would be likely."""
@@ -58,7 +64,11 @@ class Summarizer:
         reviews = select_reviews(positive, negative)
         valid, model = await self._generate(reviews, priority)
         source: Literal["llm", "extracted"] = "extracted" if valid is None else "llm"
-        valid = valid or extractive_summary(positive, negative, (sentiment.positive_ratio, sentiment.negative_ratio))
+        valid = valid or extractive_summary(
+            await self.restaurant_statistics.describe(sentiment),
+            await self._opinions("positive", positive),
+            await self._opinions("negative", negative),
+        )
         summary = RestaurantSummary(
             restaurant_id=restaurant_id,
             overall_summary=valid.overall,
@@ -69,6 +79,17 @@ class Summarizer:
             review_count=len(reviews),
         )
         return GeneratedSummary(summary, model)
+
+    async def _opinions(self, kind: Label, reviews: Sequence[StoredReview]) -> list[Opinion]:
+        """What reviews of one kind say of that kind; a review that is not migrated yet says it as a whole."""
+        rows = await self.restaurant_statistics.store.clauses([review.review_id for review in reviews])
+        opinions: list[Opinion] = []
+        for review in reviews:
+            clauses = [clause for clause in rows.get(review.review_id, ()) if clause.sentiment == kind]
+            texts = [(review.text[clause.start : clause.end], clause.sentiment_score) for clause in clauses]
+            for text, score in texts or [(review.text, review.sentiment_score)]:
+                opinions.append(Opinion(review.review_id, shortened(text), score))
+        return opinions
 
     async def _generate(self, reviews: Sequence[StoredReview], priority: int) -> tuple[ValidatedSummary | None, str]:
         """The LLM's summary, None if no answer is valid; and the model of its last answer."""

@@ -85,21 +85,27 @@ def _is_quoted(evidence: Evidence, texts: Mapping[str, str]) -> bool:
     return bool(evidence.snippet.strip()) and evidence.snippet in texts.get(evidence.review_id, "")
 
 
-def extractive_summary(
-    positive: Sequence[StoredReview], negative: Sequence[StoredReview], ratios: Sequence[int]
-) -> ValidatedSummary:
-    """Build a summary without the LLM: the ratios, and verbatim the review of each kind with the highest score.
+@dataclass(frozen=True)
+class Opinion:
+    """A clause of a review."""
+
+    review_id: str
+    text: str
+    score: float
+    """Probability of its sentiment."""
+
+
+def extractive_summary(overall: str, positive: Sequence[Opinion], negative: Sequence[Opinion]) -> ValidatedSummary:
+    """Build a summary without the LLM: counts, and verbatim the clause of each kind with the highest score.
 
     Args:
-        positive: Positive reviews; may be empty.
-        negative: Negative reviews; may be empty.
-        ratios: Whole percentages of positive and of negative reviews.
+        overall: What the counts say.
+        positive: Positive clauses; may be empty.
+        negative: Negative clauses; may be empty.
 
     Returns:
-        The summary. A kind without reviews has an empty summary.
+        The summary. A kind without clauses has an empty summary.
     """
-    best = [max(kind, key=lambda review: review.sentiment_score) for kind in (positive, negative) if kind]
-    evidence = [Evidence(review_id=review.review_id, snippet=prompt_text(review)) for review in best]
-    by_kind = {review.sentiment: prompt_text(review) for review in best}
-    overall = f"리뷰의 {ratios[0]}%는 긍정적이고 {ratios[1]}%는 부정적입니다."
-    return ValidatedSummary(overall, by_kind.get("positive", ""), by_kind.get("negative", ""), evidence)
+    praise, blame = (max(kind, key=lambda opinion: opinion.score, default=None) for kind in (positive, negative))
+    evidence = [Evidence(review_id=best.review_id, snippet=best.text) for best in (praise, blame) if best]
+    return ValidatedSummary(overall, praise.text if praise else "", blame.text if blame else "", evidence)

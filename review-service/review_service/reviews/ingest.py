@@ -11,11 +11,11 @@ from onecard import logs
 from onecard.errors import BadUpstream, DeadlineExceeded, InvalidJson, InvalidRequest, TooBusy, Unavailable
 from onecard.web.request_parsing import parse_json
 from review_service.errors import StoreNotWritable
-from review_service.model_services import RETRY_AFTER_SECONDS, InvalidModelResponse, ModelServices
+from review_service.model_services import RETRY_AFTER_SECONDS, InvalidModelResponse
+from review_service.reviews.clauses import ClauseReader
 from review_service.reviews.rows import ClassifiedReview, digest_of
 from review_service.reviews.store import ReviewStore
 from review_service.schemas import MAX_REPORTED_LINES, ImportResult, LineError, Review, Superseded
-from review_service.words.analyzer import MorphemeAnalyzer
 
 MAX_BATCH_BYTES = 1_000_000
 """Maximum size of the texts in one request to a model service, whose own limit is MAX_BODY_MB."""
@@ -155,8 +155,7 @@ class Importer:
     """Embeds, classifies and stores reviews. Reviews that are already stored with the same content are skipped."""
 
     store: ReviewStore
-    models: ModelServices
-    analyzer: MorphemeAnalyzer
+    reader: ClauseReader
     batch_size: int
     """Maximum number of reviews in one commit."""
 
@@ -216,18 +215,25 @@ class Importer:
             if stored.get(review.review_id) != digest
         ]
         if changed:
-            texts = [review.text for review, _ in changed]
-            names = [review.restaurant_name for review, _ in changed]
-            embedded, predictions, terms = await asyncio.gather(
-                self.models.embed(texts, "bulk", "document"),
-                self.models.classify(texts, "bulk"),
-                asyncio.to_thread(lambda: list(map(self.analyzer.indexed, texts, names))),
+            split = await asyncio.to_thread(
+                lambda: [self.reader.split(review.text, review.restaurant_name) for review, _ in changed]
             )
+            judged = await self.reader.judge(split)
             classified = [
-                ClassifiedReview(*pair, result, words, self.analyzer.version)
-                for pair, result, words in zip(changed, predictions, terms, strict=True)
+                ClassifiedReview(
+                    review=review,
+                    digest=digest,
+                    prediction=prediction,
+                    terms=item.terms,
+                    terms_version=self.reader.analyzer.version,
+                    clauses=clauses,
+                    clauses_version=self.reader.version,
+                )
+                for (review, digest), item, prediction, clauses in zip(
+                    changed, split, judged.predictions, judged.clauses, strict=True
+                )
             ]
-            await self.store.upsert(classified, embedded.vectors, embedded.model)
+            await self.store.upsert(classified, judged.embedded.vectors, judged.embedded.model)
         return len(changed)
 
 

@@ -14,8 +14,10 @@ from lancedb.table import AsyncTable
 from onecard.errors import Unavailable
 from review_service.errors import StoreDamaged
 from review_service.index_plan import NPROBES, REFINE_FACTOR
+from review_service.reviews.clauses import Clause
 from review_service.reviews.hits import Hit
 from review_service.reviews.rows import (
+    CLAUSES_COLUMN,
     MODEL_KEY,
     REVIEW_COLUMNS,
     TABLE_ID_KEY,
@@ -60,6 +62,25 @@ class ReviewReader:
             except (RuntimeError, OSError) as error:
                 raise StoreDamaged(log_damage(error)) from None
         return self._table
+
+    async def clauses(self, review_ids: Sequence[str]) -> dict[str, list[Clause]]:
+        """Read the clauses of reviews.
+
+        Args:
+            review_ids: Ids of reviews, stored or not.
+
+        Returns:
+            Clauses by id, without the reviews that are not migrated yet.
+
+        Raises:
+            StoreDamaged: The table cannot be read.
+        """
+        rows = await self.read(["review_id", CLAUSES_COLUMN], where=col("review_id").isin(review_ids))
+        return {
+            row["review_id"]: [Clause(**clause) for clause in row[CLAUSES_COLUMN]]
+            for row in rows.to_pylist()
+            if row[CLAUSES_COLUMN] is not None
+        }
 
     async def count_rows(self) -> int:
         """Count the reviews. The number is in the table's metadata, so this reads no rows.

@@ -3,7 +3,7 @@
 import hashlib
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import reduce
 from operator import or_
@@ -16,7 +16,7 @@ from lancedb.expr import Expr, col, lit
 from lancedb.index import FTS
 
 from review_service.model_services import Prediction
-from review_service.reviews.aspects import aspects_in
+from review_service.reviews.clauses import Clause
 from review_service.reviews.deduplication import PRIMARY_KEY, PRIMARY_KEY_METADATA
 from review_service.schemas import Label, Review, StoredReview
 
@@ -30,6 +30,23 @@ TERMS_VERSION_COLUMN = "terms_version"
 """`MorphemeAnalyzer.version` of the analyzer that made the terms; null until an older table is migrated."""
 OLD_LETTERS_COLUMN = "letters"
 """The column that older versions searched: the text in NFD. It is dropped at the end of the migration."""
+CLAUSES_COLUMN = "clauses"
+"""The column of a review's clauses, each a `Clause`."""
+CLAUSES_TYPE = pa.list_(
+    pa.struct(
+        [
+            pa.field("start", pa.int32()),
+            pa.field("end", pa.int32()),
+            pa.field("sentiment", pa.string()),
+            pa.field("sentiment_score", pa.float32()),
+            pa.field("aspects", pa.list_(pa.string())),
+        ]
+    )
+)
+CLAUSES_VERSION_COLUMN = "clauses_version"
+"""`ClauseReader.version` of the reader that made the clauses; null until an older table is migrated."""
+OLD_ASPECTS_COLUMN = "aspects"
+"""Aspects of the whole review, by which older versions computed strengths. Dropped at the end of the migration."""
 KEYWORD_INDEX = FTS(base_tokenizer="whitespace", stem=False, remove_stop_words=False, ascii_folding=False)
 """The index of `TERMS_COLUMN`."""
 REVIEW_COLUMNS = (*Review.model_fields, "sentiment", "sentiment_score")
@@ -48,6 +65,9 @@ class ClassifiedReview:
     """Value of `TERMS_COLUMN`."""
     terms_version: str
     """Value of `TERMS_VERSION_COLUMN`."""
+    clauses: Sequence[Clause] = ()
+    clauses_version: str | None = None
+    """Value of `CLAUSES_VERSION_COLUMN`; None if the clauses are to be made in the background."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +140,8 @@ def table_schema(size: int, model: str, table_id: str) -> pa.Schema:
         pa.field("created_at", pa.timestamp("us", tz="UTC")),
         pa.field("sentiment", pa.string(), nullable=False),
         pa.field("sentiment_score", pa.float32(), nullable=False),
-        pa.field("aspects", pa.list_(pa.string()), nullable=False),
+        pa.field(CLAUSES_COLUMN, CLAUSES_TYPE),
+        pa.field(CLAUSES_VERSION_COLUMN, pa.string()),
         pa.field("digest", pa.string(), nullable=False),
         # Not float16: LanceDB takes much longer to index it.
         pa.field("vector", pa.list_(pa.float32(), size), nullable=False),
@@ -170,11 +191,13 @@ def to_arrow(reviews: Sequence[ClassifiedReview], vectors: npt.NDArray[np.float3
             **item.review.model_dump(),
             TERMS_COLUMN: item.terms,
             TERMS_VERSION_COLUMN: item.terms_version,
-            # For a table that is not migrated yet, in which it must not be null.
+            CLAUSES_COLUMN: [asdict(clause) for clause in item.clauses],
+            CLAUSES_VERSION_COLUMN: item.clauses_version,
+            # For a table that is not migrated yet, in which they must not be null.
             **({OLD_LETTERS_COLUMN: unicodedata.normalize("NFD", item.review.text)} if has_letters else {}),
+            OLD_ASPECTS_COLUMN: [],
             "sentiment": item.prediction.label,
             "sentiment_score": item.prediction.score,
-            "aspects": aspects_in(item.review.text),
             "digest": item.digest,
         }
         for item in reviews

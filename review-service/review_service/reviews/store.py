@@ -24,9 +24,10 @@ from lancedb.table import AsyncTable
 from onecard import logs
 from review_service.errors import StoreDamaged, StoreNotWritable
 from review_service.reviews.deduplication import PRIMARY_KEY, deduplicate
-from review_service.reviews.migrations import add_terms_columns
+from review_service.reviews.migrations import add_new_columns
 from review_service.reviews.reader import TABLE_NAME, ReviewReader
 from review_service.reviews.rows import (
+    CLAUSES_COLUMN,
     KEYWORD_INDEX,
     TERMS_COLUMN,
     ClassifiedReview,
@@ -65,7 +66,7 @@ class ReviewStore(ReviewReader):
 
         Raises:
             StoreDamaged: The table cannot be read or written.
-            StoreNotWritable: The table has no column for terms, which searches need, and cannot be written.
+            StoreNotWritable: The table lacks a column that this version reads, and cannot be written.
             Unavailable: Other processes write all the time.
         """
         table = await self.table()
@@ -73,9 +74,10 @@ class ReviewStore(ReviewReader):
             return
         try:
             await self.access.write(table, deduplicate)
-            await self.access.write(table, add_terms_columns)
+            await self.access.write(table, add_new_columns)
         except StoreNotWritable:
-            if TERMS_COLUMN not in (await self.access.read(table, lambda table: table.schema())).names:
+            columns = (await self.access.read(table, lambda table: table.schema())).names
+            if not {TERMS_COLUMN, CLAUSES_COLUMN}.issubset(columns):
                 raise
             log.warning("the store cannot be migrated")
 

@@ -49,11 +49,18 @@ class MorphemeAnalyzer:
         Returns:
             Its terms in the order of the text, whose offsets are those of its NFC.
         """
-        morphemes = [
+        return self.terms_of(self.morphemes(text))
+
+    def morphemes(self, text: str) -> list[Morpheme]:
+        """Take a text apart into morphemes, whose offsets are those of its NFC."""
+        return [
             Morpheme(token.form, token.tag, token.lemma, start + token.start, start + token.end, not token.oov)
             for start, chunk in chunks(composed(text))
             for token in self._kiwi.tokenize(chunk)
         ]
+
+    def terms_of(self, morphemes: Sequence[Morpheme]) -> list[Term]:
+        """Turn morphemes into terms, as `terms` does."""
         return terms_of(morphemes, self._parts)
 
     def indexed(self, text: str, name: str | None = None) -> str:
