@@ -76,9 +76,9 @@ def test_a_query_of_the_dashboard_finds_numbers(busy: Deployment, query: str) ->
 
 
 def test_the_rules_are_loaded_and_nothing_is_wrong(busy: Deployment) -> None:
-    """No rule fails, and a healthy stack fires no alert."""
+    """No rule fails, and a healthy stack fires no alert but that its models are stand-ins."""
     rules = [rule for group in ask(busy, "rules")["groups"] for rule in group["rules"]]
     assert {rule["health"] for rule in rules} == {"ok"}
     alerts = {rule["name"]: rule["state"] for rule in rules if rule["type"] == "alerting"}
     assert len(alerts) >= 12
-    assert [name for name, state in alerts.items() if state == "firing"] == []
+    assert [name for name, state in alerts.items() if state == "firing" and name != "StandIn"] == []

@@ -28,7 +28,8 @@ def healthy(service: str) -> str:
 
 
 def test_each_begins_when_what_it_needs_is_healthy(deployment: Deployment) -> None:
-    """Models and Redis, the encoders, the LLM, the review service, the gateway and the worker."""
+    """Models and Redis, the encoders, the LLM, the review service, the gateway and the worker. Prometheus waits for none:
+    it tells of a first start that fails."""
     order = [
         ("die models", "start sentiment"),
         (healthy("redis"), "start sentiment"),
@@ -38,7 +39,7 @@ def test_each_begins_when_what_it_needs_is_healthy(deployment: Deployment) -> No
         (healthy("review"), "start worker"),
         (healthy("review"), "start schedule"),
         (healthy("review"), "start gateway"),
-        (healthy("gateway"), "start prometheus"),
+        ("start prometheus", healthy("gateway")),
     ]
     told = deployment.events
     assert [(first, then) for first, then in order if told.index(first) > told.index(then)] == []
