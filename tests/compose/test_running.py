@@ -28,8 +28,8 @@ def healthy(service: str) -> str:
 
 
 def test_each_begins_when_what_it_needs_is_healthy(deployment: Deployment) -> None:
-    """Models and Redis, the encoders, the LLM, the review service, the gateway and the worker. Prometheus waits for none:
-    it tells of a first start that fails."""
+    """Models and Redis, the encoders, the LLM, the review service, the gateway and the worker. Prometheus waits for
+    none: it tells of a first start that fails."""
     order = [
         ("die models", "start sentiment"),
         (healthy("redis"), "start sentiment"),
