@@ -20,9 +20,6 @@ TIME_IS_THE_SUBJECT = {
     "protocol/test_slow.py::test_the_beginning_of_the_next_request_costs_the_first_nothing": (
         "the rest of a head comes later than its beginning, while the request before it is under way"
     ),
-    "shared/batching/test_faults.py::test_an_idle_device_does_not_count_as_hanging": (
-        "nothing is asked for longer than a batch may take"
-    ),
     "shared/cache/test_connecting.py::test_a_pause_of_60_ms_costs_no_connection": "the pause of Redis is the fault",
     "shared/cache/test_impostor.py::test_a_redis_that_falls_sick_costs_one_wait_and_is_found_well_again": (
         "half a second in which connections would pile up"
