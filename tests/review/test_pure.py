@@ -151,6 +151,14 @@ def test_an_answer_that_does_not_hold_is_refused(text: str) -> None:
         validate(text, [review(1)])
 
 
+@pytest.mark.parametrize("field", ["overall_summary", "positive_summary"])
+@pytest.mark.parametrize("line", ["", ":", "···", "1. 2.", "!?", "👍", "\u200b", "가" * 2000])
+def test_a_summary_says_something_in_words(field: str, line: str) -> None:
+    """Small models write «:» and stop."""
+    with pytest.raises(InvalidSummary, match="no line of text"):
+        validate(written(("r-1", "국물이"), **{field: line}), [review(1, "국물이 진해요")])
+
+
 @given(st.integers(0, 30), st.integers(0, 30))
 def test_both_kinds_are_read_where_there_are_both(positive: int, negative: int) -> None:
     """As many as fit, and neither kind crowds out the other."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ValidationError
 
-from onecard.text import is_visible
 from review_service.insight.prompts import LINE_PATTERN, MAX_EVIDENCE, MAX_SUMMARY_CHARACTERS, prompt_text
 from review_service.schemas import Evidence, StoredReview
 
@@ -49,7 +48,7 @@ def validate(text: str, reviews: Sequence[StoredReview]) -> ValidatedSummary:
         The summary. Quotations that are not in the reviews, and duplicates, are removed.
 
     Raises:
-        InvalidSummary: The answer has another shape, a summary is empty or too long, or no quotation is left.
+        InvalidSummary: The answer has another shape, a summary has no word or is too long, or no quotation is left.
     """
     try:
         written = _LlmSummary.model_validate_json(text)
@@ -75,7 +74,7 @@ def _is_summary_line(text: str) -> bool:
     return (
         len(text) <= MAX_SUMMARY_CHARACTERS
         and _LINE_REGEX.fullmatch(text) is not None
-        and is_visible(text)
+        and any(map(str.isalpha, text))  # A small model may write «:» and stop.
         and not any(unicodedata.category(char) in ("Cc", "Zl", "Zp") for char in text)
     )
 
