@@ -152,7 +152,7 @@ def test_an_answer_that_does_not_hold_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("field", ["overall_summary", "positive_summary"])
-@pytest.mark.parametrize("line", ["", ":", "···", "1. 2.", "!?", "👍", "\u200b", "가" * 2000])
+@pytest.mark.parametrize("line", ["", ":", "···", "1. 2.", "!?", "👍", "\u200b", "\u3164", "가" * 2000])
 def test_a_summary_says_something_in_words(field: str, line: str) -> None:
     """Small models write «:» and stop."""
     with pytest.raises(InvalidSummary, match="no line of text"):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ValidationError
 
+from onecard.text import is_visible
 from review_service.insight.prompts import LINE_PATTERN, MAX_EVIDENCE, MAX_SUMMARY_CHARACTERS, prompt_text
 from review_service.schemas import Evidence, StoredReview
 
@@ -74,7 +75,7 @@ def _is_summary_line(text: str) -> bool:
     return (
         len(text) <= MAX_SUMMARY_CHARACTERS
         and _LINE_REGEX.fullmatch(text) is not None
-        and any(map(str.isalpha, text))  # A small model may write «:» and stop.
+        and any(char.isalpha() and is_visible(char) for char in text)  # A small model may write «:» and stop.
         and not any(unicodedata.category(char) in ("Cc", "Zl", "Zp") for char in text)
     )
 
