@@ -1,6 +1,7 @@
 """The cores of the review service: what was sent, percents, ranks, prompts, comparisons."""
 
 import json
+import re
 from typing import Any
 
 import orjson
@@ -149,6 +150,14 @@ def test_an_answer_that_does_not_hold_is_refused(text: str) -> None:
     """White space, half a JSON, another shape, no evidence."""
     with pytest.raises(InvalidSummary):
         validate(text, [review(1)])
+
+
+def test_the_schema_asks_for_lines_that_begin_with_a_word() -> None:
+    """So that a small model cannot write «:» and stop."""
+    schema = chat_request([review(1)], temperature=0.3, priority=0)["response_format"]["json_schema"]["schema"]
+    pattern = re.compile(schema["properties"]["overall_summary"]["pattern"])
+    assert all(map(pattern.search, ("맛이 좋다", "Good", "12명 중 셋")))
+    assert not any(map(pattern.search, (": 맛", " 맛", '{"a"')))
 
 
 @pytest.mark.parametrize("field", ["overall_summary", "positive_summary"])

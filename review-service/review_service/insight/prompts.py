@@ -35,8 +35,9 @@ INSTRUCTION = (
 
 
 _SENTENCE_BREAK = re.compile(r"(?<=[.!?…])\s+")
-LINE_PATTERN = r"""^[^\s<>{}\[\]\\"_][^\n<>{}\[\]\\"_]*$"""
-"""One line that starts with a visible character and has none of the characters of JSON and HTML markup."""
+LINE_PATTERN = r"""^[가-힣A-Za-z0-9][^\n<>{}\[\]\\"_]*$"""
+"""One line that starts with a letter or a digit, since a small model may write «:» and stop, and that has none of the
+characters of JSON and HTML markup."""
 _CONTROL_TOKEN_ESCAPES = {"<": r"\u003c", "[": r"\u005b"}
 """JSON escapes of the characters with which control tokens of chat templates start (`<|im_start|>`, `</s>`, `[INST]`).
 Unescaped, the tokenizer would turn such text of a review into a control token."""
