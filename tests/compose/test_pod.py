@@ -111,12 +111,12 @@ def test_only_what_a_key_guards_is_open(pod: Pod) -> None:
     listening = [one for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
     addresses = {wanted[one.laddr.port]: one.laddr.ip for one in listening if one.laddr.port in wanted}
     assert addresses == dict.fromkeys(PORTS, "127.0.0.1") | {"GATEWAY_PORT": "0.0.0.0", "VLLM_PORT": "0.0.0.0"}
-    assert "sshd" not in docker("top", NAME)
+    assert "sshd" not in docker("top", NAME, "-ww", "-eo", "pid,args")
 
 
 def test_the_stack_is_not_root(pod: Pod) -> None:
     """Only the first two processes are, which wait; the watchdog is another user; no key is on a command line."""
-    listed = docker("top", NAME, "-eo", "user:32,pid,args")
+    listed = docker("top", NAME, "-ww", "-eo", "user:32,pid,args")
     rows = [row.split(maxsplit=2) for row in listed.splitlines()[1:]]
     as_root = [args for user, _, args in rows if user == "root"]
     assert [args.split()[0] for args in as_root] == ["tini", "python3"]

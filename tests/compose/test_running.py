@@ -72,7 +72,7 @@ def test_no_key_shows_in_command_lines_and_logs(deployment: Deployment, service:
     container = deployment.container(service)
     shown = docker("logs", container) + json.dumps(deployment.inspect(service)["Config"]["Cmd"])
     if service != "models":  # It has ended.
-        shown += docker("top", container, "-eo", "pid,args")
+        shown += docker("top", container, "-ww", "-eo", "pid,args")
     assert not [secret for secret in deployment.secrets if secret in shown]
 
 
