@@ -120,8 +120,3 @@ async def replay(running: RunningPhase, cell: Cell, samples: Sequence[str], seco
         "errors": sum(tally.errors.values()),
         "resident_mb": running.resident_mb(),
     }
-
-
-def seconds_of(cell: Cell, day: float, part: float) -> float:
-    """Choose the length of a cell: `day` for the whole mix, `part` for a single kind."""
-    return day if len(cell.kinds) > 1 else part

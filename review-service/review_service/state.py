@@ -23,9 +23,9 @@ from review_service.reviews.aspects import read_aspects
 from review_service.reviews.clauses import ClauseReader
 from review_service.reviews.index_maintenance import running_maintenance
 from review_service.reviews.ingest import Importer
+from review_service.reviews.migration_task import Migrations, running_migration
 from review_service.reviews.store import ReviewStore, open_store
 from review_service.reviews.table_versions import TableVersions
-from review_service.reviews.term_migration import Migrations, running_migration
 from review_service.search.cosine_scale import CosineScales
 from review_service.search.searcher import Searcher
 from review_service.search.vocabulary_source import VocabularySource, running_vocabulary

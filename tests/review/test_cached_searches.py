@@ -11,7 +11,7 @@ from onecard.cache.tiers import open_cache
 from onecard.redis.channel import SharedBreaker
 from review_service.api.cached_responses import search_response
 from review_service.response_cache import VersionedResponseCache
-from review_service.reviews.term_migration import Migrations
+from review_service.reviews.migration_task import Migrations
 from review_service.schemas import SearchRequest, SearchResponse
 from review_service.search.word_files import WordFiles
 from review_service.settings import ReviewSettings

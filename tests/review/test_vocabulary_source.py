@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from review_service.errors import StoreDamaged
+from review_service.reviews.migration_task import migrate_terms
 from review_service.reviews.migrations import MigrationProgress
 from review_service.reviews.store import ReviewStore, open_store
-from review_service.reviews.term_migration import migrate_terms
 from review_service.search import vocabulary_source
 from review_service.search.vocabulary_source import VocabularySource, running_vocabulary
 from tests.review.support import OtherAnalyzer

@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import httpx2 as httpx
 
-from onecard import logs
+from onecard import background, logs
 from onecard.models import identity
 from onecard.models.served_models import ServedModels
 
@@ -74,10 +74,5 @@ async def open_model_watcher(addresses: Sequence[str]) -> AsyncIterator[ModelWat
     async with httpx.AsyncClient(trust_env=False) as http:
         watcher = ModelWatcher(addresses, http)
         await watcher.poll()
-        polling = asyncio.create_task(watcher.poll_forever(), name="llm-watch")
-        try:
+        async with background.running(watcher.poll_forever(), name="llm-watch"):
             yield watcher
-        finally:
-            polling.cancel()
-            with suppress(asyncio.CancelledError):
-                await polling

@@ -15,8 +15,9 @@ from review_service.insight.summary_validation import (
     validate,
 )
 from review_service.model_services import InvalidModelResponse, ModelServices
+from review_service.reviews.clauses import Clause
 from review_service.reviews.rows import Filters
-from review_service.schemas import Label, RestaurantSummary, StoredReview
+from review_service.schemas import RestaurantSentiment, RestaurantSummary, StoredReview
 
 TEMPERATURES = (0.3, 0.8)
 """Temperatures of the first and the second attempt. At the same temperature the same mistake would be likely."""
@@ -64,11 +65,7 @@ class Summarizer:
         reviews = select_reviews(positive, negative)
         valid, model = await self._generate(reviews, priority)
         source: Literal["llm", "extracted"] = "extracted" if valid is None else "llm"
-        valid = valid or extractive_summary(
-            await self.restaurant_statistics.describe(sentiment),
-            await self._opinions("positive", positive),
-            await self._opinions("negative", negative),
-        )
+        valid = valid or await self._extract(sentiment, positive, negative)
         summary = RestaurantSummary(
             restaurant_id=restaurant_id,
             overall_summary=valid.overall,
@@ -80,16 +77,18 @@ class Summarizer:
         )
         return GeneratedSummary(summary, model)
 
-    async def _opinions(self, kind: Label, reviews: Sequence[StoredReview]) -> list[Opinion]:
-        """What reviews of one kind say of that kind; a review that is not migrated yet says it as a whole."""
-        rows = await self.restaurant_statistics.store.clauses([review.review_id for review in reviews])
-        opinions: list[Opinion] = []
-        for review in reviews:
-            clauses = [clause for clause in rows.get(review.review_id, ()) if clause.sentiment == kind]
-            texts = [(review.text[clause.start : clause.end], clause.sentiment_score) for clause in clauses]
-            for text, score in texts or [(review.text, review.sentiment_score)]:
-                opinions.append(Opinion(review.review_id, shortened(text), score))
-        return opinions
+    async def _extract(
+        self, sentiment: RestaurantSentiment, positive: Sequence[StoredReview], negative: Sequence[StoredReview]
+    ) -> ValidatedSummary:
+        """A summary without the LLM."""
+        reviews = [*positive, *negative]
+        clauses = await self.restaurant_statistics.store.clauses([review.review_id for review in reviews])
+        overall = await self.restaurant_statistics.describe(sentiment)
+        return extractive_summary(
+            overall,
+            [opinion for review in positive for opinion in _opinions(review, clauses.get(review.review_id, ()))],
+            [opinion for review in negative for opinion in _opinions(review, clauses.get(review.review_id, ()))],
+        )
 
     async def _generate(self, reviews: Sequence[StoredReview], priority: int) -> tuple[ValidatedSummary | None, str]:
         """The LLM's summary, None if no answer is valid; and the model of its last answer."""
@@ -105,3 +104,16 @@ class Summarizer:
             except InvalidSummary as error:
                 log.warning("invalid summary", reason=str(error), temperature=temperature)
         return None, model
+
+
+def _opinions(review: StoredReview, clauses: Sequence[Clause]) -> list[Opinion]:
+    """What a review says of its own kind. One that is not migrated yet, or has no such clause, says it as a whole."""
+    texts = [
+        (review.text[clause.start : clause.end], clause.sentiment_score)
+        for clause in clauses
+        if clause.sentiment == review.sentiment
+    ]
+    return [
+        Opinion(review.review_id, shortened(text), score)
+        for text, score in texts or [(review.text, review.sentiment_score)]
+    ]

@@ -75,7 +75,7 @@ def _is_summary_line(text: str) -> bool:
     return (
         len(text) <= MAX_SUMMARY_CHARACTERS
         and _LINE_REGEX.fullmatch(text) is not None
-        and any(char.isalpha() and is_visible(char) for char in text)  # A small model may write «:» and stop.
+        and any(char.isalpha() and is_visible(char) for char in text)  # «1. 2.» says nothing.
         and not any(unicodedata.category(char) in ("Cc", "Zl", "Zp") for char in text)
     )
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from lancedb.index import FTS, BTree, IvfRq
 from lancedb.table import AsyncTable
 
-from onecard import logs
+from onecard import background, logs
 from review_service.index_plan import ivf_parameters
 from review_service.reviews.deduplication import deduplicate
 from review_service.reviews.malloc import trim
@@ -164,10 +164,5 @@ async def running_maintenance(store: ReviewStore, index_rows: int) -> AsyncItera
         Once the task was started.
     """
     store.access.changed.set()
-    task = asyncio.create_task(_maintain_forever(store, index_rows))
-    try:
+    async with background.running(_maintain_forever(store, index_rows), name="index maintenance"):
         yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task

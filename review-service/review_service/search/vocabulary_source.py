@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from onecard import logs
+from onecard import background, logs
 from review_service.errors import StoreDamaged
 from review_service.reviews.migrations import MigrationProgress
 from review_service.reviews.rows import TERMS_COLUMN
@@ -83,13 +83,8 @@ async def running_vocabulary(store: ReviewStore, migration: MigrationProgress) -
     """
     source = VocabularySource(store, migration)
     await source.refresh()
-    task = asyncio.create_task(_refresh_forever(source), name="vocabulary")
-    try:
+    async with background.running(_refresh_forever(source), name="vocabulary"):
         yield source
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 def count_terms(column: pa.ChunkedArray) -> Vocabulary:

@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
 from lancedb.table import AsyncTable
 
-from onecard import logs
+from onecard import background, logs
 from onecard.errors import OnecardError
 from review_service.model_services import InvalidModelResponse
 from review_service.reviews.clauses import ClauseReader
@@ -148,10 +148,5 @@ async def running_migration(store: ReviewStore, reader: ClauseReader) -> AsyncIt
         The progress.
     """
     progress = Migrations()
-    task = asyncio.create_task(_migrate_until_done(store, reader, progress), name="migration")
-    try:
+    async with background.running(_migrate_until_done(store, reader, progress), name="migration"):
         yield progress
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
