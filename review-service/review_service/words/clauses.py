@@ -53,16 +53,36 @@ def split_clauses(text: str, morphemes: Sequence[Morpheme]) -> list[Span]:
         The clauses in order. Together they are the text, and each has content, unless the whole text has none.
     """
     morphemes = _with_joined_endings(morphemes)
-    cuts, first = [0], 0
+    cuts, first, read = [0], 0, _Read()
     for place in range(1, len(morphemes)):
         left, right = morphemes[first:place], morphemes[place:]
-        if right[0].start > cuts[-1] and _is_cut(text, left, right) and _has_content(left) and _has_content(right):
+        read = read.with_last_of(left)
+        if right[0].start > cuts[-1] and _is_cut(left, right, read) and read.content and _has_content(right):
             cuts.append(right[0].start)
-            first = place
+            first, read = place, _Read()
     return [Span(start, end) for start, end in pairwise([*cuts, len(text)])] if text else []
 
 
-def _is_cut(text: str, left: Sequence[Morpheme], right: Sequence[Morpheme]) -> bool:
+@dataclass(frozen=True)
+class _Read:
+    """What a clause has, as far as it was read. Looked for once a morpheme: a text without an end may be long."""
+
+    content: bool = False
+    subject: bool = False
+    state: bool = False
+    predicate: bool = False
+
+    def with_last_of(self, left: Sequence[Morpheme]) -> "_Read":
+        tag = _tag(left[-1])
+        return _Read(
+            content=self.content or tag in _CONTENT,
+            subject=self.subject or _has_subject(left[-2:]),
+            state=self.state or tag in _STATES,
+            predicate=self.predicate or tag in _PREDICATES,
+        )
+
+
+def _is_cut(left: Sequence[Morpheme], right: Sequence[Morpheme], read: _Read) -> bool:
     """Whether a clause ends between two parts of a text."""
     following = right[0]
     if following.tag in _CLOSING or (following.tag == "JX" and following.start == left[-1].end):
@@ -79,8 +99,8 @@ def _is_cut(text: str, left: Sequence[Morpheme], right: Sequence[Morpheme]) -> b
     if _ends_sentence(words[-1], marks, polite=polite, spaced=spaced):
         return True
     if following.tag == "MAJ" or following.form in _OPENING_ADVERBS:
-        return any(_tag(morpheme) in _PREDICATES for morpheme in said)
-    return _tag(following) != "VX" and words[-1].tag == "EC" and _is_connected(words, right)
+        return read.predicate
+    return _tag(following) != "VX" and words[-1].tag == "EC" and _is_connected(words[-1], right, read)
 
 
 def _with_joined_endings(morphemes: Sequence[Morpheme]) -> list[Morpheme]:
@@ -108,13 +128,13 @@ def _ends_sentence(last: Morpheme, marks: Sequence[Morpheme], *, polite: bool, s
     return spaced and last.tag[0] != "J" and any(mark.tag in _STOPS for mark in marks)
 
 
-def _is_connected(left: Sequence[Morpheme], right: Sequence[Morpheme]) -> bool:
-    """Whether something else is said after the connective ending of the left part."""
-    ending = left[-1].form.replace("ᆫ", "ㄴ")
+def _is_connected(last: Morpheme, right: Sequence[Morpheme], read: _Read) -> bool:
+    """Whether something else is said after a connective ending."""
+    ending = last.form.replace("ᆫ", "ㄴ")
     if ending in _CONTRAST:
         return True
     following = _until_ending(right)
-    if not _has_subject(left) and not any(_tag(morpheme) in _STATES for morpheme in left):
+    if not read.subject and not read.state:
         return ending in _BACKGROUND and _has_subject(following, {"JX"})
     return ending in _BACKGROUND or (ending in _ADDITION and _has_subject(following))
 
