@@ -109,13 +109,12 @@ def test_a_full_queue_is_a_503_with_retry_after(llm_env: dict[str, str]) -> None
         target = Target("transformers", server.url, server)
         two = {**LONG, "prompt": ["a", "b"], "max_tokens": 2}
         with target.http() as http:
-            with (
-                http.stream("POST", "/v1/completions", json={**LONG, "stream": True}) as first,
-                http.stream("POST", "/v1/completions", json={**LONG, "stream": True}) as second,
-            ):
-                assert first.status_code == second.status_code == 200
-                wait_for(waiting, target, 1)
-                answer = http.post("/v1/completions", json=two)
+            with http.stream("POST", "/v1/completions", json={**LONG, "stream": True}) as first:
+                wait_for(running, target, 1)  # The second would join its batch otherwise, and not wait.
+                with http.stream("POST", "/v1/completions", json={**LONG, "stream": True}) as second:
+                    assert first.status_code == second.status_code == 200
+                    wait_for(waiting, target, 1)
+                    answer = http.post("/v1/completions", json=two)
             assert answer.status_code == 503
             assert int(answer.headers["retry-after"]) > 0
             assert answer.json()["error"]["code"] == "unavailable"
