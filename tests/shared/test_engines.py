@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -229,3 +231,19 @@ def test_a_card_gets_its_share_and_no_more() -> None:
     ((_, alone),) = providers("onnx", "float16", Path("/engine"), card, 65)
     assert alone["gpu_mem_limit"] == 4_000
     assert alone["device_id"] == 1
+
+
+def test_nothing_is_reported_to_the_makers_of_a_library(tmp_path: Path) -> None:
+    """OpenVINO reports its import to its makers, and NNCF its use; beside it an id of the machine is kept at home."""
+    imports = "import onecard.inference.engines.openvino_runner, nncf, sys"
+    reporter = "print(sys.modules['openvino_telemetry'], type(nncf.telemetry.telemetry).__name__ == 'NNCFTelemetry')"
+    quiet = {name: value for name, value in os.environ.items() if not name.startswith(("CI", "NNCF", "TF_BUILD"))}
+    ran = subprocess.run(
+        [sys.executable, "-c", f"{imports}\n{reporter}"],
+        env={**quiet, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout.split() == ["None", "False"]
+    assert not list(tmp_path.rglob("*openvino*"))

@@ -1,4 +1,4 @@
-"""OpenVINO on a CPU. The only module that imports openvino to serve."""
+"""OpenVINO on a CPU. Only where it serves is this module imported."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import openvino
-from openvino import properties
 
 from onecard.gpu.device import MAX_CACHED_KERNELS
 from onecard.inference.engines.graph_engine import thread_count
+from onecard.inference.engines.openvino_library import openvino
 from onecard.inference.packed_arrays import Int64Array
 
 GRAPH_FILE = "graph.xml"
@@ -36,7 +35,7 @@ class OpenVinoRunner:
         Raises:
             RuntimeError: OpenVINO cannot read or compile it.
         """
-        core = openvino.Core()
+        core, properties = openvino.Core(), openvino.properties
         config: dict[str, Any] = {
             properties.hint.performance_mode(): properties.hint.PerformanceMode.LATENCY,
             properties.num_streams(): 1,

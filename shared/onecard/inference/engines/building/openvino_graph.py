@@ -1,14 +1,12 @@
 """Makes OpenVINO's graph from ONNX, quantised by NNCF if wanted."""
 
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import openvino
-
 from onecard.hardware import cpu_multiplies_int8
+from onecard.inference.engines.openvino_library import openvino
 from onecard.inference.engines.openvino_runner import GRAPH_FILE
 from onecard.inference.packed_arrays import Int64Array
 
@@ -40,7 +38,6 @@ def save_quantised(
     Raises:
         RuntimeError: OpenVINO cannot read the model, or cannot write, for example on a full disk.
     """
-    os.environ["NNCF_CI"] = "1"  # NNCF would report its use to its makers
     import nncf
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
 
