@@ -101,7 +101,7 @@ async def searching(corpus: Corpus, encoder: Encoder) -> AsyncIterator[Searcher]
     with TemporaryDirectory() as folder:
         async with open_store(folder) as store:
             for first in range(0, len(rows), 1024):
-                await store.upsert(rows[first : first + 1024], vectors[first : first + 1024], MODEL)
+                await store.upsert(rows[first : first + 1024], EmbeddedTexts(vectors[first : first + 1024], MODEL))
             await maintain(store, ReviewSettings.model_fields["review_index_rows"].default)
             vocabulary = VocabularySource(store, MigrationProgress())
             await vocabulary.refresh()

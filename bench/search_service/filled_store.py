@@ -14,7 +14,7 @@ import numpy.typing as npt
 from bench.paths import WORK
 from bench.relevance.corpus import REAL_REVIEWS
 from bench.relevance.searches import Encoder
-from review_service.model_services import Prediction
+from review_service.model_services import EmbeddedTexts, Prediction
 from review_service.reviews.aspects import read_aspects
 from review_service.reviews.clauses import version_of
 from review_service.reviews.index_maintenance import maintain
@@ -74,7 +74,7 @@ async def _fill(folder: Path, rows: int, encoder: Encoder, model: str) -> None:
     async with open_store(str(folder)) as store:
         index_rows = ReviewSettings.model_fields["review_index_rows"].default
         for number, batch in enumerate(_batches(rows, halves, analyzer)):
-            await store.upsert(batch, _mixtures(len(batch), known, rng), model)
+            await store.upsert(batch, EmbeddedTexts(_mixtures(len(batch), known, rng), model))
             if number % 20 == 0:
                 await maintain(store, index_rows)
         await maintain(store, index_rows)

@@ -12,6 +12,7 @@ from embedding_service.vectors import encode, truncate
 from onecard.inference.cached_inference import Inputs
 from onecard.inference.encoder import encoder_state
 from onecard.inference.tokenization import Truncation
+from onecard.models.identity import ENGINE_HEADER
 from onecard.web import app as base
 
 
@@ -84,7 +85,8 @@ def routes() -> APIRouter:
         answer = {"object": "list", "model": encoder.model.name, "data": data, "usage": usage}
         # orjson writes float32 arrays directly; pydantic would visit every number of every vector.
         content = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
-        return Response(content, headers={"x-cache": answered.cache_status}, media_type="application/json")
+        headers = {"x-cache": answered.cache_status, ENGINE_HEADER: encoder.engine}
+        return Response(content, headers=headers, media_type="application/json")
 
     @router.get("/v1/models")
     async def models(request: Request) -> dict[str, Any]:

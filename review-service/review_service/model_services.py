@@ -55,6 +55,8 @@ class ModelResponse:
     """The parsed JSON."""
     model: str
     """Identity of the model (`onecard.models.identity`) from the response's header; empty if that is missing."""
+    engine: str
+    """What computed it, from the response's header; empty if that is missing."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,9 @@ class EmbeddedTexts:
     model: str
     """Name and revision of the model, `name@revision`; the name alone if the response names no revision. Vectors of two
     models, or of two revisions of one, cannot be compared."""
+    engine: str = ""
+    """What computed the vectors: program, its version, and number format; empty if the response does not say. Those of
+    two engines can be compared: a built engine must agree with torch to serve."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +160,7 @@ class ModelService:
             raise InvalidModelResponse(f"{self._name}: status {answer.status_code}", model) from None
         if not isinstance(value, dict):
             raise InvalidModelResponse(f"{self._name}: not an object", model)
-        return ModelResponse(value, model)
+        return ModelResponse(value, model, answer.headers.get(identity.ENGINE_HEADER, ""))
 
     def _unavailable(self) -> OnecardError:
         message = f"The {self._name} service is down or starting. Try again in a few seconds."
@@ -203,7 +208,7 @@ class ModelServices:
         # This also rejects vectors with NaN.
         if not np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=_NORM_TOLERANCE):
             raise InvalidModelResponse("embedding: not unit vectors")
-        return EmbeddedTexts(vectors, model)
+        return EmbeddedTexts(vectors, model, answer.engine)
 
     async def classify(self, texts: Sequence[str], lane: Lane) -> list[Prediction]:
         """Classify texts as positive or negative.

@@ -194,6 +194,10 @@ class ExplainedReview(BaseModel):
     matched: dict[str, float] = Field(description="What each term that the review has adds to the words' score.")
     name_terms: list[TextTerm] = Field(description="How the restaurant's name was taken apart.")
     text_terms: list[TextTerm] = Field(description="How the review was taken apart.")
+    vector_engine: str | None = Field(
+        description="What computed the review's vector: program, version and number format. Null if an older version "
+        "stored it."
+    )
 
 
 class Explanation(BaseModel):

@@ -121,7 +121,7 @@ import asyncio, gzip, json, sys
 import numpy as np
 from review_service.reviews.malloc import limit_arenas
 limit_arenas()
-from review_service.model_services import Prediction
+from review_service.model_services import EmbeddedTexts, Prediction
 from review_service.reviews.rows import ClassifiedReview, Filters, digest_of
 from review_service.schemas import Review
 from review_service.reviews.store import open_store
@@ -141,7 +141,7 @@ async def main(path, folder):
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
             yes = Prediction("positive", 0.9)
             judged = [ClassifiedReview(one, digest_of(one), yes, one.text, "0") for one in given]
-            await store.upsert(judged, vectors, "m")
+            await store.upsert(judged, EmbeddedTexts(vectors, "m"))
             if first % 10_240 == 0:
                 await maintain(store, 10_000)
         await maintain(store, 10_000)

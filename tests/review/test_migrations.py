@@ -26,6 +26,7 @@ from review_service.reviews.rows import (
     OLD_LETTERS_COLUMN,
     TERMS_COLUMN,
     TERMS_VERSION_COLUMN,
+    VECTOR_ENGINE_COLUMN,
 )
 from review_service.reviews.store import ReviewStore, open_store
 from review_service.words.analyzer import MorphemeAnalyzer
@@ -38,8 +39,8 @@ __all__ = ["folder", "store"]
 
 async def test_a_table_of_before_knows_the_name_alone(store: ReviewStore) -> None:
     """Version 0.1.0 stored no revision: its tables go on with any of their model's, and with no other model."""
-    await store.upsert([judged(1)], vectors(1), "a/encoder")
-    await store.upsert([judged(2)], vectors(1), "a/encoder@r1")
+    await store.upsert([judged(1)], EmbeddedTexts(vectors(1), "a/encoder"))
+    await store.upsert([judged(2)], EmbeddedTexts(vectors(1), "a/encoder@r1"))
     assert len(await by_vector(store, vectors(1)[0], "a/encoder@r1", EVERYTHING, 5)) == 2
     with pytest.raises(Unavailable, match="another model"):
         await by_vector(store, vectors(1)[0], "other/encoder@r1", EVERYTHING, 5)
@@ -159,3 +160,23 @@ async def test_nothing_is_taken_apart_for_a_disk_that_is_full(
     assert not progress.complete
     await migrate_terms(store, other, progress)  # type: ignore[arg-type]
     assert progress.complete
+
+
+async def test_each_vector_says_what_computed_it(folder: Path) -> None:
+    """A review that is stored again says what did so last; of those that an older version stored, nobody knows."""
+    async with open_store(str(folder)) as store:
+        await put(store, [1, 2])
+        table = await store.table()
+        assert table is not None
+        await table.drop_columns([VECTOR_ENGINE_COLUMN])
+    async with open_store(str(folder)) as store:
+        for numbers, engine in (([2, 3], "torch 2.13.0 bfloat16"), ([3], "openvino 2026.4.1 int8")):
+            await store.upsert(
+                [judged(number) for number in numbers], EmbeddedTexts(vectors(len(numbers)), MODEL, engine)
+            )
+        stored = (await store.read(["review_id", VECTOR_ENGINE_COLUMN])).to_pylist()
+    assert {row["review_id"]: row[VECTOR_ENGINE_COLUMN] for row in stored} == {
+        "r-1": None,
+        "r-2": "torch 2.13.0 bfloat16",
+        "r-3": "openvino 2026.4.1 int8",
+    }

@@ -56,7 +56,7 @@ async def test_a_search_with_another_model_goes_on_by_words(tmp_path: Path, enco
     """And says so; by vectors alone it is refused, as an import is. Nothing is compared across models."""
     before = list(encoders.models)
     async with open_store(str(tmp_path)) as store:
-        await store.upsert([judged(1)], vectors(1), STORED)
+        await store.upsert([judged(1)], EmbeddedTexts(vectors(1), STORED))
         found = await search(store, encoders, "hybrid")
         assert found.degraded
         assert [one.review.review_id for one in found.data] == ["r-1"]
@@ -64,11 +64,11 @@ async def test_a_search_with_another_model_goes_on_by_words(tmp_path: Path, enco
         with pytest.raises(Unavailable):
             await search(store, encoders, "vector")
         with pytest.raises(Unavailable, match="another model"):
-            await store.upsert([judged(2)], vectors(1), OTHER)
+            await store.upsert([judged(2)], EmbeddedTexts(vectors(1), OTHER))
 
 
 async def test_a_model_that_comes_back_is_used_again(tmp_path: Path) -> None:
     """Its vectors are still there."""
     async with open_store(str(tmp_path)) as store:
-        await store.upsert([judged(1)], vectors(1), STORED)
+        await store.upsert([judged(1)], EmbeddedTexts(vectors(1), STORED))
         assert not (await search(store, Encoders((STORED, SIZE)), "hybrid")).degraded

@@ -134,6 +134,18 @@ async def test_vectors_are_named_by_model_and_revision(header: str, model: str) 
         assert (await models.embed(["a"], "bulk", "document")).model == model
 
 
+@pytest.mark.parametrize("engine", ["", "openvino 2026.4.1 int8"])
+async def test_vectors_say_what_computed_them(engine: str) -> None:
+    """As the service's header names it; nothing if it names none."""
+    data = [{"embedding": base64.b64encode(np.array([0.6, 0.8], "<f4").tobytes()).decode()}]
+    header = f"x-onecard-engine: {engine}\r\n" if engine else ""
+    answer = http(200, json.dumps({"data": data, "model": "m"})).replace("connection:", f"{header}connection:")
+    async with serving(FakeModelServer(answer)) as peer, httpx.AsyncClient(trust_env=False) as client:
+        service = ModelService("test", (peer.url,), client)
+        models = ModelServices(embedding=service, sentiment=service, llm=service, llm_headers={})
+        assert (await models.embed(["a"], "bulk", "document")).engine == engine
+
+
 @pytest.mark.parametrize("vector", [[np.nan, 1], [np.inf, 0], [-np.inf, 1], [0, 0], [3, 4]], ids=str)
 async def test_vectors_that_are_none_are_refused(vector: list[float]) -> None:
     """NaN, infinities, no length, and another length than 1: a search would find nothing by them, or everything."""

@@ -236,8 +236,9 @@ def test_synonyms_change_without_indexing_and_without_a_restart(model_urls: dict
         assert find(server, "테이크아웃", mode="keyword")
 
 
-def test_a_search_is_explained(filled: Server) -> None:
-    """How the query and the review were taken apart, and what each term adds to the words' score."""
+def test_a_search_is_explained(filled: Server, embedding: Server) -> None:
+    """How the query and the review were taken apart, what each term adds to the words' score, and what computed the
+    review's vector."""
     hit = find(filled, "순대국 짬봉", mode="hybrid")[0]
     ask = {"query": "순대국 짬봉", "review_id": hit["review"]["review_id"]}
     told = httpx.post(f"{filled.url}/v1/reviews/search/explain", json=ask, timeout=60).json()
@@ -249,6 +250,8 @@ def test_a_search_is_explained(filled: Server) -> None:
     assert sum(told["review"]["matched"].values()) == pytest.approx(told["review"]["words"], abs=0.02)
     for term in told["review"]["text_terms"]:
         assert term["of"] in hit["review"]["text"]
+    served = httpx.get(f"{embedding.url}/v1/models").json()["data"][0]["engine"]
+    assert f"{told['review']['vector_engine']} on cpu" == served
     gone = httpx.post(f"{filled.url}/v1/reviews/search/explain", json={"query": "맛", "review_id": "nobody"})
     assert error_of(gone, 404)["code"] == "review_not_found"
 

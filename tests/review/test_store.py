@@ -17,7 +17,7 @@ import pytest
 from onecard.errors import Unavailable
 from review_service.errors import StoreDamaged
 from review_service.insight.sentiment_counts import count_all_restaurants, count_restaurant
-from review_service.model_services import Prediction
+from review_service.model_services import EmbeddedTexts, Prediction
 from review_service.reviews.index_maintenance import MAX_FILES, maintain
 from review_service.reviews.rows import (
     ClassifiedReview,
@@ -51,7 +51,7 @@ def vectors(count: int, seed: int = 0) -> npt.NDArray[np.float32]:
 
 
 async def put(store: ReviewStore, numbers: Sequence[int], **fields: Any) -> None:
-    await store.upsert([judged(number, **fields) for number in numbers], vectors(len(numbers)), MODEL)
+    await store.upsert([judged(number, **fields) for number in numbers], EmbeddedTexts(vectors(len(numbers)), MODEL))
 
 
 def files(folder: Path) -> list[Path]:
@@ -217,7 +217,7 @@ async def test_counts_equal_a_recount(store: ReviewStore) -> None:
 async def test_an_indexed_search_finds_what_an_exact_one_finds(store: ReviewStore) -> None:
     """At least 95 of 100 of the ten nearest, over clustered vectors."""
     made = vectors(6000)
-    await store.upsert([judged(number) for number in range(6000)], made, MODEL)
+    await store.upsert([judged(number) for number in range(6000)], EmbeddedTexts(made, MODEL))
     await maintain(store, 1000)
     table = await store.table()
     assert table is not None
@@ -302,9 +302,9 @@ async def test_the_latest_reviews_come_first(store: ReviewStore) -> None:
 @pytest.mark.parametrize("other", ["other/encoder", "other/encoder@r1", "a/encoder@r2", "a/encoder@r1@r1", "a/encoder"])
 async def test_vectors_of_another_model_are_refused(store: ReviewStore, other: str) -> None:
     """Nor those of another revision of the same: they cannot be compared, neither in the table nor with it."""
-    await store.upsert([judged(1)], vectors(1), "a/encoder@r1")
+    await store.upsert([judged(1)], EmbeddedTexts(vectors(1), "a/encoder@r1"))
     with pytest.raises(Unavailable, match="another model"):
-        await store.upsert([judged(4)], vectors(1), other)
+        await store.upsert([judged(4)], EmbeddedTexts(vectors(1), other))
     with pytest.raises(Unavailable, match="another model"):
         await by_vector(store, vectors(1)[0], other, EVERYTHING, 1)
     assert await rows(store) == 1

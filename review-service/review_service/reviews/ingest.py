@@ -233,7 +233,7 @@ class Importer:
                     changed, split, judged.predictions, judged.clauses, strict=True
                 )
             ]
-            await self.store.upsert(classified, judged.embedded.vectors, judged.embedded.model)
+            await self.store.upsert(classified, judged.embedded)
         return len(changed)
 
 

@@ -22,6 +22,7 @@ from review_service.reviews.rows import (
     CLAUSES_VERSION_COLUMN,
     TERMS_COLUMN,
     TERMS_VERSION_COLUMN,
+    VECTOR_ENGINE_COLUMN,
 )
 from review_service.words.analyzer import MorphemeAnalyzer
 
@@ -34,6 +35,7 @@ _NEW_FIELDS = (
     pa.field(TERMS_VERSION_COLUMN, pa.string()),
     pa.field(CLAUSES_COLUMN, CLAUSES_TYPE),
     pa.field(CLAUSES_VERSION_COLUMN, pa.string()),
+    pa.field(VECTOR_ENGINE_COLUMN, pa.string()),
 )
 
 

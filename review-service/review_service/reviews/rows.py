@@ -9,13 +9,11 @@ from functools import reduce
 from operator import or_
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from lancedb.expr import Expr, col, lit
 from lancedb.index import FTS
 
-from review_service.model_services import Prediction
+from review_service.model_services import EmbeddedTexts, Prediction
 from review_service.reviews.clauses import Clause
 from review_service.reviews.deduplication import PRIMARY_KEY, PRIMARY_KEY_METADATA
 from review_service.schemas import Label, Review, StoredReview
@@ -47,6 +45,8 @@ CLAUSES_VERSION_COLUMN = "clauses_version"
 """`ClauseReader.version` of the reader that made the clauses; null until an older table is migrated."""
 OLD_ASPECTS_COLUMN = "aspects"
 """Aspects of the whole review, by which older versions computed strengths. Dropped at the end of the migration."""
+VECTOR_ENGINE_COLUMN = "vector_engine"
+"""`EmbeddedTexts.engine` of the vector; null if an older version stored it, empty if the service did not say."""
 KEYWORD_INDEX = FTS(base_tokenizer="whitespace", stem=False, remove_stop_words=False, ascii_folding=False)
 """The index of `TERMS_COLUMN`."""
 REVIEW_COLUMNS = (*Review.model_fields, "sentiment", "sentiment_score")
@@ -143,6 +143,7 @@ def table_schema(size: int, model: str, table_id: str) -> pa.Schema:
         pa.field(CLAUSES_COLUMN, CLAUSES_TYPE),
         pa.field(CLAUSES_VERSION_COLUMN, pa.string()),
         pa.field("digest", pa.string(), nullable=False),
+        pa.field(VECTOR_ENGINE_COLUMN, pa.string()),
         # Not float16: LanceDB takes much longer to index it.
         pa.field("vector", pa.list_(pa.float32(), size), nullable=False),
     ]
@@ -174,12 +175,12 @@ def digest_of(review: Review) -> str:
     return hashlib.blake2b(review.model_dump_json().encode(), digest_size=16).hexdigest()
 
 
-def to_arrow(reviews: Sequence[ClassifiedReview], vectors: npt.NDArray[np.float32], columns: pa.Schema) -> pa.Table:
+def to_arrow(reviews: Sequence[ClassifiedReview], embedded: EmbeddedTexts, columns: pa.Schema) -> pa.Table:
     """Build the rows of reviews.
 
     Args:
         reviews: The reviews.
-        vectors: Their vectors in the same order, float32 of shape (reviews, size).
+        embedded: Their vectors in the same order.
         columns: The table's schema.
 
     Returns:
@@ -199,9 +200,11 @@ def to_arrow(reviews: Sequence[ClassifiedReview], vectors: npt.NDArray[np.float3
             "sentiment": item.prediction.label,
             "sentiment_score": item.prediction.score,
             "digest": item.digest,
+            VECTOR_ENGINE_COLUMN: embedded.engine,
         }
         for item in reviews
     ]
+    vectors = embedded.vectors
     vector_column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
     arrays = [
         vector_column if field.name == "vector" else pa.array([record[field.name] for record in records], field.type)

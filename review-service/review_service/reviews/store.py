@@ -17,12 +17,12 @@ from uuid import uuid4
 
 import lancedb
 import numpy as np
-import numpy.typing as npt
 from lancedb.expr import col, lit
 from lancedb.table import AsyncTable
 
 from onecard import logs
 from review_service.errors import StoreDamaged, StoreNotWritable
+from review_service.model_services import EmbeddedTexts
 from review_service.reviews.deduplication import PRIMARY_KEY, deduplicate
 from review_service.reviews.migrations import add_new_columns
 from review_service.reviews.reader import TABLE_NAME, ReviewReader
@@ -30,6 +30,7 @@ from review_service.reviews.rows import (
     CLAUSES_COLUMN,
     KEYWORD_INDEX,
     TERMS_COLUMN,
+    VECTOR_ENGINE_COLUMN,
     ClassifiedReview,
     table_schema,
     to_arrow,
@@ -77,17 +78,16 @@ class ReviewStore(ReviewReader):
             await self.access.write(table, add_new_columns)
         except StoreNotWritable:
             columns = (await self.access.read(table, lambda table: table.schema())).names
-            if not {TERMS_COLUMN, CLAUSES_COLUMN}.issubset(columns):
+            if not {TERMS_COLUMN, CLAUSES_COLUMN, VECTOR_ENGINE_COLUMN}.issubset(columns):
                 raise
             log.warning("the store cannot be migrated")
 
-    async def upsert(self, reviews: Sequence[ClassifiedReview], vectors: npt.NDArray[np.float32], model: str) -> None:
+    async def upsert(self, reviews: Sequence[ClassifiedReview], embedded: EmbeddedTexts) -> None:
         """Store reviews in one commit, all or none. Stored reviews with the same ids are replaced.
 
         Args:
             reviews: Reviews with different ids.
-            vectors: Their vectors in the same order, float32 of shape (reviews, size), rows of unit length.
-            model: The model that computed the vectors, as in `EmbeddedTexts.model`.
+            embedded: Their vectors in the same order.
 
         Raises:
             ValueError: A component of a vector is infinite or NaN.
@@ -95,17 +95,18 @@ class ReviewStore(ReviewReader):
             StoreDamaged: The table cannot be read, created or written.
             StoreNotWritable: The disk is full or read-only.
         """
-        if not np.isfinite(vectors).all():
+        model, size = embedded.model, embedded.vectors.shape[1]
+        if not np.isfinite(embedded.vectors).all():
             raise ValueError("a vector has a component that is infinite or NaN")
         async with self._write_lock:
             existing = await self.table()
-            table = existing or await self._create_table(vectors.shape[1], model)
-            columns = await self._checked_schema(table, model, vectors.shape[1])
+            table = existing or await self._create_table(size, model)
+            columns = await self._checked_schema(table, model, size)
 
             async def write(table: AsyncTable) -> None:
                 merge = table.merge_insert(PRIMARY_KEY).when_matched_update_all().when_not_matched_insert_all()
                 # With an index, LanceDB does not detect simultaneous inserts of an id (see `deduplication`).
-                await merge.use_index(False).execute(to_arrow(reviews, vectors, columns))
+                await merge.use_index(False).execute(to_arrow(reviews, embedded, columns))
 
             await self.access.write(table, write)
             # If several processes create the table at once, one may replace another's table and the rows in it.

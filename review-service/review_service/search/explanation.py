@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from onecard.batching.queue import Lane
 from onecard.text import composed
 from review_service.errors import ReviewNotFound
-from review_service.reviews.rows import Filters
+from review_service.reviews.rows import VECTOR_ENGINE_COLUMN, Filters
 from review_service.schemas import (
     ExplainedReview,
     ExplainedTerm,
@@ -70,6 +70,7 @@ class Explainer:
             for hit in await searcher.store.keyword_search(term, only, 1)
         }
         found = await searcher.find(plan, lane)
+        engines = await searcher.store.read([VECTOR_ENGINE_COLUMN], where=only.expression())
         match = found.matches[0] if found.matches else Match(review_id, 0.0, 0.0, 0.0)
         review = stored[0]
         return ExplainedReview(
@@ -80,6 +81,7 @@ class Explainer:
             matched=matched,
             name_terms=self._terms(review.restaurant_name or ""),
             text_terms=self._terms(review.text),
+            vector_engine=(engines[VECTOR_ENGINE_COLUMN].to_pylist() or [None])[0] or None,
         )
 
     def _terms(self, text: str) -> list[TextTerm]:

@@ -6,6 +6,9 @@ from urllib.parse import quote, unquote
 
 MODEL_HEADER = "x-onecard-model"
 """Header in which a service names the model of its response; it does not leave the internal network."""
+ENGINE_HEADER = "x-onecard-engine"
+"""Header in which the embedding service names what computed the vectors: program, its version, and number format. It
+does not leave the internal network either."""
 
 _HEADER_VALUE = re.compile(r"([\w.~/%-]+)@([\w.~/%-]+):([0-9a-f]{16})", re.ASCII)
 
