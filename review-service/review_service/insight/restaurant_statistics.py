@@ -1,5 +1,6 @@
 """Statistics of restaurants: sentiment counts, ranking and strengths."""
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -94,7 +95,10 @@ class RestaurantStatistics:
         own = rows.filter(pc.equal(rows["restaurant_id"], restaurant_id))
         if not own.num_rows:
             raise RestaurantNotFound(_NOT_FOUND, param="restaurant_id")
-        differences = significant_differences(count_aspects(own, self.band), count_aspects(rows, self.band))
+        # In a thread, so that searches are served meanwhile: the clauses of 200,000 reviews take a tenth of a second.
+        differences = await asyncio.to_thread(
+            lambda: significant_differences(count_aspects(own, self.band), count_aspects(rows, self.band))
+        )
         return Strengths(
             restaurant_id=restaurant_id,
             strengths=[self._to_schema(item) for item in differences if item.z > 0],
