@@ -3,7 +3,7 @@
 The index is an inverted file (IVF) over RaBitQ codes of one bit per dimension. Candidates are found by their codes and
 then ranked by their full vectors. The index is built with
 `lancedb.index.IvfRq(distance_type="cosine", **ivf_parameters(rows))` and searched with
-`.nprobes(NPROBES).refine_factor(REFINE_FACTOR)`.
+`.maximum_nprobes(0).minimum_nprobes(NPROBES).refine_factor(REFINE_FACTOR)`.
 
 The figures come from measurements of LanceDB 0.40 on two cores: docs/decisions/0016-vectors-in-ivf-rabitq.md.
 """
@@ -14,7 +14,7 @@ from typing import Any
 MIN_INDEX_ROWS = 10_000
 """With fewer rows, an exact search is as fast as an index. It takes 1.5 µs per row."""
 NPROBES = 96
-"""Number of partitions that a query searches."""
+"""Number of partitions that a query searches; more where a filter leaves too few rows in these."""
 REFINE_FACTOR = 10
 """Number of candidates per requested row that are ranked by their full vectors."""
 

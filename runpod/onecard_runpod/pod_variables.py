@@ -124,7 +124,7 @@ def check(variables: Mapping[str, str]) -> StackSettings:
         The stack's settings in the pod.
 
     Raises:
-        PodError: a value is invalid, or a model or the folder of words is of this machine.
+        PodError: a value is invalid, or a model, the folder of words or the file of aspects is of this machine.
     """
     try:
         settings = load_from(StackSettings, {"LLM_MODEL": GPU_MODEL, **IMAGE_VARIABLES, **variables})
@@ -142,6 +142,11 @@ def check(variables: Mapping[str, str]) -> StackSettings:
         raise PodError(
             "SEARCH_WORDS is a folder of this machine, which the pod does not have. Set it to one below "
             f"{VOLUME_PATH}, which the pod makes on its volume, and copy the files there."
+        )
+    if settings.review_aspects is not None and not str(settings.review_aspects).startswith(f"{VOLUME_PATH}/"):
+        raise PodError(
+            "REVIEW_ASPECTS is a file of this machine, which the pod does not have. Set it to one below "
+            f"{VOLUME_PATH}, and copy it there over SSH: the review service starts once it is there."
         )
     return settings
 

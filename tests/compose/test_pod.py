@@ -128,6 +128,19 @@ def test_the_stack_is_not_root(pod: Pod) -> None:
     assert POD_KEY not in listed
 
 
+def test_commands_work_over_ssh(pod: Pod) -> None:
+    """A session begins in root's home folder, without the pod's variables; named keys are used once there are some."""
+    path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    session = ("exec", "--user", "root", "--workdir", "/root", NAME, "env", "-i", path, "onecard")
+    docker("exec", "--user", "root", NAME, "chmod", "700", "/root")
+    assert "gateway" in docker(*session, "status")
+    docker(*session, "keys", "--file", "/workspace/keys/keys.json", "new", "--name", "app1")
+    try:
+        assert "app1" in docker(*session, "keys", "list")
+    finally:
+        docker("exec", "--user", "root", NAME, "rm", "/workspace/keys/keys.json")
+
+
 def test_a_killed_process_is_started_again(pod: Pod) -> None:
     """Each part comes back by itself, and all routes work."""
     for part in ("sentiment", "review", "worker", "schedule", "gateway"):

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onecard.text import is_visible
 from review_service.model_services import EmbeddedTexts, Prediction, open_model_services
 from review_service.reviews.aspects import DescriptionVectors, parse_aspects, read_aspects
 from review_service.reviews.clauses import Clause, ClauseReader
@@ -29,6 +30,7 @@ MIN_SENTIMENT = 0.78
 """The stand-in classifier gets 0.81 of the clauses right."""
 PIECES = [clause["text"] for review in MIXED[:40] for clause in review["clauses"]]
 OTHERS = [" ", "\n", "ㅋㅋㅋ ", "...", "!! ", "😀", "하지만 ", "다만", "고", "는데 ", "1", "Pizza ", "ㅏ", "(", ") "]
+OTHERS += ["\u200b", "\u200d", " \u200e", "\u115f", "\ufe0f"]
 
 
 class NoModels:
@@ -51,7 +53,7 @@ def test_clauses_together_are_the_text(text: str) -> None:
     spans = split_clauses(text, analyzer().morphemes(text))
     clauses = [text[span.start : span.end] for span in spans]
     assert "".join(clauses) == text
-    assert all(map(str.strip, clauses)) or not text.strip()
+    assert all(map(is_visible, clauses)) or not is_visible(text)
 
 
 @given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=4).map("".join))

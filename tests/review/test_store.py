@@ -18,6 +18,7 @@ from onecard.errors import Unavailable
 from review_service.errors import StoreDamaged
 from review_service.insight.sentiment_counts import count_all_restaurants, count_restaurant
 from review_service.model_services import EmbeddedTexts, Prediction
+from review_service.reviews import reader
 from review_service.reviews.index_maintenance import MAX_FILES, maintain
 from review_service.reviews.rows import (
     ClassifiedReview,
@@ -227,6 +228,26 @@ async def test_an_indexed_search_finds_what_an_exact_one_finds(store: ReviewStor
         exact = {f"r-{place}" for place in np.argsort(-(made @ query))[:10]}
         found += len(exact & set(await by_vector(store, query, MODEL, EVERYTHING, 10)))
     assert found >= 0.95 * 500
+
+
+async def test_a_filter_finds_all_it_leaves_in_an_index(store: ReviewStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those in partitions that lie far from the query, which a search without a filter does not look into."""
+    monkeypatch.setattr(reader, "NPROBES", 2)
+    made, few = vectors(6000), set(range(0, 6000, 300))
+    rows_ = [judged(number, restaurant_id="few" if number in few else "many") for number in range(6000)]
+    await store.upsert(rows_, EmbeddedTexts(made, MODEL))
+    await maintain(store, 1000)
+    for query in made[:10]:
+        found = await by_vector(store, query, MODEL, Filters(restaurant_id="few"), len(few))
+        assert set(found) == {f"r-{number}" for number in few}
+
+
+async def test_a_rating_is_found_and_returned_as_it_was_imported(store: ReviewStore) -> None:
+    """Stored in single precision it is a little less or more."""
+    for tenths in range(10, 51):
+        await put(store, [tenths], rating=tenths / 10)
+        [review] = await store.latest_reviews(Filters(review_id=f"r-{tenths}", min_rating=tenths / 10), 1)
+        assert review.rating == tenths / 10
 
 
 async def test_indexes_that_are_lost_cost_nothing(store: ReviewStore, folder: Path) -> None:

@@ -211,6 +211,9 @@ def test_words_for_searches_lie_on_the_volume() -> None:
     with pytest.raises(PodError, match=r"SEARCH_WORDS is a folder of this machine.* below /workspace"):
         check({**key, "SEARCH_WORDS": "/home/me/words"})
     assert check({**key, "SEARCH_WORDS": "/workspace/words"}).search_words == Path("/workspace/words")
+    with pytest.raises(PodError, match=r"REVIEW_ASPECTS is a file of this machine.* below /workspace"):
+        check({**key, "REVIEW_ASPECTS": "aspects.toml"})
+    assert check({**key, "REVIEW_ASPECTS": "/workspace/aspects.toml"}).review_aspects is not None
 
 
 def test_reviews_in_a_bucket_are_the_pods_too(runpod: FakeRunPod, pod_command: Command, tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +18,9 @@ from onecard.batching.queue import Batch
 from onecard.gpu.device import instruction_set
 from onecard.inference.engines import folder as folders
 from onecard.inference.engines import manifest as manifests
-from onecard.inference.engines import parity
+from onecard.inference.engines import onnx_runner, parity
+from onecard.inference.engines.building import onnx_graph
+from onecard.inference.engines.building.export import ONNX_FILE
 from onecard.inference.engines.card import Card, providers
 from onecard.inference.engines.manifest import EngineManifest
 from onecard.inference.engines.metrics import ProcessMemory
@@ -231,6 +235,23 @@ def test_a_card_gets_its_share_and_no_more() -> None:
     ((_, alone),) = providers("onnx", "float16", Path("/engine"), card, 65)
     assert alone["gpu_mem_limit"] == 4_000
     assert alone["device_id"] == 1
+
+
+def test_a_large_graph_keeps_its_weights(tmp_path: Path) -> None:
+    """torch writes the weights of a graph above 1.5 GB into a file beside it, which the graph names."""
+    weight = onnx.numpy_helper.from_array(np.eye(64, dtype=np.float32), "weight")
+    put_in, put_out = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 64]) for name in "xy")
+    product = onnx.helper.make_node("MatMul", ["x", "weight"], ["y"])
+    graph = onnx.helper.make_graph([product], "large", [put_in], [put_out], [weight])
+    model = onnx.helper.make_model(graph, ir_version=10, opset_imports=[onnx.helper.make_opsetid("", 20)])
+    exported, built = tmp_path / ONNX_FILE, tmp_path / "built"
+    onnx.save(model, exported, save_as_external_data=True, location=f"{ONNX_FILE}.data", size_threshold=0)
+    assert exported.with_name(f"{ONNX_FILE}.data").exists()
+    built.mkdir()
+    onnx_graph.save_half(exported, built)
+    exported.with_name(f"{ONNX_FILE}.data").unlink()
+    given = np.ones((1, 64), np.float32)
+    assert (onnxruntime.InferenceSession(built / onnx_runner.GRAPH_FILE).run(None, {"x": given})[0] == given).all()
 
 
 def test_nothing_is_reported_to_the_makers_of_a_library(tmp_path: Path) -> None:

@@ -54,18 +54,48 @@ def test_a_stopped_service_is_killed_and_comes_back(tmp_path: Path, monkeypatch:
         assert watch.look() == []
         before = {name: state.pid for name, state in supervisor.states().items()}
         os.kill(before[parts[0].name], signal.SIGSTOP)
-        killed: list[str] = []
-
-        def ended() -> bool:
-            killed.extend(watch.look())
-            return bool(killed)
-
-        eventually(ended, 60)
-        assert killed == [parts[0].name]
+        assert first_killed(watch) == [parts[0].name]
         eventually(lambda: supervisor.states()[parts[0].name].pid not in (0, before[parts[0].name]), 30)
         eventually(lambda: serves(parts[0]), 30)
         assert psutil.pid_exists(before[parts[1].name])
         assert supervisor.states()[parts[1].name].pid == before[parts[1].name]
+
+
+def test_a_service_that_outlived_its_supervisord_is_watched_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """supervisord then has a launcher that waits for it; killing that would end nothing."""
+    monkeypatch.setattr(frozen, "FROZEN_SECONDS", 2.0)
+    monkeypatch.setattr(probe, "TIMEOUT_SECONDS", 0.5)
+    port = free_port()
+    part = Process("part", (sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port)), port)
+    with running([part], tmp_path) as supervisor:
+        eventually(lambda: serves(part), 30)
+        service = supervisor.states()["part"].pid
+        earlier = psutil.Process(supervisor.pid())
+        earlier.kill()
+        earlier.wait(10)
+        eventually(lambda: supervisor.pid() != earlier.pid and supervisor.running(), 60)  # The keeper starts another.
+        eventually(lambda: supervisor.states()["part"].state == "RUNNING", 30)
+        watch = frozen.FrozenWatch(supervisor)
+        assert watch.look() == []
+        assert supervisor.states()["part"].pid != service
+        os.kill(service, signal.SIGSTOP)
+        assert first_killed(watch) == ["part"]
+        eventually(lambda: not psutil.pid_exists(service), 30)
+        eventually(lambda: serves(part), 30)
+
+
+def first_killed(watch: frozen.FrozenWatch) -> list[str]:
+    """Look until something is killed; what it was."""
+    killed: list[str] = []
+
+    def ended() -> bool:
+        killed.extend(watch.look())
+        return bool(killed)
+
+    eventually(ended, 60)
+    return killed
 
 
 def serves(part: Process) -> bool:

@@ -88,6 +88,8 @@ def test_what_restarts_a_running_stack() -> None:
     """A variable of a part does; one that only the command reads does not."""
     assert fingerprint.settings_fingerprint({"OMP_NUM_THREADS": "3"}) != fingerprint.settings_fingerprint({})
     assert fingerprint.settings_fingerprint({"BATCH_TEXTS": "3"}) != fingerprint.settings_fingerprint({})
+    assert fingerprint.settings_fingerprint({"api_key": "3"}) == fingerprint.settings_fingerprint({"API_KEY": "3"})
+    assert fingerprint.settings_fingerprint({"api_key": "3"}) != fingerprint.settings_fingerprint({})
     for name in ("START_SECONDS", "HF_ENDPOINT", "HF_TOKEN"):
         assert fingerprint.settings_fingerprint({name: "3"}) == fingerprint.settings_fingerprint({})
 

@@ -294,4 +294,5 @@ class ReviewReader:
 
 
 def _with_probes(query: Any) -> Any:
-    return query.distance_type("cosine").nprobes(NPROBES).refine_factor(REFINE_FACTOR)
+    # No maximum: where a filter leaves few reviews, the other partitions are looked through, too.
+    return query.distance_type("cosine").maximum_nprobes(0).minimum_nprobes(NPROBES).refine_factor(REFINE_FACTOR)

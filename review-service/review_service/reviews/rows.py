@@ -9,6 +9,7 @@ from functools import reduce
 from operator import or_
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from lancedb.expr import Expr, col, lit
 from lancedb.index import FTS
@@ -98,7 +99,7 @@ class Filters:
                 (self.review_id, col("review_id").eq),
                 (self.restaurant_id, col("restaurant_id").eq),
                 (self.sentiment, col("sentiment").eq),
-                (self.min_rating, col("rating").gte),
+                (_stored(self.min_rating), col("rating").gte),
                 (self.since, col("created_at").gte),
                 (self.until, col("created_at").lt),
             )
@@ -109,6 +110,11 @@ class Filters:
             if condition is not None:
                 joined = condition if joined is None else joined & condition
         return joined
+
+
+def _stored(rating: float | None) -> float | None:
+    """A rating as the column has it: 4.1 is a little more than its float32, so that `>=` left out reviews with 4.1."""
+    return None if rating is None else float(np.float32(rating))
 
 
 def _contains(phrase: str) -> Expr:
@@ -215,4 +221,7 @@ def to_arrow(reviews: Sequence[ClassifiedReview], embedded: EmbeddedTexts, colum
 
 def from_record(record: dict[str, Any]) -> StoredReview:
     """Build a review from a row that has at least `REVIEW_COLUMNS`; other columns are ignored."""
-    return StoredReview.model_validate({name: record[name] for name in REVIEW_COLUMNS})
+    fields = {name: record[name] for name in REVIEW_COLUMNS}
+    if fields["rating"] is not None:
+        fields["rating"] = float(str(np.float32(fields["rating"])))  # 4.1 as it was imported, not 4.099999904632568
+    return StoredReview.model_validate(fields)

@@ -7,7 +7,8 @@ from functools import cached_property
 
 from onecard import logs
 from onecard.batching.queue import Lane
-from onecard.errors import BadUpstream, DeadlineExceeded, TooBusy, Unavailable
+from onecard.errors import BadUpstream, DeadlineExceeded, InvalidRequest, TooBusy, Unavailable
+from onecard.text import is_visible
 from review_service.model_services import EmbeddedTexts, Embedder, InvalidModelResponse
 from review_service.reviews.rows import Filters
 from review_service.reviews.store import ReviewStore
@@ -140,11 +141,16 @@ class Searcher:
 
         Returns:
             The query, and the vocabulary by which it was corrected.
+
+        Raises:
+            InvalidRequest: There is nothing but quotation marks.
         """
         vocabulary = self.vocabulary.current
         parser = QueryParser(self.analyzer.terms, vocabulary, self.word_files.search_words())
         # A short query takes less than a millisecond, which a thread would not save.
         parsed = parser.parse(text) if len(text) <= SHORT_QUERY else await asyncio.to_thread(parser.parse, text)
+        if not is_visible(parsed.text):
+            raise InvalidRequest("'query' has nothing between its quotation marks.", param="query")
         return parsed, vocabulary
 
     async def find(self, plan: SearchPlan, lane: Lane) -> FoundReviews:

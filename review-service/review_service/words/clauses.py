@@ -10,6 +10,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from onecard.text import is_visible
 from review_service.words.terms import Morpheme
 
 _CONTRAST = frozenset({"지만", "지마는", "으나", "나", "건만"})
@@ -75,7 +76,7 @@ class _Read:
     def with_last_of(self, left: Sequence[Morpheme]) -> "_Read":
         tag = _tag(left[-1])
         return _Read(
-            content=self.content or tag in _CONTENT,
+            content=self.content or _is_content(left[-1]),
             subject=self.subject or _has_subject(left[-2:]),
             state=self.state or tag in _STATES,
             predicate=self.predicate or tag in _PREDICATES,
@@ -154,7 +155,12 @@ def _until_ending(morphemes: Sequence[Morpheme]) -> Sequence[Morpheme]:
 
 
 def _has_content(morphemes: Sequence[Morpheme]) -> bool:
-    return any(_tag(morpheme) in _CONTENT for morpheme in morphemes)
+    return any(map(_is_content, morphemes))
+
+
+def _is_content(morpheme: Morpheme) -> bool:
+    # Kiwi takes an invisible character, as pasted text has them, for a noun; models refuse a clause of such ones alone.
+    return _tag(morpheme) in _CONTENT and is_visible(morpheme.form)
 
 
 def _tag(morpheme: Morpheme) -> str:

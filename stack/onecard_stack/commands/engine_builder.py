@@ -46,6 +46,7 @@ def build(
 
     Raises:
         StackError: the libraries for building are missing, there are too few texts, or an engine is too far from torch.
+        OSError: the disk is full.
     """
     try:
         from onecard.inference.engines.building import build as building
@@ -67,8 +68,10 @@ def build(
                     folder, manifest = building.build(source, engine, precision)
                 except building.BuildError as error:
                     refused.append(str(error))
-                except RuntimeError as error:  # what OpenVINO and ONNX Runtime raise, on a full disk too
-                    raise StackError(f"{kind}, {engine} {precision}: {str(error).strip()}") from None
+                except OSError:
+                    raise
+                except Exception as error:  # OpenVINO raises RuntimeErrors, ONNX Runtime errors without another base
+                    raise StackError(f"{kind}, {engine} {precision}: {str(error).strip()}") from error
                 else:
                     say(f"  built {folder}: {_figures(manifest)}")
     if refused:

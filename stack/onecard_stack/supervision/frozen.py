@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import psutil
 
 from onecard import probe
-from onecard_stack.processes import command_file
+from onecard_stack.processes import command_file, orphans, process_launcher
 from onecard_stack.supervision.supervisor import Supervisor
 
 POLL_SECONDS = 2.0
@@ -69,7 +69,7 @@ class FrozenWatch:
         killed = []
         pids = {name: state.pid for name, state in self.supervisor.states().items() if state.state == "RUNNING"}
         for name, (host, port) in self._addresses().items():
-            pid = pids.get(name)
+            pid = self._main_process(name, pids.get(name))
             if pid and self._is_frozen(name, pid, host, port):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)  # A stopped process takes no other signal.
@@ -80,6 +80,14 @@ class FrozenWatch:
         with suppress(OSError, ValueError):
             return command_file.read_addresses(self.supervisor.run_folder)
         return {}
+
+    def _main_process(self, name: str, pid: int | None) -> int | None:
+        """The process that serves: after a restart of supervisord it has only a launcher that waits for it."""
+        with suppress(psutil.Error):
+            if pid and not process_launcher.is_main_process(psutil.Process(pid)):
+                left = filter(process_launcher.is_main_process, orphans.find(self.supervisor.run_folder, name))
+                return next((process.pid for process in left), pid)
+        return pid
 
     def _is_frozen(self, name: str, pid: int, host: str, port: int) -> bool:
         lifeline = self._lifelines.get(name)

@@ -245,9 +245,8 @@ class Supervisor:
             path.chmod(log_files.PRIVATE_FILE)
             path.write_text(text)
         paths = {RUN_FOLDER_VARIABLE: str(self.run_folder), PYTHON_VARIABLE: shlex.quote(sys.executable)}
-        inherited = {**environment, **paths, command_file.UMASK_VARIABLE: f"{_current_umask():o}"}
-        for name in _FOREIGN_KEYS:
-            inherited.pop(name, None)
+        own = {name: value for name, value in environment.items() if name.upper() not in _FOREIGN_KEYS}
+        inherited = {**own, **paths, command_file.UMASK_VARIABLE: f"{_current_umask():o}"}
         _launch(start_command(), inherited, folder=self.run_folder)
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while not self.running():

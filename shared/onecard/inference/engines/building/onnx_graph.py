@@ -13,8 +13,11 @@ from onecard.inference.packed_arrays import Int64Array
 
 
 def save_half(exported: Path, folder: Path) -> None:
-    """Copy the exported graph into the folder as it is."""
+    """Copy the exported graph into the folder as it is, with the weights that torch writes beside a large one."""
     shutil.copyfile(exported, folder / GRAPH_FILE)
+    weights = exported.with_name(f"{exported.name}.data")
+    if weights.exists():
+        shutil.copyfile(weights, folder / weights.name)
 
 
 def save_quantised(
