@@ -70,8 +70,8 @@ def measure_phase(
 
 
 def main(
-    seconds: Annotated[float, typer.Option(min=1, max=120, help="Length of a day's replay.")] = 36.0,
-    part_seconds: Annotated[float, typer.Option(min=1, max=60, help="Length of each other part.")] = 6.0,
+    seconds: Annotated[float, typer.Option(min=1, max=120, help="Length of a day's replay.")] = 24.0,
+    part_seconds: Annotated[float, typer.Option(min=1, max=60, help="Length of each other part.")] = 5.0,
     price: Annotated[float, typer.Option(min=0, help="Dollars an hour; the strategy's for a RTX 3090.")] = 0.29,
     engines: Annotated[bool, typer.Option(help="Build engines for phase 3 that are not there; minutes, once.")] = True,
     models: Annotated[Path, typer.Option(help="Folder with the stand-ins.")] = MODELS,
