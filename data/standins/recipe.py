@@ -5,8 +5,6 @@ from hashlib import blake2b
 from importlib.resources import files
 from typing import Literal
 
-from standins.written import FILE
-
 Kind = Literal["sentiment", "embedding", "llm"]
 
 NAMES: dict[Kind, str] = {
@@ -21,11 +19,10 @@ SEED = 7
 
 _TEXT = ("korean", "lexicon", "grammar", "restaurants", "corpus", "loop")
 _SOURCES: dict[Kind, tuple[str, ...]] = {
-    "sentiment": (*_TEXT, "packed_weights", "embedding", "everyday", "written", "sentiment"),
+    "sentiment": (*_TEXT, "packed_weights", "embedding", "everyday", "sentiment"),
     "embedding": ("packed_weights", "embedding"),
     "llm": (*_TEXT, "morphemes", "noise", "bytepair", "dialogue", "smalltalk", "reading", "llm"),
 }
-_DATA: dict[Kind, tuple[str, ...]] = {"sentiment": (FILE,)}
 
 
 def folder_name(kind: Kind) -> str:
@@ -34,7 +31,7 @@ def folder_name(kind: Kind) -> str:
 
 
 def recipe_revision(kind: Kind, seed: int = SEED) -> str:
-    """Twelve hex digits that change with any module or file the training of `kind` depends on, or with the seed.
+    """Twelve hex digits that change with any module the training of `kind` depends on, or with the seed.
 
     The corpus is a pure function of those modules, so their code stands for it. Layout, comments and
     docstrings do not count.
@@ -44,8 +41,6 @@ def recipe_revision(kind: Kind, seed: int = SEED) -> str:
     for module in _SOURCES[kind]:
         source = package.joinpath(f"{module}.py").read_text(encoding="utf-8")
         digest.update(ast.dump(_WithoutDocstrings().visit(ast.parse(source))).encode())
-    for data in _DATA.get(kind, ()):
-        digest.update(package.joinpath(data).read_bytes())
     return digest.hexdigest()
 
 
