@@ -64,7 +64,7 @@ def upstream_request_of(scope: Scope) -> UpstreamRequest:
         path += "?" + urlencode(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
     caller: Caller | None = state.get("caller")
     name = caller.name if caller else ""
-    request = UpstreamRequest(scope["method"], path, headers, state["body"], state["trace"], name, state["held"])
+    request = UpstreamRequest(scope["method"], path, headers, state["body"], state["held"], state["trace"], name)
     state["upstream_request"] = request
     return request
 

@@ -4,7 +4,18 @@ import random
 import struct
 
 from tests.fuzz.mutate import NUMBERS, mutate
-from tests.protocol.frames import CONTINUATION, HEADERS, PREFACE, SETTINGS, frame, literal, request
+from tests.protocol.frames import (
+    CONTINUATION,
+    HEADERS,
+    INITIAL_WINDOW,
+    PREFACE,
+    SETTINGS,
+    frame,
+    literal,
+    request,
+    setting,
+    window,
+)
 
 _PATHS = (
     b"/echo",
@@ -18,6 +29,8 @@ _PATHS = (
     b"//",
     b"/seen",
 )
+_WINDOWS = (0, 1, 10, 1000, 5000, 65_535, 200_000)
+"""Lower and higher than the answers to the paths that are asked for with them."""
 _METHODS = (b"GET", b"POST", b"HEAD", b"OPTIONS", b"DELETE", b"CONNECT", b"PRI", b"get", b"hEAD")
 _VERSIONS = (b"HTTP/1.1",) * 6 + (b"HTTP/1.0", b"HTTP/2.0", b"HTTP/0.9", b"HTTP/1.2")
 _HEADERS = (
@@ -68,7 +81,7 @@ def http2(chance: random.Random) -> bytes:
 
 
 def _frame(chance: random.Random, stream: int) -> bytes:
-    match chance.randrange(6):
+    match chance.randrange(8):
         case 0 | 1:
             body = chance.randbytes(chance.choice((0, 0, 5, 20_000)))[:16384]
             extra = [literal(chance.choice((b"x-a", b"te", b"host", b"Connection", b":path", b"")), b"trailers")]
@@ -83,7 +96,18 @@ def _frame(chance: random.Random, stream: int) -> bytes:
             block = literal(b":path", b"/") + b"\x82\x86\x41\x01x"
             cut = chance.randrange(len(block))
             return frame(HEADERS, 1, stream, block[:cut]) + frame(CONTINUATION, 4, stream, block[cut:])
+        case 4 | 5:
+            path = chance.choice((b"/big?size=70000", b"/three", b"/health/live", b"/nowhere"))
+            asked = request(stream, path, method=chance.choice((b"GET", b"GET", b"HEAD")))
+            return b"".join([asked, *(_window_change(chance, stream) for _ in range(chance.randrange(1, 6)))])
         case _:
             payload = chance.choice((b"", struct.pack(">I", chance.choice(NUMBERS)), chance.randbytes(8), b"\0" * 5))
             flags, number = chance.choice((0, 1, 4, 8, 0x20, 0x2D)), chance.choice((0, 1, stream, stream, 2**31 - 1))
             return frame(chance.randrange(12), flags, number, payload)
+
+
+def _window_change(chance: random.Random, stream: int) -> bytes:
+    """The windows of all streams are lowered or raised, or more may come on one or on the connection."""
+    if chance.random() < 0.5:
+        return setting(INITIAL_WINDOW, chance.choice(_WINDOWS))
+    return window(chance.choice((0, stream, stream)), chance.choice(_WINDOWS[1:]))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import structlog.testing
 from prometheus_client import CollectorRegistry
+from pydantic import ValidationError
 
 from bench.redis_faults.redis import cluster
 from gateway.limits.metrics import RateLimitMetrics
@@ -129,6 +130,23 @@ async def test_several_gateways_share_one_limit(redis: RedisProcess) -> None:
         assert 55 < int(refused.value.headers["retry-after"]) <= 60
     for name in ("a", "t"):
         assert 0 < int(redis.command("PTTL", f"onecard:limits:{name}").strip(b":\r\n")) <= MINUTE_MS
+
+
+async def test_the_health_check_of_the_limits_counts_for_no_key(redis: RedisProcess) -> None:
+    """Whatever the key is called: the check writes under a name that no key can have."""
+    async with use_on(redis, MetricsReader()) as shared:
+        assert await shared.admit("a", RateLimit(requests=5), [0]) is not None  # Found, by the check.
+        checked = [*PROBE]
+        redis.command(*(word if isinstance(word, bytes) else str(word) for word in checked))
+        written = str(checked[3])
+        assert int(redis.command("EXISTS", written).strip(b":\r\n")) == 1
+        assert written.startswith("onecard:")  # The keys that a user in Redis is given.
+        decisions = await shared.admit("probe", RateLimit(requests=5, tokens=5), [5])
+    assert decisions is not None
+    assert (decisions[0].outcome, decisions[0].requests_used) == ("admitted", 1)
+    name = written.removeprefix("onecard:limits:")
+    with pytest.raises(ValidationError):
+        key(name)
 
 
 async def test_tokens_are_refused_before_they_are_spent(redis: RedisProcess) -> None:

@@ -6,7 +6,7 @@ import re
 import signal
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, aclosing, asynccontextmanager
+from contextlib import ExitStack, aclosing, asynccontextmanager, closing
 
 import orjson
 import pytest
@@ -66,10 +66,12 @@ async def watched(*urls: str) -> AsyncIterator[tuple[LoadBalancer, Ask]]:
 
 async def ask_for(case: str, upstream: Upstream) -> int:
     body = orjson.dumps({"case": case, "seconds": 20})
-    reply = await send(UpstreamRequest("POST", PATH, {"content-type": "application/json"}, body), upstream)
-    await reply.read()
-    reply.close()
-    return reply.status
+    with closing(BufferSemaphore(1_000_000).lease()) as buffers:
+        request = UpstreamRequest("POST", PATH, {"content-type": "application/json"}, body, buffers)
+        reply = await send(request, upstream)
+        await reply.read()
+        reply.close()
+        return reply.status
 
 
 async def many(ask: Ask, count: int = 40) -> None:

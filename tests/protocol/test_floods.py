@@ -1,37 +1,13 @@
 """Bytes without end, at every service's port but vLLM's, which has its own test."""
 
-from collections.abc import Iterator
-
 import psutil
 import pytest
 
-from tests.gateway.support import canned_gateway
 from tests.protocol.attacks import FLOODS, assert_floods_end, assert_slow_senders_end, flood
-from tests.support import KEY, Server, free_port, serving
+from tests.support import Server
 
 GROWTH_BYTES = 60_000_000
 """Most memory that all of them may leave behind."""
-
-
-@pytest.fixture(scope="module")
-def review(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A review service whose models are away; its door is open."""
-    nobody = f"http://127.0.0.1:{free_port()}"
-    env = {
-        "REVIEW_STORE": str(tmp_path_factory.mktemp("store")),
-        "CACHE_ENABLED": "false",
-        "PRECOMPUTE_ENABLED": "false",
-    }
-    urls = dict.fromkeys(("LLM_URL", "SENTIMENT_URL", "EMBEDDING_URL"), nobody)
-    with serving("review_service", port_variable="REVIEW_PORT", env={**env, **urls}) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def keyed(plain: Server) -> Iterator[Server]:
-    """A gateway with a key, which no attacker has."""
-    with canned_gateway(plain, {"API_KEY": KEY}) as server:
-        yield server
 
 
 @pytest.mark.parametrize("name", FLOODS)

@@ -75,14 +75,15 @@ return decisions
 """.encode()
 
 
-def _eval(name: str, limit: RateLimit, costs: Sequence[int], settlements: Sequence[Settlement]) -> RedisCommand:
+def _eval(key: str, limit: RateLimit, costs: Sequence[int], settlements: Sequence[Settlement]) -> RedisCommand:
     settled = [number for settlement in settlements for number in settlement]
     limited = (limit.requests or 0, limit.tokens or 0, len(settlements))
-    return ("EVAL", _ADMIT_SCRIPT, 1, f"onecard:limits:{name}", *limited, *settled, *costs)
+    return ("EVAL", _ADMIT_SCRIPT, 1, key, *limited, *settled, *costs)
 
 
-PROBE = _eval("probe", RateLimit(1, 1), [0], ())
-"""It writes, as `admit` does, because a full Redis or a read-only replica can be read from."""
+PROBE = _eval("onecard:limits-probe", RateLimit(1, 1), [0], ())
+"""It writes, as `admit` does, because a full Redis or a read-only replica can be read from. Its Redis key is that of no
+API key, whatever that is called."""
 
 
 class RedisCounters:

@@ -12,9 +12,12 @@ from gateway.upstream.request import UpstreamRequest, send_unqueued
 from gateway.upstream.services import Upstream
 from onecard.coalescing.single_flight import SingleFlight
 from onecard.errors import OnecardError
+from onecard.web.buffer_semaphore import BufferSemaphore
 from onecard.web.request_parsing import TIMEOUT_HEADER
 
-_MODELS_REQUEST = UpstreamRequest("GET", "/v1/models", {TIMEOUT_HEADER: "2000"}, b"")
+MAX_CARDS_BYTES = 4_000_000
+"""Most bytes of a service's model cards; a longer list counts as no answer. Each fetch has this space for itself, so
+that it waits neither for clients' requests nor for another service."""
 
 _PUBLIC_FIELDS = ("id", "object", "created", "owned_by", "max_model_len", "engine", "stand_in_for")
 """Fields of a service's model card that clients may see; an engine's own card has file paths, among others."""
@@ -70,11 +73,13 @@ class ModelCatalog:
 
 
 async def _fetch_cards(upstream: Upstream) -> ModelCards:
-    try:
-        with closing(await send_unqueued(_MODELS_REQUEST, upstream)) as response:
-            cards: ModelCards = orjson.loads(await response.read())["data"]
-    except (OnecardError, ValueError, KeyError, TypeError):
-        return []
+    with closing(BufferSemaphore(MAX_CARDS_BYTES).lease()) as buffers:
+        request = UpstreamRequest("GET", "/v1/models", {TIMEOUT_HEADER: "2000"}, b"", buffers)
+        try:
+            with closing(await send_unqueued(request, upstream)) as response:
+                cards: ModelCards = orjson.loads(await response.read())["data"]
+        except (OnecardError, ValueError, KeyError, TypeError):
+            return []
     return cards
 
 

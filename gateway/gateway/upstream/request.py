@@ -25,10 +25,7 @@ from gateway.upstream.response import (
 from gateway.upstream.retry_policy import AttemptFailed, failure_of
 from gateway.upstream.services import Upstream
 from onecard.errors import BadUpstream, DeadlineExceeded, OnecardError
-from onecard.web.buffer_semaphore import BufferLease, BufferSemaphore
-
-_GATEWAY_BUFFER_BYTES = 16_000_000
-"""Buffer space for the responses to the gateway's own requests."""
+from onecard.web.buffer_semaphore import BufferLease
 
 
 @dataclass(frozen=True)
@@ -39,12 +36,12 @@ class UpstreamRequest:
     path: str
     headers: Mapping[str, str]
     body: bytes
+    buffers: BufferLease = field(compare=False)
+    """Space for the response. Whoever makes the request closes it."""
     trace: RequestTrace = field(default_factory=RequestTrace)
     """Of the client's request."""
     caller: str = ""
     """Name of the client's key, for the fair queue."""
-    buffers: BufferLease = field(default_factory=lambda: BufferSemaphore(_GATEWAY_BUFFER_BYTES).lease(), compare=False)
-    """Space for the response."""
 
 
 class _UpstreamAttemptFailed(AttemptFailed):

@@ -141,7 +141,7 @@ class TransformersEngine:
                     yield index, piece
         finally:
             for job in jobs:
-                job.generation.cancelled.set()
+                job.cancel()
 
     async def collect(self, task: GenerationTask) -> list[tuple[str, GenerationEnd]]:
         """Generate the choices of a request and wait until all are complete.

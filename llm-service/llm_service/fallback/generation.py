@@ -56,7 +56,8 @@ class Generation:
             tokenizer: Decodes tokens.
             prompt: Token ids, at least one.
             params: How to continue it.
-            emit: Called on the model's thread with each piece of text, then with the end or the failure.
+            emit: Called with each piece of text, then with the end or the failure: on the model's thread, or, if it is
+                cancelled before its turn, where that happens.
         """
         self._tokenizer = tokenizer
         self._decoder = DecodeStream(skip_special_tokens=True)

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from heapq import heapify
 from queue import Empty, PriorityQueue
 
 import torch
@@ -33,6 +34,16 @@ class GenerationJob:
     generation: Generation
     events: "asyncio.Queue[GenerationEvent]"
     loop: asyncio.AbstractEventLoop
+    withdraw: "Callable[[GenerationJob], bool]"
+    """Takes it out of the queue; returns whether it was still there."""
+    started: bool = False
+    """Whether the model's thread has taken it."""
+
+    def cancel(self) -> None:
+        """End it early, because nobody wants it any more. One that waits leaves the queue at once."""
+        self.generation.cancelled.set()
+        if self.withdraw(self):
+            self.generation.end_if_cancelled()  # Otherwise the model's thread ends it.
 
     def emit(self, event: GenerationEvent) -> None:
         """Send an event to the request's event loop. Called on any thread."""
@@ -57,11 +68,38 @@ class GenerationJob:
                 if isinstance(event, GenerationEnd):
                     return
         finally:
-            self.generation.cancelled.set()
+            self.cancel()
 
 
 Work = GenerationJob | Callable[[], None] | None
 """A prompt, a function to call on the model's thread, or None for the end."""
+
+
+class WorkQueue(PriorityQueue[tuple[int, int, Work]]):
+    """Work by priority and age. A prompt can be taken out before its turn."""
+
+    @property
+    def prompts(self) -> int:
+        """Number of prompts that wait."""
+        with self.mutex:
+            return sum(isinstance(work, GenerationJob) for *_, work in self.queue)
+
+    def remove(self, job: GenerationJob) -> bool:
+        """Take out a prompt.
+
+        Args:
+            job: The prompt.
+
+        Returns:
+            Whether it was still there: only then does it belong to the caller, and not to the model's thread.
+        """
+        with self.mutex:
+            others = [entry for entry in self.queue if entry[2] is not job]
+            found = len(others) < len(self.queue)
+            if found:
+                heapify(others)
+                self.queue = others
+            return found
 
 
 class GenerationQueue:
@@ -70,9 +108,8 @@ class GenerationQueue:
     def __init__(self, model: TextModel, *, max_waiting: int, registry: CollectorRegistry) -> None:
         self._model = model
         self._max_waiting = max_waiting
-        self._queue: PriorityQueue[tuple[int, int, Work]] = PriorityQueue()
+        self._queue = WorkQueue()
         self._sequence = itertools.count(1)
-        self._waiting = 0
         self._jobs: set[GenerationJob] = set()
         self._lost = False
         self._calls = 0
@@ -85,7 +122,7 @@ class GenerationQueue:
         self._prompt_tokens = Counter("onecard_llm_prompt_tokens", "Tokens of prompts.", registry=registry)
         self._generated_tokens = Counter("onecard_llm_generation_tokens", "Tokens generated.", registry=registry)
         waiting = Gauge("onecard_llm_requests_waiting", "Prompts in the queue.", registry=registry)
-        waiting.set_function(lambda: self._waiting)
+        waiting.set_function(lambda: self._queue.prompts)
         self._thread = threading.Thread(target=self._run, name="generation", daemon=True)
         self._thread.start()
 
@@ -104,7 +141,7 @@ class GenerationQueue:
             raise InvalidRequest(f"Prompts times 'n' are {prompts}; at most {max_prompts} fit here. Send fewer.")
         if self._lost:
             raise Unavailable(_RESTARTING, retry_after=RETRY_AFTER_SECONDS)
-        if self._waiting + prompts > max_prompts:
+        if self._queue.prompts + prompts > max_prompts:
             raise Unavailable("The queue is full. Try again in a few seconds.", retry_after=5)
 
     def submit(self, prompt: Sequence[int], params: SamplingParams, *, priority: int = 0) -> GenerationJob:
@@ -125,8 +162,7 @@ class GenerationQueue:
             job.emit(event)
 
         generation = self._model.new_generation(prompt, params, emit)
-        job = GenerationJob(generation, asyncio.Queue(), asyncio.get_running_loop())
-        self._waiting += 1
+        job = GenerationJob(generation, asyncio.Queue(), asyncio.get_running_loop(), self._queue.remove)
         self._jobs.add(job)
         self._queue.put((priority, next(self._sequence), job))
         return job
@@ -184,8 +220,9 @@ class GenerationQueue:
         """Fail all prompts, because the model hangs; accept no others."""
         self._lost = True
         for job in list(self._jobs):
-            job.generation.cancelled.set()
+            # First, since the end that cancelling may bring says nothing to the client.
             job.emit(Unavailable(_RESTARTING, retry_after=RETRY_AFTER_SECONDS))
+            job.cancel()
 
     def _run(self) -> None:
         while (work := self._queue.get()[2]) is not None:
@@ -211,7 +248,7 @@ class GenerationQueue:
 
     def _run_batch(self, jobs: Sequence[GenerationJob]) -> None:
         for job in jobs:
-            job.loop.call_soon_threadsafe(self._on_started)
+            job.started = True
         self._running.inc(len(jobs))
         generations = [job.generation for job in jobs]
         try:
@@ -221,13 +258,12 @@ class GenerationQueue:
             for generation in generations:
                 generation.fail(InternalError("The engine failed on this request."))
 
-    def _on_started(self) -> None:
-        self._waiting -= 1
-
     def _on_closed(self, job: GenerationJob, event: GenerationEnd | OnecardError) -> None:
-        """Count a prompt that has ended or failed. Called on the model's thread."""
+        """Count a prompt that has ended or failed. Called on the model's thread, or where it was cancelled."""
         self._jobs.discard(job)
         self._ended.labels(event.reason if isinstance(event, GenerationEnd) else "error").inc()
+        if not job.started:
+            return
         self._prompt_tokens.inc(len(job.generation.prompt))
         self._generated_tokens.inc(len(job.generation.written))
         self._running.dec()  # Last: once the gauge is 0, the counters include every finished prompt.

@@ -107,12 +107,14 @@ class Http2(ConnectionTimeouts, ZttpH2Protocol):
             await send(message)
             return
         body, more = memoryview(message.get("body", b"")), message.get("more_body", False)
-        while len(body) > min(cycle.stream.send_window or 0, self.conn.send_window):
-            # The last piece too: if it were only buffered, it would be lost if the connection closed.
-            await send({**message, "body": body[:MAX_PENDING_BYTES], "more_body": True})
-            body = body[MAX_PENDING_BYTES:]
-            await self._wait_for_window(cycle, MAX_PENDING_BYTES if body or more else 0)
-        await send({**message, "body": body, "more_body": more})
+        while body:  # Not "while it does not fit": a window may be negative, into which not even an empty body fits.
+            piece, body = body[:MAX_PENDING_BYTES], body[MAX_PENDING_BYTES:]
+            await send({**message, "body": piece, "more_body": True})
+            await self._wait_for_window(cycle, MAX_PENDING_BYTES)
+        if not more:
+            # What is only buffered is under no send timeout, and would be lost if the connection closed.
+            await self._wait_for_window(cycle, 0)
+            await send({**message, "body": b"", "more_body": False})
 
     async def _wait_for_window(self, cycle: RequestResponseCycle, max_pending: int) -> None:
         """Wait until at most this much of the response is buffered; abort the stream if the client takes none."""
