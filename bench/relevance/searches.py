@@ -16,7 +16,6 @@ from bench.relevance.corpus import Corpus
 from onecard.batching.queue import Lane
 from review_service.model_services import EmbeddedTexts, Prediction
 from review_service.reviews.index_maintenance import maintain
-from review_service.reviews.migrations import MigrationProgress
 from review_service.reviews.rows import ClassifiedReview, Filters, digest_of
 from review_service.reviews.store import open_store
 from review_service.schemas import Mode, Review
@@ -103,7 +102,7 @@ async def searching(corpus: Corpus, encoder: Encoder) -> AsyncIterator[Searcher]
             for first in range(0, len(rows), 1024):
                 await store.upsert(rows[first : first + 1024], EmbeddedTexts(vectors[first : first + 1024], MODEL))
             await maintain(store, ReviewSettings.model_fields["review_index_rows"].default)
-            vocabulary = VocabularySource(store, MigrationProgress())
+            vocabulary = VocabularySource(store)
             await vocabulary.refresh()
             yield Searcher(store, service, analyzer, vocabulary, files, CosineScales(service))
 

@@ -13,6 +13,7 @@ from fastapi import Response
 from pydantic import BaseModel
 
 from onecard import __version__
+from onecard.batching.queue import Lane
 from onecard.cache import directives
 from onecard.cache.keys import JsonValue, Keyspace, ServingConfig
 from onecard.cache.serialization import CorruptValue
@@ -65,7 +66,7 @@ class VersionedResponseCodec:
 
 
 class VersionedResponseCache:
-    """Answers requests from the cache. On a miss, identical requests at the same time share one computation."""
+    """Answers requests from the cache. On a miss, identical requests of a lane share one computation at a time."""
 
     def __init__(self, cache: Cache, ttl_seconds: int, clock: Callable[[], float] = time.time) -> None:
         """Cache responses for `ttl_seconds`. `clock` returns the Unix time in seconds."""
@@ -78,6 +79,7 @@ class VersionedResponseCache:
         key_fields: JsonValue,
         version: str,
         cache_control: str | None,
+        lane: Lane,
         compute: Callable[[], Awaitable[BaseModel | Uncacheable]],
     ) -> Response:
         """Return the cached response to a request, or compute it and cache it.
@@ -86,7 +88,8 @@ class VersionedResponseCache:
             key_fields: What distinguishes the request from others.
             version: Version of the reviews from which the response is computed.
             cache_control: The request's `cache-control` header; None if it has none.
-            compute: Computes the body of the response.
+            lane: The lane in which the response is computed. The cache is the same for both.
+            compute: Computes the body of the response in that lane.
 
         Returns:
             The response. `x-cache` is `hit`, `miss`, `coalesced` (computed by an identical request) or `bypass` (the
@@ -109,7 +112,8 @@ class VersionedResponseCache:
                 self._store.set_many([(key, encoded)])
             return encoded
 
-        shared = await self._single_flight.do(key, compute_and_store)
+        # A user's request does not join the worker's, which waits in the bulk lane, also for its errors.
+        shared = await self._single_flight.do((key, lane), compute_and_store)
         return self._response(shared.result, "coalesced" if shared.coalesced else "miss")
 
     def _encode(self, computed: BaseModel | Uncacheable) -> VersionedResponse:

@@ -102,7 +102,7 @@ async def open_service(settings: ReviewSettings, registry: CollectorRegistry, cl
     models = await closing.enter_async_context(open_model_services(settings))
     reader = ClauseReader(models, analyzer, catalog, settings.review_batch)
     migrations = await closing.enter_async_context(running_migration(store, reader))
-    vocabulary = await closing.enter_async_context(running_vocabulary(store, migrations.terms))
+    vocabulary = await closing.enter_async_context(running_vocabulary(store))
     await closing.enter_async_context(running_maintenance(store, settings.review_index_rows))
     model_watcher = await closing.enter_async_context(open_model_watcher(settings.llm_url))
     breaker = SharedBreaker()

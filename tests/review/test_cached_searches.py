@@ -1,5 +1,6 @@
 """Which searches are answered from the cache."""
 
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,9 @@ from review_service.reviews.migration_task import Migrations
 from review_service.schemas import SearchRequest, SearchResponse
 from review_service.search.word_files import WordFiles
 from review_service.settings import ReviewSettings
+from review_service.words.query import ParsedQuery, QueryParser
+from review_service.words.vocabulary import Vocabulary
+from tests.review.support import analyzer
 
 
 class Versions:
@@ -26,10 +30,17 @@ class Versions:
 
 
 class Searcher:
-    """Finds nothing."""
+    """Finds nothing, by the words of the latest count."""
 
     word_files = WordFiles(None)
     analyzer = SimpleNamespace(version="one")
+    vocabulary = Vocabulary({"주차": 400}, 10_000)
+
+    async def parse(self, text: str) -> tuple[ParsedQuery, Vocabulary]:
+        """Take a query apart."""
+        return QueryParser(analyzer().terms, self.vocabulary, self.word_files.search_words()).parse(
+            text
+        ), self.vocabulary
 
     async def search(self, *_: object) -> SearchResponse:
         """Find nothing."""
@@ -48,23 +59,33 @@ async def cached(service: Any) -> str:
 
 
 @pytest.fixture
-def settings() -> ReviewSettings:
-    """A cache in memory."""
-    return ReviewSettings(_env_file=None)
-
-
-async def test_a_restaurants_searches_are_not_cached_across_other_terms(settings: ReviewSettings) -> None:
-    """While stored reviews are taken apart anew nothing is cached, and another analyzer's answers are not used."""
+async def service() -> AsyncIterator[Any]:
+    """What a search needs, with a cache in memory."""
+    settings = ReviewSettings(_env_file=None)
     async with open_cache(settings, CollectorRegistry(), SharedBreaker()) as cache:
-        service = SimpleNamespace(
+        yield SimpleNamespace(
             table_versions=Versions(),
             searcher=Searcher(),
             migrations=Migrations(),
             response_cache=VersionedResponseCache(cache, 60),
             popularity=SimpleNamespace(queries=SimpleNamespace(record=lambda _: None)),
         )
-        assert [await cached(service) for _ in range(2)] == ["miss", "miss"]
-        service.migrations.terms.complete = True
-        assert [await cached(service) for _ in range(2)] == ["miss", "hit"]
-        service.searcher.analyzer = SimpleNamespace(version="other")
-        assert await cached(service) == "miss"
+
+
+async def test_a_restaurants_searches_are_not_cached_across_other_terms(service: Any) -> None:
+    """While stored reviews are taken apart anew nothing is cached, and another analyzer's answers are not used."""
+    assert [await cached(service) for _ in range(2)] == ["miss", "miss"]
+    service.migrations.terms.complete = True
+    assert [await cached(service) for _ in range(2)] == ["miss", "hit"]
+    service.searcher.analyzer = SimpleNamespace(version="other")
+    assert await cached(service) == "miss"
+
+
+async def test_an_answer_of_before_a_count_is_not_found_after_it(service: Any) -> None:
+    """If the count has learned a word of the query. Other words, and some reviews more, change nothing."""
+    service.migrations.terms.complete = True
+    assert await cached(service) == "miss"
+    service.searcher.vocabulary = Vocabulary({"주차": 900, "만두": 30}, 10_100)
+    assert await cached(service) == "hit"
+    service.searcher.vocabulary = Vocabulary({"주차": 900, "국물": 300}, 10_100)
+    assert [await cached(service) for _ in range(2)] == ["miss", "hit"]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from lancedb.index import FTS
+from lancedb.table import AsyncTable
 
 from onecard.errors import Unavailable
 from review_service.errors import StoreNotWritable
@@ -91,6 +92,39 @@ async def test_terms_of_another_analyzer_are_made_anew(store: ReviewStore) -> No
         await migrate_terms(store, other, progress)
         assert progress.total == total
     assert len(await by_words(store, "로제", EVERYTHING, 9)) == 3
+
+
+class MigratedMeanwhile:
+    """A table that loses its old column right after its schema was read for the n-th time."""
+
+    def __init__(self, table: AsyncTable, reads: int) -> None:
+        self._table = table
+        self._reads = reads
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._table, name)
+
+    async def schema(self) -> Any:
+        schema = await self._table.schema()
+        self._reads -= 1
+        if not self._reads:
+            await self._table.drop_columns([OLD_ASPECTS_COLUMN])
+        return schema
+
+
+@pytest.mark.parametrize("reads", [1, 2], ids=["before the write", "during its first attempt"])
+async def test_an_import_goes_on_while_the_migration_drops_a_column(
+    store: ReviewStore, monkeypatch: pytest.MonkeyPatch, reads: int
+) -> None:
+    """Here or in another process: the rows that are written have the columns that the table has then."""
+    await put(store, range(3))
+    table = await store.table()
+    assert table is not None
+    await table.add_columns({OLD_ASPECTS_COLUMN: "make_array('taste')"})
+    monkeypatch.setattr(store, "_table", MigratedMeanwhile(table, reads))
+    await put(store, range(2, 5))
+    assert OLD_ASPECTS_COLUMN not in (await table.schema()).names
+    assert await rows(store) == 5
 
 
 class AwayOnce:

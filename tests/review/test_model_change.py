@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from onecard.batching.queue import Lane
 from onecard.errors import Unavailable
 from review_service.model_services import EmbeddedTexts
-from review_service.reviews.migrations import MigrationProgress
 from review_service.reviews.store import ReviewStore, open_store
 from review_service.schemas import Mode, SearchRequest, SearchResponse
 from review_service.search.cosine_scale import CosineScales
@@ -27,19 +27,21 @@ class Encoders:
 
     def __init__(self, *models: tuple[str, int]) -> None:
         self.models = list(models)
+        self.lanes = list[Lane]()
 
-    async def embed(self, texts: Sequence[str], *_: Any) -> EmbeddedTexts:
+    async def embed(self, texts: Sequence[str], lane: Lane, *_: Any) -> EmbeddedTexts:
         """Embed texts with the next model; the last one stays."""
+        self.lanes.append(lane)
         model, size = self.models.pop(0) if len(self.models) > 1 else self.models[0]
         return EmbeddedTexts(np.eye(size, dtype=np.float32)[: len(texts)], model)
 
 
-async def search(store: ReviewStore, encoders: Encoders, mode: Mode) -> SearchResponse:
+async def search(store: ReviewStore, encoders: Encoders, mode: Mode, lane: Lane = "interactive") -> SearchResponse:
     """Search for «주차» with a service that has just started."""
-    vocabulary = VocabularySource(store, MigrationProgress())
+    vocabulary = VocabularySource(store)
     await vocabulary.refresh()
     searcher = Searcher(store, encoders, analyzer(), vocabulary, WordFiles(None), CosineScales(encoders))
-    return await searcher.search(SearchRequest(query="주차", mode=mode), "interactive")
+    return await searcher.search(SearchRequest(query="주차", mode=mode), lane)
 
 
 @pytest.mark.parametrize(
@@ -72,3 +74,12 @@ async def test_a_model_that_comes_back_is_used_again(tmp_path: Path) -> None:
     async with open_store(str(tmp_path)) as store:
         await store.upsert([judged(1)], EmbeddedTexts(vectors(1), STORED))
         assert not (await search(store, Encoders((STORED, SIZE)), "hybrid")).degraded
+
+
+async def test_the_workers_search_computes_a_models_scale_as_users_do(tmp_path: Path) -> None:
+    """All searches wait for it; the query itself stays in the worker's lane."""
+    async with open_store(str(tmp_path)) as store:
+        await store.upsert([judged(1)], EmbeddedTexts(vectors(1), STORED))
+        encoders = Encoders((STORED, SIZE))
+        await search(store, encoders, "vector", "bulk")
+        assert encoders.lanes == ["bulk", "interactive", "interactive"]

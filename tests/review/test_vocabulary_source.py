@@ -1,8 +1,9 @@
 """The terms of the stored reviews, counted."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ async def store(tmp_path: Path) -> AsyncIterator[ReviewStore]:
 
 async def test_terms_are_counted_again_when_there_are_many_more_reviews(store: ReviewStore) -> None:
     """Each review counts once for a term; the vocabulary is kept while hardly any reviews come or go."""
-    source = VocabularySource(store, MigrationProgress())
+    source = VocabularySource(store)
     await source.refresh()
     assert source.current.reviews == 0
     await put(store, range(40), text="주차 주차 주차가 편해요")
@@ -47,7 +48,7 @@ async def test_terms_are_counted_before_the_first_search_and_after_writes_of_oth
     """Without any search; a second count is not waited for."""
     monkeypatch.setattr(vocabulary_source, "POLL_SECONDS", 0.01)
     await put(store, range(3))
-    async with running_vocabulary(store, MigrationProgress()) as source:
+    async with running_vocabulary(store) as source:
         assert source.current.reviews == 3
         await put(store, range(3, 9))
         for _ in range(6000):
@@ -57,14 +58,81 @@ async def test_terms_are_counted_before_the_first_search_and_after_writes_of_oth
         assert source.current.reviews == 9
 
 
+async def replace_all(store: ReviewStore) -> None:
+    await put(store, range(40), text="만두가 바삭해요")
+
+
+async def exchange(store: ReviewStore) -> None:
+    for number in range(3):
+        assert await store.delete(f"r-{number}")
+    await put(store, [40, 41, 42], text="만두가 바삭해요")
+
+
+@pytest.mark.parametrize("by_others", [False, True], ids=["here", "in another process"])
+@pytest.mark.parametrize(("write", "count"), [(replace_all, 40), (exchange, 3)], ids=["replaced", "exchanged"])
+async def test_terms_are_counted_again_when_there_are_as_many_other_reviews(
+    store: ReviewStore, tmp_path: Path, write: Callable[[ReviewStore], Awaitable[None]], count: int, by_others: bool
+) -> None:
+    """Whoever has replaced reviews, or has deleted some and added as many."""
+    await put(store, range(40))
+    source = VocabularySource(store)
+    await source.refresh()
+    async with open_store(str(tmp_path)) as other:
+        await write(other if by_others else store)
+    await source.refresh()
+    found = source.current
+    assert (found.reviews, found.count("주차"), found.count("만두")) == (40, 40 - count, count)
+
+
+async def test_a_table_that_is_emptied_has_no_terms(store: ReviewStore) -> None:
+    """As before the first import."""
+    await put(store, range(2))
+    source = VocabularySource(store)
+    await source.refresh()
+    assert source.current.reviews == 2
+    for number in range(2):
+        assert await store.delete(f"r-{number}")
+    await source.refresh()
+    assert (source.current.reviews, source.current.count("주차")) == (0, 0)
+
+
+async def test_a_large_table_is_neither_compared_nor_counted_all_the_time(
+    store: ReviewStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has its interval, and what has not changed is not read at all."""
+    await put(store, range(40))
+    source = VocabularySource(store)
+    await source.refresh()
+    monkeypatch.setattr(vocabulary_source, "SMALL_ROWS", 10)
+    read, read_columns = store.read, list[Sequence[str]]()
+
+    async def recorded(columns: Sequence[str], **rest: Any) -> Any:
+        read_columns.append(columns)
+        return await read(columns, **rest)
+
+    monkeypatch.setattr(store, "read", recorded)
+    await put(store, range(40), text="만두가 바삭해요")
+    for name in ("MIN_RECOUNT_SECONDS", "MIN_COMPARE_SECONDS"):
+        with monkeypatch.context() as rarely:
+            rarely.setattr(vocabulary_source, name, 1e9)
+            await source.refresh()
+        assert read_columns == []
+    for name in ("MIN_RECOUNT_SECONDS", "MIN_COMPARE_SECONDS"):
+        monkeypatch.setattr(vocabulary_source, name, 0.0)
+    await source.refresh()
+    assert source.current.count("만두") == 40
+    assert len(read_columns) == 2
+    await source.refresh()
+    assert len(read_columns) == 2
+
+
 async def test_terms_are_counted_again_after_a_migration(store: ReviewStore) -> None:
     """The number of reviews is the same, and their terms are not."""
     await put(store, range(3))
-    progress = MigrationProgress()
-    source = VocabularySource(store, progress)
+    source = VocabularySource(store)
     await source.refresh()
     assert (source.current.count("주차"), source.current.count("새말")) == (3, 0)
-    await migrate_terms(store, OtherAnalyzer(), progress)  # type: ignore[arg-type]
+    await migrate_terms(store, OtherAnalyzer(), MigrationProgress())  # type: ignore[arg-type]
     await source.refresh()
     assert (source.current.count("주차"), source.current.count("새말")) == (0, 3)
 
@@ -74,7 +142,7 @@ async def test_the_older_vocabulary_is_used_while_there_can_be_no_newer(
 ) -> None:
     """Searches go on, and counting is tried again."""
     await put(store, range(40))
-    source = VocabularySource(store, MigrationProgress())
+    source = VocabularySource(store)
     await source.refresh()
     counted = source.current
     await put(store, range(40, 80))

@@ -13,6 +13,7 @@ from review_service.precompute.popularity import Popularity
 from review_service.precompute.refresh_jobs import canonical_json
 from review_service.response_cache import Uncacheable
 from review_service.schemas import SearchRequest
+from review_service.search.query_key import query_key
 from review_service.state import ReviewService
 
 Compute = Callable[[Lane], Awaitable[BaseModel | Uncacheable]]
@@ -74,15 +75,18 @@ async def search_response(request: Request, body: SearchRequest) -> Response:
     versions, restaurant_id = service.table_versions, body.restaurant_id
     version = await (versions.of_all() if restaurant_id is None else versions.of_restaurant(restaurant_id))
     search = canonical_json(body.model_dump(mode="json"))
-    words = [service.searcher.word_files.search_words().version, service.searcher.analyzer.version]
+    searcher = service.searcher
+    words = searcher.word_files.search_words().version, searcher.analyzer.version
+    query, vocabulary = await searcher.parse(body.query)
+    key = ["search", search, *words, query_key(query, vocabulary)]
     # A restaurant's version does not change when its reviews get other terms.
     cacheable = service.migrations.terms.complete
 
     async def compute(lane: Lane) -> BaseModel | Uncacheable:
-        found = await service.searcher.search(body, lane)
+        found = await searcher.search(body, lane)
         return found if cacheable and not found.degraded else Uncacheable(found)
 
-    return await _respond(request, ["search", search, *words], version, compute, service.popularity.queries, search)
+    return await _respond(request, key, version, compute, service.popularity.queries, search)
 
 
 async def _respond(
@@ -91,7 +95,7 @@ async def _respond(
     service: ReviewService = request.app.state.service
     lane = requested_lane(request.headers, "interactive")
     cache_control = request.headers.get("cache-control")
-    response = service.response_cache.get_or_compute(key_fields, version, cache_control, lambda: compute(lane))
+    response = service.response_cache.get_or_compute(key_fields, version, cache_control, lane, lambda: compute(lane))
     answer = await run_until_disconnect(response, request.receive)
     # Not in the access log: without any users, precomputing still makes about 60 such requests a minute.
     request.state.quiet = lane == "bulk" and answer.headers.get("x-cache") == "hit"

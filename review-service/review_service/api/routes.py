@@ -158,9 +158,13 @@ def _review_routes() -> APIRouter:
 
         async def compute(lane: Lane) -> RestaurantSummary | Uncacheable:
             priority = BULK_PRIORITY if lane == "bulk" else 0
+            has_all_clauses = service_of(request).migrations.clauses.complete  # Before the clauses are read.
             generated = await service_of(request).summarizer.summarize(restaurant_id, priority=priority)
             # During an update of the LLM service another model may have answered than the one in the cache key.
-            return generated.summary if model and generated.model == model else Uncacheable(generated.summary)
+            of_model = model != "" and generated.model == model
+            # A restaurant's version does not change when its reviews get clauses, of which a summary is extracted.
+            final = has_all_clauses or generated.summary.source != "extracted"
+            return generated.summary if of_model and final else Uncacheable(generated.summary)
 
         return await cached_responses.restaurant_response(request, restaurant_id, "summary", compute, model=model)
 

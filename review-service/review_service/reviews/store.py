@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import lancedb
 import numpy as np
+import pyarrow as pa
 from lancedb.expr import col, lit
 from lancedb.table import AsyncTable
 
@@ -101,18 +102,20 @@ class ReviewStore(ReviewReader):
         async with self._write_lock:
             existing = await self.table()
             table = existing or await self._create_table(size, model)
-            columns = await self._checked_schema(table, model, size)
+            await self._checked_schema(table, model, size)
 
-            async def write(table: AsyncTable) -> None:
+            async def write(table: AsyncTable) -> pa.Schema:
+                # Read at each attempt, because a migration may drop a column in between.
+                columns = await table.schema()
                 merge = table.merge_insert(PRIMARY_KEY).when_matched_update_all().when_not_matched_insert_all()
                 # With an index, LanceDB does not detect simultaneous inserts of an id (see `deduplication`).
                 await merge.use_index(False).execute(to_arrow(reviews, embedded, columns))
+                return columns
 
-            await self.access.write(table, write)
+            written = await self.access.write(table, write)
             # If several processes create the table at once, one may replace another's table and the rows in it.
-            while existing is None and (now := await self._checked_schema(table, model)).metadata != columns.metadata:
-                columns = now
-                await self.access.write(table, write)
+            while existing is None and (await self._checked_schema(table, model)).metadata != written.metadata:
+                written = await self.access.write(table, write)
 
     async def delete(self, review_id: str) -> bool:
         """Delete a review.

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from onecard.batching.queue import Lane
 from onecard.errors import Unavailable
 from review_service.model_services import RETRY_AFTER_SECONDS, Embedder
 
@@ -70,19 +69,21 @@ def scale_of(queries: npt.NDArray[np.float32], texts: npt.NDArray[np.float32]) -
 
 
 class CosineScales:
-    """The scales of models. Each is computed when a search needs it first, with two requests to the encoder."""
+    """The scales of models. Each is computed when a search needs it first, with two requests to the encoder.
+
+    Always in the interactive lane: all searches wait for the first one's, and it may be the worker's.
+    """
 
     def __init__(self, models: Embedder) -> None:
         self._models = models
         self._scales: dict[str, CosineScale] = {}
         self._lock = asyncio.Lock()
 
-    async def scale(self, model: str, lane: Lane) -> CosineScale:
+    async def scale(self, model: str) -> CosineScale:
         """Get the scale of a model.
 
         Args:
             model: The model, as in `EmbeddedTexts.model`.
-            lane: The embedding service's queue.
 
         Returns:
             Its scale.
@@ -95,8 +96,8 @@ class CosineScales:
         """
         async with self._lock:
             if model not in self._scales:
-                queries = await self._models.embed(UNRELATED_QUERIES, lane, "query")
-                texts = await self._models.embed(UNRELATED_TEXTS, lane, "document")
+                queries = await self._models.embed(UNRELATED_QUERIES, "interactive", "query")
+                texts = await self._models.embed(UNRELATED_TEXTS, "interactive", "document")
                 if queries.model != model or texts.model != model:
                     raise Unavailable(
                         "The embedding service is changing its model. Try again in a few seconds.",

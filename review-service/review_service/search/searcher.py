@@ -211,7 +211,7 @@ class Searcher:
     async def _embed(self, query: str, lane: Lane) -> EmbeddedQuery:
         try:
             embedded = await self.models.embed([query], lane, "query")
-            return EmbeddedQuery(embedded, await self.scales.scale(embedded.model, lane))
+            return EmbeddedQuery(embedded, await self.scales.scale(embedded.model))
         except InvalidModelResponse as error:
             log.warning("search failed", error=str(error))
             raise BadUpstream("The embedding service gave no vector. Tell the operator.") from None

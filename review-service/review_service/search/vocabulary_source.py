@@ -9,8 +9,7 @@ import pyarrow.compute as pc
 
 from onecard import background, logs
 from review_service.errors import StoreDamaged
-from review_service.reviews.migrations import MigrationProgress
-from review_service.reviews.rows import TERMS_COLUMN
+from review_service.reviews.rows import TERMS_COLUMN, TERMS_VERSION_COLUMN
 from review_service.reviews.store import ReviewStore
 from review_service.words.vocabulary import Vocabulary
 
@@ -18,49 +17,66 @@ RECOUNT_DIVISOR = 20
 """The terms are counted again when the terms of 1/20 of the reviews have changed."""
 MIN_RECOUNT_SECONDS = 20.0
 """Minimum interval between two counts. Counting the terms of 200,000 reviews takes a second of one core."""
+MIN_COMPARE_SECONDS = 5.0
+"""Minimum interval between two comparisons of the stored reviews with the counted ones. Of 200,000 it takes 0.1 s."""
 SMALL_ROWS = 5_000
-"""With fewer rows the terms are counted again at once, so that searches know the words of what was just imported."""
+"""With fewer rows there are no intervals, so that searches know the words of what was just imported."""
 POLL_SECONDS = 2.0
-"""Interval at which the number of reviews is looked at, since other processes write too."""
+"""Interval at which the version of the table is looked at, since other processes write too."""
+_STATE_COLUMNS = ("digest", TERMS_VERSION_COLUMN)
+"""Both are the same as long as a review has the same terms."""
 
 log = logs.logger()
 
 
 class VocabularySource:
-    """The vocabulary of a store. Searches use the latest count, and never wait for one."""
+    """The vocabulary of a store. Searches use the latest count, and never wait for one.
 
-    def __init__(self, store: ReviewStore, migration: MigrationProgress) -> None:
-        """Count the terms of `store`, also those that `migration` makes anew."""
+    How much has changed since then is read from the table, because writes of all processes count: a review that is
+    replaced, and one that is migrated, leave the number of reviews as it is.
+    """
+
+    def __init__(self, store: ReviewStore) -> None:
+        """Count the terms of `store`."""
         self.current = Vocabulary({}, 0)
         """The vocabulary of the latest count; of no review before the first one."""
         self._store = store
-        self._migration = migration
-        self._migrated = 0
+        self._counted = pa.array([], pa.string())
+        """`review_states` of the latest count: 48 bytes a review."""
         self._counted_at = 0.0
+        self._version = ""
+        """The version of the table that was compared last."""
+        self._compared_at = 0.0
         self._lock = asyncio.Lock()
 
     async def refresh(self) -> None:
         """Count the terms again if enough of them have changed. If the table cannot be read, nothing changes."""
         async with self._lock:
             try:
-                if self._is_due(await self._store.count_rows()):
+                version = await self._store.version()
+                if version == self._version or not self._may_compare():
+                    return
+                stored = await self._store.read(_STATE_COLUMNS)
+                changed = await asyncio.to_thread(lambda: count_changes(self._counted, review_states(stored)))
+                if RECOUNT_DIVISOR * changed > self.current.reviews:
                     await self._count()
             except StoreDamaged:
                 log.warning("the vocabulary is not counted again")
+            else:
+                self._version = version
+                self._compared_at = asyncio.get_running_loop().time()
 
-    def _is_due(self, rows: int) -> bool:
-        counted = self.current.reviews  # Without those that have no terms yet, so that a migration is followed.
-        changed = abs(rows - counted) + abs(self._migration.done - self._migrated)
-        if RECOUNT_DIVISOR * changed <= counted:
-            return False
-        waited = asyncio.get_running_loop().time() - self._counted_at
-        return counted == 0 or rows < SMALL_ROWS or waited > MIN_RECOUNT_SECONDS
+    def _may_compare(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        return len(self._counted) < SMALL_ROWS or (
+            now - self._counted_at > MIN_RECOUNT_SECONDS and now - self._compared_at > MIN_COMPARE_SECONDS
+        )
 
     async def _count(self) -> None:
-        migrated = self._migration.done
-        terms = await self._store.read([TERMS_COLUMN])
-        self.current = await asyncio.to_thread(count_terms, terms[TERMS_COLUMN])
-        self._migrated = migrated
+        rows = await self._store.read([TERMS_COLUMN, *_STATE_COLUMNS])
+        self.current, self._counted = await asyncio.to_thread(
+            lambda: (count_terms(rows[TERMS_COLUMN]), review_states(rows))
+        )
         self._counted_at = asyncio.get_running_loop().time()
 
 
@@ -71,17 +87,16 @@ async def _refresh_forever(source: VocabularySource) -> None:
 
 
 @asynccontextmanager
-async def running_vocabulary(store: ReviewStore, migration: MigrationProgress) -> AsyncIterator[VocabularySource]:
+async def running_vocabulary(store: ReviewStore) -> AsyncIterator[VocabularySource]:
     """Count the terms, and again in a background task until the end of the block.
 
     Args:
         store: The store.
-        migration: The migration of the terms that runs beside it.
 
     Yields:
         The vocabulary, counted once.
     """
-    source = VocabularySource(store, migration)
+    source = VocabularySource(store)
     await source.refresh()
     async with background.running(_refresh_forever(source), name="vocabulary"):
         yield source
@@ -106,3 +121,31 @@ def count_terms(column: pa.ChunkedArray) -> Vocabulary:
             counts[term] = counts.get(term, 0) + count
     counts.pop("", None)
     return Vocabulary(counts, len(column) - column.null_count)
+
+
+def review_states(rows: pa.Table) -> pa.Array:
+    """Make a string for each review that changes when its terms may change.
+
+    Args:
+        rows: Reviews with the columns of their digests and of the versions of their terms.
+
+    Returns:
+        A string for each row.
+    """
+    columns = [rows[name].cast(pa.string()).combine_chunks() for name in _STATE_COLUMNS]
+    return pc.binary_join_element_wise(*columns, "", null_handling="replace")
+
+
+def count_changes(before: pa.Array, now: pa.Array) -> int:
+    """Count the reviews whose terms have changed.
+
+    Args:
+        before: `review_states` of one time.
+        now: `review_states` of a later time.
+
+    Returns:
+        Number of reviews that have come or gone, of which one that has gone and one that has come, such as the two
+        states of a replaced review, count once.
+    """
+    kept = pc.sum(pc.is_in(now, value_set=before)).as_py() or 0
+    return int(max(len(now), len(before)) - kept)
