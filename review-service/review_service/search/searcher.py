@@ -1,7 +1,7 @@
 """Runs searches by words, by meaning, or by both."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -181,15 +181,12 @@ class Searcher:
             try:
                 async with asyncio.timeout(ENCODER_SECONDS):
                     asked = await embedding
-                meaning = await self._by_meaning(asked, plan)
+                meaning = await self._meaning_of_candidates(asked, plan, words)
             except (Unavailable, TooBusy, DeadlineExceeded, TimeoutError) as error:
                 log.warning("search without vectors", error=type(error).__name__)
                 return FoundReviews(rank({}, words, "keyword"), degraded=True)
         finally:
             embedding.cancel()
-        others = [review_id for review_id in words if review_id not in meaning]
-        cosines = await self.store.cosines(asked.embedded.vectors[0], others)
-        meaning |= {review_id: plan.meaning(asked.scale.score(cosine)) for review_id, cosine in cosines.items()}
         return FoundReviews(rank(meaning, words, "hybrid"))
 
     async def _by_words(self, plan: SearchPlan) -> dict[str, WordScore]:
@@ -207,6 +204,15 @@ class Searcher:
         limit = plan.limit(VECTOR_CANDIDATES)
         hits = await self.store.vector_search(embedded.vectors[0], embedded.model, plan.filters, limit)
         return {hit.review_id: plan.meaning(asked.scale.score(hit.score)) for hit in hits}
+
+    async def _meaning_of_candidates(
+        self, asked: EmbeddedQuery, plan: SearchPlan, words: Iterable[str]
+    ) -> dict[str, float]:
+        """Scores of the reviews nearest in meaning and, read at the same time, of those found by words."""
+        nearest, cosines = await asyncio.gather(
+            self._by_meaning(asked, plan), self.store.cosines(asked.embedded.vectors[0], list(words))
+        )
+        return {name: plan.meaning(asked.scale.score(cosine)) for name, cosine in cosines.items()} | nearest
 
     async def _embed(self, query: str, lane: Lane) -> EmbeddedQuery:
         try:
