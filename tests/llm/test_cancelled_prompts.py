@@ -134,7 +134,7 @@ async def test_a_prompt_that_has_begun_is_ended_by_the_model(scene: Scene) -> No
 def test_who_leaves_the_queue_of_a_server_makes_room(llm_env: dict[str, str]) -> None:
     """Closed connections: the next ones are not refused while the first is still being answered."""
     env = {**llm_env, "VLLM_ENABLED": "false", "LLM_QUEUE_REQUESTS": "1"}
-    long = {**LONG, "max_tokens": 3000}
+    long = {**LONG, "max_tokens": 1800}
     with serving("llm_service", port_variable="VLLM_PORT", env=env) as server:
         target = Target("transformers", server.url, server)
         with target.http() as http, http.stream("POST", "/v1/completions", json={**long, "stream": True}) as first:

@@ -116,7 +116,7 @@ class RedisCounters:
             them.
         """
         try:
-            [reply] = await self._channel.call(_eval(name, limit, costs, settlements))
+            [reply] = await self._channel.call(_eval(f"onecard:limits:{name}", limit, costs, settlements))
         except RedisUnavailable:
             return None
         width = len(Decision._fields)
