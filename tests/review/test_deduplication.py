@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from lancedb.index import BTree
 
+from review_service.model_services import EmbeddedTexts
 from review_service.reviews.deduplication import delete_duplicates
 from review_service.reviews.index_maintenance import maintain
 from review_service.reviews.rows import Filters, table_schema, to_arrow
@@ -79,7 +80,8 @@ async def old_table(folder: Path, texts: tuple[str, ...], *, indexed: bool = Fal
     database = await lancedb.connect_async(str(folder))
     table = await database.create_table("reviews", schema=columns)
     for text in texts:
-        await table.add(to_arrow([judged(number, text=text) for number in range(30)], vectors(30), columns))
+        twins = [judged(number, text=text) for number in range(30)]
+        await table.add(to_arrow(twins, EmbeddedTexts(vectors(30), MODEL), columns))
     if indexed:
         await table.create_index("review_id", config=BTree())
 
