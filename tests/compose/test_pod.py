@@ -133,7 +133,7 @@ def test_commands_work_over_ssh(pod: Pod) -> None:
     path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     session = ("exec", "--user", "root", "--workdir", "/root", NAME, "env", "-i", path, "onecard")
     docker("exec", "--user", "root", NAME, "chmod", "700", "/root")
-    assert "gateway" in docker(*session, "status")
+    assert "gateway" in docker(*session, "status", check=False)  # Whether all is ready just now or not.
     docker(*session, "keys", "--file", "/workspace/keys/keys.json", "new", "--name", "app1")
     try:
         assert "app1" in docker(*session, "keys", "list")
