@@ -41,7 +41,7 @@ async def search(store: ReviewStore, encoders: Encoders, mode: Mode, lane: Lane 
     vocabulary = VocabularySource(store)
     await vocabulary.refresh()
     searcher = Searcher(store, encoders, analyzer(), vocabulary, WordFiles(None), CosineScales(encoders))
-    return await searcher.search(SearchRequest(query="주차", mode=mode), lane)
+    return await searcher.search(SearchRequest(query="주차", mode=mode), *await searcher.parse("주차"), lane)
 
 
 @pytest.mark.parametrize(

@@ -161,9 +161,9 @@ async def test_cosines_are_those_of_a_search(store: ReviewStore) -> None:
     asked = vectors(3, seed=5)[2]
     hits = await store.vector_search(asked, MODEL, EVERYTHING, 10)
     ids = [hit.review_id for hit in hits]
-    assert await store.cosines(asked, []) == await store.reviews([]) == {}
+    assert await store.cosines(asked, MODEL, []) == await store.reviews([]) == {}
     assert await store.delete(ids[0])
-    cosines = await store.cosines(asked, ids)
+    cosines = await store.cosines(asked, MODEL, ids)
     assert cosines == pytest.approx({hit.review_id: hit.score for hit in hits[1:]}, abs=1e-5)
     assert {name: review.review_id for name, review in (await store.reviews(ids)).items()} == dict(
         zip(ids[1:], ids[1:], strict=True)
@@ -179,7 +179,7 @@ async def test_what_a_search_found_is_read_after_files_were_put_together(store: 
     await maintain(store, 1000, settled=True)
     ids = [hit.review_id for hit in hits]
     assert len(ids) == 10
-    assert set(await store.reviews(ids)) == set(await store.cosines(asked, ids)) == set(ids)
+    assert set(await store.reviews(ids)) == set(await store.cosines(asked, MODEL, ids)) == set(ids)
 
 
 async def test_filters_hold_for_every_search(store: ReviewStore) -> None:
@@ -328,6 +328,9 @@ async def test_vectors_of_another_model_are_refused(store: ReviewStore, other: s
         await store.upsert([judged(4)], EmbeddedTexts(vectors(1), other))
     with pytest.raises(Unavailable, match="another model"):
         await by_vector(store, vectors(1)[0], other, EVERYTHING, 1)
+    for vector in (vectors(1)[0], vectors(1)[0][:-1]):
+        with pytest.raises(Unavailable, match="another model"):
+            await store.cosines(vector, other, ["r-1"])
     assert await rows(store) == 1
 
 

@@ -83,7 +83,7 @@ async def search_response(request: Request, body: SearchRequest) -> Response:
     cacheable = service.migrations.terms.complete
 
     async def compute(lane: Lane) -> BaseModel | Uncacheable:
-        found = await searcher.search(body, lane)
+        found = await searcher.search(body, query, vocabulary, lane)
         return found if cacheable and not found.degraded else Uncacheable(found)
 
     return await _respond(request, key, version, compute, service.popularity.queries, search)

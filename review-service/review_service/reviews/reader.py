@@ -218,21 +218,25 @@ class ReviewReader:
 
         return await self._search(search, filters, limit, lambda record: record["_score"]) if terms else []
 
-    async def cosines(self, vector: npt.NDArray[np.float32], review_ids: Sequence[str]) -> dict[str, float]:
+    async def cosines(self, vector: npt.NDArray[np.float32], model: str, review_ids: Sequence[str]) -> dict[str, float]:
         """Compute the cosines of a vector with the vectors of reviews.
 
         Args:
-            vector: float32 of shape (size,), of unit length, of the same model as the stored ones.
+            vector: float32 of shape (size,), of unit length.
+            model: The model that computed it, as in `EmbeddedTexts.model`.
             review_ids: Ids of reviews.
 
         Returns:
             Cosines by review id, without the reviews that were deleted since.
 
         Raises:
+            Unavailable: The stored vectors are of another model.
             StoreDamaged: The table cannot be read.
         """
-        if not review_ids:
+        table = await self.table()
+        if table is None or not review_ids:
             return {}
+        await self._checked_schema(table, model, len(vector))
         found = await self.read(["review_id", "vector"], where=col("review_id").isin(review_ids))
         if not found.num_rows:
             return {}

@@ -93,11 +93,15 @@ class Searcher:
     word_files: WordFiles
     scales: CosineScales
 
-    async def search(self, request: SearchRequest, lane: Lane) -> SearchResponse:
+    async def search(
+        self, request: SearchRequest, query: ParsedQuery, vocabulary: Vocabulary, lane: Lane
+    ) -> SearchResponse:
         """Run a search.
 
         Args:
             request: Query, mode and filters.
+            query: `parse` of the request's query.
+            vocabulary: The vocabulary by which it was corrected.
             lane: The embedding service's queue for the query.
 
         Returns:
@@ -110,7 +114,6 @@ class Searcher:
             BadUpstream: The embedding service answers with something other than a vector.
             StoreDamaged: The table cannot be read.
         """
-        query, vocabulary = await self.parse(request.query)
         filters = Filters(
             restaurant_id=request.restaurant_id,
             sentiment=request.sentiment,
@@ -210,7 +213,8 @@ class Searcher:
     ) -> dict[str, float]:
         """Scores of the reviews nearest in meaning and, read at the same time, of those found by words."""
         nearest, cosines = await asyncio.gather(
-            self._by_meaning(asked, plan), self.store.cosines(asked.embedded.vectors[0], list(words))
+            self._by_meaning(asked, plan),
+            self.store.cosines(asked.embedded.vectors[0], asked.embedded.model, list(words)),
         )
         return {name: plan.meaning(asked.scale.score(cosine)) for name, cosine in cosines.items()} | nearest
 
