@@ -80,7 +80,7 @@ def main(
 ) -> None:
     """Replay a day against each phase on this machine, one after the other, and write strategy.json and .md.
 
-    It takes less than twenty minutes; nothing else should run meanwhile. Ctrl-C stops all servers.
+    It takes about twenty minutes; nothing else should run meanwhile. Ctrl-C stops all servers.
     """
     if quick:
         seconds, part_seconds = 6.0, 2.0

@@ -114,6 +114,10 @@ def _is_local_only(name: str, value: str) -> bool:
     return bool(_LOCAL_VARIABLES.fullmatch(name)) or (name == "REVIEW_STORE" and "://" not in value)
 
 
+def _on_volume(path: Path | str) -> bool:
+    return str(path).startswith(f"{VOLUME_PATH}/")
+
+
 def check(variables: Mapping[str, str]) -> StackSettings:
     """Check that the stack accepts a pod's variables, before anything is paid.
 
@@ -132,18 +136,17 @@ def check(variables: Mapping[str, str]) -> StackSettings:
     except ValueError as error:
         raise PodError(f"The pod would not start. settings: {error}") from None
     for kind, model in settings.models.items():
-        in_pod = model.startswith(f"{VOLUME_PATH}/")
-        if not in_pod and (not _HUB_NAME.fullmatch(model) or Path(model).expanduser().exists()):
+        if not _on_volume(model) and (not _HUB_NAME.fullmatch(model) or Path(model).expanduser().exists()):
             raise PodError(
                 f"{_MODEL_VARIABLES[kind]} is a folder of this machine, which the pod does not have. "
                 f"Name a model of the hub, or a folder below {VOLUME_PATH} of the volume."
             )
-    if settings.search_words is not None and not str(settings.search_words).startswith(f"{VOLUME_PATH}/"):
+    if settings.search_words is not None and not _on_volume(settings.search_words):
         raise PodError(
             "SEARCH_WORDS is a folder of this machine, which the pod does not have. Set it to one below "
             f"{VOLUME_PATH}, which the pod makes on its volume, and copy the files there."
         )
-    if settings.review_aspects is not None and not str(settings.review_aspects).startswith(f"{VOLUME_PATH}/"):
+    if settings.review_aspects is not None and not _on_volume(settings.review_aspects):
         raise PodError(
             "REVIEW_ASPECTS is a file of this machine, which the pod does not have. Set it to one below "
             f"{VOLUME_PATH}, and copy it there over SSH: the review service starts once it is there."

@@ -138,6 +138,7 @@ def test_an_unknown_restaurant_among_known_ones_is_told(filled: Server) -> None:
     "fields",
     [
         {"query": " "},
+        {"query": '" "'},
         {"top_k": 0},
         {"top_k": 101},
         {"mode": "magic"},

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from supervisor.options import ServerOptions
 
@@ -332,3 +333,13 @@ def test_grace_times_are_those_of_the_written_configuration(tmp_path: Path) -> N
     assert grace_seconds(config) == [GRACE_SECONDS]
     config.write_text(render(PARTS, "abc"))
     assert grace_seconds(config) == [2, 10, 7, 10]
+
+
+@pytest.mark.parametrize("name", ["HF_TOKEN", "hf_token", "RUNPOD_API_KEY", "Runpod_Api_Key"])
+def test_keys_of_others_reach_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """In whatever case `.env` has them."""
+    monkeypatch.setenv(name, "not-yours")
+    part = Process("one", (sys.executable, "-c", "import time; time.sleep(100)"), 3)
+    with running([part], tmp_path) as one:
+        wait_for(lambda: one.states()["one"].state == "RUNNING", "it runs")
+        assert "not-yours" not in psutil.Process(one.states()["one"].pid).environ().values()

@@ -1,4 +1,4 @@
-"""OpenVINO on a CPU. Only where it serves is this module imported."""
+"""OpenVINO on a CPU."""
 
 from collections.abc import Mapping
 from pathlib import Path
