@@ -10,11 +10,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 import httpx2 as httpx
 import numpy as np
+import onnxruntime
 import pytest
 
 from embedding_service.engine import SentenceEncoder
@@ -27,6 +28,7 @@ from onecard.inference.engines.parity import GATES, Gate
 from onecard.models.folders import STAND_INS, ModelFolder, find, folder_name
 from onecard.settings import load_from
 from onecard_stack.commands.engine_builder import build, generated_texts
+from onecard_stack.errors import StackError
 from onecard_stack.settings import StackSettings
 from sentiment_service.engine import Classifier
 from sentiment_service.probabilities import ProbabilityKind
@@ -256,6 +258,17 @@ def test_no_engine_is_built_of_a_stand_in_that_would_not_serve(model_cache: Path
     settings = load_from(StackSettings, {**env(model_cache), "ALLOW_STAND_INS": "false"})
     with pytest.raises(SystemExit, match="only its stand-in, which ALLOW_STAND_INS=false forbids"):
         build(settings, ["embedding"], "openvino", ["half"], texts_file, lambda _: None)
+
+
+def test_what_onnx_runtime_raises_is_one_line(
+    model_cache: Path, texts_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its errors are no RuntimeErrors, and were a traceback."""
+    monkeypatch.setattr(building, "open_source", lambda *_: nullcontext())
+    monkeypatch.setattr(building, "build", lambda *_: onnxruntime.InferenceSession(b"no graph"))
+    settings = load_from(StackSettings, env(model_cache, USE_GPU="false"))
+    with pytest.raises(StackError, match=r"^embedding, onnx half: "):
+        build(settings, ["embedding"], "onnx", ["half"], texts_file, lambda _: None)
 
 
 def command(cache: Path, *arguments: str, file_bytes: int = resource.RLIM_INFINITY) -> subprocess.CompletedProcess[str]:
