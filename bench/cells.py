@@ -44,6 +44,8 @@ class LoadSpec:
     """Timeout of the cell, including the wait for the last responses."""
     seed: str
     """Seed of its texts."""
+    workload: str = "bert-base"
+    """Name of the workload that its texts are of."""
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from bench import files, machine
-from bench.paths import ROOT
-from bench.relevance.corpus import REAL_REVIEWS
+from bench.paths import REAL_REVIEWS, ROOT
 from bench.tables import number, table
 from standins.corpus import label
 

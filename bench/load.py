@@ -14,16 +14,16 @@ from dataclasses import asdict
 import aiohttp
 import uvloop
 
-from bench import texts, weights
 from bench.cells import LoadCell, LoadOutcome, LoadSpec
 from bench.stats import percentile
+from bench.workload import WORKLOADS
 
 BODIES_PER_SECOND = 1_000
 """Requests prepared per second of load. A faster server ends the cell early."""
 MAX_BODY_TEXTS = 20_000
 """Maximum number of texts prepared for a cell, plus one request per client."""
 MIN_RESPONSE_BYTES = 2_000
-"""Shorter responses are errors: a vector of 768 numbers is longer in any encoding."""
+"""Shorter responses are errors: a vector of 384 numbers is longer in any encoding."""
 PAUSE_AFTER_ERROR_SECONDS = 0.05
 
 
@@ -51,7 +51,7 @@ def bodies(load: LoadSpec) -> list[bytes]:
     """Prepare request bodies; no text occurs twice."""
     cell = load.cell
     most = min(int(BODIES_PER_SECOND * load.seconds), MAX_BODY_TEXTS // cell.texts) + cell.clients
-    made = texts.make(weights.reviews(), most * cell.texts, seed=load.seed)
+    made = WORKLOADS[load.workload].texts(most * cell.texts, seed=load.seed)
     rows = (made[start : start + cell.texts] for start in range(0, len(made), cell.texts))
     return [body(row, load.model) for row in rows]
 

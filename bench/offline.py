@@ -1,4 +1,4 @@
-"""Measures the model without a server: `python -m bench.offline SECONDS SEED` writes figures to standard output.
+"""Measures the model without a server: `python -m bench.offline WORKLOAD SECONDS SEED` prints figures.
 
 Its throughput is an upper bound for servers: all texts are known, sorted by length and cut into equal batches. Its
 latency is a lower bound: one text at a time, called directly.
@@ -16,9 +16,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import AutoModel, PreTrainedModel
 
-from bench import paths, texts, weights
 from bench.cells import SINGLE
 from bench.stats import percentile
+from bench.workload import WORKLOADS, Workload
 from onecard.hardware import cpu_multiplies_bfloat16
 
 BATCH_TEXTS = (8, 16, 32, 64)
@@ -49,11 +49,11 @@ class OfflineResult:
 class BareModel:
     """The model in one precision, on the CPU."""
 
-    def __init__(self, precision: str) -> None:
-        self._tokenizer: Tokenizer = Tokenizer.from_file(str(paths.MODEL / "tokenizer.json"))
-        self._tokenizer.enable_truncation(weights.WINDOW)
+    def __init__(self, workload: Workload, precision: str) -> None:
+        self._tokenizer: Tokenizer = Tokenizer.from_file(str(workload.model / "tokenizer.json"))
+        self._tokenizer.enable_truncation(workload.window)
         self._tokenizer.enable_padding()
-        self._model: PreTrainedModel = AutoModel.from_pretrained(paths.MODEL, dtype=getattr(torch, precision)).eval()
+        self._model: PreTrainedModel = AutoModel.from_pretrained(workload.model, dtype=getattr(torch, precision)).eval()
 
     def by_length(self, samples: Sequence[str]) -> list[str]:
         """Sort texts by their number of tokens."""
@@ -62,7 +62,7 @@ class BareModel:
 
     @torch.inference_mode()
     def encode(self, batch: Sequence[str]) -> Tensor:
-        """Compute unit vectors, float32 of shape (texts, 768): the normalised mean over each text's tokens."""
+        """Compute unit vectors, float32 of shape (texts, size): the normalised mean over each text's tokens."""
         encoded = self._tokenizer.encode_batch(list(batch))
         ids = torch.tensor([text.ids for text in encoded])
         mask = torch.tensor([text.attention_mask for text in encoded])
@@ -115,38 +115,37 @@ def direct(model: BareModel, samples: Sequence[str], seconds: float) -> list[flo
     return took
 
 
-def measure(precision: str, seconds: float, seed: str) -> OfflineResult:
+def measure(workload: Workload, precision: str, seconds: float, seed: str) -> OfflineResult:
     """Measure everything in one precision. Each batch size takes about `seconds`."""
-    model = BareModel(precision)
-    reviews = weights.reviews()
-    model.encode(texts.make(reviews, 32, seed=f"{seed} warm-up"))
-    rate = throughput(model, texts.make(reviews, 64, seed=f"{seed} rate"), 32)
+    model = BareModel(workload, precision)
+    model.encode(workload.texts(32, seed=f"{seed} warm-up"))
+    rate = throughput(model, workload.texts(64, seed=f"{seed} rate"), 32)
     count = max(MIN_TEXTS, int(rate * seconds) // 64 * 64)
-    samples = texts.make(reviews, count, seed=f"{seed} offline")
+    samples = workload.texts(count, seed=f"{seed} offline")
     rates = {str(size): throughput(model, samples, size, TIME_LIMIT_FACTOR * seconds) for size in BATCH_TEXTS}
-    took = direct(model, texts.make(reviews, count, seed=f"{seed} {SINGLE.key}"), seconds)
+    took = direct(model, workload.texts(count, seed=f"{seed} {SINGLE.key}"), seconds)
     return OfflineResult(precision, rates, percentile(took, 0.5) or 0.0, percentile(took, 0.95) or 0.0)
 
 
-def reference_texts() -> list[str]:
+def reference_texts(workload: Workload) -> list[str]:
     """Make the texts whose vectors are checked after each cell."""
-    return texts.make(weights.reviews(), REFERENCE_TEXTS, seed="checked")
+    return workload.texts(REFERENCE_TEXTS, seed="checked")
 
 
-def write_reference() -> None:
+def write_reference(workload: Workload) -> None:
     """Store the FP32 vectors of the checked texts."""
-    vectors = BareModel("float32").encode(reference_texts())
-    paths.REFERENCE.write_text(json.dumps(vectors.tolist()))
+    vectors = BareModel(workload, "float32").encode(reference_texts(workload))
+    workload.reference.write_text(json.dumps(vectors.tolist()))
 
 
 def main() -> None:
     """Measure every precision and print the figures as JSON."""
-    seconds, seed = float(sys.argv[1]), sys.argv[2]
-    json.dump([asdict(measure(precision, seconds, seed)) for precision in precisions()], sys.stdout)
+    workload, seconds, seed = WORKLOADS[sys.argv[1]], float(sys.argv[2]), sys.argv[3]
+    json.dump([asdict(measure(workload, precision, seconds, seed)) for precision in precisions()], sys.stdout)
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "reference":
-        write_reference()
+    if sys.argv[2] == "reference":
+        write_reference(WORKLOADS[sys.argv[1]])
     else:
         main()

@@ -24,14 +24,15 @@ import psutil
 import typer
 import uvloop
 
-from bench import encoders, files, machine, memory, texts, weights
+from bench import encoders, files, machine, memory
 from bench.cells import LoadCell, LoadSpec
 from bench.command import orderly_exit, say
+from bench.contenders import contenders
 from bench.load import body, drive
-from bench.paths import MODEL
 from bench.servers import Contender, ContenderServer
 from bench.stats import percentile
 from bench.tables import number, table
+from bench.workload import SHORT
 from onecard.inference.settings import EncoderSettings
 
 DIRECT, GATEWAY = "alone", "gateway"
@@ -166,7 +167,7 @@ def gateway(encoder: ContenderServer) -> Contender:
 
 def supply_of(count: int, seed: str) -> Iterator[bytes]:
     """Prepare bodies with one new text each."""
-    return iter([body([text], MODEL.name) for text in texts.make(weights.reviews(), count, seed=seed)])
+    return iter([body([text], SHORT.model.name) for text in SHORT.texts(count, seed=seed)])
 
 
 def cpu_seconds(server: ContenderServer) -> float:
@@ -258,7 +259,7 @@ async def measure(
     """
 
     async def peak(number: int) -> float:
-        load = LoadSpec(encoder.url, MODEL.name, LoadCell(1, 32), PEAK_SECONDS, 60.0, f"peak {number}")
+        load = LoadSpec(encoder.url, SHORT.model.name, LoadCell(1, 32), PEAK_SECONDS, 60.0, f"peak {number}")
         return (await drive(load)).texts_per_second
 
     peaks = [await peak(0)]
@@ -350,8 +351,8 @@ def main(
         seconds, rounds = min(seconds, 15.0), 1
     head = machine.describe("python -m bench.overload " + " ".join(sys.argv[1:]))
     with orderly_exit(), ExitStack() as stack:
-        encoders.prepare([])
-        encoder = encoders.start_all(stack, ["onecard"])["onecard"]
+        encoders.prepare(SHORT, [])
+        encoder = encoders.start_all(stack, SHORT, [contenders(SHORT)["onecard"]])["onecard"]
         relay = stack.enter_context(ContenderServer(gateway(encoder)))
         relay.wait_ready()
         results = uvloop.run(measure(encoder, relay, rounds, seconds, factor))

@@ -1,4 +1,4 @@
-"""Makes `encoders.json`, `encoders.md` and `encoders.svg` from measurements. Pure except `write`."""
+"""Makes a `.json`, a `.md` and a `.svg` file from measurements. Pure except `write`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -59,14 +59,26 @@ def _offline_median(visits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def ratios(summary: Mapping[str, Any], offline: Mapping[str, Any]) -> dict[str, Any]:
-    """Divide this project's throughput by each contender's, by cell, and its latency by that of a direct call."""
+    """Divide this project's throughput by each contender's, by cell, and its latency by that of a direct call.
+
+    Each of its engines is compared with the other projects, and with its default.
+
+    Args:
+        summary: contender → cell → medians.
+        offline: precision → medians of the bare model.
+
+    Returns:
+        Name of a ratio → cell → ratio.
+    """
     ours = summary.get(OURS, {})
     precision = own_precision(offline)
     best = offline[precision]["best_texts_per_second"] if precision else None
     others = {
-        f"onecard/{name}": {key: _rounded(_over(ours, cells, key)) for key in ours}
+        f"{engine}/{name}": {key: _rounded(_over(figures, cells, key)) for key in figures}
+        for engine, figures in summary.items()
+        if engine.startswith(OURS)
         for name, cells in summary.items()
-        if name != OURS
+        if name != engine and (name == OURS or not name.startswith(OURS))
     }
     above = {key: _rounded(ratio(figures["texts_per_second"], best)) for key, figures in ours.items()}
     direct = offline[precision]["direct_p50_ms"] if precision else None
@@ -94,7 +106,9 @@ def as_json(
     summary, offline = medians(results.cells), offline_medians(results.offline)
     return {
         "machine": dict(head),
-        "schedule": {name: value for name, value in asdict(schedule).items() if name != "cells"},
+        "schedule": {name: value for name, value in asdict(schedule).items() if name not in ("cells", "workload")},
+        "workload": {"name": schedule.workload.name, "what": schedule.workload.what},
+        "results": schedule.workload.results,
         "contenders": dict(contenders),
         "medians": summary,
         "offline": offline,
@@ -109,16 +123,16 @@ def as_markdown(document: Mapping[str, Any]) -> str:
     summary = document["medians"]
     keys = list(dict.fromkeys(key for cells in summary.values() for key in cells))
     parts = [
-        "# Encoders: one machine, one run, the same BERT-base weights",
+        f"# Encoders: {document['workload']['what']}",
         machine.line(document["machine"]),
-        "Medians over rounds; `32x1` is 32 clients with one text a request. [What is measured, and what this does not "
-        "say](../README.md).",
+        "One machine, one run, the same weights. Medians over rounds; `32x1` is 32 clients with one text a request. "
+        "[What is measured, and what this does not say](../README.md).",
         "\n".join(f"- **{name}**: {what}" for name, what in document["contenders"].items()),
         *(["## Ratios", table(_ratio_rows(document["ratios"], keys))] if OURS in summary else []),
         _direct_line(document),
         "## Throughput, texts a second",
         table([["", *keys], *([name, *_column(cells, keys, "texts_per_second")] for name, cells in summary.items())]),
-        "![throughput by clients](encoders.svg)",
+        f"![throughput by clients]({document['results']}.svg)",
         "## All cells",
         table(_detail_rows(summary)),
         "## The bare model, offline",
@@ -137,12 +151,15 @@ def _ratio_rows(found: Mapping[str, Any], keys: Sequence[str]) -> list[list[str]
 
 
 def _direct_line(document: Mapping[str, Any]) -> str:
-    over = document["ratios"]["single_client_p50/direct_p50"]
-    precision = own_precision(document["offline"])
-    if over is None or precision is None:
-        return ""
-    direct = document["offline"][precision]["direct_p50_ms"]
-    return f"One client, one text: p50 is **{over:.2f}×** that of a direct call of the model ({direct:.1f} ms)."
+    calls = {precision: figures["direct_p50_ms"] for precision, figures in document["offline"].items()}
+    lines = [
+        f"{name} {figures[SINGLE.key]['p50_ms']:.1f} ms"
+        + "".join(f", {figures[SINGLE.key]['p50_ms'] / ms:.2f}× {precision}" for precision, ms in calls.items() if ms)
+        for name, figures in document["medians"].items()
+        if name.startswith(OURS) and figures.get(SINGLE.key, {}).get("p50_ms")
+    ]
+    head = "One client, one text: p50, and its ratio to a direct call of the model"
+    return f"{head}: {'; '.join(lines)}." if lines else ""
 
 
 def _detail_rows(summary: Mapping[str, Any]) -> list[list[str]]:
@@ -189,7 +206,7 @@ def write(
     """
     document = as_json(head, schedule, contenders, results)
     picture = plot.by_clients(series(document), ceiling=ceiling(document))
-    files.write(folder, "encoders", document, as_markdown(document), picture)
+    files.write(folder, schedule.workload.results, document, as_markdown(document), picture)
 
 
 def series(document: Mapping[str, Any]) -> dict[str, dict[str, list[tuple[int, float]]]]:

@@ -14,8 +14,9 @@ from urllib.request import Request, urlopen
 from bench import load
 from bench.cells import CellMeasurement, LoadCell, LoadOutcome, LoadSpec
 from bench.memory import PeakMemory
-from bench.paths import REFERENCE, ROOT
+from bench.paths import ROOT
 from bench.servers import ContenderServer, ServerFailed, environment
+from bench.workload import SHORT, Workload
 
 OFFLINE = "offline"
 """Name of the bare model among the contenders."""
@@ -34,6 +35,7 @@ class EncoderSchedule:
     limit_seconds: float
     """Timeout of one cell, including the wait for the last responses."""
     cells: Sequence[LoadCell]
+    workload: Workload = SHORT
 
     def cells_of(self, number: int) -> list[LoadCell]:
         """List the cells of a round; rounds count from 0."""
@@ -55,11 +57,12 @@ def rotated(names: Sequence[str], number: int) -> list[str]:
     return [*names[start:], *names[:start]]
 
 
-def checked_cosine(server: ContenderServer, number: int) -> float:
+def checked_cosine(server: ContenderServer, workload: Workload, number: int) -> float:
     """Request the vector of one of the checked texts and compare it with that of the bare model in FP32.
 
     Args:
         server: the server.
+        workload: of the run.
         number: selects the text.
 
     Returns:
@@ -70,7 +73,7 @@ def checked_cosine(server: ContenderServer, number: int) -> float:
     """
     from bench.offline import reference_texts
 
-    texts, reference = reference_texts(), json.loads(REFERENCE.read_bytes())
+    texts, reference = reference_texts(workload), json.loads(workload.reference.read_bytes())
     index = number % len(texts)
     body = load.body([texts[index]], server.contender.model)
     request = Request(server.url, data=body, headers={"content-type": "application/json"})
@@ -117,28 +120,35 @@ def run_load(job: LoadSpec) -> LoadOutcome:
     return LoadOutcome(**json.loads(made.stdout))
 
 
-def warm_up(server: ContenderServer) -> None:
+def warm_up(server: ContenderServer, workload: Workload) -> None:
     """Load a server for two seconds, without measuring."""
     for cell in (LoadCell(texts=1, clients=4), LoadCell(texts=32, clients=1)):
-        run_load(LoadSpec(server.url, server.contender.model, cell, 1.0, 60.0, f"warm-up {cell.key}"))
+        seed = f"warm-up {cell.key}"
+        run_load(LoadSpec(server.url, server.contender.model, cell, 1.0, 60.0, seed, workload.name))
 
 
 def measure(server: ContenderServer, cell: LoadCell, number: int, schedule: EncoderSchedule) -> CellMeasurement:
     """Measure one cell of one contender. Restarts a server that did not finish in time."""
     job = LoadSpec(
-        server.url, server.contender.model, cell, schedule.seconds, schedule.limit_seconds, f"round {number} {cell.key}"
+        server.url,
+        server.contender.model,
+        cell,
+        schedule.seconds,
+        schedule.limit_seconds,
+        f"round {number} {cell.key}",
+        schedule.workload.name,
     )
     with PeakMemory(server.pid) as watch:
         outcome = run_load(job)
     if outcome.unfinished:
         server.restart()
-    cosine_to_fp32 = checked_cosine(server, number + cell.clients + cell.texts)
+    cosine_to_fp32 = checked_cosine(server, schedule.workload, number + cell.clients + cell.texts)
     return CellMeasurement(server.contender.name, number, cell, outcome, watch.peak_bytes / 1e6, cosine_to_fp32)
 
 
-def measure_offline(number: int, seconds: float) -> list[dict[str, Any]]:
+def measure_offline(workload: Workload, number: int, seconds: float) -> list[dict[str, Any]]:
     """Measure the bare model in a process of its own."""
-    command = [sys.executable, "-m", "bench.offline", str(seconds), f"round {number}"]
+    command = [sys.executable, "-m", "bench.offline", workload.name, str(seconds), f"round {number}"]
     made = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
     if made.returncode:
         raise ServerFailed(f"the offline measurement failed:\n{made.stderr[-2000:]}")
@@ -185,7 +195,7 @@ def run(
     for number in range(schedule.rounds):
         for name in rotated(names, number):
             if name == OFFLINE:
-                results.offline += measure_offline(number, schedule.seconds)
+                results.offline += measure_offline(schedule.workload, number, schedule.seconds)
                 progress.step(f"round {number + 1}: bare model, offline")
                 continue
             for cell in schedule.cells_of(number):

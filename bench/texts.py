@@ -12,13 +12,14 @@ UNIQUE_PHRASES = ("{}번째예요.", "대기 {}번.", "{}번 방.", "주문 {}�
 """Phrases with a number that makes each text unique."""
 
 
-def make(samples: Sequence[str], count: int, *, seed: str) -> list[str]:
+def make(samples: Sequence[str], count: int, *, seed: str, whole: bool = False) -> list[str]:
     """Make texts that are all different, and very likely different from those of another seed.
 
     Args:
         samples: reviews to build them from.
         count: number of texts.
         seed: names the use, such as a round and a cell; the same for every contender.
+        whole: make each of one whole review, instead of a few words to five reviews.
 
     Returns:
         The texts.
@@ -26,12 +27,12 @@ def make(samples: Sequence[str], count: int, *, seed: str) -> list[str]:
     rng = random.Random(seed)
     used: dict[str, None] = {}
     while len(used) < count:
-        used[_one(rng, samples)] = None
+        used[_one(rng, samples, whole)] = None
     return list(used)
 
 
-def _one(rng: random.Random, samples: Sequence[str]) -> str:
-    (reviews,) = rng.choices(REVIEWS, SHARES)
+def _one(rng: random.Random, samples: Sequence[str], whole: bool) -> str:
+    reviews = 1 if whole else rng.choices(REVIEWS, SHARES)[0]
     if reviews == 0:
         words = rng.choice(samples).split()
         parts = [" ".join(words[: rng.choice(BEGINNING_WORDS)])]

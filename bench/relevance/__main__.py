@@ -8,13 +8,12 @@ from typing import Annotated, Any, get_args
 import typer
 
 from bench import files, machine
-from bench.paths import ROOT
+from bench.paths import E5_SMALL, REAL_DATA
 from bench.relevance import corpus, report
 from bench.relevance.corpus import Corpus
 from bench.relevance.searches import Encoder, Found, find, searching
 from review_service.schemas import DEFAULT_MIN_SCORE, Mode
 
-ENCODER = ROOT / ".onecard" / "models" / "onecard--standin-ko-sbert"
 MODES: tuple[Mode, ...] = get_args(Mode)
 
 
@@ -49,14 +48,14 @@ async def _measure(encoder: Encoder) -> dict[str, Any]:
             part = {mode: found[start::step] for mode, found in results.items()}
             compared[title] = report.compare(data.queries[start::step], part)
     else:
-        print(f"LEFT OUT: there is no real Korean text in {corpus.REAL_DATA.name}.")
+        print(f"LEFT OUT: there is no real Korean text in {REAL_DATA.name}.")
     sample = corpus.sample()
     compared["Sample reviews, held-out queries"] = report.compare(sample.queries, await _all_modes(sample, encoder))
     return {"corpora": compared, **await _hard(encoder)}
 
 
 def main(
-    encoder: Annotated[Path, typer.Option(help="Folder of a sentence-transformers model.")] = ENCODER,
+    encoder: Annotated[Path, typer.Option(help="Folder of a sentence-transformers model.")] = E5_SMALL,
     out: Annotated[Path | None, typer.Option(help="Folder for results; bench/results by default.")] = None,
 ) -> None:
     """Measure vector, keyword and hybrid search, and write relevance.json and relevance.md.

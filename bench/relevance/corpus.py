@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.paths import ROOT, SAMPLE_REVIEWS
+from bench.paths import REAL_DATA, REAL_REVIEWS, ROOT, SAMPLE_REVIEWS
 from review_service.schemas import Review
 from standins.relevance import DISH_FRAMES, HELD_OUT_DISHES, RelevanceJudgements, with_dish_names
 
-REAL_DATA = ROOT.parent / "shared" / "data"
-"""Real Korean text, which the repository does not contain. Its README says where it comes from."""
 STATEMENTS = REAL_DATA / "statements.jsonl"
-REAL_REVIEWS = REAL_DATA / "real_reviews.jsonl.gz"
 SEARCH_CASES = ROOT / "data" / "search_cases.json"
 HELD_OUT = ROOT / "data" / "heldout_queries.jsonl"
 NOISE = 6000

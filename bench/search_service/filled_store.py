@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from bench.paths import WORK
-from bench.relevance.corpus import REAL_REVIEWS
+from bench.paths import REAL_REVIEWS, WORK
 from bench.relevance.searches import Encoder
 from review_service.model_services import EmbeddedTexts, Prediction
 from review_service.reviews.aspects import read_aspects

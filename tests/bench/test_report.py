@@ -70,6 +70,17 @@ def test_ratios_are_of_medians() -> None:
     assert document["ratios"]["single_client_p50/direct_p50"] == 1.2
 
 
+def test_each_of_our_engines_is_compared() -> None:
+    """With the others, and with the default; the single text's latency is stated for each."""
+    engine = [measured("onecard-openvino-int8", 0, LoadCell(1, 1), 160.0, p50=6.0)]
+    all_of_them = EncoderResults([*results().cells, *engine], results().offline)
+    document = report.as_json(HEAD, EncoderSchedule(3, 1, 6.0, 300.0, []), {}, all_of_them)
+    assert document["ratios"]["onecard-openvino-int8/onecard"] == {"1x1": 2.0}
+    assert document["ratios"]["onecard-openvino-int8/infinity"] == {"1x1": 8.0}
+    assert "onecard/onecard-openvino-int8" not in document["ratios"]
+    assert "onecard-openvino-int8 6.0 ms, 0.60× float32" in report.as_markdown(document)
+
+
 def test_files_are_well_formed(tmp_path: Path) -> None:
     """The JSON parses, tables have the same number of columns in every row, and the picture is XML."""
     report.write(tmp_path, HEAD, EncoderSchedule(3, 1, 6.0, 300.0, []), {"onecard": "ours"}, results())

@@ -20,6 +20,13 @@ def test_no_text_is_sent_twice() -> None:
     assert len(set(made)) == len(made)
 
 
+def test_whole_reviews_get_a_number() -> None:
+    """Each text is one review and a phrase that makes it unique."""
+    made = texts.make(["맛있어요. 또 갈게요"], 50, seed="whole", whole=True)
+    assert len(set(made)) == 50
+    assert all("맛있어요. 또 갈게요" in text for text in made)
+
+
 def test_lengths_are_realistic(tmp_path_factory: pytest.TempPathFactory) -> None:
     """About 18 tokens on average, short ones and a long tail, nothing unknown, within the window."""
     from tokenizers import Tokenizer
