@@ -68,6 +68,7 @@ def prepare(workload: Workload, contenders: Sequence[str]) -> None:
     for engine, precision in contender_list.BUILT:
         if f"onecard-{engine}-{precision}" in contenders:
             command = ["build-engine", "embedding", "--engine", engine, "--precision", precision]
+            command += ["--texts", str(workload.write_sample())]
             # It ends with the figures if the engine is too far from torch, as may be with random weights.
             subprocess.run(
                 [sys.executable, "-m", "onecard_stack", *command],

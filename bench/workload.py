@@ -9,6 +9,9 @@ from pathlib import Path
 from bench import texts, weights
 from bench.paths import E5_SMALL, MODEL, REAL_REVIEWS, WORK
 
+SAMPLE_TEXTS = 1_300
+"""As many as `onecard build-engine` takes."""
+
 
 def _real_reviews() -> list[str]:
     with gzip.open(REAL_REVIEWS, "rt", encoding="utf-8") as lines:
@@ -44,6 +47,17 @@ class Workload:
     def texts(self, count: int, *, seed: str) -> list[str]:
         """Make texts, as `texts.make`."""
         return texts.make(self.reviews(), count, seed=seed, whole=self.whole)
+
+    def write_sample(self) -> Path:
+        """Write texts with which engines are compared and calibrated, one a line.
+
+        Returns:
+            The file.
+        """
+        file = WORK / f"sample-{self.name}.txt"
+        lines = (text.replace("\n", " ") for text in self.texts(SAMPLE_TEXTS, seed="engines"))
+        file.write_text("\n".join(lines), encoding="utf-8")
+        return file
 
     def prepare(self) -> None:
         """Make the model if it is missing.
