@@ -19,6 +19,7 @@ from review_service.errors import StoreDamaged
 from review_service.insight.sentiment_counts import count_all_restaurants, count_restaurant
 from review_service.model_services import EmbeddedTexts, Prediction
 from review_service.reviews import reader
+from review_service.reviews.creation_lock import LOCK_FILE, creation_lock
 from review_service.reviews.index_maintenance import MAX_FILES, maintain
 from review_service.reviews.rows import (
     ClassifiedReview,
@@ -28,6 +29,7 @@ from review_service.reviews.rows import (
 from review_service.reviews.store import ReviewStore, open_store
 from review_service.schemas import Review
 from tests.review.support import analyzer, by_vector, by_words
+from tests.support import eventually
 
 SIZE = 32
 MODEL = "test/encoder"
@@ -61,6 +63,12 @@ def files(folder: Path) -> list[Path]:
 
 async def rows(store: ReviewStore) -> int:
     return (await store.read(["review_id"])).num_rows
+
+
+def waiting_for(lock: Path) -> list[str]:
+    """The processes, or threads, that wait for a lock, as the kernel lists them."""
+    inode = lock.stat().st_ino if lock.exists() else None
+    return [line for line in Path("/proc/locks").read_text().splitlines() if "->" in line and f":{inode} " in line]
 
 
 @pytest.fixture
@@ -153,6 +161,17 @@ async def test_several_processes_may_write_the_first_batch_at_once(tmp_path: Pat
             stores = [await closing.enter_async_context(open_store(folder)) for _ in range(4)]
             await asyncio.gather(*(put(each, range(5 * place, 5 * place + 5)) for place, each in enumerate(stores)))
             assert [await rows(each) for each in stores] == [20] * 4
+
+
+async def test_the_first_table_is_created_by_one_process_at_a_time(tmp_path: Path) -> None:
+    """Whoever comes while another process creates the table waits, and writes into that table."""
+    async with open_store(str(tmp_path)) as one, open_store(str(tmp_path)) as other:
+        async with creation_lock(tmp_path):
+            writing = [asyncio.create_task(put(store, [number])) for number, store in enumerate((one, other))]
+            await asyncio.to_thread(eventually, lambda: len(waiting_for(tmp_path / LOCK_FILE)) == 2)
+            assert not (tmp_path / "reviews.lance").exists()
+        await asyncio.gather(*writing)
+        assert await rows(one) == await rows(other) == 2
 
 
 async def test_cosines_are_those_of_a_search(store: ReviewStore) -> None:

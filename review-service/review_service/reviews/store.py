@@ -24,6 +24,7 @@ from lancedb.table import AsyncTable
 from onecard import logs
 from review_service.errors import StoreDamaged, StoreNotWritable
 from review_service.model_services import EmbeddedTexts
+from review_service.reviews.creation_lock import creation_lock
 from review_service.reviews.deduplication import PRIMARY_KEY, deduplicate
 from review_service.reviews.migrations import add_new_columns
 from review_service.reviews.reader import TABLE_NAME, ReviewReader
@@ -113,7 +114,7 @@ class ReviewStore(ReviewReader):
                 return columns
 
             written = await self.access.write(table, write)
-            # If several processes create the table at once, one may replace another's table and the rows in it.
+            # Without the lock, in a bucket, a process may replace the table of another and the rows in it.
             while existing is None and (await self._checked_schema(table, model)).metadata != written.metadata:
                 written = await self.access.write(table, write)
 
@@ -141,18 +142,21 @@ class ReviewStore(ReviewReader):
         return int(result.num_deleted_rows) > 0
 
     async def _create_table(self, size: int, model: str) -> AsyncTable:
-        try:
-            table = await self._database.create_table(
-                TABLE_NAME, schema=table_schema(size, model, uuid4().hex), exist_ok=True
-            )
-        except (ValueError, RuntimeError, OSError) as error:
-            if created := await self.table():  # Another process has just created it.
+        async with creation_lock(self.access.folder):
+            if created := await self.table():  # Another process had the lock before.
                 return created
-            raise self.access.record_write_error(error) or StoreDamaged(log_damage(error)) from None
-        # Created while the table is empty: without any index LanceDB would split terms at punctuation, but with one it
-        # takes them as they are, also in rows that are not indexed yet.
-        with suppress(RuntimeError, OSError):  # If it fails, index maintenance creates it.
-            await table.create_index(TERMS_COLUMN, config=KEYWORD_INDEX)
+            try:
+                table = await self._database.create_table(
+                    TABLE_NAME, schema=table_schema(size, model, uuid4().hex), exist_ok=True
+                )
+            except (ValueError, RuntimeError, OSError) as error:
+                if created := await self.table():  # Another process has just created it, without the lock.
+                    return created
+                raise self.access.record_write_error(error) or StoreDamaged(log_damage(error)) from None
+            # Created while the table is empty: without any index LanceDB would split terms at punctuation, but with
+            # one it takes them as they are, also in rows that are not indexed yet.
+            with suppress(RuntimeError, OSError):  # If it fails, index maintenance creates it.
+                await table.create_index(TERMS_COLUMN, config=KEYWORD_INDEX)
         self._table = table
         return table
 

@@ -82,15 +82,15 @@ class TableAccess:
         """`address` is the folder or bucket of the store."""
         self.changed = asyncio.Event()
         """Set when the indexes may need maintenance; index maintenance clears it."""
-        self._folder = None if "://" in address else Path(address)
+        self.folder = None if "://" in address else Path(address)
         self._write_error: StoreNotWritable | None = None
 
     @property
     def write_error(self) -> StoreNotWritable | None:
         """Why nothing can be written, as far as is known; None if writes are expected to succeed."""
-        if self._write_error is None and self._folder is not None:
+        if self._write_error is None and self.folder is not None:
             with suppress(OSError):
-                if shutil.disk_usage(self._folder).free < MIN_FREE_BYTES:
+                if shutil.disk_usage(self.folder).free < MIN_FREE_BYTES:
                     return write_error_of(OSError(errno.ENOSPC, ""))
         return self._write_error
 
@@ -117,9 +117,9 @@ class TableAccess:
         """
         if self._write_error is None:
             return
-        if self._folder is not None:
+        if self.folder is not None:
             try:
-                await asyncio.to_thread(_probe_write, self._folder)
+                await asyncio.to_thread(_probe_write, self.folder)
             except OSError as error:
                 raise self.record_write_error(error) or StoreDamaged(log_damage(error)) from None
         self._write_error = None

@@ -1,0 +1,267 @@
+"""`python -m bench.engines` (`make bench-engines`): what an encoder's results are worth by each engine, and its memory.
+
+Each engine is built for multilingual-e5-small and for the classifier's stand-in, and serves behind its service's port:
+
+- vectors of the real corpus of `bench.relevance`: MRR@10 by cosine alone, of this engine's queries among its own
+  vectors, of its queries among torch's vectors, and of torch's queries among its own;
+- labels of 5,000 real reviews: their accuracy;
+- memory: of one replica, and what a second one adds.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.request import Request, urlopen
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import psutil
+import typer
+
+from bench import classifier, files, machine
+from bench.cache.services import encoder
+from bench.command import orderly_exit, say, start_server
+from bench.contenders import BUILT
+from bench.paths import E5_SMALL, REAL_REVIEWS, ROOT, WORK
+from bench.relevance import corpus
+from bench.relevance.corpus import Corpus
+from bench.relevance.measures import DEPTH, interval, score_ranking
+from bench.servers import ContenderServer
+from bench.tables import number, table
+from bench.workload import WORKLOADS
+
+ENGINES = (("torch", "half"), *BUILT)
+"""The first is what the others are compared with."""
+REQUEST_TEXTS = 64
+TIMEOUT_SECONDS = 300
+MEASURE = "MRR@10"
+
+Vectors = npt.NDArray[np.float32]
+
+
+def build(models: Mapping[str, str], engines: Sequence[tuple[str, str]]) -> None:
+    """Build what is not there yet. An engine that is too far from torch is not kept, and torch serves in its place."""
+    sample = WORKLOADS["e5-small"].write_sample()
+    for engine, precision in engines:
+        if engine != "torch":
+            command = ["build-engine", "--engine", engine, "--precision", precision, "--texts", str(sample)]
+            subprocess.run([sys.executable, "-m", "onecard_stack", *command], cwd=ROOT, env={**os.environ, **models})
+
+
+def ask(server: ContenderServer, path: str, body: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Send a request.
+
+    Args:
+        server: the encoder.
+        path: of the request.
+        body: of the request.
+
+    Returns:
+        The answer, and the engine that computed it.
+    """
+    url = f"http://127.0.0.1:{server.port}{path}"
+    request = Request(url, data=orjson.dumps(body), headers={"content-type": "application/json"})
+    with urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+        return orjson.loads(answer.read()), answer.headers["x-onecard-engine"]
+
+
+def vectors(server: ContenderServer, texts: Sequence[str], input_type: str) -> tuple[Vectors, str]:
+    """Encode texts.
+
+    Args:
+        server: the encoder.
+        texts: the texts.
+        input_type: `query` or `document`.
+
+    Returns:
+        Unit vectors, float32 of shape (texts, size), and the engine.
+    """
+    rows: list[list[float]] = []
+    engine = ""
+    for first in range(0, len(texts), REQUEST_TEXTS):
+        body = {"input": texts[first : first + REQUEST_TEXTS], "input_type": input_type}
+        answer, engine = ask(server, "/v1/embeddings", body)
+        rows += [item["embedding"] for item in answer["data"]]
+    return np.array(rows, np.float32), engine
+
+
+def labels(server: ContenderServer, texts: Sequence[str]) -> tuple[list[str], str]:
+    """Classify texts.
+
+    Args:
+        server: the classifier.
+        texts: the texts.
+
+    Returns:
+        Their labels, and the engine.
+    """
+    found: list[str] = []
+    engine = ""
+    for first in range(0, len(texts), REQUEST_TEXTS):
+        answer, engine = ask(server, "/v1/sentiment", {"input": texts[first : first + REQUEST_TEXTS]})
+        found += [item["label"] for item in answer["data"]]
+    return found, engine
+
+
+def reciprocal_ranks(queries: Vectors, documents: Vectors, data: Corpus) -> list[float]:
+    """Rank the documents for each query by cosine.
+
+    Args:
+        queries: float32 (queries, size).
+        documents: float32 (reviews, size).
+        data: the corpus that both are of.
+
+    Returns:
+        The reciprocal rank of each query's first right review; 0 if it is not among the first ten.
+    """
+    best = np.argsort(-(queries @ documents.T), axis=1, kind="stable")[:, :DEPTH]
+    ids = [review.review_id for review in data.reviews]
+    return [
+        score_ranking([ids[place] for place in row], query.right)[MEASURE]
+        for query, row in zip(data.queries, best, strict=True)
+    ]
+
+
+def proportional_mb(server: ContenderServer) -> float:
+    """Resident memory of a server's processes in MB, in which pages that processes share count in parts (PSS)."""
+    root = psutil.Process(server.pid)
+    return float(sum(process.memory_full_info().pss for process in (root, *root.children(recursive=True)))) / 1e6
+
+
+def measure(engine: str, precision: str, models: Mapping[str, str], data: Corpus) -> dict[str, Any]:
+    """Let one engine compute everything. A second replica shows what it adds to the first one's memory.
+
+    Args:
+        engine: its name.
+        precision: `half` or `int8`.
+        models: settings that say which models are served.
+        data: the corpus.
+
+    Returns:
+        Vectors, labels, memory and the engines that served.
+    """
+    settings = {**models, "ENCODER_ENGINE": engine, "ENCODER_PRECISION": precision, "CACHE_ENABLED": "false"}
+    with ExitStack() as stack:
+        first = start_server(stack, encoder("embedding", f"{engine}-{precision}", settings))
+        queries, served = vectors(first, [query.text for query in data.queries], "query")
+        documents, _ = vectors(first, [review.text for review in data.reviews], "document")
+        alone = proportional_mb(first)
+        second = start_server(stack, encoder("embedding", f"{engine}-{precision}-2", settings))
+        vectors(second, [review.text for review in data.reviews[:1000]], "document")
+        both = proportional_mb(first) + proportional_mb(second)
+    with ExitStack() as stack:
+        server = start_server(stack, encoder("sentiment", f"{engine}-{precision}", settings))
+        found, classified_by = labels(server, [text for text, _ in classifier.real_reviews(REAL_REVIEWS, 5000)])
+    return {
+        "served": {"embedding": served, "sentiment": classified_by},
+        "queries": queries,
+        "documents": documents,
+        "labels": found,
+        "memory_mb": alone,
+        "second_adds": (both - alone) / alone,
+    }
+
+
+def compare(measured: Mapping[str, Mapping[str, Any]], data: Corpus) -> dict[str, Any]:
+    """Compare each engine with torch.
+
+    Args:
+        measured: engine → its results; torch's first.
+        data: the corpus.
+
+    Returns:
+        Engine → figures. A difference is the engine's figure less torch's, with its 95 % interval (paired bootstrap).
+    """
+    torch = next(iter(measured.values()))
+    wanted = [right for _, right in classifier.real_reviews(REAL_REVIEWS, len(torch["labels"]))]
+
+    def hits(one: Mapping[str, Any]) -> list[float]:
+        return [float(said == right) for said, right in zip(one["labels"], wanted, strict=True)]
+
+    def difference(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
+        return {"mean": float(np.mean(ours) - np.mean(theirs)), "interval": interval(ours, theirs)}
+
+    base, base_hits = reciprocal_ranks(torch["queries"], torch["documents"], data), hits(torch)
+    figures = {}
+    for name, one in measured.items():
+        own = reciprocal_ranks(one["queries"], one["documents"], data)
+        figures[name] = {
+            **{key: one[key] for key in ("served", "memory_mb", "second_adds")},
+            "mrr": float(np.mean(own)),
+            "cosine": float(np.mean(np.einsum("ij,ij->i", one["documents"], torch["documents"]))),
+            "own": difference(own, base),
+            "queries_in_torchs": difference(reciprocal_ranks(one["queries"], torch["documents"], data), base),
+            "torchs_in_own": difference(reciprocal_ranks(torch["queries"], one["documents"], data), base),
+            "accuracy": float(np.mean(hits(one))),
+            "accuracy_difference": difference(hits(one), base_hits),
+        }
+    return figures
+
+
+def as_markdown(document: Mapping[str, Any]) -> str:
+    """Render the report."""
+    rows = [
+        ["", "cosine to torch's", "MRR@10", "− torch", "its queries, torch's vectors", "torch's queries, its vectors"]
+    ]
+    more = [["", "accuracy", "− torch", "memory of one MB", "a second adds", "served by"]]
+    for name, one in document["engines"].items():
+        columns = [_signed(one[key]) for key in ("own", "queries_in_torchs", "torchs_in_own")]
+        rows.append([name, number(one["cosine"], 4), number(one["mrr"], 3), *columns])
+        served = " and ".join(dict.fromkeys(one["served"].values()))
+        accuracy = [number(one["accuracy"], 4), _signed(one["accuracy_difference"])]
+        more.append([name, *accuracy, number(one["memory_mb"], 0), f"{one['second_adds']:.2f} ×", served])
+    parts = [
+        "# What each engine's results are worth",
+        machine.line(document["machine"]),
+        "[What is measured, and what this does not say](../README.md#the-engines). Differences with 95 % intervals.",
+        f"## Sentence encoder: {document['queries']} queries among {document['reviews']:,} reviews, by cosine",
+        table(rows),
+        f"## Classifier: {document['classified']:,} real reviews; memory of the sentence encoder",
+        table(more),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _signed(difference: Mapping[str, Any]) -> str:
+    low, high = difference["interval"]
+    return f"{difference['mean']:+.4f} ({low:+.4f} to {high:+.4f})"
+
+
+def main(
+    engines: Annotated[str, typer.Option(help="Which, separated by commas, besides torch.")] = ",".join(
+        "-".join(one) for one in BUILT
+    ),
+    out: Annotated[Path | None, typer.Option(help="Folder for results; bench/results by default.")] = None,
+) -> None:
+    """Compare the engines' results with torch's on real Korean text, and write engines.json and .md.
+
+    Building takes minutes, once; each engine some minutes more. Ctrl-C stops all servers.
+    """
+    wanted = [one for one in ENGINES if one[0] == "torch" or "-".join(one) in engines.split(",")]
+    models = {"EMBEDDING_MODEL": str(E5_SMALL), "SENTIMENT_MODEL": str(classifier.MODEL), "MODEL_CACHE_PATH": str(WORK)}
+    head, data = machine.describe("python -m bench.engines"), corpus.real()
+    with orderly_exit():
+        build({**models, "USE_GPU": "false"}, wanted)
+        measured = {}
+        for engine, precision in wanted:
+            measured[f"{engine} {precision}"] = measure(engine, precision, models, data)
+            say(f"{engine} {precision}: done")
+    document = {
+        "machine": head,
+        "queries": len(data.queries),
+        "reviews": len(data.reviews),
+        "classified": len(measured["torch half"]["labels"]),
+        "engines": compare(measured, data),
+    }
+    folder = files.folder_for(out, quick=False)
+    files.write(folder, "engines", document, as_markdown(document))
+    files.show(folder, "engines")
+
+
+if __name__ == "__main__":
+    typer.run(main)
