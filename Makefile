@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help install models up doctor demo down status logs plan test fuzz test-compose test-clients wheels lint lock hashes clean \
-	bench-encoders bench-overload bench-gateway bench-llm bench-cache bench-redis-faults bench-churn bench-search bench-vectors \
+	bench-encoders bench-engines bench-overload bench-gateway bench-llm bench-cache bench-redis-faults bench-churn bench-search bench-vectors \
 	bench-precompute bench-relevance bench-classifier bench-strategy
 
 PYTHON ?= python3.11
@@ -80,6 +80,11 @@ hashes: ## After a pin was changed by hand: put the hashes of its wheels into ha
 
 bench-encoders: $(STAMP) ## Measure the encoder beside its peers; a short look with options=--quick
 	@$(BIN)/python -m bench.encoders $(options)
+
+bench-engines: $(STAMP) ## Measure what vectors and labels are worth by each engine, and its memory
+	@$(BIN)/python -m standins train --out .onecard/models --only embedding
+	@$(BIN)/python -m standins train --out .onecard/models --only sentiment
+	@$(BIN)/python -m bench.engines $(options)
 
 bench-overload: $(STAMP) ## Flood the encoder with four times what it can do, alone and through the gateway
 	@$(BIN)/python -m bench.overload $(options)
