@@ -87,6 +87,10 @@ class PackedTensors:
         return states.flatten(0, 1)[cells], mask.long()
 
 
+MASKED_SCORE = -30_000.0
+"""Added to the attention scores of other texts' tokens. FP16 can hold it, and its exponential is 0 in every format."""
+
+
 def packed_states(
     encoder: nn.Module, input_ids: torch.Tensor, position_ids: torch.Tensor, text_numbers: torch.Tensor
 ) -> torch.Tensor:
@@ -101,7 +105,10 @@ def packed_states(
     Returns:
         States, (R, W, hidden).
     """
-    mask = text_numbers[:, None, :, None] == text_numbers[:, None, None, :]
+    same_text = text_numbers[:, None, :, None] == text_numbers[:, None, None, :]
+    # Numbers instead of booleans, and none infinite: then the graph has no check for rows that may see nothing, and
+    # OpenVINO takes the whole of attention as one operation.
+    mask = torch.where(same_text, 0.0, MASKED_SCORE)
     states: torch.Tensor = encoder(
         input_ids=input_ids, position_ids=position_ids, attention_mask=mask
     ).last_hidden_state

@@ -16,8 +16,8 @@ MANIFEST = "engine.json"
 TOKENIZER_FILE = "tokenizer.json"
 """The model's tokenizer, as transformers has loaded it; an engine is served without transformers."""
 
-FORMAT: Literal[1] = 1
-"""Changes when older engines cannot be read any more."""
+FORMAT: Literal[2] = 2
+"""Changes when older engines cannot be read any more, or would compute otherwise than when they were measured."""
 
 LIBRARIES: dict[EngineName, tuple[str, ...]] = {
     "onnx": ("onnxruntime-gpu", "onnxruntime"),
@@ -30,7 +30,7 @@ LIBRARIES: dict[EngineName, tuple[str, ...]] = {
 class EngineManifest(BaseModel, frozen=True):
     """Content of `engine.json`."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[2] = FORMAT
     inputs: str
     """Digest of everything that the engine was built from; the end of its folder's name."""
     kind: EncoderKind
