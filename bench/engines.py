@@ -37,6 +37,7 @@ from bench.workload import WORKLOADS
 
 ENGINES = (("torch", "half"), *BUILT)
 """The first is what the others are compared with."""
+NAMES = tuple(f"{engine}-{precision}" for engine, precision in BUILT)
 REQUEST_TEXTS = 64
 TIMEOUT_SECONDS = 300
 MEASURE = "MRR@10"
@@ -233,9 +234,7 @@ def _signed(difference: Mapping[str, Any]) -> str:
 
 
 def main(
-    engines: Annotated[str, typer.Option(help="Which, separated by commas, besides torch.")] = ",".join(
-        "-".join(one) for one in BUILT
-    ),
+    engines: Annotated[str, typer.Option(help="Which, separated by commas, besides torch.")] = ",".join(NAMES),
     out: Annotated[Path | None, typer.Option(help="Folder for results; bench/results by default.")] = None,
 ) -> None:
     """Compare the engines' results with torch's on real Korean text, and write engines.json and .md.

@@ -14,6 +14,7 @@ from embedding_service.vectors import VectorKind
 from onecard.batching.queue import Batch, TokenIds
 from onecard.gpu.device import Device
 from onecard.inference.bfloat16 import linears_to_bfloat16, loading_dtype
+from onecard.inference.flash_attention import attends_by_lengths
 from onecard.inference.packed_tensors import (
     PackedTensors,
     PendingCopy,
@@ -37,16 +38,18 @@ class SentenceEncoder(VectorKind):
             trust_remote_code=False,
             model_kwargs={"dtype": loading_dtype(device), "attn_implementation": "sdpa", "use_safetensors": True},
         ).eval()
-        self._encoder = self._model[0].auto_model
-        self._first_position = first_position(self._encoder.config)
-        linears_to_bfloat16(self._encoder.encoder, device)
+        self.encoder = self._model[0].auto_model
+        self._first_position = first_position(self.encoder.config)
+        linears_to_bfloat16(self.encoder.encoder, device)
+        self.by_lengths = attends_by_lengths(self.encoder, device)
+        """Whether batches are told by their texts' lengths; if not, by a mask."""
         self._poolers = [self._model[index] for index in range(1, len(self._model))]
         self._device = device
         self.pad_id: int = self._model.tokenizer.pad_token_id or 0
-        positions: int = self._encoder.config.max_position_embeddings - self._first_position
+        positions: int = self.encoder.config.max_position_embeddings - self._first_position
         self.window: int = min(self._model.max_seq_length or positions, positions)
         """Maximum length of one text in tokens."""
-        self.vocab_size: int = self._encoder.config.vocab_size
+        self.vocab_size: int = self.encoder.config.vocab_size
         """Number of token ids; every id is below it."""
         if getattr(self._model[0], "do_lower_case", False):
             raise SystemExit("this model wants its texts in lower case, which is not done here.")
@@ -71,11 +74,11 @@ class SentenceEncoder(VectorKind):
             OutOfMemory: The batch does not fit the device's memory.
             EngineLost: The device cannot run another batch in this process.
         """
-        rows = PackedTensors.from_batch(batch, pad_id=self.pad_id, device=self._device.name)
-        states = self._encoder(
+        rows = PackedTensors.from_batch(batch, pad_id=self.pad_id, device=self._device.name, by_lengths=self.by_lengths)
+        states = self.encoder(
             input_ids=rows.input_ids,
             position_ids=rows.position_ids + self._first_position,
-            attention_mask=rows.attention_mask,
+            **rows.attention,
         ).last_hidden_state
         tokens, mask = rows.unpack_states(states)
         features: dict[str, Any] = {"token_embeddings": tokens, "attention_mask": mask}
@@ -99,13 +102,13 @@ class SentenceEncoder(VectorKind):
 
     def graph(self) -> nn.Module:
         """The model for export: what `launch` computes, from `PackedArrays.graph_inputs` to vectors (texts, size)."""
-        return _Graph(self._encoder, self._poolers, self._first_position)
+        return _Graph(self.encoder, self._poolers, self._first_position)
 
 
 class _Graph(nn.Module):
     def __init__(self, encoder: nn.Module, poolers: Sequence[nn.Module], first_position: int) -> None:
         super().__init__()
-        self._encoder = encoder
+        self.encoder = encoder
         self._poolers = nn.ModuleList(poolers)
         self._first_position = first_position
 
@@ -117,7 +120,7 @@ class _Graph(nn.Module):
         cells: torch.Tensor,
         mask: torch.Tensor,
     ) -> torch.Tensor:
-        states = packed_states(self._encoder, input_ids, position_ids + self._first_position, text_numbers)
+        states = packed_states(self.encoder, input_ids, position_ids + self._first_position, text_numbers)
         features: dict[str, Any] = {"token_embeddings": states.flatten(0, 1)[cells], "attention_mask": mask}
         for pool in self._poolers:
             features = pool(features)

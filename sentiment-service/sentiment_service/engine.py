@@ -10,6 +10,7 @@ from transformers import AutoModelForSequenceClassification
 from onecard.batching.queue import Batch, TokenIds
 from onecard.gpu.device import Device
 from onecard.inference.bfloat16 import linears_to_bfloat16, loading_dtype
+from onecard.inference.flash_attention import attends_by_lengths
 from onecard.inference.packed_tensors import (
     PackedTensors,
     PendingCopy,
@@ -57,7 +58,10 @@ class Classifier(ProbabilityKind):
         )
         self._first_position = first_position(model.config)
         self._model = model.to(device.name).eval()
-        linears_to_bfloat16(self._model.base_model.encoder, device)
+        self.encoder = self._model.base_model
+        linears_to_bfloat16(self.encoder.encoder, device)
+        self.by_lengths = attends_by_lengths(self.encoder, device)
+        """Whether batches are told by their texts' lengths; if not, by a mask."""
         self._device = device
         self._classes = list(class_indices(model.config.id2label))
         self.pad_id: int = model.config.pad_token_id or 0
@@ -83,11 +87,11 @@ class Classifier(ProbabilityKind):
             OutOfMemory: The batch does not fit the device's memory.
             EngineLost: The device cannot run another batch in this process.
         """
-        rows = PackedTensors.from_batch(batch, pad_id=self.pad_id, device=self._device.name)
-        states = self._model.base_model(
+        rows = PackedTensors.from_batch(batch, pad_id=self.pad_id, device=self._device.name, by_lengths=self.by_lengths)
+        states = self.encoder(
             input_ids=rows.input_ids,
             position_ids=rows.position_ids + self._first_position,
-            attention_mask=rows.attention_mask,
+            **rows.attention,
         ).last_hidden_state
         return PendingCopy(self._positive(_logits(self._model, rows.cls_states(states))), torch.Tensor.tolist)
 

@@ -1,5 +1,6 @@
 """The engines on every family of models that they take, tiny and random."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from bench.weights import write_modules
 from embedding_service.engine import SentenceEncoder
 from onecard.batching.batch_limit import BatchLimit
 from onecard.gpu.device import Device
+from onecard.inference.flash_attention import use_lengths
 from onecard.inference.tokenization import TextTokenizer
 from onecard.inference.warm_up import run_batch, warm_up
 from onecard.models.folders import ModelFolder
@@ -76,6 +78,50 @@ def test_packed_texts_get_what_they_get_alone(
     assert max(map(len, ids)) == engine.window == (64 if family == "roberta" else 66)
     for packed, text in zip(run_batch(engine, ids, 8), ids, strict=True):
         assert engine.is_close(packed, engine.infer_unbatched(text))
+
+
+def attend_within_each_text(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    cu_seq_q: torch.Tensor,
+    cu_seq_k: torch.Tensor,
+    max_q: int,
+    max_k: int,
+    *,
+    scale: float | None,
+) -> torch.Tensor:
+    """What flash kernels compute, in plain torch: each text's tokens attend to one another."""
+    assert scale is not None
+    assert torch.equal(cu_seq_q, cu_seq_k)
+    assert max_q == max_k == int(cu_seq_q.diff().max())
+    assert int(cu_seq_q[-1]) == len(query)
+    made = []
+    for begin, end in pairwise(cu_seq_q.tolist()):
+        scores = torch.einsum("qhd,khd->hqk", query[begin:end], key[begin:end]) * scale
+        made.append(torch.einsum("hqk,khd->qhd", scores.softmax(-1), value[begin:end]))
+    return torch.cat(made)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("service", ["embedding", "sentiment"])
+def test_lengths_say_what_a_mask_says(service: str, family: str, model_cache: Path, tmp_path: Path) -> None:
+    """Texts end to end in one row, told by their lengths, have the results of rows with a mask."""
+    config, plain, classifier = FAMILIES[family]
+    sentences = service == "embedding"
+    tokenizer = model_cache / "onecard--standin-ko-sbert"
+    folder = write(tmp_path / "m", config, plain if sentences else classifier, tokenizer, sentences=sentences)
+    engine = (SentenceEncoder if sentences else Classifier)(folder, Device("cpu", "float32"))
+    reader = TextTokenizer.load(folder.path, engine.window, engine.vocab_size)
+    ids = [text.ids for text in reader.tokenize([*TEXTS, "맛 " * 200, TEXTS[0]], truncate=True)]
+    assert not engine.by_lengths
+    by_mask = run_batch(engine, ids, 8)
+    use_lengths(engine.encoder, attend_within_each_text)
+    engine.by_lengths = True
+    by_lengths = run_batch(engine, ids, 8)
+    for one, other, text in zip(by_mask, by_lengths, ids, strict=True):
+        assert one == pytest.approx(other, abs=1e-6)
+        assert engine.is_close(other, engine.infer_unbatched(text))
 
 
 def test_another_family_is_refused_by_name(model_cache: Path, tmp_path: Path) -> None:

@@ -37,10 +37,11 @@ def test_every_text_comes_back_as_it_went_in(texts: list[list[int]], multiple: i
 def test_a_token_sees_its_own_text_and_nothing_else(texts: list[list[int]], multiple: int) -> None:
     """And nobody sees nothing, which would turn a softmax into NaN."""
     rows = rows_of(texts, multiple)
-    if rows.attention_mask is None:
+    attention_mask = rows.attention["attention_mask"]
+    if attention_mask is None:
         assert len({len(text) for text in texts}) == 1
         return
-    sees = rows.attention_mask[:, 0].sum(-1)
+    sees = attention_mask[:, 0].sum(-1)
     assert int(sees.min()) >= 1
     seen, mask = rows.unpack_states(sees[:, :, None])
     for text, counts, kept in zip(texts, seen, mask, strict=True):

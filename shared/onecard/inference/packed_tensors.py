@@ -1,9 +1,9 @@
 """Packed batches as tensors, and back. Imports torch; only for engine modules."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import wraps
-from typing import Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from transformers import PretrainedConfig
 
 from onecard.batching.engine import EngineLost, OutOfMemory
 from onecard.batching.queue import Batch
+from onecard.batching.sequence_packing import end_to_end
 from onecard.inference.packed_arrays import PackedArrays
 
 Result = TypeVar("Result")
@@ -31,8 +32,9 @@ class PackedTensors:
     """int64, (R, W)."""
     position_ids: torch.Tensor
     """Position of each token in its own text, int64, (R, W)."""
-    attention_mask: torch.Tensor | None
-    """Which token attends to which, bool, (R, 1, W, W); None if every token attends to its whole row."""
+    attention: Mapping[str, Any]
+    """Arguments of the encoder that say which token attends to which: a mask, bool, (R, 1, W, W), or None if every
+    token attends to its whole row; or the texts' cumulative lengths, int32, (N + 1,), and the greatest length."""
     starts: torch.Tensor
     """Start of each text in the concatenated rows, int64, (N,)."""
     lengths: torch.Tensor
@@ -41,22 +43,31 @@ class PackedTensors:
     """L, known on the host: reading it from the device would wait for all running work."""
 
     @classmethod
-    def from_batch(cls, batch: Batch, *, pad_id: int, device: str) -> "PackedTensors":
+    def from_batch(cls, batch: Batch, *, pad_id: int, device: str, by_lengths: bool = False) -> "PackedTensors":
         """Lay out a batch and copy it to the device.
 
         Args:
             batch: token ids and their row layout.
             pad_id: fills the cells that no text covers.
             device: a torch device.
+            by_lengths: lay all texts end to end in one row (R is 1), for an encoder that `attends_by_lengths`.
 
         Returns:
             The tensors on `device`.
         """
+        if by_lengths:
+            batch = replace(batch, packing=end_to_end([len(text) for text in batch.texts]))
         arrays = PackedArrays.from_batch(batch, pad_id=pad_id)
         on_device = _copy_to_device(arrays.rows, device)
-        mask = None if arrays.is_full else (on_device[2][:, None, :, None] == on_device[2][:, None, None, :])
         spans = _copy_to_device(arrays.spans, device)
-        return cls(on_device[0], on_device[1], mask, spans[0], spans[1], int(arrays.spans[1].max()))
+        longest = int(arrays.spans[1].max())
+        attention: dict[str, Any] = {"attention_mask": None}
+        if by_lengths:
+            ends = nn.functional.pad(spans[1].cumsum(0, dtype=torch.int32), (1, 0))
+            attention |= {f"cu_seq_lens_{of}": ends for of in "qk"} | {f"max_length_{of}": longest for of in "qk"}
+        elif not arrays.is_full:
+            attention["attention_mask"] = on_device[2][:, None, :, None] == on_device[2][:, None, None, :]
+        return cls(on_device[0], on_device[1], attention, spans[0], spans[1], longest)
 
     def cls_states(self, states: torch.Tensor) -> torch.Tensor:
         """Take the first token of each text (BERT's [CLS]).
