@@ -37,9 +37,9 @@ from onecard.models.folders import ModelFolder
 GATE_TEXTS = 1000
 CALIBRATION_TEXTS = 300
 
-RECIPES: tuple[tuple[str, ...], ...] = ((), ("down",), ("down", "attention"), ("down", "attention", "up"))
+RECIPES: tuple[tuple[str, ...], ...] = ((), ("down",), ("down", "up"))
 """What stays unquantised, tried in this order until the parity gate passes: `down`, `up` and `square`, the linear
-layers that narrow, widen or keep the size of the states; `attention`, the products of queries, keys and values. A few
+layers that narrow, widen or keep the size of the states. A few
 inputs of the feed-forward's down-projection are far larger than the others, which costs the others their resolution."""
 
 BUILDERS = ("torch", "transformers", "onnx", "onnxscript", "nncf")
