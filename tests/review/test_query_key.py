@@ -14,7 +14,7 @@ BEFORE = {"주차": 400, "국물": 90, "김치": 300, "부대찌개": 50}
 
 def key(text: str, counts: dict[str, int], reviews: int) -> bytes:
     vocabulary = Vocabulary(counts, reviews)
-    parser = QueryParser(analyzer().terms, vocabulary, parse_search_words("", ""))
+    parser = QueryParser(analyzer().terms, vocabulary, parse_search_words("", "", ""))
     return canonical(query_key(parser.parse(text), vocabulary))
 
 

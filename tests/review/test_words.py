@@ -179,7 +179,7 @@ def test_a_word_that_is_right_or_nothing_is_left_as_it_is(query: str) -> None:
 
 def test_synonyms_and_stop_words_apply_to_queries() -> None:
     """Both ways, or one way with an arrow; a query of stop words alone keeps them."""
-    words = parse_search_words("돈까스, 돈가스 # spelling\n소세지 => 소시지", "곳 좋다")
+    words = parse_search_words("돈까스, 돈가스 # spelling\n소세지 => 소시지", "곳 좋다", "")
     assert parse("돈까스 좋은 곳", words).search_terms == "돈까스 돈가스"
     assert parse("돈가스", words).search_terms.split()[:2] == ["돈가스", "돈까스"]
     assert "소시지" in parse("소세지", words).search_terms.split()
@@ -193,7 +193,7 @@ def test_a_review_with_a_synonym_covers_a_word_that_no_review_has(query: str) ->
     """In a small collection, too, where a word that is nowhere would weigh most; parts of it that are nowhere do not
     count."""
     words, texts = (
-        parse_search_words("테이크아웃, 포장\n맛있다, 맛나다", ""),
+        parse_search_words("테이크아웃, 포장\n맛있다, 맛나다", "", ""),
         ["포장이 맛있어요", "친절해요", "조용해요"],
     )
     parsed, known = parse(query, words, texts), vocabulary(texts)
@@ -203,7 +203,7 @@ def test_a_review_with_a_synonym_covers_a_word_that_no_review_has(query: str) ->
 
 def test_the_most_frequent_synonym_covers_its_word() -> None:
     """A review that has the usual word is not worse because another has a rare one."""
-    words, texts = parse_search_words("맛있다, 맛나다", ""), [*["맛있어요"] * 20, "맛나요", "친절해요"]
+    words, texts = parse_search_words("맛있다, 맛나다", "", ""), [*["맛있어요"] * 20, "맛나요", "친절해요"]
     assert parse("맛있어요", words, texts).ideal_score(vocabulary(texts)) == vocabulary(texts).weight("맛있다")
 
 

@@ -16,8 +16,8 @@ RARE_WORDS = 5.3
 COVERED_WEIGHT, COVERED_MEANING = 0.25, 0.3
 """Shares of coverage and meaning in the minimum of a score: a short query's words tell little, but may be all it has,
 as with a name."""
-DENIAL_PENALTY = 0.05
-"""Subtracted for a full coverage if either the query or the review denies what the other says."""
+OPPOSITE_PENALTY = 0.1
+"""Subtracted for a full coverage if the review says the opposite of the query."""
 UNKNOWN_FACTOR = 0.25
 """Factor of the meaning of a query of which no review has a word: encoders find something near to any nonsense."""
 
@@ -61,7 +61,7 @@ class WordScore:
     coverage: float
     rarity: float
     opposed: bool
-    """Whether either the query or the review denies what it says, and the other does not."""
+    """Whether the review says the opposite of the query."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def fuse(words: WordScore, meaning: float) -> float:
     Returns:
         The weighted mean of both, or what the coverage is worth if that is more; less for an opposite. From 0 to 1.
     """
-    penalty = DENIAL_PENALTY * words.coverage if words.opposed else 0.0
+    penalty = OPPOSITE_PENALTY * words.coverage if words.opposed else 0.0
     mean = WORD_WEIGHT * words.rarity + (1 - WORD_WEIGHT) * meaning
     return max(0.0, max(mean, COVERED_WEIGHT * words.coverage + COVERED_MEANING * meaning) - penalty)
 

@@ -1,4 +1,4 @@
-"""The operator's files of words: synonyms, stop words, and words that Kiwi does not know."""
+"""The operator's files of words: synonyms, stop words, antonyms, and words that Kiwi does not know."""
 
 from pathlib import Path
 
@@ -10,6 +10,13 @@ from review_service.words.user_words import UserWords, parse_user_words
 USER_WORDS_FILE = "user_words.txt"
 SYNONYMS_FILE = "synonyms.txt"
 STOP_WORDS_FILE = "stop_words.txt"
+ANTONYMS_FILE = "antonyms.txt"
+_FILES = {
+    SYNONYMS_FILE: defaults.SYNONYMS,
+    STOP_WORDS_FILE: defaults.STOP_WORDS,
+    ANTONYMS_FILE: defaults.ANTONYMS,
+}
+"""Applied to queries, in the order of `parse_search_words`; each with what is built in."""
 MAX_FILE_BYTES = 4_000_000
 """A larger file is not read."""
 
@@ -23,7 +30,7 @@ class WordFiles:
         """`folder` has the operator's files; None: there are none."""
         self._folder = folder
         self._stamp: tuple[object, ...] | None = None
-        self._words = parse_search_words(defaults.SYNONYMS, defaults.STOP_WORDS)
+        self._words = parse_search_words(*_FILES.values())
 
     def user_words(self) -> UserWords:
         """Read the operator's own words.
@@ -41,17 +48,16 @@ class WordFiles:
         return parse_user_words(self._read(USER_WORDS_FILE, defaults.USER_WORDS))
 
     def search_words(self) -> SearchWords:
-        """Get synonyms and stop words; the files are read again if they have changed.
+        """Get synonyms, stop words and antonyms; the files are read again if they have changed.
 
         Returns:
             What is applied to queries. If a file cannot be read, what was read before.
         """
-        stamp = tuple(self._stamp_of(name) for name in (SYNONYMS_FILE, STOP_WORDS_FILE))
+        stamp = tuple(self._stamp_of(name) for name in _FILES)
         if stamp != self._stamp:
             self._stamp = stamp
             try:
-                synonyms = self._read(SYNONYMS_FILE, defaults.SYNONYMS)
-                self._words = parse_search_words(synonyms, self._read(STOP_WORDS_FILE, defaults.STOP_WORDS))
+                self._words = parse_search_words(*(self._read(name, default) for name, default in _FILES.items()))
             except (OSError, ValueError) as error:
                 log.warning("the files in SEARCH_WORDS cannot be read", error=type(error).__name__)
         return self._words

@@ -11,13 +11,14 @@ A word is looked for letter by letter where its morphemes find too little. The r
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from onecard.text import composed
 from review_service.words.letters import from_latin_keys, is_initials
+from review_service.words.polarity import Stances, stances
 from review_service.words.synonyms import SearchWords
-from review_service.words.terms import COMPOUND, NOUNS, PART, Term, is_denied, normalize
+from review_service.words.terms import COMPOUND, NOUNS, PART, Term, normalize
 from review_service.words.vocabulary import Vocabulary
 
 MIN_REVIEWS = 3
@@ -64,8 +65,8 @@ class ParsedQuery:
     """What each result must have word for word."""
     terms: tuple[QueryTerm, ...]
     """Different terms; empty if the query has no word."""
-    denied: bool = False
-    """Whether it denies what it says."""
+    stances: Stances = field(default_factory=dict)
+    """The sides that it takes."""
 
     @property
     def search_terms(self) -> str:
@@ -145,8 +146,8 @@ class QueryParser:
         spelled = self._by_spelling(text, typed)
         terms = [term for reading in spelled for term in reading.terms or ()]
         final = " ".join(reading.text for reading in spelled)
-        denied = is_denied(term.text for term in terms)
-        return ParsedQuery(final, final != plain, phrases, self._with_synonyms(terms), denied)
+        sides = stances([term.text for term in terms], self._words.antonyms)
+        return ParsedQuery(final, final != plain, phrases, self._with_synonyms(terms), sides)
 
     def _by_keys(self, word: str) -> _Reading:
         if is_initials(word) and (found := self._vocabulary.with_initials(word, MAX_INITIALS)):

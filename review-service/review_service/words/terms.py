@@ -5,7 +5,7 @@ A term is a noun, a root or a foreign word as it is, or the dictionary form of a
 in its mode `mixed`: «부대찌개» is «부대찌개», «부대» and «찌개», whether Kiwi knows it as one word or as two.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from onecard.text import composed
@@ -52,8 +52,6 @@ class Term:
     """Whether a dictionary has it, or has all nouns that are written as one word, and one of them is no syllable."""
 
 
-DENIALS = frozenset({"안", "못", "않다", "못하다", "없다", "아니다", "말다"})
-"""Terms that deny what is said."""
 PART = "part"
 """Tag of a part of a word."""
 COMPOUND = "compound"
@@ -108,11 +106,6 @@ def _joined(run: Sequence[Morpheme]) -> list[Term]:
 
 def _is_word(term: str) -> bool:
     return any(map(str.isalnum, term))
-
-
-def is_denied(terms: Iterable[str]) -> bool:
-    """Whether a text denies what it says: it has an odd number of denials, since two of them cancel each other."""
-    return sum(term in DENIALS for term in terms) % 2 == 1
 
 
 def normalize(word: str) -> str:
