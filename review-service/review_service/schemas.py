@@ -192,6 +192,9 @@ class ExplainedReview(BaseModel):
     words: float = Field(description="Score of the words, from 0 to 1.")
     meaning: float | None = Field(description="Score of the meaning, from 0 to 1; null without the embedding service.")
     matched: dict[str, float] = Field(description="What each term that the review has adds to the words' score.")
+    opposites: list[str] = Field(
+        description="Terms and pairs of antonyms in which query and review take different sides; they lower the score."
+    )
     name_terms: list[TextTerm] = Field(description="How the restaurant's name was taken apart.")
     text_terms: list[TextTerm] = Field(description="How the review was taken apart.")
     vector_engine: str | None = Field(

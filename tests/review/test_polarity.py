@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from review_service.words import defaults
-from review_service.words.polarity import DENIALS_AFTER, DENIALS_BEFORE, oppose, parse_antonyms, stances
+from review_service.words.polarity import DENIALS_AFTER, DENIALS_BEFORE, opposites, parse_antonyms, stances
 from tests.review.support import analyzer
 
 ANTONYMS = parse_antonyms(defaults.ANTONYMS)
@@ -13,7 +13,7 @@ ANTONYMS = parse_antonyms(defaults.ANTONYMS)
 
 def opposed(one: str, other: str) -> bool:
     """Whether two sentences oppose each other, taken apart as the service does it."""
-    return oppose(*(stances(analyzer().indexed(text, None).split(), ANTONYMS) for text in (one, other)))
+    return bool(opposites(*(stances(analyzer().indexed(text, None).split(), ANTONYMS) for text in (one, other))))
 
 
 @pytest.mark.parametrize(
@@ -60,16 +60,16 @@ WORDS = st.lists(st.sampled_from([*ANTONYMS, *DENIALS_BEFORE, *DENIALS_AFTER, "�
 def test_it_is_symmetric_and_nothing_opposes_itself(one: list[str], other: list[str]) -> None:
     """Whatever the terms are."""
     first, second = stances(one, ANTONYMS), stances(other, ANTONYMS)
-    assert not oppose(first, first)
-    assert oppose(first, second) == oppose(second, first)
+    assert not opposites(first, first)
+    assert opposites(first, second) == opposites(second, first)
 
 
 @given(st.sampled_from(sorted(ANTONYMS)), st.lists(st.sampled_from(["직원", "국물"]), max_size=3))
 def test_a_denial_behind_is_the_other_side(term: str, before: list[str]) -> None:
     """And a second one is the first side again."""
     said, denied = (stances([*before, term, *more], ANTONYMS) for more in ([], ["않다"]))
-    assert oppose(said, denied)
-    assert not oppose(said, stances([*before, term, "없다", "않다"], ANTONYMS))
+    assert opposites(said, denied)
+    assert not opposites(said, stances([*before, term, "없다", "않다"], ANTONYMS))
 
 
 @pytest.mark.parametrize("line", ["넓다, 좁다", "넓다 <>", "<> 좁다", "넓다 <> ,"])

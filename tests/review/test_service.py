@@ -233,8 +233,20 @@ def test_synonyms_change_without_indexing_and_without_a_restart(model_urls: dict
         assert find(server, "테이크아웃", mode="keyword") == []
         (words / "synonyms.txt").write_text("테이크아웃, 포장", encoding="utf-8")
         assert [hit["review"]["review_id"] for hit in find(server, "테이크아웃", mode="keyword")] == ["r-1"]
+        assert opposites_of(server, "포장이 안 깔끔해요") == ["깔끔", "깨끗 <> 더럽다"]
+        assert opposites_of(server, "포장이 엉망이에요") == []
+        (words / "antonyms.txt").write_text("깔끔 <> 엉망", encoding="utf-8")
+        assert opposites_of(server, "포장이 엉망이에요") == ["깔끔 <> 엉망"]
         (words / "synonyms.txt").write_bytes(b"\xff")
         assert find(server, "테이크아웃", mode="keyword")
+
+
+def opposites_of(server: Server, query: str) -> list[str]:
+    """What a query and the first review take different sides in."""
+    ask = {"query": query, "review_id": "r-1"}
+    told = httpx.post(f"{server.url}/v1/reviews/search/explain", json=ask, timeout=60).json()
+    found: list[str] = told["review"]["opposites"]
+    return found
 
 
 def test_a_search_is_explained(filled: Server, embedding: Server) -> None:

@@ -18,7 +18,7 @@ from review_service.search.fusion import Match, WordScale, WordScore, rank, scal
 from review_service.search.vocabulary_source import VocabularySource
 from review_service.search.word_files import WordFiles
 from review_service.words.analyzer import MorphemeAnalyzer
-from review_service.words.polarity import oppose, stances
+from review_service.words.polarity import opposites, stances
 from review_service.words.query import ParsedQuery, QueryParser
 from review_service.words.vocabulary import Vocabulary
 
@@ -199,7 +199,7 @@ class Searcher:
             hit.review_id: WordScore(
                 scale.coverage(hit.score),
                 scale.rarity(hit.score),
-                oppose(query.stances, stances(hit.terms.split(), antonyms)),
+                bool(opposites(query.stances, stances(hit.terms.split(), antonyms))),
             )
             for hit in hits
         }

@@ -72,9 +72,17 @@ def stances(terms: Sequence[str], antonyms: Antonyms) -> Stances:
     return {subject: sorted(sides) for subject, sides in taken.items()}
 
 
-def oppose(one: Stances, other: Stances) -> bool:
-    """Whether two texts take different sides in something, and never the same in it."""
-    return any(set(one[subject]).isdisjoint(other[subject]) for subject in one.keys() & other.keys())
+def opposites(one: Stances, other: Stances) -> list[str]:
+    """Find what two texts speak of and never take the same side in.
+
+    Args:
+        one: The stances of a text.
+        other: Those of another.
+
+    Returns:
+        Terms and pairs of antonyms, sorted; empty if the texts do not oppose each other.
+    """
+    return sorted(subject for subject in one.keys() & other.keys() if set(one[subject]).isdisjoint(other[subject]))
 
 
 def _sides(terms: Sequence[str]) -> Iterable[Side]:
