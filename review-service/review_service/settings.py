@@ -31,7 +31,7 @@ class ReviewSettings(ModelAddresses, CacheSettings):
     """Maximum size of the indexes in memory, in MiB. What does not fit is read from disk again."""
 
     search_words: Path | None = None
-    """Folder with the operator's words: synonyms.txt, stop_words.txt, antonyms.txt, user_words.txt. Default: built in."""
+    """Folder with the operator's words: synonyms, stop_words, antonyms and user_words.txt. Default: built in."""
 
     review_aspects: Path | None = None
     """File of the aspects that reviews are counted by. Default: the one that comes with the service."""
