@@ -222,3 +222,15 @@ def test_an_answer_is_whole_when_every_choice_has_ended(body: object, is_whole: 
     """`abort`, null and an error are no end."""
     assert completeness.is_complete_response("chat", json.dumps(body).encode()) == is_whole
     assert not completeness.is_complete_response("chat", json.dumps(body).encode()[:-1])
+
+
+def test_what_is_too_long_to_parse_is_not_whole() -> None:
+    """An answer or an event whose parsing would keep everybody waiting; a stream may be longer, event by event."""
+    answer = json.dumps({"choices": [{"finish_reason": "stop"}]}).encode()
+    longest = answer.ljust(completeness.MAX_PARSED_BYTES)
+    assert completeness.is_complete_response("chat", longest)
+    assert not completeness.is_complete_response("chat", longest + b" ")
+    event = chunk((0, "stop"))[:-2].ljust(completeness.MAX_PARSED_BYTES - 2) + b"\n\n"
+    assert completeness.is_complete_stream(event * 3 + DONE)
+    padded = event.replace(b'"finish', b" " * completeness.MAX_PARSED_BYTES + b'"finish')
+    assert not completeness.is_complete_stream(padded + DONE)
