@@ -7,7 +7,7 @@ and the conversion of numbers to and from JSON: see decision 13.
 from fastapi.responses import Response
 from starlette.types import Receive, Scope
 
-from gateway.answers.cached_response import CachedResponse, CachedResponseCodec, hit_response, look_up
+from gateway.answers.cached_response import CachedResponse, CachedResponseCodec, cached_answer
 from gateway.relay import CompleteResponse, upstream_request_of
 from gateway.routes import Handler, Route
 from gateway.upstream.request import UpstreamRequest
@@ -17,7 +17,6 @@ from onecard.cache.keys import CacheKind, Keyspace
 from onecard.cache.settings import CacheSettings
 from onecard.cache.tiers import Cache, TypedCache
 from onecard.models.identity import ModelIdentity
-from onecard.web.middleware import request_state
 from onecard.web.recent_bodies import RecentBodies
 
 MAX_BODY_BYTES = 256_000
@@ -80,8 +79,8 @@ class ResponseCache:
         if model is None or not allowed.store or not self._enabled or len(request.body) > MAX_BODY_BYTES:
             return await self._handler(scope, receive)
         key = self._key(request, model)
-        if allowed.read and (cached := await look_up(self._store, key, request_state(scope)["timings"])):
-            return hit_response(cached)
+        if allowed.read and (answer := await cached_answer(self._store, key, scope)):
+            return answer
         response = await self._handler(scope, receive)
         if isinstance(response, CompleteResponse) and response.model == model and response.status_code == 200:
             body = bytes(response.body)
