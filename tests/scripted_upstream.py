@@ -168,7 +168,7 @@ async def respond(request: Request) -> Response:
             if body.get("wait"):
                 await gate.wait()
             answer = {"id": f"answer-{seen['requests']}", **padding(body), **body["answer"]}
-            return JSONResponse(answer, body.get("status", 200))
+            return JSONResponse(answer, body.get("status", 200), body.get("headers"))
         case "stream" | "stream and die":
             die, wait = body["case"] == "stream and die", body.get("wait", False)
             stream = numbered_events(body.get("count", 5), body.get("seconds", 0.1), die=die, wait=wait)

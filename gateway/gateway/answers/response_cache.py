@@ -82,14 +82,17 @@ class ResponseCache:
         if allowed.read and (answer := await cached_answer(self._store, key, scope)):
             return answer
         response = await self._handler(scope, receive)
-        if isinstance(response, CompleteResponse) and response.model == model and response.status_code == 200:
-            body = bytes(response.body)
-            if len(body) <= MAX_RESPONSE_BYTES:
-                self._store.set_many(
-                    [(key, CachedResponse(response.headers.get("content-type", "application/json"), body))]
-                )
-                self._cached_bodies.add(request.body)
+        if isinstance(response, CompleteResponse) and self._is_cacheable(response, model):
+            content_type = response.headers.get("content-type", "application/json")
+            self._store.set_many([(key, CachedResponse(content_type, bytes(response.body)))])
+            self._cached_bodies.add(request.body)
         return response
+
+    def _is_cacheable(self, response: CompleteResponse, model: ModelIdentity) -> bool:
+        """Whether it is a short success of the model in the cache key, and the encoder may cache it too."""
+        if response.headers.get("x-cache") == "bypass":
+            return False  # The body may have a `cache_salt`; the gateway does not read it.
+        return response.status_code == 200 and response.model == model and len(response.body) <= MAX_RESPONSE_BYTES
 
     def _key(self, request: UpstreamRequest, model: ModelIdentity) -> bytes:
         space = Keyspace(self._kind, model.model, model.revision, model.fingerprint)
