@@ -1,4 +1,4 @@
-"""A response as the cache stores it, and how a request is answered with it."""
+"""A response as the cache stores it, and how it is looked up and returned."""
 
 import struct
 import time

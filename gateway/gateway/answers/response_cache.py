@@ -69,7 +69,7 @@ class ResponseCache:
 
         Raises:
             TooBusy: as the handler.
-            Unavailable: as the handler.
+            Unavailable: as the handler, or there is no buffer space.
             BadUpstream: as the handler.
             DeadlineExceeded: as the handler.
         """
