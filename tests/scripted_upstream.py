@@ -58,6 +58,11 @@ async def open_gate() -> None:
     gate.set()
 
 
+def padding(body: dict[str, Any]) -> dict[str, str]:
+    """A field as long as `padded` says, for answers that are longer than their requests."""
+    return {"padding": "x" * body["padded"]} if "padded" in body else {}
+
+
 async def scripted_events(body: dict[str, Any], number: int) -> AsyncIterator[bytes]:
     """The body's `events`, each with the number of the request; after the first, it waits for the gate if told to."""
     seen["running"] += 1
@@ -65,7 +70,7 @@ async def scripted_events(body: dict[str, Any], number: int) -> AsyncIterator[by
         for index, event in enumerate(body["events"] * body.get("times", 1)):
             if index == 1 and body.get("wait"):
                 await gate.wait()
-            text = event if isinstance(event, str) else json.dumps({"id": f"answer-{number}", **event})
+            text = event if isinstance(event, str) else json.dumps({"id": f"answer-{number}", **padding(body), **event})
             yield f"data: {text}\n\n".encode()
         if body.get("die"):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -162,7 +167,8 @@ async def respond(request: Request) -> Response:
         case "say":
             if body.get("wait"):
                 await gate.wait()
-            return JSONResponse({"id": f"answer-{seen['requests']}", **body["answer"]}, body.get("status", 200))
+            answer = {"id": f"answer-{seen['requests']}", **padding(body), **body["answer"]}
+            return JSONResponse(answer, body.get("status", 200), body.get("headers"))
         case "stream" | "stream and die":
             die, wait = body["case"] == "stream and die", body.get("wait", False)
             stream = numbered_events(body.get("count", 5), body.get("seconds", 0.1), die=die, wait=wait)

@@ -59,8 +59,9 @@ def _checked_url(url: str) -> str:
     parsed = _HTTP_URL.validate_python(url)
     has_extras = parsed.username or parsed.password or parsed.query or parsed.fragment or parsed.port == 0
     # Like a browser, pydantic corrects malformed addresses; HTTP clients do not.
-    is_plain = url.isascii() and url.isprintable() and not set(url) & set(" \\") and urlsplit(url).hostname
-    if has_extras or not is_plain or "%" in urlsplit(url).netloc:
+    is_plain = url.isascii() and url.isprintable() and not set(url) & set(" \\")
+    # Extras first: a message of `urlsplit` may quote a password.
+    if has_extras or not is_plain or not urlsplit(url).hostname or "%" in urlsplit(url).netloc:
         raise ValueError("an address is written http://host:port, in ASCII, without a user, a query or spaces")
     return url
 

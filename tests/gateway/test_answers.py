@@ -110,6 +110,7 @@ UNKEPT: dict[str, dict[str, Any]] = {
     "no end": chat_request(None),
     "aborted": chat_request("abort"),
     "no choice": chat_request(answer={"choices": []}),
+    "too long to look through": chat_request(padded=20_000_000),
     "a stream without [DONE]": stream_request(done=False),
     "a stream with an error": stream_request(events=[{"error": {"message": "no"}}, "[DONE]"]),
     "an aborted stream": stream_request(finish_reason="abort"),

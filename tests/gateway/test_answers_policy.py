@@ -43,8 +43,11 @@ MATTERS: dict[str, st.SearchStrategy[Any]] = {
 
 IGNORED: dict[str, st.SearchStrategy[Any]] = {
     "user": texts,
+    "safety_identifier": texts,
     "metadata": st.dictionaries(texts, texts, max_size=2),
     "store": st.booleans(),
+    "service_tier": texts,
+    "prompt_cache_key": texts,
     "priority": st.integers(),
     "request_id": texts,
     "session_id": texts,
@@ -100,6 +103,16 @@ def test_requests_that_differ_in_nothing_that_matters_share_a_key(
     )
     assert isinstance(question, CacheableRequest)
     assert canonical(question.key_fields) == canonical(material(fields))
+
+
+@given(some_of(IGNORED), some_of(IGNORED))
+def test_requests_that_an_engine_may_refuse_each_on_its_own_tell_so(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """Whatever has no effect on an answer may still be refused, except `user`."""
+    told = [
+        canonical(question.unkeyed_fields) for question in map(read, (one, other)) if not isinstance(question, Bypass)
+    ]
+    sent = [canonical({name: body[name] for name in body if name != "user"}) for body in (one, other)]
+    assert (told[0] == told[1]) == (sent[0] == sent[1])
 
 
 @pytest.mark.parametrize(
@@ -222,3 +235,15 @@ def test_an_answer_is_whole_when_every_choice_has_ended(body: object, is_whole: 
     """`abort`, null and an error are no end."""
     assert completeness.is_complete_response("chat", json.dumps(body).encode()) == is_whole
     assert not completeness.is_complete_response("chat", json.dumps(body).encode()[:-1])
+
+
+def test_what_is_too_long_to_parse_is_not_whole() -> None:
+    """An answer or an event whose parsing would keep everybody waiting; a stream may be longer, event by event."""
+    answer = json.dumps({"choices": [{"finish_reason": "stop"}]}).encode()
+    longest = answer.ljust(completeness.MAX_PARSED_BYTES)
+    assert completeness.is_complete_response("chat", longest)
+    assert not completeness.is_complete_response("chat", longest + b" ")
+    event = chunk((0, "stop"))[:-2].ljust(completeness.MAX_PARSED_BYTES - 2) + b"\n\n"
+    assert completeness.is_complete_stream(event * 3 + DONE)
+    padded = event.replace(b'"finish', b" " * completeness.MAX_PARSED_BYTES + b'"finish')
+    assert not completeness.is_complete_stream(padded + DONE)

@@ -48,10 +48,11 @@ def test_a_body_in_other_words_is_another(quiet: GatewayScene) -> None:
         (embedding(), {"cache-control": "no-store"}),
         (embedding(status=201), {}),
         (embedding(status=400), {}),
+        (embedding(cache_salt="a", headers={"x-cache": "bypass"}), {}),
         (chat_request(answer={"data": "0" * 64_000}), {}),
         (embedding(padding="0" * 256_000), {}),
     ],
-    ids=["no-store", "another success", "an error", "a huge answer", "a huge body"],
+    ids=["no-store", "another success", "an error", "private", "a huge answer", "a huge body"],
 )
 def test_what_is_not_kept_is_asked_for_again(
     quiet: GatewayScene, body: dict[str, Any], headers: dict[str, str]

@@ -2,10 +2,12 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from typing import Any
 
 import httpx
+import pytest
 
 from tests.gateway.gateway_scene import CHAT, GatewayScene, chat_request, eventually_async, open_streams, stream_request
 
@@ -28,6 +30,27 @@ async def test_a_crowd_shares_one_stream(own: GatewayScene) -> None:
     assert wholes[0].count(b"data: ") == 23
     assert own.seen("requests") == 1
     assert own.metric('onecard_cache_coalesced_total{kind="chat"}') == CROWD - 1
+
+
+@pytest.mark.parametrize("made", [chat_request, stream_request])
+async def test_who_alone_may_be_refused_shares_with_none(
+    own: GatewayScene, made: Callable[..., dict[str, Any]]
+) -> None:
+    """An engine may not take a content type, or a field that changes no answer; what is kept is given to all."""
+    body = made(wait=True)
+    other_type = {"content-type": "application/x+json"}
+    async with httpx.AsyncClient(base_url=own.gateway.url, timeout=30) as client:
+        asking = [
+            asyncio.create_task(client.post(CHAT, json={**body, **more}, headers=headers))
+            for more, headers in [({}, {}), ({"store": True}, {}), ({}, other_type), ({"user": "a"}, {})]
+        ]
+        await eventually_async(lambda: own.metric("onecard_http_in_flight") > len(asking))
+        await eventually_async(lambda: own.seen("requests") == 3)
+        own.open()
+        answers = await asyncio.gather(*asking)
+    assert sorted(answer.headers["x-cache"] for answer in answers) == ["coalesced", "miss", "miss", "miss"]
+    assert own.seen("requests") == 3
+    assert own.post({**body, "store": False}).headers["x-cache"] == "hit"
 
 
 async def test_when_all_have_left_the_work_is_cancelled(own: GatewayScene) -> None:

@@ -16,6 +16,9 @@ from onecard.errors import Unavailable
 from onecard.web import buffer_semaphore
 from onecard.web.buffer_semaphore import BufferSemaphore
 from tests.gateway.client_load import eventually_polled, unread_client
+from tests.gateway.gateway_scene import CHAT, stream_request
+from tests.gateway.gateway_scene import scene as cached_scene
+from tests.shared.cache.support import RedisProcess
 from tests.support import Server, free_port, metric, serving
 
 EMBEDDINGS, AWAY = "/v1/embeddings", "/v1/sentiment"
@@ -109,6 +112,28 @@ async def test_many_long_answers_that_nobody_reads_stay_where_they_come_from(buf
             else:
                 await eventually_polled(lambda: metric(gateway, "onecard_buffers_refused_total") > 0)
         await eventually_polled(lambda: metric(gateway, "onecard_buffers_bytes") == 0)
+
+
+async def test_a_cached_stream_that_nobody_reads_is_held_within_what_is_allowed(redis: RedisProcess) -> None:
+    """As an answer that comes from a service."""
+    body = stream_request(count=40, padded=90_000)
+    with cached_scene(redis, BUFFER_MB="64") as own:
+        await eventually_polled(lambda: own.post(body).headers["x-cache"] == "hit")
+        before = most = memory(own.gateway)
+
+        def is_refused() -> bool:
+            nonlocal most
+            most = max(most, memory(own.gateway))
+            return own.metric("onecard_buffers_refused_total") > 0
+
+        with ExitStack() as stack:
+            for _ in range(CALLERS):
+                stack.enter_context(unread_client(own.gateway, CHAT, body))
+            await eventually_polled(is_refused)
+            assert own.metric("onecard_buffers_bytes") <= 64e6
+            assert most - before < 1.2 * 64e6
+        await eventually_polled(lambda: own.metric("onecard_buffers_bytes") == 0)
+        assert own.post(body).headers["x-cache"] == "hit"
 
 
 async def test_a_long_answer_comes_as_it_comes_and_whole() -> None:

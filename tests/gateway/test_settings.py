@@ -23,6 +23,7 @@ def test_a_service_has_one_address_or_several(monkeypatch: pytest.MonkeyPatch) -
         "http://a.example:8001,b.example",
         "ftp://a.example",
         "http://user:secret@a.example",
+        "http://user:a[secret]b@a.example",
         "http://a.example:0",
         "http://a.example/x?y=z",
         "http://a.example/x#y",

@@ -60,7 +60,7 @@ _IGNORED: dict[str, type] = {
 }
 """Fields of OpenAI's routes that do not affect the response, with the type of their valid values.
 
-The Transformers engine refuses some of them; a cached response is returned all the same.
+The Transformers engine refuses some of them; a cached response is returned all the same, see `unkeyed_fields`.
 
 Not among them: `cache_salt`, which separates clients that must not learn of each other's prompts, and
 `stream_interval`, which changes the chunks of a stream. `/generate` refuses unknown fields."""
@@ -83,6 +83,20 @@ def key_fields(kind: CacheKind, fields: Mapping[str, Any]) -> dict[str, JsonValu
         if isinstance(default, float):
             found[name] = _as_float(found[name])
     return found
+
+
+def unkeyed_fields(fields: Mapping[str, Any]) -> dict[str, JsonValue]:
+    """Take the fields that shape the computation of a response, though not the response itself.
+
+    An engine may refuse them, or serve other requests first. `user` is not among them: both engines accept any.
+
+    Args:
+        fields: of the request's body.
+
+    Returns:
+        The fields by name. Requests that differ in them may share a cached response, but not a computation.
+    """
+    return {name: fields[name] for name in _IGNORED if name in fields and name != "user"}
 
 
 def _is_irrelevant(name: str, value: Any) -> bool:

@@ -7,7 +7,7 @@ from functools import cached_property
 from gateway.answers.cache_policy import CacheableRequest
 from gateway.upstream.request import UpstreamRequest
 from onecard.cache.directives import CachePolicy
-from onecard.cache.keys import Keyspace
+from onecard.cache.keys import Keyspace, canonical
 from onecard.models.identity import ModelIdentity
 from onecard.web.request_parsing import TIMEOUT_HEADER
 
@@ -32,12 +32,14 @@ class CacheLookup:
     def flight_key(self) -> Hashable:
         """Equal for requests that may share a computation.
 
-        The shared computation has the queue place of the request that started it, so requests of other lanes and
-        priorities do not join. A request with a time limit of its own shares with none, because the limit is passed to
-        the service. A request that must not read the cache (`no-cache`) only shares with requests like it.
+        The shared computation is that of the request that started it: in its lane, with its priority, and refused if
+        the service refuses that request, for its content type or for a field without effect. So only requests that are
+        equal in all of this join. A request with a time limit of its own shares with none, because the limit is passed
+        to the service. A request that must not read the cache (`no-cache`) only shares with requests like it.
         """
-        lane = self.upstream_request.headers.get("x-onecard-lane")
-        return (self.key, self.cache_control.read, lane, self.request.priority, id(self) if self.is_unshared else None)
+        headers = self.upstream_request.headers
+        sent = (headers.get("x-onecard-lane"), headers.get("content-type"), canonical(self.request.unkeyed_fields))
+        return (self.key, self.cache_control.read, *sent, id(self) if self.is_unshared else None)
 
     @property
     def is_unshared(self) -> bool:

@@ -22,8 +22,8 @@ class CacheableRequest:
     is_stream: bool
     key_fields: JsonValue
     """Equal for two requests exactly if they are equivalent."""
-    priority: int
-    """A lower one is served first."""
+    unkeyed_fields: JsonValue
+    """Further fields, which the computation of the response depends on."""
 
 
 BypassReason = Literal["body", "no-store", "size", "stream", "temperature", "transfer", "unknown model"]
@@ -41,7 +41,8 @@ def cacheable(
 ) -> CacheableRequest | Bypass:
     """Decide whether a response may be cached.
 
-    A request that the service would refuse is bypassed, or gets a key under which nothing is ever stored.
+    A request that the service would refuse is bypassed, or gets a key under which nothing is ever stored, or is told
+    from one that it answers by its `unkeyed_fields`.
 
     Args:
         kind: of the route.
@@ -66,8 +67,7 @@ def cacheable(
     stream = key_fields.get("stream", False)
     if not isinstance(stream, bool):
         return Bypass("stream")
-    priority = fields.get("priority")
-    return CacheableRequest(kind, stream and kind != "generate", key_fields, priority if type(priority) is int else 0)
+    return CacheableRequest(kind, stream and kind != "generate", key_fields, cache_key.unkeyed_fields(fields))
 
 
 def _fields(content_type: str | None, body: JsonBody) -> Mapping[str, Any] | Bypass:

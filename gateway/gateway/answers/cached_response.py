@@ -5,10 +5,12 @@ import time
 from dataclasses import dataclass
 
 from fastapi.responses import Response
+from starlette.types import Scope
 
-from gateway.relay import CompleteResponse
+from gateway.relay import WRITE_BYTES, CompleteResponse
 from onecard.cache.serialization import CorruptValue
 from onecard.cache.tiers import TypedCache
+from onecard.web.middleware import request_state
 from onecard.web.server_timing import Timing
 
 _LENGTH = struct.Struct("<H")
@@ -20,38 +22,35 @@ class CachedResponse:
 
     content_type: str
     """ASCII."""
-    body: bytes
+    body: bytes | memoryview
+    """A view if it comes from the cache: requests for one response share its bytes."""
 
 
-async def look_up(
-    store: TypedCache[CachedResponse, CachedResponse], key: bytes, timings: dict[str, Timing]
-) -> CachedResponse | None:
-    """Look up a response.
+async def cached_answer(store: TypedCache[CachedResponse, CachedResponse], key: bytes, scope: Scope) -> Response | None:
+    """Answer a request from the cache.
 
     Args:
         store: the cache.
         key: of the response.
-        timings: gets the duration, as `cache`.
+        scope: of the request, which holds buffer space for the response until its end. Its timings get the duration of
+            the look-up, as `cache`.
 
     Returns:
-        The response; None if it is not cached.
+        The response, with `x-cache: hit`; None if it is not cached.
+
+    Raises:
+        Unavailable: there is no buffer space.
     """
+    state = request_state(scope)
     started = time.perf_counter()
     [cached] = await store.get_many([key])
-    timings["cache"] = Timing((time.perf_counter() - started) * 1000)
-    return cached
-
-
-def hit_response(cached: CachedResponse) -> Response:
-    """A cached response for a client.
-
-    Args:
-        cached: what the cache has.
-
-    Returns:
-        The response, with `x-cache: hit`.
-    """
-    return CompleteResponse(cached.body, headers={"content-type": cached.content_type, "x-cache": "hit"})
+    state["timings"]["cache"] = Timing((time.perf_counter() - started) * 1000)
+    if cached is None:
+        return None
+    await state["held"].acquire(len(cached.body))
+    # A short body is sent as it is, and what looks at it on its way expects bytes.
+    body = cached.body if len(cached.body) > WRITE_BYTES else bytes(cached.body)
+    return CompleteResponse(body, headers={"content-type": cached.content_type, "x-cache": "hit"})
 
 
 class CachedResponseCodec:
@@ -92,6 +91,6 @@ class CachedResponseCodec:
         if len(payload) < end:
             raise CorruptValue("shorter than its content type")
         try:
-            return CachedResponse(payload[_LENGTH.size : end].decode("ascii"), payload[end:])
+            return CachedResponse(payload[_LENGTH.size : end].decode("ascii"), memoryview(payload)[end:])
         except UnicodeDecodeError:
             raise CorruptValue("a content type that is not ASCII") from None

@@ -10,6 +10,9 @@ from onecard.cache.keys import CacheKind
 _FINISH_REASONS = frozenset({"stop", "length", "tool_calls", "function_call", "repetition"})
 """Finish reasons of a choice that the model has completed. `abort`, `error` and null are not among them."""
 _DONE = b"[DONE]"
+MAX_PARSED_BYTES = 1_000_000
+"""A longer response, or event of a stream, is not parsed, and so counts as incomplete: orjson takes up to 20 ms and
+11 MB for a megabyte, and no other thread runs meanwhile. A response with `logprobs` may have over a hundred."""
 
 
 def is_complete_response(kind: CacheKind, body: bytes) -> bool:
@@ -20,7 +23,7 @@ def is_complete_response(kind: CacheKind, body: bytes) -> bool:
         body: of a response with status 200.
 
     Returns:
-        True if all its choices are finished and it holds no error.
+        True if all its choices are finished, it holds no error, and it is no longer than `MAX_PARSED_BYTES`.
     """
     response = _parsed(body)
     if not isinstance(response, Mapping) or "error" in response:
@@ -38,7 +41,8 @@ def is_complete_stream(events: bytes) -> bool:
         events: the whole stream.
 
     Returns:
-        True if each choice is finished, there is no error, and `[DONE]` is the last event.
+        True if each choice is finished, there is no error, no event is longer than `MAX_PARSED_BYTES`, and `[DONE]` is
+        the last one.
     """
     lines = [line[5:].strip() for line in events.splitlines() if line.startswith(b"data:")]
     if not events.endswith(b"\n\n") or not lines or lines.pop() != _DONE:
@@ -63,6 +67,8 @@ def _has_finished(choice: Any) -> bool:
 
 
 def _parsed(data: bytes) -> Any:
+    if len(data) > MAX_PARSED_BYTES:
+        return None
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:

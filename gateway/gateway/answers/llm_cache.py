@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope
 from gateway.answers import cache_policy, completeness
 from gateway.answers.bypass import BypassMetric
 from gateway.answers.cache_lookup import CacheLookup
-from gateway.answers.cached_response import CachedResponse, CachedResponseCodec, hit_response, look_up
+from gateway.answers.cached_response import CachedResponse, CachedResponseCodec, cached_answer
 from gateway.answers.shared_stream import NotStreamed, SharedStream, recorded_stream
 from gateway.relay import CompleteResponse, complete_response, upstream_request_of
 from gateway.request_body import JsonBody
@@ -98,10 +98,9 @@ class LlmCache:
 
     async def _respond(self, lookup: CacheLookup, scope: Scope, receive: Receive) -> Response:
         is_running = lookup.flight_key in (self._streams if lookup.request.is_stream else self._flights)
-        if lookup.cache_control.read and not is_running:
-            store, timings = self._stores[lookup.request.kind], request_state(scope)["timings"]
-            if cached := await look_up(store, lookup.key, timings):
-                return hit_response(cached)
+        may_hit = lookup.cache_control.read and not is_running
+        if may_hit and (answer := await cached_answer(self._stores[lookup.request.kind], lookup.key, scope)):
+            return answer
         if lookup.request.is_stream:
             return await self._stream(lookup, scope, receive)
         return await self._complete_response(lookup, scope, receive)

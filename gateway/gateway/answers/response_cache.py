@@ -7,7 +7,7 @@ and the conversion of numbers to and from JSON: see decision 13.
 from fastapi.responses import Response
 from starlette.types import Receive, Scope
 
-from gateway.answers.cached_response import CachedResponse, CachedResponseCodec, hit_response, look_up
+from gateway.answers.cached_response import CachedResponse, CachedResponseCodec, cached_answer
 from gateway.relay import CompleteResponse, upstream_request_of
 from gateway.routes import Handler, Route
 from gateway.upstream.request import UpstreamRequest
@@ -17,7 +17,6 @@ from onecard.cache.keys import CacheKind, Keyspace
 from onecard.cache.settings import CacheSettings
 from onecard.cache.tiers import Cache, TypedCache
 from onecard.models.identity import ModelIdentity
-from onecard.web.middleware import request_state
 from onecard.web.recent_bodies import RecentBodies
 
 MAX_BODY_BYTES = 256_000
@@ -70,7 +69,7 @@ class ResponseCache:
 
         Raises:
             TooBusy: as the handler.
-            Unavailable: as the handler.
+            Unavailable: as the handler, or there is no buffer space.
             BadUpstream: as the handler.
             DeadlineExceeded: as the handler.
         """
@@ -80,17 +79,20 @@ class ResponseCache:
         if model is None or not allowed.store or not self._enabled or len(request.body) > MAX_BODY_BYTES:
             return await self._handler(scope, receive)
         key = self._key(request, model)
-        if allowed.read and (cached := await look_up(self._store, key, request_state(scope)["timings"])):
-            return hit_response(cached)
+        if allowed.read and (answer := await cached_answer(self._store, key, scope)):
+            return answer
         response = await self._handler(scope, receive)
-        if isinstance(response, CompleteResponse) and response.model == model and response.status_code == 200:
-            body = bytes(response.body)
-            if len(body) <= MAX_RESPONSE_BYTES:
-                self._store.set_many(
-                    [(key, CachedResponse(response.headers.get("content-type", "application/json"), body))]
-                )
-                self._cached_bodies.add(request.body)
+        if isinstance(response, CompleteResponse) and self._is_cacheable(response, model):
+            content_type = response.headers.get("content-type", "application/json")
+            self._store.set_many([(key, CachedResponse(content_type, bytes(response.body)))])
+            self._cached_bodies.add(request.body)
         return response
+
+    def _is_cacheable(self, response: CompleteResponse, model: ModelIdentity) -> bool:
+        """Whether it is a short success of the model in the cache key, and the encoder may cache it too."""
+        if response.headers.get("x-cache") == "bypass":
+            return False  # The body may have a `cache_salt`; the gateway does not read it.
+        return response.status_code == 200 and response.model == model and len(response.body) <= MAX_RESPONSE_BYTES
 
     def _key(self, request: UpstreamRequest, model: ModelIdentity) -> bytes:
         space = Keyspace(self._kind, model.model, model.revision, model.fingerprint)

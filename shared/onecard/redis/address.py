@@ -61,7 +61,10 @@ def parse_url(url: str) -> RedisAddress:
     Raises:
         ValueError: the address is invalid. The message never repeats it, because it may contain a password.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # Its message quotes what stands before the host.
+        raise ValueError("a Redis address cannot be read: percent-encode special characters of the password") from None
     query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     if parts.scheme not in ("redis", "rediss", "unix"):
         raise ValueError("a Redis address begins with redis://, rediss:// or unix://")
@@ -104,12 +107,12 @@ def parse_nodes(nodes_text: str, default_port: int) -> tuple[HostPort, ...]:
         Host and port of each item, in order.
 
     Raises:
-        ValueError: an item is invalid.
+        ValueError: an item is invalid. The message never repeats it, because it may contain a password.
     """
     nodes = []
     for item in filter(None, map(str.strip, nodes_text.split(","))):
-        parts = urlsplit(f"//{item}")
         try:
+            parts = urlsplit(f"//{item}")
             host, port = parts.hostname, parts.port or default_port
         except ValueError:
             host = None

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from onecard.cache.keys import CacheKind
 from onecard.cache.settings import CacheSettings
-from onecard.redis.address import RedisAddress, parse_url
+from onecard.redis.address import RedisAddress, parse_nodes, parse_url
 from onecard.redis.client import RedisClient
 from onecard.settings import load
 
@@ -52,6 +52,23 @@ def test_no_message_repeats_a_password(password: str) -> None:
         parse_url(f"redis://:{password}@cache/database")
     assert password not in str(caught.value)
     assert password not in repr(parse_url(f"redis://:{password}@cache"))
+
+
+@pytest.mark.parametrize("password", ["geheim：pw", "p[geheim]x", "p[geheim"])
+def test_a_password_that_an_address_cannot_hold_is_not_repeated(password: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's own messages quote it; the start then ends with a line that goes to a log."""
+    with pytest.raises(ValueError, match=r"^a Redis address .* percent-encode") as caught:
+        parse_url(f"redis://:{password}@cache")
+    assert "geheim" not in f"{caught.value}{caught.value.__cause__}"
+    with pytest.raises(ValueError, match="host:port") as caught:
+        parse_nodes(f"a,:{password}@cache", 6379)
+    assert "geheim" not in str(caught.value)
+    for name in ("REDIS_URL", "QUEUE_REDIS_URL", "REDIS_SENTINELS", "REDIS_CLUSTER_NODES"):
+        with monkeypatch.context() as only:
+            only.setenv(name, f"redis://:{password}@cache" if name.endswith("URL") else f":{password}@cache")
+            with pytest.raises(SystemExit, match=f"settings: {name}: ") as stopped:
+                load(CacheSettings)
+        assert "geheim" not in str(stopped.value)
 
 
 def test_certificates_that_cannot_be_read_stop_the_start(tmp_path: Path) -> None:
