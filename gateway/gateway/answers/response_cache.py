@@ -73,6 +73,7 @@ class ResponseCache:
             Unavailable: as the handler.
             BadUpstream: as the handler.
             DeadlineExceeded: as the handler.
+            HeadersTooLarge: as the handler.
         """
         request = upstream_request_of(scope)
         allowed = directives.parse(request.headers.get("cache-control"))
