@@ -37,7 +37,7 @@ class TokenUsageCounter:
 
     They are what `usage` reports. Without it they are estimated: a token for `BYTES_PER_TOKEN` bytes of the request,
     and the same for the response, or for the text in a stream's events, each of which has at least one. A response
-    longer than `MAX_PARSED_BYTES` consists of vectors, so only its request counts. An error costs nothing.
+    longer than `MAX_PARSED_BYTES` consists of vectors, so only its request counts. An error response costs nothing.
     """
 
     def __init__(self, request_bytes: int, *, estimates: bool = True) -> None:
@@ -98,11 +98,20 @@ class TokenUsageCounter:
         Returns:
             Its tokens; None if it has reported none so far.
         """
-        if not 200 <= self._status < 300:
+        if not self._is_success:
             return None
         if not self._is_stream and not self._is_parsed:
             self._usage, self._is_parsed = _last_usage(self._pending), True
         return self._usage
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether nobody knows what a response costs that ends here: only a stream is sent while it is made."""
+        return self._is_success and not self._is_stream and self.usage() is None
+
+    @property
+    def _is_success(self) -> bool:
+        return 200 <= self._status < 300
 
     def tokens(self) -> int:
         """The tokens of the request, for as much of the response as there is.
@@ -110,7 +119,7 @@ class TokenUsageCounter:
         Returns:
             Those reported, else the estimate; 0 for an error.
         """
-        if not 200 <= self._status < 300:
+        if not self._is_success:
             return 0
         if usage := self.usage():
             return usage.total
