@@ -70,6 +70,19 @@ def test_tokens_are_those_of_the_usage_or_an_estimate(
     assert metered(chunks, content_type) == tokens
 
 
+@pytest.mark.parametrize("size", [200_000, 1_200_000])
+@given(data=st.data())
+def test_a_usage_counts_whatever_comes_behind_it(data: st.DataObject, size: int) -> None:
+    """The log-probabilities of a prompt come last, and may be most of an answer. However it is cut."""
+    logprob = b'{"1234": {"logprob": -1.5, "rank": 1, "decoded_token": "\\"usage\\""}}'
+    behind = b"[" + b",".join([logprob] * (size // len(logprob))) + b"]"
+    answer = b'{"choices": [], "usage": {"total_tokens": 7}, "prompt_logprobs": ' + behind + b"}"
+    near = st.integers(0, 100) | st.integers(0, len(answer))
+    cuts = sorted(data.draw(st.lists(near, max_size=20)))
+    chunks = [answer[start:end] for start, end in zip([0, *cuts], [*cuts, len(answer)], strict=True)]
+    assert metered(chunks) == 7
+
+
 @pytest.mark.parametrize("content_type", [STREAM, b"application/json"])
 def test_where_nothing_is_limited_an_answer_is_still_asked_what_it_cost(content_type: bytes) -> None:
     """For the metrics; its events are not read for that, and only its end is kept."""

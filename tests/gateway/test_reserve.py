@@ -193,7 +193,7 @@ RESERVED = 5 + 50
         (answering(200, then=asyncio.CancelledError()), RESERVED),  # type: ignore[arg-type]
         (answering(200, EVENT, content_type=b"text/event-stream", then=ClientDisconnected()), 5 + 3),
         (answering(200, b'{"choices": [', then=ClientDisconnected()), RESERVED),
-        (answering(200, USAGE, then=ClientDisconnected()), 7),
+        (answering(200, USAGE, then=ClientDisconnected()), RESERVED),
         (answering(503, b'{"error": ', then=ClientDisconnected()), 0),
         (answering(200, then=DeadlineExceeded(""), attempts=1), RESERVED),
         (answering(200, then=DeadlineExceeded("")), 0),

@@ -95,6 +95,6 @@ class _Settlement:
             return
         usage = self._tap.token_usage  # None for requests that are not relayed.
         spent = usage.tokens() if usage is not None else 0
-        if abandoned and (not self._tap.status or (usage is not None and usage.is_unknown)):
+        if abandoned and (not self._tap.status or (usage is not None and usage.is_made_before)):
             spent = max(spent, admission.reserved)
         self._rate_limiter.settle(self._key, admission, spent)

@@ -13,7 +13,7 @@ BYTES_PER_TOKEN = 4
 MAX_PARSED_BYTES = 1_000_000
 """Longer lines of a stream are not parsed, and tokens of longer responses are not estimated."""
 MAX_READ_BYTES = 64 * 1024
-"""At least this much of the end of a longer response is searched for `usage`."""
+"""At least this much of the end of a longer response is kept, when what came before has been searched for `usage`."""
 _MAX_USAGE_BYTES = 4096
 _TEXTS = ("content", "reasoning", "reasoning_content", "text")
 """Text fields of a stream's event."""
@@ -55,6 +55,7 @@ class TokenUsageCounter:
         self._stream_tokens = 0
         """Estimated tokens of a stream's events so far."""
         self._usage: TokenUsage | None = None
+        """The last one found so far. Long fields may come behind it, such as `prompt_logprobs`."""
         self._is_parsed = False
         """Whether a complete response has been searched."""
         self._pending = bytearray()
@@ -88,8 +89,9 @@ class TokenUsageCounter:
             self._append(rest)
         else:
             self._response_bytes += len(chunk)
-            self._pending += chunk[-MAX_READ_BYTES:]
+            self._pending += chunk
             if len(self._pending) > 2 * MAX_READ_BYTES:
+                self._usage = _last_usage(self._pending) or self._usage
                 del self._pending[:-MAX_READ_BYTES]
 
     def usage(self) -> TokenUsage | None:
@@ -101,13 +103,13 @@ class TokenUsageCounter:
         if not self._is_success:
             return None
         if not self._is_stream and not self._is_parsed:
-            self._usage, self._is_parsed = _last_usage(self._pending), True
+            self._usage, self._is_parsed = _last_usage(self._pending) or self._usage, True
         return self._usage
 
     @property
-    def is_unknown(self) -> bool:
-        """Whether nobody knows what a response costs that ends here: only a stream is sent while it is made."""
-        return self._is_success and not self._is_stream and self.usage() is None
+    def is_made_before(self) -> bool:
+        """Whether a successful response was made before it began: all but a stream, which is sent while it is made."""
+        return self._is_success and not self._is_stream
 
     @property
     def _is_success(self) -> bool:
