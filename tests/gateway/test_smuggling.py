@@ -159,18 +159,18 @@ def test_a_chunked_body_arrives_whole_and_with_a_length(door: Server, canned: Se
     assert not {"transfer-encoding", "x-onecard-lane"} & set(seen["headers"])
 
 
-GET_JSON = b"host: x\r\nconnection: close\r\n"
-SUMMARY = b"GET /v1/restaurants/a/summary HTTP/1.1\r\n" + GET_JSON
+CLOSING = b"host: x\r\nconnection: close\r\n"
+SUMMARY = b"GET /v1/restaurants/a/summary HTTP/1.1\r\n" + CLOSING
 
 TOO_LONG_FOR_A_SERVICE = {
     "two lines of one header": SUMMARY + (b"accept: " + b"a" * 9_000 + b"\r\n") * 2,
     "headers that are long together": SUMMARY
-    + b"".join(name + b": " + b"a" * 12_800 + b"\r\n" for name in sorted(FORWARDED_HEADERS)[:5]),
+    + b"".join(name + b": " + b"a" * 13_065 + b"\r\n" for name in sorted(FORWARDED_HEADERS)[:5]),
     "a path that is three times as long when it is encoded anew": b"GET /v1/restaurants/"
     + b"%ff" * 2_000
     + b"/summary HTTP/1.1\r\n"
-    + GET_JSON,
-    "such a query": b"GET /v1/restaurants?sort=" + b"%ff" * 2_000 + b" HTTP/1.1\r\n" + GET_JSON,
+    + CLOSING,
+    "such a query": b"GET /v1/restaurants?sort=" + b"%ff" * 2_000 + b" HTTP/1.1\r\n" + CLOSING,
 }
 
 
