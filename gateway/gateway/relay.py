@@ -16,7 +16,7 @@ from gateway.upstream.request import UpstreamRequest, send
 from gateway.upstream.response import RETRY_AFTER_SECONDS, UpstreamResponse
 from gateway.upstream.services import Upstream
 from onecard import logs
-from onecard.errors import BadUpstream, OnecardError, Unavailable, error_body
+from onecard.errors import BadUpstream, HeadersTooLarge, OnecardError, Unavailable, error_body
 from onecard.models.identity import ModelIdentity
 from onecard.web import request_parsing
 from onecard.web.auth import Caller
@@ -28,6 +28,10 @@ FORWARDED_HEADERS = frozenset(
     b"accept cache-control content-type traceparent tracestate x-onecard-lane x-onecard-timeout-ms x-request-id".split()
 )
 """Request headers that a service gets. An allow-list: all others are dropped."""
+MAX_FORWARDED_BYTES = 15_000
+"""Longest path, query and headers that a service gets, together. Its parser takes 16 KiB of one line, and our own takes
+more over HTTP/2, in several lines, or before it is encoded anew. What that parser refuses has no request id of ours,
+and would count as a failure of each replica in turn."""
 WRITE_BYTES = 64 * 1024
 """A complete response is given to the server in chunks of this size."""
 FINAL_EVENT_SECONDS = 1.0
@@ -48,6 +52,9 @@ def upstream_request_of(scope: Scope) -> UpstreamRequest:
 
     Returns:
         A request with the same path and body, for a GET the same query, and the allowed headers.
+
+    Raises:
+        HeadersTooLarge: path, query and headers are over `MAX_FORWARDED_BYTES`.
     """
     state = request_state(scope)
     request: UpstreamRequest | None = state.get("upstream_request")
@@ -62,6 +69,10 @@ def upstream_request_of(scope: Scope) -> UpstreamRequest:
     path = quote(scope["path"])
     if scope["method"] == "GET" and scope["query_string"]:
         path += "?" + urlencode(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+    if len(path) + sum(map(len, headers.values())) > MAX_FORWARDED_BYTES:
+        raise HeadersTooLarge(
+            f"Path, query and the headers that a service gets are over {MAX_FORWARDED_BYTES / 1000:g} kB. Send less."
+        )
     caller: Caller | None = state.get("caller")
     name = caller.name if caller else ""
     request = UpstreamRequest(scope["method"], path, headers, state["body"], state["held"], state["trace"], name)
@@ -88,6 +99,7 @@ async def relay(scope: Scope, receive: Receive, upstream: Upstream) -> Response:
         Unavailable: the service cannot be reached, or there is no buffer space.
         BadUpstream: the service broke off its response.
         DeadlineExceeded: the time is over, or the service was silent for too long.
+        HeadersTooLarge: as `upstream_request_of`.
     """
     with cancel_on_disconnect(receive):
         reply = await send(upstream_request_of(scope), upstream)

@@ -22,6 +22,8 @@ MAX_LENGTH_BOUNDS = 16
 """Maximum number of strings in a schema with `minLength` or `maxLength`; each takes seconds to compile."""
 MIN_PENALTY = 0.01
 """Minimum `repetition_penalty`. Logits are divided by it, and with a smaller one they overflow float32."""
+MAX_STREAM_INTERVAL = 64
+"""Most tokens in one event of a stream. Of a stream that its client leaves, the gateway counts what was sent."""
 _INTEGER_FIELDS = ("n", "best_of", "priority")
 _NUMBER_FIELDS = frozenset(
     {
@@ -113,6 +115,8 @@ def _check_numbers(body: Mapping[str, Any]) -> None:
             raise InvalidRequest(f"'{name}' has to be a number.", param=name)
         if name == "repetition_penalty" and isinstance(value, int | float) and value < MIN_PENALTY:
             raise InvalidRequest(f"'{name}' has to be at least {MIN_PENALTY}.", param=name)
+        if name == "stream_interval" and isinstance(value, int | float) and value > MAX_STREAM_INTERVAL:
+            raise InvalidRequest(f"'{name}' is at most {MAX_STREAM_INTERVAL}.", param=name)
         if name not in _FREE_FORM_FIELDS and any(
             isinstance(leaf, int | float) and abs(leaf) >= 2**63 for leaf in _leaves(value)
         ):

@@ -133,6 +133,16 @@ def test_health_is_readiness(door: ServiceUnderTest) -> None:
     assert answer.json() == httpx.get(door.server.url + "/health/ready?verbose").json() or door.gateway
 
 
+@pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
+def test_a_body_for_a_path_without_a_key_is_refused_unread(door: ServiceUnderTest, path: str, method: str) -> None:
+    """Anyone may send it, so no memory is spent on it; the connection ends with the refusal."""
+    head = f"{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000000\r\n\r\n"
+    status, headers, body = exchange(door.server.port, head.encode())
+    assert (status, headers["allow"], headers["connection"]) == (405, "get, head", "close")
+    assert json.loads(body)["error"]["code"] == "method_not_allowed"
+
+
 def test_a_slash_too_many_is_a_404(door: ServiceUnderTest) -> None:
     """A redirect would lead to plain HTTP, at an address that only we can see."""
     for path in ("/health/", "/health/live/", "/openapi.json/", "/v1/restaurants/"):

@@ -19,7 +19,7 @@ from tests.gateway.client_load import eventually_polled, unread_client
 from tests.gateway.gateway_scene import CHAT, stream_request
 from tests.gateway.gateway_scene import scene as cached_scene
 from tests.shared.cache.support import RedisProcess
-from tests.support import Server, free_port, metric, serving
+from tests.support import KEY, Server, free_port, metric, serving
 
 EMBEDDINGS, AWAY = "/v1/embeddings", "/v1/sentiment"
 CALLERS = 60
@@ -176,9 +176,9 @@ async def test_a_place_at_a_service_is_kept_until_the_last_byte() -> None:
 
 
 @contextmanager
-def stalled(gateway: Server, size: int) -> Iterator[socket.socket]:
+def stalled(gateway: Server, size: int, path: str = AWAY) -> Iterator[socket.socket]:
     """A client that has sent all of a body but its last byte."""
-    head = f"POST {AWAY} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {size}\r\n\r\n"
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {size}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=20) as connection:
         sending = threading.Thread(target=_send, args=(connection, head.encode() + b" " * (size - 1)), daemon=True)
         sending.start()
@@ -211,6 +211,22 @@ async def test_bodies_that_there_is_no_room_for_are_held_back_and_then_refused()
         await eventually_polled(lambda: metric(gateway, "onecard_buffers_bytes") == 0)
         answer = await client.post(AWAY, content=json.dumps({"input": "a" * 1_000_000}))
         assert answer.json()["error"]["message"].startswith("The sentiment service is down")
+
+
+async def test_without_a_key_nobody_takes_up_room() -> None:
+    """Health checks need no key and have no body: one that comes all the same is refused unread."""
+    keyed = {"authorization": f"Bearer {KEY}"}
+    async with (
+        scene(BUFFER_MB="16", API_KEY=KEY) as (gateway, _),
+        httpx.AsyncClient(base_url=gateway.url, timeout=30, headers=keyed) as client,
+    ):
+        with ExitStack() as stack:
+            strangers = [stack.enter_context(stalled(gateway, 1_900_000, "/health/live")) for _ in range(5)]
+            for stranger in strangers:
+                assert (await asyncio.to_thread(stranger.recv, 12)) == b"HTTP/1.1 405"
+            assert "onecard_buffers_bytes 0.0" in (await client.get("/metrics")).text.splitlines()
+            answer = await client.post(AWAY, content=json.dumps({"input": "a" * 1_000_000}))
+            assert answer.json()["error"]["message"].startswith("The sentiment service is down")
 
 
 async def test_who_waits_for_room_gets_it_in_turn_and_answers_come_first() -> None:

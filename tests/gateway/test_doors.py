@@ -47,7 +47,7 @@ def keys_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "elsewhere": {"models": ["other"]},
     }
     plain: dict[str, dict[str, object]] = {"free": {}, "leaver": {}, "tokens": {"tokens_per_minute": 100}}
-    plain["together"] = {"tokens_per_minute": 1000}
+    plain |= {"together": {"tokens_per_minute": 1000}, "late": {"tokens_per_minute": 100}}
     write_keys(path, [key(name, **fields) for name, fields in {**names, **scopes, **plain}.items()])
     return path
 
@@ -163,6 +163,15 @@ def test_requests_that_are_sent_together_do_not_overdraw_the_tokens(
         answers = [each.result() for each in asking]
     cost = 50 + -(-len(answers[0].request.content) // 4)
     assert Counter(answer.status_code for answer in answers) == {200: 1000 // cost, 429: 40 - 1000 // cost}
+
+
+def test_work_that_nobody_waits_for_is_not_free(doors: tuple[Server, Server]) -> None:
+    """A client may give a model a tenth of a second, again and again: what was reserved counts after the 504, too."""
+    headers = {"authorization": f"Bearer {secret_of('late')}", "x-onecard-timeout-ms": "100"}
+    body = {"case": "slow", "seconds": 20, "max_tokens": 60}
+    error_of(httpx.post(doors[0].url + PATH, json=body, headers=headers, timeout=20), 504)
+    for door in doors:
+        assert error_of(ask(door, "late", max_tokens=60), 429)["code"] == "rate_limit_exceeded"
 
 
 def test_a_key_may_use_its_models_by_any_of_their_names(doors: tuple[Server, Server]) -> None:

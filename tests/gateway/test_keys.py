@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from gateway.keys import key_file
 from gateway.keys import key_ring as ring_module
 from gateway.keys.__main__ import main
 from gateway.keys.key_file import RELOAD_CHECK_SECONDS, KeyFile, editing_keys, read_keys
@@ -175,6 +176,28 @@ def test_a_changed_file_counts_within_a_second(tmp_path: Path) -> None:
     now[0] += RELOAD_CHECK_SECONDS
     with pytest.raises(InvalidKey, match="revoked"):
         watched.key_ring().find(secret_of("b").encode(), NOW)
+
+
+def test_a_file_that_could_not_be_read_once_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though it has not changed since: a key that was revoked in it is refused. The log names each reason once."""
+    path, now, logged = tmp_path / "keys.json", [0.0], list[str]()
+    write_keys(path, [key("a")])
+    watched = KeyFile(path, [], clock=lambda: now[0])
+    write_keys(path, [key("a", revoked=True)])
+
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "read_bytes", refuse)
+        broken.setattr(key_file.log, "error", lambda event, reason: logged.append(reason))
+        for _ in range(3):
+            now[0] += RELOAD_CHECK_SECONDS
+            assert watched.key_ring().find(secret_of("a").encode(), NOW).name == "a"
+    assert logged == ["Permission denied"]
+    now[0] += RELOAD_CHECK_SECONDS
+    with pytest.raises(InvalidKey, match="revoked"):
+        watched.key_ring().find(secret_of("a").encode(), NOW)
 
 
 def test_two_changes_at_one_moment_are_two_changes(tmp_path: Path) -> None:

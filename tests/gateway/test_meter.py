@@ -70,6 +70,43 @@ def test_tokens_are_those_of_the_usage_or_an_estimate(
     assert metered(chunks, content_type) == tokens
 
 
+def continuous(choice: int, completion: int) -> bytes:
+    """An event as `continuous_usage_stats` has it: with what its choice alone has cost so far."""
+    usage = {"prompt_tokens": 12, "completion_tokens": completion, "total_tokens": 12 + completion}
+    event = {"choices": [{"index": choice, "delta": {"content": "01234567"}}], "usage": usage}
+    return b"data: " + json.dumps(event).encode() + b"\n\n"
+
+
+def test_a_choice_that_reports_its_own_tokens_does_not_stand_for_all() -> None:
+    """A client that leaves before the end pays for all choices; at the end the usage of all counts, as it is."""
+    sent = [continuous(choice, completion) for completion in (2, 4) for choice in range(32)]
+    assert metered(sent, STREAM) == 10 + 2 * 64
+    assert metered([continuous(0, 500)], STREAM) == 512, "an event may hold more tokens than its text shows"
+    assert metered([*sent, LAST], STREAM) == metered([*sent, LAST, *sent], STREAM) == 7
+
+
+@pytest.mark.parametrize("kind", ["output_text", "reasoning_text", "function_call_arguments"])
+def test_events_of_the_responses_api_count_by_their_text(kind: str) -> None:
+    """As those of chat do; one without a text counts as one token."""
+    event = {"type": f"response.{kind}.delta", "delta": "0123456789" * 20, "logprobs": []}
+    added = b"event: response\ndata: " + json.dumps(event).encode() + b"\n\n"
+    assert metered([CREATED, added, added], STREAM) == 10 + 1 + 2 * 50
+    assert metered([CREATED, added, RESPONSES], STREAM) == 9
+
+
+@pytest.mark.parametrize("size", [200_000, 1_200_000])
+@given(data=st.data())
+def test_a_usage_counts_whatever_comes_behind_it(data: st.DataObject, size: int) -> None:
+    """The log-probabilities of a prompt come last, and may be most of an answer. However it is cut."""
+    logprob = b'{"1234": {"logprob": -1.5, "rank": 1, "decoded_token": "\\"usage\\""}}'
+    behind = b"[" + b",".join([logprob] * (size // len(logprob))) + b"]"
+    answer = b'{"choices": [], "usage": {"total_tokens": 7}, "prompt_logprobs": ' + behind + b"}"
+    near = st.integers(0, 100) | st.integers(0, len(answer))
+    cuts = sorted(data.draw(st.lists(near, max_size=20)))
+    chunks = [answer[start:end] for start, end in zip([0, *cuts], [*cuts, len(answer)], strict=True)]
+    assert metered(chunks) == 7
+
+
 @pytest.mark.parametrize("content_type", [STREAM, b"application/json"])
 def test_where_nothing_is_limited_an_answer_is_still_asked_what_it_cost(content_type: bytes) -> None:
     """For the metrics; its events are not read for that, and only its end is kept."""

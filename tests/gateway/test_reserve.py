@@ -19,7 +19,8 @@ from gateway.limits.rate_limiter import RateLimiter
 from gateway.routes import ROUTES
 from gateway.telemetry.response_tap import ResponseTap
 from gateway.telemetry.token_usage import TokenUsageCounter
-from onecard.errors import RateLimited, TooBusy
+from gateway.telemetry.trace import RequestTrace
+from onecard.errors import DeadlineExceeded, RateLimited, TooBusy, Unavailable
 from onecard.web.disconnect import ClientDisconnected
 from tests.gateway.support import key
 from tests.shared.cache.support import MetricsReader, eventually
@@ -129,7 +130,7 @@ class LimitedGateway:
         async def receive() -> Message:
             raise AssertionError("nothing is read here")
 
-        state = {"caller": key("a"), "body": body}
+        state = {"caller": key("a"), "body": body, "trace": RequestTrace()}
         scope = {"type": "http", "method": method, "path": path, "app": self._state, "state": state}
         await self._layer(scope, receive, send)
         return sent
@@ -143,10 +144,17 @@ class LimitedGateway:
         return quota.tokens - int(told["x-ratelimit-remaining-tokens"])
 
 
-def answering(status: int, *chunks: bytes, content_type: bytes = b"application/json", then: Exception | None = None):  # type: ignore[no-untyped-def]
+def answering(
+    status: int,
+    *chunks: bytes,
+    content_type: bytes = b"application/json",
+    then: Exception | None = None,
+    attempts: int = 0,
+):  # type: ignore[no-untyped-def]
     """An app that answers so, counted as relayed routes are, or is left in the middle."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"]["trace"].attempts = attempts
         ResponseTap.of(scope, send).token_usage = TokenUsageCounter(len(scope["state"]["body"]))
         if chunks or then is None:
             headers = [(b"content-type", content_type)]
@@ -184,8 +192,18 @@ RESERVED = 5 + 50
         (answering(200, then=ClientDisconnected()), RESERVED),
         (answering(200, then=asyncio.CancelledError()), RESERVED),  # type: ignore[arg-type]
         (answering(200, EVENT, content_type=b"text/event-stream", then=ClientDisconnected()), 5 + 3),
+        (answering(200, b'{"choices": [', then=ClientDisconnected()), RESERVED),
+        (answering(200, USAGE, then=ClientDisconnected()), RESERVED),
+        (answering(503, b'{"error": ', then=ClientDisconnected()), 0),
+        (answering(200, then=DeadlineExceeded(""), attempts=1), RESERVED),
+        (answering(200, then=DeadlineExceeded("")), 0),
+        (answering(200, then=Unavailable(""), attempts=1), 0),
     ],
-    ids=["answered", "failed", "refused", "left before it began", "cancelled", "left in the middle"],
+    ids=[
+        *("answered", "failed", "refused", "left before it began", "cancelled", "left in the middle"),
+        *("left in the middle of what is no stream", "left behind its usage", "left in the middle of an error"),
+        *("too late", "too late in the queue", "no replica"),
+    ],
 )
 async def test_an_answer_costs_what_it_says_and_one_that_is_abandoned_what_was_made(app: Any, cost: int) -> None:
     """Nothing for what nobody worked on; what was reserved, where nobody knows how much of it was."""

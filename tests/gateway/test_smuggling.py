@@ -1,4 +1,4 @@
-"""Requests that two servers could read in two ways, as bytes on a socket.
+"""Requests that two servers could read in two ways, or that one takes and the other does not, as bytes on a socket.
 
 Each is answered, and what reaches the service is nothing, or the one request that the gateway understood.
 """
@@ -7,12 +7,15 @@ import json
 import re
 import socket
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import httpx
 import pytest
 
+from gateway.relay import FORWARDED_HEADERS
 from tests.gateway.support import PATH, canned_gateway
+from tests.protocol.frames import http2_client, literal
+from tests.protocol.frames import request as http2_request
 from tests.support import KEY, Server, serving
 
 BODY = b'{"case": "echo"}'
@@ -154,3 +157,60 @@ def test_a_chunked_body_arrives_whole_and_with_a_length(door: Server, canned: Se
     assert seen["requests"] == before + 1
     assert seen["headers"]["content-length"] == "16"
     assert not {"transfer-encoding", "x-onecard-lane"} & set(seen["headers"])
+
+
+CLOSING = b"host: x\r\nconnection: close\r\n"
+SUMMARY = b"GET /v1/restaurants/a/summary HTTP/1.1\r\n" + CLOSING
+
+TOO_LONG_FOR_A_SERVICE = {
+    "two lines of one header": SUMMARY + (b"accept: " + b"a" * 9_000 + b"\r\n") * 2,
+    "headers that are long together": SUMMARY
+    + b"".join(name + b": " + b"a" * 13_065 + b"\r\n" for name in sorted(FORWARDED_HEADERS)[:5]),
+    "a path that is three times as long when it is encoded anew": b"GET /v1/restaurants/"
+    + b"%ff" * 2_000
+    + b"/summary HTTP/1.1\r\n"
+    + CLOSING,
+    "such a query": b"GET /v1/restaurants?sort=" + b"%ff" * 2_000 + b" HTTP/1.1\r\n" + CLOSING,
+}
+
+
+@pytest.fixture(scope="module")
+def real_replicas() -> Iterator[Server]:
+    """A gateway in front of two replicas that speak what services speak; they have none of its routes."""
+    with ExitStack() as stack:
+        plain = [
+            stack.enter_context(serving("tests.protocol.app", port_variable="PLAIN_PORT", env={})) for _ in range(2)
+        ]
+        env = {"REVIEW_URL": ",".join(replica.url for replica in plain), "CACHE_ENABLED": "false"}
+        yield stack.enter_context(canned_gateway(plain[0], env))
+
+
+def assert_replicas_well(gateway: Server) -> None:
+    """Both are in service, and no attempt has failed."""
+    metrics = httpx.get(f"{gateway.url}/metrics").text.splitlines()
+    failed = [
+        line for line in metrics if line.startswith("onecard_upstream_attempts_total") and 'outcome="error"' in line
+    ]
+    assert [line for line in failed if not line.endswith(" 0.0")] == []
+    assert httpx.get(f"{gateway.url}/health/ready").json()["parts"]["review"]["status"] == "ok"
+    assert httpx.get(f"{gateway.url}/v1/restaurants/a/summary").status_code == 404, "as the replicas answer"
+
+
+@pytest.mark.parametrize("case", TOO_LONG_FOR_A_SERVICE)
+def test_what_a_service_would_not_take_is_refused_and_costs_no_replica(real_replicas: Server, case: str) -> None:
+    """However often it comes: the service's refusal would look like a failure, and eject one replica after another."""
+    for _ in range(4):
+        ((status, body),) = exchange(real_replicas.port, TOO_LONG_FOR_A_SERVICE[case] + b"\r\n")
+        assert (status, json.loads(body)["error"]["code"]) == (431, "headers_too_large")
+    assert_replicas_well(real_replicas)
+
+
+def test_so_is_a_header_that_is_too_long_for_http_1(real_replicas: Server) -> None:
+    """HTTP/2 takes four times as much in one."""
+    with http2_client(real_replicas.port) as client:
+        for stream in (1, 3, 5, 7):
+            accept = literal(b"accept", b"a" * 20_000)
+            client.send(http2_request(stream, b"/v1/restaurants/a/summary", accept))
+            client.read_until(stream)
+            assert client.status(stream) == 431
+    assert_replicas_well(real_replicas)

@@ -179,6 +179,14 @@ def test_headers_are_for_what_is_limited() -> None:
     assert rate_limit_headers(decision, RateLimit(tokens=30))["x-ratelimit-remaining-tokens"] == "0"
 
 
+def test_the_text_and_the_header_tell_the_same_wait() -> None:
+    """Whole seconds, and none too few."""
+    for wait_ms in range(1, MINUTE_MS + 1):
+        error = rate_limited(NO_USE._replace(requests_wait_ms=wait_ms), RateLimit(requests=5))
+        assert error.headers is not None
+        assert f" in {error.headers['retry-after']} s," in str(error.detail)
+
+
 def test_who_lacks_both_is_told_the_longer_wait() -> None:
     """After the shorter one it would be refused once more."""
     draw = random.Random(3)

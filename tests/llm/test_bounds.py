@@ -12,6 +12,7 @@ from llm_service.request_limits import (
     MAX_LENGTH_BOUNDS,
     MAX_PRIORITY,
     MAX_PROPERTIES,
+    MAX_STREAM_INTERVAL,
     RequestLimits,
     check_request,
 )
@@ -39,7 +40,7 @@ TOO_MUCH: dict[str, tuple[dict[str, Any], str]] = {
     "priority beyond": ({"priority": MAX_PRIORITY + 1}, "priority"),
     "top_k": ({"top_k": HUGE}, "top_k"),
     "top_k as a text": ({"top_k": str(HUGE)}, "top_k"),
-    "stream_interval": ({"stream_interval": HUGE}, "stream_interval"),
+    "stream_interval": ({"stream_interval": MAX_STREAM_INTERVAL + 1}, "stream_interval"),
     "repetition_penalty": ({"repetition_penalty": 5e-324}, "repetition_penalty"),
     "repetition_detection": ({"repetition_detection": {"max_pattern_size": HUGE}}, "repetition_detection"),
     "stop": ({"stop": ["a"] * 17}, "stop"),
@@ -141,6 +142,12 @@ def test_prompts_times_n_are_bounded(n: int, prompts: int) -> None:
 def test_a_priority_is_only_lowered(priority: int) -> None:
     """Larger numbers wait for smaller ones."""
     assert refused(CHAT, {"priority": priority}) == (not 0 <= priority <= MAX_PRIORITY)
+
+
+@given(st.integers() | st.floats(min_value=1))
+def test_an_event_of_a_stream_has_a_bound(interval: float) -> None:
+    """Else a client could leave a stream before its one event, and nothing would have been counted."""
+    assert refused(CHAT, {"stream_interval": interval}) == (interval > MAX_STREAM_INTERVAL or interval <= -(2**63))
 
 
 VALUES = st.recursive(

@@ -4,6 +4,7 @@ import pytest
 
 from tests.contract.test_edge import (  # noqa: F401
     ServiceUnderTest,
+    test_a_body_for_a_path_without_a_key_is_refused_unread,
     test_a_slash_too_many_is_a_404,
     test_an_unknown_query_parameter_is_named,
     test_head_is_get_without_the_body,

@@ -12,6 +12,7 @@ DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH, PING, GOAWAY, WINDOW_UPDATE
 END_STREAM, ACK, END_HEADERS = 1, 1, 4
 INITIAL_WINDOW = 4
 ENHANCE_YOUR_CALM = 11
+MAX_FRAME_BYTES = 16_384
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -39,7 +40,10 @@ def request(
     """The frames of a request; `headers` are encoded already."""
     block = literal(b":method", method) + literal(b":path", path) + b"\x86"
     block += literal(b":authority", host) if host is not None else b""
-    whole = frame(HEADERS, END_HEADERS | (0 if body else END_STREAM), stream, block + b"".join(headers))
+    block += b"".join(headers)
+    first, rest = block[:MAX_FRAME_BYTES], block[MAX_FRAME_BYTES:]
+    whole = frame(HEADERS, (0 if rest else END_HEADERS) | (0 if body else END_STREAM), stream, first)
+    whole += frame(CONTINUATION, END_HEADERS, stream, rest) if rest else b""
     return whole + (frame(DATA, END_STREAM, stream, body) if body else b"")
 
 

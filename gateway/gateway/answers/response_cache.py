@@ -72,6 +72,7 @@ class ResponseCache:
             Unavailable: as the handler, or there is no buffer space.
             BadUpstream: as the handler.
             DeadlineExceeded: as the handler.
+            HeadersTooLarge: as the handler.
         """
         request = upstream_request_of(scope)
         allowed = directives.parse(request.headers.get("cache-control"))

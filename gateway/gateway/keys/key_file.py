@@ -59,9 +59,11 @@ class KeyFile:
         self._stamp = self._file_stamp()
         self._next_check = clock() + RELOAD_CHECK_SECONDS
         self._key_ring = KeyRing([*read_keys(path), *others])
+        self._failure: str | None = None
+        """Why the latest attempt to read it failed; None if it succeeded."""
 
     def key_ring(self) -> KeyRing:
-        """The current keys. While the file cannot be used, those of its last valid version.
+        """The current keys. While the file cannot be used, those of its last valid version; each check tries again.
 
         Returns:
             The keys, those of the file and the others.
@@ -70,8 +72,7 @@ class KeyFile:
         if now >= self._next_check:
             self._next_check = now + RELOAD_CHECK_SECONDS
             if (stamp := self._file_stamp()) != self._stamp:
-                self._stamp = stamp
-                self._reload()
+                self._stamp = stamp if self._reload() else None
         return self._key_ring
 
     def _file_stamp(self) -> tuple[int, int, int] | None:
@@ -82,13 +83,17 @@ class KeyFile:
         # With the inode, because two replacements may get the same timestamp.
         return status.st_mtime_ns, status.st_size, status.st_ino
 
-    def _reload(self) -> None:
+    def _reload(self) -> bool:
         try:
             self._key_ring = KeyRing([*read_keys(self._path), *self._others])
         except InvalidKeyFile as error:
-            log.error("API_KEYS_FILE cannot be used; the keys read before still count", reason=str(error))
-        else:
-            log.info("keys read", keys=len(self._key_ring))
+            if self._failure != (reason := str(error)):
+                log.error("API_KEYS_FILE cannot be used; the keys read before still count", reason=reason)
+            self._failure = reason
+            return False
+        log.info("keys read", keys=len(self._key_ring))
+        self._failure = None
+        return True
 
 
 @contextmanager

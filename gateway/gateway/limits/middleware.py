@@ -12,6 +12,8 @@ from gateway.limits import reservation
 from gateway.limits.rate_limiter import Admission, RateLimiter
 from gateway.routes import RouteTable
 from gateway.telemetry.response_tap import ResponseTap
+from gateway.telemetry.trace import RequestTrace
+from onecard.errors import DeadlineExceeded
 from onecard.web.middleware import request_state
 
 
@@ -59,8 +61,11 @@ class RateLimitMiddleware:
         tap.before_last = settlement.settle
         try:
             await self._app(scope, receive, tap.send)
-        except HTTPException:
-            settlement.settle()
+        except HTTPException as error:
+            # The client may set the time in which a service has worked for it.
+            trace: RequestTrace | None = request_state(scope).get("trace")
+            was_sent = trace is not None and trace.attempts > 0
+            settlement.settle(abandoned=was_sent and isinstance(error, DeadlineExceeded))
             raise
         finally:
             settlement.settle(abandoned=True)
@@ -79,16 +84,17 @@ class _Settlement:
     def settle(self, *, abandoned: bool = False) -> None:
         """Count the tokens, unless that is done already.
 
-        If the client left before the response began, all reserved tokens count: models have worked on it, and how much
-        is unknown. If it left later, the tokens so far count.
+        Of an abandoned stream the tokens so far count. Any other abandoned response counts as all reserved tokens:
+        models have worked on it, and how much is unknown.
 
         Args:
-            abandoned: whether the client has left.
+            abandoned: whether the client has left, or its time was over while a service had the request.
         """
         admission, self._admission = self._admission, None
         if admission is None or admission.reserved is None:
             return
         usage = self._tap.token_usage  # None for requests that are not relayed.
         spent = usage.tokens() if usage is not None else 0
-        has_begun = self._tap.status > 0
-        self._rate_limiter.settle(self._key, admission, admission.reserved if abandoned and not has_begun else spent)
+        if abandoned and (not self._tap.status or (usage is not None and usage.is_made_before)):
+            spent = max(spent, admission.reserved)
+        self._rate_limiter.settle(self._key, admission, spent)

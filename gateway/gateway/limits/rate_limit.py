@@ -1,5 +1,6 @@
 """Decides whether a key may make a request, and renders the decision for the client. Pure."""
 
+import math
 from typing import Literal, NamedTuple
 
 from gateway.limits.sliding_window import Window
@@ -155,9 +156,9 @@ def rate_limited(decision: Decision, limit: RateLimit) -> RateLimited:
         change = "ask for less"
     else:
         what, change = f"{limit.requests} requests a minute are used up", "ask the operator for a higher limit"
-    seconds = decision.wait_ms / 1000
+    seconds = math.ceil(decision.wait_ms / 1000)  # As the header has it.
     return RateLimited(
-        f"This API key's {what}. Try again in {max(1.0, seconds):.0f} s, or {change}.",
+        f"This API key's {what}. Try again in {seconds} s, or {change}.",
         retry_after=seconds,
         headers=rate_limit_headers(decision, limit),
     )

@@ -2,18 +2,18 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
+from onecard.web import request_parsing
 
 BYTES_PER_TOKEN = 4
 """Estimate for text in English as well as in Korean, in UTF-8."""
 MAX_PARSED_BYTES = 1_000_000
 """Longer lines of a stream are not parsed, and tokens of longer responses are not estimated."""
 MAX_READ_BYTES = 64 * 1024
-"""At least this much of the end of a longer response is searched for `usage`."""
+"""At least this much of the end of a longer response is kept, when what came before has been searched for `usage`."""
 _MAX_USAGE_BYTES = 4096
 _TEXTS = ("content", "reasoning", "reasoning_content", "text")
 """Text fields of a stream's event."""
@@ -37,7 +37,7 @@ class TokenUsageCounter:
 
     They are what `usage` reports. Without it they are estimated: a token for `BYTES_PER_TOKEN` bytes of the request,
     and the same for the response, or for the text in a stream's events, each of which has at least one. A response
-    longer than `MAX_PARSED_BYTES` consists of vectors, so only its request counts. An error costs nothing.
+    longer than `MAX_PARSED_BYTES` consists of vectors, so only its request counts. An error response costs nothing.
     """
 
     def __init__(self, request_bytes: int, *, estimates: bool = True) -> None:
@@ -55,6 +55,9 @@ class TokenUsageCounter:
         self._stream_tokens = 0
         """Estimated tokens of a stream's events so far."""
         self._usage: TokenUsage | None = None
+        """The last one found so far. Long fields may come behind it, such as `prompt_logprobs`."""
+        self._is_partial = False
+        """Whether that is one choice's alone, as far as its stream has got; others may have cost as much."""
         self._is_parsed = False
         """Whether a complete response has been searched."""
         self._pending = bytearray()
@@ -88,8 +91,9 @@ class TokenUsageCounter:
             self._append(rest)
         else:
             self._response_bytes += len(chunk)
-            self._pending += chunk[-MAX_READ_BYTES:]
+            self._pending += chunk
             if len(self._pending) > 2 * MAX_READ_BYTES:
+                self._usage = _last_usage(self._pending) or self._usage
                 del self._pending[:-MAX_READ_BYTES]
 
     def usage(self) -> TokenUsage | None:
@@ -98,11 +102,20 @@ class TokenUsageCounter:
         Returns:
             Its tokens; None if it has reported none so far.
         """
-        if not 200 <= self._status < 300:
+        if not self._is_success:
             return None
         if not self._is_stream and not self._is_parsed:
-            self._usage, self._is_parsed = _last_usage(self._pending), True
+            self._usage, self._is_parsed = _last_usage(self._pending) or self._usage, True
         return self._usage
+
+    @property
+    def is_made_before(self) -> bool:
+        """Whether a successful response was made before it began: all but a stream, which is sent while it is made."""
+        return self._is_success and not self._is_stream
+
+    @property
+    def _is_success(self) -> bool:
+        return 200 <= self._status < 300
 
     def tokens(self) -> int:
         """The tokens of the request, for as much of the response as there is.
@@ -110,13 +123,14 @@ class TokenUsageCounter:
         Returns:
             Those reported, else the estimate; 0 for an error.
         """
-        if not 200 <= self._status < 300:
+        if not self._is_success:
             return 0
-        if usage := self.usage():
+        usage = self.usage()
+        if usage is not None and not self._is_partial:
             return usage.total
         prompt = -(-self._request_bytes // BYTES_PER_TOKEN)
         if self._is_stream:
-            return prompt + self._stream_tokens
+            return max(prompt + self._stream_tokens, usage.total if usage is not None else 0)
         return prompt + (self._response_bytes // BYTES_PER_TOKEN if self._response_bytes <= MAX_PARSED_BYTES else 0)
 
     def _append(self, chunk: bytes) -> None:
@@ -134,11 +148,18 @@ class TokenUsageCounter:
         if self._line_too_long:
             self._stream_tokens += 1
         elif line.startswith(b"data:") and not line.startswith(b"data: [DONE]"):
-            self._stream_tokens += max(1, sum(map(len, _texts(line))) // BYTES_PER_TOKEN)
-        if _USAGE_NAME in line and line.startswith(b"data:"):
-            self._usage = _usage_of_event(line) or self._usage
+            self._count_event(request_parsing.json_fields(line.removeprefix(b"data:")))
         self._pending.clear()
         self._line_too_long = False
+
+    def _count_event(self, event: Mapping[str, Any]) -> None:
+        self._stream_tokens += max(1, sum(map(len, _texts(event))) // BYTES_PER_TOKEN)
+        # Only where the API has it: the Responses API repeats the requested tools, in which a client could make up one.
+        response = event.get("response")
+        usage = _parse_usage((response if isinstance(response, dict) else event).get("usage"))
+        is_partial = bool(event.get("choices"))
+        if usage is not None and (self._usage is None or self._is_partial or not is_partial):
+            self._usage, self._is_partial = usage, is_partial
 
 
 def _last_usage(text: bytes | bytearray) -> TokenUsage | None:
@@ -156,22 +177,6 @@ def _last_usage(text: bytes | bytearray) -> TokenUsage | None:
     return _parse_usage(usage)
 
 
-def _usage_of_event(line: bytes) -> TokenUsage | None:
-    """What a stream's event reports for itself, or for the response that it contains.
-
-    Other fields may be the client's own: the Responses API repeats the requested tools, and a client could make up a
-    usage there.
-
-    Returns:
-        The usage; None if it reports none.
-    """
-    try:
-        event = orjson.loads(line.removeprefix(b"data:"))
-        return _parse_usage((event.get("response") or event).get("usage"))
-    except (orjson.JSONDecodeError, AttributeError):
-        return None
-
-
 def _parse_usage(usage: Any) -> TokenUsage | None:
     if not isinstance(usage, dict):
         return None
@@ -183,16 +188,17 @@ def _parse_usage(usage: Any) -> TokenUsage | None:
     return TokenUsage(prompt or 0, completion or 0, total)
 
 
-def _texts(line: bytes) -> Iterator[bytes]:
+def _texts(event: Mapping[str, Any]) -> Iterator[bytes]:
     """The text that a stream's event adds to the response. Engines may put many tokens into one event."""
+    if isinstance(added := event.get("delta"), str):
+        yield added.encode()  # The Responses API.
     try:
-        event = orjson.loads(line.removeprefix(b"data:"))
-        for choice in event["choices"]:
+        for choice in event.get("choices") or ():
             delta = choice.get("delta") or choice
             values = [delta.get(name) for name in _TEXTS]
             values += [call.get("function", {}).get("arguments") for call in delta.get("tool_calls") or ()]
             yield from (text.encode() for text in values if isinstance(text, str))
-    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError, UnicodeEncodeError):
+    except (TypeError, AttributeError):
         return  # Not an event of chat or completions.
 
 

@@ -67,7 +67,7 @@ class RequestTrace:
     """The trace of one request."""
 
     def __init__(self, span: RequestSpan | None = None) -> None:
-        """Start with no time.
+        """Start with no time and no attempt.
 
         Args:
             span: None without tracing.
@@ -75,3 +75,5 @@ class RequestTrace:
         self.span = span
         self.upstream_seconds = 0.0
         """Sum over its attempts, each from its first byte sent to its last byte received, and the wait in the queue."""
+        self.attempts = 0
+        """Times that it was given to a replica."""

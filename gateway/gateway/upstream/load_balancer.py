@@ -73,6 +73,7 @@ class EndpointLease:
         self._has_responded = False
         self._outcome: AttemptOutcome | None = None
         self._trace = trace
+        trace.attempts += 1
         self._span = trace.span.attempt(balancer.name, pick.endpoint) if trace.span else None
         self.headers: Mapping[str, str] = self._span.headers if self._span else {}
         """Trace headers for the service; empty without tracing."""

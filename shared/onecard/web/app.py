@@ -48,6 +48,7 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
         415: "The body is not JSON",
         421: "No key is asked for, and the host name is not known; see ALLOWED_HOSTS",
         429: "Too many requests; see Retry-After",
+        431: "Path, query and headers are too long",
         500: "A fault of the server",
         502: "A service broke off",
         503: "A service is down or starting; see Retry-After",

@@ -22,7 +22,7 @@ from onecard.errors import BodyTooLarge, InternalError, SlowRequest, Unavailable
 from onecard.metrics import METHODS, HttpMetrics
 from onecard.settings import ServiceSettings
 from onecard.web import query_params, request_parsing, server_timing
-from onecard.web.auth import Guard, require_known_host
+from onecard.web.auth import UNAUTHENTICATED_PATHS, Guard, require_known_host
 from onecard.web.disconnect import ClientDisconnected
 from onecard.web.server_timing import Timing
 
@@ -222,7 +222,10 @@ class RequestMiddleware:
             MissingKey: the request has no key.
             InvalidKey: its key is unknown or malformed.
             UnknownHost: no key is required, and the host name is not allowed.
+            HTTPException: it has a body for a path that needs no key; strangers' bodies are not read.
         """
+        if scope["path"] in UNAUTHENTICATED_PATHS and scope["method"] in _BODY_METHODS:
+            raise HTTPException(405, headers={"Allow": "GET, HEAD"})
         if self._guard.open:
             require_known_host(scope, self._allowed_hosts)
         authorization = [value for name, value in scope["headers"] if name == b"authorization"]
