@@ -98,7 +98,8 @@ class ReviewReader:
         """Get the version of the table.
 
         Returns:
-            A string that changes with every write, also of other processes, and with index maintenance.
+            A string that changes with every write, also of other processes, and with index maintenance: the table's id,
+            a hyphen and a number.
 
         Raises:
             StoreDamaged: The table cannot be read.
