@@ -123,11 +123,25 @@ def test_a_clause_without_such_a_word_has_the_nearest_aspect() -> None:
     assert catalog.nearest([0.0, 0.1], analyzer().terms("빵이에요")) == ["a"]
 
 
-@pytest.mark.parametrize("text", ["a = 1", "[a]\nwords = ''", "[", "[a]\nlabel='a'\nwords=''\ndescriptions=[]"])
-def test_a_file_of_aspects_that_is_none_is_refused(text: str) -> None:
-    """Before anything is stored."""
-    with pytest.raises(ValueError, match=r".+"):
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "no aspect"),
+        ("# [food]\n", "no aspect"),
+        ("[", "at end"),
+        ("a = 1", "'a'"),
+        ("[a]\nwords = ''", "'a.label'"),
+        ("[a]\nlabel='a'\nwords=''\ndescriptions=[]", "'a.descriptions'"),
+        ("[a]\nlabel='a'\nwords=''\ndescriptions=['맛있어요', ' ']", "'a.descriptions.1'"),
+        ("[a]\nlabel='a'\nwords=''\ndescriptions=['\u200b', '맛있어요']", "'a.descriptions.0'"),
+        ("[a]\nlabel='\u3164'\nwords=''\ndescriptions=['맛있어요', '짜요']", "'a.label'"),
+    ],
+)
+def test_a_file_of_aspects_that_is_none_is_refused(text: str, reason: str) -> None:
+    """Before anything is stored; a model service, which refuses a blank text, is not blamed for it."""
+    with pytest.raises(ValueError, match=reason) as refused:
         parse_aspects(text)
+    assert "\n" not in str(refused.value)
 
 
 class Scripted:

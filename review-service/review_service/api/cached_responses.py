@@ -109,10 +109,10 @@ async def _respond(
 
     async def compute_of_version() -> BaseModel | Uncacheable:
         computed = await compute(lane)
-        # A write in the meantime: the reviews that were read may be of either version, and the one before comes back
-        # when what was written is undone.
-        unchanged = isinstance(computed, Uncacheable) or await read_version() == version
-        return computed if unchanged else Uncacheable(computed)
+        if isinstance(computed, Uncacheable) or await read_version() == version:
+            return computed
+        # The reviews that were read may be of either version, and the one before comes back when the write is undone.
+        return Uncacheable(computed)
 
     response = service.response_cache.get_or_compute(key_fields, version, cache_control, lane, compute_of_version)
     answer = await run_until_disconnect(response, request.receive)
