@@ -19,7 +19,7 @@ from onecard import logs
 from onecard.client_traffic import INTERNAL_HEADER
 from onecard.inference.scheduling import LANE_HEADER
 from review_service.precompute.load_probe import LoadProbe
-from review_service.precompute.popularity import PopularityTracker, open_popularity
+from review_service.precompute.popularity import MAX_SUBJECTS, PopularityTracker, open_popularity
 from review_service.precompute.refresh_jobs import (
     ROUND_TIMEOUT_SECONDS,
     JobOutcome,
@@ -86,8 +86,8 @@ class Precomputer:
     async def _restaurant_ids(self) -> list[str]:
         """Ids of the most popular restaurants that have reviews. Nothing is renewed that nobody has visited."""
         count = self.settings.precompute_restaurants
-        visited = {popular.subject for popular in await self.popularity.restaurants.top(count)} if count else set()
-        if not visited:
+        visited = {popular.subject for popular in await self.popularity.restaurants.top(MAX_SUBJECTS)}
+        if not visited or not count:
             return []
         try:
             answer = await self.http.get(
