@@ -107,10 +107,10 @@ def extractive_summary(overall: str, positive: Sequence[Opinion], negative: Sequ
         The summary. A kind without clauses has an empty summary.
     """
     praise, blame = (max(kind, key=lambda opinion: opinion.score, default=None) for kind in (positive, negative))
-    lines = [shortened(best.text) if best else "" for best in (praise, blame)]
     evidence = [
-        Evidence(review_id=best.review_id, snippet=quotation(best.text, line))
-        for best, line in zip((praise, blame), lines, strict=True)
+        Evidence(review_id=best.review_id, snippet=quotation(best.text, shortened(best.text)))
+        for best in (praise, blame)
         if best
     ]
-    return ValidatedSummary(overall, *lines, evidence)
+    positive_line, negative_line = (shortened(best.text) if best else "" for best in (praise, blame))
+    return ValidatedSummary(overall, positive_line, negative_line, evidence)
