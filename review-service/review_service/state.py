@@ -96,7 +96,7 @@ async def open_service(settings: ReviewSettings, registry: CollectorRegistry, cl
         catalog = read_aspects(settings.review_aspects)
     except (OSError, ValueError) as error:
         raise SystemExit(
-            f"the aspects in REVIEW_ASPECTS cannot be read ({type(error).__name__}): name a file that is written as "
+            f"the aspects in REVIEW_ASPECTS cannot be read ({error}): name a file that is written as "
             "review_service/reviews/aspects.toml is, or unset it."
         ) from None
     models = await closing.enter_async_context(open_model_services(settings))

@@ -9,16 +9,17 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from onecard.text import is_visible
-from review_service.model_services import EmbeddedTexts, Prediction, open_model_services
+from review_service.model_services import EmbeddedTexts, InvalidModelResponse, Prediction, open_model_services
 from review_service.reviews.aspects import DescriptionVectors, parse_aspects, read_aspects
-from review_service.reviews.clauses import Clause, ClauseReader
+from review_service.reviews.clauses import Clause, ClauseReader, SplitReview
 from review_service.settings import ReviewSettings
-from review_service.words.clauses import split_clauses
+from review_service.words.clauses import Span, split_clauses
 from tests.conftest import ROOT
 from tests.review.support import analyzer
 from tests.support import Server
@@ -122,11 +123,25 @@ def test_a_clause_without_such_a_word_has_the_nearest_aspect() -> None:
     assert catalog.nearest([0.0, 0.1], analyzer().terms("빵이에요")) == ["a"]
 
 
-@pytest.mark.parametrize("text", ["a = 1", "[a]\nwords = ''", "[", "[a]\nlabel='a'\nwords=''\ndescriptions=[]"])
-def test_a_file_of_aspects_that_is_none_is_refused(text: str) -> None:
-    """Before anything is stored."""
-    with pytest.raises(ValueError, match=r".+"):
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "no aspect"),
+        ("# [food]\n", "no aspect"),
+        ("[", "at end"),
+        ("a = 1", "'a'"),
+        ("[a]\nwords = ''", "'a.label'"),
+        ("[a]\nlabel='a'\nwords=''\ndescriptions=[]", "'a.descriptions'"),
+        ("[a]\nlabel='a'\nwords=''\ndescriptions=['맛있어요', ' ']", "'a.descriptions.1'"),
+        ("[a]\nlabel='a'\nwords=''\ndescriptions=['\u200b', '맛있어요']", "'a.descriptions.0'"),
+        ("[a]\nlabel='\u3164'\nwords=''\ndescriptions=['맛있어요', '짜요']", "'a.label'"),
+    ],
+)
+def test_a_file_of_aspects_that_is_none_is_refused(text: str, reason: str) -> None:
+    """Before anything is stored; a model service, which refuses a blank text, is not blamed for it."""
+    with pytest.raises(ValueError, match=reason) as refused:
         parse_aspects(text)
+    assert "\n" not in str(refused.value)
 
 
 class Scripted:
@@ -156,6 +171,37 @@ async def test_models_read_no_text_twice() -> None:
         [Clause(0, 4, "positive", 0.9, ["food"])],
         [Clause(0, 7, "positive", 0.9, ["food"]), Clause(7, 16, "negative", 0.9, ["service"])],
     ]
+
+
+class Bounded(Scripted):
+    """Models that refuse a body over MAX_BODY_MB."""
+
+    async def embed(self, texts: Sequence[str], *_: object) -> EmbeddedTexts:
+        self._check(texts)
+        return await super().embed(texts)
+
+    async def classify(self, texts: Sequence[str], *_: object) -> list[Prediction]:
+        self._check(texts)
+        return await super().classify(texts)
+
+    def _check(self, texts: Sequence[str]) -> None:
+        if len(orjson.dumps(texts)) > 2_000_000:
+            raise InvalidModelResponse("status 413")
+
+
+def two_clauses(long: str) -> SplitReview:
+    """A review of «좋아요» and a long clause, neither of which names an aspect."""
+    spans = [Span(0, 3), Span(3, 3 + len(long))]
+    return SplitReview(f"좋아요{long}", "", ["좋아요", long], spans, [[], []], [[], []])
+
+
+async def test_long_clauses_of_stored_reviews_are_sent_in_bodies_that_are_let_in() -> None:
+    """A migration reads more reviews at once than fit into a request; what it cannot send it would try for ever."""
+    models = Bounded()
+    stored = [two_clauses(f"{number:03}" + "😀" * 3994) for number in range(128)]
+    judged = await reader(models).judge_clauses(stored, [Prediction("positive", 0.9)] * len(stored))
+    assert [len(clauses) for clauses in judged] == [2] * 128
+    assert models.classified == ["좋아요", *(review.clauses[1] for review in stored)]
 
 
 @dataclass

@@ -365,6 +365,18 @@ def test_a_damaged_store_stops_the_start_with_one_line(filled: Server, tmp_path:
     assert torn.exists()
 
 
+def test_a_file_without_aspects_stops_the_start_with_one_line(tmp_path: Path) -> None:
+    """It says what is wrong and what to do, where every import would fail."""
+    aspects = tmp_path / "aspects.toml"
+    aspects.write_text("# [food]")
+    env = {"REVIEW_STORE": str(tmp_path / "reviews"), "REVIEW_ASPECTS": str(aspects)}
+    with (
+        pytest.raises(AssertionError, match=r"REVIEW_ASPECTS cannot be read \(it describes no aspect\): name a file"),
+        serving("review_service", port_variable="REVIEW_PORT", env=env),
+    ):
+        pass
+
+
 def test_texts_stay_out_of_the_log(filled: Server) -> None:
     """Neither a review's nor a query's; every line is JSON."""
     find(filled, "비밀스러운 질문")

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,26 @@ async def test_counts_equal_a_recount(store: ReviewStore) -> None:
     ]
     counts = await count_restaurant(store, "a")
     assert (counts.positive, counts.negative) == (4, 3)
+
+
+async def test_a_renamed_restaurant_has_its_latest_name(store: ReviewStore) -> None:
+    """In whatever order its reviews were stored, and whatever their sentiment; of two at once it is the first one's."""
+    reviews: list[dict[str, Any]] = [
+        {"restaurant_name": "옛집", "created_at": "2026-03-01"},
+        {"restaurant_name": "새집", "created_at": "2026-03-02"},
+        {"restaurant_name": "그 집", "created_at": "2026-03-02"},
+        {"restaurant_name": None, "created_at": "2026-03-03"},
+        {"restaurant_name": "흰집"},
+    ]
+    orders = list(permutations(enumerate(reviews)))
+    rows = [
+        judged(number, **review, review_id=f"{order}-{number}", restaurant_id=str(order))
+        for order, given in enumerate(orders)
+        for number, review in given
+    ]
+    await store.upsert(rows, EmbeddedTexts(vectors(len(rows)), MODEL))
+    counts = await count_all_restaurants(store)
+    assert [one.name for one in counts] == ["새집"] * len(orders)
 
 
 async def test_an_indexed_search_finds_what_an_exact_one_finds(store: ReviewStore) -> None:

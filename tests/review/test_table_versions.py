@@ -1,11 +1,15 @@
 """Versions of reviews, on a real LanceDB."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from review_service.model_services import EmbeddedTexts, Prediction
 from review_service.reviews.index_maintenance import maintain
 from review_service.reviews.store import ReviewStore, open_store
 from review_service.reviews.table_versions import TableVersions
-from tests.review.test_store import put
+from tests.review.test_store import MODEL, judged, put, vectors
 
 
 async def both(store: ReviewStore) -> tuple[str, str]:
@@ -44,13 +48,24 @@ async def test_an_index_changes_no_restaurants_version(tmp_path: Path) -> None:
 
 
 async def test_two_tables_have_no_version_in_common(tmp_path: Path) -> None:
-    """Also after as many writes, such as one that was lost and begun anew."""
-    found = []
+    """Also after as many writes, such as one that was lost and begun anew, and with the same reviews."""
+    found: list[str] = []
     for name in ("one", "other"):
         async with open_store(str(tmp_path / name)) as store:
             await put(store, range(5))
-            found.append(await TableVersions(store).of_all())
-    assert found[0] != found[1]
+            found += await both(store)
+    assert len(set(found)) == 4
+
+
+@pytest.mark.parametrize("other", [Prediction("positive", 0.7), Prediction("negative", 0.9)])
+async def test_another_classifier_makes_another_version(tmp_path: Path, other: Prediction) -> None:
+    """A restaurant whose reviews are deleted, and imported again as they were, has other counts."""
+    async with open_store(str(tmp_path)) as store:
+        await put(store, [0])
+        before = await both(store)
+        await store.delete("r-0")
+        await store.upsert([replace(judged(0), prediction=other)], EmbeddedTexts(vectors(1), MODEL))
+        assert not set(before) & set(await both(store))
 
 
 async def test_another_process_is_not_missed(tmp_path: Path) -> None:

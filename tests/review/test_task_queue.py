@@ -2,16 +2,19 @@
 
 import json
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
+from typing import Any
 from urllib.parse import quote
 
 import pytest
-from anyio.from_thread import start_blocking_portal
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from celery import Celery
+from kombu.exceptions import OperationalError
+from prometheus_client import CollectorRegistry
 from redis import Redis as Client
 
 from bench.redis_faults.redis import MASTER, FaultyRedis, SentinelGroup, sentinel_group
@@ -19,11 +22,12 @@ from onecard.redis.settings import RedisSettings
 from onecard_stack.processes.process_table import HostResources, processes
 from onecard_stack.settings import StackSettings
 from review_service.heartbeat import is_alive
-from review_service.precompute.refresh_jobs import ROUND_TIMEOUT_SECONDS, RefreshJob
+from review_service.precompute.refresh_jobs import ROUND_TIMEOUT_SECONDS, JobOutcome, RefreshJob
 from review_service.precompute.task_queue import KEY_PREFIX, PLAN_TASK, QUEUE_NAME, REFRESH_TASK, open_queue
-from review_service.precompute.tasks import Precomputer, add_tasks
+from review_service.precompute.tasks import Precomputer, add_tasks, open_precomputer
+from review_service.settings import WorkerSettings
 from tests.review.worker_process import until
-from tests.shared.cache.support import MetricsReader, cache_on, eventually, running_redis
+from tests.shared.cache.support import MetricsReader, RedisProcess, cache_on, eventually, running_redis
 from tests.support import metric, start
 
 TASKS = 5
@@ -58,21 +62,76 @@ async def test_a_full_cache_pushes_no_task_out(tmp_path: Path) -> None:
         assert redis.command("LLEN", KEY_PREFIX + QUEUE_NAME) == b":%d\r\n" % (TASKS + 1)
 
 
-def test_an_errand_expires_with_its_round(tmp_path: Path) -> None:
-    """What a round does not come to is not done beside the next one's."""
+@dataclass(frozen=True)
+class Planner:
+    """What a worker plans rounds with, in this process, where five searches are popular."""
 
-    async def plan() -> list[RefreshJob]:
-        return [RefreshJob("/v1/restaurants/a/sentiment")]
+    queue: Celery
+    portal: BlockingPortal
+    precomputer: Precomputer
+    redis: RedisProcess
 
+    def plan(self) -> int:
+        """Run the task. Returns how many messages are on the queue after it."""
+        self.queue.tasks[PLAN_TASK]()
+        return int(self.redis.command("LLEN", KEY_PREFIX + QUEUE_NAME).removeprefix(b":"))
+
+    def count(self, outcome: JobOutcome) -> int:
+        """How many jobs of the round have an outcome."""
+        latest = self.portal.call(self.precomputer.round_status.read)
+        assert latest is not None
+        return latest.count(outcome)
+
+
+@pytest.fixture
+def planner(tmp_path: Path) -> Iterator[Planner]:
+    """On a Redis of its own."""
     with running_redis(tmp_path) as redis, start_blocking_portal() as portal:
-        queue = open_queue(RedisSettings(redis_port=redis.port))
-        add_tasks(queue, portal, cast(Precomputer, SimpleNamespace(plan=plan)))
-        before = datetime.now(UTC)
-        queue.tasks[PLAN_TASK]()
-        with Client(port=redis.port) as client:
-            message = json.loads(client.lindex(KEY_PREFIX + QUEUE_NAME, 0))
+        settings = WorkerSettings(redis_port=redis.port, precompute_restaurants=0)
+        with portal.wrap_async_context_manager(open_precomputer(settings, CollectorRegistry())) as precomputer:
+            queue, queries = open_queue(settings), precomputer.popularity.queries
+            add_tasks(queue, portal, precomputer)
+            for number in range(TASKS):
+                queries.record(f'{{"query":"{number}"}}')
+            portal.call(queries.flush)
+            yield Planner(queue, portal, precomputer, redis)
+
+
+def test_an_errand_expires_with_its_round(planner: Planner) -> None:
+    """What a round does not come to is not done beside the next one's."""
+    before = datetime.now(UTC)
+    planner.plan()
+    with Client(port=planner.redis.port) as client:
+        message = json.loads(client.lindex(KEY_PREFIX + QUEUE_NAME, 0))
     lives = datetime.fromisoformat(message["headers"]["expires"]) - before
     assert timedelta(seconds=ROUND_TIMEOUT_SECONDS) <= lives < timedelta(seconds=ROUND_TIMEOUT_SECONDS + 60)
+
+
+def test_a_round_that_could_not_be_sent_does_not_hold_up_the_next(
+    planner: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis goes away after two messages; what was not sent is paused, and the next round has all. It is waited for."""
+    send, sent = planner.queue.send_task, list[object]()
+
+    def send_two(*given: Any, **options: Any) -> None:
+        if len(sent) == 2:
+            raise OperationalError
+        sent.append(send(*given, **options))
+
+    monkeypatch.setattr(planner.queue, "send_task", send_two)
+    with pytest.raises(OperationalError):
+        planner.plan()
+    assert (planner.count("waiting"), planner.count("paused")) == (2, TASKS - 2)
+    monkeypatch.undo()
+    assert planner.plan() == 2 + TASKS
+    assert planner.count("waiting") == TASKS
+    assert planner.plan() == 2 + TASKS
+
+
+def test_a_worker_that_is_killed_while_it_sends_a_round_does_not_hold_up_the_next(planner: Planner) -> None:
+    """The jobs are listed, and nobody is left to send them."""
+    assert len(planner.portal.call(planner.precomputer.plan)) == TASKS
+    assert planner.plan() == TASKS
 
 
 @pytest.mark.parametrize("given", ["parts", "url", "socket"])

@@ -17,6 +17,7 @@ from review_service.search.query_key import query_key
 from review_service.state import ReviewService
 
 Compute = Callable[[Lane], Awaitable[BaseModel | Uncacheable]]
+_ReadVersion = Callable[[], Awaitable[str]]
 
 
 async def restaurant_response(
@@ -49,10 +50,9 @@ async def restaurant_response(
         Exception: What `compute` raises.
     """
     service: ReviewService = request.app.state.service
-    versions = service.table_versions
-    version = await (versions.of_all() if all_restaurants else versions.of_restaurant(restaurant_id))
+    read_version = _version_reader(service, None if all_restaurants else restaurant_id)
     key = [resource, restaurant_id, model, service.restaurant_statistics.version]
-    return await _respond(request, key, version, compute, service.popularity.restaurants, restaurant_id)
+    return await _respond(request, key, read_version, compute, service.popularity.restaurants, restaurant_id)
 
 
 async def search_response(request: Request, body: SearchRequest) -> Response:
@@ -72,8 +72,6 @@ async def search_response(request: Request, body: SearchRequest) -> Response:
         Exception: What `Searcher.search` raises.
     """
     service: ReviewService = request.app.state.service
-    versions, restaurant_id = service.table_versions, body.restaurant_id
-    version = await (versions.of_all() if restaurant_id is None else versions.of_restaurant(restaurant_id))
     search = canonical_json(body.model_dump(mode="json"))
     searcher = service.searcher
     words = searcher.word_files.search_words().version, searcher.analyzer.version
@@ -86,16 +84,37 @@ async def search_response(request: Request, body: SearchRequest) -> Response:
         found = await searcher.search(body, query, vocabulary, lane)
         return found if cacheable and not found.degraded else Uncacheable(found)
 
-    return await _respond(request, key, version, compute, service.popularity.queries, search)
+    read_version = _version_reader(service, body.restaurant_id)
+    return await _respond(request, key, read_version, compute, service.popularity.queries, search)
+
+
+def _version_reader(service: ReviewService, restaurant_id: str | None) -> _ReadVersion:
+    """Reads the version of a restaurant's reviews, or of all."""
+    versions = service.table_versions
+    return versions.of_all if restaurant_id is None else lambda: versions.of_restaurant(restaurant_id)
 
 
 async def _respond(
-    request: Request, key_fields: JsonValue, version: str, compute: Compute, popularity: Popularity, subject: str
+    request: Request,
+    key_fields: JsonValue,
+    read_version: _ReadVersion,
+    compute: Compute,
+    popularity: Popularity,
+    subject: str,
 ) -> Response:
     service: ReviewService = request.app.state.service
     lane = requested_lane(request.headers, "interactive")
     cache_control = request.headers.get("cache-control")
-    response = service.response_cache.get_or_compute(key_fields, version, cache_control, lane, lambda: compute(lane))
+    version = await read_version()
+
+    async def compute_of_version() -> BaseModel | Uncacheable:
+        computed = await compute(lane)
+        if isinstance(computed, Uncacheable) or await read_version() == version:
+            return computed
+        # The reviews that were read may be of either version, and the one before comes back when the write is undone.
+        return Uncacheable(computed)
+
+    response = service.response_cache.get_or_compute(key_fields, version, cache_control, lane, compute_of_version)
     answer = await run_until_disconnect(response, request.receive)
     # Not in the access log: without any users, precomputing still makes about 60 such requests a minute.
     request.state.quiet = lane == "bulk" and answer.headers.get("x-cache") == "hit"

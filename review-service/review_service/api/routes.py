@@ -13,6 +13,7 @@ from onecard.web.middleware import request_state
 from onecard.web.request_parsing import media_type
 from review_service.api import cached_responses, precompute_routes
 from review_service.errors import StoreDamaged
+from review_service.precompute.popularity import MAX_SUBJECTS
 from review_service.response_cache import Uncacheable
 from review_service.reviews.ingest import ParsedImport, parse_items, parse_lines
 from review_service.schemas import (
@@ -138,7 +139,8 @@ def _review_routes() -> APIRouter:
     ) -> RestaurantList:
         """List restaurants in the requested order."""
         service = service_of(request)
-        top = await service.popularity.restaurants.top(limit) if sort == "popular" else []
+        # All of them, because any may have lost its reviews.
+        top = await service.popularity.restaurants.top(MAX_SUBJECTS) if sort == "popular" else []
         first = [popular.subject for popular in top]
         return RestaurantList(data=await service.restaurant_statistics.ranked(limit, first))
 

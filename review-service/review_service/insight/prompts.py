@@ -6,10 +6,12 @@ start an instruction. The schema is enforced during generation, and checked agai
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import orjson
 
+from onecard.text import is_visible
 from review_service.schemas import StoredReview
 
 MAX_PROMPT_REVIEWS = 12
@@ -34,7 +36,8 @@ INSTRUCTION = (
 )
 
 
-_SENTENCE_BREAK = re.compile(r"(?<=[.!?…])\s+")
+_SENTENCE_BREAK = re.compile(r"(?<=[.!?…])[ \n]|\n")
+_WORD = re.compile(r"\S+")
 LINE_PATTERN = r"""^[가-힣A-Za-z0-9][^\n<>{}\[\]\\"_]*$"""
 """One line that starts with a letter or a digit, since a small model may write «:» and stop, and that has none of the
 characters of JSON and HTML markup."""
@@ -99,6 +102,25 @@ def shortened(text: str) -> str:
     return " ".join(text.split())[:MAX_REVIEW_CHARACTERS]
 
 
+def quotation(text: str, part: str) -> str:
+    """Find what a part of a text on one line is in the text itself.
+
+    Args:
+        text: The text, which may have line breaks and several blanks in a row.
+        part: What may be a part of `shortened(text)`.
+
+    Returns:
+        A part of `text`, with all that is between its words there; empty if `part` is not in `shortened(text)`.
+    """
+    line = shortened(text)
+    start = line.find(part)
+    if start < 0 or not part:
+        return ""
+    places = (offset for word in _WORD.finditer(text) for offset in (*range(*word.span()), word.end()))
+    found = list(islice(places, start, start + len(part)))
+    return text[found[0] : found[-1] + 1]
+
+
 def _response_schema(reviews: Sequence[StoredReview]) -> dict[str, Any]:
     # Lengths are not in the schema but validated later: xgrammar, our grammar backend, does not support a string with
     # both a pattern and a length, and needs seconds to compile a length alone, in every request.
@@ -120,7 +142,11 @@ def _response_schema(reviews: Sequence[StoredReview]) -> dict[str, Any]:
 
 def _evidence_schema(review: StoredReview) -> dict[str, Any]:
     """Schema that allows only sentences of the review: the LLM can choose a quotation but cannot write one."""
-    sentences = [item for item in dict.fromkeys(_SENTENCE_BREAK.split(prompt_text(review))) if item]
+    # As long as `prompt_text`, which has a blank where this has a line break.
+    lines = "\n".join(line for text in review.text.splitlines() if (line := " ".join(text.split())))
+    sentences = [item for item in dict.fromkeys(_SENTENCE_BREAK.split(lines[:MAX_REVIEW_CHARACTERS])) if item]
+    # Some editors put an invisible character on an empty line.
+    sentences = list(filter(is_visible, sentences)) or sentences
     return {
         "type": "object",
         "properties": {"review_id": {"const": review.review_id}, "snippet": {"enum": sentences}},

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from onecard import logs
-from review_service.insight.prompts import MAX_PROMPT_REVIEWS, chat_request, select_reviews, shortened
+from review_service.insight.prompts import MAX_PROMPT_REVIEWS, chat_request, select_reviews
 from review_service.insight.restaurant_statistics import RestaurantStatistics
 from review_service.insight.summary_validation import (
     InvalidSummary,
@@ -113,7 +113,4 @@ def _opinions(review: StoredReview, clauses: Sequence[Clause]) -> list[Opinion]:
         for clause in clauses
         if clause.sentiment == review.sentiment
     ]
-    return [
-        Opinion(review.review_id, shortened(text), score)
-        for text, score in texts or [(review.text, review.sentiment_score)]
-    ]
+    return [Opinion(review.review_id, text, score) for text, score in texts or [(review.text, review.sentiment_score)]]

@@ -2,13 +2,13 @@
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ValidationError
 
 from onecard.text import is_visible
-from review_service.insight.prompts import LINE_PATTERN, MAX_EVIDENCE, MAX_SUMMARY_CHARACTERS, prompt_text
+from review_service.insight.prompts import LINE_PATTERN, MAX_EVIDENCE, MAX_SUMMARY_CHARACTERS, quotation, shortened
 from review_service.schemas import Evidence, StoredReview
 
 _LINE_REGEX = re.compile(LINE_PATTERN)
@@ -55,9 +55,13 @@ def validate(text: str, reviews: Sequence[StoredReview]) -> ValidatedSummary:
         written = _LlmSummary.model_validate_json(text)
     except ValidationError:
         raise InvalidSummary("another shape") from None
-    texts = {review.review_id: prompt_text(review) for review in reviews}
-    quotes = dict.fromkeys((item.review_id, item.snippet) for item in written.evidence if _is_quoted(item, texts))
-    evidence = [Evidence(review_id=review_id, snippet=snippet) for review_id, snippet in quotes][:MAX_EVIDENCE]
+    texts = {review.review_id: review.text for review in reviews}
+    quotes = dict.fromkeys(
+        (item.review_id, quotation(texts.get(item.review_id, ""), item.snippet)) for item in written.evidence
+    )
+    evidence = [Evidence(review_id=review_id, snippet=snippet) for review_id, snippet in quotes if snippet.strip()][
+        :MAX_EVIDENCE
+    ]
     if not evidence:
         raise InvalidSummary("no evidence that is there")
     summary = ValidatedSummary(
@@ -80,23 +84,19 @@ def _is_summary_line(text: str) -> bool:
     )
 
 
-def _is_quoted(evidence: Evidence, texts: Mapping[str, str]) -> bool:
-    """Whether the snippet is not blank and occurs verbatim in the review that it names."""
-    return bool(evidence.snippet.strip()) and evidence.snippet in texts.get(evidence.review_id, "")
-
-
 @dataclass(frozen=True)
 class Opinion:
     """A clause of a review."""
 
     review_id: str
     text: str
+    """Verbatim."""
     score: float
     """Probability of its sentiment."""
 
 
 def extractive_summary(overall: str, positive: Sequence[Opinion], negative: Sequence[Opinion]) -> ValidatedSummary:
-    """Build a summary without the LLM: counts, and verbatim the clause of each kind with the highest score.
+    """Build a summary without the LLM: counts, and the beginning of the clause of each kind with the highest score.
 
     Args:
         overall: What the counts say.
@@ -107,5 +107,10 @@ def extractive_summary(overall: str, positive: Sequence[Opinion], negative: Sequ
         The summary. A kind without clauses has an empty summary.
     """
     praise, blame = (max(kind, key=lambda opinion: opinion.score, default=None) for kind in (positive, negative))
-    evidence = [Evidence(review_id=best.review_id, snippet=best.text) for best in (praise, blame) if best]
-    return ValidatedSummary(overall, praise.text if praise else "", blame.text if blame else "", evidence)
+    evidence = [
+        Evidence(review_id=best.review_id, snippet=quotation(best.text, shortened(best.text)))
+        for best in (praise, blame)
+        if best
+    ]
+    positive_line, negative_line = (shortened(best.text) if best else "" for best in (praise, blame))
+    return ValidatedSummary(overall, positive_line, negative_line, evidence)

@@ -147,6 +147,8 @@ class RefreshRound:
     """Unix time in seconds."""
     outcomes: Mapping[str, JobOutcome]
     """By the job's name."""
+    sent: bool = True
+    """Whether all its jobs were put on the queue. Otherwise the next round need not wait for it."""
 
     def state(self, now: float) -> RoundState:
         """Summarise the round.

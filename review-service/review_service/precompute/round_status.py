@@ -13,6 +13,7 @@ from review_service.precompute.refresh_jobs import JobOutcome, RefreshJob, Refre
 
 _ROUND_KEY = "onecard:precompute:round"
 _STARTED_FIELD = "started_at"
+_SENT_FIELD = "sent"
 _EXPIRE_COMMAND = ("EXPIRE", _ROUND_KEY, 86400)
 
 
@@ -26,8 +27,8 @@ class RoundStatus:
     def __init__(self, channel: RedisChannel) -> None:
         """The caller opens and closes `channel`."""
         self._channel = channel
-        self._unsent: dict[str, JobOutcome] = {}
-        """By the job's name."""
+        self._unsent: dict[str, str] = {}
+        """By the job's name; and the field that says that all jobs are on the queue."""
 
     async def start(self, jobs: Iterable[RefreshJob], now: float) -> None:
         """Start a round and replace the status of the last one.
@@ -41,6 +42,15 @@ class RoundStatus:
         for job in jobs:
             fields += (job.name, "waiting")
         await self._execute(("DEL", _ROUND_KEY), ("HSET", _ROUND_KEY, *fields), _EXPIRE_COMMAND)
+
+    async def record_sent(self, left: Iterable[RefreshJob]) -> None:
+        """Record that the jobs of the round are on the queue.
+
+        Args:
+            left: Jobs that could not be sent. They are paused, and the next round does not wait for this one.
+        """
+        self._unsent |= {job.name: "paused" for job in left} or {_SENT_FIELD: "all"}
+        await self._flush()
 
     async def record(self, job: RefreshJob, outcome: JobOutcome) -> None:
         """Record the outcome of a job."""
@@ -62,7 +72,7 @@ class RoundStatus:
                 outcomes = {
                     name: cast(JobOutcome, word) for name, word in fields.items() if word in get_args(JobOutcome)
                 }
-                return None if started is None else RefreshRound(int(started), outcomes)
+                return None if started is None else RefreshRound(int(started), outcomes, _SENT_FIELD in fields)
         return None
 
     async def _flush(self) -> None:

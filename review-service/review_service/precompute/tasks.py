@@ -19,7 +19,7 @@ from onecard import logs
 from onecard.client_traffic import INTERNAL_HEADER
 from onecard.inference.scheduling import LANE_HEADER
 from review_service.precompute.load_probe import LoadProbe
-from review_service.precompute.popularity import PopularityTracker, open_popularity
+from review_service.precompute.popularity import MAX_SUBJECTS, PopularityTracker, open_popularity
 from review_service.precompute.refresh_jobs import (
     ROUND_TIMEOUT_SECONDS,
     JobOutcome,
@@ -56,7 +56,8 @@ class Precomputer:
             The jobs of the round; empty while the last one is in progress.
         """
         latest = await self.round_status.read()
-        if latest is not None and latest.in_progress(time.time()):
+        # A round whose jobs were not all sent would otherwise wait for them until its time is over.
+        if latest is not None and latest.sent and latest.in_progress(time.time()):
             return []
         count = self.settings.precompute_queries
         queries = [popular.subject for popular in await self.popularity.queries.top(count)] if count else []
@@ -85,8 +86,8 @@ class Precomputer:
     async def _restaurant_ids(self) -> list[str]:
         """Ids of the most popular restaurants that have reviews. Nothing is renewed that nobody has visited."""
         count = self.settings.precompute_restaurants
-        visited = {popular.subject for popular in await self.popularity.restaurants.top(count)} if count else set()
-        if not visited:
+        visited = {popular.subject for popular in await self.popularity.restaurants.top(MAX_SUBJECTS)}
+        if not visited or not count:
             return []
         try:
             answer = await self.http.get(
@@ -155,10 +156,15 @@ def add_tasks(queue: Celery, portal: BlockingPortal, precomputer: Precomputer) -
 
     def plan() -> None:
         planned = portal.call(precomputer.plan)
-        with queue.producer_or_acquire() as producer:
-            for job in planned:
-                # The next round has all jobs again, so that a job that is not reached may expire.
-                queue.send_task(REFRESH_TASK, [job.as_json()], expires=ROUND_TIMEOUT_SECONDS, producer=producer)
+        sent = 0
+        try:
+            with queue.producer_or_acquire() as producer:
+                for job in planned:
+                    # The next round has all jobs again, so that a job that is not reached may expire.
+                    queue.send_task(REFRESH_TASK, [job.as_json()], expires=ROUND_TIMEOUT_SECONDS, producer=producer)
+                    sent += 1
+        finally:
+            portal.call(precomputer.round_status.record_sent, planned[sent:])
         log.info("round planned", jobs=len(planned))
 
     def refresh(message: dict[str, str | None]) -> None:
@@ -167,5 +173,5 @@ def add_tasks(queue: Celery, portal: BlockingPortal, precomputer: Precomputer) -
         # At info only what was computed: nearly all responses are current, in every round.
         (log.info if outcome == "computed" else log.debug)("refresh job done", outcome=outcome)
 
-    queue.task(plan, name=PLAN_TASK)
-    queue.task(refresh, name=REFRESH_TASK)
+    queue.task(plan, name=PLAN_TASK, shared=False)
+    queue.task(refresh, name=REFRESH_TASK, shared=False)

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from review_service.schemas import Text
 from review_service.words.terms import Term
 
 ASPECTS_VERSION = 1
@@ -39,11 +40,11 @@ class DescribedAspect(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    label: str = Field(min_length=1)
+    label: Text
     words: str
     hints: str = ""
     objects: str = ""
-    descriptions: tuple[str, ...] = Field(min_length=NEAREST)
+    descriptions: tuple[Text, ...] = Field(min_length=NEAREST)
 
 
 _FILE: TypeAdapter[dict[str, DescribedAspect]] = TypeAdapter(dict[str, DescribedAspect])
@@ -143,7 +144,7 @@ def read_aspects(path: Path | None = None) -> AspectCatalog:
 
     Raises:
         OSError: It cannot be read.
-        ValueError: It is no TOML in UTF-8, or an aspect lacks something.
+        ValueError: It is no TOML in UTF-8, has no aspect, or an aspect lacks something.
     """
     return parse_aspects((path or _DEFAULT_FILE).read_text("utf-8"))
 
@@ -158,10 +159,17 @@ def parse_aspects(text: str) -> AspectCatalog:
         The aspects.
 
     Raises:
-        ValueError: It is no TOML, or an aspect lacks something.
+        ValueError: It is no TOML, has no aspect, or an aspect lacks something. The message is one line, and says what.
     """
     digest = blake2b(f"{ASPECTS_VERSION}\0{text}".encode(), digest_size=6).hexdigest()
-    return AspectCatalog(_FILE.validate_python(tomllib.loads(text)), digest)
+    try:
+        aspects = _FILE.validate_python(tomllib.loads(text))
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        raise ValueError(f"'{'.'.join(map(str, first['loc']))}': {first['msg']}") from None
+    if not aspects:
+        raise ValueError("it describes no aspect")
+    return AspectCatalog(aspects, digest)
 
 
 def _is_part(term: Term, other: Term) -> bool:

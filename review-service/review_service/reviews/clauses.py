@@ -13,6 +13,7 @@ from onecard.errors import Unavailable
 from onecard.text import composed, is_visible
 from review_service.model_services import RETRY_AFTER_SECONDS, EmbeddedTexts, ModelServices, Prediction
 from review_service.reviews.aspects import AspectCatalog, DescriptionVectors
+from review_service.reviews.batches import batches
 from review_service.schemas import Label
 from review_service.words.analyzer import MorphemeAnalyzer
 from review_service.words.clauses import Span, split_clauses
@@ -213,10 +214,8 @@ def _parts(reviews: Iterable[SplitReview]) -> list[str]:
 
 
 def _batches(texts: Iterable[str], size: int) -> Iterator[list[str]]:
-    # A clause that comes often, such as «맛있어요», is sent once. Together clauses are no longer than their reviews.
-    distinct = list(dict.fromkeys(texts))
-    for start in range(0, len(distinct), size):
-        yield distinct[start : start + size]
+    # A clause that comes often, such as «맛있어요», is sent once.
+    return batches(dict.fromkeys(texts), size, lambda text: text)
 
 
 def _in_original(text: str, normal: str, spans: list[Span]) -> list[Span]:

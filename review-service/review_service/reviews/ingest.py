@@ -1,7 +1,7 @@
 """Imports reviews: parses a body, and stores its reviews in batches."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +12,11 @@ from onecard.errors import BadUpstream, DeadlineExceeded, InvalidJson, InvalidRe
 from onecard.web.request_parsing import parse_json
 from review_service.errors import StoreNotWritable
 from review_service.model_services import RETRY_AFTER_SECONDS, InvalidModelResponse
+from review_service.reviews.batches import batches
 from review_service.reviews.clauses import ClauseReader
 from review_service.reviews.rows import ClassifiedReview, digest_of
 from review_service.reviews.store import ReviewStore
 from review_service.schemas import MAX_REPORTED_LINES, ImportResult, LineError, Review, Superseded
-
-MAX_BATCH_BYTES = 1_000_000
-"""Maximum size of the texts in one request to a model service, whose own limit is MAX_BODY_MB."""
 
 log = logs.logger()
 
@@ -126,30 +124,6 @@ def _validate(content: Any, max_characters: int) -> Review:
     return review
 
 
-def batches(reviews: Sequence[Review], max_reviews: int, max_bytes: int = MAX_BATCH_BYTES) -> Iterator[list[Review]]:
-    """Split reviews into batches.
-
-    Args:
-        reviews: The reviews.
-        max_reviews: Maximum number of reviews in a batch.
-        max_bytes: Maximum size of the texts of a batch in UTF-8. A single longer text is a batch of its own.
-
-    Yields:
-        Batches in the order of the reviews; none is empty.
-    """
-    batch: list[Review] = []
-    size = 0
-    for review in reviews:
-        added = len(review.text.encode())
-        if batch and (len(batch) == max_reviews or size + added > max_bytes):
-            yield batch
-            batch, size = [], 0
-        batch.append(review)
-        size += added
-    if batch:
-        yield batch
-
-
 @dataclass(frozen=True)
 class Importer:
     """Embeds, classifies and stores reviews. Reviews that are already stored with the same content are skipped."""
@@ -181,7 +155,7 @@ class Importer:
         if not parsed.reviews:
             raise InvalidRequest(_no_reviews_message(parsed))
         written = done = 0
-        for batch in batches(parsed.reviews, self.batch_size):
+        for batch in batches(parsed.reviews, self.batch_size, lambda review: review.text):
             try:
                 written += await self._store_new(batch)
             except (Unavailable, TooBusy, DeadlineExceeded) as error:

@@ -30,7 +30,8 @@ from review_service.reviews.table_access import TableAccess, log_damage
 from review_service.schemas import StoredReview
 
 TABLE_NAME = "reviews"
-_LATEST_FIRST = [("created_at", "descending"), ("review_id", "ascending")]
+LATEST_FIRST = [("created_at", "descending"), ("review_id", "ascending")]
+"""How reviews are sorted. Those without a time come last."""
 
 
 class ReviewReader:
@@ -98,7 +99,8 @@ class ReviewReader:
         """Get the version of the table.
 
         Returns:
-            A string that changes with every write, also of other processes, and with index maintenance.
+            A string that changes with every write, also of other processes, and with index maintenance: the table's id,
+            a hyphen and a number.
 
         Raises:
             StoreDamaged: The table cannot be read.
@@ -168,7 +170,7 @@ class ReviewReader:
         """
         # Two queries, because the texts of all reviews of a restaurant may be many megabytes.
         dates = await self.read(["review_id", "created_at"], where=filters.expression())
-        latest = dates.sort_by(_LATEST_FIRST).slice(0, limit)["review_id"].to_pylist()
+        latest = dates.sort_by(LATEST_FIRST).slice(0, limit)["review_id"].to_pylist()
         reviews = await self.reviews(latest)
         return [reviews[review_id] for review_id in latest if review_id in reviews]
 

@@ -10,6 +10,8 @@ from review_service.reviews.store import ReviewStore
 MAX_CACHED_RESTAURANTS = 10_000
 """Maximum number of restaurants whose version is cached in memory."""
 _DIGEST_BYTES = 8
+_COLUMNS = ("review_id", "digest", "sentiment", "sentiment_score")
+"""What a restaurant's version is made of. The digest is of what was imported, without what a model says of it."""
 
 
 class TableVersions:
@@ -38,7 +40,8 @@ class TableVersions:
             restaurant_id: A restaurant; it may have no reviews.
 
         Returns:
-            A string that changes only when a review of this restaurant is added, changed or deleted.
+            A string that changes only when a review of this restaurant is added, changed or deleted, or imported again
+            with another classifier or into another table, which may be of another model.
 
         Raises:
             StoreDamaged: The table cannot be read.
@@ -46,14 +49,14 @@ class TableVersions:
         table_version = await self.of_all()
         cached = self._versions.get(restaurant_id)
         if cached is None or cached[0] != table_version:
-            cached = table_version, await self._digest(restaurant_id)
+            cached = table_version, await self._digest(restaurant_id, table_version.partition("-")[0])
         self._versions[restaurant_id] = cached
         self._versions.move_to_end(restaurant_id)
         if len(self._versions) > MAX_CACHED_RESTAURANTS:
             self._versions.popitem(last=False)
         return cached[1]
 
-    async def _digest(self, restaurant_id: str) -> str:
-        rows = await self._store.read(["review_id", "digest"], where=col("restaurant_id") == lit(restaurant_id))
-        pairs = sorted(zip(rows["review_id"].to_pylist(), rows["digest"].to_pylist(), strict=True))
-        return blake2b(repr(pairs).encode(), digest_size=_DIGEST_BYTES).hexdigest()
+    async def _digest(self, restaurant_id: str, table_id: str) -> str:
+        rows = await self._store.read(_COLUMNS, where=col("restaurant_id") == lit(restaurant_id))
+        reviews = sorted(zip(*(rows[name].to_pylist() for name in _COLUMNS), strict=True))
+        return blake2b(repr((table_id, reviews)).encode(), digest_size=_DIGEST_BYTES).hexdigest()
