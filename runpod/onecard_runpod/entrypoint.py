@@ -89,7 +89,8 @@ async def keep_running(program: Program, stopping: asyncio.Event, restart_second
     """
     stop = asyncio.create_task(stopping.wait())
     if program.prepare is not None:
-        await asyncio.wait({_in_thread(program.prepare), stop}, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {_in_thread(program.prepare), stop}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     while not stopping.is_set():
         try:
             process = await program.start()

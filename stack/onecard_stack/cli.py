@@ -170,7 +170,7 @@ def logs(part: str | None, follow: bool, lines: int) -> None:
 @click.option("--verify", is_flag=True, help="Compare all files with their digests, even those checked before.")
 @report_errors
 def models(stand_ins: bool, verify: bool) -> None:
-    """Fetch the models that the settings name. Resumes an earlier download and replaces damaged files.
+    """Fetch the models that the settings name. Keeps files that are here whole and replaces damaged ones.
 
     If the hub cannot be reached, small stand-ins are made here and kept.
     """
