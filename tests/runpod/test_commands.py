@@ -364,6 +364,13 @@ def test_status_and_cost(runpod: FakeRunPod, pod_command: Command) -> None:
     assert re.search(r"NVIDIA RTX A5000 +24 +0\.27 +LOW +EU-RO-1", shown)
 
 
+def test_a_pod_without_a_price_is_shown_too(runpod: FakeRunPod, pod_command: Command) -> None:
+    """RunPod names none while it does not run; what it did cost is known."""
+    runpod.add_pod("abc", "EXITED", cost=None)
+    assert re.search(r"abc +onecard +EXITED .* 0\.00", pod_command("status").stdout)
+    assert re.search(r"abc +onecard +EXITED +0\.00 +12\.50", pod_command("cost").stdout)
+
+
 def test_the_log_goes_on_where_a_connection_broke(runpod: FakeRunPod, pod_command: Command) -> None:
     """Each line once, in order; when the pod is gone, the command ends."""
     runpod.log = [(f"2026-11-23T10:00:0{second}Z", f"line {second}") for second in range(5)]
