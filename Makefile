@@ -6,7 +6,8 @@ SHELL := /bin/bash
 	bench-precompute bench-relevance bench-classifier bench-strategy
 
 PYTHON ?= python3.11
-FLAVOUR ?= $(if $(wildcard /dev/nvidia[0-9]* /dev/dxg),cuda,cpu)
+# Under WSL any maker's graphics are /dev/dxg; NVIDIA's driver for Windows brings the library.
+FLAVOUR ?= $(if $(or $(wildcard /dev/nvidia[0-9]*),$(and $(wildcard /dev/dxg),$(wildcard /usr/lib/wsl/lib/libcuda.so.1))),cuda,cpu)
 BIN := .venv/bin
 # Whatever the locale is, files are in UTF-8.
 export PYTHONUTF8 := 1

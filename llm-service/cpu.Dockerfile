@@ -22,7 +22,7 @@ FROM ${BASE}
 RUN apt-get update && apt-get install --yes --no-install-recommends libnuma1 && rm -rf /var/lib/apt/lists/*
 RUN useradd --uid 10001 --create-home onecard && install --directory --owner onecard /models
 COPY --from=packages /opt/onecard /opt/onecard
-ENV PATH=/opt/onecard/bin:${PATH} PYTHONPATH=/opt/code PYTHONUNBUFFERED=1 ALLOW_STAND_INS=false
+ENV PATH=/opt/onecard/bin:${PATH} PYTHONPATH=/opt/code PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 ALLOW_STAND_INS=false
 COPY --from=code /opt/code /opt/code
 USER onecard
 EXPOSE 8001

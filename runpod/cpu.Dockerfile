@@ -42,13 +42,14 @@ COPY --from=code /opt/code /opt/code
 COPY runpod/image/sshd.conf /etc/ssh/sshd_config.d/onecard.conf
 COPY runpod/image/onecard runpod/image/start /usr/local/bin/
 # RunPod kills a container about 5 s after SIGTERM.
-ENV PATH=/opt/onecard/bin:${PATH} PYTHONPATH=/opt/code PYTHONUNBUFFERED=1 ALLOW_STAND_INS=false \
+ENV PATH=/opt/onecard/bin:${PATH} PYTHONPATH=/opt/code PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 ALLOW_STAND_INS=false \
     HOST=0.0.0.0 GATEWAY_PORT=8000 VLLM_PORT=8001 DRAIN_SECONDS=1 \
     MODEL_CACHE_PATH=/workspace/models HF_HOME=/workspace/huggingface REVIEW_STORE=/workspace/reviews \
     ONECARD_HOME=/var/lib/onecard \
     VLLM_CACHE_ROOT=/workspace/cache/vllm TORCHINDUCTOR_CACHE_DIR=/workspace/cache/inductor \
     TRITON_CACHE_DIR=/workspace/cache/triton FLASHINFER_WORKSPACE_BASE=/workspace/cache
-WORKDIR /workspace
+# Not the volume, which may hang.
+WORKDIR /
 EXPOSE 8000 8001
 HEALTHCHECK --interval=5s --timeout=5s --start-period=900s --retries=6 \
     CMD ["setpriv", "--reuid=onecard", "--regid=onecard", "--clear-groups", "python3", "-m", "onecard.probe", "8000"]

@@ -16,8 +16,8 @@ from onecard import command_environment
 from onecard.settings import load
 from onecard_runpod import pod_request, pod_variables
 from onecard_runpod.client import Action, RunPodClient
-from onecard_runpod.creation import Creation, living
-from onecard_runpod.errors import OutcomeUnknown, PodError
+from onecard_runpod.creation import Creation, create_volume, living
+from onecard_runpod.errors import PodError
 from onecard_runpod.gpu_offers import GpuOffer, candidates, gpu_offers
 from onecard_runpod.settings import PodSettings
 from onecard_stack.settings import StackSettings
@@ -181,11 +181,8 @@ def volume(data_center: str, gb: int) -> None:
     """Create a network volume in DATA_CENTER (see 'cost') for the models. It costs until it is deleted."""
     settings = load_settings()
     with RunPodClient(settings) as api:
-        try:
-            created = api.create_volume(settings.pod_name, gb, data_center)
-        except OutcomeUnknown as error:
-            raise PodError(f"{error.message} The volume may exist all the same: see 'onecard-pod volumes'.") from None
-    click.echo(f"POD_VOLUME_ID={created['id']}\nWrite this line into .env; 'create' then uses the volume.")
+        volume_id = create_volume(api, settings.pod_name, gb, data_center, lambda line: click.echo(line, err=True))
+    click.echo(f"POD_VOLUME_ID={volume_id}\nWrite this line into .env; 'create' then uses the volume.")
 
 
 @main.command()
@@ -225,9 +222,14 @@ def status() -> None:
     table = new_table("pod", "name", "status", "card", "$/hour", "since", "gateway")
     for pod in pods:
         url = pod_request.public_url(pod["id"], pod_request.GATEWAY_PORT) if pod["status"] == "RUNNING" else ""
-        gpu, price = (pod.get("gpu") or {}).get("id", ""), f"{pod.get('cost') or 0:.2f}"
-        table.add_row(pod["id"], pod["name"], pod["status"], gpu, price, pod.get("startedAt") or "", url)
+        gpu = (pod.get("gpu") or {}).get("id", "")
+        table.add_row(pod["id"], pod["name"], pod["status"], gpu, _price(pod), pod.get("startedAt") or "", url)
     print_table(table)
+
+
+def _price(pod: Mapping[str, Any]) -> str:
+    """USD an hour. RunPod names none for a pod that does not run."""
+    return f"{pod.get('cost') or 0:.2f}"
 
 
 @main.command()
@@ -314,6 +316,6 @@ def cost() -> None:
         return
     pod_table = new_table("pod", "name", "status", "$/hour now", "$ in 30 days")
     for pod in pods:
-        pod_table.add_row(pod["id"], pod["name"], pod["status"], f"{pod['cost']:.2f}", f"{spent[pod['id']]:.2f}")
+        pod_table.add_row(pod["id"], pod["name"], pod["status"], _price(pod), f"{spent[pod['id']]:.2f}")
     click.echo()
     print_table(pod_table)

@@ -1,4 +1,4 @@
-"""Creates a pod so that none is lost: whatever fails on the way, the owner is told what exists or may exist."""
+"""Creates pods and volumes so that none is lost: whatever fails, the owner is told what exists or may exist."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +19,38 @@ GONE = "TERMINATED"
 def living(pods: Sequence[Mapping[str, Any]], name: str) -> list[Mapping[str, Any]]:
     """Select the pods with a name that still exist, running or stopped."""
     return [pod for pod in pods if pod["name"] == name and pod["status"] != GONE]
+
+
+def create_volume(api: RunPodClient, name: str, size_gb: int, data_center: str, say: Callable[[str], None]) -> str:
+    """Create a network volume.
+
+    Args:
+        api: RunPod's API.
+        name: the volume's name.
+        size_gb: its size in GB.
+        data_center: RunPod's id of the data center.
+        say: prints a line at once.
+
+    Returns:
+        Its id.
+
+    Raises:
+        PodError: there is no volume for sure, or the message says that one may exist.
+    """
+    may_exist = "The volume may exist all the same: see 'onecard-pod volumes'."
+    try:
+        created = api.create_volume(name, size_gb, data_center)
+    except OutcomeUnknown as error:
+        raise PodError(f"{error.message} {may_exist}") from None
+    except PodError:
+        raise
+    except BaseException:  # Ctrl-C above all, and what nobody has foreseen.
+        say(may_exist)
+        raise
+    volume_id = created.get("id")
+    if not isinstance(volume_id, str) or not volume_id:
+        raise PodError(f"RunPod says that a volume was created, and does not name it. {may_exist}")
+    return volume_id
 
 
 @dataclass

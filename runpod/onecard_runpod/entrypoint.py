@@ -1,8 +1,8 @@
-"""`python -m onecard_runpod.entrypoint [FOLDER…]`: keeps a pod's watchdog and its stack running.
+"""`python -m onecard_runpod.entrypoint [VOLUME]`: keeps a pod's watchdog and its stack running.
 
-The watchdog starts first. A stack that ends, because a setting is wrong or the hub cannot be reached, is started again
-until the watchdog stops the pod: a container that ends would be started again by RunPod, with every clock at zero.
-Outside RunPod there is nothing to stop, and this becomes the stack.
+The watchdog starts first, and nothing of it touches the volume, which may hang. A stack that ends, because a setting is
+wrong or the hub cannot be reached, is started again until the watchdog stops the pod: a container that ends would be
+started again by RunPod, with every clock at zero. Outside RunPod there is nothing to stop, and this becomes the stack.
 """
 
 import asyncio
@@ -10,9 +10,11 @@ import os
 import pwd
 import signal
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from onecard import logs
@@ -23,7 +25,9 @@ RESTART_SECONDS = 10.0
 """Pause before a process that has ended is started again."""
 API_KEY_VARIABLES = ("RUNPOD_API_KEY", "RUNPOD_API_KEY_FILE")
 """The pod's key at RunPod, in any case: for the watchdog alone."""
-_PROCESS_VARIABLES = ("PATH", "PYTHONPATH", "PYTHONUNBUFFERED", "LANG", "LC_ALL")
+_PROCESS_VARIABLES = ("PATH", "PYTHONPATH", "PYTHONSAFEPATH", "PYTHONUNBUFFERED", "LANG", "LC_ALL")
+_KEYS_FILE = Path("keys", "keys.json")
+"""Named keys of the gateway, on the volume, once somebody has made some."""
 STACK_USER = "onecard"
 WATCHDOG_USER = "watchdog"
 
@@ -39,6 +43,10 @@ class Program:
     environment: Mapping[str, str]
     user: pwd.struct_passwd | None = None
     """Whom it runs as; None: as this process."""
+    folder: Path | None = None
+    """Where it runs; None: where this process does."""
+    prepare: Callable[[], object] | None = None
+    """What comes before its first start. It may never return, and never makes another program wait."""
 
     async def start(self) -> asyncio.subprocess.Process:
         """Start it.
@@ -53,10 +61,14 @@ class Program:
         if self.user is not None:
             groups = os.getgrouplist(self.user.pw_name, self.user.pw_gid)
             identity = {"user": self.user.pw_uid, "group": self.user.pw_gid, "extra_groups": groups}
-        return await asyncio.create_subprocess_exec(*self.argv, env=self._environment(), **identity)
+        return await asyncio.create_subprocess_exec(*self.argv, env=self._environment(), cwd=self.folder, **identity)
 
     def become(self) -> None:
-        """Replace this process with it (execve)."""
+        """Prepare it, and replace this process with it (execve)."""
+        if self.prepare is not None:
+            self.prepare()
+        if self.folder is not None:
+            os.chdir(self.folder)
         if self.user is not None:
             os.initgroups(self.user.pw_name, self.user.pw_gid)
             os.setgid(self.user.pw_gid)
@@ -68,7 +80,7 @@ class Program:
 
 
 async def keep_running(program: Program, stopping: asyncio.Event, restart_seconds: float = RESTART_SECONDS) -> None:
-    """Run a program, and start it again when it ends, until it is to stop.
+    """Prepare and run a program, and start it again when it ends, until it is to stop.
 
     Args:
         program: what to run.
@@ -76,6 +88,9 @@ async def keep_running(program: Program, stopping: asyncio.Event, restart_second
         restart_seconds: pause before it is started again.
     """
     stop = asyncio.create_task(stopping.wait())
+    if program.prepare is not None:
+        either: set[asyncio.Future[Any]] = {_in_thread(program.prepare), stop}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     while not stopping.is_set():
         try:
             process = await program.start()
@@ -91,6 +106,22 @@ async def keep_running(program: Program, stopping: asyncio.Event, restart_second
                 return
             log.error("a program of the pod has ended", program=program.name, status=process.returncode)
         await asyncio.wait({stop}, timeout=restart_seconds)
+
+
+def _in_thread(action: Callable[[], object]) -> "asyncio.Future[None]":
+    """Run it in a daemon thread: those of `asyncio.to_thread` would be waited for at the end, for ever if they hang."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def act() -> None:
+        try:
+            action()
+        finally:  # The program then fails with its own message.
+            with suppress(RuntimeError):  # The loop has ended meanwhile.
+                loop.call_soon_threadsafe(done.set_result, None)
+
+    threading.Thread(target=act, daemon=True).start()
+    return done
 
 
 async def run(programs: list[Program], restart_seconds: float = RESTART_SECONDS) -> None:
@@ -135,17 +166,36 @@ def user(name: str) -> pwd.struct_passwd | None:
         return None
 
 
+def stack_program(environment: Mapping[str, str], volume: Path | None) -> Program:
+    """Describe the stack.
+
+    Args:
+        environment: variables of the pod.
+        volume: folder that the stack runs in, and that may hold named keys of the gateway; None if there is none.
+
+    Returns:
+        The program. Preparing it makes the folders that the environment names.
+    """
+    own, owner = without_api_key(environment), user(STACK_USER)
+
+    def prepare() -> None:
+        keys = [volume / _KEYS_FILE] if volume else []
+        folders.prepare(own, owner, [str(file.parent) for file in keys])
+        for file in filter(Path.exists, keys):
+            own.setdefault("API_KEYS_FILE", str(file))
+
+    return Program("stack", (sys.executable, "-m", "onecard_stack", "run"), own, owner, volume, prepare)
+
+
 def main() -> None:
-    """Make the folders of the settings and of the command line, then run the watchdog and the stack until SIGTERM."""
+    """Run the watchdog, and the stack once its folders have been made, until SIGTERM."""
     logs.configure("pod", "info")
-    environment = without_api_key(os.environ)
-    stack_user = user(STACK_USER)
-    folders.prepare(environment, stack_user, sys.argv[1:])
-    stack = Program("stack", (sys.executable, "-m", "onecard_stack", "run"), environment, stack_user)
+    stack = stack_program(os.environ, Path(sys.argv[1]) if sys.argv[1:] else None)
     if not os.environ.get("RUNPOD_POD_ID"):
         stack.become()
     argv = (sys.executable, "-m", "onecard_runpod.watchdog")
-    asyncio.run(run([Program("watchdog", argv, for_watchdog(os.environ), user(WATCHDOG_USER)), stack]))
+    watchdog = Program("watchdog", argv, for_watchdog(os.environ), user(WATCHDOG_USER), Path("/"))
+    asyncio.run(run([watchdog, stack]))
 
 
 if __name__ == "__main__":

@@ -40,6 +40,10 @@ _LOCAL_VARIABLES = re.compile(
 )
 """Variables for the machine that the command runs on: its keys, ports, addresses, folders, processors and GPUs, what it
 allows without a card, and the time for a graceful stop, which a pod does not have. `API_KEY` is handled apart."""
+_BUCKET_SCHEME = "s3://"
+_BUCKET_VARIABLES = re.compile("AWS_(?!.*(FILE|PROFILE|BUNDLE)$).+")
+"""Read by the library that opens a bucket of reviews, but for those that name files of this machine."""
+_BUCKET_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 _SECRET_NAME = re.compile(".*(KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL).*|.*REDIS_URL")
 _URL_LOGIN = re.compile("://[^/@]*@")
 """Credentials in a URL, as in `https://user:password@host/`."""
@@ -100,12 +104,16 @@ def choose(dotenv: Mapping[str, str], environment: Mapping[str, str], *, api_key
         found["REDIS_PASSWORD"] = password
     if "MONITORING" not in found:
         found.pop("GRAFANA_PASSWORD", None)
+    if found.get("REVIEW_STORE", "").startswith(_BUCKET_SCHEME):
+        found |= {name: value for name, value in here.items() if _BUCKET_VARIABLES.fullmatch(name)}
     found |= {"API_KEY": api_key, CREATION_VARIABLE: creation}
     if len(found) > MAX_VARIABLES:
         raise PodError(
             f"{len(found)} variables are set, and RunPod takes {MAX_VARIABLES}. Remove those with a default's value."
         )
-    unknown = {name for name in dotenv if name.upper() not in known and not _LOCAL_VARIABLES.fullmatch(name.upper())}
+    unknown = {
+        name for name in dotenv if name.upper() not in {*known, *found} and not _LOCAL_VARIABLES.fullmatch(name.upper())
+    }
     return PodVariables(found, tuple(sorted(unknown)))
 
 
@@ -128,7 +136,8 @@ def check(variables: Mapping[str, str]) -> StackSettings:
         The stack's settings in the pod.
 
     Raises:
-        PodError: a value is invalid, or a model, the folder of words or the file of aspects is of this machine.
+        PodError: a value is invalid, a model, the folder of words or the file of aspects is of this machine, or the
+            pod could not open the bucket of reviews.
     """
     try:
         settings = load_from(StackSettings, {"LLM_MODEL": GPU_MODEL, **IMAGE_VARIABLES, **variables})
@@ -151,7 +160,19 @@ def check(variables: Mapping[str, str]) -> StackSettings:
             "REVIEW_ASPECTS is a file of this machine, which the pod does not have. Set it to one below "
             f"{VOLUME_PATH}, and copy it there over SSH: the review service starts once it is there."
         )
+    if "://" in settings.review_store:
+        _check_bucket(settings.review_store, variables)
     return settings
+
+
+def _check_bucket(address: str, variables: Mapping[str, str]) -> None:
+    """Check that the pod can open the bucket of reviews, without which it is never ready."""
+    if not address.startswith(_BUCKET_SCHEME):
+        raise PodError(
+            f"REVIEW_STORE: a pod is given the keys of buckets {_BUCKET_SCHEME}… alone. Unset it, or use one."
+        )
+    if missing := [name for name in _BUCKET_KEYS if not variables.get(name)]:
+        raise PodError(f"REVIEW_STORE is a bucket, which the pod opens with {' and '.join(missing)}. Set them here.")
 
 
 def does_not_fit(settings: StackSettings, gpu_gb: int) -> str | None:

@@ -17,16 +17,20 @@ _DISPLAY_CLASS = "0x03"
 """PCI's class of graphics cards and 3D controllers."""
 
 
-def has_nvidia_gpu(devices: Path = Path("/dev")) -> bool:
+def has_nvidia_gpu(root: Path = Path("/")) -> bool:
     """Whether an NVIDIA driver shows a GPU to this process.
 
     Args:
-        devices: folder of device files; tests pass another one.
+        root: of the file system; tests pass another one.
 
     Returns:
-        True if there is an NVIDIA device file, or WSL's `dxg`.
+        True if there is an NVIDIA device file, or WSL's with CUDA's library: any maker's graphics have the device.
     """
-    return any(devices.glob("nvidia[0-9]*")) or (devices / "dxg").exists()
+    if any((root / "dev").glob("nvidia[0-9]*")):
+        return True
+    # A container under WSL has the library only where Windows stores the driver.
+    libraries = ("lib/libcuda.so.1", "drivers/*/libcuda.so.1*")
+    return (root / "dev/dxg").exists() and any(any((root / "usr/lib/wsl").glob(one)) for one in libraries)
 
 
 def nvidia_trace(root: Path = Path("/")) -> str | None:
@@ -38,7 +42,7 @@ def nvidia_trace(root: Path = Path("/")) -> str | None:
     Returns:
         The beginning of a sentence; None if there is nothing of it.
     """
-    if has_nvidia_gpu(root / "dev"):
+    if has_nvidia_gpu(root):
         return "there is an NVIDIA GPU"
     if (root / "proc/driver/nvidia/version").exists():
         return "NVIDIA's driver is loaded"

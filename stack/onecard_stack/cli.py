@@ -100,13 +100,18 @@ def up() -> None:
 @main.command()
 @report_errors
 def run() -> None:
-    """Start everything, print all logs, and stop everything at SIGTERM or Ctrl-C. For containers."""
+    """Start everything, print all logs, and stop everything at SIGTERM or Ctrl-C. For containers.
+
+    A stack that runs already is left as it is, also if it has other settings: 'up' is for changing them.
+    """
     from onecard_stack.stack import Stack
 
     settings = load_settings()
     stack = Stack(settings, console())
-    stack.up()
-    click.echo(stack_status.usage_hint(settings))
+    if stack.up(keep=True):
+        click.echo(stack_status.usage_hint(settings))
+    else:
+        click.echo("Onecard is up already, and is left as it is. These are its logs.")
     names = [process.name for process in stack.processes]
     try:
         stack_status.print_logs(settings.log_folder, names, lines=40, follow=True)
@@ -170,7 +175,7 @@ def logs(part: str | None, follow: bool, lines: int) -> None:
 @click.option("--verify", is_flag=True, help="Compare all files with their digests, even those checked before.")
 @report_errors
 def models(stand_ins: bool, verify: bool) -> None:
-    """Fetch the models that the settings name. Resumes an earlier download and replaces damaged files.
+    """Fetch the models that the settings name. Keeps files that are here whole and replaces damaged ones.
 
     If the hub cannot be reached, small stand-ins are made here and kept.
     """

@@ -217,10 +217,11 @@ def test_neighbours_are_a_list_of_urls(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_devices_and_flags_are_read_from_files(tmp_path: Path) -> None:
     """A card's device file, and the processor's own flags."""
+    (tmp_path / "dev").mkdir()
     assert not has_nvidia_gpu(tmp_path)
-    (tmp_path / "nvidiactl").touch()
+    (tmp_path / "dev" / "nvidiactl").touch()
     assert not has_nvidia_gpu(tmp_path)
-    (tmp_path / "nvidia0").touch()
+    (tmp_path / "dev" / "nvidia0").touch()
     assert has_nvidia_gpu(tmp_path)
     info = tmp_path / "cpuinfo"
     assert not cpu_multiplies_bfloat16(info)

@@ -26,11 +26,11 @@ ACTIONS = {
     "ERROR": ["start", "terminate"],
     "TERMINATED": [],
 }
-FAULTS = ("refuse", "fail", "lose", "empty", "odd", "drop", "interrupt", "interrupt_late", "late")
+FAULTS = ("refuse", "fail", "lose", "empty", "odd", "nameless", "drop", "interrupt", "interrupt_late", "late")
 """What may become of a request, besides its answer.
 
 - refuse: 500, nothing is done; fail: 503, nothing is done
-- lose: done, and the answer is 504; empty, odd: done, and the body is none, or no object
+- lose: done, and the answer is 504; empty, odd, nameless: done, and the body is none, no object, or has no id
 - drop: done, and the connection breaks
 - interrupt: Ctrl-C before it is done; interrupt_late: Ctrl-C when it is done
 - late: 500; a new pod appears after some lists
@@ -332,6 +332,8 @@ def running() -> Iterator[FakeRunPod]:
                 if fault in ("empty", "odd"):
                     self._send(status, b"" if fault == "empty" else b'["pod"]', "application/json")
                     return
+                if fault == "nameless" and answer:
+                    answer = {name: value for name, value in answer.items() if name != "id"}
                 self._send(status, b"" if answer is None else json.dumps(answer).encode(), "application/json")
             except ProblemResponse as refusal:
                 body = json.dumps(refusal.problem).encode()

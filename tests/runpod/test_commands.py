@@ -217,10 +217,46 @@ def test_words_for_searches_lie_on_the_volume() -> None:
 
 
 def test_reviews_in_a_bucket_are_the_pods_too(runpod: FakeRunPod, pod_command: Command, tmp_path: Path) -> None:
-    """A folder of this machine is not; the pod then has one on its volume."""
-    (tmp_path / ".env").write_text("REVIEW_STORE=s3://reviews/of-all\n")
+    """With what opens it, of which the secrets are hidden; what names files of this machine stays here."""
+    secret = {"AWS_ACCESS_KEY_ID": "AKIA1", "AWS_SECRET_ACCESS_KEY": "hush", "AWS_SESSION_TOKEN": "hush"}
+    opens = {
+        **secret,
+        "AWS_REGION": "auto",
+        "AWS_ENDPOINT": "https://s3.example",
+        "REVIEW_STORE": "s3://reviews/of-all",
+    }
+    local = {"AWS_PROFILE": "work", "AWS_SHARED_CREDENTIALS_FILE": "/home/me/aws", "AWS_CA_BUNDLE": "/home/me/ca"}
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in {**opens, **local}.items()))
+    shown = pod_command("create", "--dry-run")
+    hidden = json.loads(shown.stdout)["env"]
+    assert {name: hidden[name] for name in opens} == {**opens, **dict.fromkeys(secret, "(hidden)")}
+    assert (
+        shown.stderr == "These variables of .env are not Onecard's, and stay here: " + ", ".join(sorted(local)) + "\n"
+    )
     assert pod_command("create").returncode == 0
-    assert runpod.bodies(*CREATE)[0]["env"]["REVIEW_STORE"] == "s3://reviews/of-all"
+    sent = runpod.bodies(*CREATE)[0]["env"]
+    assert {name: value for name, value in sent.items() if name in {*opens, *local}} == opens
+
+
+def test_keys_of_a_bucket_that_no_pod_uses_stay_here(runpod: FakeRunPod, pod_command: Command, tmp_path: Path) -> None:
+    """They may be another program's."""
+    (tmp_path / ".env").write_text("AWS_ACCESS_KEY_ID=AKIA1\nAWS_SECRET_ACCESS_KEY=hush\nREVIEW_STORE=/home/me\n")
+    assert pod_command("create").returncode == 0
+    assert not [name for name in runpod.bodies(*CREATE)[0]["env"] if name.startswith("AWS_")]
+
+
+@pytest.mark.parametrize(
+    ("store", "says"), [("s3://reviews", "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"), ("gs://reviews", "s3://")]
+)
+def test_a_bucket_that_the_pod_could_not_open_is_refused_before_it_is_paid(
+    store: str, says: str, runpod: FakeRunPod, pod_command: Command
+) -> None:
+    """It would never be ready."""
+    refused = pod_command("create", REVIEW_STORE=store)
+    assert refused.returncode == 1
+    assert "REVIEW_STORE" in refused.stderr
+    assert says in refused.stderr
+    assert not runpod.pods
 
 
 def test_a_dry_run_rents_nothing_and_hides_keys(runpod: FakeRunPod, pod_command: Command, tmp_path: Path) -> None:
@@ -362,6 +398,13 @@ def test_status_and_cost(runpod: FakeRunPod, pod_command: Command) -> None:
     shown = pod_command("cost").stdout
     assert re.search(r"abc +onecard +RUNNING +0\.39 +12\.50", shown)
     assert re.search(r"NVIDIA RTX A5000 +24 +0\.27 +LOW +EU-RO-1", shown)
+
+
+def test_a_pod_without_a_price_is_shown_too(runpod: FakeRunPod, pod_command: Command) -> None:
+    """RunPod names none while it does not run; what it did cost is known."""
+    runpod.add_pod("abc", "EXITED", cost=None)
+    assert re.search(r"abc +onecard +EXITED .* 0\.00", pod_command("status").stdout)
+    assert re.search(r"abc +onecard +EXITED +0\.00 +12\.50", pod_command("cost").stdout)
 
 
 def test_the_log_goes_on_where_a_connection_broke(runpod: FakeRunPod, pod_command: Command) -> None:

@@ -93,6 +93,15 @@ class Owner(RuleBasedStateMachine):
         self.runpod.add_pod(pod_id, "RUNNING", env={"API_KEY": OTHERS, CREATION_VARIABLE: "other"})
 
     @rule(faults=FAULT_LISTS)
+    def volume(self, faults: list[str]) -> None:
+        """Create a network volume: one that costs is named, or may exist."""
+        self.runpod.volumes = {}
+        done = self.command("volume", "EU-RO-1", faults=faults)
+        may_exist = "The volume may exist all the same: see 'onecard-pod volumes'" in done.output
+        assert not self.runpod.volumes or "POD_VOLUME_ID=vol1" in done.output or may_exist, done.output
+        assert done.exit_code or "POD_VOLUME_ID=vol1" in done.output
+
+    @rule(faults=FAULT_LISTS)
     def status(self, faults: list[str]) -> None:
         """Look at all pods."""
         self.command("status", faults=faults)
@@ -218,6 +227,17 @@ def test_each_request_of_create_may_fail(
     owner.runpod = runpod  # type: ignore[misc]
     owner.create([""] * at + [fault], stranger=False)  # type: ignore[call-arg]
     owner.teardown()
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_request_for_a_volume_may_fail(
+    fault: str, runpod: FakeRunPod, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each fault, Ctrl-C included, leaves a volume that is known, or none."""
+    monkeypatch.chdir(tmp_path)
+    owner = Owner()
+    owner.runpod = runpod  # type: ignore[misc]
+    owner.volume([fault])  # type: ignore[call-arg]
 
 
 def test_a_watchdog_outlasts_more_failures_than_a_request_has_attempts(runpod: FakeRunPod) -> None:

@@ -3,6 +3,7 @@
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
@@ -20,13 +21,20 @@ from tests.support import eventually
 pytestmark = pytest.mark.timeout(300)
 
 ROOT = Path(__file__).parents[2]
-FAST = """
-import os, sys, time
+FAST_DOWNLOADER = """
+import time
 from huggingface_hub import file_download
-from onecard_stack.models import hub
-hub.CONNECT_TIMEOUT_SECONDS = float(os.environ.get("TEST_CONNECT_SECONDS", "30"))
 time.sleep = lambda seconds: None
 file_download._ETAG_RETRY_TIMEOUT = 1
+from onecard_stack.models.download import main
+main()
+"""
+FAST = f"""
+import os, sys, time
+from onecard_stack.models import hub
+hub.CONNECT_TIMEOUT_SECONDS = float(os.environ.get("TEST_CONNECT_SECONDS", "30"))
+hub.DOWNLOADER = (sys.executable, "-c", {FAST_DOWNLOADER!r})
+time.sleep = lambda seconds: None
 from onecard_stack.cli import main
 main(sys.argv[1:])
 """
@@ -42,6 +50,8 @@ class FaultyHub(Hub):
     """Paths that hold this have the fault."""
     failures = 1_000_000
     """How many requests fail before the hub is well."""
+    slow = ""
+    """A file of which half comes, and the rest once `release` is set; empty: none."""
     asked: list[str]
     release: threading.Event
     """Ends the silence."""
@@ -50,6 +60,9 @@ class FaultyHub(Hub):
     def do_GET(self) -> None:
         """As the hub, or the fault."""
         self.asked.append(self.path)
+        if self.slow and self.path.endswith(f"/{self.slow}") and self.command == "GET":
+            self.answer_slowly(self.files[self.slow])
+            return
         if not self.fault or self.stage not in self.path or type(self).failures <= 0:
             super().do_GET()
             return
@@ -72,6 +85,16 @@ class FaultyHub(Hub):
             self.close_connection = True
         else:
             self.close_connection = True
+
+    def answer_slowly(self, body: bytes) -> None:
+        """All of it, if anybody is there to the end."""
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: len(body) // 2])
+        self.release.wait(120)
+        with suppress(OSError):
+            self.wfile.write(body[len(body) // 2 :])
 
 
 @pytest.fixture

@@ -86,12 +86,21 @@ def test_the_default_shown_is_the_default_taken(name: str) -> None:
 
 def test_what_restarts_a_running_stack() -> None:
     """A variable of a part does; one that only the command reads does not."""
-    assert fingerprint.settings_fingerprint({"OMP_NUM_THREADS": "3"}) != fingerprint.settings_fingerprint({})
     assert fingerprint.settings_fingerprint({"BATCH_TEXTS": "3"}) != fingerprint.settings_fingerprint({})
     assert fingerprint.settings_fingerprint({"api_key": "3"}) == fingerprint.settings_fingerprint({"API_KEY": "3"})
     assert fingerprint.settings_fingerprint({"api_key": "3"}) != fingerprint.settings_fingerprint({})
     for name in ("START_SECONDS", "HF_ENDPOINT", "HF_TOKEN"):
         assert fingerprint.settings_fingerprint({name: "3"}) == fingerprint.settings_fingerprint({})
+
+
+CUDA = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "CUDA_HOME", "CUDA_PATH", "CC", "VLLM_USE_FLASHINFER_SAMPLER")
+
+
+@pytest.mark.parametrize("name", ["OMP_NUM_THREADS", *CUDA])
+def test_what_the_doctor_advises_restarts_a_running_stack(name: str) -> None:
+    """Libraries inside the processes read it; CUDA tells an empty list of GPUs from none."""
+    found = {fingerprint.settings_fingerprint(one) for one in ({}, {name: ""}, {name: "1"}, {name: "2"})}
+    assert len(found) == 4
 
 
 def test_a_shell_can_read_it() -> None:

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 
 from onecard.models import model_files
 from onecard.models.folders import MANIFEST, STAND_INS, Manifest, ModelKind, find, folder_name, read_manifest
@@ -194,10 +193,5 @@ def run_trainer(command: list[str]) -> int:
         Its exit code.
     """
     trainer = subprocess.Popen(command, env={**os.environ, "HF_HUB_OFFLINE": "1"})  # noqa: S603
-    try:
+    with stopping.ended_afterwards(trainer, TRAINER_STOP_SECONDS):
         return trainer.wait()
-    finally:
-        if trainer.returncode is None:
-            with stopping.ignoring_signals(), suppress(subprocess.TimeoutExpired):
-                trainer.terminate()
-                trainer.wait(TRAINER_STOP_SECONDS)

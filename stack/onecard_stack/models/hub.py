@@ -1,5 +1,6 @@
-"""Fetches models from the hub, resuming earlier downloads."""
+"""Fetches models from the hub. Files that an earlier download has brought whole are kept."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -7,8 +8,8 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -20,13 +21,14 @@ from onecard.models import model_files
 from onecard.models.folders import MANIFEST, Manifest, ModelKind, folder_name
 from onecard_stack.doctor import examine
 from onecard_stack.models import checksums
-from onecard_stack.models.hub_retries import HubUnreachable, causes, is_temporary, retry_after, retrying
+from onecard_stack.models.hub_retries import HubUnreachable, causes, retry_after, retrying
+from onecard_stack.supervision import stopping
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 """How long the hub may take to answer."""
-DOWNLOAD_ATTEMPTS = 2
-"""How often a download is begun. The library tries most requests again by itself."""
-DOWNLOADS_AT_ONCE = 4
+DOWNLOADER = (sys.executable, "-m", "onecard_stack.models.download")
+DOWNLOADER_STOP_SECONDS = 5.0
+"""How long the downloader may take to end after SIGTERM."""
 _MODEL_PATTERNS = ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors")
 _EXCLUDED_PATTERNS = ("onnx/*", "openvino/*", "original/*", "*/.*", ".*", "*.md", "*onnx*", "*openvino*")
 _PICKLE_PATTERNS = ("pytorch_model*.bin", "*/pytorch_model*.bin")
@@ -189,7 +191,7 @@ def _matches_any(name: str, patterns: tuple[str, ...]) -> bool:
 
 
 def fetch(kind: ModelKind, repository: Repository, cache: Path) -> Path:
-    """Fetch a model, resuming an earlier download. The manifest is written last.
+    """Fetch a model. Files that are there whole are kept, and the manifest is written last.
 
     Args:
         kind: kind of the model, for its manifest.
@@ -204,17 +206,81 @@ def fetch(kind: ModelKind, repository: Repository, cache: Path) -> Path:
         Refused: there is not enough free disk space.
     """
     folder = cache / folder_name(repository.name)
-    present_mb = (
-        sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6 if folder.exists() else 0
+    with _locked(folder, repository.name):
+        _remove_partial_files(folder)
+        missing = [size for name, size in repository.files.items() if not _is_whole(folder / name, size)]
+        examine.require_space(cache, sum(missing) / 1e6 * 1.05 + 100, repository.name)
+        (folder / MANIFEST).unlink(missing_ok=True)
+        try:
+            _download(repository, folder)
+        finally:
+            _remove_partial_files(folder)
+        files = _usable_files(repository, folder)
+        shutil.rmtree(folder / ".cache", ignore_errors=True)
+        write_manifest(folder, Manifest(name=repository.name, kind=kind, revision=repository.revision, files=files))
+    return folder
+
+
+@contextmanager
+def _locked(folder: Path, name: str) -> Iterator[None]:
+    """Keep other processes from fetching into the same folder, whose partial files would be taken for remains.
+
+    Raises:
+        HubError: one does already.
+    """
+    with ExitStack() as stack:
+        try:
+            (folder / ".cache").mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context((folder / ".cache" / "onecard.lock").open("w"))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise HubError(f"Another process fetches {name} into {folder}. Wait for it, or stop it.") from None
+        except OSError:
+            pass  # A volume that has no locks. If nothing can be written there, the check of its space says so.
+        yield
+
+
+def _remove_partial_files(folder: Path) -> None:
+    """Delete what a download has left that was killed: the library never goes on with a partial file."""
+    for path in (folder / ".cache" / "huggingface" / "download").rglob("*.incomplete"):
+        path.unlink(missing_ok=True)
+
+
+def _is_whole(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
+
+
+def _download(repository: Repository, folder: Path) -> None:
+    """Fetch the files in another process, which ends with this one.
+
+    Raises:
+        HubError: a file did not come. Those that did are kept.
+    """
+    asked = {"model": repository.name, "revision": repository.revision, "sizes": repository.files}
+    child = subprocess.Popen(  # noqa: S603
+        DOWNLOADER,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "HF_HUB_DISABLE_TELEMETRY": "1"},
+        start_new_session=True,  # Ctrl-C is for this process, which ends the other one.
     )
-    examine.require_space(cache, max(0.0, repository.size_mb - present_mb) * 1.05 + 100, repository.name)
-    (folder / MANIFEST).unlink(missing_ok=True)
-    try:
-        retrying(is_temporary, DOWNLOAD_ATTEMPTS)(_download, repository, folder)
-    except Exception as error:
-        prefix = "" if isinstance(error, HubUnreachable) else f"{type(error).__name__}: "
-        reason = f"{prefix}{error}".splitlines()[0][:160]
-        raise HubError(f"Fetching {repository.name} broke off ({reason}). Run 'make models' again to go on.") from None
+    with stopping.ended_afterwards(child, DOWNLOADER_STOP_SECONDS):
+        said, _ = child.communicate(json.dumps({**asked, "folder": str(folder), "parent": os.getpid()}))
+    if child.returncode:
+        reason = (said.splitlines() or [f"exit code {child.returncode}"])[-1]
+        raise HubError(f"Fetching {repository.name} broke off ({reason}). Run 'make models' again to go on.")
+
+
+def _usable_files(repository: Repository, folder: Path) -> dict[str, str]:
+    """Compare the files with the hub's digests, and make a model of them that can be loaded.
+
+    Returns:
+        SHA-256 by file, in hexadecimal.
+
+    Raises:
+        HubError: a file is damaged, or the files are no usable model.
+    """
     files = checksums.digests(folder)
     if damaged := [name for name, digest in repository.digests.items() if files.get(name) != digest]:
         for name in damaged:
@@ -230,28 +296,7 @@ def fetch(kind: ModelKind, repository: Repository, cache: Path) -> Path:
         raise HubError(
             f"{repository.name} came from the hub, but {damage}. Delete {folder} and run 'make models' again."
         )
-    shutil.rmtree(folder / ".cache", ignore_errors=True)
-    write_manifest(folder, Manifest(name=repository.name, kind=kind, revision=repository.revision, files=files))
-    return folder
-
-
-def _download(repository: Repository, folder: Path) -> None:
-    """One attempt, which goes on where the last one ended. The library tries each request again by itself."""
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    from huggingface_hub import hf_hub_download  # takes a while to import, and is seldom needed
-
-    def one(name: str) -> None:
-        hf_hub_download(repository.name, name, revision=repository.revision, local_dir=folder)
-        # Where the hub fails and the file exists, that function returns it, whole or not.
-        size = repository.files[name]
-        if size and (folder / name).stat().st_size != size:
-            raise HubUnreachable(f"{name} did not come")
-
-    # Not `snapshot_download`, which lists the repository again: without a time limit, and it takes an unfinished folder
-    # for a finished one if that fails.
-    with ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
-        for _ in pool.map(one, repository.files):
-            pass
+    return files
 
 
 def _convert(folder: Path) -> None:

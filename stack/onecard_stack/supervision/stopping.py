@@ -3,9 +3,11 @@
 import re
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from onecard_stack.processes import command_file, orphans
 from onecard_stack.supervision.supervisor import SOCKET_FILE, Supervisor
@@ -62,3 +64,24 @@ def ignoring_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def ended_afterwards(process: "subprocess.Popen[Any]", grace_seconds: float) -> Iterator[None]:
+    """End a child that still runs when the block is left, as after Ctrl-C: by SIGTERM, then by SIGKILL.
+
+    Args:
+        process: the child.
+        grace_seconds: how long it may take after SIGTERM.
+    """
+    try:
+        yield
+    finally:
+        if process.poll() is None:
+            with ignoring_signals():
+                process.terminate()
+                try:
+                    process.wait(grace_seconds)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
