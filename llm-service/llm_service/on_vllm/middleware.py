@@ -4,7 +4,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from vllm.v1.metrics.prometheus import get_prometheus_registry
 
 from llm_service.limits_middleware import RequestLimitsMiddleware
-from llm_service.on_vllm.draining import DrainState
+from llm_service.on_vllm.draining import CLOSE_SECONDS, DrainState
 from llm_service.on_vllm.error_rewriting import ErrorFormatMiddleware, engine_failed
 from llm_service.on_vllm.memory import memory_metrics
 from llm_service.request_limits import RequestLimits
@@ -66,7 +66,7 @@ class VllmMiddleware:
 
 
 class DrainMiddleware:
-    """Counts the requests in progress, and rejects new ones while the server is stopping."""
+    """Counts the requests in progress, and rejects new ones while the server stops. Limits how long that waits."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -82,6 +82,8 @@ class DrainMiddleware:
         Raises:
             Unavailable: The server is stopping, or the engine process has died.
         """
+        if scope["type"] == "lifespan":  # The server exists. When the engine dies, it stops before we hear of it.
+            scope["app"].state.server.config.timeout_graceful_shutdown = CLOSE_SECONDS
         if scope["type"] != "http" or scope["path"] in UNAUTHENTICATED_PATHS:
             await self._app(scope, receive, send)
             return
