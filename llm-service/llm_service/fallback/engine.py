@@ -1,6 +1,6 @@
 """The Transformers engine as the routes use it: checks and tokenizes prompts, and generates their choices."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -15,6 +15,9 @@ from onecard.errors import InputTooLong, InvalidRequest
 from onecard.models.folders import ModelFolder
 from onecard.models.identity import ModelIdentity
 from onecard.web.canary import Canary
+
+Pieces = AsyncGenerator[tuple[int, str | GenerationEnd], None]
+"""The index of a choice, with a piece of its text or, as its last item, its end."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ class TransformersEngine:
             )
         return requested or available
 
-    async def generate(self, task: GenerationTask) -> AsyncIterator[tuple[int, str | GenerationEnd]]:
+    async def generate(self, task: GenerationTask) -> Pieces:
         """Generate the choices of a request, all in one batch if they fit; they are yielded one after the other.
 
         Args:
@@ -128,10 +131,12 @@ class TransformersEngine:
             The index of the choice, with a piece of its text or, as its last item, its end.
 
         Raises:
-            OnecardError: The model failed on a prompt.
+            OnecardError: The queue has no room for the request, or the model failed on a prompt.
         """
+        choices = len(task.prompts) * task.n
+        self.queue.check_capacity(choices)  # Nothing is awaited from here until all are queued.
         jobs: list[GenerationJob] = []
-        for index in range(len(task.prompts) * task.n):
+        for index in range(choices):
             prompt, copy = task.prompts[index // task.n], index % task.n
             seed = None if task.params.seed is None else task.params.seed + copy
             jobs.append(self.queue.submit(prompt, replace(task.params, seed=seed), priority=task.priority))
@@ -153,11 +158,11 @@ class TransformersEngine:
             Text and end of each choice, in the order of the choices.
 
         Raises:
-            OnecardError: The model failed on a prompt.
+            OnecardError: As for `generate`.
         """
         texts = [""] * (len(task.prompts) * task.n)
         results: list[tuple[str, GenerationEnd]] = []
-        async with aclosing(self.generate(task)) as pieces:  # type: ignore[type-var]
+        async with aclosing(self.generate(task)) as pieces:
             async for index, piece in pieces:
                 if isinstance(piece, str):
                     texts[index] += piece
