@@ -52,9 +52,10 @@ class VllmMiddleware:
             metrics = HttpMetrics(registry)
             registry.register(LogMetrics())
             memory_metrics(registry)
-            inner = ErrorFormatMiddleware(
-                DrainMiddleware(RequestLimitsMiddleware(self._app, bounds=RequestLimits.from_settings(settings)))
+            limited = RequestLimitsMiddleware(
+                JsonTypeMiddleware(self._app), bounds=RequestLimits.from_settings(settings)
             )
+            inner = ErrorFormatMiddleware(DrainMiddleware(limited))
             guard = KeyGuard(settings.api_key)
             outer = RequestMiddleware(
                 inner, settings=settings, metrics=metrics, json_bodies=True, guard=guard, query_paths=_QUERY_PATHS
@@ -63,6 +64,21 @@ class VllmMiddleware:
                 outer, lambda scope: getattr(scope["app"].state, "onecard_identity", None)
             )
         await self._middleware(scope, receive, send)
+
+
+class JsonTypeMiddleware:
+    """Says `application/json` of each body, which has been parsed by then: vLLM knows no other spelling of the type."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on with that type."""
+        if scope["type"] == "http":
+            others = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
+            # In the scope itself, not in a copy: the outer middleware reads the route from it.
+            scope["headers"] = [*others, (b"content-type", b"application/json")]
+        await self._app(scope, receive, send)
 
 
 class DrainMiddleware:
