@@ -161,12 +161,20 @@ def test_a_killed_engine_ends_the_server(own_vllm: Server) -> None:
     assert_gone(engine, 10)
 
 
-def send_and_never_read(raw: socket.socket) -> None:
-    """Pipeline requests whose answers are not read, until the server takes no more."""
-    raw.settimeout(2)
-    with suppress(TimeoutError):
-        while True:
-            raw.sendall(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n" * 100)
+def ask_and_never_read(raw: socket.socket, server: Server) -> None:
+    """Pipeline requests until the server can write no more answers."""
+
+    def answered() -> float:
+        name = "onecard_http_requests_total"
+        return Target("vllm", server.url, server).metric(name, "", without="/metrics")
+
+    asked, start = 1500, answered()  # 57 KiB; the server reads 64 KiB ahead.
+    raw.sendall(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n" * asked)
+    before, now = 0.0, start
+    while now > before:
+        time.sleep(0.1)
+        before, now = now, answered()
+    assert start < now < start + asked
 
 
 @pytest.mark.parametrize(("dies", "code"), [(True, 1), (False, 0)], ids=["the engine dies", "SIGTERM"])
@@ -176,7 +184,7 @@ def test_a_client_that_does_not_read_keeps_no_server_from_ending(own_vllm: Serve
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)  # The server's buffer grows with it.
         raw.connect(("127.0.0.1", own_vllm.port))
-        send_and_never_read(raw)
+        ask_and_never_read(raw, own_vllm)
         if dies:
             next(child for child in children(own_vllm) if "EngineCore" in command_of(child)).kill()
         else:
