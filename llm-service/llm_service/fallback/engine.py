@@ -1,5 +1,6 @@
 """The Transformers engine as the routes use it: checks and tokenizes prompts, and generates their choices."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -60,8 +61,32 @@ class TransformersEngine:
         """
         check_model_name(self.folder, name)
 
-    def encode_chat(self, messages: Sequence[Message], *, generation_prompt: bool = True) -> list[int]:
-        """Tokenize a conversation with the model's chat template.
+    def check_size(self, *texts: str) -> None:
+        """Reject a prompt that cannot fit into the model's window, before it is tokenized.
+
+        Args:
+            texts: The texts of the prompt.
+
+        Raises:
+            InputTooLong: They have too many bytes for any answer.
+        """
+        if sum(len(text.encode()) for text in texts) > self.model.max_text_bytes:
+            raise InputTooLong(f"The model's window is {self.model.window} tokens; the prompt has more. Shorten it.")
+
+    async def encode(self, prompt: str, *, special: bool = True) -> list[int]:
+        """Tokenize a plain text, in a thread: a long one would keep all other requests waiting.
+
+        Args:
+            prompt: The text.
+            special: Whether to add the special tokens of the tokenizer.
+
+        Returns:
+            Token ids.
+        """
+        return await asyncio.to_thread(self.model.encode, prompt, special=special)
+
+    async def encode_chat(self, messages: Sequence[Message], *, generation_prompt: bool = True) -> list[int]:
+        """Tokenize a conversation with the model's chat template, in a thread.
 
         Args:
             messages: Messages of the conversation, oldest first.
@@ -75,12 +100,12 @@ class TransformersEngine:
         """
         conversation = [message.for_template() for message in messages]
         try:
-            return self.model.encode_chat(conversation, generation_prompt=generation_prompt)
+            return await asyncio.to_thread(self.model.encode_chat, conversation, generation_prompt=generation_prompt)
         except TemplateError:
             raise InvalidRequest("The model's chat template refuses these messages.", param="messages") from None
 
-    def encode_prompts(self, prompts: Sequence[str | list[int]]) -> list[list[int]]:
-        """Tokenize plain prompts.
+    async def encode_prompts(self, prompts: Sequence[str | list[int]]) -> list[list[int]]:
+        """Tokenize plain prompts that are to be continued.
 
         Args:
             prompts: Texts or lists of token ids.
@@ -90,8 +115,12 @@ class TransformersEngine:
 
         Raises:
             InvalidRequest: There is no prompt, a prompt is empty, or a token id is outside the vocabulary.
+            InputTooLong: See `check_size`.
         """
-        tokenized = [self.model.encode(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
+        for prompt in prompts:
+            if isinstance(prompt, str):
+                self.check_size(prompt)
+        tokenized = [await self.encode(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
         if not tokenized or not all(tokenized):
             raise InvalidRequest("The prompt is empty. Send at least one token.", param="prompt")
         if any(not 0 <= token < self.model.vocab_size for ids in tokenized for token in ids):

@@ -134,7 +134,8 @@ def _generation(router: APIRouter) -> None:
         """Answer a conversation."""
         service = engine_state(request)
         service.check_model(body.model)
-        prompt = service.encode_chat(body.messages)
+        service.check_size(*(message.text for message in body.messages))
+        prompt = await service.encode_chat(body.messages)
         return await _respond(request, body, _generation_task(service, body, [prompt], body.limit), "chat")
 
     @router.post("/v1/completions", response_model=None, responses=_STREAMED)
@@ -142,7 +143,7 @@ def _generation(router: APIRouter) -> None:
         """Continue one or more prompts."""
         service = engine_state(request)
         service.check_model(body.model)
-        prompts = service.encode_prompts(body.prompts)
+        prompts = await service.encode_prompts(body.prompts)
         return await _respond(
             request,
             body,
@@ -154,7 +155,7 @@ def _generation(router: APIRouter) -> None:
     async def generate(body: GenerateRequest, request: Request) -> GenerateAnswer:
         """Continue a prompt. Generation stops when the client disconnects."""
         service = engine_state(request)
-        prompts = service.encode_prompts([body.prompt])
+        prompts = await service.encode_prompts([body.prompt])
         sampling = GenerationParams(temperature=body.temperature, top_p=body.top_p, stop=body.stop)
         task = _generation_task(service, sampling, prompts, body.max_tokens)
         [(text, ended)] = await run_until_disconnect(service.collect(task), request.receive)
@@ -168,9 +169,9 @@ def _tokens(router: APIRouter) -> None:
         service = engine_state(request)
         service.check_model(body.model)
         if body.messages is not None:
-            ids = service.encode_chat(body.messages, generation_prompt=body.add_generation_prompt)
+            ids = await service.encode_chat(body.messages, generation_prompt=body.add_generation_prompt)
         elif body.prompt is not None:
-            ids = service.model.encode(body.prompt, special=body.add_special_tokens)
+            ids = await service.encode(body.prompt, special=body.add_special_tokens)
         else:
             raise InvalidRequest("Send 'prompt' or 'messages'.", param="prompt")
         texts = [service.model.tokenizer.id_to_token(token) for token in ids] if body.return_token_strs else None

@@ -76,17 +76,21 @@ class Message(KnownFields):
     content: str | list[TextPart] | None = None
     name: str | None = None
 
+    @property
+    def text(self) -> str:
+        """The content; its parts are joined."""
+        content = self.content or ""
+        return content if isinstance(content, str) else "".join(part.text for part in content)
+
     def for_template(self) -> dict[str, str]:
         """Convert the message for a chat template.
 
         Returns:
             `role` and `content`, and `name` if there is one. The role `developer` becomes `system`, its older name,
-            which templates know; the text parts are joined.
+            which templates know.
         """
-        content = self.content or ""
-        text = content if isinstance(content, str) else "".join(part.text for part in content)
         role = "system" if self.role == "developer" else self.role
-        return {"role": role, "content": text} | ({"name": self.name} if self.name else {})
+        return {"role": role, "content": self.text} | ({"name": self.name} if self.name else {})
 
 
 class StreamOptions(KnownFields):
