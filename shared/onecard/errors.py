@@ -200,7 +200,9 @@ def _framework_message(error: HTTPException, type_: str) -> tuple[str, str, str]
 def _validation_error(error: RequestValidationError) -> InvalidRequest:
     """Describe the first invalid field, without its value. Unions have one pydantic error per branch, joined here."""
     messages_by_field: dict[str | None, list[str]] = {}
-    for issue in cast(Sequence[Mapping[str, Any]], error.errors()):
+    for issue in cast(Sequence[Mapping[str, Any] | str], error.errors()):
+        if isinstance(issue, str):  # From a route that is not ours, and checks more than FastAPI does.
+            return InvalidRequest(issue)
         path = [str(part) for part in issue["loc"][1:]]  # The first element is the location: body, query or path.
         messages_by_field.setdefault(path[0] if path else None, []).append(issue["msg"])
     param, messages = next(iter(messages_by_field.items()))

@@ -9,6 +9,8 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from llm_service.canary import CANARY_PRIORITY
@@ -170,3 +172,20 @@ async def test_a_seed_gives_the_same_text_whoever_shares_the_batch(engine: Trans
 def test_a_batch_by_free_memory() -> None:
     """20, 10 or 5 prompts; one where not even five fit."""
     assert [batch_size(free, 10) for free in (1000, 200, 199, 100, 99, 50, 49, 0)] == [20, 20, 10, 10, 5, 5, 1, 1]
+
+
+async def test_a_long_text_is_tokenised_beside_others(model: TextModel) -> None:
+    """By a thread that does not hold Python's lock: the event loop goes round and round meanwhile."""
+    tokenised = asyncio.create_task(asyncio.to_thread(model.encode, "국물이 진하고 고기가 부드러워요. " * 40_000))
+    rounds = 0
+    while not tokenised.done():
+        await asyncio.sleep(0)
+        rounds += 1
+    assert rounds > 100
+    assert len(await tokenised) > model.window
+
+
+@given(st.text(max_size=200))
+def test_no_text_that_fits_is_too_long_to_be_tokenised(model: TextModel, text: str) -> None:
+    """Each token stands for no more bytes than the bound grants it."""
+    assert len(text.encode()) <= len(model.encode(text)) * model.max_text_bytes // model.window

@@ -3,7 +3,9 @@
 import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -15,7 +17,7 @@ from llm_service.fallback.generation import Generation, GenerationEnd, Generatio
 from llm_service.fallback.queue import GenerationQueue
 from onecard.errors import Unavailable
 from tests.llm.conftest import Target
-from tests.llm.test_leaving import LONG, asked, running, wait_for, waiting
+from tests.llm.test_leaving import LONG, asked, running, stream_status, wait_for, waiting
 from tests.shared.cache.support import eventually
 from tests.support import serving
 
@@ -45,7 +47,7 @@ class GatedDecoder:
 class Scene:
     """An engine on that decoder, its metrics, and its clients."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_waiting: int = MAX_WAITING) -> None:
         self.decoder, self.registry = GatedDecoder(), CollectorRegistry()
         tokenizer = Tokenizer(WordLevel({"a": 0}, unk_token="a"))
 
@@ -54,9 +56,10 @@ class Scene:
         ) -> Generation:
             return Generation(tokenizer, prompt, params, emit)
 
-        model = SimpleNamespace(decoder=self.decoder, new_generation=new_generation)
-        self.queue = GenerationQueue(model, max_waiting=MAX_WAITING, registry=self.registry)  # type: ignore[arg-type]
-        self.engine = TransformersEngine(None, model, self.queue, 0, None, None)  # type: ignore[arg-type]
+        model: Any = SimpleNamespace(decoder=self.decoder, new_generation=new_generation, vocab_size=1, window=9)
+        folder: Any = SimpleNamespace(name="a", accepted_names=("a",))
+        self.queue = GenerationQueue(model, max_waiting=max_waiting, registry=self.registry)
+        self.engine = TransformersEngine(folder, model, self.queue, 0, None, None)  # type: ignore[arg-type]
 
     def ask(self, *prompts: int) -> asyncio.Task[list[tuple[str, GenerationEnd]]]:
         """A client with prompts of one token."""
@@ -137,14 +140,14 @@ def test_who_leaves_the_queue_of_a_server_makes_room(llm_env: dict[str, str]) ->
     long = {**LONG, "max_tokens": 1800}
     with serving("llm_service", port_variable="VLLM_PORT", env=env) as server:
         target = Target("transformers", server.url, server)
-        with target.http() as http, http.stream("POST", "/v1/completions", json={**long, "stream": True}) as first:
-            assert first.status_code == 200
-            wait_for(running, target, 1)
-            for _ in range(2):
-                with asked(target, "/v1/completions", {**long, "prompt": ["a", "b"]}):
-                    wait_for(waiting, target, 2)
-                wait_for(waiting, target, 0)
-            with http.stream("POST", "/v1/completions", json={**long, "stream": True}) as second:
-                assert second.status_code == 200
+        with ThreadPoolExecutor() as pool, target.http() as http:
+            with http.stream("POST", "/v1/completions", json={**long, "stream": True}) as first:
+                wait_for(running, target, 1)
+                for _ in range(2):
+                    with asked(target, "/v1/completions", {**long, "prompt": ["a", "b"]}):
+                        wait_for(waiting, target, 2)
+                    wait_for(waiting, target, 0)
+                second = pool.submit(stream_status, target, long)
                 wait_for(waiting, target, 1)
                 assert running(target) == 1
+            assert first.status_code == second.result() == 200

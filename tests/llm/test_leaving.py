@@ -4,6 +4,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -102,19 +103,25 @@ def test_leaving_generate_is_no_fault_either(engine: Target) -> None:
     wait_for(running, engine, 0)
 
 
+def stream_status(target: Target, body: dict[str, Any]) -> int:
+    """The status of a stream, which comes with its first event. The client leaves then."""
+    with target.http() as http, http.stream("POST", "/v1/completions", json={**body, "stream": True}) as answer:
+        return answer.status_code
+
+
 def test_a_full_queue_is_a_503_with_retry_after(llm_env: dict[str, str]) -> None:
     """Beyond its bound the queue refuses at once, and says when to try again."""
     env = {**llm_env, "VLLM_ENABLED": "false", "LLM_QUEUE_REQUESTS": "1"}
     with serving("llm_service", port_variable="VLLM_PORT", env=env) as server:
         target = Target("transformers", server.url, server)
         two = {**LONG, "prompt": ["a", "b"], "max_tokens": 2}
-        with target.http() as http:
+        with ThreadPoolExecutor() as pool, target.http() as http:
             with http.stream("POST", "/v1/completions", json={**LONG, "stream": True}) as first:
                 wait_for(running, target, 1)  # The second would join its batch otherwise, and not wait.
-                with http.stream("POST", "/v1/completions", json={**LONG, "stream": True}) as second:
-                    assert first.status_code == second.status_code == 200
-                    wait_for(waiting, target, 1)
-                    answer = http.post("/v1/completions", json=two)
+                second = pool.submit(stream_status, target, LONG)
+                wait_for(waiting, target, 1)
+                answer = http.post("/v1/completions", json=two)
+            assert first.status_code == second.result() == 200
             assert answer.status_code == 503
             assert int(answer.headers["retry-after"]) > 0
             assert answer.json()["error"]["code"] == "unavailable"

@@ -1,6 +1,7 @@
 """vLLM is three processes; to a supervisor they are one."""
 
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -158,3 +159,34 @@ def test_a_killed_engine_ends_the_server(own_vllm: Server) -> None:
             assert answer.status_code == 200 or answer.headers["retry-after"]
     assert own_vllm.process.wait(20) != 0
     assert_gone(engine, 10)
+
+
+def ask_and_never_read(raw: socket.socket, server: Server) -> None:
+    """Pipeline requests until the server can write no more answers."""
+
+    def answered() -> float:
+        name = "onecard_http_requests_total"
+        return Target("vllm", server.url, server).metric(name, "", without="/metrics")
+
+    asked, start = 1500, answered()  # 57 KiB; the server reads 64 KiB ahead.
+    raw.sendall(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n" * asked)
+    before, now = 0.0, start
+    while now > before:
+        time.sleep(0.1)
+        before, now = now, answered()
+    assert start < now < start + asked
+
+
+@pytest.mark.parametrize(("dies", "code"), [(True, 1), (False, 0)], ids=["the engine dies", "SIGTERM"])
+def test_a_client_that_does_not_read_keeps_no_server_from_ending(own_vllm: Server, dies: bool, code: int) -> None:
+    """Its answers are complete, so they are no requests in progress: nobody else would end the wait for it."""
+    with socket.socket() as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)  # The server's buffer grows with it.
+        raw.connect(("127.0.0.1", own_vllm.port))
+        ask_and_never_read(raw, own_vllm)
+        if dies:
+            next(child for child in children(own_vllm) if "EngineCore" in command_of(child)).kill()
+        else:
+            own_vllm.process.send_signal(signal.SIGTERM)
+        assert own_vllm.process.wait(20) == code

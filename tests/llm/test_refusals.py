@@ -112,6 +112,19 @@ def test_wrong_method_and_wrong_type(target: Target) -> None:
     assert "application/json" in assert_refused(answer, 415)["message"]
 
 
+@pytest.mark.parametrize("type_", ["application/vnd.api+json", "application/json ; charset=utf-8", "Application/JSON"])
+def test_every_spelling_of_the_type_is_taken(target: Target, type_: str) -> None:
+    """Also by the routes of the stock server, which by itself knows one."""
+    headers = {"content-type": type_}
+    for path, body in ((CHAT, chat()), ("/tokenize", b'{"prompt": "a"}')):
+        assert target.http().post(path, content=body, headers=headers).status_code == 200
+
+
+def test_a_body_that_is_missing_is_told(target: Target) -> None:
+    """An empty POST that names no type lacks the body, and not the type."""
+    assert "body" in assert_refused(target.http().post(CHAT), 400)["message"].lower()
+
+
 def test_what_is_not_http_is_refused_in_the_one_shape(engine: Target) -> None:
     """A client that speaks something else reads a 400, also from the stock server."""
     with socket.create_connection(("127.0.0.1", engine.server.port), timeout=10) as raw:

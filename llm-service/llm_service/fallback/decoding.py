@@ -1,6 +1,7 @@
 """Continues several prompts in one batch, and goes on in smaller ones when memory runs out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +36,18 @@ def batch_size(free_bytes: int, bytes_per_prompt: int) -> int:
     return next((size for size in BATCH_SIZES if size * bytes_per_prompt <= free_bytes), 1)
 
 
+@contextmanager
+def _failing_alone(generation: Generation) -> Iterator[None]:
+    """Fail only this generation, and not its batch, where its own sampler or decoder fails."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise  # The batch goes on in smaller ones.
+    except Exception:
+        log.exception("a generation failed")
+        generation.fail(InternalError("The engine failed on this request."))
+
+
 @dataclass
 class BatchDecoder:
     """Runs batches on the model's thread."""
@@ -67,7 +80,11 @@ class BatchDecoder:
             generations: The batch.
         """
         # Made once, so that random numbers go on where they were after memory ran out.
-        waiting = [[TokenSampler.create(one, self.config, self.device) for one in generations]]
+        samplers: list[TokenSampler] = []
+        for one in generations:
+            with _failing_alone(one):
+                samplers.append(TokenSampler.create(one, self.config, self.device))
+        waiting = [samplers]
         while waiting:
             batch = waiting.pop()
             for sampler in batch:
@@ -112,7 +129,8 @@ class BatchDecoder:
         logits = self._prefill(ids, mask, cache)
         while True:
             for sampler, row, is_nan in zip(samplers, logits, logits.isnan().any(dim=-1).tolist(), strict=True):
-                self._extend(sampler, row, is_nan=is_nan)
+                with _failing_alone(sampler.generation):
+                    self._extend(sampler, row, is_nan=is_nan)
             kept = [index for index, sampler in enumerate(samplers) if sampler.generation.open]
             if not kept:
                 return

@@ -1,6 +1,7 @@
 """The Transformers engine as the routes use it: checks and tokenizes prompts, and generates their choices."""
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,9 @@ from onecard.errors import InputTooLong, InvalidRequest
 from onecard.models.folders import ModelFolder
 from onecard.models.identity import ModelIdentity
 from onecard.web.canary import Canary
+
+Pieces = AsyncGenerator[tuple[int, str | GenerationEnd], None]
+"""The index of a choice, with a piece of its text or, as its last item, its end."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,32 @@ class TransformersEngine:
         """
         check_model_name(self.folder, name)
 
-    def encode_chat(self, messages: Sequence[Message], *, generation_prompt: bool = True) -> list[int]:
-        """Tokenize a conversation with the model's chat template.
+    def check_size(self, *texts: str) -> None:
+        """Reject a prompt that cannot fit into the model's window, before it is tokenized.
+
+        Args:
+            texts: The texts of the prompt.
+
+        Raises:
+            InputTooLong: They have too many bytes for any answer.
+        """
+        if sum(len(text.encode()) for text in texts) > self.model.max_text_bytes:
+            raise InputTooLong(f"The model's window is {self.model.window} tokens; the prompt has more. Shorten it.")
+
+    async def encode(self, prompt: str, *, special: bool = True) -> list[int]:
+        """Tokenize a plain text, in a thread: a long one would keep all other requests waiting.
+
+        Args:
+            prompt: The text.
+            special: Whether to add the special tokens of the tokenizer.
+
+        Returns:
+            Token ids.
+        """
+        return await asyncio.to_thread(self.model.encode, prompt, special=special)
+
+    async def encode_chat(self, messages: Sequence[Message], *, generation_prompt: bool = True) -> list[int]:
+        """Tokenize a conversation with the model's chat template, in a thread.
 
         Args:
             messages: Messages of the conversation, oldest first.
@@ -72,12 +100,12 @@ class TransformersEngine:
         """
         conversation = [message.for_template() for message in messages]
         try:
-            return self.model.encode_chat(conversation, generation_prompt=generation_prompt)
+            return await asyncio.to_thread(self.model.encode_chat, conversation, generation_prompt=generation_prompt)
         except TemplateError:
             raise InvalidRequest("The model's chat template refuses these messages.", param="messages") from None
 
-    def encode_prompts(self, prompts: Sequence[str | list[int]]) -> list[list[int]]:
-        """Tokenize plain prompts.
+    async def encode_prompts(self, prompts: Sequence[str | list[int]]) -> list[list[int]]:
+        """Tokenize plain prompts that are to be continued.
 
         Args:
             prompts: Texts or lists of token ids.
@@ -87,8 +115,12 @@ class TransformersEngine:
 
         Raises:
             InvalidRequest: There is no prompt, a prompt is empty, or a token id is outside the vocabulary.
+            InputTooLong: See `check_size`.
         """
-        tokenized = [self.model.encode(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
+        for prompt in prompts:
+            if isinstance(prompt, str):
+                self.check_size(prompt)
+        tokenized = [await self.encode(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
         if not tokenized or not all(tokenized):
             raise InvalidRequest("The prompt is empty. Send at least one token.", param="prompt")
         if any(not 0 <= token < self.model.vocab_size for ids in tokenized for token in ids):
@@ -118,7 +150,7 @@ class TransformersEngine:
             )
         return requested or available
 
-    async def generate(self, task: GenerationTask) -> AsyncIterator[tuple[int, str | GenerationEnd]]:
+    async def generate(self, task: GenerationTask) -> Pieces:
         """Generate the choices of a request, all in one batch if they fit; they are yielded one after the other.
 
         Args:
@@ -128,10 +160,12 @@ class TransformersEngine:
             The index of the choice, with a piece of its text or, as its last item, its end.
 
         Raises:
-            OnecardError: The model failed on a prompt.
+            OnecardError: The queue has no room for the request, or the model failed on a prompt.
         """
+        choices = len(task.prompts) * task.n
+        self.queue.check_capacity(choices)  # Nothing is awaited from here until all are queued.
         jobs: list[GenerationJob] = []
-        for index in range(len(task.prompts) * task.n):
+        for index in range(choices):
             prompt, copy = task.prompts[index // task.n], index % task.n
             seed = None if task.params.seed is None else task.params.seed + copy
             jobs.append(self.queue.submit(prompt, replace(task.params, seed=seed), priority=task.priority))
@@ -153,11 +187,11 @@ class TransformersEngine:
             Text and end of each choice, in the order of the choices.
 
         Raises:
-            OnecardError: The model failed on a prompt.
+            OnecardError: As for `generate`.
         """
         texts = [""] * (len(task.prompts) * task.n)
         results: list[tuple[str, GenerationEnd]] = []
-        async with aclosing(self.generate(task)) as pieces:  # type: ignore[type-var]
+        async with aclosing(self.generate(task)) as pieces:
             async for index, piece in pieces:
                 if isinstance(piece, str):
                     texts[index] += piece

@@ -90,12 +90,22 @@ class Generation:
             eos_ids: Ids that end an answer.
         """
         self.written.append(token)
-        if text := self._scanner.feed(self._decoder.step(self._tokenizer, token) or ""):
+        if text := self._scanner.feed(self._decode(token)):
             self._emit(text)
         if self._scanner.stopped or (token in eos_ids and not self.params.ignore_eos):
             self._close("stop")
         elif len(self.written) >= self.params.max_tokens:
             self._close("length")
+
+    def _decode(self, token: int) -> str:
+        try:
+            text = self._decoder.step(self._tokenizer, token)
+        except Exception:
+            # Byte tokens that are no character change what the library makes of those before, and it gives up with
+            # "Invalid prefix encountered". As in vLLM the text goes on with this token.
+            self._decoder = DecodeStream(skip_special_tokens=True)
+            text = self._decoder.step(self._tokenizer, token)
+        return text or ""
 
     def fail(self, error: OnecardError) -> None:
         """End it without an answer.

@@ -7,9 +7,11 @@ from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.types import Receive, Scope, Send
+from typing_extensions import override
 
-from llm_service.fallback.engine import GenerationTask, TransformersEngine
-from llm_service.fallback.generation import SamplingParams
+from llm_service.fallback.engine import GenerationTask, Pieces, TransformersEngine
+from llm_service.fallback.generation import GenerationEnd, SamplingParams
 from llm_service.fallback.responses import DONE_EVENT, ResponseBuilder, error_event
 from llm_service.fallback.schemas import (
     ChatRequest,
@@ -47,7 +49,6 @@ def engine_state(request: Request) -> TransformersEngine:
 def _generation_task(
     service: TransformersEngine, body: GenerationParams, prompts: list[list[int]], limit: int | None
 ) -> GenerationTask:
-    service.queue.check_capacity(len(prompts) * body.n)
     params = SamplingParams(
         max_tokens=service.max_new_tokens(prompts, limit),
         temperature=body.temperature,
@@ -67,32 +68,50 @@ async def _respond(
     service = engine_state(request)
     request_id: str = request_state(request.scope)["request_id"]
     builder = ResponseBuilder(kind, request_id, service.folder.name, int(time.time()), task.prompt_tokens)
-    if body.stream:
-        return StreamingResponse(_stream(service, task, builder, body.include_usage), media_type="text/event-stream")
-    results = await run_until_disconnect(service.collect(task), request.receive)
-    return JSONResponse(builder.response(results))
+    if not body.stream:
+        results = await run_until_disconnect(service.collect(task), request.receive)
+        return JSONResponse(builder.response(results))
+    pieces = service.generate(task)
+    # Before the response begins: until then an error is a response with its own status.
+    first = await run_until_disconnect(anext(pieces), request.receive)
+    return _EventStream(pieces, _events(first, pieces, builder, body.include_usage))
 
 
-async def _stream(
-    service: TransformersEngine, task: GenerationTask, builder: ResponseBuilder, include_usage: bool
+class _EventStream(StreamingResponse):
+    """A response of events. At its end, also if it does not even begin, it ends the generations that it is made of."""
+
+    def __init__(self, pieces: Pieces, events: AsyncIterator[bytes]) -> None:
+        super().__init__(events, media_type="text/event-stream")
+        self._pieces = pieces
+
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._pieces):
+            await super().__call__(scope, receive, send)
+
+
+async def _events(
+    first: tuple[int, str | GenerationEnd], pieces: Pieces, builder: ResponseBuilder, include_usage: bool
 ) -> AsyncIterator[bytes]:
     written, opened = 0, -1
-    async with aclosing(service.generate(task)) as pieces:  # type: ignore[type-var]
-        try:
-            async for index, piece in pieces:
-                if index != opened:
-                    opened = index
-                    yield builder.opening_chunk(index)
-                if isinstance(piece, str):
-                    yield builder.text_chunk(index, piece)
-                else:
-                    written += piece.tokens
-                    yield builder.closing_chunk(index, piece.reason)
-            if include_usage:
-                yield builder.usage_chunk(written)
-        except OnecardError as error:
-            yield error_event(render(error)[2])
-            return
+    item: tuple[int, str | GenerationEnd] | None = first
+    try:
+        while item is not None:
+            index, piece = item
+            if index != opened:
+                opened = index
+                yield builder.opening_chunk(index)
+            if isinstance(piece, str):
+                yield builder.text_chunk(index, piece)
+            else:
+                written += piece.tokens
+                yield builder.closing_chunk(index, piece.reason)
+            item = await anext(pieces, None)
+        if include_usage:
+            yield builder.usage_chunk(written)
+    except OnecardError as error:
+        yield error_event(render(error)[2])
+        return
     yield DONE_EVENT
 
 
@@ -115,7 +134,8 @@ def _generation(router: APIRouter) -> None:
         """Answer a conversation."""
         service = engine_state(request)
         service.check_model(body.model)
-        prompt = service.encode_chat(body.messages)
+        service.check_size(*(message.text for message in body.messages))
+        prompt = await service.encode_chat(body.messages)
         return await _respond(request, body, _generation_task(service, body, [prompt], body.limit), "chat")
 
     @router.post("/v1/completions", response_model=None, responses=_STREAMED)
@@ -123,7 +143,7 @@ def _generation(router: APIRouter) -> None:
         """Continue one or more prompts."""
         service = engine_state(request)
         service.check_model(body.model)
-        prompts = service.encode_prompts(body.prompts)
+        prompts = await service.encode_prompts(body.prompts)
         return await _respond(
             request,
             body,
@@ -135,7 +155,7 @@ def _generation(router: APIRouter) -> None:
     async def generate(body: GenerateRequest, request: Request) -> GenerateAnswer:
         """Continue a prompt. Generation stops when the client disconnects."""
         service = engine_state(request)
-        prompts = service.encode_prompts([body.prompt])
+        prompts = await service.encode_prompts([body.prompt])
         sampling = GenerationParams(temperature=body.temperature, top_p=body.top_p, stop=body.stop)
         task = _generation_task(service, sampling, prompts, body.max_tokens)
         [(text, ended)] = await run_until_disconnect(service.collect(task), request.receive)
@@ -149,9 +169,9 @@ def _tokens(router: APIRouter) -> None:
         service = engine_state(request)
         service.check_model(body.model)
         if body.messages is not None:
-            ids = service.encode_chat(body.messages, generation_prompt=body.add_generation_prompt)
+            ids = await service.encode_chat(body.messages, generation_prompt=body.add_generation_prompt)
         elif body.prompt is not None:
-            ids = service.model.encode(body.prompt, special=body.add_special_tokens)
+            ids = await service.encode(body.prompt, special=body.add_special_tokens)
         else:
             raise InvalidRequest("Send 'prompt' or 'messages'.", param="prompt")
         texts = [service.model.tokenizer.id_to_token(token) for token in ids] if body.return_token_strs else None

@@ -4,7 +4,7 @@ A field that is not supported is rejected unless its value has no effect: a 400 
 ignores part of the request.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -13,8 +13,13 @@ from llm_service.schemas import StopText
 from onecard.errors import InvalidRequest
 
 _NO_EFFECT_VALUES: dict[str, tuple[Any, ...]] = {
+    "annotations": ([],),
+    "chat_template_kwargs": ({},),
+    "continue_final_message": (False,),
+    "continuous_usage_stats": (False,),
     "echo": (False,),
     "frequency_penalty": (0, 0.0),
+    "include_obfuscation": (True, False),
     "logit_bias": ({},),
     "logprobs": (False,),
     "metadata": ({},),
@@ -25,6 +30,7 @@ _NO_EFFECT_VALUES: dict[str, tuple[Any, ...]] = {
     "service_tier": ("auto", "default"),
     "store": (False,),
     "suffix": ("",),
+    "tool_calls": ([],),
     "tool_choice": ("none", "auto"),
     "tools": ([],),
     "top_logprobs": (0,),
@@ -37,6 +43,24 @@ def _has_no_effect(name: str, value: Any) -> bool:
     return value is None or any(same)
 
 
+class KnownFields(BaseModel):
+    """A body, or an object in one, whose other fields are rejected where they would have an effect."""
+
+    model_config = ConfigDict(extra="allow")
+    param: ClassVar[str | None] = None
+    """The field of the body that the object is in; None for a body."""
+
+    @model_validator(mode="after")
+    def _only_known_fields(self) -> Self:
+        for name, value in (self.model_extra or {}).items():
+            if not _has_no_effect(name, value):
+                raise InvalidRequest(
+                    f"'{name}' is not supported by the Transformers engine with this value. Leave it out, or run vLLM.",
+                    param=self.param or name,
+                )
+        return self
+
+
 class TextPart(BaseModel):
     """A part of a message's content. Only text is supported."""
 
@@ -44,34 +68,40 @@ class TextPart(BaseModel):
     text: str
 
 
-class Message(BaseModel):
+class Message(KnownFields):
     """One message of a conversation."""
 
+    param = "messages"
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[TextPart] | None = None
+    name: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The content; its parts are joined."""
+        content = self.content or ""
+        return content if isinstance(content, str) else "".join(part.text for part in content)
 
     def for_template(self) -> dict[str, str]:
         """Convert the message for a chat template.
 
         Returns:
-            `role` and `content`. The role `developer` becomes `system`, its older name, which templates know; the
-            text parts are joined.
+            `role` and `content`, and `name` if there is one. The role `developer` becomes `system`, its older name,
+            which templates know.
         """
-        content = self.content or ""
-        text = content if isinstance(content, str) else "".join(part.text for part in content)
-        return {"role": "system" if self.role == "developer" else self.role, "content": text}
+        role = "system" if self.role == "developer" else self.role
+        return {"role": role, "content": self.text} | ({"name": self.name} if self.name else {})
 
 
-class StreamOptions(BaseModel):
+class StreamOptions(KnownFields):
     """Options of a stream."""
 
+    param = "stream_options"
     include_usage: bool = False
 
 
-class GenerationParams(BaseModel):
+class GenerationParams(KnownFields):
     """The fields that chat and completions share."""
-
-    model_config = ConfigDict(extra="allow")
 
     model: str | None = None
     max_tokens: int | None = Field(default=None, ge=1)
@@ -90,13 +120,7 @@ class GenerationParams(BaseModel):
     user: str | None = None
 
     @model_validator(mode="after")
-    def _only_known_fields(self) -> "GenerationParams":
-        for name, value in (self.model_extra or {}).items():
-            if not _has_no_effect(name, value):
-                raise InvalidRequest(
-                    f"'{name}' is not supported by the Transformers engine with this value. Leave it out, or run vLLM.",
-                    param=name,
-                )
+    def _stream_options_with_a_stream(self) -> Self:
         if self.stream_options is not None and not self.stream:
             raise InvalidRequest("'stream_options' needs stream=true.", param="stream_options")
         return self
@@ -139,7 +163,7 @@ class CompletionRequest(GenerationParams):
         return self.prompt  # type: ignore[return-value]
 
 
-class TokenizeRequest(BaseModel):
+class TokenizeRequest(KnownFields):
     """`POST /tokenize`, for a prompt or for a conversation."""
 
     model: str | None = None

@@ -4,6 +4,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+CLOSE_SECONDS = 3
+"""How long a stopping server waits for clients to read answers that are complete. uvicorn's default is no limit."""
+
 
 @dataclass
 class DrainState:

@@ -34,8 +34,8 @@ _FILE_PATH = re.compile(r"(?:/[\w.\-]+){2,}")
 _ERROR_EVENT = b'data: {"error"'
 _FAILED_WHILE_WRITING = "Internal server error"
 """vLLM's message when the engine aborts a generation: the grammar does not compile, or allows no further token."""
-_READINESS = "/health/ready"
-"""Passed through: its 503 is a readiness report, not an error."""
+_READINESS = frozenset({"/health", "/health/ready"})
+"""Passed through: their 503 is a readiness report, not an error."""
 
 log = logs.logger()
 
@@ -58,7 +58,7 @@ class ErrorFormatMiddleware:
             InvalidRequest: vLLM raised an exception of its own while it parsed the body.
             Exception: Any other exception that was raised before a stream began; the outer middleware answers it.
         """
-        if scope["type"] != "http" or scope["path"] == _READINESS:
+        if scope["type"] != "http" or scope["path"] in _READINESS:
             await self._app(scope, receive, send)
             return
         constrained = has_grammar(request_state(scope).get("json"))

@@ -4,7 +4,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from vllm.v1.metrics.prometheus import get_prometheus_registry
 
 from llm_service.limits_middleware import RequestLimitsMiddleware
-from llm_service.on_vllm.draining import DrainState
+from llm_service.on_vllm.draining import CLOSE_SECONDS, DrainState
 from llm_service.on_vllm.error_rewriting import ErrorFormatMiddleware, engine_failed
 from llm_service.on_vllm.memory import memory_metrics
 from llm_service.request_limits import RequestLimits
@@ -52,9 +52,10 @@ class VllmMiddleware:
             metrics = HttpMetrics(registry)
             registry.register(LogMetrics())
             memory_metrics(registry)
-            inner = ErrorFormatMiddleware(
-                DrainMiddleware(RequestLimitsMiddleware(self._app, bounds=RequestLimits.from_settings(settings)))
+            limited = RequestLimitsMiddleware(
+                JsonTypeMiddleware(self._app), bounds=RequestLimits.from_settings(settings)
             )
+            inner = ErrorFormatMiddleware(DrainMiddleware(limited))
             guard = KeyGuard(settings.api_key)
             outer = RequestMiddleware(
                 inner, settings=settings, metrics=metrics, json_bodies=True, guard=guard, query_paths=_QUERY_PATHS
@@ -65,8 +66,23 @@ class VllmMiddleware:
         await self._middleware(scope, receive, send)
 
 
+class JsonTypeMiddleware:
+    """Says `application/json` of each body, which has been parsed by then: vLLM knows no other spelling of the type."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on with that type."""
+        if scope["type"] == "http":
+            others = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
+            # In the scope itself, not in a copy: the outer middleware reads the route from it.
+            scope["headers"] = [*others, (b"content-type", b"application/json")]
+        await self._app(scope, receive, send)
+
+
 class DrainMiddleware:
-    """Counts the requests in progress, and rejects new ones while the server is stopping."""
+    """Counts the requests in progress, and rejects new ones while the server stops. Limits how long that waits."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -82,6 +98,8 @@ class DrainMiddleware:
         Raises:
             Unavailable: The server is stopping, or the engine process has died.
         """
+        if scope["type"] == "lifespan":  # The server exists. When the engine dies, it stops before we hear of it.
+            scope["app"].state.server.config.timeout_graceful_shutdown = CLOSE_SECONDS
         if scope["type"] != "http" or scope["path"] in UNAUTHENTICATED_PATHS:
             await self._app(scope, receive, send)
             return

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
+from uuid import uuid4
 
 from prometheus_client import CollectorRegistry, Counter
 from vllm.exceptions import GracefulHTTPError
@@ -12,8 +13,9 @@ from vllm.v1.metrics.stats import IterationStats
 
 from onecard import logs
 
-CANARY_ID = "onecard-canary"
-"""Start of the ids of canaries. Ids of requests start with the name of their route."""
+CANARY_ID = f"onecard-canary-{uuid4().hex}"
+"""Start of the ids of this process's canaries. Not to be guessed, since `/v1/responses` takes a request's id from its
+body."""
 
 log = logs.logger()
 
@@ -66,7 +68,7 @@ class OutputGuard:
             weight_version: Passed on.
 
         Returns:
-            What the output processor returns, with the requests to abort because of NaN.
+            What the output processor returns, with the canaries to abort and the requests to abort because of NaN.
         """
         canaries: list[EngineCoreOutput] = []
         broken: list[EngineCoreOutput] = []
@@ -78,7 +80,7 @@ class OutputGuard:
                 (broken if output.num_nans_in_logits else sound).append(output)
         aborted = self._fail(broken)
         if canaries:
-            self._process(canaries, timestamp, None, weight_version=weight_version)
+            aborted += self._process(canaries, timestamp, None, weight_version=weight_version).reqs_to_abort
         result = self._process(sound, timestamp, iteration_stats, weight_version=weight_version)
         result.reqs_to_abort.extend(aborted)
         return result

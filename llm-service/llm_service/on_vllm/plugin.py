@@ -120,7 +120,7 @@ class Plugin:
 def _with_server_stop(shutdown: Callable[[float | None], None], state: State) -> Callable[[float | None], None]:
     """Wrap the engine's `shutdown` so that the HTTP server ends too, also with responses in progress."""
 
-    # By itself uvicorn would wait without a timeout for responses that the stopped engine will never complete.
+    # The stopped engine will never complete them, so the server need not wait for clients as long as otherwise.
     def stop(timeout: float | None) -> None:
         http, traffic = getattr(state, "server", None), state.onecard_traffic
         if http is not None and traffic.in_flight:
