@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any, TypeVar
@@ -39,11 +39,17 @@ from onecard.web.canary import Canary, CanaryFailed
 from onecard.web.recent_bodies import RecentBodies
 
 Result = TypeVar("Result")
+Details = tuple[tuple[str, str], ...]
+"""Further (name, value) pairs of a `ServingConfig`."""
 
 
 @asynccontextmanager
 async def open_encoder(
-    app: FastAPI, model: EncoderModel[Result], name: str, settings: EncoderSettings
+    app: FastAPI,
+    model: EncoderModel[Result],
+    name: str,
+    settings: EncoderSettings,
+    details: Callable[[ModelFolder], Details] = lambda _: (),
 ) -> AsyncIterator[None]:
     """The lifespan of an encoder service: puts its state into `app.state.service`, and closes it at the end.
 
@@ -52,6 +58,8 @@ async def open_encoder(
         model: what the service says about its kind of model.
         name: of the model: hub name or folder.
         settings: of the service.
+        details: what else of the service shapes the results, by the model's folder. It is called before the model is
+            loaded; what it returns is part of the model's identity, by which results are cached.
 
     Yields:
         Nothing; the service is ready.
@@ -63,6 +71,7 @@ async def open_encoder(
     folder = find(kind, name, settings.model_cache_path, stand_ins=settings.allow_stand_ins)
     if fault := model_files.integrity_error(folder.path):
         raise SystemExit(f"model {folder.name}: {fault}. Remove its folder, and run 'make models' again.")
+    service_details = details(folder)
     device = select_device(settings)
     reservation = reserve_memory(
         kind, settings, device, batch_texts=settings.batch_texts, batch_tokens=settings.batch_tokens
@@ -81,7 +90,7 @@ async def open_encoder(
         metrics = BatchMetrics(app.state.registry)
         engine = served.engine
         batcher = Batcher(engine, config, thread=thread, metrics=metrics, on_lost=_terminate, is_valid=engine.is_finite)
-        serving_configs = _serving_configs(folder, device, served)
+        serving_configs = _serving_configs(folder, device, served, service_details)
         result_cache = _result_cache(cache, settings, kind, folder, serving_configs, engine) if cache.enabled else None
         inference = CachedInference(Tokenization(served.tokenizer, batcher), batcher, result_cache)
         identity = ModelIdentity(folder.name, folder.revision, fingerprint(serving_configs[True]))
@@ -139,7 +148,9 @@ def _canary(
     )
 
 
-def _serving_configs(folder: ModelFolder, device: Device, served: ServedEngine[Any]) -> dict[bool, ServingConfig]:
+def _serving_configs(
+    folder: ModelFolder, device: Device, served: ServedEngine[Any], service_details: Details
+) -> dict[bool, ServingConfig]:
     """What shapes the results besides the weights, by `truncate`: whether texts over the window are cut or refused."""
     files = model_files.digest(folder.path)
     details = (
@@ -147,6 +158,7 @@ def _serving_configs(folder: ModelFolder, device: Device, served: ServedEngine[A
         ("service", __version__),
         ("build", served.build or ""),
         *((library, version(library)) for library in ("tokenizers", "transformers")),
+        *service_details,
     )
     return {
         truncate: ServingConfig(
