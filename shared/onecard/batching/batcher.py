@@ -294,22 +294,27 @@ class Batcher(Generic[Result]):
 
     def _on_batch_finished(self, completed: CompletedBatch[Result]) -> None:
         results_by_request: dict[PendingRequest[Result], list[tuple[int, Result]]] = {}
-        valid = [] if completed.error else list(map(self._is_valid, completed.results))
-        if not all(valid):
+        failures: dict[PendingRequest[Result], OnecardError] = {}
+        items = completed.batch.items
+        valid = [False] * len(items) if completed.error else list(map(self._is_valid, completed.results))
+        if not completed.error and not all(valid):
             log.error("model gave results that are not finite", texts=len(valid), invalid=valid.count(False))
-        for position, item in enumerate(completed.batch.items):
+        for position, item in enumerate(items):
             request = item.request
             assert isinstance(request, PendingRequest)  # noqa: S101  Nothing else is ever put into the queue.
             request.started_at = request.started_at or completed.started
-            if completed.error:
-                resolve(request, _client_error(completed.error))
-            elif not valid[position]:
-                resolve(request, InternalError("The model gave no numbers for one of these texts."))
-            else:
+            if valid[position]:
                 results_by_request.setdefault(request, []).append((item.index, completed.results[position]))
+                continue
+            failures[request] = _client_error(completed.error)
+            if not completed.error or len(items) == 1:  # Of an error, any text of the batch may be the cause.
+                request.faulty.add(item.index)
+        # Before failures: other requests may wait for results of a request that fails.
         for request, results in results_by_request.items():
             if not request.completed.done():
                 self._deliver(request, results)
+        for request, error in failures.items():
+            resolve(request, error)
 
     def _deliver(self, request: PendingRequest[Result], results: Sequence[tuple[int, Result]]) -> None:
         try:
@@ -348,7 +353,10 @@ class Batcher(Generic[Result]):
         await asyncio.to_thread(self._thread.stop, seconds)
 
 
-def _client_error(error: Exception) -> OnecardError:
+def _client_error(error: Exception | None) -> OnecardError:
+    """What a client hears of a batch's error; None for a result that is not valid."""
+    if error is None:
+        return InternalError("The model gave no numbers for one of these texts.")
     if isinstance(error, OutOfMemory):
         return Unavailable(
             "One of the texts does not fit the device's memory now. Shorten it, or try again.", retry_after=5

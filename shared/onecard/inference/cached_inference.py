@@ -18,7 +18,7 @@ from onecard.cache.metrics import CacheMetrics
 from onecard.cache.serialization import CountedResult
 from onecard.cache.tiers import TypedCache
 from onecard.coalescing.batch_single_flight import BatchCall, BatchResults, BatchSingleFlight
-from onecard.errors import DeadlineExceeded, TooBusy
+from onecard.errors import DeadlineExceeded, InternalError, OnecardError, TooBusy, Unavailable
 from onecard.inference.scheduling import SchedulingParams
 from onecard.inference.tokenization import TextTokenizer, TokenizedText
 from onecard.web.server_timing import Timing
@@ -153,10 +153,12 @@ class CachedInference(Generic[Result]):
         self._tokenization = tokenization
         self._batcher = batcher
         self._cache = cache
+        # A computation that fails may do so because of any of its texts, and those that others wait for may be well.
+        caller_errors = (TooBusy, DeadlineExceeded, InternalError, Unavailable)
         # One per lane: an interactive request must not wait for a text that is queued behind other bulk texts. At
         # worst, a text is computed once in each lane.
         self._single_flights: dict[Lane, BatchSingleFlight[CountedResult[Result]]] = {
-            lane: BatchSingleFlight(caller_errors=(TooBusy, DeadlineExceeded)) for lane in LANES
+            lane: BatchSingleFlight(caller_errors) for lane in LANES
         }
 
     async def infer(self, request: InferenceRequest, timings: dict[str, Timing]) -> InferenceResult[Result]:
@@ -273,6 +275,9 @@ class _MissingTexts(Generic[Result]):
 
         Args:
             call: the texts that this request is to compute.
+
+        Raises:
+            OnecardError: a text failed, or the request was refused.
         """
         owned = call.indices
         position_of = {index: position for position, index in enumerate(owned)}
@@ -297,7 +302,12 @@ class _MissingTexts(Generic[Result]):
         texts = [self._texts[index].ids for index in owned]
         pending = self._batcher.enqueue(texts, lane=self._lane, timeout_seconds=timeout_seconds, deliver=deliver)
         call.on_abandoned(withdraw)
-        await self._batcher.wait(pending)
+        try:
+            await self._batcher.wait(pending)
+        except OnecardError as error:
+            for position in pending.faulty:
+                call.fail(owned[position], error)
+            raise
 
 
 def cache_status(hits: int, computed: int, coalesced: int) -> CacheStatus:
