@@ -124,7 +124,7 @@ class Batcher(Generic[Result]):
         request = self.enqueue(
             texts, lane=lane, timeout_seconds=timeout_seconds, deadline=deadline, deliver=results.update
         )
-        async with self.time_limit(lane, timeout_seconds):
+        async with self.time_limit(lane, timeout_seconds, deadline):
             await self.wait(request)
         return BatchOutcome([results[index] for index in range(len(texts))], request.durations())
 
@@ -222,12 +222,13 @@ class Batcher(Generic[Result]):
         return withdrawn
 
     @asynccontextmanager
-    async def time_limit(self, lane: Lane, seconds: float) -> AsyncIterator[None]:
+    async def time_limit(self, lane: Lane, timeout_seconds: float, deadline: float) -> AsyncIterator[None]:
         """Limit how long a request waits for the code in this block.
 
         Args:
             lane: for the metrics.
-            seconds: the limit.
+            timeout_seconds: the request's time limit, for the message.
+            deadline: time on `time.monotonic` at which it is over.
 
         Yields:
             Nothing.
@@ -236,12 +237,12 @@ class Batcher(Generic[Result]):
             DeadlineExceeded: the block took longer.
         """
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(deadline - time.monotonic()):
                 yield
         except TimeoutError:
             self._metrics.record_timeout(lane)
             raise DeadlineExceeded(
-                f"No answer within {seconds:g} s. Send fewer or shorter inputs a request, or try again later."
+                f"No answer within {timeout_seconds:.3g} s. Send fewer or shorter inputs a request, or try again later."
             ) from None
 
     def check_capacity(self, lane: Lane, tokens: int, timeout_seconds: float) -> None:
@@ -265,7 +266,7 @@ class Batcher(Generic[Result]):
         idle_seconds = execution_seconds(tokens, tokens_per_second)
         if idle_seconds > timeout_seconds:
             raise DeadlineExceeded(
-                f"These texts need about {idle_seconds:.0f} s, and the time limit is {timeout_seconds:g} s. "
+                f"These texts need about {idle_seconds:.0f} s, and the time limit is {timeout_seconds:.3g} s. "
                 "Send fewer or shorter inputs a request."
             )
         excess = excess_wait_seconds(

@@ -21,13 +21,10 @@ from onecard.errors import InternalError
 from onecard.gpu.device import Device, select_device
 from onecard.gpu.metrics import memory_metrics
 from onecard.gpu.reservation import reserve_memory
-from onecard.inference.cached_inference import (
-    CachedInference,
-    ResultCache,
-    Tokenization,
-)
+from onecard.inference.cached_inference import CachedInference, ResultCache
 from onecard.inference.encoder import Encoder
 from onecard.inference.engines.metrics import engine_metrics
+from onecard.inference.requests import Tokenization
 from onecard.inference.served_engine import EncoderModel, ServedEngine, load_engine
 from onecard.inference.settings import EncoderSettings
 from onecard.inference.tokenization import TextTokenizer
@@ -105,7 +102,6 @@ async def open_encoder(
             inference,
             recent_bodies,
             identity,
-            served.tokenizer,
             f"{served.library} {served.precision}",
             canary,
         )

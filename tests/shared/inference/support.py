@@ -1,8 +1,12 @@
 """What an encoder does with a request's texts, over an engine and a tokenizer that a test plays."""
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
+from fastapi import Request
+from starlette.types import Message
 from tokenizers import Encoding, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -13,9 +17,14 @@ from onecard.cache.memory_tier import MemoryTier
 from onecard.cache.metrics import CacheMetrics
 from onecard.cache.serialization import CountedResultCodec
 from onecard.cache.tiers import Cache, TypedCache
-from onecard.inference.cached_inference import CachedInference, InferenceRequest, Inputs, ResultCache, Tokenization
+from onecard.inference.cached_inference import CachedInference, ResultCache
+from onecard.inference.encoder import Encoder
+from onecard.inference.requests import InferenceRequest, Inputs, Tokenization
 from onecard.inference.scheduling import SchedulingParams
-from onecard.inference.tokenization import TextTokenizer
+from onecard.inference.settings import EncoderSettings
+from onecard.inference.tokenization import TextTokenizer, Truncation
+from onecard.models.identity import ModelIdentity
+from onecard.web.recent_bodies import RecentBodies
 from sentiment_service.probabilities import ProbabilityCodec
 from tests.shared.batching.support import OpenBatcher
 
@@ -52,9 +61,32 @@ def inference_over(
     return CachedInference(Tokenization(tokenizer, at.batcher), at.batcher, results)  # type: ignore[arg-type]
 
 
-async def ask(inference: CachedInference[float], inputs: Inputs, seconds: float = 20) -> list[float]:
+async def ask(
+    inference: CachedInference[float], inputs: Inputs, seconds: float = 20, truncation: Truncation | None = None
+) -> list[float]:
     """The results of an interactive request."""
-    request = InferenceRequest(
-        inputs, True, SchedulingParams("interactive", seconds), CachePolicy(read=True, store=True)
-    )
+    scheduling, policy = SchedulingParams("interactive", seconds), CachePolicy(read=True, store=True)
+    request = InferenceRequest(inputs, True, scheduling, policy, time.monotonic() + seconds, truncation)
     return (await inference.infer(request, {})).results
+
+
+def encoder_over(at: OpenBatcher, inference: CachedInference[float]) -> Encoder[float]:
+    """A service's state, as far as its routes' requests need it."""
+    unused: Any = None
+    settings, identity = EncoderSettings(), ModelIdentity("a/b", "r1", "0" * 16)
+    batcher: Any = at.batcher
+    return Encoder(unused, unused, settings, batcher, unused, inference, RecentBodies(), identity, "", unused)
+
+
+def a_request(
+    headers: Mapping[str, str] | None = None, *, leaves: asyncio.Event | None = None, waited_seconds: float = 0
+) -> Request:
+    """A request whose body has been read so long ago, and whose client leaves at the event; by default it stays."""
+    state = {"timings": {}, "received": time.perf_counter() - waited_seconds}
+    raw = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
+
+    async def receive() -> Message:
+        await (leaves or asyncio.Event()).wait()
+        return {"type": "http.disconnect"}
+
+    return Request({"type": "http", "headers": raw, "state": state}, receive)
