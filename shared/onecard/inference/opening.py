@@ -27,13 +27,16 @@ from onecard.inference.engines.metrics import engine_metrics
 from onecard.inference.requests import Tokenization
 from onecard.inference.served_engine import EncoderModel, ServedEngine, load_engine
 from onecard.inference.settings import EncoderSettings
-from onecard.inference.tokenization import TextTokenizer
 from onecard.inference.warm_up import SAMPLE_TEXTS, LoadedEngine
 from onecard.models import model_files
 from onecard.models.folders import ModelFolder, find
 from onecard.models.identity import ModelIdentity
 from onecard.web.canary import Canary, CanaryFailed
 from onecard.web.recent_bodies import RecentBodies
+
+HANG_BATCHES = 4
+"""No engine hangs before it has taken so many times as long as its largest batch took in warm-up: on a CPU, the longest
+text of a large model takes longer than `ENGINE_HANG_SECONDS`."""
 
 Result = TypeVar("Result")
 Details = tuple[tuple[str, str], ...]
@@ -92,7 +95,7 @@ async def open_encoder(
         inference = CachedInference(Tokenization(served.tokenizer, batcher), batcher, result_cache)
         identity = ModelIdentity(folder.name, folder.revision, fingerprint(serving_configs[True]))
         recent_bodies = RecentBodies()
-        canary = _canary(engine, batcher, served.tokenizer, settings, app.state.registry)
+        canary = _canary(served, batcher, settings, app.state.registry)
         app.state.service = Encoder(
             folder,
             device,
@@ -114,14 +117,10 @@ async def open_encoder(
 
 
 def _canary(
-    engine: LoadedEngine[Result],
-    batcher: Batcher[Result],
-    tokenizer: TextTokenizer,
-    settings: EncoderSettings,
-    registry: CollectorRegistry,
+    served: ServedEngine[Result], batcher: Batcher[Result], settings: EncoderSettings, registry: CollectorRegistry
 ) -> Canary:
     """The canary: the sample texts of warm-up, whose results have to stay close to the first ones."""
-    texts = [text.ids for text in tokenizer.tokenize(SAMPLE_TEXTS, truncate=True)]
+    texts = [text.ids for text in served.tokenizer.tokenize(SAMPLE_TEXTS, truncate=True)]
     first: list[Result] = []
 
     async def compute() -> None:
@@ -131,14 +130,14 @@ def _canary(
             raise CanaryFailed("gives no numbers, or fails") from None
         if not first:
             first.extend(results)
-        if not all(map(engine.is_close, results, first)):
+        if not all(map(served.engine.is_close, results, first)):
             raise CanaryFailed("answers otherwise than at its start")
 
     return Canary(
         compute,
         lambda: batcher.ended_batches,
         interval_seconds=settings.canary_seconds,
-        hang_seconds=settings.engine_hang_seconds,
+        hang_seconds=max(settings.engine_hang_seconds, HANG_BATCHES * served.warm_up.seconds),
         on_lost=lambda _: batcher.give_up(),
         registry=registry,
     )
