@@ -44,8 +44,11 @@ def create_app(settings: EmbeddingSettings, model: EncoderModel[Vectors] = MODEL
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_encoder(app, model, settings.embedding_model, settings):
-            app.state.prompts = read_prompts(app.state.service.model.path, settings)
+        def prompts_of(folder: ModelFolder) -> tuple[tuple[str, str], ...]:
+            prompts = app.state.prompts = read_prompts(folder.path, settings)
+            return prompts.details()
+
+        async with open_encoder(app, model, settings.embedding_model, settings, prompts_of):
             yield
 
     return base.create_app(

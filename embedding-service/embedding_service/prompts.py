@@ -26,6 +26,11 @@ class Prompts:
     default: str
     """In front of texts of which a request does not say what they are; empty for nearly all models."""
 
+    def details(self) -> tuple[tuple[str, str], ...]:
+        """What of them shapes vectors, for the model's identity: (name, prompt) pairs; none for a model without."""
+        named = {f"prompt {name}": prompt for name, prompt in self.by_name.items()} | {"default prompt": self.default}
+        return tuple((name, prompt) for name, prompt in named.items() if prompt)
+
     def choose(self, input_type: InputType | None, name: str | None, *, texts: bool) -> str:
         """The prompt for a request's inputs.
 

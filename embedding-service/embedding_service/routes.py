@@ -9,8 +9,8 @@ from fastapi import APIRouter, Request, Response
 from embedding_service.prompts import Prompts
 from embedding_service.schemas import EmbeddingRequest, EmbeddingResponse
 from embedding_service.vectors import encode, truncate
-from onecard.inference.cached_inference import Inputs
 from onecard.inference.encoder import encoder_state
+from onecard.inference.requests import Inputs
 from onecard.inference.tokenization import Truncation
 from onecard.models.identity import ENGINE_HEADER
 from onecard.web import app as base
@@ -67,19 +67,21 @@ def routes() -> APIRouter:
         inputs = as_list(body.input)
         prompts: Prompts = request.app.state.prompts
         prompt = prompts.choose(body.input_type, body.prompt_name, texts=not inputs or isinstance(inputs[0], str))
-        cut = [False] * len(inputs)
-        if truncation := truncation_of(body):
-            tokenized = await encoder.truncate(inputs, truncation, prompt=prompt)
-            inputs, cut = [text.ids for text in tokenized], [text.cut for text in tokenized]
-        salted = body.cache_salt is not None
-        answered = await encoder.infer(inputs, truncate=body.truncate, request=request, prompt=prompt, private=salted)
+        answered = await encoder.infer(
+            inputs,
+            truncate=body.truncate,
+            request=request,
+            truncation=truncation_of(body),
+            prompt=prompt,
+            private=body.cache_salt is not None,
+        )
         vectors = truncate(np.stack(answered.results), body.dimensions)
         data: list[dict[str, Any]] = [
             {"object": "embedding", "index": index, "embedding": encode(vector, body.encoding_format, body.endianness)}
             for index, vector in enumerate(vectors)
         ]
-        for item, before, here in zip(data, cut, answered.cut, strict=True):
-            if before or here:
+        for item, cut in zip(data, answered.cut, strict=True):
+            if cut:
                 item["truncated"] = True
         usage = {"prompt_tokens": answered.tokens, "total_tokens": answered.tokens}
         answer = {"object": "list", "model": encoder.model.name, "data": data, "usage": usage}

@@ -187,7 +187,8 @@ class ModelSettings(ServiceSettings):
     """Pause between two canaries: small computations that show whether the engine still answers, and plausibly."""
 
     engine_hang_seconds: float = Field(default=20.0, gt=0)
-    """The process ends, to be restarted, when its engine owes an answer and makes no progress for this long."""
+    """The process ends, to be restarted, when its engine owes an answer and makes no progress for this long; that of an
+    encoder, not before four times as long as its largest batch took in warm-up."""
 
 
 class ModelAddresses(BaseSettings):

@@ -24,6 +24,8 @@ REVIEW = "국물이 진하고 고기도 넉넉해서 다시 가고 싶은 집입
 LOOKED_UP = 'onecard_cache_lookups_total{kind="embedding",outcome="miss",tier="redis"}'
 QUEUED = 'onecard_queue_tokens{lane="interactive"}'
 COMPUTED = "onecard_batch_tokens_total"
+NAN_TOKEN = 900
+"""A token that is in no other text."""
 _numbers = count()
 
 
@@ -77,7 +79,7 @@ def held(gated: Server, hold: Path) -> Iterator[Callable[[], object]]:
             hold.write_text("")
 
 
-def asked(server: Server, pool: ThreadPoolExecutor, text: str, **headers: str) -> "Future[httpx.Response]":
+def asked(server: Server, pool: ThreadPoolExecutor, text: object, **headers: str) -> "Future[httpx.Response]":
     """A request that has looked its new text up, and waits."""
     before = metric(server, LOOKED_UP)
     future = pool.submit(embed, server, text, {name.replace("_", "-"): value for name, value in headers.items()})
@@ -163,6 +165,21 @@ def test_the_one_who_began_leaves_and_the_follower_is_served(
     assert (answer.status_code, answer.headers["x-cache"]) == (200, "coalesced")
     with suppress(httpx.ReadTimeout):
         assert leader.result().status_code == 504
+
+
+def test_a_text_without_numbers_fails_nobody_who_joined_its_neighbours(
+    gated: Server, hold: Path, held: Callable[[], object]
+) -> None:
+    """Neither who waits for another text of its request, nor what comes after."""
+    faulty, text = [NAN_TOKEN, 10 + next(_numbers)], [2, 10 + next(_numbers), 3]
+    with ThreadPoolExecutor(2) as pool:
+        fails = asked(gated, pool, [faulty, text])
+        joins = asked(gated, pool, [text])
+        hold.write_text(f"nan {NAN_TOKEN}")
+        assert fails.result().status_code == 500
+        assert (joins.result().status_code, joins.result().headers["x-cache"]) == (200, "coalesced")
+    held()
+    assert embed(gated, [faulty, text]).headers["x-cache"] == "partial"
 
 
 def test_an_interactive_request_does_not_wait_for_bulk(gated: Server, held: Callable[[], object]) -> None:

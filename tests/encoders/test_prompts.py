@@ -2,6 +2,7 @@
 
 import json
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ from sentence_transformers import SentenceTransformer
 
 from embedding_service.prompts import read_prompts
 from embedding_service.settings import EmbeddingSettings
+from onecard.cache.keys import ServingConfig, fingerprint
 from onecard.errors import InvalidRequest
+from onecard.models.identity import MODEL_HEADER
 from onecard.text import composed
-from tests.support import Server
+from tests.support import Server, serving
 
 TEXT = "웨이팅 없이 조용하게 밥 먹기 좋은 곳"
+SERVED = ServingConfig(tokenizer="t", precision="float32", engine="torch", window=512, truncation="right")
 PATHS = {"embedding": "/v1/embeddings", "sentiment": "/v1/sentiment"}
 
 
@@ -110,6 +114,31 @@ def test_a_configuration_that_is_none_ends_the_start(tmp_path: Path, config: obj
     """Rather than vectors without the prompts that the model was trained with."""
     with pytest.raises(SystemExit, match="prompts in"):
         prompts_of(tmp_path, config)
+
+
+def test_prompts_are_part_of_the_models_identity(tmp_path: Path) -> None:
+    """Another prompt, or the same one for other texts, is another model; none are the model as it always was."""
+    names = ("query", "document")
+    changes = [{f"embedding_{name}_prompt": prompt} for name in names for prompt in ("query: ", "query:", "passage: ")]
+    details = [prompts_of(tmp_path, **change).details() for change in changes]
+    config = {"prompts": {"sts": "query: "}}
+    details += [prompts_of(tmp_path, config | extra).details() for extra in ({}, {"default_prompt_name": "sts"})]
+    assert len({fingerprint(replace(SERVED, details=each)) for each in details}) == len(details)
+    none = prompts_of(tmp_path, {}, embedding_query_prompt="").details()
+    assert fingerprint(replace(SERVED, details=none)) == fingerprint(SERVED)
+
+
+def test_a_start_with_another_prompt_is_another_model(encoder_env: dict[str, str]) -> None:
+    """The gateway hears of it, and caches apart."""
+
+    def served(prompt: str) -> str:
+        env = {**encoder_env, "EMBEDDING_QUERY_PROMPT": prompt}
+        with serving("embedding_service", port_variable="EMBEDDING_PORT", env=env) as server:
+            return post(server, input_type="query").headers[MODEL_HEADER]
+
+    one, other = served("query: "), served("Instruct: find reviews\nQuery: ")
+    assert one != other
+    assert served("query: ") == one
 
 
 def test_decomposed_texts_are_the_same_texts(embedding: Server, sentiment: Server) -> None:

@@ -121,7 +121,7 @@ def keep(cache: Path, manifest: EngineManifest) -> Path:
 
 
 def chosen(choice: EngineChoice, precision: Precision, model: ModelFolder, cache: Path) -> list[str]:
-    selection = select(choice, precision, "embedding", model, cache, "cpu", 32)
+    selection = select(choice, precision, "embedding", model, cache, "cpu", 32, use_fp16=True)
     return [f"{one.manifest.engine} {one.manifest.precision}" for one in selection.candidates]
 
 
@@ -154,25 +154,49 @@ def test_an_engine_that_does_not_fit_is_refused_with_the_reason(
     """One of another model, machine or library, or one that is too far from torch, is no candidate."""
     keep(tmp_path, a_manifest(model, **change))
     for choice in ("openvino", "auto"):
-        selection = select(choice, "half", "embedding", model, tmp_path, "cpu", 32)
+        selection = select(choice, "half", "embedding", model, tmp_path, "cpu", 32, use_fp16=True)
         assert not selection.candidates
         assert [reason in refusal.reason for refusal in selection.refusals] == [True]
+
+
+@pytest.mark.parametrize(
+    ("change", "half"),
+    [
+        ({"arithmetic": "bfloat16"}, "bfloat16"),
+        ({"arithmetic": "float16", "engine": "onnx", "library": "onnxruntime 1"}, "float16"),
+        ({"arithmetic": "int8", "precision": "int8", "engine": "tensorrt"}, "float16"),
+    ],
+)
+def test_without_half_precision_no_engine_computes_in_it(
+    change: dict[str, object], half: str, model: ModelFolder, tmp_path: Path
+) -> None:
+    """USE_FP16=false holds for built engines as for torch; those in FP32, or in INT8 with FP32 between, may serve."""
+    keep(tmp_path, a_manifest(model, **change))
+    selection = select("auto", "int8", "embedding", model, tmp_path, "cpu", 32, use_fp16=False)
+    assert not selection.candidates
+    assert [one.reason for one in selection.refusals] == [f"it computes in {half}, and USE_FP16=false"]
+    others = tmp_path / "others"
+    keep(others, a_manifest(model, arithmetic="float32"))
+    keep(others, a_manifest(model, arithmetic="int8", precision="int8"))
+    selection = select("auto", "int8", "embedding", model, others, "cpu", 32, use_fp16=False)
+    assert len(selection.candidates) == 2
+    assert not selection.refusals
 
 
 def test_a_damaged_manifest_is_refused(model: ModelFolder, tmp_path: Path) -> None:
     """Half a manifest is no engine."""
     path = keep(tmp_path, a_manifest(model)) / "engine.json"
     path.write_text(path.read_text()[:200])
-    selection = select("auto", "half", "embedding", model, tmp_path, "cpu", 32)
+    selection = select("auto", "half", "embedding", model, tmp_path, "cpu", 32, use_fp16=True)
     assert not selection.candidates
     assert "damaged" in selection.refusals[0].reason
 
 
 def test_what_is_wanted_and_not_built_is_said_once(model: ModelFolder, tmp_path: Path) -> None:
     """The reason says what to run; auto asks for nothing and says nothing."""
-    selection = select("openvino", "int8", "embedding", model, tmp_path, "cpu", 32)
+    selection = select("openvino", "int8", "embedding", model, tmp_path, "cpu", 32, use_fp16=True)
     assert [refusal.reason for refusal in selection.refusals] == ["it has not been built; run 'onecard build-engine'"]
-    assert not select("auto", "int8", "embedding", model, tmp_path, "cpu", 32).refusals
+    assert not select("auto", "int8", "embedding", model, tmp_path, "cpu", 32, use_fp16=True).refusals
 
 
 def test_a_cut_file_is_found(model: ModelFolder, tmp_path: Path) -> None:

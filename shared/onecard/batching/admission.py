@@ -9,6 +9,9 @@ SAFETY_FACTOR = 4.0
 factor, and a long queue helps nobody."""
 _DECAY = 0.9
 """Weight of the past in the throughput estimate, applied at each new batch."""
+_MAX_SLOWDOWN = 10.0
+"""A batch counts as at most so many times slower than estimated. If it took longer, the process or the machine stood
+still, which says nothing about the device; and the more an estimate refuses, the less there is to correct it."""
 
 
 class ThroughputEstimate:
@@ -33,8 +36,9 @@ class ThroughputEstimate:
 
         Args:
             tokens: tokens of text in the batch, without padding.
-            seconds: how long the device took.
+            seconds: how long the device took; bounded, so that one batch makes the estimate ten times lower at most.
         """
+        seconds = min(seconds, _MAX_SLOWDOWN * tokens / self.tokens_per_second)
         self._tokens = self._tokens * _DECAY + tokens
         self._seconds = self._seconds * _DECAY + seconds
 

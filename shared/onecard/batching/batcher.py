@@ -124,7 +124,7 @@ class Batcher(Generic[Result]):
         request = self.enqueue(
             texts, lane=lane, timeout_seconds=timeout_seconds, deadline=deadline, deliver=results.update
         )
-        async with self.time_limit(lane, timeout_seconds):
+        async with self.time_limit(lane, timeout_seconds, deadline):
             await self.wait(request)
         return BatchOutcome([results[index] for index in range(len(texts))], request.durations())
 
@@ -222,12 +222,13 @@ class Batcher(Generic[Result]):
         return withdrawn
 
     @asynccontextmanager
-    async def time_limit(self, lane: Lane, seconds: float) -> AsyncIterator[None]:
+    async def time_limit(self, lane: Lane, timeout_seconds: float, deadline: float) -> AsyncIterator[None]:
         """Limit how long a request waits for the code in this block.
 
         Args:
             lane: for the metrics.
-            seconds: the limit.
+            timeout_seconds: the request's time limit, for the message.
+            deadline: time on `time.monotonic` at which it is over.
 
         Yields:
             Nothing.
@@ -236,12 +237,12 @@ class Batcher(Generic[Result]):
             DeadlineExceeded: the block took longer.
         """
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(deadline - time.monotonic()):
                 yield
         except TimeoutError:
             self._metrics.record_timeout(lane)
             raise DeadlineExceeded(
-                f"No answer within {seconds:g} s. Send fewer or shorter inputs a request, or try again later."
+                f"No answer within {timeout_seconds:.3g} s. Send fewer or shorter inputs a request, or try again later."
             ) from None
 
     def check_capacity(self, lane: Lane, tokens: int, timeout_seconds: float) -> None:
@@ -265,7 +266,7 @@ class Batcher(Generic[Result]):
         idle_seconds = execution_seconds(tokens, tokens_per_second)
         if idle_seconds > timeout_seconds:
             raise DeadlineExceeded(
-                f"These texts need about {idle_seconds:.0f} s, and the time limit is {timeout_seconds:g} s. "
+                f"These texts need about {idle_seconds:.0f} s, and the time limit is {timeout_seconds:.3g} s. "
                 "Send fewer or shorter inputs a request."
             )
         excess = excess_wait_seconds(
@@ -294,22 +295,27 @@ class Batcher(Generic[Result]):
 
     def _on_batch_finished(self, completed: CompletedBatch[Result]) -> None:
         results_by_request: dict[PendingRequest[Result], list[tuple[int, Result]]] = {}
-        valid = [] if completed.error else list(map(self._is_valid, completed.results))
-        if not all(valid):
+        failures: dict[PendingRequest[Result], OnecardError] = {}
+        items = completed.batch.items
+        valid = [False] * len(items) if completed.error else list(map(self._is_valid, completed.results))
+        if not completed.error and not all(valid):
             log.error("model gave results that are not finite", texts=len(valid), invalid=valid.count(False))
-        for position, item in enumerate(completed.batch.items):
+        for position, item in enumerate(items):
             request = item.request
             assert isinstance(request, PendingRequest)  # noqa: S101  Nothing else is ever put into the queue.
             request.started_at = request.started_at or completed.started
-            if completed.error:
-                resolve(request, _client_error(completed.error))
-            elif not valid[position]:
-                resolve(request, InternalError("The model gave no numbers for one of these texts."))
-            else:
+            if valid[position]:
                 results_by_request.setdefault(request, []).append((item.index, completed.results[position]))
+                continue
+            failures[request] = _client_error(completed.error)
+            if not completed.error or len(items) == 1:  # Of an error, any text of the batch may be the cause.
+                request.faulty.add(item.index)
+        # Before failures: other requests may wait for results of a request that fails.
         for request, results in results_by_request.items():
             if not request.completed.done():
                 self._deliver(request, results)
+        for request, error in failures.items():
+            resolve(request, error)
 
     def _deliver(self, request: PendingRequest[Result], results: Sequence[tuple[int, Result]]) -> None:
         try:
@@ -348,7 +354,10 @@ class Batcher(Generic[Result]):
         await asyncio.to_thread(self._thread.stop, seconds)
 
 
-def _client_error(error: Exception) -> OnecardError:
+def _client_error(error: Exception | None) -> OnecardError:
+    """What a client hears of a batch's error; None for a result that is not valid."""
+    if error is None:
+        return InternalError("The model gave no numbers for one of these texts.")
     if isinstance(error, OutOfMemory):
         return Unavailable(
             "One of the texts does not fit the device's memory now. Shorten it, or try again.", retry_after=5

@@ -42,6 +42,8 @@ class PendingRequest(QueuedRequest, Generic[Result]):
     deliver: Deliver[Result] = field(kw_only=True)
     unfinished: int = field(init=False)
     """Texts without a result."""
+    faulty: set[int] = field(init=False, default_factory=set)
+    """Indices of the texts for which the request failed; none if it is not known which, or if it was for no text."""
     enqueued_at: float = field(default_factory=time.monotonic)
     started_at: float | None = None
     completed: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())

@@ -20,7 +20,7 @@ class _Caller:
     pending: int = 0
     """Results it still waits for."""
     keys_to_retry: list[bytes] = field(default_factory=list)
-    """Texts that another request failed to compute because of its own limits."""
+    """Texts that another request failed to compute because of its own limits or its other texts."""
     failure: Exception | None = None
     """Raised by `do`, if set."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -76,6 +76,22 @@ class BatchCall(Generic[T]):
             if not caller.pending:
                 caller.changed.set()
 
+    def fail(self, index: int, failure: Exception) -> None:
+        """Fail all callers that wait for one text, because of that text. It ends no computation.
+
+        Args:
+            index: position of the text.
+            failure: raised by `do`.
+
+        Raises:
+            KeyError: the text is not part of this call, has its result already, or was withdrawn.
+        """
+        entry = self._pending.pop(index)
+        self._flights._discard(entry)
+        for caller in entry.callers:
+            caller.failure = failure
+            caller.changed.set()
+
     def _cancel_abandoned(self) -> None:
         """Withdraw texts that no caller waits for; cancel the computation if these are all."""
         unwanted: Collection[int] = [index for index, entry in self._pending.items() if not entry.callers]
@@ -116,8 +132,9 @@ class BatchSingleFlight(Generic[T]):
         """Start with nothing in flight.
 
         Args:
-            caller_errors: failures due to the limits of the request that computes, such as its deadline, and not to the
-                texts. They are not shared: the other callers compute the texts themselves.
+            caller_errors: failures due to the request that computes, such as its deadline or others of its texts. They
+                are not shared: the other callers compute the texts themselves. What is wrong with a text itself is
+                for `BatchCall.fail`.
         """
         self._entries: dict[bytes, _Entry[T]] = {}
         self._tasks = TaskSet()

@@ -3,34 +3,25 @@
 For each text of a request: look it up, join or start its computation, store the result. Needs the `encoder` extra.
 """
 
-import asyncio
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeVar
 
 from onecard.batching.batcher import Batcher
 from onecard.batching.pending_request import StageDurations
 from onecard.batching.queue import LANES, Lane
-from onecard.cache.directives import CachePolicy
 from onecard.cache.keys import CacheKind, Keyspace
 from onecard.cache.metrics import CacheMetrics
 from onecard.cache.serialization import CountedResult
 from onecard.cache.tiers import TypedCache
 from onecard.coalescing.batch_single_flight import BatchCall, BatchResults, BatchSingleFlight
-from onecard.errors import DeadlineExceeded, TooBusy
-from onecard.inference.scheduling import SchedulingParams
-from onecard.inference.tokenization import TextTokenizer, TokenizedText
+from onecard.errors import DeadlineExceeded, InternalError, OnecardError, TooBusy, Unavailable
+from onecard.inference.requests import InferenceRequest, Tokenization
+from onecard.inference.tokenization import TokenizedText
 from onecard.web.server_timing import Timing
 
 Result = TypeVar("Result")
-Inputs = Sequence[str] | Sequence[Sequence[int]]
-"""Texts, or token ids that the client computed itself."""
-
-INLINE_CHARACTERS = 2_000
-"""Shorter inputs are tokenised on the event loop. Measured: 0.01 ms for one review, 1.4 ms for this many characters;
-using a thread costs 0.1 ms on an idle loop."""
-
 CacheStatus = Literal["hit", "miss", "partial", "coalesced", "bypass"]
 """Value of `x-cache`: hit, all results from the cache; miss, all computed; coalesced, all from computations of other
 requests; partial, a mixture; bypass, the cache was not used."""
@@ -46,61 +37,6 @@ class InferenceResult(Generic[Result]):
     cut: list[bool]
     """Which inputs were over the window, so that the model read only a part."""
     cache_status: CacheStatus
-
-
-@dataclass(frozen=True)
-class InferenceRequest:
-    """A validated request."""
-
-    inputs: Inputs
-    truncate: bool
-    """Whether texts over the window are cut; otherwise they are an error."""
-    scheduling: SchedulingParams
-    cache_policy: CachePolicy
-
-
-class Tokenization:
-    """Tokenises inputs without blocking the event loop."""
-
-    def __init__(self, tokenizer: TextTokenizer, batcher: Batcher[Any]) -> None:
-        """Set the tokenizer.
-
-        Args:
-            tokenizer: of the model.
-            batcher: refuses requests before they are tokenised on a thread.
-        """
-        self.tokenizer = tokenizer
-        self._batcher = batcher
-        self._thread_free = asyncio.Semaphore(1)
-        """Held while a thread tokenises: the tokenizer is multi-threaded, and the model needs the cores."""
-
-    async def tokenize(self, request: InferenceRequest, positions: Sequence[int]) -> list[TokenizedText]:
-        """Tokenise some inputs of a request.
-
-        Args:
-            request: has the inputs.
-            positions: of the inputs to tokenise.
-
-        Returns:
-            Each input, in the order of `positions`.
-
-        Raises:
-            InputTooLong: an input is over the window and must not be cut.
-            TooBusy: the queue is too long to answer in time.
-            DeadlineExceeded: too large to be answered in time even on an idle device.
-            Unavailable: the device is lost.
-        """
-        inputs: Any = [request.inputs[position] for position in positions]
-        if not inputs or not isinstance(inputs[0], str):
-            return self.tokenizer.truncate(inputs, truncate=request.truncate, positions=positions)
-        if sum(map(len, inputs)) <= INLINE_CHARACTERS:
-            return self.tokenizer.tokenize(inputs, truncate=request.truncate, positions=positions)
-        async with self._thread_free:
-            # Refuse the request now if it would be refused later, before tokenising costs time.
-            self._batcher.check_capacity(request.scheduling.lane, len(inputs), request.scheduling.timeout_seconds)
-            return await asyncio.to_thread(
-                self.tokenizer.tokenize, inputs, truncate=request.truncate, positions=positions
-            )
 
 
 @dataclass(frozen=True)
@@ -153,10 +89,12 @@ class CachedInference(Generic[Result]):
         self._tokenization = tokenization
         self._batcher = batcher
         self._cache = cache
+        # A computation that fails may do so because of any of its texts, and those that others wait for may be well.
+        caller_errors = (TooBusy, DeadlineExceeded, InternalError, Unavailable)
         # One per lane: an interactive request must not wait for a text that is queued behind other bulk texts. At
         # worst, a text is computed once in each lane.
         self._single_flights: dict[Lane, BatchSingleFlight[CountedResult[Result]]] = {
-            lane: BatchSingleFlight(caller_errors=(TooBusy, DeadlineExceeded)) for lane in LANES
+            lane: BatchSingleFlight(caller_errors) for lane in LANES
         }
 
     async def infer(self, request: InferenceRequest, timings: dict[str, Timing]) -> InferenceResult[Result]:
@@ -170,14 +108,24 @@ class CachedInference(Generic[Result]):
             The results and the cache status.
 
         Raises:
-            InvalidRequest: a token id is not in the model's vocabulary.
+            InvalidRequest: a token id is not in the model's vocabulary, or a text has no tokens.
             InputTooLong: a text is over the window and must not be cut.
             TooBusy: the queue is too long to answer in time.
             DeadlineExceeded: not answered in time, or too large to be answered in time even on an idle device.
             InternalError: the engine failed, or gave an invalid result.
             Unavailable: a text does not fit into the device's memory, or the device is lost.
         """
+        scheduling = request.scheduling
+        async with self._batcher.time_limit(scheduling.lane, scheduling.timeout_seconds, request.deadline):
+            return await self._infer(request, timings)
+
+    async def _infer(self, request: InferenceRequest, timings: dict[str, Timing]) -> InferenceResult[Result]:
         self._tokenization.tokenizer.check_token_ids(request.inputs)
+        if request.truncation is not None:
+            texts = await self._tokenization.truncate(request, request.truncation)
+            ids = [text.ids for text in texts]
+            result = await self._infer(replace(request, inputs=ids, truncation=None), timings)
+            return replace(result, cut=[text.cut or cut for text, cut in zip(texts, result.cut, strict=True)])
         if self._cache is None or not request.cache_policy.store:
             return await self._infer_uncached(request, timings)
         return await self._infer_cached(request, self._cache, timings)
@@ -187,8 +135,9 @@ class CachedInference(Generic[Result]):
         texts = await self._tokenization.tokenize(request, range(len(request.inputs)))
         ids = [text.ids for text in texts]
         tokenize_seconds = time.monotonic() - started
-        timeout_seconds = max(0.0, request.scheduling.timeout_seconds - tokenize_seconds)
-        outcome = await self._batcher.submit(ids, lane=request.scheduling.lane, timeout_seconds=timeout_seconds)
+        outcome = await self._batcher.submit(
+            ids, lane=request.scheduling.lane, timeout_seconds=request.remaining_seconds
+        )
         _record_timings(timings, tokenize_seconds, outcome.durations)
         return InferenceResult(outcome.results, sum(map(len, ids)), [text.cut for text in texts], "bypass")
 
@@ -206,9 +155,7 @@ class CachedInference(Generic[Result]):
         missing = {key: position for key, position in positions.items() if key not in found}
         coalesced = 0
         if missing:
-            shared = await self._compute_missing(
-                request, cache, missing, started + request.scheduling.timeout_seconds, timings
-            )
+            shared = await self._compute_missing(request, cache, missing, timings)
             found.update(zip(missing, shared.results, strict=True))
             coalesced = shared.coalesced
         computed = len(missing) - coalesced
@@ -227,7 +174,6 @@ class CachedInference(Generic[Result]):
         request: InferenceRequest,
         cache: ResultCache[Result],
         missing: Mapping[bytes, int],
-        deadline: float,
         timings: dict[str, Timing],
     ) -> BatchResults[CountedResult[Result]]:
         """Results of the missing texts (position by key), computed by this request or by others."""
@@ -236,9 +182,8 @@ class CachedInference(Generic[Result]):
         texts = await self._tokenization.tokenize(request, list(missing.values()))
         tokenized_at = time.monotonic()
         lane = request.scheduling.lane
-        job = _MissingTexts(self._batcher, cache, lane, deadline, list(missing), texts)
-        async with self._batcher.time_limit(lane, max(0.0, deadline - tokenized_at)):
-            shared = await self._single_flights[lane].do(job.keys, job.compute)
+        job = _MissingTexts(self._batcher, cache, request, list(missing), texts)
+        shared = await self._single_flights[lane].do(job.keys, job.compute)
         cache.metrics.coalesced(cache.kind, shared.coalesced)
         _record_timings(timings, tokenized_at - started, job.durations)
         return shared
@@ -251,18 +196,16 @@ class _MissingTexts(Generic[Result]):
         self,
         batcher: Batcher[Result],
         cache: ResultCache[Result],
-        lane: Lane,
-        deadline: float,
+        request: InferenceRequest,
         keys: Sequence[bytes],
         texts: Sequence[TokenizedText],
     ) -> None:
-        """Set the texts. This request waits until `deadline`, in seconds on `time.monotonic`."""
+        """Set the texts that the request did not find."""
         self.keys = keys
         self.durations: StageDurations | None = None
         self._batcher = batcher
         self._cache = cache
-        self._lane = lane
-        self._deadline = deadline
+        self._request = request
         self._texts = texts
 
     async def compute(self, call: BatchCall[CountedResult[Result]]) -> None:
@@ -273,6 +216,9 @@ class _MissingTexts(Generic[Result]):
 
         Args:
             call: the texts that this request is to compute.
+
+        Raises:
+            OnecardError: a text failed, or the request was refused.
         """
         owned = call.indices
         position_of = {index: position for position, index in enumerate(owned)}
@@ -293,11 +239,19 @@ class _MissingTexts(Generic[Result]):
                 for position in self._batcher.withdraw(pending, [position_of[index] for index in indices])
             ]
 
-        timeout_seconds = max(0.0, self._deadline - time.monotonic())
-        texts = [self._texts[index].ids for index in owned]
-        pending = self._batcher.enqueue(texts, lane=self._lane, timeout_seconds=timeout_seconds, deliver=deliver)
+        pending = self._batcher.enqueue(
+            [self._texts[index].ids for index in owned],
+            lane=self._request.scheduling.lane,
+            timeout_seconds=self._request.remaining_seconds,
+            deliver=deliver,
+        )
         call.on_abandoned(withdraw)
-        await self._batcher.wait(pending)
+        try:
+            await self._batcher.wait(pending)
+        except OnecardError as error:
+            for position in pending.faulty:
+                call.fail(owned[position], error)
+            raise
 
 
 def cache_status(hits: int, computed: int, coalesced: int) -> CacheStatus:

@@ -1,6 +1,6 @@
 """The state and the lifespan that both encoder services share. Needs the `encoder` extra."""
 
-import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -15,15 +15,11 @@ from onecard.cache.directives import CachePolicy
 from onecard.cache.tiers import Cache
 from onecard.errors import InvalidRequest, ModelNotFound
 from onecard.gpu.device import Device
-from onecard.inference.cached_inference import (
-    CachedInference,
-    InferenceRequest,
-    InferenceResult,
-    Inputs,
-)
+from onecard.inference.cached_inference import CachedInference, InferenceResult
+from onecard.inference.requests import InferenceRequest, Inputs
 from onecard.inference.scheduling import max_text_count, scheduling_params
 from onecard.inference.settings import EncoderSettings
-from onecard.inference.tokenization import TextTokenizer, TokenizedText, Truncation
+from onecard.inference.tokenization import Truncation
 from onecard.models.folders import ModelFolder
 from onecard.models.identity import ModelIdentity
 from onecard.text import composed, is_visible
@@ -53,31 +49,19 @@ class Encoder(Generic[Result]):
     identity: ModelIdentity
     """Names the model in response headers."""
 
-    tokenizer: TextTokenizer
     engine: str
     """The program that runs the model, with its version, and the precision."""
     canary: Canary
 
-    async def truncate(self, inputs: Inputs, truncation: Truncation, *, prompt: str = "") -> list[TokenizedText]:
-        """Tokenise inputs and cut them as a request wants.
-
-        Args:
-            inputs: texts or token ids.
-            truncation: the length, the side that is cut, and special tokens.
-            prompt: what the model wants in front of each text.
-
-        Returns:
-            Each input.
-
-        Raises:
-            InvalidRequest: there is no input, there are too many, one is empty, or a token id is not in the vocabulary.
-        """
-        inputs = checked_inputs(inputs, self.settings.max_inputs, prompt)
-        self.tokenizer.check_token_ids(inputs)
-        return await asyncio.to_thread(self.tokenizer.tokenize_truncated, inputs, truncation)
-
     async def infer(
-        self, inputs: Inputs, *, truncate: bool, request: Request, prompt: str = "", private: bool = False
+        self,
+        inputs: Inputs,
+        *,
+        truncate: bool,
+        request: Request,
+        truncation: Truncation | None = None,
+        prompt: str = "",
+        private: bool = False,
     ) -> InferenceResult[Result]:
         """Get the model's result for every input; cancelled when the client disconnects.
 
@@ -85,6 +69,7 @@ class Encoder(Generic[Result]):
             inputs: texts or token ids.
             truncate: whether texts over the window are cut; otherwise they are an error.
             request: its headers set lane, time limit and cache policy.
+            truncation: how to tokenise and cut the inputs first; None for the usual way.
             prompt: what the model wants in front of each text.
             private: neither use the cache nor share computations with other requests.
 
@@ -92,7 +77,8 @@ class Encoder(Generic[Result]):
             The results in the order of the inputs, and the cache status.
 
         Raises:
-            InvalidRequest: there is no input, there are too many, one is empty, or a token id is not in the vocabulary.
+            InvalidRequest: there is no input, there are too many, one is empty, a token id is not in the vocabulary, or
+                a header's value is invalid.
             InputTooLong: a text is over the window and must not be cut.
             TooBusy: the queue is too long to answer in time.
             DeadlineExceeded: not answered in time, or too large to be answered in time even on an idle device.
@@ -103,8 +89,10 @@ class Encoder(Generic[Result]):
         inputs = checked_inputs(inputs, self.settings.max_inputs, prompt)
         scheduling = scheduling_params(request.headers, len(inputs), self.settings)
         policy = CachePolicy(read=False, store=False) if private else _cache_policy(request.headers)
-        inference_request = InferenceRequest(inputs, truncate, scheduling, policy)
-        timings: dict[str, Timing] = request_state(request.scope)["timings"]
+        state = request_state(request.scope)
+        deadline = time.monotonic() - (time.perf_counter() - state["received"]) + scheduling.timeout_seconds
+        inference_request = InferenceRequest(inputs, truncate, scheduling, policy, deadline, truncation)
+        timings: dict[str, Timing] = state["timings"]
         result = await run_until_disconnect(self.inference.infer(inference_request, timings), request.receive)
         if result.cache_status != "bypass":
             self.recent_bodies.add(await request.body())

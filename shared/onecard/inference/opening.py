@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any, TypeVar
@@ -21,16 +21,12 @@ from onecard.errors import InternalError
 from onecard.gpu.device import Device, select_device
 from onecard.gpu.metrics import memory_metrics
 from onecard.gpu.reservation import reserve_memory
-from onecard.inference.cached_inference import (
-    CachedInference,
-    ResultCache,
-    Tokenization,
-)
+from onecard.inference.cached_inference import CachedInference, ResultCache
 from onecard.inference.encoder import Encoder
 from onecard.inference.engines.metrics import engine_metrics
+from onecard.inference.requests import Tokenization
 from onecard.inference.served_engine import EncoderModel, ServedEngine, load_engine
 from onecard.inference.settings import EncoderSettings
-from onecard.inference.tokenization import TextTokenizer
 from onecard.inference.warm_up import SAMPLE_TEXTS, LoadedEngine
 from onecard.models import model_files
 from onecard.models.folders import ModelFolder, find
@@ -38,12 +34,22 @@ from onecard.models.identity import ModelIdentity
 from onecard.web.canary import Canary, CanaryFailed
 from onecard.web.recent_bodies import RecentBodies
 
+HANG_BATCHES = 4
+"""No engine hangs before it has taken so many times as long as its largest batch took in warm-up: on a CPU, the longest
+text of a large model takes longer than `ENGINE_HANG_SECONDS`."""
+
 Result = TypeVar("Result")
+Details = tuple[tuple[str, str], ...]
+"""Further (name, value) pairs of a `ServingConfig`."""
 
 
 @asynccontextmanager
 async def open_encoder(
-    app: FastAPI, model: EncoderModel[Result], name: str, settings: EncoderSettings
+    app: FastAPI,
+    model: EncoderModel[Result],
+    name: str,
+    settings: EncoderSettings,
+    details: Callable[[ModelFolder], Details] = lambda _: (),
 ) -> AsyncIterator[None]:
     """The lifespan of an encoder service: puts its state into `app.state.service`, and closes it at the end.
 
@@ -52,6 +58,8 @@ async def open_encoder(
         model: what the service says about its kind of model.
         name: of the model: hub name or folder.
         settings: of the service.
+        details: what else of the service shapes the results, by the model's folder. It is called before the model is
+            loaded; what it returns is part of the model's identity, by which results are cached.
 
     Yields:
         Nothing; the service is ready.
@@ -63,6 +71,7 @@ async def open_encoder(
     folder = find(kind, name, settings.model_cache_path, stand_ins=settings.allow_stand_ins)
     if fault := model_files.integrity_error(folder.path):
         raise SystemExit(f"model {folder.name}: {fault}. Remove its folder, and run 'make models' again.")
+    service_details = details(folder)
     device = select_device(settings)
     reservation = reserve_memory(
         kind, settings, device, batch_texts=settings.batch_texts, batch_tokens=settings.batch_tokens
@@ -81,12 +90,12 @@ async def open_encoder(
         metrics = BatchMetrics(app.state.registry)
         engine = served.engine
         batcher = Batcher(engine, config, thread=thread, metrics=metrics, on_lost=_terminate, is_valid=engine.is_finite)
-        serving_configs = _serving_configs(folder, device, served)
+        serving_configs = _serving_configs(folder, device, served, service_details)
         result_cache = _result_cache(cache, settings, kind, folder, serving_configs, engine) if cache.enabled else None
         inference = CachedInference(Tokenization(served.tokenizer, batcher), batcher, result_cache)
         identity = ModelIdentity(folder.name, folder.revision, fingerprint(serving_configs[True]))
         recent_bodies = RecentBodies()
-        canary = _canary(engine, batcher, served.tokenizer, settings, app.state.registry)
+        canary = _canary(served, batcher, settings, app.state.registry)
         app.state.service = Encoder(
             folder,
             device,
@@ -96,7 +105,6 @@ async def open_encoder(
             inference,
             recent_bodies,
             identity,
-            served.tokenizer,
             f"{served.library} {served.precision}",
             canary,
         )
@@ -109,14 +117,10 @@ async def open_encoder(
 
 
 def _canary(
-    engine: LoadedEngine[Result],
-    batcher: Batcher[Result],
-    tokenizer: TextTokenizer,
-    settings: EncoderSettings,
-    registry: CollectorRegistry,
+    served: ServedEngine[Result], batcher: Batcher[Result], settings: EncoderSettings, registry: CollectorRegistry
 ) -> Canary:
     """The canary: the sample texts of warm-up, whose results have to stay close to the first ones."""
-    texts = [text.ids for text in tokenizer.tokenize(SAMPLE_TEXTS, truncate=True)]
+    texts = [text.ids for text in served.tokenizer.tokenize(SAMPLE_TEXTS, truncate=True)]
     first: list[Result] = []
 
     async def compute() -> None:
@@ -126,20 +130,22 @@ def _canary(
             raise CanaryFailed("gives no numbers, or fails") from None
         if not first:
             first.extend(results)
-        if not all(map(engine.is_close, results, first)):
+        if not all(map(served.engine.is_close, results, first)):
             raise CanaryFailed("answers otherwise than at its start")
 
     return Canary(
         compute,
         lambda: batcher.ended_batches,
         interval_seconds=settings.canary_seconds,
-        hang_seconds=settings.engine_hang_seconds,
+        hang_seconds=max(settings.engine_hang_seconds, HANG_BATCHES * served.warm_up.seconds),
         on_lost=lambda _: batcher.give_up(),
         registry=registry,
     )
 
 
-def _serving_configs(folder: ModelFolder, device: Device, served: ServedEngine[Any]) -> dict[bool, ServingConfig]:
+def _serving_configs(
+    folder: ModelFolder, device: Device, served: ServedEngine[Any], service_details: Details
+) -> dict[bool, ServingConfig]:
     """What shapes the results besides the weights, by `truncate`: whether texts over the window are cut or refused."""
     files = model_files.digest(folder.path)
     details = (
@@ -147,6 +153,7 @@ def _serving_configs(folder: ModelFolder, device: Device, served: ServedEngine[A
         ("service", __version__),
         ("build", served.build or ""),
         *((library, version(library)) for library in ("tokenizers", "transformers")),
+        *service_details,
     )
     return {
         truncate: ServingConfig(

@@ -109,6 +109,7 @@ def _load_built(
         settings.model_cache_path,
         device.name.partition(":")[0],
         reservation.batch_texts,
+        use_fp16=settings.use_fp16,
     )
     for built, engine in loaded_engines(selection, model.result_kind, card_share(device, reservation)):
         try:

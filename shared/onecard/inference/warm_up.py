@@ -58,6 +58,8 @@ class WarmUpResult:
     """Largest batch that fits."""
     tokens_per_second: float
     """Throughput at that batch."""
+    seconds: float
+    """How long that batch takes."""
 
 
 def warm_up(
@@ -72,7 +74,7 @@ def warm_up(
         width_multiple: the width of the rows is a multiple of it.
 
     Returns:
-        The largest batch that fits, and its throughput.
+        The largest batch that fits, with its throughput and time.
 
     Raises:
         SystemExit: the model cannot process packed rows or gives no finite numbers, or a single text of its window does
@@ -95,7 +97,7 @@ def warm_up(
             max_batch = BatchLimit(max_batch.texts, sum(map(len, texts)) // 2)
             log.warning("out of memory while warming up", budget_tokens=max_batch.tokens)
         else:
-            return WarmUpResult(max_batch, sum(map(len, texts)) / seconds)
+            return WarmUpResult(max_batch, sum(map(len, texts)) / seconds, seconds)
 
 
 def _run_seconds(engine: Engine[Result], texts: Sequence[TokenIds], width_multiple: int) -> float:

@@ -66,7 +66,13 @@ class OpenBatcher:
 
 @asynccontextmanager
 async def open_batcher(
-    engine: object, *, tokens: int = 64, texts: int = 8, rate: float = 1e6, queue: int = 10_000
+    engine: object,
+    *,
+    tokens: int = 64,
+    texts: int = 8,
+    rate: float = 1e6,
+    queue: int = 10_000,
+    is_valid: Callable[[int], bool] = lambda _: True,
 ) -> AsyncIterator[OpenBatcher]:
     """A batcher over an engine, closed at the end, whatever the device does."""
     registry = CollectorRegistry()
@@ -78,6 +84,7 @@ async def open_batcher(
         thread=DeviceThread(),
         metrics=BatchMetrics(registry),
         on_lost=lambda: lost.append(True),
+        is_valid=is_valid,
     )
     try:
         yield OpenBatcher(batcher, registry, lost)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onecard.batching.admission import SAFETY_FACTOR, ThroughputEstimate, excess_wait_seconds
+from onecard.batching.admission import SAFETY_FACTOR, ThroughputEstimate, excess_wait_seconds, execution_seconds
 from onecard.batching.batch_limit import RECOVERY_BATCHES, AdaptiveBatchLimit, BatchLimit
 
 
@@ -39,6 +39,28 @@ def test_throughput_stays_between_what_was_seen(first: float, batches: list[tupl
         throughput.observe(tokens, seconds)
     seen = [first, *(tokens / seconds for tokens, seconds in batches)]
     assert min(seen) * 0.999 <= throughput.tokens_per_second <= max(max(seen), 1) * 1.001
+
+
+def test_after_a_standstill_of_an_hour_an_idle_device_takes_a_large_request() -> None:
+    """5,000 tokens at 1,000 a second, within the five minutes of a bulk request."""
+    throughput = ThroughputEstimate(1000)
+    for seconds in (*[1.0] * 30, 3600.0):
+        throughput.observe(1000, seconds)
+    assert execution_seconds(5000, throughput.tokens_per_second) < 300
+
+
+@given(st.integers(1, 10_000), st.floats(10, 1e6), st.integers(0, 100), st.floats(0, 1e6))
+def test_one_standstill_refuses_nothing_for_good(tokens: int, rate: float, batches: int, standstill: float) -> None:
+    """A batch that was under way while the machine stood still makes the estimate ten times lower at most, and it
+    recovers with the next ones."""
+    throughput = ThroughputEstimate(rate)
+    for _ in range(batches):
+        throughput.observe(tokens, tokens / rate)
+    throughput.observe(tokens, standstill)
+    assert throughput.tokens_per_second >= rate / 10 * 0.999
+    for _ in range(50):
+        throughput.observe(tokens, tokens / rate)
+    assert throughput.tokens_per_second >= rate * 0.9
 
 
 @given(st.integers(0, 10**6), st.integers(1, 10**6), st.floats(1, 10**6), st.floats(0.1, 1000))

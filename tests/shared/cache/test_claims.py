@@ -205,6 +205,31 @@ async def test_an_exception_reaches_whom_it_concerns() -> None:
     assert len(flights) == 0
 
 
+async def test_what_is_wrong_with_a_text_concerns_those_who_wait_for_it() -> None:
+    """The rest of a request that fails for it is computed by those who wait for the rest."""
+    flights = BatchSingleFlight[bytes](caller_errors=(ValueError,))
+    begun = asyncio.Event()
+
+    async def breaks(claim: BatchCall[bytes]) -> None:
+        await begun.wait()
+        claim.fail(0, ValueError("wrong"))
+        raise ValueError("wrong")
+
+    one, two = FakeModel([b"a"]), FakeModel([b"b"])
+    first = asyncio.create_task(flights.do([b"a", b"b"], breaks))
+    await settle()
+    unlucky = asyncio.create_task(flights.do(one.keys, one))
+    lucky = asyncio.create_task(flights.do(two.keys, two))
+    await settle()
+    two.go()
+    begun.set()
+    outcomes = await asyncio.gather(first, unlucky, lucky, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes[:2]] == [ValueError] * 2
+    assert outcomes[2].results == [b"B"]  # type: ignore[union-attr]
+    assert (one.claimed, two.claimed) == (None, [b"b"])
+    assert len(flights) == 0
+
+
 @pytest.mark.parametrize(("error", "seen"), [(asyncio.CancelledError(), FlightCancelled), (None, RuntimeError)])
 async def test_nobody_waits_for_ever(error: BaseException | None, seen: type[Exception]) -> None:
     """A computation that is cancelled from inside, or forgets a text, is an error to those who wait."""

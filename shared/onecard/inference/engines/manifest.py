@@ -69,6 +69,13 @@ class EngineManifest(BaseModel, frozen=True):
         """The program and its version, for metrics, `/v1/models` and cache keys."""
         return f"{self.library}{' TensorRT' if self.engine == 'tensorrt' else ''}"
 
+    @property
+    def half_precision(self) -> str | None:
+        """The half precision that it computes in, if any: TensorRT has FP16 for all that is not quantised."""
+        if self.engine == "tensorrt":
+            return "float16"
+        return self.arithmetic if self.arithmetic in ("float16", "bfloat16") else None
+
 
 def installed_library(engine: EngineName) -> str | None:
     """The library that would run an engine here.
@@ -105,7 +112,7 @@ def read(folder: Path) -> EngineManifest | str:
 
 
 def refusal(
-    manifest: EngineManifest, model: ModelFolder, model_files: str, device: str, batch_texts: int
+    manifest: EngineManifest, model: ModelFolder, model_files: str, device: str, batch_texts: int, *, use_fp16: bool
 ) -> str | None:
     """Why an engine may not serve a model here, apart from damaged files.
 
@@ -115,6 +122,7 @@ def refusal(
         model_files: digest of the model's small files.
         device: `cpu` or `cuda`.
         batch_texts: most texts in a batch here.
+        use_fp16: whether half precision is allowed.
 
     Returns:
         The reason, as the end of a sentence; None if it may.
@@ -127,6 +135,8 @@ def refusal(
         return "it was built and measured on a machine with another instruction set"
     if manifest.batch_texts is not None and manifest.batch_texts < batch_texts:
         return f"it was built for batches of {manifest.batch_texts} texts, and here they have up to {batch_texts}"
+    if manifest.half_precision and not use_fp16:
+        return f"it computes in {manifest.half_precision}, and USE_FP16=false"
     if manifest.library != (installed := installed_library(manifest.engine)):
         return f"it was built with {manifest.library}, and here is {installed or 'none'}"
     if faults := GATES[manifest.precision].faults(manifest.parity):

@@ -48,6 +48,8 @@ def select(
     cache: Path,
     device: str,
     batch_texts: int,
+    *,
+    use_fp16: bool,
 ) -> Selection:
     """Find the built engines that may serve a model.
 
@@ -59,6 +61,7 @@ def select(
         cache: `MODEL_CACHE_PATH`.
         device: `cpu` or `cuda`.
         batch_texts: most texts in a batch here.
+        use_fp16: whether engines that compute in half precision may serve.
 
     Returns:
         The engines, and why others are not among them. Files are not compared with their digests yet: see `damage`.
@@ -76,7 +79,7 @@ def select(
             refusals.append(Refusal(folder.name, manifest))
         elif (manifest.engine, manifest.precision) not in wanted:
             continue
-        elif reason := manifests.refusal(manifest, model, digest, device, batch_texts):
+        elif reason := manifests.refusal(manifest, model, digest, device, batch_texts, use_fp16=use_fp16):
             refusals.append(Refusal(folder.name, reason))
         else:
             built.append(BuiltEngine(folder, manifest))
