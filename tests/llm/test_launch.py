@@ -9,6 +9,7 @@ import pytest
 
 from llm_service.launch import PLANNED_BYTES, HostInfo, LaunchCommand, ModelConfig, vllm_command, window
 from llm_service.settings import LlmSettings
+from onecard.gpu.engine_memory import EngineLimits
 from onecard.gpu.plan import usable_bytes
 from onecard.gpu.plan_settings import GpuShare
 from onecard.hardware import cpu_multiplies_bfloat16, has_nvidia_gpu
@@ -85,6 +86,32 @@ def test_the_gpu_decides_how_many_run_at_once(gpu_gb: float, seqs: int) -> None:
     made = vllm_command(LlmSettings(), FOLDER, LONG_WINDOW, GPU, {}, share)
     assert option(made, "--max-num-seqs") == made.environment["LLM_MAX_SEQS"] == str(seqs)
     assert option(command(), "--max-num-seqs") == "128"
+
+
+@pytest.mark.parametrize(
+    ("gpu_gb", "capability", "changed", "tokens"),
+    [
+        (24, (8, 9), {}, 2048),
+        (80, (9, 0), {}, 8192),
+        (80, (9, 0), {"gpu_card_gb": 24}, 2048),
+        (180, (10, 0), {}, 8192),
+        (80, (8, 0), {}, 2048),
+        (80, (9, 0), {"gpu_card_gb": 24, "llm_max_seqs": 4000}, 4000),
+    ],
+)
+def test_a_step_has_no_more_tokens_than_planned(
+    gpu_gb: float, capability: tuple[int, int], changed: dict[str, float], tokens: int
+) -> None:
+    """By the card that is planned for, whatever card it is; vLLM wants at least one token for each sequence."""
+    share = GpuShare(0.25, int(0.25 * usable_bytes(gpu_gb)))
+    machine = replace(GPU, compute_capability=capability)
+    settings = LlmSettings(**changed)  # type: ignore[arg-type]
+    made = vllm_command(settings, FOLDER, LONG_WINDOW, machine, {}, share)
+    assert option(made, "--max-num-batched-tokens") == str(tokens)
+    assert tokens <= max(
+        EngineLimits.for_gpu(settings.gpu_card_gb or gpu_gb).batched_tokens, settings.llm_max_seqs or 0
+    )
+    assert "--max-num-batched-tokens" not in command(CPU).argv
 
 
 @pytest.mark.parametrize(

@@ -258,14 +258,31 @@ class Batcher(Generic[Result]):
             DeadlineExceeded: too large to be answered in time even on an idle device.
             Unavailable: the device is lost.
         """
+        if (refusal := self.refusal(lane, tokens, timeout_seconds)) is None:
+            return
+        if isinstance(refusal, TooBusy):
+            self._metrics.record_refusal(lane)
+        raise refusal
+
+    def refusal(self, lane: Lane, tokens: int, timeout_seconds: float) -> OnecardError | None:
+        """What `check_capacity` would raise; it is not counted.
+
+        Args:
+            lane: where the request would queue.
+            tokens: in all its texts.
+            timeout_seconds: its time limit.
+
+        Returns:
+            The error; None if the request would be accepted.
+        """
         if self._is_lost:
-            raise Unavailable(_RESTARTING, retry_after=RETRY_AFTER_SECONDS)
+            return Unavailable(_RESTARTING, retry_after=RETRY_AFTER_SECONDS)
         with self._worker.lock:
             ahead_tokens = self._tokens_ahead(lane)
             tokens_per_second = self._throughput.tokens_per_second
         idle_seconds = execution_seconds(tokens, tokens_per_second)
         if idle_seconds > timeout_seconds:
-            raise DeadlineExceeded(
+            return DeadlineExceeded(
                 f"These texts need about {idle_seconds:.0f} s, and the time limit is {timeout_seconds:.3g} s. "
                 "Send fewer or shorter inputs a request."
             )
@@ -276,9 +293,9 @@ class Batcher(Generic[Result]):
             timeout_seconds=timeout_seconds,
         )
         excess = max(excess, (self._queue.tokens(lane) - self._config.queue_tokens) / tokens_per_second)
-        if excess > 0:
-            self._metrics.record_refusal(lane)
-            raise TooBusy("Too many texts are waiting. Try again after the time in Retry-After.", retry_after=excess)
+        if excess <= 0:
+            return None
+        return TooBusy("Too many texts are waiting. Try again after the time in Retry-After.", retry_after=excess)
 
     def _tokens_ahead(self, lane: Lane) -> int:
         """Tokens that will run before those of a new request in this lane."""

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from onecard.gpu.costs import DecoderShape
 
 BATCHED_TOKENS = 2048
-"""Tokens of one step on a GPU below 70 GiB (vLLM's default for its server, `arg_utils.py`)."""
+"""Tokens of one step on a GPU below 70 GiB: vLLM's default for its server (`arg_utils.py`), which the launcher sets by
+the GPU that is planned for."""
 LARGE_GPU_BATCHED_TOKENS = 8192
-"""The same from 70 GiB on. vLLM keeps 2,048 on an A100; the plan takes the larger for all."""
+"""The same from 70 GiB on. On an A100 it is 2,048; the plan takes the larger for all."""
 LARGE_GPU_GB = 72
 LARGEST_GRAPH_TOKENS = 512
 """vLLM captures no CUDA graph for more tokens, nor for more than twice its number of sequences."""
@@ -38,7 +39,7 @@ class EngineLimits:
             gpu_gb: nominal size.
 
         Returns:
-            The launcher's defaults, or vLLM's own. `LLM_MAX_SEQS` and `LLM_EAGER` are not taken into account.
+            The launcher's defaults. `LLM_MAX_SEQS` and `LLM_EAGER` are not taken into account.
         """
         tokens = LARGE_GPU_BATCHED_TOKENS if gpu_gb >= LARGE_GPU_GB else BATCHED_TOKENS
         return cls(max_sequences(gpu_gb), tokens)

@@ -154,8 +154,9 @@ def load_shedder(path: str) -> Callable[[FastAPI], LoadShedder]:
     """Make a load shedder that refuses requests while the queue is too long for one more token.
 
     It saves the processor for accepted requests: for a request refused by its route, the route and FastAPI took 59 % of
-    the time. Only the number of texts is estimated, for the lane; what passes here by mistake, the batcher refuses. A
-    body that was answered recently passes, because its results are most likely cached.
+    the time. Of the number of texts, which decides the lane, only an upper bound is known here: a request that may
+    belong to either lane is refused if both would refuse it. What passes here by mistake, the batcher refuses. A body
+    that was answered recently passes, because its results are most likely cached.
 
     Args:
         path: the route to protect.
@@ -168,9 +169,11 @@ def load_shedder(path: str) -> Callable[[FastAPI], LoadShedder]:
         def check(scope: Scope, body: bytes) -> None:
             encoder: Encoder[Any] = app.state.service
             headers = Headers(scope=scope)
-            scheduling = scheduling_params(headers, max_text_count(body), encoder.settings)
-            if body not in encoder.recent_bodies or not _cache_policy(headers).read:
-                encoder.batcher.check_capacity(scheduling.lane, 1, scheduling.timeout_seconds)
+            fewest, most = (scheduling_params(headers, texts, encoder.settings) for texts in (1, max_text_count(body)))
+            if body in encoder.recent_bodies and _cache_policy(headers).read:
+                return
+            if most == fewest or encoder.batcher.refusal(fewest.lane, 1, fewest.timeout_seconds):
+                encoder.batcher.check_capacity(most.lane, 1, most.timeout_seconds)
 
         return LoadShedder(frozenset({path}), check)
 

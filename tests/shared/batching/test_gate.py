@@ -1,6 +1,7 @@
 """What an encoder's gate makes of a request before it is parsed."""
 
 import json
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onecard.batching.batcher import Batcher
+from onecard.batching.queue import Lane
 from onecard.errors import TooBusy
 from onecard.inference import encoder
 from onecard.inference.scheduling import max_text_count
@@ -36,10 +38,22 @@ def test_one_text_is_one() -> None:
         assert max_text_count(json.dumps({"model": "m", "input": [one]}).encode()) == 2
 
 
-def fill(batcher: Batcher[int]) -> None:
-    """Queue interactive work until there is too much of it."""
+def fill(batcher: Batcher[int], lane: Lane = "interactive", seconds: float = 30) -> None:
+    """Queue work in a lane until there is too much of it."""
     while True:
-        batcher.enqueue([[1] * 1000], lane="interactive", timeout_seconds=30, deliver=lambda _: None)
+        batcher.enqueue([[1] * 1000], lane=lane, timeout_seconds=seconds, deliver=lambda _: None)
+
+
+def gate(batcher: Batcher[int]) -> Callable[[dict[str, str], dict[str, Any]], None]:
+    """A service's gate, which is asked with headers and a body's fields."""
+    service = SimpleNamespace(settings=EncoderSettings(), batcher=batcher, recent_bodies=RecentBodies())
+    app: Any = SimpleNamespace(state=SimpleNamespace(service=service))
+
+    def check(headers: dict[str, str], fields: dict[str, Any]) -> None:
+        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+        encoder.load_shedder("/v1/embeddings")(app).check({"type": "http", "headers": raw}, json.dumps(fields).encode())
+
+    return check
 
 
 @pytest.mark.parametrize(
@@ -60,14 +74,30 @@ async def test_a_request_is_judged_in_its_own_lane(count: int, headers: dict[str
     async with open_batcher(SumEngine(wait), rate=1000, tokens=1000, texts=32, queue=262_144) as it:
         with pytest.raises(TooBusy):
             fill(it.batcher)
-        service = SimpleNamespace(settings=EncoderSettings(), batcher=it.batcher, recent_bodies=RecentBodies())
-        app: Any = SimpleNamespace(state=SimpleNamespace(service=service))
-        scope = {"type": "http", "headers": [(name.encode(), value.encode()) for name, value in headers.items()]}
-        body = json.dumps({"input": ["text"] * count}).encode()
-        check = encoder.load_shedder("/v1/embeddings")(app).check
+        body = {"input": ["text"] * count}
         if let_in:
-            check(scope, body)
+            gate(it.batcher)(headers, body)
         else:
             with pytest.raises(TooBusy):
-                check(scope, body)
+                gate(it.batcher)(headers, body)
+        event.set()
+
+
+async def test_an_import_refuses_no_interactive_request() -> None:
+    """Not even one whose other fields, as OpenAI's SDK writes them, look like further texts. One that is counted as
+    refused is refused in its own lane."""
+    event, wait = blocking_device()
+    async with open_batcher(SumEngine(wait), rate=1000, tokens=1000, texts=32, queue=262_144) as it:
+        with pytest.raises(TooBusy):
+            fill(it.batcher, "bulk", EncoderSettings().bulk_timeout_seconds)
+        bulk, check = {"x-onecard-lane": "bulk"}, gate(it.batcher)
+        for count in (1, 15, 16):
+            body = {"input": ["text"] * count, "model": "m", "encoding_format": "base64"}
+            before = it.metric("queue_refused_total", lane="bulk")
+            check({}, body)
+            assert it.metric("queue_refused_total", lane="bulk") == before
+            with pytest.raises(TooBusy):
+                check(bulk, body)
+            assert it.metric("queue_refused_total", lane="bulk") == before + 1
+        assert it.metric("queue_refused_total", lane="interactive") == 0
         event.set()
