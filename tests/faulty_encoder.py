@@ -30,8 +30,8 @@ class FaultyEncoder(SentenceEncoder):
     def __init__(self, folder: ModelFolder, device: Device) -> None:
         super().__init__(folder, device)
         self._fault = Path(os.environ["FAULT_FILE"])
-        self._encoder.register_forward_pre_hook(self._before, with_kwargs=True)
-        self._encoder.register_forward_hook(self._after, with_kwargs=True)
+        self.encoder.register_forward_pre_hook(self._before, with_kwargs=True)
+        self.encoder.register_forward_hook(self._after, with_kwargs=True)
 
     def _before(self, _: torch.nn.Module, __: Any, kwargs: dict[str, torch.Tensor]) -> None:
         while self._fault.read_text() == "hold":

@@ -61,7 +61,11 @@ class Program:
         if self.user is not None:
             groups = os.getgrouplist(self.user.pw_name, self.user.pw_gid)
             identity = {"user": self.user.pw_uid, "group": self.user.pw_gid, "extra_groups": groups}
-        return await asyncio.create_subprocess_exec(*self.argv, env=self._environment(), cwd=self.folder, **identity)
+        argv = self.argv
+        if self.folder is not None:
+            # Not by `cwd`: until the child has changed to a volume that hangs, this process would stand still.
+            argv = ("/bin/sh", "-c", 'cd "$0" && exec "$@"', str(self.folder), *argv)
+        return await asyncio.create_subprocess_exec(*argv, env=self._environment(), **identity)
 
     def become(self) -> None:
         """Prepare it, and replace this process with it (execve)."""

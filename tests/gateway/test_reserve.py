@@ -150,6 +150,7 @@ def answering(
     content_type: bytes = b"application/json",
     then: Exception | None = None,
     attempts: int = 0,
+    x_cache: bytes = b"miss",
 ):  # type: ignore[no-untyped-def]
     """An app that answers so, counted as relayed routes are, or is left in the middle."""
 
@@ -157,7 +158,7 @@ def answering(
         scope["state"]["trace"].attempts = attempts
         ResponseTap.of(scope, send).token_usage = TokenUsageCounter(len(scope["state"]["body"]))
         if chunks or then is None:
-            headers = [(b"content-type", content_type)]
+            headers = [(b"content-type", content_type), (b"x-cache", x_cache)]
             await send({"type": "http.response.start", "status": status, "headers": headers})
         for chunk in chunks:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
@@ -198,11 +199,15 @@ RESERVED = 5 + 50
         (answering(200, then=DeadlineExceeded(""), attempts=1), RESERVED),
         (answering(200, then=DeadlineExceeded("")), 0),
         (answering(200, then=Unavailable(""), attempts=1), 0),
+        (answering(504, b"{}", attempts=1), RESERVED),
+        (answering(504, b"{}"), 0),
+        (answering(200, USAGE, then=ClientDisconnected(), x_cache=b"hit"), 7),
     ],
     ids=[
         *("answered", "failed", "refused", "left before it began", "cancelled", "left in the middle"),
         *("left in the middle of what is no stream", "left behind its usage", "left in the middle of an error"),
         *("too late", "too late in the queue", "no replica"),
+        *("too late by the service's clock", "too late for somebody else's request", "left behind what was cached"),
     ],
 )
 async def test_an_answer_costs_what_it_says_and_one_that_is_abandoned_what_was_made(app: Any, cost: int) -> None:

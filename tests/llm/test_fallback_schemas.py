@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from llm_service.fallback.schemas import ChatRequest, KnownFields, TokenizeRequest
+from llm_service.fallback.schemas import ChatRequest, DetokenizeRequest, KnownFields, TokenizeRequest
 from onecard.errors import InvalidRequest
 
 USER = {"role": "user", "content": "국물이 어때요?"}
@@ -19,13 +19,32 @@ CALL = {"id": "a", "type": "function", "function": {"name": "weather", "argument
         (ChatRequest, {"messages": [{"role": "assistant", "refusal": "싫어요"}]}, "messages"),
         (TokenizeRequest, {"messages": [{"role": "assistant", "tool_calls": [CALL]}]}, "messages"),
         (TokenizeRequest, {"prompt": "a", "tools": [{}]}, "tools"),
+        (DetokenizeRequest, {"tokens": [1], "skip_special_tokens": True}, "skip_special_tokens"),
+        (
+            ChatRequest,
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "text", "text": "a", "cache_control": {"type": "x"}}]}
+                ]
+            },
+            "messages",
+        ),
         (
             ChatRequest,
             {"messages": [USER], "stream": True, "stream_options": {"continuous_usage_stats": True}},
             "stream_options",
         ),
     ],
-    ids=["calls", "result of a call", "refusal", "calls to count", "tools to count", "usage in each chunk"],
+    ids=[
+        "calls",
+        "result of a call",
+        "refusal",
+        "calls to count",
+        "tools to count",
+        "tokens",
+        "part",
+        "usage in each chunk",
+    ],
 )
 def test_what_would_change_the_answer_is_refused(kind: type[KnownFields], body: dict[str, Any], param: str) -> None:
     """A conversation without its tool calls is another one."""

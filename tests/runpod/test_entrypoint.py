@@ -6,7 +6,9 @@ import pwd
 import signal
 import subprocess
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,6 +43,25 @@ def test_a_program_that_ends_is_started_again_until_sigterm(tmp_path: Path) -> N
 
     asyncio.run(scenario())
     assert ended.exists()
+
+
+def test_a_program_changes_to_its_folder_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever starts it would stand still until it has, and a folder on a volume may hang."""
+    start, given = asyncio.create_subprocess_exec, {}
+
+    async def spy(*argv: str, **options: Any) -> asyncio.subprocess.Process:
+        given.update(options)
+        return await start(*argv, **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", spy)
+    program = replace(shell("here", "pwd -P > place; test \"$*\" = ''"), folder=tmp_path)
+
+    async def scenario() -> int:
+        return await (await program.start()).wait()
+
+    assert asyncio.run(scenario()) == 0
+    assert (tmp_path / "place").read_text().strip() == str(tmp_path.resolve())
+    assert "cwd" not in given
 
 
 def test_a_program_that_cannot_be_started_is_tried_again(tmp_path: Path) -> None:

@@ -168,9 +168,10 @@ def test_an_engine_that_does_not_fit_is_refused_with_the_reason(
     ],
 )
 def test_without_half_precision_no_engine_computes_in_it(
-    change: dict[str, object], half: str, model: ModelFolder, tmp_path: Path
+    change: dict[str, object], half: str, model: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """USE_FP16=false holds for built engines as for torch; those in FP32, or in INT8 with FP32 between, may serve."""
+    monkeypatch.setattr(manifests, "cpu_multiplies_bfloat16", lambda: False)
     keep(tmp_path, a_manifest(model, **change))
     selection = select("auto", "int8", "embedding", model, tmp_path, "cpu", 32, use_fp16=False)
     assert not selection.candidates
@@ -181,6 +182,10 @@ def test_without_half_precision_no_engine_computes_in_it(
     selection = select("auto", "int8", "embedding", model, others, "cpu", 32, use_fp16=False)
     assert len(selection.candidates) == 2
     assert not selection.refusals
+    monkeypatch.setattr(manifests, "cpu_multiplies_bfloat16", lambda: True)
+    selection = select("auto", "int8", "embedding", model, others, "cpu", 32, use_fp16=False)
+    assert [one.manifest.arithmetic for one in selection.candidates] == ["float32"]
+    assert [one.reason for one in selection.refusals] == ["it computes in bfloat16, and USE_FP16=false"]
 
 
 def test_a_damaged_manifest_is_refused(model: ModelFolder, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ async def cached_answer(store: TypedCache[CachedResponse, CachedResponse], key: 
     Args:
         store: the cache.
         key: of the response.
-        scope: of the request, which holds buffer space for the response until its end. Its timings get the duration of
+        scope: of the request, which holds buffer space until the end of the response. Its timings get the duration of
             the look-up, as `cache`.
 
     Returns:
@@ -47,7 +47,9 @@ async def cached_answer(store: TypedCache[CachedResponse, CachedResponse], key: 
     state["timings"]["cache"] = Timing((time.perf_counter() - started) * 1000)
     if cached is None:
         return None
-    await state["held"].acquire(len(cached.body))
+    # Who reads an answer of the process's memory adds what is on its way to him; others hold a copy of their own.
+    shared = store.is_in_memory(key)
+    await state["held"].acquire(min(len(cached.body), WRITE_BYTES) if shared else len(cached.body))
     # A short body is sent as it is, and what looks at it on its way expects bytes.
     body = cached.body if len(cached.body) > WRITE_BYTES else bytes(cached.body)
     return CompleteResponse(body, headers={"content-type": cached.content_type, "x-cache": "hit"})

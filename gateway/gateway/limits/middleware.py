@@ -4,6 +4,8 @@ The guard cannot do it, because it decides at once, by the headers alone, while 
 either, because any POST counts, even to an unknown path.
 """
 
+from http import HTTPStatus
+
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -57,15 +59,12 @@ class RateLimitMiddleware:
         tap = ResponseTap.of(scope, send)
         tap.estimates_tokens = limit.tokens is not None
         tap.extra_headers = [(name.encode(), value.encode()) for name, value in admission.headers.items()]
-        settlement = _Settlement(rate_limiter, key, admission, tap)
+        settlement = _Settlement(rate_limiter, key, admission, tap, request_state(scope).get("trace"), cost.writes)
         tap.before_last = settlement.settle
         try:
             await self._app(scope, receive, tap.send)
         except HTTPException as error:
-            # The client may set the time in which a service has worked for it.
-            trace: RequestTrace | None = request_state(scope).get("trace")
-            was_sent = trace is not None and trace.attempts > 0
-            settlement.settle(abandoned=was_sent and isinstance(error, DeadlineExceeded))
+            settlement.settle(abandoned=settlement.was_sent and isinstance(error, DeadlineExceeded))
             raise
         finally:
             settlement.settle(abandoned=True)
@@ -75,26 +74,45 @@ class RateLimitMiddleware:
 class _Settlement:
     """Counts the tokens of one admitted request, once."""
 
-    def __init__(self, rate_limiter: RateLimiter, key: Key, admission: Admission, tap: ResponseTap) -> None:
+    def __init__(
+        self,
+        rate_limiter: RateLimiter,
+        key: Key,
+        admission: Admission,
+        tap: ResponseTap,
+        trace: RequestTrace | None,
+        writes: bool,
+    ) -> None:
         self._rate_limiter = rate_limiter
         self._key = key
         self._admission: Admission | None = admission
         self._tap = tap
+        self._trace = trace
+        self._writes = writes
+
+    @property
+    def was_sent(self) -> bool:
+        """Whether a service has had the request."""
+        return self._trace is not None and self._trace.attempts > 0
 
     def settle(self, *, abandoned: bool = False) -> None:
         """Count the tokens, unless that is done already.
 
         Of an abandoned stream the tokens so far count. Any other abandoned response counts as all reserved tokens:
-        models have worked on it, and how much is unknown.
+        models have worked on it, and how much is unknown. A cached one cost no model anything.
 
         Args:
-            abandoned: whether the client has left, or its time was over while a service had the request.
+            abandoned: whether the client has left, or its time was over while a service had the request. The client
+                may set that time, and the service may be the first to notice.
         """
         admission, self._admission = self._admission, None
         if admission is None or admission.reserved is None:
             return
         usage = self._tap.token_usage  # None for requests that are not relayed.
         spent = usage.tokens() if usage is not None else 0
-        if abandoned and (not self._tap.status or (usage is not None and usage.is_made_before)):
+        # An encoder refuses with 504, too, before it computes anything.
+        too_late = self._tap.status == HTTPStatus.GATEWAY_TIMEOUT and self.was_sent and self._writes
+        whole = not self._tap.status or (usage is not None and usage.is_made_before)
+        if too_late or (abandoned and whole and self._tap.x_cache != "hit"):
             spent = max(spent, admission.reserved)
         self._rate_limiter.settle(self._key, admission, spent)

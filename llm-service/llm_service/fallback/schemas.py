@@ -61,9 +61,10 @@ class KnownFields(BaseModel):
         return self
 
 
-class TextPart(BaseModel):
+class TextPart(KnownFields):
     """A part of a message's content. Only text is supported."""
 
+    param = "messages"
     type: Literal["text"]
     text: str
 
@@ -174,7 +175,7 @@ class TokenizeRequest(KnownFields):
     return_token_strs: bool | None = None
 
 
-class DetokenizeRequest(BaseModel):
+class DetokenizeRequest(KnownFields):
     """`POST /detokenize`."""
 
     model: str | None = None

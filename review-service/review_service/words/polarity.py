@@ -4,7 +4,7 @@ A term is affirmed or denied («들리다 않다»). A word of a pair of antonym
 «작다» take the same. Two texts oppose each other if both speak of something and never take the same side in it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from review_service.words.terms import normalize
 from review_service.words.user_words import lines_of
@@ -19,6 +19,7 @@ DENYING_PREFIXES = ("불", "비", "무", "미")
 """Of nouns: «불친절» comes with its part «친절», which the text does not say."""
 EXCEPT = "말다"
 """After a bound noun it means *except*: «복잡한 것 말고는 만족해요»."""
+_SILENT = DENIALS_BEFORE | DENIALS_AFTER | BOUND_NOUNS
 
 Side = int
 """1 or -1."""
@@ -52,48 +53,70 @@ def parse_antonyms(text: str) -> Antonyms:
     return found
 
 
-def stances(terms: Sequence[str], antonyms: Antonyms) -> Stances:
+def stances(terms: Sequence[str], antonyms: Antonyms, silent: Collection[str] = ()) -> Stances:
     """Find which sides a text takes.
 
     Args:
         terms: Its terms, in order.
         antonyms: Pairs of opposites.
+        silent: Terms that say nothing, such as stop words.
 
     Returns:
         The sides of each term that is no denial and no bound noun, and of each pair.
     """
+    sides_of = {term: ((term, 1), *antonyms.get(term, ())) for term in terms if term not in _SILENT}
+    return _taken(terms, {term: sides for term, sides in sides_of.items() if term not in silent})
+
+
+class Opposition:
+    """Finds what texts say against a query. Of each text it reads only what the query speaks of."""
+
+    def __init__(self, asked: Stances, antonyms: Antonyms) -> None:
+        """Prepare.
+
+        Args:
+            asked: The stances of the query.
+            antonyms: Pairs of opposites.
+        """
+        self._asked = asked
+        self._sides_of: dict[str, list[tuple[str, Side]]] = {term: [(term, 1)] for term in asked}
+        for term, pairs in antonyms.items():
+            if own := [pair for pair in pairs if pair[0] in asked]:
+                self._sides_of.setdefault(term, []).extend(own)
+
+    def subjects(self, terms: Sequence[str]) -> list[str]:
+        """Find what a text and the query speak of and never take the same side in.
+
+        Args:
+            terms: Of the text, in order.
+
+        Returns:
+            Terms and pairs of antonyms, sorted; empty if the text does not oppose the query.
+        """
+        taken = _taken(terms, self._sides_of)
+        return sorted(subject for subject, sides in taken.items() if set(sides).isdisjoint(self._asked[subject]))
+
+
+def _taken(terms: Sequence[str], sides_of: Mapping[str, Sequence[tuple[str, Side]]]) -> Stances:
     taken: dict[str, set[Side]] = {}
-    silent = BOUND_NOUNS | DENIALS_BEFORE | DENIALS_AFTER
-    for place, (term, side) in enumerate(zip(terms, _sides(terms), strict=True)):
-        following = terms[place + 1 : place + 2]
-        if term not in silent and not any(prefix + term in following for prefix in DENYING_PREFIXES):
-            for subject, own in ((term, 1), *antonyms.get(term, ())):
+    for place, term in enumerate(terms):
+        if term in sides_of and not _is_part_of_denial(terms, place):
+            side = _side(terms, place)
+            for subject, own in sides_of[term]:
                 taken.setdefault(subject, set()).add(side * own)
     return {subject: sorted(sides) for subject, sides in taken.items()}
 
 
-def opposites(one: Stances, other: Stances) -> list[str]:
-    """Find what two texts speak of and never take the same side in.
-
-    Args:
-        one: The stances of a text.
-        other: Those of another.
-
-    Returns:
-        Terms and pairs of antonyms, sorted; empty if the texts do not oppose each other.
-    """
-    return sorted(subject for subject in one.keys() & other.keys() if set(one[subject]).isdisjoint(other[subject]))
+def _is_part_of_denial(terms: Sequence[str], place: int) -> bool:
+    following = terms[place + 1] if place + 1 < len(terms) else ""
+    return following.endswith(terms[place]) and following.removesuffix(terms[place]) in DENYING_PREFIXES
 
 
-def _sides(terms: Sequence[str]) -> Iterable[Side]:
-    sides = [1] * len(terms)
-    for place, term in enumerate(terms):
-        if term in DENIALS_BEFORE and place + 1 < len(terms):
-            sides[place + 1] *= -1
-        elif term in DENIALS_AFTER:
-            denied = place - 1
-            while denied >= 0 and terms[denied] in BOUND_NOUNS | DENIALS_AFTER:
-                denied -= 1
-            if denied >= 0 and not (term == EXCEPT and denied < place - 1):
-                sides[denied] *= -1
-    return sides
+def _side(terms: Sequence[str], place: int) -> Side:
+    side = -1 if place and terms[place - 1] in DENIALS_BEFORE else 1
+    after = place + 1
+    while after < len(terms) and (terms[after] in BOUND_NOUNS or terms[after] in DENIALS_AFTER):
+        if terms[after] in DENIALS_AFTER and not (terms[after] == EXCEPT and after > place + 1):
+            side = -side
+        after += 1
+    return side

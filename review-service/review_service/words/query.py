@@ -146,7 +146,7 @@ class QueryParser:
         spelled = self._by_spelling(text, typed)
         terms = [term for reading in spelled for term in reading.terms or ()]
         final = " ".join(reading.text for reading in spelled)
-        sides = stances([term.text for term in terms], self._words.antonyms)
+        sides = self._stances([term.text for term in terms])
         return ParsedQuery(final, final != plain, phrases, self._with_synonyms(terms), sides)
 
     def _by_keys(self, word: str) -> _Reading:
@@ -197,6 +197,10 @@ class QueryParser:
 
     def _terms_of(self, text: str, word: str, reason: Reason) -> tuple[QueryTerm, ...]:
         return tuple(QueryTerm(term.text, word, reason) for term in self._take_apart(text))
+
+    def _stances(self, terms: Sequence[str]) -> Stances:
+        antonyms, stop_words = self._words.antonyms, self._words.stop_words
+        return stances(terms, antonyms, stop_words) or stances(terms, antonyms)
 
     def _with_synonyms(self, terms: Iterable[QueryTerm]) -> tuple[QueryTerm, ...]:
         different: dict[str, QueryTerm] = {}

@@ -242,7 +242,8 @@ class Batcher(Generic[Result]):
         except TimeoutError:
             self._metrics.record_timeout(lane)
             raise DeadlineExceeded(
-                f"No answer within {timeout_seconds:.3g} s. Send fewer or shorter inputs a request, or try again later."
+                f"No answer within {round(timeout_seconds, 1):g} s. "
+                "Send fewer or shorter inputs a request, or try again later."
             ) from None
 
     def check_capacity(self, lane: Lane, tokens: int, timeout_seconds: float) -> None:
@@ -283,7 +284,7 @@ class Batcher(Generic[Result]):
         idle_seconds = execution_seconds(tokens, tokens_per_second)
         if idle_seconds > timeout_seconds:
             return DeadlineExceeded(
-                f"These texts need about {idle_seconds:.0f} s, and the time limit is {timeout_seconds:.3g} s. "
+                f"These texts need about {idle_seconds:.0f} s, and the time limit is {round(timeout_seconds, 1):g} s. "
                 "Send fewer or shorter inputs a request."
             )
         excess = excess_wait_seconds(

@@ -145,15 +145,25 @@ class Cache:
                 corrupt += 1
                 continue
             if self._clock() < expires_at:
-                found[key] = payload
-                # Do not overwrite a newer value that was computed while Redis was queried.
-                if self._memory is not None and key not in self._memory:
-                    self._memory.put(key, payload, expires_at)
+                found[key] = self._share(key, payload, expires_at)
         self.metrics.looked_up(kind, "redis", "hit", len(found))
         self.metrics.looked_up(kind, "redis", "corrupt", corrupt)
         self.metrics.looked_up(kind, "redis", "miss", len(keys) - len(found) - corrupt)
         self.metrics.read(kind, "redis", sum(map(len, found.values())))
         return found
+
+    def _share(self, key: bytes, payload: bytes, expires_at: float) -> bytes:
+        """Put a payload of Redis into memory, unless one has come there meanwhile: take that, which may be newer."""
+        if self._memory is None:
+            return payload
+        if newer := self._memory.get(key):
+            return newer
+        self._memory.put(key, payload, expires_at)
+        return payload
+
+    def is_in_memory(self, key: bytes) -> bool:
+        """Whether a payload is in the process's memory now, so that all who look it up share its bytes."""
+        return self._memory is not None and key in self._memory
 
 
 class TypedCache(Generic[Stored, Loaded]):
@@ -184,6 +194,10 @@ class TypedCache(Generic[Stored, Loaded]):
         """
         payloads = await self._cache.get_many(self._kind, keys)
         return [self._decode(key, payload) for key, payload in zip(keys, payloads, strict=True)]
+
+    def is_in_memory(self, key: bytes) -> bool:
+        """Whether a value is in the process's memory now, so that all who look it up share its bytes."""
+        return self._cache.is_in_memory(key)
 
     def set_many(self, items: Iterable[tuple[bytes, Stored]]) -> None:
         """Store values without waiting, except those that the codec rejects with ValueError.

@@ -131,7 +131,7 @@ def _load_torch(
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # It would write control characters into the JSON logs.
-    log.info("loading", model=folder.name, device=device.name, precision=device.precision, attention="sdpa")
+    log.info("loading", model=folder.name, device=device.name, precision=device.precision)
     try:
         with stage("load", device):
             engine = model.load_torch(folder, device)

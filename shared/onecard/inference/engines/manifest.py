@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ValidationError
 
 from onecard.gpu.device import instruction_set
+from onecard.hardware import cpu_multiplies_bfloat16
 from onecard.inference.engines.names import Arithmetic, EncoderKind, EngineName, Precision
 from onecard.inference.engines.parity import GATES, Parity
 from onecard.models.folders import ModelFolder
@@ -71,9 +72,14 @@ class EngineManifest(BaseModel, frozen=True):
 
     @property
     def half_precision(self) -> str | None:
-        """The half precision that it computes in, if any: TensorRT has FP16 for all that is not quantised."""
+        """The half precision that it computes in, if any.
+
+        What is not quantised is FP16 in TensorRT, and bfloat16 in OpenVINO where the processor has it.
+        """
         if self.engine == "tensorrt":
             return "float16"
+        if self.engine == "openvino" and self.arithmetic == "int8" and cpu_multiplies_bfloat16():
+            return "bfloat16"
         return self.arithmetic if self.arithmetic in ("float16", "bfloat16") else None
 
 
