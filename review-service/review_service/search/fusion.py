@@ -16,7 +16,7 @@ RARE_WORDS = 5.3
 COVERED_WEIGHT, COVERED_MEANING = 0.25, 0.3
 """Shares of coverage and meaning in the minimum of a score: a short query's words tell little, but may be all it has,
 as with a name."""
-OPPOSITE_PENALTY = 0.1
+OPPOSITE_PENALTY = 0.14
 """Subtracted for a full coverage if the review says the opposite of the query."""
 UNKNOWN_FACTOR = 0.25
 """Factor of the meaning of a query of which no review has a word: encoders find something near to any nonsense."""
