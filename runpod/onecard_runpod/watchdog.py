@@ -6,7 +6,6 @@ or of its models keeps a pod running. It alone has the key of RunPod's API.
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -143,7 +142,8 @@ def load_settings(environment: Mapping[str, str]) -> WatchdogSettings:
 def main() -> None:
     """Run the watchdog until SIGTERM."""
     logs.configure("watchdog", "info")
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(0))
+    # Not by an exception, which is swallowed where it meets a finalizer or another callback of Python's.
+    signal.signal(signal.SIGTERM, lambda number, _: os._exit(0))
     settings = load_settings(os.environ)
     if settings.runpod_pod_id is None:
         raise SystemExit("watchdog: RUNPOD_POD_ID is not set, so that this is no pod of RunPod.")
