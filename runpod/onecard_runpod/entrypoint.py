@@ -23,6 +23,8 @@ from onecard_runpod.settings import WatchdogSettings
 
 RESTART_SECONDS = 10.0
 """Pause before a process that has ended is started again."""
+STOP_SECONDS = 15.0
+"""Longest wait for a process after SIGTERM. RunPod waits 5 s for all of them."""
 API_KEY_VARIABLES = ("RUNPOD_API_KEY", "RUNPOD_API_KEY_FILE")
 """The pod's key at RunPod, in any case: for the watchdog alone."""
 _PROCESS_VARIABLES = ("PATH", "PYTHONPATH", "PYTHONSAFEPATH", "PYTHONUNBUFFERED", "LANG", "LC_ALL")
@@ -83,13 +85,19 @@ class Program:
         return {**self.environment, **({"HOME": self.user.pw_dir} if self.user else {})}
 
 
-async def keep_running(program: Program, stopping: asyncio.Event, restart_seconds: float = RESTART_SECONDS) -> None:
+async def keep_running(
+    program: Program,
+    stopping: asyncio.Event,
+    restart_seconds: float = RESTART_SECONDS,
+    stop_seconds: float = STOP_SECONDS,
+) -> None:
     """Prepare and run a program, and start it again when it ends, until it is to stop.
 
     Args:
         program: what to run.
         stopping: set when everything has to stop; the program then gets SIGTERM, and is waited for.
         restart_seconds: pause before it is started again.
+        stop_seconds: how long it is waited for after SIGTERM, before it is killed.
     """
     stop = asyncio.create_task(stopping.wait())
     if program.prepare is not None:
@@ -106,6 +114,10 @@ async def keep_running(program: Program, stopping: asyncio.Event, restart_second
             if not ended.done():
                 with suppress(ProcessLookupError):
                     process.terminate()
+                await asyncio.wait({ended}, timeout=stop_seconds)
+                if not ended.done():
+                    log.error("a program of the pod does not end at SIGTERM", program=program.name)
+                    process.kill()
                 await ended
                 return
             log.error("a program of the pod has ended", program=program.name, status=process.returncode)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from onecard_runpod.entrypoint import Program, for_watchdog, run, stack_program, without_api_key
+from onecard_runpod.entrypoint import Program, for_watchdog, keep_running, run, stack_program, without_api_key
 from onecard_runpod.folders import prepare
 from tests.runpod.conftest import POD_KEY, pod_process
 from tests.runpod.fake_runpod import FakeRunPod
@@ -43,6 +43,21 @@ def test_a_program_that_ends_is_started_again_until_sigterm(tmp_path: Path) -> N
 
     asyncio.run(scenario())
     assert ended.exists()
+
+
+def test_a_program_that_does_not_end_is_killed(tmp_path: Path) -> None:
+    """Nothing that hangs keeps a pod from its end."""
+    started = tmp_path / "started"
+    deaf = shell("deaf", f"trap '' TERM; touch {started}; while :; do sleep 0.1; done")
+
+    async def scenario() -> None:
+        stopping = asyncio.Event()
+        running = asyncio.create_task(keep_running(deaf, stopping, stop_seconds=0.2))
+        await asyncio.to_thread(eventually, started.exists)
+        stopping.set()
+        await asyncio.wait_for(running, 20)
+
+    asyncio.run(scenario())
 
 
 def test_a_program_changes_to_its_folder_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

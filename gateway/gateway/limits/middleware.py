@@ -59,7 +59,7 @@ class RateLimitMiddleware:
         tap = ResponseTap.of(scope, send)
         tap.estimates_tokens = limit.tokens is not None
         tap.extra_headers = [(name.encode(), value.encode()) for name, value in admission.headers.items()]
-        settlement = _Settlement(rate_limiter, key, admission, tap, request_state(scope).get("trace"), cost.writes)
+        settlement = _Settlement(rate_limiter, key, admission, tap, scope, cost.writes)
         tap.before_last = settlement.settle
         try:
             await self._app(scope, receive, tap.send)
@@ -80,20 +80,21 @@ class _Settlement:
         key: Key,
         admission: Admission,
         tap: ResponseTap,
-        trace: RequestTrace | None,
+        scope: Scope,
         writes: bool,
     ) -> None:
         self._rate_limiter = rate_limiter
         self._key = key
         self._admission: Admission | None = admission
         self._tap = tap
-        self._trace = trace
+        self._scope = scope
         self._writes = writes
 
     @property
     def was_sent(self) -> bool:
         """Whether a service has had the request."""
-        return self._trace is not None and self._trace.attempts > 0
+        trace: RequestTrace | None = request_state(self._scope).get("trace")  # Made further inside.
+        return trace is not None and trace.attempts > 0
 
     def settle(self, *, abandoned: bool = False) -> None:
         """Count the tokens, unless that is done already.
