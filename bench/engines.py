@@ -24,14 +24,13 @@ import psutil
 import typer
 
 from bench import classifier, files, machine
-from bench.cache.services import encoder
 from bench.command import orderly_exit, say, start_server
 from bench.contenders import BUILT
 from bench.paths import E5_SMALL, REAL_REVIEWS, ROOT, WORK
 from bench.relevance import corpus
 from bench.relevance.corpus import Corpus
 from bench.relevance.measures import DEPTH, interval, score_ranking
-from bench.servers import ContenderServer
+from bench.servers import Contender, ContenderServer, python_module
 from bench.tables import number, table
 from bench.workload import WORKLOADS
 
@@ -54,21 +53,27 @@ def build(models: Mapping[str, str], engines: Sequence[tuple[str, str]]) -> None
             subprocess.run([sys.executable, "-m", "onecard_stack", *command], cwd=ROOT, env={**os.environ, **models})
 
 
-def ask(server: ContenderServer, path: str, body: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """Send a request.
+def ask(server: ContenderServer, path: str, texts: Sequence[str], **fields: str) -> tuple[list[dict[str, Any]], str]:
+    """Send texts in requests of `REQUEST_TEXTS`.
 
     Args:
         server: the encoder.
-        path: of the request.
-        body: of the request.
+        path: of the requests.
+        texts: the texts; at least one.
+        fields: further fields of the requests.
 
     Returns:
-        The answer, and the engine that computed it.
+        The item of each text, and the engine that computed the last ones.
     """
-    url = f"http://127.0.0.1:{server.port}{path}"
-    request = Request(url, data=orjson.dumps(body), headers={"content-type": "application/json"})
-    with urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
-        return orjson.loads(answer.read()), answer.headers["x-onecard-engine"]
+    items: list[dict[str, Any]] = []
+    engine = ""
+    for first in range(0, len(texts), REQUEST_TEXTS):
+        body = {"input": texts[first : first + REQUEST_TEXTS], **fields}
+        url, headers = f"http://127.0.0.1:{server.port}{path}", {"content-type": "application/json"}
+        with urlopen(Request(url, data=orjson.dumps(body), headers=headers), timeout=TIMEOUT_SECONDS) as answer:
+            items += orjson.loads(answer.read())["data"]
+            engine = answer.headers["x-onecard-engine"]
+    return items, engine
 
 
 def vectors(server: ContenderServer, texts: Sequence[str], input_type: str) -> tuple[Vectors, str]:
@@ -82,31 +87,8 @@ def vectors(server: ContenderServer, texts: Sequence[str], input_type: str) -> t
     Returns:
         Unit vectors, float32 of shape (texts, size), and the engine.
     """
-    rows: list[list[float]] = []
-    engine = ""
-    for first in range(0, len(texts), REQUEST_TEXTS):
-        body = {"input": texts[first : first + REQUEST_TEXTS], "input_type": input_type}
-        answer, engine = ask(server, "/v1/embeddings", body)
-        rows += [item["embedding"] for item in answer["data"]]
-    return np.array(rows, np.float32), engine
-
-
-def labels(server: ContenderServer, texts: Sequence[str]) -> tuple[list[str], str]:
-    """Classify texts.
-
-    Args:
-        server: the classifier.
-        texts: the texts.
-
-    Returns:
-        Their labels, and the engine.
-    """
-    found: list[str] = []
-    engine = ""
-    for first in range(0, len(texts), REQUEST_TEXTS):
-        answer, engine = ask(server, "/v1/sentiment", {"input": texts[first : first + REQUEST_TEXTS]})
-        found += [item["label"] for item in answer["data"]]
-    return found, engine
+    items, engine = ask(server, "/v1/embeddings", texts, input_type=input_type)
+    return np.array([item["embedding"] for item in items], np.float32), engine
 
 
 def reciprocal_ranks(queries: Vectors, documents: Vectors, data: Corpus) -> list[float]:
@@ -134,7 +116,14 @@ def proportional_mb(server: ContenderServer) -> float:
     return float(sum(process.memory_full_info().pss for process in (root, *root.children(recursive=True)))) / 1e6
 
 
-def measure(engine: str, precision: str, models: Mapping[str, str], data: Corpus) -> dict[str, Any]:
+def _service(kind: str, engine: str, name: str, settings: Mapping[str, str]) -> Contender:
+    what = f"the {kind} service on {engine}, {name}"
+    return python_module(f"{kind}-{engine}-{name}", what, f"{kind}_service", f"{kind.upper()}_PORT", settings)
+
+
+def measure(
+    engine: str, precision: str, models: Mapping[str, str], data: Corpus, classified: Sequence[str]
+) -> dict[str, Any]:
     """Let one engine compute everything. A second replica shows what it adds to the first one's memory.
 
     Args:
@@ -142,47 +131,48 @@ def measure(engine: str, precision: str, models: Mapping[str, str], data: Corpus
         precision: `half` or `int8`.
         models: settings that say which models are served.
         data: the corpus.
+        classified: texts for the classifier.
 
     Returns:
         Vectors, labels, memory and the engines that served.
     """
     settings = {**models, "ENCODER_ENGINE": engine, "ENCODER_PRECISION": precision, "CACHE_ENABLED": "false"}
     with ExitStack() as stack:
-        first = start_server(stack, encoder("embedding", f"{engine}-{precision}", settings))
+        first = start_server(stack, _service("embedding", engine, precision, settings))
         queries, served = vectors(first, [query.text for query in data.queries], "query")
         documents, _ = vectors(first, [review.text for review in data.reviews], "document")
         alone = proportional_mb(first)
-        second = start_server(stack, encoder("embedding", f"{engine}-{precision}-2", settings))
+        second = start_server(stack, _service("embedding", engine, f"{precision}, the second", settings))
         vectors(second, [review.text for review in data.reviews[:1000]], "document")
         both = proportional_mb(first) + proportional_mb(second)
     with ExitStack() as stack:
-        server = start_server(stack, encoder("sentiment", f"{engine}-{precision}", settings))
-        found, classified_by = labels(server, [text for text, _ in classifier.real_reviews(REAL_REVIEWS, 5000)])
+        server = start_server(stack, _service("sentiment", engine, precision, settings))
+        found, classified_by = ask(server, "/v1/sentiment", classified)
     return {
         "served": {"embedding": served, "sentiment": classified_by},
         "queries": queries,
         "documents": documents,
-        "labels": found,
+        "labels": [item["label"] for item in found],
         "memory_mb": alone,
         "second_adds": (both - alone) / alone,
     }
 
 
-def compare(measured: Mapping[str, Mapping[str, Any]], data: Corpus) -> dict[str, Any]:
+def compare(measured: Mapping[str, Mapping[str, Any]], data: Corpus, right: Sequence[str]) -> dict[str, Any]:
     """Compare each engine with torch.
 
     Args:
         measured: engine → its results; torch's first.
         data: the corpus.
+        right: the right label of each classified text.
 
     Returns:
         Engine → figures. A difference is the engine's figure less torch's, with its 95 % interval (paired bootstrap).
     """
     torch = next(iter(measured.values()))
-    wanted = [right for _, right in classifier.real_reviews(REAL_REVIEWS, len(torch["labels"]))]
 
     def hits(one: Mapping[str, Any]) -> list[float]:
-        return [float(said == right) for said, right in zip(one["labels"], wanted, strict=True)]
+        return [float(said == wanted) for said, wanted in zip(one["labels"], right, strict=True)]
 
     def difference(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
         return {"mean": float(np.mean(ours) - np.mean(theirs)), "interval": interval(ours, theirs)}
@@ -244,18 +234,19 @@ def main(
     wanted = [one for one in ENGINES if one[0] == "torch" or "-".join(one) in engines.split(",")]
     models = {"EMBEDDING_MODEL": str(E5_SMALL), "SENTIMENT_MODEL": str(classifier.MODEL), "MODEL_CACHE_PATH": str(WORK)}
     head, data = machine.describe("python -m bench.engines"), corpus.real()
+    classified, right = zip(*classifier.real_reviews(REAL_REVIEWS, classifier.TEXTS), strict=True)
     with orderly_exit():
         build({**models, "USE_GPU": "false"}, wanted)
         measured = {}
         for engine, precision in wanted:
-            measured[f"{engine} {precision}"] = measure(engine, precision, models, data)
+            measured[f"{engine} {precision}"] = measure(engine, precision, models, data, classified)
             say(f"{engine} {precision}: done")
     document = {
         "machine": head,
         "queries": len(data.queries),
         "reviews": len(data.reviews),
-        "classified": len(measured["torch half"]["labels"]),
-        "engines": compare(measured, data),
+        "classified": len(classified),
+        "engines": compare(measured, data, right),
     }
     folder = files.folder_for(out, quick=False)
     files.write(folder, "engines", document, as_markdown(document))

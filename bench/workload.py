@@ -4,6 +4,7 @@ import gzip
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from bench import texts, weights
@@ -13,6 +14,7 @@ SAMPLE_TEXTS = 1_300
 """As many as `onecard build-engine` takes."""
 
 
+@cache
 def _real_reviews() -> list[str]:
     with gzip.open(REAL_REVIEWS, "rt", encoding="utf-8") as lines:
         return [json.loads(line)["text"] for line in lines]

@@ -108,7 +108,7 @@ class SentenceEncoder(VectorKind):
 class _Graph(nn.Module):
     def __init__(self, encoder: nn.Module, poolers: Sequence[nn.Module], first_position: int) -> None:
         super().__init__()
-        self.encoder = encoder
+        self._encoder = encoder
         self._poolers = nn.ModuleList(poolers)
         self._first_position = first_position
 
@@ -120,7 +120,7 @@ class _Graph(nn.Module):
         cells: torch.Tensor,
         mask: torch.Tensor,
     ) -> torch.Tensor:
-        states = packed_states(self.encoder, input_ids, position_ids + self._first_position, text_numbers)
+        states = packed_states(self._encoder, input_ids, position_ids + self._first_position, text_numbers)
         features: dict[str, Any] = {"token_embeddings": states.flatten(0, 1)[cells], "attention_mask": mask}
         for pool in self._poolers:
             features = pool(features)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from review_service.words import defaults
-from review_service.words.polarity import DENIALS_AFTER, DENIALS_BEFORE, Antonyms, Opposition, parse_antonyms, stances
+from review_service.words.polarity import DENIALS_AFTER, DENIALS_BEFORE, Antonyms, Opposition, parse_antonyms
 from review_service.words.synonyms import parse_search_words
 from tests.review.support import analyzer
 
@@ -19,7 +19,7 @@ STOP_WORDS = parse_search_words("", defaults.STOP_WORDS, "").stop_words
 
 def oppose(one: Sequence[str], other: Sequence[str], antonyms: Antonyms = ANTONYMS) -> bool:
     """Whether the second text opposes the first."""
-    return bool(Opposition(stances(one, antonyms, STOP_WORDS), antonyms).subjects(other))
+    return bool(Opposition.to(one, antonyms, STOP_WORDS).subjects(other))
 
 
 def opposed(one: str, other: str) -> bool:

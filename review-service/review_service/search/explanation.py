@@ -15,7 +15,6 @@ from review_service.schemas import (
 )
 from review_service.search.fusion import Match
 from review_service.search.searcher import Searcher, SearchPlan
-from review_service.words.polarity import Opposition
 from review_service.words.query import ParsedQuery
 from review_service.words.vocabulary import Vocabulary
 
@@ -75,14 +74,13 @@ class Explainer:
         match = found.matches[0] if found.matches else Match(review_id, 0.0, 0.0, 0.0)
         review = stored[0]
         name, text = self._terms(review.restaurant_name or ""), self._terms(review.text)
-        opposition = Opposition(query.stances, searcher.word_files.search_words().antonyms)
         return ExplainedReview(
             review_id=review_id,
             score=match.score,
             words=match.words,
             meaning=None if found.degraded else match.meaning,
             matched=matched,
-            opposites=opposition.subjects([term.term for term in (*name, *text)]),
+            opposites=query.opposition.subjects([term.term for term in (*name, *text)]),
             name_terms=name,
             text_terms=text,
             vector_engine=(engines[VECTOR_ENGINE_COLUMN].to_pylist() or [None])[0] or None,

@@ -18,7 +18,6 @@ from review_service.search.fusion import Match, WordScale, WordScore, rank, scal
 from review_service.search.vocabulary_source import VocabularySource
 from review_service.search.word_files import WordFiles
 from review_service.words.analyzer import MorphemeAnalyzer
-from review_service.words.polarity import Opposition
 from review_service.words.query import ParsedQuery, QueryParser
 from review_service.words.vocabulary import Vocabulary
 
@@ -194,13 +193,12 @@ class Searcher:
 
     async def _by_words(self, plan: SearchPlan) -> dict[str, WordScore]:
         query, scale = plan.query, plan.word_scale
-        opposition = Opposition(query.stances, self.word_files.search_words().antonyms)
         hits = await self.store.keyword_search(query.search_terms, plan.filters, plan.limit(WORD_CANDIDATES))
         return {
             hit.review_id: WordScore(
                 scale.coverage(hit.score),
                 scale.rarity(hit.score),
-                bool(opposition.subjects(hit.terms.split())),
+                bool(query.opposition.subjects(hit.terms.split())),
             )
             for hit in hits
         }

@@ -5,6 +5,7 @@ A term is affirmed or denied («들리다 않다»). A word of a pair of antonym
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from review_service.words.terms import normalize
 from review_service.words.user_words import lines_of
@@ -53,36 +54,35 @@ def parse_antonyms(text: str) -> Antonyms:
     return found
 
 
-def stances(terms: Sequence[str], antonyms: Antonyms, silent: Collection[str] = ()) -> Stances:
-    """Find which sides a text takes.
-
-    Args:
-        terms: Its terms, in order.
-        antonyms: Pairs of opposites.
-        silent: Terms that say nothing, such as stop words.
-
-    Returns:
-        The sides of each term that is no denial and no bound noun, and of each pair.
-    """
-    sides_of = {term: ((term, 1), *antonyms.get(term, ())) for term in terms if term not in _SILENT}
-    return _taken(terms, {term: sides for term, sides in sides_of.items() if term not in silent})
-
-
+@dataclass(frozen=True)
 class Opposition:
     """Finds what texts say against a query. Of each text it reads only what the query speaks of."""
 
-    def __init__(self, asked: Stances, antonyms: Antonyms) -> None:
-        """Prepare.
+    asked: Stances = field(default_factory=dict)
+    """The sides that the query takes."""
+    sides_of: Mapping[str, Sequence[tuple[str, Side]]] = field(default_factory=dict)
+    """By term of a text: what of `asked` it speaks of, and the side of it that the term takes by itself."""
+
+    @classmethod
+    def to(cls, terms: Sequence[str], antonyms: Antonyms, silent: Collection[str] = ()) -> "Opposition":
+        """Prepare for a query.
 
         Args:
-            asked: The stances of the query.
+            terms: Its terms, in order.
             antonyms: Pairs of opposites.
+            silent: Terms that say nothing, such as stop words, unless there are no others.
+
+        Returns:
+            What finds the texts that oppose it.
         """
-        self._asked = asked
-        self._sides_of: dict[str, list[tuple[str, Side]]] = {term: [(term, 1)] for term in asked}
+        speaking = [term for term in terms if term not in _SILENT]
+        speaking = [term for term in speaking if term not in silent] or speaking
+        asked = _taken(terms, {term: ((term, 1), *antonyms.get(term, ())) for term in speaking})
+        sides_of: dict[str, list[tuple[str, Side]]] = {term: [(term, 1)] for term in asked}
         for term, pairs in antonyms.items():
             if own := [pair for pair in pairs if pair[0] in asked]:
-                self._sides_of.setdefault(term, []).extend(own)
+                sides_of.setdefault(term, []).extend(own)
+        return cls(asked, sides_of)
 
     def subjects(self, terms: Sequence[str]) -> list[str]:
         """Find what a text and the query speak of and never take the same side in.
@@ -93,8 +93,8 @@ class Opposition:
         Returns:
             Terms and pairs of antonyms, sorted; empty if the text does not oppose the query.
         """
-        taken = _taken(terms, self._sides_of)
-        return sorted(subject for subject, sides in taken.items() if set(sides).isdisjoint(self._asked[subject]))
+        taken = _taken(terms, self.sides_of)
+        return sorted(subject for subject, sides in taken.items() if set(sides).isdisjoint(self.asked[subject]))
 
 
 def _taken(terms: Sequence[str], sides_of: Mapping[str, Sequence[tuple[str, Side]]]) -> Stances:

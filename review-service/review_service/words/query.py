@@ -16,7 +16,7 @@ from typing import Literal
 
 from onecard.text import composed
 from review_service.words.letters import from_latin_keys, is_initials
-from review_service.words.polarity import Stances, stances
+from review_service.words.polarity import Opposition
 from review_service.words.synonyms import SearchWords
 from review_service.words.terms import COMPOUND, NOUNS, PART, Term, normalize
 from review_service.words.vocabulary import Vocabulary
@@ -65,8 +65,8 @@ class ParsedQuery:
     """What each result must have word for word."""
     terms: tuple[QueryTerm, ...]
     """Different terms; empty if the query has no word."""
-    stances: Stances = field(default_factory=dict)
-    """The sides that it takes."""
+    opposition: Opposition = field(default_factory=Opposition)
+    """Finds texts that say the opposite."""
 
     @property
     def search_terms(self) -> str:
@@ -146,8 +146,8 @@ class QueryParser:
         spelled = self._by_spelling(text, typed)
         terms = [term for reading in spelled for term in reading.terms or ()]
         final = " ".join(reading.text for reading in spelled)
-        sides = self._stances([term.text for term in terms])
-        return ParsedQuery(final, final != plain, phrases, self._with_synonyms(terms), sides)
+        opposition = Opposition.to([term.text for term in terms], self._words.antonyms, self._words.stop_words)
+        return ParsedQuery(final, final != plain, phrases, self._with_synonyms(terms), opposition)
 
     def _by_keys(self, word: str) -> _Reading:
         if is_initials(word) and (found := self._vocabulary.with_initials(word, MAX_INITIALS)):
@@ -197,10 +197,6 @@ class QueryParser:
 
     def _terms_of(self, text: str, word: str, reason: Reason) -> tuple[QueryTerm, ...]:
         return tuple(QueryTerm(term.text, word, reason) for term in self._take_apart(text))
-
-    def _stances(self, terms: Sequence[str]) -> Stances:
-        antonyms, stop_words = self._words.antonyms, self._words.stop_words
-        return stances(terms, antonyms, stop_words) or stances(terms, antonyms)
 
     def _with_synonyms(self, terms: Iterable[QueryTerm]) -> tuple[QueryTerm, ...]:
         different: dict[str, QueryTerm] = {}

@@ -156,7 +156,7 @@ class Cache:
         """Put a payload of Redis into memory, unless one has come there meanwhile: take that, which may be newer."""
         if self._memory is None:
             return payload
-        if newer := self._memory.get(key):
+        if (newer := self._memory.get(key)) is not None:
             return newer
         self._memory.put(key, payload, expires_at)
         return payload

@@ -88,6 +88,6 @@ def _missing(encoder: PreTrainedModel, device: Device) -> str | None:
     ends = torch.tensor([0, 3, 8], dtype=torch.int32, device=device.name)
     try:
         varlen_attn(text, text, text, ends, ends, 5, 5)
-    except (RuntimeError, NotImplementedError) as error:
+    except RuntimeError as error:  # Also where this build of torch has no such kernel.
         return f"torch's kernel does not run: {str(error).strip().splitlines()[0]}"
     return None

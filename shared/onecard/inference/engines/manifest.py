@@ -78,9 +78,14 @@ class EngineManifest(BaseModel, frozen=True):
         """
         if self.engine == "tensorrt":
             return "float16"
-        if self.engine == "openvino" and self.arithmetic == "int8" and cpu_multiplies_bfloat16():
-            return "bfloat16"
-        return self.arithmetic if self.arithmetic in ("float16", "bfloat16") else None
+        is_mixed = self.engine == "openvino" and self.arithmetic == "int8"
+        computed_in = openvino_arithmetic() if is_mixed else self.arithmetic
+        return computed_in if computed_in in ("float16", "bfloat16") else None
+
+
+def openvino_arithmetic() -> Arithmetic:
+    """The number format in which OpenVINO computes on this processor what is not quantised."""
+    return "bfloat16" if cpu_multiplies_bfloat16() else "float32"
 
 
 def installed_library(engine: EngineName) -> str | None:

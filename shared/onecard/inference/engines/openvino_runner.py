@@ -8,20 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from onecard.gpu.device import MAX_CACHED_KERNELS
-from onecard.hardware import cpu_multiplies_bfloat16
 from onecard.inference.engines.graph_engine import thread_count
+from onecard.inference.engines.manifest import openvino_arithmetic
 from onecard.inference.engines.openvino_library import openvino
 from onecard.inference.packed_arrays import Int64Array
 
 GRAPH_FILE = "graph.xml"
 """The weights lie beside it, in graph.bin, and are mapped, so that replicas share those that are used as they are."""
 
-_PRECISION = {
-    "bfloat16": openvino.Type.bf16,
-    "float32": openvino.Type.f32,
-    # What is not quantised: in FP32 the down-projections alone would take longer than all layers that are.
-    "int8": openvino.Type.bf16 if cpu_multiplies_bfloat16() else openvino.Type.f32,
-}
+_PRECISION = {"bfloat16": openvino.Type.bf16, "float32": openvino.Type.f32}
 
 
 class OpenVinoRunner:
@@ -37,12 +32,13 @@ class OpenVinoRunner:
         Raises:
             RuntimeError: OpenVINO cannot read or compile it.
         """
-        core, properties = openvino.Core(), openvino.properties
+        core, properties, quantised = openvino.Core(), openvino.properties, arithmetic == "int8"
         config: dict[str, Any] = {
             properties.hint.performance_mode(): properties.hint.PerformanceMode.LATENCY,
             properties.num_streams(): 1,
             properties.inference_num_threads(): thread_count(),
-            properties.hint.inference_precision(): _PRECISION[arithmetic],
+            # Of a quantised graph the rest: in FP32 the down-projections alone took longer than all layers that are.
+            properties.hint.inference_precision(): _PRECISION[openvino_arithmetic() if quantised else arithmetic],
             properties.enable_mmap(): True,
             # Pinned threads of two services would share one core while another is idle.
             properties.hint.enable_cpu_pinning(): False,

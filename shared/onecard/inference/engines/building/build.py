@@ -310,7 +310,7 @@ def _arithmetic(source: Source, engine: EngineName, precision: Precision) -> Ari
         return "int8"
     if source.card:
         return "float16"
-    return "bfloat16" if engine == "openvino" and cpu_multiplies_bfloat16() else "float32"
+    return manifests.openvino_arithmetic() if engine == "openvino" else "float32"
 
 
 def _recipe_name(precision: Precision, recipe: Sequence[str]) -> str:

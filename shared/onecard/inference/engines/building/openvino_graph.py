@@ -65,7 +65,7 @@ def _save(model: openvino.Model, folder: Path) -> None:
 def _layers(model: Any, recipe: Sequence[str]) -> Iterator[str]:
     """Names of the matrix products that a recipe leaves out."""
     for operation in model.get_ops():
-        # Attention on a CPU takes a twentieth longer when it is quantised, and neighbours are lost.
+        # Quantised, attention took longer in the runs that compared it, and not one neighbour was won.
         if operation.get_type_name() == "MatMul" and _part(operation) in ("attention", *recipe):
             yield operation.get_friendly_name()
 
