@@ -135,6 +135,7 @@ def reference_texts(workload: Workload) -> list[str]:
 def write_reference(workload: Workload) -> None:
     """Store the FP32 vectors of the checked texts."""
     vectors = BareModel(workload, "float32").encode(reference_texts(workload))
+    workload.reference.parent.mkdir(parents=True, exist_ok=True)
     workload.reference.write_text(json.dumps(vectors.tolist()))
 
 
