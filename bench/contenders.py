@@ -2,6 +2,7 @@
 
 import sys
 
+from bench import weights
 from bench.paths import WORK
 from bench.peers import INFINITY
 from bench.servers import Contender
@@ -12,8 +13,9 @@ NAME = "bench"
 
 
 def _infinity(workload: Workload, port: int, *more: str) -> list[str]:
+    model = weights.for_older_libraries(workload.model, WORK / f"{workload.model.name}-for-infinity")
     where = ["--host", "127.0.0.1", "--port", str(port)]
-    what = ["--model-id", str(workload.model), "--served-model-name", NAME, "--engine", "torch", "--device", "cpu"]
+    what = ["--model-id", str(model), "--served-model-name", NAME, "--engine", "torch", "--device", "cpu"]
     return [INFINITY.program("infinity_emb"), "v2", *what, *where, *more]
 
 
@@ -27,7 +29,7 @@ def _onecard(workload: Workload, name: str, engine: str, precision: str) -> Cont
         f"this project's embedding service on {engine}, {precision}; default settings but for the cache, which is off",
         lambda port: [sys.executable, "-m", "embedding_service"],
         "/health/ready",
-        model=workload.model.name,
+        model=workload.model.name.replace("--", "/"),  # As folders of models are named.
         environment=lambda port: {
             **engine_settings(workload),
             "ENCODER_ENGINE": engine,

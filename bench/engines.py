@@ -53,30 +53,34 @@ def build(models: Mapping[str, str], engines: Sequence[tuple[str, str]]) -> None
             subprocess.run([sys.executable, "-m", "onecard_stack", *command], cwd=ROOT, env={**os.environ, **models})
 
 
-def ask(server: ContenderServer, path: str, texts: Sequence[str], **fields: str) -> tuple[list[dict[str, Any]], str]:
+def ask(server: ContenderServer, path: str, texts: Sequence[str], **fields: str) -> list[dict[str, Any]]:
     """Send texts in requests of `REQUEST_TEXTS`.
 
     Args:
         server: the encoder.
         path: of the requests.
-        texts: the texts; at least one.
+        texts: the texts.
         fields: further fields of the requests.
 
     Returns:
-        The item of each text, and the engine that computed the last ones.
+        The item of each text.
     """
     items: list[dict[str, Any]] = []
-    engine = ""
     for first in range(0, len(texts), REQUEST_TEXTS):
         body = {"input": texts[first : first + REQUEST_TEXTS], **fields}
         url, headers = f"http://127.0.0.1:{server.port}{path}", {"content-type": "application/json"}
         with urlopen(Request(url, data=orjson.dumps(body), headers=headers), timeout=TIMEOUT_SECONDS) as answer:
             items += orjson.loads(answer.read())["data"]
-            engine = answer.headers["x-onecard-engine"]
-    return items, engine
+    return items
 
 
-def vectors(server: ContenderServer, texts: Sequence[str], input_type: str) -> tuple[Vectors, str]:
+def served_by(server: ContenderServer) -> str:
+    """The engine that a service says it has."""
+    with urlopen(f"http://127.0.0.1:{server.port}/v1/models", timeout=TIMEOUT_SECONDS) as answer:
+        return str(orjson.loads(answer.read())["data"][0]["engine"])
+
+
+def vectors(server: ContenderServer, texts: Sequence[str], input_type: str) -> Vectors:
     """Encode texts.
 
     Args:
@@ -85,10 +89,10 @@ def vectors(server: ContenderServer, texts: Sequence[str], input_type: str) -> t
         input_type: `query` or `document`.
 
     Returns:
-        Unit vectors, float32 of shape (texts, size), and the engine.
+        Unit vectors, float32 of shape (texts, size).
     """
-    items, engine = ask(server, "/v1/embeddings", texts, input_type=input_type)
-    return np.array([item["embedding"] for item in items], np.float32), engine
+    items = ask(server, "/v1/embeddings", texts, input_type=input_type)
+    return np.array([item["embedding"] for item in items], np.float32)
 
 
 def reciprocal_ranks(queries: Vectors, documents: Vectors, data: Corpus) -> list[float]:
@@ -139,17 +143,19 @@ def measure(
     settings = {**models, "ENCODER_ENGINE": engine, "ENCODER_PRECISION": precision, "CACHE_ENABLED": "false"}
     with ExitStack() as stack:
         first = start_server(stack, _service("embedding", engine, precision, settings))
-        queries, served = vectors(first, [query.text for query in data.queries], "query")
-        documents, _ = vectors(first, [review.text for review in data.reviews], "document")
+        served = {"embedding": served_by(first)}
+        queries = vectors(first, [query.text for query in data.queries], "query")
+        documents = vectors(first, [review.text for review in data.reviews], "document")
         alone = proportional_mb(first)
         second = start_server(stack, _service("embedding", engine, f"{precision}, the second", settings))
         vectors(second, [review.text for review in data.reviews[:1000]], "document")
         both = proportional_mb(first) + proportional_mb(second)
     with ExitStack() as stack:
         server = start_server(stack, _service("sentiment", engine, precision, settings))
-        found, classified_by = ask(server, "/v1/sentiment", classified)
+        served["sentiment"] = served_by(server)
+        found = ask(server, "/v1/sentiment", classified)
     return {
-        "served": {"embedding": served, "sentiment": classified_by},
+        "served": served,
         "queries": queries,
         "documents": documents,
         "labels": [item["label"] for item in found],

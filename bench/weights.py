@@ -6,7 +6,7 @@ sentence-transformers 3 (which Infinity needs) and 6 (which this project uses) n
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,18 +108,50 @@ def write_classifier(folder: Path) -> None:
     BertForSequenceClassification(config).save_pretrained(folder)
 
 
-def write_modules(folder: Path) -> None:
-    """Write the files that make it a sentence-transformers model: mean pooling, 128 tokens."""
-    modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
-    entries = [
-        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{name}"}
-        for index, (path, name) in enumerate(modules)
-    ]
+def write_modules(
+    folder: Path, modules: Sequence[str] = ("Transformer", "Pooling"), *, window: int = WINDOW, width: int = SIZE
+) -> None:
+    """Write the files that make it a sentence-transformers model with mean pooling.
+
+    Args:
+        folder: the model's.
+        modules: names of the modules, in the library's third version.
+        window: most tokens of a text.
+        width: numbers in a vector.
+    """
+    entries: list[dict[str, object]] = []
+    for index, name in enumerate(modules):
+        path = f"{index}_{name}" if index else ""
+        (folder / path).mkdir(parents=True, exist_ok=True)
+        entries.append({"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{name}"})
     _write_json(folder / "modules.json", entries)
-    _write_json(folder / "sentence_bert_config.json", {"max_seq_length": WINDOW, "do_lower_case": False})
-    (folder / "1_Pooling").mkdir()
-    pooling = {"word_embedding_dimension": SIZE, "pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
+    _write_json(folder / "sentence_bert_config.json", {"max_seq_length": window, "do_lower_case": False})
+    pooling = {"word_embedding_dimension": width, "pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
     _write_json(folder / "1_Pooling" / "config.json", pooling)
+
+
+def for_older_libraries(model: Path, folder: Path) -> Path:
+    """Describe a model's files as sentence-transformers 3 and transformers 4 do, which Infinity needs.
+
+    Args:
+        model: a sentence-transformers folder with mean pooling and normalised vectors.
+        folder: written anew; weights and tokenizer are links to the model's.
+
+    Returns:
+        `folder`, or `model` if its description is an old one already.
+    """
+    modules = json.loads((model / "modules.json").read_text())
+    if all(module["type"].startswith("sentence_transformers.models.") for module in modules):
+        return model
+    settings = json.loads((model / "tokenizer_config.json").read_text())
+    window = settings["model_max_length"]
+    width = json.loads((model / "config.json").read_text())["hidden_size"]
+    shutil.rmtree(folder, ignore_errors=True)
+    write_modules(folder, ("Transformer", "Pooling", "Normalize"), window=window, width=width)
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        (folder / name).symlink_to((model / name).resolve())
+    _write_json(folder / "tokenizer_config.json", {**settings, "tokenizer_class": "PreTrainedTokenizerFast"})
+    return folder
 
 
 def _write_json(path: Path, value: object) -> None:
