@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     import torch
 
 MAX_CACHED_KERNELS = 64
-"""Shapes whose kernels are cached on a CPU."""
+"""Shapes whose kernels torch caches on a CPU."""
+WIDTH_MULTIPLE = 8
+"""The width of token rows is a multiple of it. On a GPU, SDPA would copy the mask for any other width; on a CPU there
+are fewer shapes to make kernels for: on two cores one text takes 5 % less time in torch, 12 to 24 % less in OpenVINO."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,6 @@ class Device:
 
         capability: tuple[int, int] = torch.cuda.get_device_capability(self.name)
         return capability
-
-    @property
-    def width_multiple(self) -> int:
-        """The width of token rows is a multiple of it: on a GPU, SDPA would copy the mask for any other width."""
-        return 8 if self.name.startswith("cuda") else 1
 
     def make_current(self) -> None:
         """Make this the current device of the calling thread, so that nothing is allocated on another GPU."""

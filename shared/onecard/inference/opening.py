@@ -18,7 +18,7 @@ from onecard.cache.keys import CacheKind, Keyspace, ServingConfig, fingerprint
 from onecard.cache.serialization import CountedResultCodec
 from onecard.cache.tiers import Cache, TypedCache, open_cache
 from onecard.errors import InternalError
-from onecard.gpu.device import Device, select_device
+from onecard.gpu.device import WIDTH_MULTIPLE, Device, select_device
 from onecard.gpu.metrics import memory_metrics
 from onecard.gpu.reservation import reserve_memory
 from onecard.inference.cached_inference import CachedInference, ResultCache
@@ -84,7 +84,7 @@ async def open_encoder(
         max_batch=served.warm_up.max_batch,
         tokens_per_second=served.warm_up.tokens_per_second,
         queue_tokens=settings.queue_tokens,
-        width_multiple=device.width_multiple,
+        width_multiple=WIDTH_MULTIPLE,
     )
     async with open_cache(settings, app.state.registry) as cache:
         metrics = BatchMetrics(app.state.registry)

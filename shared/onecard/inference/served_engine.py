@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from onecard import logs
 from onecard.batching.batch_limit import BatchLimit
-from onecard.gpu.device import Device
+from onecard.gpu.device import WIDTH_MULTIPLE, Device
 from onecard.gpu.reservation import MemoryReservation
 from onecard.gpu.stages import stage
 from onecard.inference.engines.card import Card
@@ -114,7 +114,7 @@ def _load_built(
     for built, engine in loaded_engines(selection, model.result_kind, card_share(device, reservation)):
         try:
             tokenizer = TextTokenizer.from_file(built.folder / TOKENIZER_FILE, engine.window, engine.vocab_size)
-            warm_up_result = warm_up(engine, tokenizer, _limit(reservation), device.width_multiple)
+            warm_up_result = warm_up(engine, tokenizer, _limit(reservation), WIDTH_MULTIPLE)
         except (Exception, SystemExit) as error:  # warm-up ends a service whose only engine is torch
             refused(built, f"it does not warm up: {type(error).__name__}: {error}")
             continue
@@ -137,7 +137,7 @@ def _load_torch(
             engine = model.load_torch(folder, device)
             tokenizer = TextTokenizer.load(folder.path, engine.window, engine.vocab_size)
         with stage("warm-up", device):
-            warm_up_result = warm_up(engine, tokenizer, max_batch, device.width_multiple)
+            warm_up_result = warm_up(engine, tokenizer, max_batch, WIDTH_MULTIPLE)
     except Exception as error:
         log.exception("model does not load", model=folder.name)
         raise SystemExit(

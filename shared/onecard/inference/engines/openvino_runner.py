@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onecard.gpu.device import MAX_CACHED_KERNELS
 from onecard.inference.engines.graph_engine import thread_count
 from onecard.inference.engines.manifest import openvino_arithmetic
 from onecard.inference.engines.openvino_library import openvino
@@ -16,6 +15,9 @@ from onecard.inference.packed_arrays import Int64Array
 GRAPH_FILE = "graph.xml"
 """The weights lie beside it, in graph.bin, and are mapped, so that replicas share those that are used as they are."""
 
+MAX_CACHED_KERNELS = 256
+"""Kernels that are kept: those of single texts, some fifteen for each of their widths. Batches have ever new shapes, and
+OpenVINO's default of 5,000 takes hundreds of megabytes."""
 _PRECISION = {"bfloat16": openvino.Type.bf16, "float32": openvino.Type.f32}
 
 
@@ -42,7 +44,6 @@ class OpenVinoRunner:
             properties.enable_mmap(): True,
             # Pinned threads of two services would share one core while another is idle.
             properties.hint.enable_cpu_pinning(): False,
-            # Nearly every batch has a new shape; by default 5,000 of their kernels are kept.
             "CPU_RUNTIME_CACHE_CAPACITY": MAX_CACHED_KERNELS,
         }
         model = core.read_model(graph) if isinstance(graph, Path) else graph
