@@ -75,7 +75,9 @@ def upstream_request_of(scope: Scope) -> UpstreamRequest:
         )
     caller: Caller | None = state.get("caller")
     name = caller.name if caller else ""
-    request = UpstreamRequest(scope["method"], path, headers, state["body"], state["held"], state["trace"], name)
+    held: BufferLease = state["held"]
+    held.charge_to(name)
+    request = UpstreamRequest(scope["method"], path, headers, state["body"], held, state["trace"], name)
     state["upstream_request"] = request
     return request
 

@@ -126,7 +126,7 @@ class LlmCache:
     async def _complete_response(self, lookup: CacheLookup, scope: Scope, receive: Receive) -> Response:
         async def compute() -> CompleteResponse:
             with ExitStack() as failing:
-                buffers = self._buffers.lease()
+                buffers = self._buffers.lease(lookup.upstream_request.caller)
                 failing.callback(buffers.close)
                 response = await self._send(lookup, scope, buffers)
                 with closing(response):
@@ -154,7 +154,7 @@ class LlmCache:
         async def source() -> AsyncIterator[bytes]:
             nonlocal cacheable
             with (
-                closing(self._buffers.lease()) as buffers,
+                closing(self._buffers.lease(lookup.upstream_request.caller)) as buffers,
                 closing(await self._send(lookup, scope, buffers)) as response,
             ):
                 if response.status != 200 or not response.is_stream:
