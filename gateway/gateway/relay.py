@@ -137,6 +137,15 @@ def relay_handler(upstream: Upstream) -> Handler:
 class ResponseCutOff(Exception):
     """The response cannot be finished and its head has been sent: the server has to close the connection."""
 
+    def __init__(self, status_code: int) -> None:
+        """Note what happened.
+
+        Args:
+            status_code: of the error that the client would have got before the head.
+        """
+        super().__init__(status_code)
+        self.status_code = status_code
+
 
 class StreamedResponse(StreamingResponse):
     """Sends chunks as they are received, until the client disconnects or the request's time is over.
@@ -198,7 +207,7 @@ class StreamedResponse(StreamingResponse):
             if failure is None:
                 raise
             if not self._reports_errors:
-                raise ResponseCutOff from None
+                raise ResponseCutOff(failure.status_code) from None
             await send({"type": "http.response.body", "body": error_event(failure), "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
