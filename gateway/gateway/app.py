@@ -80,7 +80,9 @@ def create_app(settings: GatewaySettings, table: RouteTable = ROUTES) -> FastAPI
         load_shedder=lambda app: load_shedding_gate(app, table),
         middleware=lambda inner: _limited(RelayRouter(inner, table), settings, table),
     )
-    buffers = measured_buffers(int(settings.buffer_mb * 1_000_000 * (1 - STREAMS_SHARE)), app.state.registry)
+    buffers_bytes = int(settings.buffer_mb * 1_000_000 * (1 - STREAMS_SHARE))
+    has_several_callers = settings.api_keys_file is not None
+    buffers = measured_buffers(buffers_bytes, app.state.registry, is_divided=has_several_callers)
     app.add_middleware(RequestBodyBudget, buffers=buffers, max_bytes=int(settings.max_body_mb * 1_000_000))
     if settings.cors_origins:
         # Outside the request middleware, since browsers send preflight requests without a key and have to be able to

@@ -75,7 +75,9 @@ def upstream_request_of(scope: Scope) -> UpstreamRequest:
         )
     caller: Caller | None = state.get("caller")
     name = caller.name if caller else ""
-    request = UpstreamRequest(scope["method"], path, headers, state["body"], state["held"], state["trace"], name)
+    held: BufferLease = state["held"]
+    held.charge_to(name)
+    request = UpstreamRequest(scope["method"], path, headers, state["body"], held, state["trace"], name)
     state["upstream_request"] = request
     return request
 
@@ -134,6 +136,15 @@ def relay_handler(upstream: Upstream) -> Handler:
 
 class ResponseCutOff(Exception):
     """The response cannot be finished and its head has been sent: the server has to close the connection."""
+
+    def __init__(self, status_code: int) -> None:
+        """Note what happened.
+
+        Args:
+            status_code: of the error that the client would have got before the head.
+        """
+        super().__init__(status_code)
+        self.status_code = status_code
 
 
 class StreamedResponse(StreamingResponse):
@@ -196,7 +207,7 @@ class StreamedResponse(StreamingResponse):
             if failure is None:
                 raise
             if not self._reports_errors:
-                raise ResponseCutOff from None
+                raise ResponseCutOff(failure.status_code) from None
             await send({"type": "http.response.body", "body": error_event(failure), "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from onecard.web import request_parsing
-from onecard.web.buffer_semaphore import BufferSemaphore
+from onecard.web.buffer_semaphore import BufferSemaphore, GrowingBuffer
 from onecard.web.middleware import request_state
 
 MAX_EXACT_BYTES = 256_000
@@ -98,7 +98,8 @@ class RequestBodyBudget:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        lease = self._buffers.lease()
+        lease = self._buffers.lease(_key_of(scope))
+        buffer = GrowingBuffer(lease, "small body", "body")
         uncounted_bytes = self._max_bytes
 
         async def counted() -> Message:
@@ -106,10 +107,17 @@ class RequestBodyBudget:
             message = await receive()
             if count := min(len(message.get("body", b"")), uncounted_bytes):
                 uncounted_bytes -= count
-                await lease.acquire(count, "body")
+                await buffer.grow(count)
             return message
 
         try:
             await self._app({**scope, "state": {**scope.get("state", {}), "held": lease}}, counted, send)
         finally:
             lease.close()
+
+
+def _key_of(scope: Scope) -> str:
+    """The API key of a request, which stands for its caller until its name is known; empty if there is none."""
+    # Nothing is reserved for a wrong key: it is checked before the body is read.
+    words = [word for name, value in scope["headers"] if name == b"authorization" for word in value.split()]
+    return words[-1].decode("latin-1") if words else ""

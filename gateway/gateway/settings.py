@@ -35,8 +35,8 @@ class GatewaySettings(ReviewAddresses, ModelAddresses, CacheSettings, KeyFileSet
     """Longest wait for a connection to a service."""
 
     upstream_first_byte_seconds: float = Field(default=330.0, gt=0)
-    """Longest wait for the head of a response. Longer than a service's own limit (BULK_TIMEOUT_SECONDS), so that the
-    client gets the service's error."""
+    """Longest wait for the head of a response of the encoders and the review service. Longer than their own limit
+    (BULK_TIMEOUT_SECONDS), so that the client gets the service's error. The LLM has UPSTREAM_TOTAL_SECONDS."""
 
     upstream_read_seconds: float = Field(default=120.0, gt=0)
     """Longest pause between two chunks of a response."""

@@ -100,7 +100,9 @@ class ImportResult(BaseModel):
     object: Literal["import"] = "import"
     received: int
     written: int = Field(description="Number of reviews that are new or changed.")
-    unchanged: int = Field(description="Number of reviews that were stored before with the same content.")
+    unchanged: int = Field(
+        description="Number of reviews that were stored before with the same content, maybe by an earlier attempt."
+    )
     superseded: list[Superseded] = Field(description="The first hundred.")
     superseded_count: int
     errors: list[LineError] = Field(description="The first hundred.")
@@ -112,7 +114,9 @@ class Deleted(BaseModel):
 
     object: Literal["review.deleted"] = "review.deleted"
     review_id: str
-    deleted: bool = Field(description="false if there was no such review.")
+    deleted: bool = Field(
+        description="false if there was no such review, or an earlier attempt of the gateway has removed it."
+    )
 
 
 class SearchRequest(BaseModel):

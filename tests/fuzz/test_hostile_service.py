@@ -98,7 +98,7 @@ async def scene(service: HostileService) -> AsyncIterator[Server]:
     ):
         urls = [f"http://127.0.0.1:{each.sockets[0].getsockname()[1]}" for each in (bad, good)]
         env = {"LLM_URL": urls[0], "SENTIMENT_URL": urls[1], "EMBEDDING_URL": urls[1], "REVIEW_URL": urls[1]}
-        env |= {"UPSTREAM_FIRST_BYTE_SECONDS": "1", "UPSTREAM_READ_SECONDS": "1", "REDIS_PORT": str(free_port())}
+        env |= {"UPSTREAM_READ_SECONDS": "1", "UPSTREAM_TOTAL_SECONDS": "3", "REDIS_PORT": str(free_port())}
         context = serving("gateway", port_variable="GATEWAY_PORT", env=env)
         gateway = await asyncio.to_thread(context.__enter__)
         try:

@@ -115,13 +115,20 @@ async def client_load(gateway: Server, *, path: str = PATH, **body: object) -> A
             told.stopping.set()
 
 
+def head_of(path: str, body_bytes: int, key: str | None = None) -> str:
+    """The head of a request with a body."""
+    authorization = "" if key is None else f"authorization: Bearer {key}\r\n"
+    lines = f"content-type: application/json\r\ncontent-length: {body_bytes}\r\n{authorization}\r\n"
+    return f"POST {path} HTTP/1.1\r\nhost: x\r\n{lines}"
+
+
 @contextmanager
 def unread_client(
-    gateway: Server, path: str, body: dict[str, Any], *, buffer_bytes: int = 4096
+    gateway: Server, path: str, body: dict[str, Any], *, buffer_bytes: int = 4096, key: str | None = None
 ) -> Iterator[socket.socket]:
     """A client that has asked, and takes nothing that it does not read itself."""
     sent = json.dumps(body).encode()
-    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(sent)}\r\n\r\n"
+    head = head_of(path, len(sent), key)
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
         connection.settimeout(20)

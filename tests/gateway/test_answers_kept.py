@@ -49,7 +49,7 @@ async def test_who_is_given_a_kept_answer_holds_room_for_what_he_adds(memory: bo
     tier = MemoryTier(1_000_000 if memory else 0, time.time)
     cache = Cache(tier, RedisWith(sealed), CacheMetrics(CollectorRegistry()), time.time)
     kept = TypedCache(cache, "chat", codec, 60)
-    room = BufferSemaphore(2 * held)
+    room = BufferSemaphore(2 * held * 4 // 3 + 1)  # Of which three quarters are for long answers.
     leases = [room.lease() for _ in range(3)]
     asking = [
         asyncio.create_task(cached_answer(kept, b"long", {"state": {"held": lease, "timings": {}}})) for lease in leases

@@ -97,3 +97,34 @@ async def test_each_who_shares_waits_within_its_own_time_limit(redis: RedisProce
             assert answer.text.endswith("data: [DONE]\n\n")
         assert (answer.status_code, answer.headers["x-cache"]) == (200, "coalesced")
         assert (own.seen("requests"), own.seen("cancelled")) == (1, 0)
+
+
+@pytest.mark.parametrize("made", [chat_request, stream_request])
+@pytest.mark.parametrize(("joins", "is_charged"), [("the queue", False), ("a computation", True), ("both", False)])
+async def test_who_leaves_pays_only_for_what_a_service_has_had(
+    redis: RedisProcess, tmp_path: Path, made: Made, joins: str, is_charged: bool
+) -> None:
+    """All that was reserved, or what has come of a stream, whoever has begun the computation; nothing while that waits
+    for a slot.
+    """
+    write_keys(tmp_path / "keys.json", [key("occupies"), key("leaves", tokens_per_minute=100_000)])
+    env = {"UPSTREAM_CONCURRENCY": "1", "API_KEYS_FILE": str(tmp_path / "keys.json")}
+    with scene(redis, **env) as own:
+        own.client.headers = httpx.Headers(key_of("occupies"))
+        async with httpx.AsyncClient(base_url=own.gateway.url, timeout=30) as client:
+            running, wanted = chat_request(wait=True), made(max_tokens=1000)
+            if joins == "a computation":
+                running = wanted = made(wait=True, max_tokens=1000)
+            others = [await begin(own, client, "occupies", running)]
+            await eventually_async(lambda: own.seen("requests") == 1)
+            if joins == "both":
+                others.append(await begin(own, client, "occupies", wanted))
+            leaving = await begin(own, client, "leaves", wanted)
+            await eventually_async(lambda: own.metric("onecard_upstream_waiting") == (joins != "a computation"))
+            await eventually_async(lambda: own.metric('onecard_limits_requests_total{caller="leaves"') == 1)
+            leaving.cancel()
+            await eventually_async(lambda: 'status="499"' in own.client.get("/metrics").text)
+            charged = own.metric('onecard_limits_tokens_total{caller="leaves"}')
+            assert charged > (1000 if made is chat_request else 0) if is_charged else charged == 0
+            own.open()
+            assert {(await task).status_code for task in others} == {200}

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
 
 import httpx
 import psutil
@@ -15,10 +16,11 @@ import pytest
 from gateway.relay import WRITE_BYTES
 from onecard.errors import Unavailable
 from onecard.web import buffer_semaphore
-from onecard.web.buffer_semaphore import BufferSemaphore
-from tests.gateway.client_load import eventually_polled, unread_client
+from onecard.web.buffer_semaphore import SMALL_BYTES, BufferSemaphore, GrowingBuffer
+from tests.gateway.client_load import eventually_polled, head_of, unread_client
 from tests.gateway.gateway_scene import CHAT, stream_request
 from tests.gateway.gateway_scene import scene as cached_scene
+from tests.gateway.support import key, secret_of, write_keys
 from tests.shared.cache.support import RedisProcess
 from tests.support import KEY, Server, free_port, metric, serving
 
@@ -29,7 +31,10 @@ LONG_BYTES = 31_000_000
 
 
 class Long:
-    """An encoder whose answers are long. It says how much it has sent, and waits in the middle if it is told to."""
+    """An encoder whose answers are long, unless the body says `shortly`.
+
+    It says how much it has sent, and waits in the middle if it is told to.
+    """
 
     def __init__(self) -> None:
         self.sent = 0
@@ -45,9 +50,12 @@ class Long:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
-                await reader.readexactly(int(lengths[0][15:]) if lengths else 0)
+                body = await reader.readexactly(int(lengths[0][15:]) if lengths else 0)
                 if b"/health/ready" in head:
                     writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+                    continue
+                if b"shortly" in body:
+                    writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}")
                     continue
                 self.asked += 1
                 await self._answer(writer)
@@ -178,9 +186,9 @@ async def test_a_place_at_a_service_is_kept_until_the_last_byte() -> None:
 
 
 @contextmanager
-def stalled(gateway: Server, size: int, path: str = AWAY) -> Iterator[socket.socket]:
+def stalled(gateway: Server, size: int, path: str = AWAY, key: str | None = None) -> Iterator[socket.socket]:
     """A client that has sent all of a body but its last byte."""
-    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {size}\r\n\r\n"
+    head = head_of(path, size, key)
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=20) as connection:
         sending = threading.Thread(target=_send, args=(connection, head.encode() + b" " * (size - 1)), daemon=True)
         sending.start()
@@ -229,6 +237,123 @@ async def test_without_a_key_nobody_takes_up_room() -> None:
             assert "onecard_buffers_bytes 0.0" in (await client.get("/metrics")).text.splitlines()
             answer = await client.post(AWAY, content=json.dumps({"input": "a" * 1_000_000}))
             assert answer.json()["error"]["message"].startswith("The sentiment service is down")
+
+
+SHORTLY = {"input": "shortly, " + "x" * 100}
+
+
+@asynccontextmanager
+async def two_callers(folder: Path, **env: str) -> AsyncIterator[tuple[Server, httpx.AsyncClient]]:
+    """A gateway with the keys `greedy` and `other`, and a client with the other key."""
+    keys = folder / "keys.json"
+    write_keys(keys, [key("greedy"), key("other")])
+    headers = {"authorization": f"Bearer {secret_of('other')}"}
+    async with (
+        scene(BUFFER_MB="16", API_KEYS_FILE=str(keys), **env) as (gateway, _),
+        httpx.AsyncClient(base_url=gateway.url, timeout=60, headers=headers) as client,
+    ):
+        yield gateway, client
+
+
+def buffers(gateway: Server, name: str) -> float:
+    """A metric of the buffers, asked for with a key."""
+    text = httpx.get(f"{gateway.url}/metrics", headers={"authorization": f"Bearer {secret_of('other')}"}).text
+    return float(next(line for line in text.splitlines() if line.startswith(f"onecard_buffers_{name} ")).split()[-1])
+
+
+async def test_whoever_does_not_read_long_answers_leaves_room_to_others(tmp_path: Path) -> None:
+    """For short answers whoever asks for them, and for long ones of other keys."""
+    async with two_callers(tmp_path) as (gateway, client):
+        with ExitStack() as stack:
+            for _ in range(24):
+                stack.enter_context(unread_client(gateway, EMBEDDINGS, {"input": "a"}, key=secret_of("greedy")))
+            await eventually_polled(lambda: buffers(gateway, "refused_total") > 0)
+            for name in ("other", "greedy"):
+                headers = {"authorization": f"Bearer {secret_of(name)}"}
+                answer = await client.post(EMBEDDINGS, json=SHORTLY, headers=headers)
+                assert (name, answer.status_code) == (name, 200)
+            assert len((await client.post(EMBEDDINGS, json={"input": "a"})).content) == LONG_BYTES
+        await eventually_polled(lambda: buffers(gateway, "bytes") == 0)
+
+
+async def test_whoever_does_not_finish_long_bodies_leaves_room_to_short_ones() -> None:
+    """All that long bodies may take is taken; a short one comes in at once."""
+    size = 1_999_991
+    async with (
+        scene(BUFFER_MB="16", BODY_TIMEOUT_SECONDS="60") as (gateway, _),
+        httpx.AsyncClient(base_url=gateway.url, timeout=60) as client,
+    ):
+        with ExitStack() as stack:
+            for _ in range(3):
+                stack.enter_context(stalled(gateway, size))
+            await eventually_polled(lambda: metric(gateway, "onecard_buffers_bytes") == 3 * (size - 1))
+            assert (await client.post(EMBEDDINGS, json=SHORTLY)).status_code == 200
+            assert (await client.post(EMBEDDINGS, json={"input": "a" * 200_000})).status_code == 503
+
+
+async def test_a_key_that_does_not_finish_long_bodies_leaves_room_to_those_of_others(tmp_path: Path) -> None:
+    """However it writes its key."""
+    async with two_callers(tmp_path, BODY_TIMEOUT_SECONDS="60") as (gateway, client):
+        with ExitStack() as stack:
+            for number in range(5):
+                secret = " " * number + secret_of("greedy")
+                stack.enter_context(stalled(gateway, 1_900_000, EMBEDDINGS, secret))
+            await eventually_polled(lambda: buffers(gateway, "refused_total") > 0)
+            long = {"input": "shortly, " + "a" * 1_000_000}
+            assert (await client.post(EMBEDDINGS, json=long)).status_code == 200
+
+
+async def test_each_kind_leaves_room_to_what_is_shorter() -> None:
+    """Long bodies to long answers, these to short bodies, and these to short answers."""
+    room = BufferSemaphore(800)
+    lease = room.lease()
+    await lease.acquire(400, "body")
+    waiting = [asyncio.create_task(room.lease().acquire(1, "body"))]
+    await lease.acquire(200, "long answer")
+    waiting.append(asyncio.create_task(room.lease().acquire(1, "long answer")))
+    await lease.acquire(100, "small body")
+    waiting.append(asyncio.create_task(room.lease().acquire(1, "small body")))
+    await lease.acquire(100, "answer")
+    await asyncio.sleep(0)
+    assert [task.done() for task in waiting] == [False] * 3
+    lease.close()
+    await asyncio.gather(*waiting)
+
+
+async def test_only_the_beginning_of_a_body_is_short() -> None:
+    room = BufferSemaphore(4 * SMALL_BYTES)
+    body = GrowingBuffer(room.lease(), "small body", "body")
+    await body.grow(SMALL_BYTES - 1)
+    await body.grow(SMALL_BYTES + 1)
+    rest = asyncio.create_task(body.grow(1))
+    await asyncio.sleep(0)
+    assert (room.used_bytes, rest.done()) == (2 * SMALL_BYTES, False)
+    await GrowingBuffer(room.lease(), "small body", "body").grow(SMALL_BYTES)
+    rest.cancel()
+
+
+async def test_a_caller_gets_no_more_than_it_leaves_to_the_others() -> None:
+    """Its waiting requests keep nobody else's; those of nobody in particular may have all."""
+    room = BufferSemaphore(800, is_divided=True)
+    greedy, other, nobody = room.lease("greedy"), room.lease("other"), room.lease()
+    await greedy.acquire(300, "long answer")
+    await nobody.acquire(200, "long answer")
+    more = asyncio.create_task(greedy.acquire(150, "long answer"))
+    await asyncio.sleep(0)
+    await asyncio.wait_for(other.acquire(50, "long answer"), 1)
+    await asyncio.wait_for(nobody.acquire(50, "long answer"), 1)
+    assert (more.done(), room.used_bytes) == (False, 600)
+    other.close()
+    nobody.close()
+    await asyncio.sleep(0)
+    assert not more.done()
+    unknown = room.lease()
+    await unknown.acquire(10, "body")
+    unknown.charge_to("greedy")
+    greedy.close()
+    await more
+    unknown.close()
+    assert room.used_bytes == 0
 
 
 async def test_who_waits_for_room_gets_it_in_turn_and_answers_come_first() -> None:

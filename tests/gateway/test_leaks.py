@@ -102,8 +102,8 @@ def impostor() -> Iterator[Impostor]:
 
 @contextmanager
 def gateway_before(impostor: Impostor, cache_enabled: str, seconds: str) -> Iterator[Server]:
-    """A gateway with a key, that keeps answers or does not, and waits so long for a service. There are neither encoders
-    nor a Redis.
+    """A gateway with a key, that keeps answers or does not, and waits so long for a service, and twice as long in all.
+    There are neither encoders nor a Redis.
     """
     nobody = f"http://127.0.0.1:{free_port()}"
     env = {
@@ -118,6 +118,7 @@ def gateway_before(impostor: Impostor, cache_enabled: str, seconds: str) -> Iter
         "BODY_TIMEOUT_SECONDS": "2",
         "UPSTREAM_FIRST_BYTE_SECONDS": seconds,
         "UPSTREAM_READ_SECONDS": seconds,
+        "UPSTREAM_TOTAL_SECONDS": str(2 * float(seconds)),
     }
     with serving("gateway", port_variable="GATEWAY_PORT", env=env) as server:
         yield server

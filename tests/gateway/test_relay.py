@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.gateway.support import canned_gateway
 from tests.protocol.frames import http2_client, literal, request, reset
 from tests.support import KEY, Server, free_port, serving
 
@@ -36,7 +37,6 @@ def door(canned: Server) -> Iterator[httpx.Client]:
         "EMBEDDING_URL": nobody,
         "REVIEW_URL": nobody,
         "API_KEY": KEY,
-        "UPSTREAM_FIRST_BYTE_SECONDS": "2",
         "CACHE_ENABLED": "false",
     }
     with (
@@ -170,10 +170,14 @@ def test_a_service_that_dies_before_answering_is_an_error_with_retry_after(door:
     assert answer.headers["retry-after"]
 
 
-def test_a_silent_service_is_a_504(door: httpx.Client, canned: Server) -> None:
-    """No hang: the limit is UPSTREAM_FIRST_BYTE_SECONDS, and the work is cancelled."""
-    error(door.post(PATH, json={"case": "slow", "seconds": 20}), 504)
-    eventually(canned, running=0, cancelled=1)
+@pytest.mark.parametrize(
+    ("path", "limit"), [("/v1/embeddings", "UPSTREAM_FIRST_BYTE_SECONDS"), (PATH, "UPSTREAM_TOTAL_SECONDS")]
+)
+def test_a_silent_service_is_a_504(canned: Server, path: str, limit: str) -> None:
+    """No hang, and the work is cancelled."""
+    with canned_gateway(canned, {"EMBEDDING_URL": canned.url, "CACHE_ENABLED": "false", limit: "2"}) as gateway:
+        error(httpx.post(gateway.url + path, json={"case": "slow", "seconds": 20}, timeout=20), 504)
+        eventually(canned, running=0, cancelled=1)
 
 
 @pytest.mark.parametrize(("case", "status"), [("plain error", 500), ("busy", 503), ("refused", 502)])

@@ -77,6 +77,22 @@ async def test_a_replica_that_is_lost_costs_no_request_and_gets_its_share_again_
         assert not clients.broken
 
 
+async def test_an_answer_of_the_llm_may_take_its_whole_time_before_it_begins() -> None:
+    """That takes no replica out, and no answer is made twice. The other services have to begin sooner."""
+    with two_replicas(UPSTREAM_FIRST_BYTE_SECONDS="1") as pair:
+        for number in (0, 1):
+            pair.set_fault(number, "2")
+
+        async def ask(http: aiohttp.ClientSession) -> int:
+            async with http.post(pair.gateway.url + PATH, json={"case": "echo"}) as answer:
+                return answer.status
+
+        async with aiohttp.ClientSession() as http:
+            assert await asyncio.gather(*(ask(http) for _ in range(3))) == [200] * 3
+        assert pair.seen(0, "requests") + pair.seen(1, "requests") == 3
+        assert "replica is out" not in pair.gateway.log()
+
+
 @pytest.mark.parametrize("lose", [kill, freeze])
 async def test_streams_that_a_lost_replica_has_begun_say_that_they_are_cut(
     pair: ReplicaPair, lose: Callable[[ReplicaPair, ExitStack], Callable[[], None]]

@@ -190,8 +190,9 @@ RESERVED = 5 + 50
         (answering(200, USAGE), 7),
         (answering(503, USAGE), 0),
         (answering(200, then=TooBusy("")), 0),
-        (answering(200, then=ClientDisconnected()), RESERVED),
-        (answering(200, then=asyncio.CancelledError()), RESERVED),  # type: ignore[arg-type]
+        (answering(200, then=ClientDisconnected()), 0),
+        (answering(200, then=ClientDisconnected(), attempts=1), RESERVED),
+        (answering(200, then=asyncio.CancelledError(), attempts=1), RESERVED),  # type: ignore[arg-type]
         (answering(200, EVENT, content_type=b"text/event-stream", then=ClientDisconnected()), 5 + 3),
         (answering(200, b'{"choices": [', then=ClientDisconnected()), RESERVED),
         (answering(200, USAGE, then=ClientDisconnected()), RESERVED),
@@ -204,7 +205,7 @@ RESERVED = 5 + 50
         (answering(200, USAGE, then=ClientDisconnected(), x_cache=b"hit"), 7),
     ],
     ids=[
-        *("answered", "failed", "refused", "left before it began", "cancelled", "left in the middle"),
+        *("answered", "failed", "refused", "left the queue", "left before it began", "cancelled", "left in the middle"),
         *("left in the middle of what is no stream", "left behind its usage", "left in the middle of an error"),
         *("too late", "too late in the queue", "no replica"),
         *("too late by the service's clock", "too late for somebody else's request", "left behind what was cached"),

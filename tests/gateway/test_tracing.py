@@ -1,19 +1,32 @@
 """Spans, sent to a collector in the test's own process."""
 
+import asyncio
 import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from prometheus_client import CollectorRegistry
+from starlette.types import Message
 
+from gateway.relay import ResponseCutOff, StreamedResponse
+from gateway.telemetry.instrumentation import RequestInstrumentation
+from gateway.telemetry.metrics import RouteMetrics, UpstreamMetrics
+from gateway.telemetry.response_tap import ResponseTap
+from gateway.upstream.deadline import Deadline
+from onecard.errors import BadUpstream, TooBusy
+from onecard.web.disconnect import ClientDisconnected
 from tests.gateway.support import PATH, canned_gateway
 from tests.shared.cache.support import eventually
 from tests.support import Server, serving, start
@@ -124,6 +137,74 @@ async def test_failed_attempts_are_marked_and_a_stop_sends_what_is_left(canned: 
     assert all(span.status.code == span.status.STATUS_CODE_ERROR for span in found)
     outcomes = [attribute.value.string_value for span in found for attribute in span.attributes]
     assert outcomes.count("refused") == 3
+
+
+class NotedTracer:
+    """A tracer, and the span of its one request, which notes the status that it ends with."""
+
+    status = 0
+
+    def request(self, *described: object, **more: object) -> "NotedTracer":
+        return self
+
+    def attempt(self, upstream: str, replica: int) -> Any:
+        raise AssertionError("nothing is sent")
+
+    def end(self, status: int) -> None:
+        self.status = status
+
+
+async def take(message: Message) -> None:
+    """A client that takes everything."""
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ClientDisconnected(), 499),
+        (asyncio.CancelledError(), 503),
+        (TooBusy(""), 429),
+        (KeyError("a bug"), 500),
+        (ResponseCutOff(502), 502),
+    ],
+    ids=["the client left", "the gateway stops", "refused", "a bug", "cut off"],
+)
+@pytest.mark.parametrize("begun", [False, True])
+async def test_a_span_ends_with_what_became_of_its_request(error: BaseException, status: int, begun: bool) -> None:
+    """Only a client that has left is one that has left."""
+    tracer, registry = NotedTracer(), CollectorRegistry()
+    state = {"received": time.perf_counter(), "body": b""}
+    scope = {"method": "POST", "headers": [], "route": SimpleNamespace(path=PATH), "state": state}
+    tap, service = ResponseTap(take), UpstreamMetrics(registry).of("llm")
+    routes = RouteMetrics(registry, time.monotonic)
+
+    async def fail() -> None:
+        with RequestInstrumentation(scope, tap, routes, service, tracer, "name"):
+            if begun:
+                await tap.send({"type": "http.response.start", "status": 200, "headers": []})
+            raise error
+
+    with pytest.raises(type(error)):
+        await fail()
+    assert tracer.status == status
+
+
+async def test_an_answer_that_is_cut_off_says_what_was_wrong() -> None:
+    """Its status is sent already."""
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"{"
+        raise BadUpstream("broke off")
+
+    async def staying() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    deadline = Deadline(time.monotonic() + 60, time.monotonic)
+    response = StreamedResponse(broken(), 200, {}, deadline, AsyncExitStack(), is_sse=False)
+    with pytest.raises(ResponseCutOff) as cut:
+        await response({"type": "http", "path": PATH}, staying, take)
+    assert cut.value.status_code == 502
 
 
 @pytest.mark.parametrize("listens", [False, True], ids=["away", "silent"])

@@ -273,7 +273,7 @@ async def test_a_request_that_has_not_left_is_not_followed_by_another() -> None:
         reading.set()
 
 
-@pytest.mark.parametrize(("method", "times"), [("GET", 2), ("POST", 1)])
+@pytest.mark.parametrize(("method", "times"), [("GET", 2), ("DELETE", 2), ("POST", 1)])
 async def test_what_may_be_repeated_is_when_a_kept_connection_ends_just_then(method: str, times: int) -> None:
     """Others are told, and decide themselves: a request may be what the service ends by."""
     requests = 0

@@ -49,9 +49,11 @@ async def cached_answer(store: TypedCache[CachedResponse, CachedResponse], key: 
         return None
     # Who reads an answer of the process's memory adds what is on its way to him; others hold a copy of their own.
     shared = store.is_in_memory(key)
-    await state["held"].acquire(min(len(cached.body), WRITE_BYTES) if shared else len(cached.body))
+    is_long = len(cached.body) > WRITE_BYTES
+    count = WRITE_BYTES if is_long and shared else len(cached.body)
+    await state["held"].acquire(count, "long answer" if is_long else "answer")
     # A short body is sent as it is, and what looks at it on its way expects bytes.
-    body = cached.body if len(cached.body) > WRITE_BYTES else bytes(cached.body)
+    body = cached.body if is_long else bytes(cached.body)
     return CompleteResponse(body, headers={"content-type": cached.content_type, "x-cache": "hit"})
 
 

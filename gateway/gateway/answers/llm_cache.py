@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Hashable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing
 from dataclasses import replace
 from typing import Literal, get_args
+from weakref import WeakValueDictionary
 
 from fastapi.responses import Response
 from prometheus_client import CollectorRegistry
@@ -20,6 +21,7 @@ from gateway.relay import CompleteResponse, complete_response, upstream_request_
 from gateway.request_body import JsonBody
 from gateway.routes import Handler, Route
 from gateway.settings import STREAMS_SHARE, GatewaySettings
+from gateway.telemetry.trace import RequestTrace
 from gateway.upstream.deadline import SHARED_DEADLINE_SECONDS, Deadline
 from gateway.upstream.request import UpstreamRequest, deadline_of, send
 from gateway.upstream.response import UpstreamResponse, deadline_exceeded, response_broken_off
@@ -67,6 +69,8 @@ class LlmCache:
         self._stores: dict[CacheKind, TypedCache[CachedResponse, CachedResponse]] = {}
         """By kind of route."""
         self._tasks = TaskSet()
+        self._traces: WeakValueDictionary[Hashable, RequestTrace] = WeakValueDictionary()
+        """By computation, of the request that has begun it."""
         # A full queue refuses only the caller with the most requests in it, so that error is not shared.
         self._flights = SingleFlight[CompleteResponse](caller_errors=(TooBusy,))
         streams_bytes = int(settings.buffer_mb * 1_000_000 * STREAMS_SHARE)
@@ -126,7 +130,7 @@ class LlmCache:
     async def _complete_response(self, lookup: CacheLookup, scope: Scope, receive: Receive) -> Response:
         async def compute() -> CompleteResponse:
             with ExitStack() as failing:
-                buffers = self._buffers.lease()
+                buffers = self._buffers.lease(lookup.upstream_request.caller)
                 failing.callback(buffers.close)
                 response = await self._send(lookup, scope, buffers)
                 with closing(response):
@@ -141,6 +145,7 @@ class LlmCache:
                 return complete
 
         deadline = deadline_of(lookup.upstream_request, self._upstream)
+        self._link_traces(lookup, is_running=lookup.flight_key in self._flights)
         try:
             async with self._deadline(deadline):
                 joined = await run_until_disconnect(self._flights.do(lookup.flight_key, compute), receive)
@@ -154,7 +159,7 @@ class LlmCache:
         async def source() -> AsyncIterator[bytes]:
             nonlocal cacheable
             with (
-                closing(self._buffers.lease()) as buffers,
+                closing(self._buffers.lease(lookup.upstream_request.caller)) as buffers,
                 closing(await self._send(lookup, scope, buffers)) as response,
             ):
                 if response.status != 200 or not response.is_stream:
@@ -176,6 +181,7 @@ class LlmCache:
             self._store(lookup, await asyncio.to_thread(recorded_stream, recording))
 
         deadline = deadline_of(lookup.upstream_request, self._upstream)
+        self._link_traces(lookup, is_running=lookup.flight_key in self._streams)
         async with AsyncExitStack() as stack:
             reader = await stack.enter_async_context(self._streams.subscribe(lookup.flight_key, source, on_complete))
             try:
@@ -200,7 +206,16 @@ class LlmCache:
         except TimeoutError:
             raise deadline_exceeded(self._upstream) from None
 
+    def _link_traces(self, lookup: CacheLookup, *, is_running: bool) -> None:
+        """Note whose computation a request waits for: while that waits for a slot, nobody has worked for either."""
+        if is_running:
+            lookup.upstream_request.trace.joined = self._traces.get(lookup.flight_key)
+        else:
+            self._traces[lookup.flight_key] = lookup.upstream_request.trace
+
     async def _send(self, lookup: CacheLookup, scope: Scope, buffers: BufferLease) -> UpstreamResponse:
+        # Its own, also where it begins anew what another request had begun that was refused.
+        self._traces[lookup.flight_key] = lookup.upstream_request.trace
         shared = None if lookup.is_unshared else Deadline(time.monotonic() + SHARED_DEADLINE_SECONDS, time.monotonic)
         response = await send(replace(lookup.upstream_request, buffers=buffers), self._upstream, shared)
         request_state(scope)["timings"].update(response.timings)

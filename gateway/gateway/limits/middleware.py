@@ -67,7 +67,7 @@ class RateLimitMiddleware:
             settlement.settle(abandoned=settlement.was_sent and isinstance(error, DeadlineExceeded))
             raise
         finally:
-            settlement.settle(abandoned=True)
+            settlement.settle(abandoned=settlement.is_worked_on)
             tap.close()
 
 
@@ -93,8 +93,17 @@ class _Settlement:
     @property
     def was_sent(self) -> bool:
         """Whether a service has had the request."""
+        return self._trace is not None and self._trace.attempts > 0
+
+    @property
+    def is_worked_on(self) -> bool:
+        """Whether models have worked on the response: it has begun, or a service has had the request or its like."""
+        return bool(self._tap.status) or (self._trace is not None and self._trace.is_worked_on)
+
+    @property
+    def _trace(self) -> RequestTrace | None:
         trace: RequestTrace | None = request_state(self._scope).get("trace")  # Made further inside.
-        return trace is not None and trace.attempts > 0
+        return trace
 
     def settle(self, *, abandoned: bool = False) -> None:
         """Count the tokens, unless that is done already.
@@ -103,7 +112,7 @@ class _Settlement:
         models have worked on it, and how much is unknown. A cached one cost no model anything.
 
         Args:
-            abandoned: whether the client has left, or its time was over while a service had the request. The client
+            abandoned: whether the client has left, or its time was over, while a service had the request. The client
                 may set that time, and the service may be the first to notice.
         """
         admission, self._admission = self._admission, None

@@ -1,15 +1,16 @@
 """Metrics and trace of a relayed request, from the end of its body to the last byte of its response."""
 
+import asyncio
 import time
 from types import TracebackType
 
-from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from gateway.telemetry.metrics import RouteMetrics, ServiceMetrics
 from gateway.telemetry.response_tap import ResponseTap
 from gateway.telemetry.token_usage import TokenUsageCounter
 from gateway.telemetry.trace import RequestTrace, Tracer
+from onecard.web.disconnect import ClientDisconnected
 from onecard.web.middleware import CLIENT_CLOSED_REQUEST, request_state
 
 _ELSEWHERE = ("hit", "coalesced")
@@ -61,8 +62,7 @@ class RequestInstrumentation:
         if tap.first_byte_at is not None or tap.is_complete:
             self._record()
         if self._trace.span is not None:
-            error_status = error.status_code if isinstance(error, HTTPException) else CLIENT_CLOSED_REQUEST
-            self._trace.span.end(tap.status if tap.is_complete else error_status)
+            self._trace.span.end(tap.status if tap.is_complete else _status_of(error))
 
     def _record(self) -> None:
         tap, metrics = self._tap, self._routes.of(self._route)
@@ -74,3 +74,13 @@ class RequestInstrumentation:
         metrics.responded(tap.x_cache, time.perf_counter() - self._received, upstream_seconds)
         if tap.x_cache not in _ELSEWHERE and (usage := self._usage.usage()):
             self._service.count_tokens(usage.prompt, usage.completion)
+
+
+def _status_of(error: BaseException | None) -> int:
+    """The status that a request without a complete response ends with: what its client gets, or would get."""
+    if error is None or isinstance(error, ClientDisconnected):
+        return CLIENT_CLOSED_REQUEST
+    if isinstance(error, asyncio.CancelledError):
+        return 503  # The gateway is stopping.
+    status: int = getattr(error, "status_code", 500)
+    return status

@@ -77,3 +77,10 @@ class RequestTrace:
         """Sum over its attempts, each from its first byte sent to its last byte received, and the wait in the queue."""
         self.attempts = 0
         """Times that it was given to a replica."""
+        self.joined: RequestTrace | None = None
+        """Of the request whose computation it waits for, if that was under way already."""
+
+    @property
+    def is_worked_on(self) -> bool:
+        """Whether a service has had the request, or the one that it has joined."""
+        return self.attempts > 0 or (self.joined is not None and self.joined.attempts > 0)

@@ -16,8 +16,8 @@ from onecard.web.buffer_semaphore import BufferSemaphore
 from onecard.web.request_parsing import TIMEOUT_HEADER
 
 MAX_CARDS_BYTES = 4_000_000
-"""Most bytes of a service's model cards; a longer list counts as no answer. Each fetch has this space for itself, so
-that it waits neither for clients' requests nor for another service."""
+"""Buffer space for a service's model cards; a list over three quarters of it, as for any long answer, counts as no
+answer. Each fetch has this space for itself, so that it waits neither for clients' requests nor for another service."""
 
 _PUBLIC_FIELDS = ("id", "object", "created", "owned_by", "max_model_len", "engine", "stand_in_for")
 """Fields of a service's model card that clients may see; an engine's own card has file paths, among others."""

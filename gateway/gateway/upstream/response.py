@@ -13,7 +13,7 @@ from onecard import logs
 from onecard.errors import BadUpstream, DeadlineExceeded, TooBusy, Unavailable
 from onecard.models import identity
 from onecard.web import server_timing
-from onecard.web.buffer_semaphore import BufferLease
+from onecard.web.buffer_semaphore import BufferLease, GrowingBuffer
 from onecard.web.server_timing import Timing
 
 RETURNED_HEADERS = ("age", "allow", "content-type", "retry-after", "x-cache")
@@ -67,6 +67,7 @@ class UpstreamResponse(AsyncIterator[bytes]):
         self._response = http_response
         self._lease = lease
         self._buffers = buffers
+        self._body_buffer = GrowingBuffer(buffers, "answer", "long answer")
         self._chunks: list[bytes] = []
         """What has been received of the body and not passed on."""
         self.permit: Permit | None = None
@@ -97,11 +98,11 @@ class UpstreamResponse(AsyncIterator[bytes]):
             Unavailable: there is no buffer space.
         """
         if self.is_stream:
-            await self._buffers.acquire(STREAM_BUFFER_BYTES)
+            await self._buffers.acquire(STREAM_BUFFER_BYTES, "long answer")
         elif not self._is_event_stream:
             await self._read_up_to(MAX_READ_AHEAD_BYTES)
             if not self.is_complete:
-                await self._buffers.acquire(LONG_RESPONSE_BYTES - MAX_READ_AHEAD_BYTES)
+                await self._buffers.acquire(LONG_RESPONSE_BYTES - MAX_READ_AHEAD_BYTES, "long answer")
 
     async def read(self) -> bytes:
         """Read the whole body of a successful response; of a failed one, only what `read_ahead` has read.
@@ -136,7 +137,7 @@ class UpstreamResponse(AsyncIterator[bytes]):
             while size <= max_bytes and (chunk := await self._next_chunk()):
                 size += len(chunk)
                 self._chunks.append(chunk)
-                await self._buffers.acquire(len(chunk))
+                await self._body_buffer.grow(len(chunk))
         except BaseException:
             self._chunks.clear()  # The exception's traceback would keep them alive.
             raise

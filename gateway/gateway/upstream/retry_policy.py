@@ -1,7 +1,7 @@
 """Which failed attempts are retried, when, and how many in all.
 
-Requests to the services are safe to repeat, so each may be retried while the client has received nothing of its
-response.
+Requests to the services are idempotent, so each may be retried while the client has received nothing of its response.
+What the response says of changes (`deleted`, `unchanged`) is that of the last attempt.
 """
 
 import asyncio

@@ -1,6 +1,7 @@
 """The services behind the gateway."""
 
 import asyncio
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -25,7 +26,9 @@ class UpstreamTimeouts:
     """Time limits of a service, in seconds."""
 
     first_byte_seconds: float
-    """From sending the request to the head of the response."""
+    """From sending the request to the head of the response. Infinite for the LLM: it sends the head of an answer that
+    is no stream when the whole answer is made, and that of a stream with its first token, so its silence is no failure.
+    Health checks find a replica that is frozen, and its canary an engine that hangs."""
     idle_seconds: float
     """Between two chunks of a response."""
     total_seconds: float
@@ -119,15 +122,17 @@ async def open_services(settings: GatewaySettings, registry: CollectorRegistry, 
     """
     client = HttpClient(settings.upstream_connect_seconds)
     closing.push_async_callback(client.aclose)
-    timeouts = UpstreamTimeouts(
-        settings.upstream_first_byte_seconds, settings.upstream_read_seconds, settings.upstream_total_seconds
-    )
     key = {"authorization": f"Bearer {settings.api_key.get_secret_value()}"} if settings.api_key else {}
 
     metrics = UpstreamMetrics(registry)
 
     async def upstream(
-        name: str, addresses: Sequence[str], headers: Mapping[str, str], *, has_models: bool = True
+        name: str,
+        addresses: Sequence[str],
+        headers: Mapping[str, str],
+        *,
+        has_models: bool = True,
+        first_byte_seconds: float = settings.upstream_first_byte_seconds,
     ) -> Upstream:
         service_metrics = metrics.of(name)
         balancer = LoadBalancer(name, addresses, service_metrics)
@@ -135,10 +140,11 @@ async def open_services(settings: GatewaySettings, registry: CollectorRegistry, 
             settings.upstream_concurrency * len(addresses), settings.upstream_queue, service_metrics
         )
         await closing.enter_async_context(health_checking(balancer, client))
+        timeouts = UpstreamTimeouts(first_byte_seconds, settings.upstream_read_seconds, settings.upstream_total_seconds)
         return Upstream(name, client, balancer, limiter, headers, timeouts, has_models)
 
     return Upstreams(
-        llm=await upstream("llm", settings.llm_url, key),
+        llm=await upstream("llm", settings.llm_url, key, first_byte_seconds=math.inf),
         sentiment=await upstream("sentiment", settings.sentiment_url, {}),
         embedding=await upstream("embedding", settings.embedding_url, {}),
         review=await upstream("review", settings.review_url, {}, has_models=False),

@@ -5,24 +5,23 @@ start, for late subscribers and for the recording. A longer stream is no longer 
 from then on, chunks that all subscribers have read are dropped. The source is paused while even the fastest subscriber
 is half of `max_bytes` behind it, and a subscriber that is half of `max_bytes` behind the fastest is cut off. So a
 stream holds at most `max_bytes` and two chunks. Many streams with stalled subscribers would still add up: see
-`MAX_TOTAL_BYTES`.
+`onecard.coalescing.stream_budget`.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from onecard import logs
 from onecard.coalescing.single_flight import FlightCancelled, TaskSet
+from onecard.coalescing.stream_budget import StreamBudget
 
 MAX_STREAM_BYTES = 4_000_000
 """About 16,000 tokens as OpenAI's chunks."""
 MAX_TOTAL_BYTES = 64_000_000
-"""Limit of all streams together. Beyond it no stream is recorded further, and each holds at most
-`REDUCED_STREAM_BYTES`; sources are then paused as if each subscriber had a stream of its own."""
-REDUCED_STREAM_BYTES = 128_000
+"""Limit of all streams together."""
 DONE_EVENT = b"data: [DONE]\n\n"
 """The last event of a stream. A subscriber that leaves after it has received everything."""
 _CHUNK_OVERHEAD_BYTES = 64
@@ -40,19 +39,6 @@ class SlowSubscriber(Exception):
     """This subscriber is too far behind the others. Their stream continues."""
 
 
-@dataclass
-class BufferBudget:
-    """Bytes that all streams hold together."""
-
-    max_bytes: int
-    used_bytes: int = 0
-
-    @property
-    def exceeded(self) -> bool:
-        """Whether they hold more than they should."""
-        return self.used_bytes > self.max_bytes
-
-
 class BroadcastStream:
     """A stream with its chunks and its subscribers."""
 
@@ -62,7 +48,7 @@ class BroadcastStream:
         max_bytes: int,
         on_complete: OnComplete | None,
         on_closed: Callable[[], None],
-        budget: BufferBudget,
+        budget: StreamBudget,
     ):
         """Prepare the stream; `run` reads the source.
 
@@ -76,6 +62,8 @@ class BroadcastStream:
         self._budget = budget
         self._source = source
         self._max_bytes = max_bytes
+        self._max_lag_bytes = max_bytes // 2
+        """How far a subscriber may be behind the fastest one when the stream is no longer recorded."""
         self._on_complete = on_complete
         self._on_closed = on_closed
         self._chunks: list[bytes] = []
@@ -100,6 +88,7 @@ class BroadcastStream:
 
     def subscribe(self, subscriber: "StreamSubscriber") -> None:
         """Add a subscriber, which reads from the first chunk."""
+        subscriber.busy_since = self._budget.clock()
         self._subscribers.add(subscriber)
 
     async def run(self) -> None:
@@ -148,6 +137,7 @@ class BroadcastStream:
             SlowSubscriber: the subscriber has been cut off.
             Exception: the source's, after all chunks that came before it.
         """
+        subscriber.busy_since = None
         while True:
             if subscriber not in self._subscribers:
                 raise SlowSubscriber
@@ -156,6 +146,7 @@ class BroadcastStream:
                 chunk = self._chunks[position]
                 subscriber.chunks_read += 1
                 subscriber.bytes_read += len(chunk) + _CHUNK_OVERHEAD_BYTES
+                subscriber.busy_since = self._budget.clock()
                 self._space_freed.set()
                 return chunk
             if self._failure is not None:
@@ -169,22 +160,43 @@ class BroadcastStream:
         self._chunks.append(chunk)
         self._total_bytes += len(chunk) + _CHUNK_OVERHEAD_BYTES
         self._count_bytes(len(chunk) + _CHUNK_OVERHEAD_BYTES)
-        if self._budget.exceeded:
-            self._max_bytes = min(self._max_bytes, REDUCED_STREAM_BYTES)
-        if self._recordable and (self._budget.exceeded or self._total_bytes > self._max_bytes):
-            self._recordable = False
-            self._on_closed()
+        self._budget.relieve(self)
+        if self._recordable and self._total_bytes > self._max_bytes:
+            self._stop_recording()
         if not self._recordable:
             self._drop_slow_subscribers()
             self._trim()
         self._notify()
 
+    def shrink(self, max_bytes: int) -> None:
+        """See `BufferingStream`. No subscriber is cut off by it, only one that then falls further behind."""
+        if max_bytes < self._max_bytes:
+            self._max_bytes = max_bytes
+            slowest = min((subscriber.bytes_read for subscriber in self._subscribers), default=0)
+            lag_bytes = self._fastest_bytes(default=0) - slowest
+            self._max_lag_bytes = min(self._max_lag_bytes, lag_bytes + max_bytes // 2)
+        self._stop_recording()
+        self._trim()
+
+    def cut_off_stalled(self, max_bytes: int, stalled_since: float) -> None:
+        """See `BufferingStream`. A stream without subscribers left is closed."""
+        for subscriber in sorted(self._subscribers, key=lambda subscriber: subscriber.bytes_read):
+            if self.buffered_bytes <= max_bytes:
+                return
+            if subscriber.busy_since is not None and subscriber.busy_since <= stalled_since:
+                self.unsubscribe(subscriber)
+                self._trim()
+
+    def _stop_recording(self) -> None:
+        self._recordable = False
+        self._on_closed()
+
+    def _fastest_bytes(self, default: int) -> int:
+        return max((subscriber.bytes_read for subscriber in self._subscribers), default=default)
+
     def _drop_slow_subscribers(self) -> None:
-        fastest = max((subscriber.bytes_read for subscriber in self._subscribers), default=0)
-        behind = {
-            subscriber for subscriber in self._subscribers if fastest - subscriber.bytes_read > self._max_bytes // 2
-        }
-        self._subscribers -= behind
+        slowest_allowed = self._fastest_bytes(default=0) - self._max_lag_bytes
+        self._subscribers = {one for one in self._subscribers if one.bytes_read >= slowest_allowed}
 
     def _trim(self) -> None:
         read_by_all = min((subscriber.chunks_read for subscriber in self._subscribers), default=self._trimmed_chunks)
@@ -195,7 +207,7 @@ class BroadcastStream:
 
     def _count_bytes(self, more_bytes: int) -> None:
         self.buffered_bytes += more_bytes
-        self._budget.used_bytes += more_bytes
+        self._budget.count(self, more_bytes)
 
     def _release(self) -> None:
         """Free the chunks: there are no subscribers left."""
@@ -209,9 +221,7 @@ class BroadcastStream:
 
     def _lead_bytes(self) -> int:
         """How many bytes the source is ahead of the fastest subscriber."""
-        return self._total_bytes - max(
-            (subscriber.bytes_read for subscriber in self._subscribers), default=self._total_bytes
-        )
+        return self._total_bytes - self._fastest_bytes(default=self._total_bytes)
 
     def _end(self, failure: Exception | None) -> None:
         self._failure = failure
@@ -253,6 +263,8 @@ class StreamSubscriber(AsyncIterator[bytes]):
         self._caller_errors = caller_errors
         self.chunks_read = 0
         self.bytes_read = 0
+        self.busy_since: float | None = None
+        """When it took its latest chunk, in seconds of the streams' clock; None while it waits for one."""
         self._subscribe()
 
     async def __anext__(self) -> bytes:
@@ -282,6 +294,7 @@ class StreamBroadcast:
         max_bytes: int = MAX_STREAM_BYTES,
         max_all_bytes: int = MAX_TOTAL_BYTES,
         caller_errors: tuple[type[Exception], ...] = (),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Start without streams.
 
@@ -290,10 +303,11 @@ class StreamBroadcast:
             max_all_bytes: limit, though not an exact one, of all streams' chunks.
             caller_errors: failures due to the request that opened a stream. They are not shared: the next subscriber
                 that has read nothing yet opens it again, and the others join that.
+            clock: monotonic seconds.
         """
         self._caller_errors = caller_errors
         self._max_bytes = max_bytes
-        self._budget = BufferBudget(max_all_bytes)
+        self._budget = StreamBudget(max_all_bytes, clock)
         self._streams: dict[Hashable, BroadcastStream] = {}
         self._tasks = TaskSet()
 

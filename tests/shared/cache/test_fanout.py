@@ -9,11 +9,12 @@ import pytest
 from onecard.coalescing.single_flight import FlightCancelled
 from onecard.coalescing.stream_broadcast import (
     DONE_EVENT,
-    REDUCED_STREAM_BYTES,
+    MAX_TOTAL_BYTES,
     SlowSubscriber,
     StreamBroadcast,
     StreamSubscriber,
 )
+from onecard.coalescing.stream_budget import REDUCED_STREAM_BYTES, STALLED_SECONDS
 from tests.shared.cache.test_flight import settle
 
 CHUNKS = [b"data: %d\n\n" % number for number in range(20)]
@@ -291,6 +292,104 @@ async def test_many_streams_whose_readers_stall_are_held_back_together() -> None
         assert sent * len(chunk) < 500_000 + 10 * (REDUCED_STREAM_BYTES + 2 * len(chunk))
         assert [len([chunk async for chunk in reader]) for reader in readers] == [100] * 10
     assert flights._budget.used_bytes == 0
+
+
+PIECE = b"data: " + b"x" * 9_992 + b"\n\n"
+SHORT = [b"data: %03d" % number + b"x" * 240 + b"\n\n" for number in range(400)]
+
+
+class Crowded:
+    """Streams of which many are long and have readers that take their first chunk and nothing more."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.flights = StreamBroadcast(clock=lambda: self.now)
+        self.stalled: list[StreamSubscriber] = []
+
+    @property
+    def used_bytes(self) -> int:
+        return self.flights._budget.used_bytes
+
+    async def stall(self, closing: AsyncExitStack, count: int, chunks: int = 10_000) -> None:
+        """Open so many more, each so long."""
+        for _ in range(count):
+            source = FakeStream([PIECE] * chunks)
+            source.go(chunks)
+            key = ("stalled", len(self.stalled))
+            reader = await closing.enter_async_context(self.flights.subscribe(key, source))
+            assert await anext(reader) == PIECE
+            self.stalled.append(reader)
+            await settle()
+
+
+async def test_long_streams_whose_readers_stall_keep_no_other_from_being_recorded_and_joined() -> None:
+    """Late, too: who joins has all of it, and the recording is whole."""
+    crowded, upstream = Crowded(), FakeStream(SHORT)
+    recorded: list[tuple[bytes, ...]] = []
+    async with AsyncExitStack() as closing:
+        await crowded.stall(closing, 17)
+        assert crowded.flights._budget.is_short
+        first = await closing.enter_async_context(crowded.flights.subscribe("k", upstream, recorded.append))
+        upstream.go(200)
+        got = [await anext(first) for _ in range(200)]
+        second = await closing.enter_async_context(crowded.flights.subscribe("k", upstream, recorded.append))
+        assert second.coalesced
+        upstream.go()
+        assert got + [chunk async for chunk in first] == SHORT
+        assert [chunk async for chunk in second] == SHORT
+        assert recorded == [tuple(SHORT)]
+        assert crowded.used_bytes < MAX_TOTAL_BYTES
+    await settle()
+    assert (len(crowded.flights), crowded.used_bytes) == (0, 0)
+
+
+@pytest.mark.parametrize("chunks", [10_000, 390], ids=["paused", "ended"])
+async def test_readers_that_stall_for_long_are_cut_off_when_memory_is_short(chunks: int) -> None:
+    """Whether their source waits for them or has ended. Who takes something now and then is not."""
+    crowded, upstream = Crowded(), FakeStream(SHORT)
+    async with AsyncExitStack() as closing:
+        await crowded.stall(closing, 13, chunks)
+        reading = await closing.enter_async_context(crowded.flights.subscribe("k", upstream))
+        crowded.now += STALLED_SECONDS - 1
+        assert await anext(crowded.stalled[0]) == PIECE
+        upstream.go(1)
+        assert await anext(reading) == SHORT[0]
+        assert crowded.flights._budget.is_short
+        crowded.now += 2
+        upstream.go(1)
+        assert await anext(reading) == SHORT[1]
+        await settle()
+        assert not crowded.flights._budget.is_short
+        assert await anext(crowded.stalled[0]) == PIECE
+        for reader in crowded.stalled[1:12]:
+            with pytest.raises(SlowSubscriber):
+                await anext(reader)
+        crowded.now += 10 * STALLED_SECONDS
+        upstream.go()
+        assert [chunk async for chunk in reading] == SHORT[2:]
+
+
+async def test_who_is_behind_when_memory_gets_short_may_catch_up() -> None:
+    """At full speed it is no slow reader; one that falls further behind is."""
+    crowded, upstream = Crowded(), FakeStream([PIECE] * 200)
+    async with AsyncExitStack() as closing:
+        first, late, slow = [
+            await closing.enter_async_context(crowded.flights.subscribe("k", upstream)) for _ in range(3)
+        ]
+        upstream.go(100)
+        for _ in range(100):
+            await anext(first)
+        await crowded.stall(closing, 17)
+        for _ in range(100):
+            upstream.go(1)
+            await anext(first)
+            await anext(late)
+            await anext(late)
+        for reader in (first, late):
+            with pytest.raises(StopAsyncIteration):
+                await anext(reader)
+        with pytest.raises(SlowSubscriber):
+            await anext(slow)
 
 
 async def test_who_leaves_on_the_last_event_does_not_spoil_the_recording() -> None:
