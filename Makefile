@@ -1,4 +1,4 @@
-# `make` shows what there is. Everything but `clean` and `down` installs first, if something is new.
+# `make` shows what there is. All but `clean`, `down`, `status` and `logs` install first, if something is new.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help install models up doctor demo down status logs plan test fuzz test-compose test-clients wheels lint lock hashes clean \
@@ -18,6 +18,8 @@ FLAVOUR ?= $(if $(NO_GPU),cpu,$(if $(CARD),cuda,cpu))
 # Whatever the locale is, files are in UTF-8.
 export PYTHONUTF8 := 1
 STAMP := .venv/installed-$(FLAVOUR)
+# For what looks at a stack that may run: its files are not replaced under it.
+INSTALLED := [ -x $(BIN)/onecard ] || { echo "Nothing is installed. 'make up' installs everything and starts it."; exit 1; }
 
 help: ## Show this list
 	@echo "Onecard: chat, sentiment and embeddings behind one gateway. make <target>:"
@@ -46,11 +48,11 @@ demo: $(STAMP) ## Show it at work: sentiment, reviews stored, searched and summa
 down: ## Stop everything that 'make up' started
 	@if [ -x $(BIN)/onecard ]; then $(BIN)/onecard down; else echo "Nothing is installed, so nothing runs."; fi
 
-status: $(STAMP) ## Show the state of every part
-	@$(BIN)/onecard status
+status: ## Show the state of every part
+	@$(INSTALLED); $(BIN)/onecard status
 
-logs: $(STAMP) ## Follow the logs; one part's with part=llm
-	@$(BIN)/onecard logs $(part) -f
+logs: ## Follow the logs; one part's with part=llm
+	@$(INSTALLED); $(BIN)/onecard logs $(part) -f
 
 plan: $(STAMP) ## Show how a card's memory is shared; also with GPU_GB=40 CONTEXT=8192 INT4=1 JSON=1
 	@$(BIN)/onecard plan $(if $(GPU_GB),--gpu-gb $(GPU_GB)) $(if $(CONTEXT),--context $(CONTEXT)) $(if $(filter 1 true,$(INT4)),--int4) $(if $(filter 1 true,$(JSON)),--json)

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -174,6 +175,21 @@ def refuse_foreign() -> None:
             f"{foreign[0]} belongs to {owner}, not to you ({user}), as after 'sudo make'. "
             f"Type: sudo chown -R {user} {shlex.quote(str(ROOT))}"
         )
+
+
+def refuse_running() -> None:
+    """Check that no stack runs from `.venv`: its processes import some modules late, and would mix two versions.
+
+    Raises:
+        Failed: one does. The message says what to type.
+    """
+    python = os.fsencode(VENV / "bin" / "python")
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # It has ended meanwhile.
+            words = file.read_bytes().split(b"\0")
+            # Without the command nobody could stop it.
+            if words[0] == python and b"supervisor.supervisord" in words and (VENV / "bin" / "onecard").exists():
+                raise Failed("A stack runs from .venv, which would change under it. Stop it first: make down")
 
 
 def say(text: str) -> None:
@@ -342,6 +358,7 @@ def main() -> int:
     print(f"Installing into .venv ({flavour} builds; about 3 minutes the first time)", flush=True)
     try:
         refuse_foreign()
+        refuse_running()
         make_venv(flavour)
         LOG.write_text("", encoding="utf-8")
         (install_cuda if flavour == "cuda" else install_cpu)(pinned())

@@ -88,7 +88,7 @@ def main() -> None:
 def up() -> None:
     """Start everything and leave it running.
 
-    Models that are missing are fetched first. A running stack is left alone, or restarted if the settings changed.
+    Models that are missing are fetched first. A running stack is left alone, or restarted if settings or code changed.
     """
     from onecard_stack.stack import Stack
 

@@ -39,7 +39,7 @@ class Stack:
         """Start everything that does not run yet, and wait until all processes are ready.
 
         Args:
-            keep: leave a stack whose gateway is ready as it is, even if the settings have changed.
+            keep: leave a stack whose gateway is ready as it is, even if settings or code have changed.
             free_mb: free disk space that a start requires, in MB.
 
         Returns:
@@ -69,8 +69,10 @@ class Stack:
                 self._wait_until_ready(folders)
                 return False
             if keep:
-                raise StackError("A stack with other settings runs here, and does not answer. 'make up' restarts it.")
-            self._print("The settings have changed: restarting.")
+                raise StackError(
+                    "A stack with other settings or code runs here, and does not answer. 'make up' restarts it."
+                )
+            self._print("Settings or code have changed: restarting.")
             stopping.stop(self.settings.run_folder)
         elif orphaned := orphans.find(self.settings.run_folder):
             self._print(f"Ending {len(orphaned)} processes of an earlier run that nobody watches any more.")
@@ -111,8 +113,10 @@ class Stack:
 
     def _rendered_files(self) -> dict[str, str]:
         scratch = command_file.scratch_folder(self.settings.run_folder)
+        settings = fingerprint.settings_fingerprint(os.environ)
+        code = fingerprint.code_fingerprint(fingerprint.package_folders())
         return {
-            supervisor.CONFIG_FILE: supervisor.render(self.processes, fingerprint.settings_fingerprint(os.environ)),
+            supervisor.CONFIG_FILE: supervisor.render(self.processes, f"{settings}, code {code}"),
             command_file.COMMANDS_FILE: command_file.render(self.processes, os.environ, scratch),
             **monitoring.files(self.settings),
             **{

@@ -150,6 +150,23 @@ def test_settings_of_pip_put_nothing_elsewhere(checkout: Path, name: str, monkey
     assert not (checkout / ".venv/tmp").exists()
 
 
+def test_nothing_is_installed_under_a_stack_that_runs(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the supervisord of this environment; without its command nobody could stop it, and one is installed anew."""
+    python = checkout / ".venv/bin/python"
+    script = "import sys; print(flush=True); sys.stdin.read()"
+    command = [str(python), "-c", script, "-m", "supervisor.supervisord"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        install.refuse_running()
+        (checkout / ".venv/bin/onecard").touch()
+        with pytest.raises(install.Failed, match="make down"):
+            install.refuse_running()
+        monkeypatch.setattr(install, "VENV", checkout / "other")
+        install.refuse_running()
+        process.communicate()
+
+
 @pytest.mark.parametrize(
     ("installed", "flavour", "is_other"),
     [

@@ -32,12 +32,12 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def make(checkout: Path, *arguments: str, **variables: str) -> str:
-    """What `make` prints, on a machine where nothing is set but `variables`."""
+def make(checkout: Path, *arguments: str, code: int = 0, **variables: str) -> str:
+    """What `make` prints, with this exit code, on a machine where nothing is set but `variables`."""
     command = ["make", "-s", f"PYTHON={checkout}/python", *arguments]
     environment = {"PATH": os.environ["PATH"], **variables}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=checkout)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == code, done.stderr
     return done.stdout
 
 
@@ -48,7 +48,8 @@ def flavour(checkout: Path, **variables: str) -> str:
 
 def installations(checkout: Path) -> list[str]:
     """The flavours that were installed, one after the other."""
-    return [line.split()[-1] for line in (checkout / "installations").read_text().splitlines()]
+    file = checkout / "installations"
+    return [line.split()[-1] for line in file.read_text().splitlines()] if file.exists() else []
 
 
 @pytest.mark.parametrize(
@@ -112,3 +113,13 @@ def test_a_card_that_is_not_there_yet_changes_nothing(checkout: Path) -> None:
     make(checkout, "install", "FLAVOUR=cpu")
     make(checkout, "install")
     assert installations(checkout) == ["cuda", "cpu"]
+
+
+@pytest.mark.parametrize("target", ["status", "logs"])
+def test_a_look_at_the_stack_installs_nothing(checkout: Path, target: str) -> None:
+    """A stack that runs keeps its files, however new the pins are. A fresh clone is told what to type."""
+    assert "make up" in make(checkout, target, code=2)
+    put(checkout / ".venv/bin/onecard", '#!/bin/sh\necho "onecard $*"\n')
+    (checkout / ".venv/bin/onecard").chmod(0o755)
+    assert make(checkout, target).startswith(f"onecard {target}")
+    assert installations(checkout) == []
