@@ -40,6 +40,7 @@ def is_registered(metric: str) -> bool:
         name in CODE
         or BUILT.get(name, "\0") in CODE
         or any(name.startswith(f"{one}_") and name.removeprefix(one) in CODE for one in PREFIXES)
+        or f'counter("{name.removeprefix("onecard_upstream_")}"' in CODE
     )
 
 
@@ -63,6 +64,13 @@ def test_a_queue_is_seen_with_either_engine() -> None:
     assert {"num_requests_waiting", "onecard_llm_requests_waiting"} <= set(
         re.findall(r"\w+", rules("alerts.yml")["LlmQueue"])
     )
+
+
+def test_who_refuses_because_of_too_much_is_overloaded() -> None:
+    """The encoders, vLLM, and the gateway, whose queues and buffers refuse before any service is asked."""
+    asked = set(re.findall(r"\bonecard_\w+", rules("alerts.yml")["Overloaded"]))
+    gateway = {"onecard_upstream_queue_full_total", "onecard_buffers_refused_total"}
+    assert asked == {"onecard_queue_refused_total", "onecard_http_requests_total", *gateway}
 
 
 def test_each_alert_is_explained() -> None:
