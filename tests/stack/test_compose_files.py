@@ -114,6 +114,14 @@ def test_prometheus_waits_for_nobody() -> None:
     assert "depends_on" not in SERVICES["prometheus"]
 
 
+def test_an_upgrade_takes_what_is_only_read_at_a_start() -> None:
+    """Services that mount files of this checkout, which no new image brings: the page names their restart."""
+    mounting = [name for name, one in SERVICES.items() if any(f.startswith("./") for f in one.get("volumes", []))]
+    assert mounting == ["prometheus", "grafana"]
+    upgrading = (ROOT / "docs/operations.md").read_text().partition("\n## Upgrading\n")[2].partition("\n## ")[0]
+    assert f"docker compose --profile monitoring restart {' '.join(mounting)}" in upgrading
+
+
 @pytest.mark.parametrize(
     ("password", "is_first_start", "code", "expected"),
     [
