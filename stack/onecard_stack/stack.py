@@ -133,7 +133,7 @@ class Stack:
         with StartupProgress(self.console) as progress, self._verified(models) as verification:
             while True:
                 ready = readiness.all_ready(self.processes)
-                progress.show(monitor.update(self.supervisor.states(), ready))
+                progress.show(monitor.update(self.supervisor.states(), ready, time.monotonic()))
                 require(model_checks.check_files("models", verification.corrupted))
                 if all(ready.values()) and verification.done:
                     return

@@ -84,6 +84,9 @@ def show_status(settings: StackSettings, console: Console) -> bool:
 
 
 def _print_not_running(run_folder: Path, console: Console) -> None:
+    if Supervisor(run_folder).running():
+        console.print("The stack's supervisor does not answer now. Ask again.", highlight=False, markup=False)
+        return
     orphaned = orphans.find(run_folder)
     if not orphaned:
         console.print(f"No stack runs in {run_folder.parent}. 'make up' starts one.", highlight=False, markup=False)
