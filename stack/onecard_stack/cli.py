@@ -138,10 +138,11 @@ def doctor(as_json: bool) -> None:
 @main.command()
 @report_errors
 def down() -> None:
-    """Stop everything that `up` started, including what a failed start has left running."""
+    """Stop everything that `up` started, a start that is under way, and what a failed one has left running."""
     home = load_home(guess=True)
     require([examine.owners(home)])
-    if stopping.stop(home.run_folder):
+    ended_start = stopping.end_start(home.run_folder)
+    if stopping.stop(home.run_folder) or ended_start:
         click.echo("Stopped.")
     else:
         click.echo("Nothing was running.")

@@ -1,6 +1,5 @@
 """Starts, watches and stops the whole stack."""
 
-import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from onecard_stack.processes import command_file, host, monitoring, orphans, red
 from onecard_stack.settings import StackSettings
 from onecard_stack.supervision import fingerprint, readiness, stopping, supervisor
 from onecard_stack.supervision.progress import StartupProgress
+from onecard_stack.supervision.start_lock import start_lock
 from onecard_stack.supervision.startup_monitor import StartupMonitor
 from onecard_stack.supervision.supervisor import Supervisor
 
@@ -52,7 +52,7 @@ class Stack:
         try:
             own_pids = {process.pid for process in orphans.find(self.settings.run_folder)}
             self._require(examine.machine(self.settings, own_pids, free_mb=free_mb))
-            with self._lock():
+            with start_lock(self.settings.run_folder):
                 return self._start(keep)
         except (Refused, fetching.FetchError) as error:
             raise StackError(str(error)) from None
@@ -150,18 +150,6 @@ class Stack:
             yield verification
         finally:
             verification.stop()
-
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        """Allow only one `up` at a time."""
-        self.settings.run_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.settings.run_folder.chmod(0o700)
-        with (self.settings.run_folder / "lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise StackError("Another 'onecard up' is at work here. Wait for it, or stop it with Ctrl-C.") from None
-            yield
 
     def _require(self, findings: list[Finding]) -> None:
         """Print the warnings, and go on only if nothing is refused."""
