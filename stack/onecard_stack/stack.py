@@ -16,7 +16,7 @@ from onecard_stack.models import fetching
 from onecard_stack.models.checksums import BackgroundVerification
 from onecard_stack.processes import command_file, host, monitoring, orphans, redis_password
 from onecard_stack.settings import StackSettings
-from onecard_stack.supervision import fingerprint, readiness, stopping, supervisor
+from onecard_stack.supervision import fingerprint, presence, readiness, stopping, supervisor
 from onecard_stack.supervision.progress import StartupProgress
 from onecard_stack.supervision.start_lock import start_lock
 from onecard_stack.supervision.startup_monitor import StartupMonitor
@@ -53,6 +53,8 @@ class Stack:
             own_pids = {process.pid for process in orphans.find(self.settings.run_folder)}
             self._require(examine.machine(self.settings, own_pids, free_mb=free_mb))
             with start_lock(self.settings.run_folder):
+                if not keep:
+                    presence.release(self.settings.run_folder)
                 return self._start(keep)
         except (Refused, fetching.FetchError) as error:
             raise StackError(str(error)) from None

@@ -17,6 +17,7 @@ from onecard.models.folders import MANIFEST, STAND_INS, folder_name
 from onecard_stack.errors import StackError
 from onecard_stack.processes import orphans
 from onecard_stack.stack import Stack
+from onecard_stack.supervision import presence
 from tests.stack.conftest import Workspace
 from tests.support import eventually
 
@@ -139,6 +140,7 @@ def test_down_ends_a_start_that_has_started_nothing_yet(place: Workspace) -> Non
     assert place.run("down").stdout == "Stopped.\n"
     assert starting.poll() == -signal.SIGTERM
     starting.communicate()
+    assert presence.is_held(place.run_folder)
     assert place.run("down").stdout.startswith("Nothing was running.\n")
 
 
