@@ -114,6 +114,21 @@ def test_prometheus_waits_for_nobody() -> None:
     assert "depends_on" not in SERVICES["prometheus"]
 
 
+def test_what_is_elsewhere_can_be_reached() -> None:
+    """Whoever is told of a Redis or a service on another machine has a way out with the file that the pages name."""
+    networks = yaml.safe_load((ROOT / "compose.yaml").read_text())["networks"]
+    more = yaml.safe_load((ROOT / "compose.outside.yaml").read_text())["services"]
+    told = {name for name, one in SERVICES.items() if any(key.endswith("_URL") for key in one["environment"])}
+    assert {"gateway", "sentiment", "embedding", "review", "worker", "schedule"} == told
+    for name in told:
+        joined = more.get(name, SERVICES[name])["networks"]
+        assert set(SERVICES[name]["networks"]) <= set(joined)
+        assert [one for one in joined if not networks[one].get("internal")], name
+    assert set(more) == {name for name in told if SERVICES[name]["networks"] == ["inside"]}
+    for page in ("compose.md", "operations.md"):
+        assert "compose.outside.yaml" in (ROOT / "docs" / page).read_text()
+
+
 def test_an_upgrade_takes_what_is_only_read_at_a_start() -> None:
     """Services that mount files of this checkout, which no new image brings: the page names their restart."""
     mounting = [name for name, one in SERVICES.items() if any(f.startswith("./") for f in one.get("volumes", []))]
