@@ -46,7 +46,10 @@ demo: $(STAMP) ## Show it at work: sentiment, reviews stored, searched and summa
 	@$(BIN)/onecard demo
 
 down: ## Stop everything that 'make up' started
-	@if [ -x $(BIN)/onecard ]; then $(BIN)/onecard down; else echo "Nothing is installed, so nothing runs."; fi
+	@if [ -x $(BIN)/onecard ]; then $(BIN)/onecard down; \
+	elif kill -0 $$(cat .onecard/run/supervisord.pid 2> /dev/null) 2> /dev/null; then \
+	echo "A stack runs, and .venv is not there any more. Type 'make install', then 'make down'."; exit 1; \
+	else echo "Nothing is installed, so nothing runs."; fi
 
 status: ## Show the state of every part
 	@$(INSTALLED); $(BIN)/onecard status
@@ -85,7 +88,9 @@ lint: $(STAMP) ## Check style, types and layers
 lock: $(STAMP) ## Resolve constraints.txt anew from the pyproject files, and hashes.txt with it
 	@tools/lock.sh
 
+# Not after an installation, which refuses a pin without a hash.
 hashes: ## After a pin was changed by hand: put the hashes of its wheels into hashes.txt
+	@[ -x $(BIN)/uv ] || { echo "Nothing is installed: type 'make install' before a pin is changed."; exit 1; }
 	@tools/lock.sh hashes
 
 bench-encoders: $(STAMP) ## Measure the encoder beside its peers; a short look with options=--quick

@@ -156,6 +156,14 @@ def make_venv(flavour: str) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=True)
 
 
+def user_name(number: int) -> str:
+    """A user's name; the number itself where no file has one, as in some containers."""
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
 def refuse_foreign() -> None:
     """Check that this user owns everything that an installation writes to.
 
@@ -170,7 +178,7 @@ def refuse_foreign() -> None:
     ]
     foreign = [path for path in places if path.lstat().st_uid != os.geteuid() and not os.access(path, os.W_OK)]
     if os.geteuid() != 0 and foreign:
-        owner, user = (pwd.getpwuid(number).pw_name for number in (foreign[0].lstat().st_uid, os.geteuid()))
+        owner, user = (user_name(number) for number in (foreign[0].lstat().st_uid, os.geteuid()))
         raise Failed(
             f"{foreign[0]} belongs to {owner}, not to you ({user}), as after 'sudo make'. "
             f"Type: sudo chown -R {user} {shlex.quote(str(ROOT))}"

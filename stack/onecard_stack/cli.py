@@ -186,7 +186,7 @@ def status() -> None:
 @main.command()
 @click.argument("part", required=False, type=click.Choice(PROCESS_NAMES))
 @click.option("-f", "--follow", is_flag=True, help="Keep printing new lines; Ctrl-C ends it.")
-@click.option("-n", "--lines", default=40, show_default=True, help="How many lines to show of each log.")
+@click.option("-n", "--lines", type=click.IntRange(min=0), default=40, show_default=True, help="Lines of each log.")
 @report_errors
 def logs(part: str | None, follow: bool, lines: int) -> None:
     """Print the logs of one process (PART), or of all."""

@@ -123,3 +123,21 @@ def test_a_look_at_the_stack_installs_nothing(checkout: Path, target: str) -> No
     (checkout / ".venv/bin/onecard").chmod(0o755)
     assert make(checkout, target).startswith(f"onecard {target}")
     assert installations(checkout) == []
+
+
+def test_a_stack_without_its_environment_is_not_said_not_to_run(checkout: Path) -> None:
+    """Whoever removes .venv before 'make down' is told how to stop it."""
+    assert "nothing runs" in make(checkout, "down")
+    put(checkout / ".onecard/run/supervisord.pid", f"{os.getpid()}\n")
+    assert "'make install', then 'make down'" in make(checkout, "down", code=2)
+
+
+def test_a_new_pin_gets_its_hash_before_it_is_installed(checkout: Path) -> None:
+    """An installation refuses a pin without one. What looks hashes up has to be installed already."""
+    put(checkout / "tools/lock.sh", '#!/bin/sh\necho "lock $*"\n')
+    (checkout / "tools/lock.sh").chmod(0o755)
+    assert "make install" in make(checkout, "hashes", code=2)
+    put(checkout / ".venv/bin/uv")
+    (checkout / ".venv/bin/uv").chmod(0o755)
+    assert make(checkout, "hashes") == "lock hashes\n"
+    assert installations(checkout) == []

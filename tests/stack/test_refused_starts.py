@@ -12,8 +12,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from click.testing import CliRunner
 
 from onecard.models.folders import MANIFEST, STAND_INS, folder_name
+from onecard_stack import cli
 from onecard_stack.errors import StackError
 from onecard_stack.processes import orphans
 from onecard_stack.stack import Stack
@@ -161,6 +163,12 @@ def test_leftovers_are_ended_and_strangers_are_not(place: Workspace) -> None:
         other.wait()
         ours.kill()
         ours.wait()
+
+
+def test_there_is_no_negative_number_of_lines() -> None:
+    """Said as a wrong option is."""
+    result = CliRunner().invoke(cli.logs, ["-n", "-1"])
+    assert (result.exit_code, "Traceback" in result.output) == (2, False)
 
 
 def test_every_command_explains_itself(place: Workspace) -> None:
