@@ -29,8 +29,8 @@ install: $(STAMP) ## Make .venv and install everything, as constraints.txt pins 
 
 $(STAMP): constraints.txt constraints-cuda.txt hashes.txt tools/install.py $(wildcard */pyproject.toml)
 	@command -v $(PYTHON) > /dev/null || { echo "Onecard needs Python 3.11, and there is no '$(PYTHON)' here. Install it, or set PYTHON=/path/to/python3.11."; exit 1; }
-	@rm -f .venv/installed-*
 	@$(PYTHON) tools/install.py --flavour $(FLAVOUR)
+	@rm -f .venv/installed-*
 	@touch $@
 
 models: $(STAMP) ## Fetch the models; where the hub cannot be reached, train small stand-ins

@@ -27,7 +27,7 @@ def checkout(tmp_path: Path) -> Path:
     put(tmp_path / "Makefile", re.sub(" /(?=dev/nvidia|dev/dxg|usr/)", f" {tmp_path}/machine/", text))
     for name in NEEDED:
         put(tmp_path / name)
-    put(tmp_path / "python", '#!/bin/sh\nmkdir -p .venv/bin\necho "$*" >> installations\n')
+    put(tmp_path / "python", '#!/bin/sh\nmkdir -p .venv/bin\necho "$*" >> installations\n[ ! -e refused ]\n')
     (tmp_path / "python").chmod(0o755)
     return tmp_path
 
@@ -110,9 +110,13 @@ def test_a_card_that_is_not_there_yet_changes_nothing(checkout: Path) -> None:
     (checkout / "machine/dev/nvidia0").unlink()
     make(checkout, "install")
     assert installations(checkout) == ["cuda"]
+    put(checkout / "refused")
+    make(checkout, "install", "FLAVOUR=cpu", code=2)  # As under a stack that runs.
+    assert flavour(checkout) == "cuda"
+    (checkout / "refused").unlink()
     make(checkout, "install", "FLAVOUR=cpu")
     make(checkout, "install")
-    assert installations(checkout) == ["cuda", "cpu"]
+    assert installations(checkout) == ["cuda", "cpu", "cpu"]
 
 
 @pytest.mark.parametrize("target", ["status", "logs"])
