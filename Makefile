@@ -1,4 +1,4 @@
-# `make` shows what there is. Everything but `clean` and `down` installs first, if something is new.
+# `make` shows what there is. All but `clean`, `down`, `status` and `logs` install first, if something is new.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help install models up doctor demo down status logs plan test fuzz test-compose test-clients wheels lint lock hashes clean \
@@ -6,12 +6,20 @@ SHELL := /bin/bash
 	bench-precompute bench-relevance bench-classifier bench-strategy
 
 PYTHON ?= python3.11
-# Under WSL any maker's graphics are /dev/dxg; NVIDIA's driver for Windows brings the library.
-FLAVOUR ?= $(if $(or $(wildcard /dev/nvidia[0-9]*),$(and $(wildcard /dev/dxg),$(wildcard /usr/lib/wsl/lib/libcuda.so.1))),cuda,cpu)
 BIN := .venv/bin
+# Under WSL any maker's graphics are /dev/dxg; NVIDIA's driver for Windows brings the library.
+CUDA_LIBRARY = $(wildcard /usr/lib/wsl/lib/libcuda.so.1 /usr/lib/wsl/drivers/*/libcuda.so.1*)
+# Whoever has the CUDA builds keeps them: while a machine boots, its card may not be there yet.
+CARD = $(or $(wildcard /dev/nvidia[0-9]*),$(and $(wildcard /dev/dxg),$(CUDA_LIBRARY)),$(wildcard .venv/installed-cuda))
+# USE_GPU=false, in the environment or in .env, wants the CPU builds: vLLM's CUDA build does not run without a card.
+DOTENV_USE_GPU = $(shell sed -n "s/^ *\(export  *\)*use_gpu *= *[\"']*\([a-z0-9]*\).*/\2/Ip" .env 2>/dev/null | tail -n 1)
+NO_GPU = $(filter false 0 no off f n,$(shell echo '$(or $(USE_GPU),$(DOTENV_USE_GPU))' | tr A-Z a-z))
+FLAVOUR ?= $(if $(NO_GPU),cpu,$(if $(CARD),cuda,cpu))
 # Whatever the locale is, files are in UTF-8.
 export PYTHONUTF8 := 1
 STAMP := .venv/installed-$(FLAVOUR)
+# For what looks at a stack that may run: its files are not replaced under it.
+INSTALLED := [ -x $(BIN)/onecard ] || { echo "Nothing is installed. 'make up' installs everything and starts it."; exit 1; }
 
 help: ## Show this list
 	@echo "Onecard: chat, sentiment and embeddings behind one gateway. make <target>:"
@@ -22,6 +30,7 @@ install: $(STAMP) ## Make .venv and install everything, as constraints.txt pins 
 $(STAMP): constraints.txt constraints-cuda.txt hashes.txt tools/install.py $(wildcard */pyproject.toml)
 	@command -v $(PYTHON) > /dev/null || { echo "Onecard needs Python 3.11, and there is no '$(PYTHON)' here. Install it, or set PYTHON=/path/to/python3.11."; exit 1; }
 	@$(PYTHON) tools/install.py --flavour $(FLAVOUR)
+	@rm -f .venv/installed-*
 	@touch $@
 
 models: $(STAMP) ## Fetch the models; where the hub cannot be reached, train small stand-ins
@@ -37,13 +46,16 @@ demo: $(STAMP) ## Show it at work: sentiment, reviews stored, searched and summa
 	@$(BIN)/onecard demo
 
 down: ## Stop everything that 'make up' started
-	@if [ -x $(BIN)/onecard ]; then $(BIN)/onecard down; else echo "Nothing is installed, so nothing runs."; fi
+	@if [ -x $(BIN)/onecard ]; then $(BIN)/onecard down; \
+	elif kill -0 $$(cat .onecard/run/supervisord.pid 2> /dev/null) 2> /dev/null; then \
+	echo "A stack runs, and .venv is not there any more. Type 'make install', then 'make down'."; exit 1; \
+	else echo "Nothing is installed, so nothing runs."; fi
 
-status: $(STAMP) ## Show the state of every part
-	@$(BIN)/onecard status
+status: ## Show the state of every part
+	@$(INSTALLED); $(BIN)/onecard status
 
-logs: $(STAMP) ## Follow the logs; one part's with part=llm
-	@$(BIN)/onecard logs $(part) -f
+logs: ## Follow the logs; one part's with part=llm
+	@$(INSTALLED); $(BIN)/onecard logs $(part) -f
 
 plan: $(STAMP) ## Show how a card's memory is shared; also with GPU_GB=40 CONTEXT=8192 INT4=1 JSON=1
 	@$(BIN)/onecard plan $(if $(GPU_GB),--gpu-gb $(GPU_GB)) $(if $(CONTEXT),--context $(CONTEXT)) $(if $(filter 1 true,$(INT4)),--int4) $(if $(filter 1 true,$(JSON)),--json)
@@ -76,7 +88,9 @@ lint: $(STAMP) ## Check style, types and layers
 lock: $(STAMP) ## Resolve constraints.txt anew from the pyproject files, and hashes.txt with it
 	@tools/lock.sh
 
+# Not after an installation, which refuses a pin without a hash.
 hashes: ## After a pin was changed by hand: put the hashes of its wheels into hashes.txt
+	@[ -x $(BIN)/uv ] || { echo "Nothing is installed: type 'make install' before a pin is changed."; exit 1; }
 	@tools/lock.sh hashes
 
 bench-encoders: $(STAMP) ## Measure the encoder beside its peers; a short look with options=--quick

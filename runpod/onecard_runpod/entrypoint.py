@@ -200,7 +200,7 @@ def stack_program(environment: Mapping[str, str], volume: Path | None) -> Progra
         for file in filter(Path.exists, keys):
             own.setdefault("API_KEYS_FILE", str(file))
 
-    return Program("stack", (sys.executable, "-m", "onecard_stack", "run"), own, owner, volume, prepare)
+    return Program("stack", (sys.executable, "-m", "onecard_stack", "run", "--stay"), own, owner, volume, prepare)
 
 
 def main() -> None:

@@ -3,10 +3,11 @@
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 from rich.console import Console
@@ -19,7 +20,10 @@ from onecard_stack.doctor.findings import Refused, refusals, require
 from onecard_stack.errors import StackError
 from onecard_stack.models import fetching
 from onecard_stack.settings import StackSettings, load_home, load_settings
-from onecard_stack.supervision import stopping
+from onecard_stack.supervision import presence, stopping
+
+if TYPE_CHECKING:
+    from onecard_stack.stack import Stack
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -88,7 +92,7 @@ def main() -> None:
 def up() -> None:
     """Start everything and leave it running.
 
-    Models that are missing are fetched first. A running stack is left alone, or restarted if the settings changed.
+    Models that are missing are fetched first. A running stack is left alone, or restarted if settings or code changed.
     """
     from onecard_stack.stack import Stack
 
@@ -98,25 +102,44 @@ def up() -> None:
 
 
 @main.command()
+@click.option("--stay", is_flag=True, help="After 'onecard down', wait for 'onecard up' instead of ending. For a pod.")
 @report_errors
-def run() -> None:
+def run(stay: bool) -> None:
     """Start everything, print all logs, and stop everything at SIGTERM or Ctrl-C. For containers.
 
-    A stack that runs already is left as it is, also if it has other settings: 'up' is for changing them.
+    A stack that runs already is left as it is, also if it has other settings: 'up' is for changing them. When the stack
+    has ended, as by 'down', this ends too, with exit code 1.
     """
     from onecard_stack.stack import Stack
 
     settings = load_settings()
+    if stay:
+        presence.wait_while_held(settings.run_folder, click.echo)
     stack = Stack(settings, console())
-    if stack.up(keep=True):
-        click.echo(stack_status.usage_hint(settings))
-    else:
-        click.echo("Onecard is up already, and is left as it is. These are its logs.")
-    names = [process.name for process in stack.processes]
+    started = stack.up(keep=True)
     try:
-        stack_status.print_logs(settings.log_folder, names, lines=40, follow=True)
+        if started:
+            click.echo(stack_status.usage_hint(settings))
+        else:
+            click.echo("Onecard is up already, and is left as it is. These are its logs.")
+        _follow_until_end(stack, stay)
     except KeyboardInterrupt:
+        return
+    finally:
         stack.stop_started("Everything has been stopped.")
+
+
+def _follow_until_end(stack: "Stack", stay: bool) -> NoReturn:
+    """Print all logs until the stack has ended, or was interrupted."""
+    seen = presence.Presence(stack.supervisor)
+    run_folder, log_folder = stack.settings.run_folder, stack.settings.log_folder
+
+    def is_over() -> bool:
+        return seen.is_gone(time.monotonic()) and not (stay and presence.is_held(run_folder))
+
+    names = [process.name for process in stack.processes]
+    stack_status.print_logs(log_folder, names, lines=40, follow=True, is_over=is_over)
+    raise StackError("The stack has ended.")
 
 
 @main.command()
@@ -138,10 +161,12 @@ def doctor(as_json: bool) -> None:
 @main.command()
 @report_errors
 def down() -> None:
-    """Stop everything that `up` started, including what a failed start has left running."""
+    """Stop everything that `up` started, a start that is under way, and what a failed one has left running."""
     home = load_home(guess=True)
     require([examine.owners(home)])
-    if stopping.stop(home.run_folder):
+    presence.hold(home.run_folder)
+    ended_start = stopping.end_start(home.run_folder)
+    if stopping.stop(home.run_folder) or ended_start:
         click.echo("Stopped.")
     else:
         click.echo("Nothing was running.")
@@ -161,7 +186,7 @@ def status() -> None:
 @main.command()
 @click.argument("part", required=False, type=click.Choice(PROCESS_NAMES))
 @click.option("-f", "--follow", is_flag=True, help="Keep printing new lines; Ctrl-C ends it.")
-@click.option("-n", "--lines", default=40, show_default=True, help="How many lines to show of each log.")
+@click.option("-n", "--lines", type=click.IntRange(min=0), default=40, show_default=True, help="Lines of each log.")
 @report_errors
 def logs(part: str | None, follow: bool, lines: int) -> None:
     """Print the logs of one process (PART), or of all."""

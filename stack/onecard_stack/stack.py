@@ -1,6 +1,5 @@
 """Starts, watches and stops the whole stack."""
 
-import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -17,8 +16,9 @@ from onecard_stack.models import fetching
 from onecard_stack.models.checksums import BackgroundVerification
 from onecard_stack.processes import command_file, host, monitoring, orphans, redis_password
 from onecard_stack.settings import StackSettings
-from onecard_stack.supervision import fingerprint, readiness, stopping, supervisor
+from onecard_stack.supervision import fingerprint, presence, readiness, stopping, supervisor
 from onecard_stack.supervision.progress import StartupProgress
+from onecard_stack.supervision.start_lock import start_lock
 from onecard_stack.supervision.startup_monitor import StartupMonitor
 from onecard_stack.supervision.supervisor import Supervisor
 
@@ -39,7 +39,7 @@ class Stack:
         """Start everything that does not run yet, and wait until all processes are ready.
 
         Args:
-            keep: leave a stack whose gateway is ready as it is, even if the settings have changed.
+            keep: leave a stack whose gateway is ready as it is, even if settings or code have changed.
             free_mb: free disk space that a start requires, in MB.
 
         Returns:
@@ -52,7 +52,9 @@ class Stack:
         try:
             own_pids = {process.pid for process in orphans.find(self.settings.run_folder)}
             self._require(examine.machine(self.settings, own_pids, free_mb=free_mb))
-            with self._lock():
+            with start_lock(self.settings.run_folder):
+                if not keep:
+                    presence.release(self.settings.run_folder)
                 return self._start(keep)
         except (Refused, fetching.FetchError) as error:
             raise StackError(str(error)) from None
@@ -69,8 +71,10 @@ class Stack:
                 self._wait_until_ready(folders)
                 return False
             if keep:
-                raise StackError("A stack with other settings runs here, and does not answer. 'make up' restarts it.")
-            self._print("The settings have changed: restarting.")
+                raise StackError(
+                    "A stack with other settings or code runs here, and does not answer. 'make up' restarts it."
+                )
+            self._print("Settings or code have changed: restarting.")
             stopping.stop(self.settings.run_folder)
         elif orphaned := orphans.find(self.settings.run_folder):
             self._print(f"Ending {len(orphaned)} processes of an earlier run that nobody watches any more.")
@@ -111,8 +115,10 @@ class Stack:
 
     def _rendered_files(self) -> dict[str, str]:
         scratch = command_file.scratch_folder(self.settings.run_folder)
+        settings = fingerprint.settings_fingerprint(os.environ)
+        code = fingerprint.code_fingerprint(fingerprint.package_folders())
         return {
-            supervisor.CONFIG_FILE: supervisor.render(self.processes, fingerprint.settings_fingerprint(os.environ)),
+            supervisor.CONFIG_FILE: supervisor.render(self.processes, f"{settings}, code {code}"),
             command_file.COMMANDS_FILE: command_file.render(self.processes, os.environ, scratch),
             **monitoring.files(self.settings),
             **{
@@ -129,7 +135,7 @@ class Stack:
         with StartupProgress(self.console) as progress, self._verified(models) as verification:
             while True:
                 ready = readiness.all_ready(self.processes)
-                progress.show(monitor.update(self.supervisor.states(), ready))
+                progress.show(monitor.update(self.supervisor.states(), ready, time.monotonic()))
                 require(model_checks.check_files("models", verification.corrupted))
                 if all(ready.values()) and verification.done:
                     return
@@ -146,18 +152,6 @@ class Stack:
             yield verification
         finally:
             verification.stop()
-
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        """Allow only one `up` at a time."""
-        self.settings.run_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.settings.run_folder.chmod(0o700)
-        with (self.settings.run_folder / "lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise StackError("Another 'onecard up' is at work here. Wait for it, or stop it with Ctrl-C.") from None
-            yield
 
     def _require(self, findings: list[Finding]) -> None:
         """Print the warnings, and go on only if nothing is refused."""

@@ -96,6 +96,13 @@ def test_an_fp8_cache_is_refused_where_the_gpu_has_no_fp8(
     assert preflight.detect_host(settings()).compute_capability == capability
 
 
+def test_the_build_for_cuda_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line has the command that replaces it: pip alone would leave halves of both builds."""
+    monkeypatch.setattr(preflight, "vllm_build", lambda: "cuda")
+    with pytest.raises(SystemExit, match=r"needs a GPU, and none is used.*'make install FLAVOUR=cpu'"):
+        preflight.detect_host(settings(use_gpu=False))
+
+
 def test_neighbours_are_waited_for_until_they_are_ready(capsys: pytest.CaptureFixture[str]) -> None:
     """503 is not ready; 200 is. The wait says for whom, and how long at most."""
     answers = iter([503, 503, 200])

@@ -2,10 +2,17 @@
 
 import json
 import re
+import shutil
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+from prometheus_client import CollectorRegistry
+
+from review_service.precompute.worker_metrics import WorkerMetrics
 
 ROOT = Path(__file__).parents[2]
 CODE = "\n".join(
@@ -40,6 +47,7 @@ def is_registered(metric: str) -> bool:
         name in CODE
         or BUILT.get(name, "\0") in CODE
         or any(name.startswith(f"{one}_") and name.removeprefix(one) in CODE for one in PREFIXES)
+        or f'counter("{name.removeprefix("onecard_upstream_")}"' in CODE
     )
 
 
@@ -63,6 +71,58 @@ def test_a_queue_is_seen_with_either_engine() -> None:
     assert {"num_requests_waiting", "onecard_llm_requests_waiting"} <= set(
         re.findall(r"\w+", rules("alerts.yml")["LlmQueue"])
     )
+
+
+def test_who_refuses_because_of_too_much_is_overloaded() -> None:
+    """The encoders, vLLM, and the gateway, whose queues and buffers refuse before any service is asked."""
+    asked = set(re.findall(r"\bonecard_\w+", rules("alerts.yml")["Overloaded"]))
+    gateway = {"onecard_upstream_queue_full_total", "onecard_buffers_refused_total"}
+    assert asked == {"onecard_queue_refused_total", "onecard_http_requests_total", *gateway}
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="Prometheus' own tool is not here")
+@pytest.mark.parametrize(("interval", "fires_after_minutes"), [(60, 32), (7200, 270)])
+def test_a_round_that_is_not_due_is_not_missed(tmp_path: Path, interval: int, fires_after_minutes: int) -> None:
+    """Whatever PRECOMPUTE_SECONDS is, and after a first start, too."""
+    series = {
+        "onecard_precompute_last_round_timestamp_seconds": "0x400",
+        "onecard_precompute_interval_seconds": f"{interval}x400",
+    }
+    alerts = [
+        {
+            "eval_time": f"{minutes}m",
+            "alertname": "NothingPrecomputed",
+            "exp_alerts": [{"exp_labels": {"severity": "warning"}}] if minutes > fires_after_minutes else [],
+        }
+        for minutes in (fires_after_minutes - 1, fires_after_minutes + 1)
+    ]
+    # Texts of alerts are compared, too: of the file, the rule alone counts here.
+    rule = {"alert": "NothingPrecomputed", "expr": rules("alerts.yml")["NothingPrecomputed"]}
+    groups = [{"name": "one", "rules": [{**rule, "labels": {"severity": "warning"}}]}]
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": groups}))
+    test = {"interval": "1m", "input_series": [{"series": name, "values": v} for name, v in series.items()]}
+    tests = {"rule_files": ["rules.yml"], "tests": [{**test, "alert_rule_test": alerts}]}
+    (tmp_path / "tests.yml").write_text(yaml.safe_dump(tests))
+    done = subprocess.run(["promtool", "test", "rules", tmp_path / "tests.yml"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_worker_says_when_its_latest_round_began() -> None:
+    """And how far apart rounds are; before the first one, when it has started."""
+    registry, before = CollectorRegistry(), time.time()
+    metrics = WorkerMetrics(registry, 3600)
+
+    def value(name: str) -> float:
+        found = registry.get_sample_value(f"onecard_precompute_{name}")
+        assert found is not None
+        return found
+
+    assert value("interval_seconds") == 3600
+    started = value("last_round_timestamp_seconds")
+    assert before <= started <= time.time()
+    metrics.record_round()
+    assert value("rounds_total") == 1
+    assert value("last_round_timestamp_seconds") > started
 
 
 def test_each_alert_is_explained() -> None:

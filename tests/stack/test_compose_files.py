@@ -1,7 +1,9 @@
 """The compose files, as they are written: nothing is started."""
 
 import json
+import os
 import re
+import subprocess
 import sysconfig
 from importlib import import_module, metadata
 from pathlib import Path
@@ -110,6 +112,58 @@ def test_no_file_has_a_top_level_name() -> None:
 def test_prometheus_waits_for_nobody() -> None:
     """A first start that fails would be unseen otherwise."""
     assert "depends_on" not in SERVICES["prometheus"]
+
+
+def test_what_is_elsewhere_can_be_reached() -> None:
+    """Whoever is told of a Redis or a service on another machine has a way out with the file that the pages name."""
+    networks = yaml.safe_load((ROOT / "compose.yaml").read_text())["networks"]
+    more = yaml.safe_load((ROOT / "compose.outside.yaml").read_text())["services"]
+    told = {name for name, one in SERVICES.items() if any(key.endswith("_URL") for key in one["environment"])}
+    assert {"gateway", "sentiment", "embedding", "review", "worker", "schedule"} == told
+    for name in told:
+        joined = more.get(name, SERVICES[name])["networks"]
+        assert set(SERVICES[name]["networks"]) <= set(joined)
+        assert [one for one in joined if not networks[one].get("internal")], name
+    assert set(more) == {name for name in told if SERVICES[name]["networks"] == ["inside"]}
+    for page in ("compose.md", "operations.md"):
+        assert "compose.outside.yaml" in (ROOT / "docs" / page).read_text()
+
+
+def test_an_upgrade_takes_what_is_only_read_at_a_start() -> None:
+    """Services that mount files of this checkout, which no new image brings: the page names their restart."""
+    mounting = [name for name, one in SERVICES.items() if any(f.startswith("./") for f in one.get("volumes", []))]
+    assert mounting == ["prometheus", "grafana"]
+    upgrading = (ROOT / "docs/operations.md").read_text().partition("\n## Upgrading\n")[2].partition("\n## ")[0]
+    assert f"docker compose --profile monitoring restart {' '.join(mounting)}" in upgrading
+
+
+@pytest.mark.parametrize(
+    ("password", "is_first_start", "code", "expected"),
+    [
+        ("hush # 'hush'", False, 0, ["admin reset-admin-password --password-from-stdin", "hush # 'hush'", "started"]),
+        ("hush", True, 0, ["started"]),
+        ("", False, 0, ["started"]),
+        ("hush", False, 1, ["admin reset-admin-password --password-from-stdin", "hush"]),
+    ],
+)
+def test_grafana_has_the_password_that_is_set(
+    tmp_path: Path, password: str, is_first_start: bool, code: int, expected: list[str]
+) -> None:
+    """Also after its first start, after which its own variable has no effect; else it does not start."""
+    notes, server, tool = (tmp_path / name for name in ("notes", "run.sh", "grafana"))
+    server.write_text(f'#!/bin/sh\necho started >> "{notes}"\n')
+    tool.write_text(f'#!/bin/sh\nshift 3\necho "$*" >> "{notes}"\ncat >> "{notes}"\nexit {code}\n')
+    for program in (server, tool):
+        program.chmod(0o755)
+    if not is_first_start:
+        (tmp_path / "grafana.db").touch()
+    shell, option, script = SERVICES["grafana"]["entrypoint"]
+    command = [shell, option, script.replace("$$", "$").replace("/run.sh", str(server))]
+    folders = {"GF_PATHS_DATA": str(tmp_path), "GF_PATHS_HOME": str(tmp_path)}
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = subprocess.run(command, env={"PATH": path, "GF_SECURITY_ADMIN_PASSWORD": password, **folders})
+    assert notes.read_text().splitlines() == expected
+    assert done.returncode == code
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("*/*Dockerfile")), ids=lambda path: "/".join(path.parts[-2:]))

@@ -2,7 +2,6 @@
 
 import os
 import socket
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +10,7 @@ import psutil
 import pytest
 
 from onecard.gpu import device
-from onecard.hardware import available_memory_bytes, has_nvidia_gpu, nvidia_trace
+from onecard.hardware import available_memory_bytes, nvidia_trace
 from onecard.models.folders import STAND_INS, find
 from onecard.redis.address import RedisAddress
 from onecard.settings import load_from
@@ -178,39 +177,6 @@ def test_what_shows_that_there_is_a_card(tmp_path: Path) -> None:
     assert nvidia_trace(tmp_path) == "NVIDIA's driver is loaded"
     put(tmp_path / "dev/nvidia0")
     assert nvidia_trace(tmp_path) == "there is an NVIDIA GPU"
-
-
-@pytest.mark.parametrize(
-    ("files", "nvidia"),
-    [
-        ((), False),
-        (("dev/dxg",), False),
-        (("dev/dxg", "usr/lib/wsl/drivers/iigd_dch.inf_amd64_1/libdrm.so"), False),
-        (("usr/lib/wsl/lib/libcuda.so.1",), False),
-        (("dev/dxg", "usr/lib/wsl/lib/libcuda.so.1"), True),
-        (("dev/nvidia0",), True),
-    ],
-)
-def test_any_makers_graphics_under_wsl_are_no_nvidia_gpu(tmp_path: Path, files: tuple[str, ...], nvidia: bool) -> None:
-    """All have the same device; NVIDIA's come with CUDA's library. What 'make install' installs follows that, too."""
-    for file in files:
-        put(tmp_path / file)
-    assert has_nvidia_gpu(tmp_path) == nvidia
-    assert nvidia_trace(tmp_path) == ("there is an NVIDIA GPU" if nvidia else None)
-    makefile = tmp_path / "Makefile"
-    text = (Path(__file__).parents[2] / "Makefile").read_text()
-    makefile.write_text(text.replace("wildcard /", f"wildcard {tmp_path}/"))
-    show = ["make", "-s", "-f", str(makefile), "--eval", "show: ; @echo $(FLAVOUR)", "show"]
-    environment = {name: value for name, value in os.environ.items() if name != "FLAVOUR"}
-    done = subprocess.run(show, env=environment, capture_output=True, text=True, cwd=tmp_path)
-    assert done.stdout == ("cuda\n" if nvidia else "cpu\n"), done.stderr
-
-
-def test_a_container_under_wsl_has_cuda_where_windows_stores_the_driver(tmp_path: Path) -> None:
-    """NVIDIA's container toolkit mounts it from there."""
-    for file in ("dev/dxg", "usr/lib/wsl/drivers/nv_dispi.inf_amd64_1/libcuda.so.1.1"):
-        put(tmp_path / file)
-    assert has_nvidia_gpu(tmp_path)
 
 
 def test_a_port_that_is_taken_and_by_whom() -> None:

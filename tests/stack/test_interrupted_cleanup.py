@@ -13,7 +13,7 @@ from rich.console import Console
 from onecard_stack.commands import stack_status
 from onecard_stack.errors import StackError
 from onecard_stack.stack import Stack
-from onecard_stack.supervision import readiness, stopping
+from onecard_stack.supervision import presence, readiness, stopping
 from tests.stack.conftest import Workspace
 from tests.support import KEY
 
@@ -58,8 +58,11 @@ def test_a_closed_terminal_does_not_keep_it_from_stopping(
 def test_a_start_that_fails_stops_what_it_started(
     place: Workspace, own_stack: StackFactory, stopped: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever it was, the reason is what the caller gets, also when nobody reads the output."""
+    """Whatever it was, the reason is what the caller gets, also when nobody reads the output. A stop by hand before it
+    is over all the same."""
     stack = own_stack(place)
+    place.run_folder.mkdir(parents=True)
+    presence.hold(place.run_folder)
 
     def start(*_: object) -> None:
         stack.console = Console(file=ClosedTerminal())
@@ -69,6 +72,7 @@ def test_a_start_that_fails_stops_what_it_started(
     with pytest.raises(StackError, match="the reason"):
         stack.up()
     assert stopped == [place.run_folder]
+    assert not presence.is_held(place.run_folder)
 
 
 @pytest.mark.parametrize("answers", [True, False])

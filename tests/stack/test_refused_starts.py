@@ -12,11 +12,14 @@ from pathlib import Path
 
 import psutil
 import pytest
+from click.testing import CliRunner
 
 from onecard.models.folders import MANIFEST, STAND_INS, folder_name
+from onecard_stack import cli
 from onecard_stack.errors import StackError
 from onecard_stack.processes import orphans
 from onecard_stack.stack import Stack
+from onecard_stack.supervision import presence
 from tests.stack.conftest import Workspace
 from tests.support import eventually
 
@@ -126,6 +129,23 @@ def test_two_starts_at_once(place: Workspace) -> None:
     first.communicate(timeout=60)
 
 
+def test_down_ends_a_start_that_has_started_nothing_yet(place: Workspace) -> None:
+    """As one that fetches models: by the lock, since no process of the stack is there."""
+    program = "import pathlib, time; from onecard_stack.supervision.start_lock import start_lock\n"
+    program += f"with start_lock(pathlib.Path({str(place.run_folder)!r})): print('has it', flush=True); time.sleep(100)"
+    starting = place.start_python("-c", program)
+    assert starting.stdout is not None
+    assert starting.stdout.readline() == "has it\n"
+    refused = place.run("up")
+    assert refused.returncode == 1
+    assert "'make down'" in refused.stderr
+    assert place.run("down").stdout == "Stopped.\n"
+    assert starting.poll() == -signal.SIGTERM
+    starting.communicate()
+    assert presence.is_held(place.run_folder)
+    assert place.run("down").stdout.startswith("Nothing was running.\n")
+
+
 def test_leftovers_are_ended_and_strangers_are_not(place: Workspace) -> None:
     """`down` finds what an earlier run left, by its environment; another checkout's processes go on."""
     sleep = [sys.executable, "-c", "import time; time.sleep(100)"]
@@ -143,6 +163,12 @@ def test_leftovers_are_ended_and_strangers_are_not(place: Workspace) -> None:
         other.wait()
         ours.kill()
         ours.wait()
+
+
+def test_there_is_no_negative_number_of_lines() -> None:
+    """Said as a wrong option is."""
+    result = CliRunner().invoke(cli.logs, ["-n", "-1"])
+    assert (result.exit_code, "Traceback" in result.output) == (2, False)
 
 
 def test_every_command_explains_itself(place: Workspace) -> None:

@@ -11,19 +11,23 @@ import time
 import xmlrpc.client
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
 
 import psutil
 import pytest
+from rich.console import Console
 from supervisor.options import ServerOptions
 
+from onecard_stack.commands import stack_status
 from onecard_stack.errors import StackError
 from onecard_stack.processes import command_file, log_files, orphans
 from onecard_stack.processes.process_table import Process
+from onecard_stack.settings import StackSettings
 from onecard_stack.supervision import stopping, supervisor, supervisor_guard
-from onecard_stack.supervision.startup_monitor import StartupMonitor
+from onecard_stack.supervision.startup_monitor import SILENT_SECONDS, StartupMonitor
 from onecard_stack.supervision.stopping import GRACE_SECONDS, grace_seconds
-from onecard_stack.supervision.supervisor import Supervisor, render
+from onecard_stack.supervision.supervisor import ProcessState, Supervisor, render
 
 PARTS = [
     Process("one", ("/bin/echo", "100%", "a b"), 1, environment={"X": "50%", "Y": "a,b='c' d"}, defaults={"D": "1"}),
@@ -145,9 +149,25 @@ def test_a_part_that_cannot_be_started_is_said_at_once(tmp_path: Path) -> None:
         supervisor._launch(supervisor.start_command(), environment, folder=one.run_folder)
         watch = StartupMonitor([part], tmp_path / "logs", {})
         wait_for(lambda: "one" in one.states(), "supervisord answers")
-        watch.update(one.states(), {"one": False})
+        watch.update(one.states(), {"one": False}, 0)
         with pytest.raises(StackError, match=r"one cannot be started: .*/no/such/python"):
             watch.raise_for_failure()
+
+
+def test_a_supervisord_that_gives_no_answer_once_has_not_ended(tmp_path: Path) -> None:
+    """A busy machine delays it, and its guard restarts one that was killed. After ten seconds it has ended."""
+    here = {"one": ProcessState("one", "RUNNING", pid=1, started=1)}
+    watch = StartupMonitor([Process("one", ("/bin/true",), 1)], tmp_path, {})
+    watch.update(here, {"one": False}, 100)
+    for now in (101, 101 + SILENT_SECONDS - 1):
+        assert watch.update({}, {"one": False}, now)["one"].state == "starting"
+        watch.raise_for_failure()
+    watch.update(here, {"one": False}, 120)
+    watch.update({}, {"one": False}, 121)
+    watch.raise_for_failure()
+    watch.update({}, {"one": False}, 121 + SILENT_SECONDS)
+    with pytest.raises(StackError, match="was stopped while it started"):
+        watch.raise_for_failure()
 
 
 def test_what_a_part_makes_has_its_starter_s_umask_and_its_log_is_private(tmp_path: Path) -> None:
@@ -290,11 +310,16 @@ def test_a_stopping_supervisord_is_said_to_be_stopping(tmp_path: Path, answer: b
 
 
 def test_a_frozen_supervisord_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It takes connections and never answers; whoever stops the stack goes on without it."""
+    """It takes connections and never answers; whoever stops the stack goes on without it, and who looks is told."""
+    (tmp_path / "run").mkdir()
     monkeypatch.setattr(supervisor, "CALL_TIMEOUT_SECONDS", 0.2)
-    with listening(tmp_path, None) as frozen:
+    with listening(tmp_path / "run", None) as frozen:
         assert frozen.running()
         assert frozen.states() == {}
+        out = StringIO()
+        monkeypatch.setenv("ONECARD_HOME", str(tmp_path))
+        assert not stack_status.show_status(StackSettings(), Console(file=out))
+        assert "does not answer now" in out.getvalue()
         assert frozen.shut_down(60) is False
 
 

@@ -3,14 +3,20 @@
 import re
 from importlib import import_module
 from inspect import getmembers, isclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
+from rich.console import Console
 
+from onecard_stack.processes.process_table import HostResources, processes
+from onecard_stack.settings import StackSettings
+from onecard_stack.stack import Stack
 from onecard_stack.supervision import fingerprint
+from onecard_stack.supervision.supervisor import CONFIG_FILE, Supervisor
 
 ROOT = Path(__file__).parents[2]
 
@@ -91,6 +97,40 @@ def test_what_restarts_a_running_stack() -> None:
     assert fingerprint.settings_fingerprint({"api_key": "3"}) != fingerprint.settings_fingerprint({})
     for name in ("START_SECONDS", "HF_ENDPOINT", "HF_TOKEN"):
         assert fingerprint.settings_fingerprint({name: "3"}) == fingerprint.settings_fingerprint({})
+
+
+def test_other_code_restarts_a_running_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a service imports counts, wherever it lies; what Python compiles from it does not."""
+    monkeypatch.setenv("ONECARD_HOME", str(tmp_path / "home"))
+    package = tmp_path / "gateway"
+    (package / "__pycache__").mkdir(parents=True)
+    (package / "words.txt").write_text("one")
+    monkeypatch.setattr(fingerprint, "package_folders", lambda: [package])
+    supervisor = Supervisor(tmp_path / "home" / "run")
+
+    def is_up_to_date() -> bool:
+        stack = Stack(StackSettings(), Console(file=StringIO()))
+        config = {CONFIG_FILE: stack._rendered_files()[CONFIG_FILE]}
+        found = supervisor.has_files(config)
+        supervisor.run_folder.mkdir(parents=True, exist_ok=True)
+        supervisor.config.write_text(config[CONFIG_FILE])
+        return found
+
+    assert not is_up_to_date()
+    assert is_up_to_date()
+    (package / "__pycache__" / "words.pyc").touch()
+    assert is_up_to_date()
+    (package / "words.txt").write_text("two")
+    assert not is_up_to_date()
+    (package / "new.py").touch()
+    assert not is_up_to_date()
+
+
+def test_the_code_is_that_of_all_services() -> None:
+    """Each package that a process of the stack runs, and what they share."""
+    commands = [process.argv[2].partition(".")[0] for process in processes(StackSettings(), HostResources(1))]
+    assert {"onecard", "onecard_stack", *commands} == set(fingerprint.PACKAGES)
+    assert [folder.name for folder in fingerprint.package_folders()] == list(fingerprint.PACKAGES)
 
 
 CUDA = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "CUDA_HOME", "CUDA_PATH", "CC", "VLLM_USE_FLASHINFER_SAMPLER")

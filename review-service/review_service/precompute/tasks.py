@@ -63,7 +63,7 @@ class Precomputer:
         queries = [popular.subject for popular in await self.popularity.queries.top(count)] if count else []
         planned = refresh_jobs(await self._restaurant_ids(), queries)
         await self.round_status.start(planned, time.time())
-        self.metrics.rounds.inc()
+        self.metrics.record_round()
         return planned
 
     async def refresh(self, job: RefreshJob) -> JobOutcome:
@@ -142,7 +142,8 @@ async def open_precomputer(settings: WorkerSettings, registry: CollectorRegistry
         open_popularity(settings.redis_address(), half_life, registry) as popularity,
     ):
         round_status, load_probe = RoundStatus(popularity.channel), LoadProbe(settings, http)
-        yield Precomputer(settings, http, popularity, round_status, load_probe, WorkerMetrics(registry))
+        metrics = WorkerMetrics(registry, settings.precompute_seconds)
+        yield Precomputer(settings, http, popularity, round_status, load_probe, metrics)
 
 
 def add_tasks(queue: Celery, portal: BlockingPortal, precomputer: Precomputer) -> None:

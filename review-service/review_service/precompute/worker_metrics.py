@@ -2,7 +2,7 @@
 
 from typing import get_args
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from onecard.metrics import LATENCY_BUCKETS
 from review_service.precompute.refresh_jobs import JobOutcome
@@ -11,8 +11,22 @@ from review_service.precompute.refresh_jobs import JobOutcome
 class WorkerMetrics:
     """Counts rounds and jobs, and measures the duration of jobs."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.rounds = Counter("onecard_precompute_rounds_total", "Rounds of precomputing started.", registry=registry)
+    def __init__(self, registry: CollectorRegistry, interval_seconds: int) -> None:
+        """Register the metrics.
+
+        Args:
+            registry: Where.
+            interval_seconds: Between two rounds.
+        """
+        self._rounds = Counter("onecard_precompute_rounds_total", "Rounds of precomputing started.", registry=registry)
+        self._last_round = Gauge(
+            "onecard_precompute_last_round_timestamp_seconds",
+            "Unix time of the latest round's start; of the worker's, before the first.",
+            registry=registry,
+        )
+        self._last_round.set_to_current_time()
+        interval = Gauge("onecard_precompute_interval_seconds", "PRECOMPUTE_SECONDS.", registry=registry)
+        interval.set(interval_seconds)
         self._jobs = Counter(
             "onecard_precompute_jobs_total",
             "Refresh jobs by outcome: current, computed, failed, or paused because users' requests were queued.",
@@ -35,6 +49,11 @@ class WorkerMetrics:
             if outcome != "waiting":
                 self._jobs.labels(outcome)
                 self._old_jobs.labels(outcome)
+
+    def record_round(self) -> None:
+        """Count a round that starts now."""
+        self._rounds.inc()
+        self._last_round.set_to_current_time()
 
     def record_job(self, outcome: JobOutcome, seconds: float) -> None:
         """Count a finished job.

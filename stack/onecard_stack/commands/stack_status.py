@@ -3,6 +3,7 @@
 import os
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -84,6 +85,9 @@ def show_status(settings: StackSettings, console: Console) -> bool:
 
 
 def _print_not_running(run_folder: Path, console: Console) -> None:
+    if Supervisor(run_folder).running():
+        console.print("The stack's supervisor does not answer now. Ask again.", highlight=False, markup=False)
+        return
     orphaned = orphans.find(run_folder)
     if not orphaned:
         console.print(f"No stack runs in {run_folder.parent}. 'make up' starts one.", highlight=False, markup=False)
@@ -121,7 +125,9 @@ def print_other_stacks(run_folder: Path, console: Console) -> None:
         )
 
 
-def print_logs(folder: Path, names: list[str], *, lines: int, follow: bool) -> None:
+def print_logs(
+    folder: Path, names: list[str], *, lines: int, follow: bool, is_over: Callable[[], bool] = lambda: False
+) -> None:
     """Print the last lines of each log, with the process's name before each line if there are several.
 
     Args:
@@ -129,6 +135,7 @@ def print_logs(folder: Path, names: list[str], *, lines: int, follow: bool) -> N
         names: names of the processes.
         lines: how many lines to print of each log.
         follow: keep printing new lines until interrupted.
+        is_over: asked again and again meanwhile; True ends it.
     """
     files: dict[str, BinaryIO] = {}
     for name in names:
@@ -139,7 +146,7 @@ def print_logs(folder: Path, names: list[str], *, lines: int, follow: bool) -> N
                 _print_line(name, line, len(names) > 1)
     if not files and not follow:
         click.echo(f"There are no logs in {folder}. 'make up' starts the stack.")
-    while follow:
+    while follow and not is_over():
         for name in names:
             _follow(folder / f"{name}.log", name, files, len(names) > 1)
         time.sleep(FOLLOW_POLL_SECONDS)

@@ -1,7 +1,9 @@
-"""A fingerprint of the settings, to see whether a running stack was started with the present ones."""
+"""Fingerprints of settings and code, to see whether a running stack was started with the present ones."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
 
 from onecard_stack.settings import StackSettings
 
@@ -17,6 +19,16 @@ _LIBRARY_VARIABLES = {
 """Read by libraries inside the processes, in this case alone: those that the doctor and the pages advise to set."""
 _COMMAND_VARIABLES = {"START_SECONDS", "HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE"}
 """Read only by the command `onecard`; a change of them needs no restart."""
+PACKAGES = (
+    "onecard",
+    "gateway",
+    "llm_service",
+    "sentiment_service",
+    "embedding_service",
+    "review_service",
+    "onecard_stack",
+)
+"""Our packages that run in the processes."""
 
 
 def settings_fingerprint(environment: Mapping[str, str]) -> str:
@@ -36,4 +48,27 @@ def settings_fingerprint(environment: Mapping[str, str]) -> str:
     read |= {name: environment[name] for name in _LIBRARY_VARIABLES & environment.keys()}
     for name, value in sorted(read.items()):
         digest.update(f"{name}={value}\0".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def package_folders() -> list[Path]:
+    """The folders of `PACKAGES`, wherever they are installed."""
+    specs = (find_spec(name) for name in PACKAGES)
+    return [Path(place) for spec in specs if spec for place in spec.submodule_search_locations or ()]
+
+
+def code_fingerprint(folders: Iterable[Path]) -> str:
+    """Hash the files of packages.
+
+    Args:
+        folders: of the packages.
+
+    Returns:
+        Twelve hex digits (BLAKE2b, 6 bytes) that change with any file, but not with what Python compiles from them.
+    """
+    digest = hashlib.blake2b(digest_size=6)
+    for folder in folders:
+        for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.parent.name != "__pycache__"):
+            digest.update(f"{folder.name}/{path.relative_to(folder)}\0".encode(errors="surrogateescape"))
+            digest.update(hashlib.blake2b(path.read_bytes()).digest())
     return digest.hexdigest()

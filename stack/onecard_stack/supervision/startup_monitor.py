@@ -10,6 +10,8 @@ from onecard_stack.processes.process_table import Process
 from onecard_stack.supervision.progress import ProcessRow
 from onecard_stack.supervision.supervisor import ProcessState
 
+SILENT_SECONDS = 10.0
+"""How long supervisord may give no answer: a busy machine delays it, and one that was killed is restarted."""
 MAX_STARTS = 3
 """A process that was started this often and is still not ready counts as crashing again and again."""
 
@@ -23,20 +25,28 @@ class StartupMonitor:
         self._models = {kind: _model_label(folder) for kind, folder in folders.items()}
         self._start_times: dict[str, set[float]] = {process.name: set() for process in processes}
         self._states: Mapping[str, ProcessState] = {}
+        self._silent_since: float | None = None
+        self._is_gone = False
         self._ready: Mapping[str, bool] = {}
         self._log_sizes = {process.name: self._log_size(process.name) for process in processes}
 
-    def update(self, states: Mapping[str, ProcessState], ready: Mapping[str, bool]) -> dict[str, ProcessRow]:
+    def update(
+        self, states: Mapping[str, ProcessState], ready: Mapping[str, bool], now: float
+    ) -> dict[str, ProcessRow]:
         """Record the result of one poll.
 
         Args:
-            states: supervisord's state of each process, by name; empty if supervisord does not run.
+            states: supervisord's state of each process, by name; empty if supervisord does not run or does not answer,
+                and then the latest ones go on to hold.
             ready: readiness of each process, by name.
+            now: time of the poll, in seconds of a monotonic clock.
 
         Returns:
             One row to display per process, by name, in the order of the process table.
         """
-        self._states, self._ready = states, ready
+        self._states, self._ready = states or self._states, ready
+        self._silent_since = None if states else self._silent_since or now
+        self._is_gone = self._silent_since is not None and now - self._silent_since >= SILENT_SECONDS
         for state in states.values():
             if state.pid and state.name in self._start_times:
                 self._start_times[state.name].add(state.started)
@@ -63,7 +73,7 @@ class StartupMonitor:
         Raises:
             StackError: a process cannot be started or keeps crashing, or the stack was stopped meanwhile.
         """
-        if not self._states:
+        if self._is_gone:
             raise StackError("The stack was stopped while it started.")
         for process in self._processes:
             state = self._states.get(process.name)

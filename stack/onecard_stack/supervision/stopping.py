@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from onecard_stack.processes import command_file, orphans
+from onecard_stack.supervision.start_lock import starting_process
 from onecard_stack.supervision.supervisor import SOCKET_FILE, Supervisor
 
 GRACE_SECONDS = 20.0
@@ -37,6 +38,22 @@ def stop(run_folder: Path) -> bool:
     (run_folder / SOCKET_FILE).unlink(missing_ok=True)
     shutil.rmtree(command_file.scratch_folder(run_folder), ignore_errors=True)
     return ran or ended > 0
+
+
+def end_start(run_folder: Path) -> bool:
+    """End the command that starts the stack now, which stops by itself what it has started.
+
+    Args:
+        run_folder: the stack's run folder.
+
+    Returns:
+        False if there was none.
+    """
+    process = starting_process(run_folder)
+    if process is None:
+        return False
+    orphans.terminate([process], sum(grace_seconds(Supervisor(run_folder).config)) + SUPERVISOR_MARGIN_SECONDS)
+    return True
 
 
 def grace_seconds(config: Path) -> list[float]:

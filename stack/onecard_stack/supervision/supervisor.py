@@ -59,7 +59,7 @@ def render(processes: Sequence[Process], fingerprint: str) -> str:
 
     Args:
         processes: the process table.
-        fingerprint: a hash of the settings. A running stack with another one is out of date.
+        fingerprint: hashes of settings and code. A running stack with others is out of date.
 
     Returns:
         The text of `supervisord.conf`.
