@@ -15,7 +15,7 @@ from onecard.errors import Unavailable
 from review_service.errors import StoreDamaged
 from review_service.index_plan import NPROBES, REFINE_FACTOR
 from review_service.reviews.clauses import Clause
-from review_service.reviews.hits import Hit
+from review_service.reviews.hits import Hit, hits_of
 from review_service.reviews.rows import (
     CLAUSES_COLUMN,
     MODEL_KEY,
@@ -32,12 +32,14 @@ from review_service.schemas import StoredReview
 TABLE_NAME = "reviews"
 LATEST_FIRST = [("created_at", "descending"), ("review_id", "ascending")]
 """How reviews are sorted. Those without a time come last."""
+_HIT_COLUMNS = (*REVIEW_COLUMNS, TERMS_COLUMN)
 
 
 class ReviewReader:
     """Reads the table, each time its latest version.
 
-    The reads of a search name reviews by their ids, because LanceDB's row ids change when files are put together.
+    A search reads reviews with everything that is returned of them, in one query. What is read in two, as the latest
+    reviews, is named by ids, because LanceDB's row ids change when files are put together.
     """
 
     def __init__(self, database: lancedb.AsyncConnection, address: str) -> None:
@@ -194,9 +196,10 @@ class ReviewReader:
         """
 
         def search(table: AsyncTable) -> Any:
-            return _with_probes(table.query().nearest_to(vector)).select(["review_id", "_distance"])
+            return _with_probes(table.query().nearest_to(vector)).select([*_HIT_COLUMNS, "_distance"])
 
-        return await self._search(search, filters, limit, lambda record: 1 - record["_distance"], model)
+        rows = await self._search(search, filters, limit, model)
+        return [] if rows is None else hits_of(rows, [1 - distance for distance in rows["_distance"].to_pylist()])
 
     async def keyword_search(self, terms: str, filters: Filters, limit: int) -> list[Hit]:
         """Find the reviews that match some terms best, by BM25.
@@ -214,11 +217,10 @@ class ReviewReader:
         """
 
         def search(table: AsyncTable) -> Any:
-            return (
-                table.query().nearest_to_text(terms, columns=TERMS_COLUMN).select(["review_id", "_score", TERMS_COLUMN])
-            )
+            return table.query().nearest_to_text(terms, columns=TERMS_COLUMN).select([*_HIT_COLUMNS, "_score"])
 
-        return await self._search(search, filters, limit, lambda record: record["_score"]) if terms else []
+        rows = await self._search(search, filters, limit) if terms else None
+        return [] if rows is None else hits_of(rows, rows["_score"].to_pylist())
 
     async def cosines(self, vector: npt.NDArray[np.float32], model: str, review_ids: Sequence[str]) -> dict[str, float]:
         """Compute the cosines of a vector with the vectors of reviews.
@@ -264,28 +266,22 @@ class ReviewReader:
         return {record["review_id"]: from_record(record) for record in found.to_pylist()}
 
     async def _search(
-        self,
-        search: Callable[[AsyncTable], Any],
-        filters: Filters,
-        limit: int,
-        score: Callable[[dict[str, Any]], float],
-        model: str | None = None,
-    ) -> list[Hit]:
+        self, search: Callable[[AsyncTable], Any], filters: Filters, limit: int, model: str | None = None
+    ) -> pa.Table | None:
+        """The rows that a search finds, best first; None if there is no table, or no such row."""
         table = await self.table()
         if table is None:
-            return []
+            return None
         if model is not None:
             await self._checked_schema(table, model)
         where = filters.expression()
 
-        async def run(table: AsyncTable) -> list[dict[str, Any]]:
+        async def run(table: AsyncTable) -> pa.Table:
             query = search(table).limit(limit)
-            records: list[dict[str, Any]] = await (query if where is None else query.where(where)).to_list()
-            return records
+            return await (query if where is None else query.where(where)).to_arrow()
 
-        records = await self.access.read(table, run)
-        hits = [Hit(record["review_id"], score(record), record.get(TERMS_COLUMN) or "") for record in records]
-        return [hit for hit in hits if math.isfinite(hit.score)]  # Older versions stored vectors with NaN.
+        rows = await self.access.read(table, run)
+        return rows if rows.num_rows else None
 
     async def _checked_schema(self, table: AsyncTable, model: str, size: int | None = None) -> pa.Schema:
         """The table's schema. Raises Unavailable if its vectors are of another model or size (None: any size)."""

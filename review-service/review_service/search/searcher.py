@@ -1,7 +1,7 @@
 """Runs searches by words, by meaning, or by both."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,6 +10,7 @@ from onecard.batching.queue import Lane
 from onecard.errors import BadUpstream, DeadlineExceeded, InvalidRequest, TooBusy, Unavailable
 from onecard.text import is_visible
 from review_service.model_services import EmbeddedTexts, Embedder, InvalidModelResponse
+from review_service.reviews.hits import Hit
 from review_service.reviews.rows import Filters
 from review_service.reviews.store import ReviewStore
 from review_service.schemas import Mode, SearchRequest, SearchResponse, SearchResult
@@ -72,11 +73,23 @@ class SearchPlan:
 
 
 @dataclass(frozen=True)
+class NearHits:
+    """What the meaning of a query finds."""
+
+    hits: Sequence[Hit]
+    """Reviews nearest in meaning."""
+    scores: Mapping[str, float]
+    """Scores of the meaning by review id, also of reviews that were found by words."""
+
+
+@dataclass(frozen=True)
 class FoundReviews:
-    """The candidates of a search, before reviews are read."""
+    """The candidates of a search."""
 
     matches: Sequence[Match]
     """Best first."""
+    hits: Mapping[str, Hit]
+    """The candidates by review id."""
     degraded: bool = False
     """Whether it was searched by words alone because there was no vector of the query."""
 
@@ -123,16 +136,11 @@ class Searcher:
         )
         found = await self.find(SearchPlan(query, vocabulary, filters, request.mode, request.top_k), lane)
         matches = [match for match in found.matches if match.score >= request.min_score][: request.top_k]
-        reviews = await self.store.reviews([match.review_id for match in matches])
         return SearchResponse(
             mode=request.mode,
             degraded=found.degraded,
             corrected_query=query.text if query.corrected else None,
-            data=[
-                SearchResult(score=match.score, review=reviews[match.review_id])
-                for match in matches
-                if match.review_id in reviews
-            ],
+            data=[SearchResult(score=match.score, review=found.hits[match.review_id].review()) for match in matches],
         )
 
     async def parse(self, text: str) -> tuple[ParsedQuery, Vocabulary]:
@@ -173,51 +181,36 @@ class Searcher:
             StoreDamaged: As `search`.
         """
         if plan.mode == "keyword":
-            return FoundReviews(rank({}, await self._by_words(plan), "keyword"))
+            return _ranked(plan, "keyword", await self._by_words(plan))
         if plan.mode == "vector":
-            asked = await self._embed(plan.query.text, lane)
-            return FoundReviews(rank(await self._by_meaning(asked, plan), {}, "vector"))
+            nearest = await self._by_meaning(await self._embed(plan.query.text, lane), plan)
+            return _ranked(plan, "vector", [], nearest)
         embedding = asyncio.create_task(self._embed(plan.query.text, lane))
         try:
             words = await self._by_words(plan)
             try:
                 async with asyncio.timeout(ENCODER_SECONDS):
                     asked = await embedding
-                meaning = await self._meaning_of_candidates(asked, plan, words)
+                nearest = await self._by_meaning(asked, plan, words)
             except (Unavailable, TooBusy, DeadlineExceeded, TimeoutError) as error:
                 log.warning("search without vectors", error=type(error).__name__)
-                return FoundReviews(rank({}, words, "keyword"), degraded=True)
+                return _ranked(plan, "keyword", words, degraded=True)
         finally:
             embedding.cancel()
-        return FoundReviews(rank(meaning, words, "hybrid"))
+        return _ranked(plan, "hybrid", words, nearest)
 
-    async def _by_words(self, plan: SearchPlan) -> dict[str, WordScore]:
-        query, scale = plan.query, plan.word_scale
-        hits = await self.store.keyword_search(query.search_terms, plan.filters, plan.limit(WORD_CANDIDATES))
-        return {
-            hit.review_id: WordScore(
-                scale.coverage(hit.score),
-                scale.rarity(hit.score),
-                bool(query.opposition.subjects(hit.terms.split())),
-            )
-            for hit in hits
-        }
+    async def _by_words(self, plan: SearchPlan) -> list[Hit]:
+        return await self.store.keyword_search(plan.query.search_terms, plan.filters, plan.limit(WORD_CANDIDATES))
 
-    async def _by_meaning(self, asked: EmbeddedQuery, plan: SearchPlan) -> dict[str, float]:
-        embedded = asked.embedded
-        limit = plan.limit(VECTOR_CANDIDATES)
-        hits = await self.store.vector_search(embedded.vectors[0], embedded.model, plan.filters, limit)
-        return {hit.review_id: plan.meaning(asked.scale.score(hit.score)) for hit in hits}
-
-    async def _meaning_of_candidates(
-        self, asked: EmbeddedQuery, plan: SearchPlan, words: Iterable[str]
-    ) -> dict[str, float]:
-        """Scores of the reviews nearest in meaning and, read at the same time, of those found by words."""
-        nearest, cosines = await asyncio.gather(
-            self._by_meaning(asked, plan),
-            self.store.cosines(asked.embedded.vectors[0], asked.embedded.model, list(words)),
+    async def _by_meaning(self, asked: EmbeddedQuery, plan: SearchPlan, words: Sequence[Hit] = ()) -> NearHits:
+        """The reviews nearest in meaning and, read at the same time, the cosines of those found by words."""
+        vector, model = asked.embedded.vectors[0], asked.embedded.model
+        hits, cosines = await asyncio.gather(
+            self.store.vector_search(vector, model, plan.filters, plan.limit(VECTOR_CANDIDATES)),
+            self.store.cosines(vector, model, [hit.review_id for hit in words]),
         )
-        return {name: plan.meaning(asked.scale.score(cosine)) for name, cosine in cosines.items()} | nearest
+        cosines |= {hit.review_id: hit.score for hit in hits}
+        return NearHits(hits, {name: plan.meaning(asked.scale.score(cosine)) for name, cosine in cosines.items()})
 
     async def _embed(self, query: str, lane: Lane) -> EmbeddedQuery:
         try:
@@ -226,3 +219,17 @@ class Searcher:
         except InvalidModelResponse as error:
             log.warning("search failed", error=str(error))
             raise BadUpstream("The embedding service gave no vector. Tell the operator.") from None
+
+
+def _ranked(
+    plan: SearchPlan, mode: Mode, words: Sequence[Hit], nearest: NearHits = NearHits([], {}), *, degraded: bool = False
+) -> FoundReviews:
+    query, scale = plan.query, plan.word_scale
+    said = {
+        hit.review_id: WordScore(
+            scale.coverage(hit.score), scale.rarity(hit.score), bool(query.opposition.subjects(hit.terms.split()))
+        )
+        for hit in words
+    }
+    hits = {hit.review_id: hit for hit in (*words, *nearest.hits)}
+    return FoundReviews(rank(nearest.scores, said, mode), hits, degraded)
