@@ -63,7 +63,7 @@ async def store(tmp_path: Path) -> AsyncIterator[ReviewStore]:
         yield opened
 
 
-@pytest.mark.parametrize(("mode", "count"), [("keyword", 1), ("vector", 1), ("hybrid", 3)])
+@pytest.mark.parametrize(("mode", "count"), [("keyword", 1), ("vector", 1), ("hybrid", 2)])
 async def test_what_a_search_finds_is_not_read_again(
     store: ReviewStore, monkeypatch: pytest.MonkeyPatch, mode: Mode, count: int
 ) -> None:

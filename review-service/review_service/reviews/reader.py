@@ -1,6 +1,5 @@
 """Reads the table of reviews: rows, searches and versions."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -198,16 +197,19 @@ class ReviewReader:
         def search(table: AsyncTable) -> Any:
             return _with_probes(table.query().nearest_to(vector)).select([*_HIT_COLUMNS, "_distance"])
 
-        rows = await self._search(search, filters, limit, model)
+        rows = await self._search(search, filters, limit, (model, len(vector)))
         return [] if rows is None else hits_of(rows, [1 - distance for distance in rows["_distance"].to_pylist()])
 
-    async def keyword_search(self, terms: str, filters: Filters, limit: int) -> list[Hit]:
+    async def keyword_search(
+        self, terms: str, filters: Filters, limit: int, *, with_vectors: bool = False
+    ) -> list[Hit]:
         """Find the reviews that match some terms best, by BM25.
 
         Args:
             terms: Terms separated by spaces, as `MorphemeAnalyzer` makes them.
             filters: Filters; all that are set must match.
             limit: Maximum number of hits.
+            with_vectors: Whether the hits are to have their vectors.
 
         Returns:
             Hits with their BM25 scores, largest first.
@@ -217,36 +219,11 @@ class ReviewReader:
         """
 
         def search(table: AsyncTable) -> Any:
-            return table.query().nearest_to_text(terms, columns=TERMS_COLUMN).select([*_HIT_COLUMNS, "_score"])
+            columns = [*_HIT_COLUMNS, "_score", *(["vector"] if with_vectors else [])]
+            return table.query().nearest_to_text(terms, columns=TERMS_COLUMN).select(columns)
 
         rows = await self._search(search, filters, limit) if terms else None
         return [] if rows is None else hits_of(rows, rows["_score"].to_pylist())
-
-    async def cosines(self, vector: npt.NDArray[np.float32], model: str, review_ids: Sequence[str]) -> dict[str, float]:
-        """Compute the cosines of a vector with the vectors of reviews.
-
-        Args:
-            vector: float32 of shape (size,), of unit length.
-            model: The model that computed it, as in `EmbeddedTexts.model`.
-            review_ids: Ids of reviews.
-
-        Returns:
-            Cosines by review id, without the reviews that were deleted since.
-
-        Raises:
-            Unavailable: The stored vectors are of another model.
-            StoreDamaged: The table cannot be read.
-        """
-        table = await self.table()
-        if table is None or not review_ids:
-            return {}
-        await self._checked_schema(table, model, len(vector))
-        found = await self.read(["review_id", "vector"], where=col("review_id").isin(review_ids))
-        if not found.num_rows:
-            return {}
-        vectors = found["vector"].combine_chunks().flatten().to_numpy().reshape(-1, len(vector))
-        cosines = zip(found["review_id"].to_pylist(), (vectors @ vector).tolist(), strict=True)
-        return {review_id: cosine for review_id, cosine in cosines if math.isfinite(cosine)}
 
     async def reviews(self, review_ids: Sequence[str]) -> dict[str, StoredReview]:
         """Read reviews.
@@ -266,14 +243,14 @@ class ReviewReader:
         return {record["review_id"]: from_record(record) for record in found.to_pylist()}
 
     async def _search(
-        self, search: Callable[[AsyncTable], Any], filters: Filters, limit: int, model: str | None = None
+        self, search: Callable[[AsyncTable], Any], filters: Filters, limit: int, vectors: tuple[str, int] | None = None
     ) -> pa.Table | None:
         """The rows that a search finds, best first; None if there is no table, or no such row."""
         table = await self.table()
         if table is None:
             return None
-        if model is not None:
-            await self._checked_schema(table, model)
+        if vectors is not None:
+            await self._checked_schema(table, *vectors)
         where = filters.expression()
 
         async def run(table: AsyncTable) -> pa.Table:

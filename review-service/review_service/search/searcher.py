@@ -74,12 +74,10 @@ class SearchPlan:
 
 @dataclass(frozen=True)
 class NearHits:
-    """What the meaning of a query finds."""
+    """The reviews nearest to a query in meaning."""
 
+    asked: EmbeddedQuery
     hits: Sequence[Hit]
-    """Reviews nearest in meaning."""
-    scores: Mapping[str, float]
-    """Scores of the meaning by review id, also of reviews that were found by words."""
 
 
 @dataclass(frozen=True)
@@ -183,34 +181,32 @@ class Searcher:
         if plan.mode == "keyword":
             return _ranked(plan, "keyword", await self._by_words(plan))
         if plan.mode == "vector":
-            nearest = await self._by_meaning(await self._embed(plan.query.text, lane), plan)
-            return _ranked(plan, "vector", [], nearest)
-        embedding = asyncio.create_task(self._embed(plan.query.text, lane))
-        try:
-            words = await self._by_words(plan)
-            try:
-                async with asyncio.timeout(ENCODER_SECONDS):
-                    asked = await embedding
-                nearest = await self._by_meaning(asked, plan, words)
-            except (Unavailable, TooBusy, DeadlineExceeded, TimeoutError) as error:
-                log.warning("search without vectors", error=type(error).__name__)
-                return _ranked(plan, "keyword", words, degraded=True)
-        finally:
-            embedding.cancel()
+            asked = await self._embed(plan.query.text, lane)
+            return _ranked(plan, "vector", [], NearHits(asked, await self._by_meaning(asked, plan)))
+        words, nearest = await asyncio.gather(self._by_words(plan), self._by_meaning_in_time(plan, lane))
+        if nearest is None:
+            return _ranked(plan, "keyword", words, degraded=True)
         return _ranked(plan, "hybrid", words, nearest)
 
     async def _by_words(self, plan: SearchPlan) -> list[Hit]:
-        return await self.store.keyword_search(plan.query.search_terms, plan.filters, plan.limit(WORD_CANDIDATES))
-
-    async def _by_meaning(self, asked: EmbeddedQuery, plan: SearchPlan, words: Sequence[Hit] = ()) -> NearHits:
-        """The reviews nearest in meaning and, read at the same time, the cosines of those found by words."""
-        vector, model = asked.embedded.vectors[0], asked.embedded.model
-        hits, cosines = await asyncio.gather(
-            self.store.vector_search(vector, model, plan.filters, plan.limit(VECTOR_CANDIDATES)),
-            self.store.cosines(vector, model, [hit.review_id for hit in words]),
+        return await self.store.keyword_search(
+            plan.query.search_terms, plan.filters, plan.limit(WORD_CANDIDATES), with_vectors=plan.mode == "hybrid"
         )
-        cosines |= {hit.review_id: hit.score for hit in hits}
-        return NearHits(hits, {name: plan.meaning(asked.scale.score(cosine)) for name, cosine in cosines.items()})
+
+    async def _by_meaning(self, asked: EmbeddedQuery, plan: SearchPlan) -> list[Hit]:
+        embedded = asked.embedded
+        limit = plan.limit(VECTOR_CANDIDATES)
+        return await self.store.vector_search(embedded.vectors[0], embedded.model, plan.filters, limit)
+
+    async def _by_meaning_in_time(self, plan: SearchPlan, lane: Lane) -> NearHits | None:
+        """None without the embedding service, or with another model than that of the stored vectors."""
+        try:
+            async with asyncio.timeout(ENCODER_SECONDS):
+                asked = await self._embed(plan.query.text, lane)
+            return NearHits(asked, await self._by_meaning(asked, plan))
+        except (Unavailable, TooBusy, DeadlineExceeded, TimeoutError) as error:
+            log.warning("search without vectors", error=type(error).__name__)
+            return None
 
     async def _embed(self, query: str, lane: Lane) -> EmbeddedQuery:
         try:
@@ -222,7 +218,7 @@ class Searcher:
 
 
 def _ranked(
-    plan: SearchPlan, mode: Mode, words: Sequence[Hit], nearest: NearHits = NearHits([], {}), *, degraded: bool = False
+    plan: SearchPlan, mode: Mode, words: Sequence[Hit], nearest: NearHits | None = None, *, degraded: bool = False
 ) -> FoundReviews:
     query, scale = plan.query, plan.word_scale
     said = {
@@ -231,5 +227,14 @@ def _ranked(
         )
         for hit in words
     }
-    hits = {hit.review_id: hit for hit in (*words, *nearest.hits)}
-    return FoundReviews(rank(nearest.scores, said, mode), hits, degraded)
+    near = [] if nearest is None else nearest.hits
+    meant = {} if nearest is None else _meaning(plan, words, nearest)
+    return FoundReviews(rank(meant, said, mode), {hit.review_id: hit for hit in (*words, *near)}, degraded)
+
+
+def _meaning(plan: SearchPlan, words: Sequence[Hit], nearest: NearHits) -> dict[str, float]:
+    """Scores of the meaning by review id, also of the reviews that were found by words."""
+    asked, scale = nearest.asked.embedded, nearest.asked.scale
+    cosines = {hit.review_id: hit.cosine(asked.vectors[0], asked.model) for hit in words}
+    cosines |= {hit.review_id: hit.score for hit in nearest.hits}
+    return {name: plan.meaning(scale.score(cosine)) for name, cosine in cosines.items() if cosine is not None}
