@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from lancedb.query import AsyncVectorQuery
 
 from onecard.errors import Unavailable
 from review_service.errors import StoreDamaged
@@ -252,8 +253,9 @@ async def test_a_renamed_restaurant_has_its_latest_name(store: ReviewStore) -> N
     assert [one.name for one in counts] == ["새집"] * len(orders)
 
 
-async def test_an_indexed_search_finds_what_an_exact_one_finds(store: ReviewStore) -> None:
-    """At least 95 of 100 of the ten nearest, over clustered vectors."""
+@pytest.mark.parametrize("limit", [10, 50])
+async def test_an_indexed_search_finds_what_an_exact_one_finds(store: ReviewStore, limit: int) -> None:
+    """At least 95 of 100 of the ten nearest, over clustered vectors; also where fewer are compared for each hit."""
     made = vectors(6000)
     await store.upsert([judged(number) for number in range(6000)], EmbeddedTexts(made, MODEL))
     await maintain(store, 1000)
@@ -263,8 +265,25 @@ async def test_an_indexed_search_finds_what_an_exact_one_finds(store: ReviewStor
     found = 0
     for query in vectors(50, seed=0)[:50]:
         exact = {f"r-{place}" for place in np.argsort(-(made @ query))[:10]}
-        found += len(exact & set(await by_vector(store, query, MODEL, EVERYTHING, 10)))
+        found += len(exact & set(await by_vector(store, query, MODEL, EVERYTHING, limit)))
     assert found >= 0.95 * 500
+
+
+@pytest.mark.parametrize(("limit", "rows"), [(1, 10), (10, 100), (50, 150), (100, 200)])
+async def test_few_vectors_are_compared_again(
+    store: ReviewStore, monkeypatch: pytest.MonkeyPatch, limit: int, rows: int
+) -> None:
+    """A hybrid search, which looks for fifty, does not read five hundred."""
+    factors, refine = list[int](), AsyncVectorQuery.refine_factor
+
+    def counted(query: AsyncVectorQuery, factor: int) -> Any:
+        factors.append(factor)
+        return refine(query, factor)
+
+    monkeypatch.setattr(AsyncVectorQuery, "refine_factor", counted)
+    await put(store, range(3))
+    assert len(await by_vector(store, vectors(1)[0], MODEL, EVERYTHING, limit)) == min(limit, 3)
+    assert [limit * factor for factor in factors] == [rows]
 
 
 async def test_a_filter_finds_all_it_leaves_in_an_index(store: ReviewStore, monkeypatch: pytest.MonkeyPatch) -> None:

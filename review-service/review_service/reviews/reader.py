@@ -12,7 +12,7 @@ from lancedb.table import AsyncTable
 
 from onecard.errors import Unavailable
 from review_service.errors import StoreDamaged
-from review_service.index_plan import NPROBES, REFINE_FACTOR
+from review_service.index_plan import NPROBES, refine_factor
 from review_service.reviews.clauses import Clause
 from review_service.reviews.hits import Hit, hits_of
 from review_service.reviews.rows import (
@@ -195,7 +195,7 @@ class ReviewReader:
         """
 
         def search(table: AsyncTable) -> Any:
-            return _with_probes(table.query().nearest_to(vector)).select([*_HIT_COLUMNS, "_distance"])
+            return _with_probes(table.query().nearest_to(vector), limit).select([*_HIT_COLUMNS, "_distance"])
 
         rows = await self._search(search, filters, limit, (model, len(vector)))
         return [] if rows is None else hits_of(rows, [1 - distance for distance in rows["_distance"].to_pylist()])
@@ -272,6 +272,7 @@ class ReviewReader:
         return columns
 
 
-def _with_probes(query: Any) -> Any:
+def _with_probes(query: Any, limit: int) -> Any:
     # No maximum: where a filter leaves few reviews, the other partitions are looked through, too.
-    return query.distance_type("cosine").maximum_nprobes(0).minimum_nprobes(NPROBES).refine_factor(REFINE_FACTOR)
+    query = query.distance_type("cosine").maximum_nprobes(0).minimum_nprobes(NPROBES)
+    return query.refine_factor(refine_factor(limit))
