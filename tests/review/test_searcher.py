@@ -10,10 +10,12 @@ from lancedb.table import AsyncTable
 
 from review_service.model_services import EmbeddedTexts
 from review_service.reviews.hits import Hit
+from review_service.reviews.rows import Filters
 from review_service.reviews.store import ReviewStore, open_store
-from review_service.schemas import Mode, SearchRequest, SearchResponse
+from review_service.schemas import ExplainedReview, ExplainRequest, Mode, SearchRequest, SearchResponse
 from review_service.search.cosine_scale import CosineScales
-from review_service.search.searcher import Searcher
+from review_service.search.explanation import Explainer
+from review_service.search.searcher import Searcher, SearchPlan
 from review_service.search.vocabulary_source import VocabularySource
 from review_service.search.word_files import WordFiles
 from tests.review.support import analyzer
@@ -102,3 +104,41 @@ async def test_a_review_that_goes_meanwhile_is_returned_as_it_was_found(
         monkeypatch.setattr(store, name, and_delete(name))
     [one] = (await search(store, "주차", mode)).data
     assert (one.review.text, one.review.sentiment, one.review.rating) == ("주차가 편해요", "positive", None)
+
+
+async def explained(store: ReviewStore, query: str, review_id: str) -> ExplainedReview:
+    """Why a review has its score."""
+    request = ExplainRequest(query=query, review_id=review_id)
+    review = (await Explainer(await searcher_of(store)).explain(request, "interactive")).review
+    assert review is not None
+    return review
+
+
+async def test_bm25_is_that_of_the_index(store: ReviewStore) -> None:
+    """Of short and long reviews, with rare and frequent words, also such as come several times."""
+    texts = ["주차", "주차 주차 주차", "주차가 편하고 국물이 진하고 직원이 친절해요", "국물이 진해요", "국물 국물 맛집"]
+    await put(store, [*texts, *["친절해요"] * 20])
+    searcher = await searcher_of(store)
+    for query in ("주차", "주차 편한 집", "진한 국물", "친절한 직원"):
+        plan = SearchPlan(*await searcher.parse(query), Filters(), "keyword", 50)
+        hits = await store.keyword_search(plan.query.search_terms, Filters(), 50)
+        own = [sum(plan.term_scores(hit.terms).values()) for hit in hits]
+        assert own == pytest.approx([hit.score for hit in hits], rel=1e-4)
+        assert own
+
+
+@pytest.mark.parametrize(
+    ("start", "opposed"), [("주차가 편하고", False), ("주차는 안 편하고", True)], ids=["the same", "the opposite"]
+)
+async def test_a_score_does_not_depend_on_what_else_is_found(store: ReviewStore, start: str, opposed: bool) -> None:
+    """Many reviews have more of the query's words, so that a longer one is found by its meaning alone."""
+    await put(store, ["주차 편해요"] * 150)
+    long = "국물이 진하고 직원이 친절하고 김치가 시원하고 고기가 부드럽고 창밖으로 바다가 보이고 반찬이 많아요"
+    await put(store, [f"{start} {long}"], degrees=0, first=150)
+    found = await search(store, "주차 편한 집")
+    [score] = [one.score for one in found.data if one.review.review_id == "r-150"]
+    told = await explained(store, "주차 편한 집", "r-150")
+    assert told.score == pytest.approx(score, abs=1e-6)
+    assert told.words > 0
+    assert bool(told.opposites) == opposed
+    assert "r-150" not in ids(await search(store, "주차 편한 집", "keyword", top_k=100))

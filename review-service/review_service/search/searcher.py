@@ -15,10 +15,11 @@ from review_service.reviews.rows import Filters
 from review_service.reviews.store import ReviewStore
 from review_service.schemas import Mode, SearchRequest, SearchResponse, SearchResult
 from review_service.search.cosine_scale import CosineScale, CosineScales
-from review_service.search.fusion import Match, WordScale, WordScore, rank, scale_meaning
+from review_service.search.fusion import NO_WORDS, Match, WordScale, WordScore, rank, scale_meaning
 from review_service.search.vocabulary_source import VocabularySource
 from review_service.search.word_files import WordFiles
 from review_service.words.analyzer import MorphemeAnalyzer
+from review_service.words.bm25 import term_scores
 from review_service.words.query import ParsedQuery, QueryParser
 from review_service.words.vocabulary import Vocabulary
 
@@ -57,6 +58,38 @@ class SearchPlan:
     def word_scale(self) -> WordScale:
         """Scale of the query's BM25 scores."""
         return WordScale(self.query.ideal_score(self.vocabulary), self.vocabulary.unique_weight)
+
+    @cached_property
+    def weights(self) -> Mapping[str, float]:
+        """Weights of the terms that are looked for."""
+        return self.query.weights(self.vocabulary)
+
+    def term_scores(self, terms: str) -> dict[str, float]:
+        """Compute the BM25 score of a review, term by term.
+
+        Args:
+            terms: Value of the review's column of terms.
+
+        Returns:
+            Scores of the terms that query and review have.
+        """
+        return term_scores(terms.split(), self.weights, self.vocabulary.mean_length)
+
+    def word_score(self, terms: str) -> WordScore:
+        """Compute what a review's words say. It does not depend on how the review was found.
+
+        Args:
+            terms: Value of the review's column of terms.
+
+        Returns:
+            The scores.
+        """
+        scores = self.term_scores(terms)
+        if not scores:
+            return NO_WORDS
+        bm25, scale = sum(scores.values()), self.word_scale
+        opposed = bool(self.query.opposition.subjects(terms.split()))
+        return WordScore(scale.coverage(bm25), scale.rarity(bm25), opposed)
 
     @cached_property
     def known(self) -> float:
@@ -220,16 +253,11 @@ class Searcher:
 def _ranked(
     plan: SearchPlan, mode: Mode, words: Sequence[Hit], nearest: NearHits | None = None, *, degraded: bool = False
 ) -> FoundReviews:
-    query, scale = plan.query, plan.word_scale
-    said = {
-        hit.review_id: WordScore(
-            scale.coverage(hit.score), scale.rarity(hit.score), bool(query.opposition.subjects(hit.terms.split()))
-        )
-        for hit in words
-    }
     near = [] if nearest is None else nearest.hits
+    hits = {hit.review_id: hit for hit in (*words, *near)}
+    said = {} if mode == "vector" else {name: plan.word_score(hit.terms) for name, hit in hits.items()}
     meant = {} if nearest is None else _meaning(plan, words, nearest)
-    return FoundReviews(rank(meant, said, mode), {hit.review_id: hit for hit in (*words, *near)}, degraded)
+    return FoundReviews(rank(meant, said, mode), hits, degraded)
 
 
 def _meaning(plan: SearchPlan, words: Sequence[Hit], nearest: NearHits) -> dict[str, float]:

@@ -73,6 +73,17 @@ class ParsedQuery:
         """All different terms to look for, separated by spaces."""
         return " ".join(dict.fromkeys(text for term in self.terms for text in term.alternatives))
 
+    def weights(self, vocabulary: Vocabulary) -> dict[str, float]:
+        """Weigh the terms to look for.
+
+        Args:
+            vocabulary: The terms of the stored reviews.
+
+        Returns:
+            The weight of each term of `search_terms`.
+        """
+        return {text: vocabulary.weight(text) for text in self.search_terms.split()}
+
     def ideal_score(self, vocabulary: Vocabulary) -> float:
         """Compute the BM25 score of an average review that has each term once, or a synonym of it.
 
