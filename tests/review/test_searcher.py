@@ -142,3 +142,14 @@ async def test_a_score_does_not_depend_on_what_else_is_found(store: ReviewStore,
     assert told.words > 0
     assert bool(told.opposites) == opposed
     assert "r-150" not in ids(await search(store, "주차 편한 집", "keyword", top_k=100))
+
+
+@pytest.mark.parametrize("mode", ["keyword", "hybrid"])
+async def test_a_rare_synonym_is_no_better_than_the_word(store: ReviewStore, mode: Mode) -> None:
+    """More reviews have the synonym than there are candidates, and one has the word itself twice."""
+    await put(store, ["국물이 진해요"] * 400, first=1000)
+    await put(store, ["점원이 친절해요"] * 120, first=500)
+    await put(store, ["직원이 친절해요"] * 200)
+    await put(store, ["직원 직원"], first=400)
+    assert ids(await search(store, "직원", mode, top_k=5))[0] == "r-400"
+    assert (await explained(store, "직원", "r-0")).words == (await explained(store, "직원", "r-500")).words > 0

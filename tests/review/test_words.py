@@ -207,6 +207,18 @@ def test_the_most_frequent_synonym_covers_its_word() -> None:
     assert parse("맛있어요", words, texts).ideal_score(vocabulary(texts)) == vocabulary(texts).weight("맛있다")
 
 
+@pytest.mark.parametrize("query", ["맛있어요", "ㅁㄹㅌ", "짬봉"])
+def test_what_stands_for_a_word_weighs_as_much_as_the_most_frequent(query: str) -> None:
+    """Synonyms, terms with the same initial consonants, and terms that look like the word."""
+    words = parse_search_words("맛있다, 맛나다", "", "")
+    texts = [*["맛있어요 마라탕 짬뽕"] * 20, "맛나요 모래톱 짬봉", *["친절해요"] * 20]
+    parsed, known = parse(query, words, texts), vocabulary(texts)
+    weights = parsed.weights(known)
+    assert len(weights) > 1
+    assert set(weights.values()) == {parsed.ideal_score(known)}
+    assert list(weights) == parsed.search_terms.split()
+
+
 def test_a_word_that_is_nowhere_counts() -> None:
     """As a word that reviews do not have; all words are taken as known while nothing is counted yet."""
     parsed, known = parse("짬뽕 없는말"), vocabulary()

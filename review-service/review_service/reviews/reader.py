@@ -1,6 +1,6 @@
 """Reads the table of reviews: rows, searches and versions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import lancedb
@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from lancedb.expr import col
+from lancedb.query import BooleanQuery, FullTextQuery, MatchQuery, Occur
 from lancedb.table import AsyncTable
 
 from onecard.errors import Unavailable
@@ -201,12 +202,12 @@ class ReviewReader:
         return [] if rows is None else hits_of(rows, [1 - distance for distance in rows["_distance"].to_pylist()])
 
     async def keyword_search(
-        self, terms: str, filters: Filters, limit: int, *, with_vectors: bool = False
+        self, terms: str | Mapping[str, float], filters: Filters, limit: int, *, with_vectors: bool = False
     ) -> list[Hit]:
         """Find the reviews that match some terms best, by BM25.
 
         Args:
-            terms: Terms separated by spaces, as `MorphemeAnalyzer` makes them.
+            terms: Terms as `MorphemeAnalyzer` makes them, separated by spaces, or each with a factor of its score.
             filters: Filters; all that are set must match.
             limit: Maximum number of hits.
             with_vectors: Whether the hits are to have their vectors.
@@ -220,7 +221,7 @@ class ReviewReader:
 
         def search(table: AsyncTable) -> Any:
             columns = [*_HIT_COLUMNS, "_score", *(["vector"] if with_vectors else [])]
-            return table.query().nearest_to_text(terms, columns=TERMS_COLUMN).select(columns)
+            return table.query().nearest_to_text(_text_query(terms), columns=TERMS_COLUMN).select(columns)
 
         rows = await self._search(search, filters, limit) if terms else None
         return [] if rows is None else hits_of(rows, rows["_score"].to_pylist())
@@ -276,3 +277,20 @@ def _with_probes(query: Any, limit: int) -> Any:
     # No maximum: where a filter leaves few reviews, the other partitions are looked through, too.
     query = query.distance_type("cosine").maximum_nprobes(0).minimum_nprobes(NPROBES)
     return query.refine_factor(refine_factor(limit))
+
+
+def _text_query(terms: str | Mapping[str, float]) -> str | FullTextQuery:
+    """The query for terms, those with equal factors together."""
+    if isinstance(terms, str):
+        return terms
+    groups: dict[float, list[str]] = {}
+    for term, factor in terms.items():
+        groups.setdefault(float(f"{factor:.2g}"), []).append(term)
+    if len(groups) == 1:
+        return " ".join(terms)
+    return BooleanQuery([(Occur.SHOULD, _match_query(group, factor)) for factor, group in groups.items()])
+
+
+def _match_query(terms: Sequence[str], factor: float) -> MatchQuery:
+    # mypy does not see the defaults of the other fields.
+    return MatchQuery(" ".join(terms), TERMS_COLUMN, boost=factor)  # type: ignore[call-arg]

@@ -64,6 +64,11 @@ class SearchPlan:
         """Weights of the terms that are looked for."""
         return self.query.weights(self.vocabulary)
 
+    @cached_property
+    def boosts(self) -> Mapping[str, float]:
+        """The terms that are looked for, each with what its weight by its own rarity has to be multiplied by."""
+        return {term: weight / self.vocabulary.weight(term) for term, weight in self.weights.items()}
+
     def term_scores(self, terms: str) -> dict[str, float]:
         """Compute the BM25 score of a review, term by term.
 
@@ -223,7 +228,7 @@ class Searcher:
 
     async def _by_words(self, plan: SearchPlan) -> list[Hit]:
         return await self.store.keyword_search(
-            plan.query.search_terms, plan.filters, plan.limit(WORD_CANDIDATES), with_vectors=plan.mode == "hybrid"
+            plan.boosts, plan.filters, plan.limit(WORD_CANDIDATES), with_vectors=plan.mode == "hybrid"
         )
 
     async def _by_meaning(self, asked: EmbeddedQuery, plan: SearchPlan) -> list[Hit]:

@@ -80,9 +80,15 @@ class ParsedQuery:
             vocabulary: The terms of the stored reviews.
 
         Returns:
-            The weight of each term of `search_terms`.
+            The weight of each term of `search_terms`. A term and its synonyms weigh as much as the most frequent of
+            them: a rare synonym is no better than the word itself.
         """
-        return {text: vocabulary.weight(text) for text in self.search_terms.split()}
+        weights: dict[str, float] = {}
+        for term in self.terms:
+            weight = _weight(term, vocabulary)
+            for text in term.alternatives:
+                weights[text] = max(weight, weights.get(text, 0.0))
+        return weights
 
     def ideal_score(self, vocabulary: Vocabulary) -> float:
         """Compute the BM25 score of an average review that has each term once, or a synonym of it.
