@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from lancedb.table import AsyncTable
 
+from onecard.errors import InvalidRequest
 from review_service.model_services import EmbeddedTexts
 from review_service.reviews.hits import Hit
 from review_service.reviews.rows import Filters
@@ -153,3 +154,13 @@ async def test_a_rare_synonym_is_no_better_than_the_word(store: ReviewStore, mod
     await put(store, ["직원 직원"], first=400)
     assert ids(await search(store, "직원", mode, top_k=5))[0] == "r-400"
     assert (await explained(store, "직원", "r-0")).words == (await explained(store, "직원", "r-500")).words > 0
+
+
+async def test_a_query_has_at_most_eight_phrases(store: ReviewStore) -> None:
+    """Each costs a look into every text. The same one may come more often."""
+    await put(store, [" ".join(f"{number}번" for number in range(9))])
+    searcher = await searcher_of(store)
+    phrases = [f'"{number}번"' for number in range(9)]
+    assert ids(await search(store, " ".join([*phrases[:8], *phrases[:8]]), min_score=0)) == ["r-0"]
+    with pytest.raises(InvalidRequest, match="more than 8 different phrases"):
+        await searcher.parse(" ".join(phrases))

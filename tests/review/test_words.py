@@ -234,6 +234,11 @@ def test_phrases_are_taken_out_of_their_quotation_marks() -> None:
     assert {"짬뽕", "국물", "친절"} <= set(parsed.search_terms.split())
 
 
+def test_a_phrase_counts_once_and_only_if_it_can_be_seen() -> None:
+    """No text has what cannot be seen word for word, as pasted queries have it."""
+    assert parse('"국물" “국물” "\u200b" " \u3164 " 짬뽕 "국물"').phrases == ("국물",)
+
+
 @settings(max_examples=50)
 @given(st.text(max_size=200))
 def test_any_query_is_read(query: str) -> None:

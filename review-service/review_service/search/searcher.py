@@ -27,6 +27,8 @@ VECTOR_CANDIDATES = 50
 """Minimum number of candidates that the vector half of a hybrid search looks for."""
 WORD_CANDIDATES = 100
 """The same of the keyword half, which costs less."""
+MAX_PHRASES = 8
+"""Maximum number of phrases of a query: each is looked for in every text."""
 SHORT_QUERY = 100
 """Maximum number of characters of a query that is taken apart on the event loop."""
 ENCODER_SECONDS = 10.0
@@ -189,7 +191,7 @@ class Searcher:
             The query, and the vocabulary by which it was corrected.
 
         Raises:
-            InvalidRequest: There is nothing but quotation marks.
+            InvalidRequest: There is nothing but quotation marks, or there are too many of them.
         """
         vocabulary = self.vocabulary.current
         parser = QueryParser(self.analyzer.terms, vocabulary, self.word_files.search_words())
@@ -197,6 +199,10 @@ class Searcher:
         parsed = parser.parse(text) if len(text) <= SHORT_QUERY else await asyncio.to_thread(parser.parse, text)
         if not is_visible(parsed.text):
             raise InvalidRequest("'query' has nothing between its quotation marks.", param="query")
+        if len(parsed.phrases) > MAX_PHRASES:
+            raise InvalidRequest(
+                f"'query' has more than {MAX_PHRASES} different phrases in quotation marks.", param="query"
+            )
         return parsed, vocabulary
 
     async def find(self, plan: SearchPlan, lane: Lane) -> FoundReviews:

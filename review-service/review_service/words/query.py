@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from onecard.text import composed
+from onecard.text import composed, is_visible
 from review_service.words.letters import from_latin_keys, is_initials
 from review_service.words.polarity import Opposition
 from review_service.words.synonyms import SearchWords
@@ -62,7 +62,7 @@ class ParsedQuery:
     corrected: bool
     """Whether a word was replaced."""
     phrases: tuple[str, ...]
-    """What each result must have word for word."""
+    """What each result must have word for word, without repetitions."""
     terms: tuple[QueryTerm, ...]
     """Different terms; empty if the query has no word."""
     opposition: Opposition = field(default_factory=Opposition)
@@ -156,7 +156,8 @@ class QueryParser:
             Its phrases and terms.
         """
         text = composed(query)
-        phrases = tuple(phrase for match in _PHRASE.finditer(text) if (phrase := (match[1] or match[2]).strip()))
+        quoted = [(match[1] or match[2]).strip() for match in _PHRASE.finditer(text)]
+        phrases = tuple(dict.fromkeys(filter(is_visible, quoted)))
         plain = " ".join(_PHRASE.sub(r" \1\2 ", text).split())
         typed = [self._by_keys(word) for word in _WORD.findall(plain)]
         text = " ".join(reading.text for reading in typed)
