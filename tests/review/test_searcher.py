@@ -164,3 +164,21 @@ async def test_a_query_has_at_most_eight_phrases(store: ReviewStore) -> None:
     assert ids(await search(store, " ".join([*phrases[:8], *phrases[:8]]), min_score=0)) == ["r-0"]
     with pytest.raises(InvalidRequest, match="more than 8 different phrases"):
         await searcher.parse(" ".join(phrases))
+
+
+async def test_a_search_by_vectors_needs_no_word_that_reviews_have(store: ReviewStore) -> None:
+    """Its score is the scaled cosine alone; a hybrid search takes such a query for nonsense."""
+    await put(store, ["주차가 편해요"])
+    [one] = (await search(store, "뙑뙑뙑뙑", "vector")).data
+    scale = await CosineScales(Encoder()).scale(MODEL)
+    assert one.score == pytest.approx(scale.score(np.cos(np.radians(FAR))), abs=1e-5)
+    assert ids(await search(store, "뙑뙑뙑뙑")) == []
+
+
+@pytest.mark.parametrize(("query", "found"), [("🍕🍕", ["r-0"]), ("....,,,,;;;;", [])])
+async def test_a_query_without_words_is_searched_by_its_pictures(
+    store: ReviewStore, query: str, found: list[str]
+) -> None:
+    """An emoji has a meaning, and no review needs to have it; keys that mean nothing find nothing."""
+    await put(store, ["주차가 편해요"])
+    assert ids(await search(store, query)) == found

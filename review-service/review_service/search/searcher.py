@@ -100,8 +100,8 @@ class SearchPlan:
 
     @cached_property
     def known(self) -> float:
-        """Share of the query's words that any review has."""
-        return self.query.known_share(self.vocabulary)
+        """Share of the query's words that any review has. It is of no interest where the vectors alone are asked."""
+        return 1.0 if self.mode == "vector" else self.query.known_share(self.vocabulary)
 
     def meaning(self, score: float) -> float:
         """Score of the meaning, from the scaled cosine."""

@@ -10,6 +10,7 @@ A word is looked for letter by letter where its morphemes find too little. The r
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -32,6 +33,8 @@ TakeApart = Callable[[str], Sequence[Term]]
 """`MorphemeAnalyzer.terms`."""
 
 _PHRASE = re.compile(r'"([^"]+)"|“([^“”]+)”')
+_PICTURE = "So"
+"""Unicode's category of emoji and other symbols that no keyboard has."""
 _WORD = re.compile(r"\S+")
 _PARTICLE = re.compile(r"(?:은|는|이|가|을|를|의|에|도|만|로|으로|와|과|랑|이랑|에서)$")
 
@@ -110,13 +113,15 @@ class ParsedQuery:
             vocabulary: The terms of the stored reviews.
 
         Returns:
-            From 0 to 1; 0 without terms, and 1 while the terms of no review are counted.
+            From 0 to 1; 1 while the terms of no review are counted. Without terms it is 1 for pictures, such as an
+            emoji, and 0 for what may be any keys.
         """
         if not vocabulary.reviews:
             return 1.0
+        if not self.terms:
+            return float(any(unicodedata.category(char) == _PICTURE for char in self.text))
         known = [term for term in self.terms if _is_known(term, vocabulary)]
-        ideal = self.ideal_score(vocabulary)
-        return sum(_weight(term, vocabulary) for term in known) / ideal if ideal else 0.0
+        return sum(_weight(term, vocabulary) for term in known) / self.ideal_score(vocabulary)
 
     def _counted(self, vocabulary: Vocabulary) -> list[QueryTerm]:
         known = [term for term in self.terms if _is_known(term, vocabulary)]
