@@ -7,7 +7,6 @@ words weigh. That rarely changes, but does when a count learns the words of the 
 """
 
 import math
-from dataclasses import asdict
 
 from onecard.cache.keys import JsonValue
 from review_service.words.query import ParsedQuery
@@ -32,4 +31,6 @@ def query_key(query: ParsedQuery, vocabulary: Vocabulary) -> JsonValue:
     """
     measures = [query.ideal_score(vocabulary), vocabulary.unique_weight, vocabulary.mean_length]
     steps = [round(WEIGHT_STEPS * math.log(max(measure, _MIN_WEIGHT))) for measure in measures]
-    return [asdict(query), steps, round(KNOWN_STEPS * query.known_share(vocabulary))]
+    # What the query opposes follows from how it is read and from the operator's words, which the key has, too.
+    terms = [[term.text, *term.synonyms] for term in query.terms]
+    return [query.text, list(query.phrases), terms, steps, round(KNOWN_STEPS * query.known_share(vocabulary))]

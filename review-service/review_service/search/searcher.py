@@ -71,22 +71,22 @@ class SearchPlan:
         """The terms that are looked for, each with what its weight by its own rarity has to be multiplied by."""
         return {term: weight / self.vocabulary.weight(term) for term, weight in self.weights.items()}
 
-    def term_scores(self, terms: str) -> dict[str, float]:
+    def term_scores(self, terms: Sequence[str]) -> dict[str, float]:
         """Compute the BM25 score of a review, term by term.
 
         Args:
-            terms: Value of the review's column of terms.
+            terms: The review's terms as they are stored.
 
         Returns:
             Scores of the terms that query and review have.
         """
-        return term_scores(terms.split(), self.weights, self.vocabulary.mean_length)
+        return term_scores(terms, self.weights, self.vocabulary.mean_length)
 
-    def word_score(self, terms: str) -> WordScore:
+    def word_score(self, terms: Sequence[str]) -> WordScore:
         """Compute what a review's words say. It does not depend on how the review was found.
 
         Args:
-            terms: Value of the review's column of terms.
+            terms: The review's terms as they are stored.
 
         Returns:
             The scores.
@@ -95,7 +95,7 @@ class SearchPlan:
         if not scores:
             return NO_WORDS
         bm25, scale = sum(scores.values()), self.word_scale
-        opposed = bool(self.query.opposition.subjects(terms.split()))
+        opposed = bool(self.query.opposition.subjects(terms))
         return WordScore(scale.coverage(bm25), scale.rarity(bm25), opposed)
 
     @cached_property
@@ -266,7 +266,7 @@ def _ranked(
 ) -> FoundReviews:
     near = [] if nearest is None else nearest.hits
     hits = {hit.review_id: hit for hit in (*words, *near)}
-    said = {} if mode == "vector" else {name: plan.word_score(hit.terms) for name, hit in hits.items()}
+    said = {} if mode == "vector" else {name: plan.word_score(hit.terms.split()) for name, hit in hits.items()}
     meant = {} if nearest is None else _meaning(plan, words, nearest)
     return FoundReviews(rank(meant, said, mode), hits, degraded)
 

@@ -20,11 +20,15 @@ from review_service.words.letters import from_latin_keys, is_initials
 from review_service.words.polarity import Opposition
 from review_service.words.synonyms import SearchWords
 from review_service.words.terms import COMPOUND, NOUNS, PART, Term, normalize
-from review_service.words.vocabulary import Vocabulary
+from review_service.words.vocabulary import Near, Vocabulary
 
 MIN_REVIEWS = 3
 MAX_NEAR = 3
 MAX_INITIALS = 5
+MAX_TERMS = 32
+"""Maximum number of terms of a query; those of a longer one are left out, and matter to its meaning alone."""
+MAX_LOOKUPS = 16
+"""Maximum number of times that terms are looked for that look like a word of a query, which takes some milliseconds."""
 MIN_KEYS = 3
 """Minimum length of Latin letters that may have been typed on the wrong keyboard."""
 
@@ -67,7 +71,7 @@ class ParsedQuery:
     phrases: tuple[str, ...]
     """What each result must have word for word, without repetitions."""
     terms: tuple[QueryTerm, ...]
-    """Different terms; empty if the query has no word."""
+    """Different terms, at most `MAX_TERMS`; empty if the query has no word."""
     opposition: Opposition = field(default_factory=Opposition)
     """Finds texts that say the opposite."""
 
@@ -124,11 +128,14 @@ class ParsedQuery:
         return sum(_weight(term, vocabulary) for term in known) / self.ideal_score(vocabulary)
 
     def _counted(self, vocabulary: Vocabulary) -> list[QueryTerm]:
-        known = [term for term in self.terms if _is_known(term, vocabulary)]
+        known: dict[str, list[str]] = {}
+        for term in self.terms:
+            if _is_known(term, vocabulary):
+                known.setdefault(term.word, []).append(term.text)
         return [
             term
             for term in self.terms
-            if term in known or not any(term.word == whole.word and term.text in whole.text for whole in known)
+            if _is_known(term, vocabulary) or not any(term.text in whole for whole in known.get(term.word, ()))
         ]
 
 
@@ -143,13 +150,14 @@ class _Reading:
 
 
 class QueryParser:
-    """Takes queries apart."""
+    """Takes queries apart, one at a time."""
 
     def __init__(self, take_apart: TakeApart, vocabulary: Vocabulary, words: SearchWords) -> None:
         """Use the analyzer's terms, the terms of the stored reviews, and the operator's words."""
         self._take_apart = take_apart
         self._vocabulary = vocabulary
         self._words = words
+        self._looked_up: dict[str, list[Near]] = {}
 
     def parse(self, query: str) -> ParsedQuery:
         """Take a query apart.
@@ -160,6 +168,7 @@ class QueryParser:
         Returns:
             Its phrases and terms.
         """
+        self._looked_up.clear()
         text = composed(query)
         quoted = [(match[1] or match[2]).strip() for match in _PHRASE.finditer(text)]
         phrases = tuple(dict.fromkeys(filter(is_visible, quoted)))
@@ -209,7 +218,9 @@ class QueryParser:
         return _Reading(word, word, tuple(QueryTerm(term.text, word, _reason(term)) for term in terms))
 
     def _near(self, candidate: str, word: str) -> _Reading | None:
-        near = self._vocabulary.near(candidate, MAX_NEAR)
+        if candidate not in self._looked_up and len(self._looked_up) < MAX_LOOKUPS:
+            self._looked_up[candidate] = self._vocabulary.near(candidate, MAX_NEAR)
+        near = self._looked_up.get(candidate)
         if not near:
             return None
         best = near[0].term
@@ -228,7 +239,7 @@ class QueryParser:
         kept = [term for term in different.values() if term.text not in self._words.stop_words]
         return tuple(
             QueryTerm(term.text, term.word, term.reason, (*term.synonyms, *self._words.synonyms.get(term.text, ())))
-            for term in kept or different.values()
+            for term in (kept or list(different.values()))[:MAX_TERMS]
         )
 
 
