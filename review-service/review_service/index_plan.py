@@ -3,7 +3,7 @@
 The index is an inverted file (IVF) over RaBitQ codes of one bit per dimension. Candidates are found by their codes and
 then ranked by their full vectors. The index is built with
 `lancedb.index.IvfRq(distance_type="cosine", **ivf_parameters(rows))` and searched with
-`.maximum_nprobes(0).minimum_nprobes(NPROBES).refine_factor(REFINE_FACTOR)`.
+`.maximum_nprobes(0).minimum_nprobes(NPROBES).refine_factor(refine_factor(limit))`.
 
 The figures come from measurements of LanceDB 0.40 on two cores: docs/decisions/0016-vectors-in-ivf-rabitq.md.
 """
@@ -16,7 +16,23 @@ MIN_INDEX_ROWS = 10_000
 NPROBES = 96
 """Number of partitions that a query searches; more where a filter leaves too few rows in these."""
 REFINE_FACTOR = 10
-"""Number of candidates per requested row that are ranked by their full vectors."""
+"""Maximum number of candidates per requested row that are ranked by their full vectors, each of which is read."""
+MIN_REFINE_FACTOR = 2
+MAX_REFINED_ROWS = 150
+"""So many candidates are enough to have the nearest ones among them. More are ranked only if more than half as many
+rows are requested."""
+
+
+def refine_factor(limit: int) -> int:
+    """Choose how many candidates per requested row are ranked by their full vectors.
+
+    Args:
+        limit: Number of requested rows.
+
+    Returns:
+        From `MIN_REFINE_FACTOR` for many rows to `REFINE_FACTOR` for few.
+    """
+    return min(REFINE_FACTOR, max(MIN_REFINE_FACTOR, math.ceil(MAX_REFINED_ROWS / limit)))
 
 
 def ivf_parameters(rows: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from lancedb.query import AsyncVectorQuery
 
 from onecard.errors import Unavailable
 from review_service.errors import StoreDamaged
@@ -176,30 +177,27 @@ async def test_the_first_table_is_created_by_one_process_at_a_time(tmp_path: Pat
 
 
 async def test_cosines_are_those_of_a_search(store: ReviewStore) -> None:
-    """Of the reviews that are named; one that is not there any more is left out."""
+    """Of what was found by words, with its vectors; a vector of another size or model is not compared."""
     await put(store, range(10))
     asked = vectors(3, seed=5)[2]
-    hits = await store.vector_search(asked, MODEL, EVERYTHING, 10)
-    ids = [hit.review_id for hit in hits]
-    assert await store.cosines(asked, MODEL, []) == await store.reviews([]) == {}
-    assert await store.delete(ids[0])
-    cosines = await store.cosines(asked, MODEL, ids)
-    assert cosines == pytest.approx({hit.review_id: hit.score for hit in hits[1:]}, abs=1e-5)
-    assert {name: review.review_id for name, review in (await store.reviews(ids)).items()} == dict(
-        zip(ids[1:], ids[1:], strict=True)
-    )
+    near = {hit.review_id: hit.score for hit in await store.vector_search(asked, MODEL, EVERYTHING, 10)}
+    hits = await store.keyword_search("주차", EVERYTHING, 10, with_vectors=True)
+    assert {hit.review_id: hit.cosine(asked, MODEL) for hit in hits} == pytest.approx(near, abs=1e-5)
+    for vector, model in ((asked[:-1], MODEL), (asked, "other/encoder")):
+        assert [hit.cosine(vector, model) for hit in hits] == [None] * 10
+    without = await store.keyword_search("주차", EVERYTHING, 10)
+    assert [hit.cosine(asked, MODEL) for hit in without] == [None] * 10
 
 
-async def test_what_a_search_found_is_read_after_files_were_put_together(store: ReviewStore) -> None:
-    """Between a search's reads, index maintenance may move every row; no hit is lost."""
+async def test_what_a_search_found_is_there_after_files_were_put_together(store: ReviewStore) -> None:
+    """Index maintenance may move every row, and a review may be deleted: no hit is lost."""
     for first in (0, 5):
         await put(store, range(first, first + 5))
-    asked = vectors(1)[0]
-    hits = await store.vector_search(asked, MODEL, EVERYTHING, 10)
+    hits = await store.vector_search(vectors(1)[0], MODEL, EVERYTHING, 10)
     await maintain(store, 1000, settled=True)
-    ids = [hit.review_id for hit in hits]
-    assert len(ids) == 10
-    assert set(await store.reviews(ids)) == set(await store.cosines(asked, MODEL, ids)) == set(ids)
+    assert await store.delete("r-0")
+    found = {hit.review_id: hit.review() for hit in hits}
+    assert {name: review.text for name, review in found.items()} == {f"r-{n}": f"주차가 편해요 {n}" for n in range(10)}
 
 
 async def test_filters_hold_for_every_search(store: ReviewStore) -> None:
@@ -255,8 +253,9 @@ async def test_a_renamed_restaurant_has_its_latest_name(store: ReviewStore) -> N
     assert [one.name for one in counts] == ["새집"] * len(orders)
 
 
-async def test_an_indexed_search_finds_what_an_exact_one_finds(store: ReviewStore) -> None:
-    """At least 95 of 100 of the ten nearest, over clustered vectors."""
+@pytest.mark.parametrize("limit", [10, 50])
+async def test_an_indexed_search_finds_what_an_exact_one_finds(store: ReviewStore, limit: int) -> None:
+    """At least 95 of 100 of the ten nearest, over clustered vectors; also where fewer are compared for each hit."""
     made = vectors(6000)
     await store.upsert([judged(number) for number in range(6000)], EmbeddedTexts(made, MODEL))
     await maintain(store, 1000)
@@ -266,8 +265,25 @@ async def test_an_indexed_search_finds_what_an_exact_one_finds(store: ReviewStor
     found = 0
     for query in vectors(50, seed=0)[:50]:
         exact = {f"r-{place}" for place in np.argsort(-(made @ query))[:10]}
-        found += len(exact & set(await by_vector(store, query, MODEL, EVERYTHING, 10)))
+        found += len(exact & set(await by_vector(store, query, MODEL, EVERYTHING, limit)))
     assert found >= 0.95 * 500
+
+
+@pytest.mark.parametrize(("limit", "rows"), [(1, 10), (10, 100), (50, 150), (100, 200)])
+async def test_few_vectors_are_compared_again(
+    store: ReviewStore, monkeypatch: pytest.MonkeyPatch, limit: int, rows: int
+) -> None:
+    """A hybrid search, which looks for fifty, does not read five hundred."""
+    factors, refine = list[int](), AsyncVectorQuery.refine_factor
+
+    def counted(query: AsyncVectorQuery, factor: int) -> Any:
+        factors.append(factor)
+        return refine(query, factor)
+
+    monkeypatch.setattr(AsyncVectorQuery, "refine_factor", counted)
+    await put(store, range(3))
+    assert len(await by_vector(store, vectors(1)[0], MODEL, EVERYTHING, limit)) == min(limit, 3)
+    assert [limit * factor for factor in factors] == [rows]
 
 
 async def test_a_filter_finds_all_it_leaves_in_an_index(store: ReviewStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -368,9 +384,8 @@ async def test_vectors_of_another_model_are_refused(store: ReviewStore, other: s
         await store.upsert([judged(4)], EmbeddedTexts(vectors(1), other))
     with pytest.raises(Unavailable, match="another model"):
         await by_vector(store, vectors(1)[0], other, EVERYTHING, 1)
-    for vector in (vectors(1)[0], vectors(1)[0][:-1]):
-        with pytest.raises(Unavailable, match="another model"):
-            await store.cosines(vector, other, ["r-1"])
+    with pytest.raises(Unavailable, match="another model"):
+        await by_vector(store, vectors(1)[0][:-1], "a/encoder@r1", EVERYTHING, 1)
     assert await rows(store) == 1
 
 

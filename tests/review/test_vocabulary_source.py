@@ -33,6 +33,7 @@ async def test_terms_are_counted_again_when_there_are_many_more_reviews(store: R
     await source.refresh()
     counted = source.current
     assert (counted.reviews, counted.count("주차"), counted.count("편하다")) == (40, 40, 40)
+    assert counted.mean_length == 4
     await put(store, [40, 41])
     await source.refresh()
     assert source.current is counted

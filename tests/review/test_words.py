@@ -3,6 +3,7 @@
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,10 @@ from review_service.words import analyzer as words_analyzer
 from review_service.words.analyzer import MorphemeAnalyzer, chunks, version_of
 from review_service.words.defaults import USER_WORDS
 from review_service.words.letters import distance, from_latin_keys, initials, is_initials, jamo
-from review_service.words.query import ParsedQuery, QueryParser
+from review_service.words.query import MAX_LOOKUPS, MAX_TERMS, ParsedQuery, QueryParser
 from review_service.words.synonyms import SearchWords, parse_search_words
 from review_service.words.user_words import parse_user_words
-from review_service.words.vocabulary import Vocabulary
+from review_service.words.vocabulary import Near, Vocabulary
 from tests.review.support import analyzer
 
 SYLLABLES = st.text(st.characters(min_codepoint=0xAC00, max_codepoint=0xD7A3), max_size=6)
@@ -207,6 +208,18 @@ def test_the_most_frequent_synonym_covers_its_word() -> None:
     assert parse("맛있어요", words, texts).ideal_score(vocabulary(texts)) == vocabulary(texts).weight("맛있다")
 
 
+@pytest.mark.parametrize("query", ["맛있어요", "ㅁㄹㅌ", "짬봉"])
+def test_what_stands_for_a_word_weighs_as_much_as_the_most_frequent(query: str) -> None:
+    """Synonyms, terms with the same initial consonants, and terms that look like the word."""
+    words = parse_search_words("맛있다, 맛나다", "", "")
+    texts = [*["맛있어요 마라탕 짬뽕"] * 20, "맛나요 모래톱 짬봉", *["친절해요"] * 20]
+    parsed, known = parse(query, words, texts), vocabulary(texts)
+    weights = parsed.weights(known)
+    assert len(weights) > 1
+    assert set(weights.values()) == {parsed.ideal_score(known)}
+    assert list(weights) == parsed.search_terms.split()
+
+
 def test_a_word_that_is_nowhere_counts() -> None:
     """As a word that reviews do not have; all words are taken as known while nothing is counted yet."""
     parsed, known = parse("짬뽕 없는말"), vocabulary()
@@ -220,6 +233,40 @@ def test_phrases_are_taken_out_of_their_quotation_marks() -> None:
     parsed = parse('“짬뽕 국물” "시원해요" 친절"')
     assert parsed.phrases == ("짬뽕 국물", "시원해요")
     assert {"짬뽕", "국물", "친절"} <= set(parsed.search_terms.split())
+
+
+def test_a_long_query_has_a_limited_number_of_terms() -> None:
+    """The first ones; a query of as many words as there are terms is complete."""
+    long = " ".join(map(str, range(400)))
+    assert [term.text for term in parse(long).terms] == [str(number) for number in range(MAX_TERMS)]
+    assert len(parse(" ".join(map(str, range(MAX_TERMS)))).terms) == MAX_TERMS
+
+
+def test_the_terms_are_searched_for_likenesses_a_limited_number_of_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for a word, however often it comes, and not for each of many words; a parser's next query begins anew."""
+    looked_up = list[str]()
+
+    def near(_: Vocabulary, word: str, limit: int) -> list[Near]:
+        looked_up.append(word)
+        return []
+
+    monkeypatch.setattr(Vocabulary, "near", near)
+    syllables = "뷁쉛뙑훟핳쀍퀡퉵췕뤏쫷퉳훩쀓"
+    words = [f"{first}{second}{first}" for first, second in permutations(syllables, 2)]
+    parser = QueryParser(analyzer().terms, vocabulary(), NO_WORDS)
+    parser.parse(" ".join(words[:1] * 100))
+    assert 0 < len(looked_up) == len(set(looked_up)) <= 3
+    looked_up.clear()
+    parser.parse(" ".join(words))
+    assert len(looked_up) == MAX_LOOKUPS
+    looked_up.clear()
+    parser.parse(words[0])
+    assert looked_up
+
+
+def test_a_phrase_counts_once_and_only_if_it_can_be_seen() -> None:
+    """No text has what cannot be seen word for word, as pasted queries have it."""
+    assert parse('"국물" “국물” "\u200b" " \u3164 " 짬뽕 "국물"').phrases == ("국물",)
 
 
 @settings(max_examples=50)

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from onecard.batching.queue import Lane
 from onecard.inference.scheduling import requested_lane
 from onecard.web import app as base
+from onecard.web.disconnect import run_until_disconnect
 from onecard.web.health import ComponentHealth, Readiness, worst_status
 from onecard.web.middleware import request_state
 from onecard.web.request_parsing import media_type
@@ -127,7 +128,8 @@ def _review_routes() -> APIRouter:
     async def explain(body: ExplainRequest, request: Request) -> Explanation:
         """Explain how a query is taken apart, and why a review has its score."""
         lane = requested_lane(request.headers, "interactive")
-        return await Explainer(service_of(request).searcher).explain(body, lane)
+        explanation = Explainer(service_of(request).searcher).explain(body, lane)
+        return await run_until_disconnect(explanation, request.receive)
 
     @router.get("/v1/restaurants")
     async def restaurants(

@@ -1,7 +1,6 @@
 """Reads the table of reviews: rows, searches and versions."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import lancedb
@@ -9,13 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from lancedb.expr import col
+from lancedb.query import BooleanQuery, FullTextQuery, MatchQuery, Occur
 from lancedb.table import AsyncTable
 
 from onecard.errors import Unavailable
 from review_service.errors import StoreDamaged
-from review_service.index_plan import NPROBES, REFINE_FACTOR
+from review_service.index_plan import NPROBES, refine_factor
 from review_service.reviews.clauses import Clause
-from review_service.reviews.hits import Hit
+from review_service.reviews.hits import Hit, hits_of
 from review_service.reviews.rows import (
     CLAUSES_COLUMN,
     MODEL_KEY,
@@ -32,12 +32,14 @@ from review_service.schemas import StoredReview
 TABLE_NAME = "reviews"
 LATEST_FIRST = [("created_at", "descending"), ("review_id", "ascending")]
 """How reviews are sorted. Those without a time come last."""
+_HIT_COLUMNS = (*REVIEW_COLUMNS, TERMS_COLUMN)
 
 
 class ReviewReader:
     """Reads the table, each time its latest version.
 
-    The reads of a search name reviews by their ids, because LanceDB's row ids change when files are put together.
+    A search reads reviews with everything that is returned of them, in one query. What is read in two, as the latest
+    reviews, is named by ids, because LanceDB's row ids change when files are put together.
     """
 
     def __init__(self, database: lancedb.AsyncConnection, address: str) -> None:
@@ -194,17 +196,21 @@ class ReviewReader:
         """
 
         def search(table: AsyncTable) -> Any:
-            return _with_probes(table.query().nearest_to(vector)).select(["review_id", "_distance"])
+            return _with_probes(table.query().nearest_to(vector), limit).select([*_HIT_COLUMNS, "_distance"])
 
-        return await self._search(search, filters, limit, lambda record: 1 - record["_distance"], model)
+        rows = await self._search(search, filters, limit, (model, len(vector)))
+        return [] if rows is None else hits_of(rows, [1 - distance for distance in rows["_distance"].to_pylist()])
 
-    async def keyword_search(self, terms: str, filters: Filters, limit: int) -> list[Hit]:
+    async def keyword_search(
+        self, terms: str | Mapping[str, float], filters: Filters, limit: int, *, with_vectors: bool = False
+    ) -> list[Hit]:
         """Find the reviews that match some terms best, by BM25.
 
         Args:
-            terms: Terms separated by spaces, as `MorphemeAnalyzer` makes them.
+            terms: Terms as `MorphemeAnalyzer` makes them, separated by spaces, or each with a factor of its score.
             filters: Filters; all that are set must match.
             limit: Maximum number of hits.
+            with_vectors: Whether the hits are to have their vectors.
 
         Returns:
             Hits with their BM25 scores, largest first.
@@ -214,37 +220,11 @@ class ReviewReader:
         """
 
         def search(table: AsyncTable) -> Any:
-            return (
-                table.query().nearest_to_text(terms, columns=TERMS_COLUMN).select(["review_id", "_score", TERMS_COLUMN])
-            )
+            columns = [*_HIT_COLUMNS, "_score", *(["vector"] if with_vectors else [])]
+            return table.query().nearest_to_text(_text_query(terms), columns=TERMS_COLUMN).select(columns)
 
-        return await self._search(search, filters, limit, lambda record: record["_score"]) if terms else []
-
-    async def cosines(self, vector: npt.NDArray[np.float32], model: str, review_ids: Sequence[str]) -> dict[str, float]:
-        """Compute the cosines of a vector with the vectors of reviews.
-
-        Args:
-            vector: float32 of shape (size,), of unit length.
-            model: The model that computed it, as in `EmbeddedTexts.model`.
-            review_ids: Ids of reviews.
-
-        Returns:
-            Cosines by review id, without the reviews that were deleted since.
-
-        Raises:
-            Unavailable: The stored vectors are of another model.
-            StoreDamaged: The table cannot be read.
-        """
-        table = await self.table()
-        if table is None or not review_ids:
-            return {}
-        await self._checked_schema(table, model, len(vector))
-        found = await self.read(["review_id", "vector"], where=col("review_id").isin(review_ids))
-        if not found.num_rows:
-            return {}
-        vectors = found["vector"].combine_chunks().flatten().to_numpy().reshape(-1, len(vector))
-        cosines = zip(found["review_id"].to_pylist(), (vectors @ vector).tolist(), strict=True)
-        return {review_id: cosine for review_id, cosine in cosines if math.isfinite(cosine)}
+        rows = await self._search(search, filters, limit) if terms else None
+        return [] if rows is None else hits_of(rows, rows["_score"].to_pylist())
 
     async def reviews(self, review_ids: Sequence[str]) -> dict[str, StoredReview]:
         """Read reviews.
@@ -264,28 +244,22 @@ class ReviewReader:
         return {record["review_id"]: from_record(record) for record in found.to_pylist()}
 
     async def _search(
-        self,
-        search: Callable[[AsyncTable], Any],
-        filters: Filters,
-        limit: int,
-        score: Callable[[dict[str, Any]], float],
-        model: str | None = None,
-    ) -> list[Hit]:
+        self, search: Callable[[AsyncTable], Any], filters: Filters, limit: int, vectors: tuple[str, int] | None = None
+    ) -> pa.Table | None:
+        """The rows that a search finds, best first; None if there is no table, or no such row."""
         table = await self.table()
         if table is None:
-            return []
-        if model is not None:
-            await self._checked_schema(table, model)
+            return None
+        if vectors is not None:
+            await self._checked_schema(table, *vectors)
         where = filters.expression()
 
-        async def run(table: AsyncTable) -> list[dict[str, Any]]:
+        async def run(table: AsyncTable) -> pa.Table:
             query = search(table).limit(limit)
-            records: list[dict[str, Any]] = await (query if where is None else query.where(where)).to_list()
-            return records
+            return await (query if where is None else query.where(where)).to_arrow()
 
-        records = await self.access.read(table, run)
-        hits = [Hit(record["review_id"], score(record), record.get(TERMS_COLUMN) or "") for record in records]
-        return [hit for hit in hits if math.isfinite(hit.score)]  # Older versions stored vectors with NaN.
+        rows = await self.access.read(table, run)
+        return rows if rows.num_rows else None
 
     async def _checked_schema(self, table: AsyncTable, model: str, size: int | None = None) -> pa.Schema:
         """The table's schema. Raises Unavailable if its vectors are of another model or size (None: any size)."""
@@ -299,6 +273,24 @@ class ReviewReader:
         return columns
 
 
-def _with_probes(query: Any) -> Any:
+def _with_probes(query: Any, limit: int) -> Any:
     # No maximum: where a filter leaves few reviews, the other partitions are looked through, too.
-    return query.distance_type("cosine").maximum_nprobes(0).minimum_nprobes(NPROBES).refine_factor(REFINE_FACTOR)
+    query = query.distance_type("cosine").maximum_nprobes(0).minimum_nprobes(NPROBES)
+    return query.refine_factor(refine_factor(limit))
+
+
+def _text_query(terms: str | Mapping[str, float]) -> str | FullTextQuery:
+    """The query for terms, those with equal factors together."""
+    if isinstance(terms, str):
+        return terms
+    groups: dict[float, list[str]] = {}
+    for term, factor in terms.items():
+        groups.setdefault(float(f"{factor:.2g}"), []).append(term)
+    if len(groups) == 1:
+        return " ".join(terms)
+    return BooleanQuery([(Occur.SHOULD, _match_query(group, factor)) for factor, group in groups.items()])
+
+
+def _match_query(terms: Sequence[str], factor: float) -> MatchQuery:
+    # mypy does not see the defaults of the other fields.
+    return MatchQuery(" ".join(terms), TERMS_COLUMN, boost=factor)  # type: ignore[call-arg]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from onecard.batching.queue import Lane
 from onecard.text import composed
 from review_service.errors import ReviewNotFound
-from review_service.reviews.rows import VECTOR_ENGINE_COLUMN, Filters
+from review_service.reviews.rows import TERMS_COLUMN, VECTOR_ENGINE_COLUMN, Filters
 from review_service.schemas import (
     ExplainedReview,
     ExplainedTerm,
@@ -17,6 +17,8 @@ from review_service.search.fusion import Match
 from review_service.search.searcher import Searcher, SearchPlan
 from review_service.words.query import ParsedQuery
 from review_service.words.vocabulary import Vocabulary
+
+_COLUMNS = ("restaurant_name", "text", TERMS_COLUMN, VECTOR_ENGINE_COLUMN)
 
 
 @dataclass(frozen=True)
@@ -60,30 +62,24 @@ class Explainer:
     async def _review(self, review_id: str, query: ParsedQuery, vocabulary: Vocabulary, lane: Lane) -> ExplainedReview:
         searcher = self.searcher
         only = Filters(review_id=review_id)
-        stored = await searcher.store.latest_reviews(only, 1)
-        if not stored:
+        rows = await searcher.store.read(_COLUMNS, where=only.expression(), limit=1)
+        if not rows.num_rows:
             raise ReviewNotFound(f"There is no review {review_id}.")
+        [stored] = rows.to_pylist()
+        indexed = (stored[TERMS_COLUMN] or "").split()
         plan = SearchPlan(query, vocabulary, only, "hybrid", 1)
-        matched = {
-            term: plan.word_scale.coverage(hit.score)
-            for term in query.search_terms.split()
-            for hit in await searcher.store.keyword_search(term, only, 1)
-        }
         found = await searcher.find(plan, lane)
-        engines = await searcher.store.read([VECTOR_ENGINE_COLUMN], where=only.expression())
         match = found.matches[0] if found.matches else Match(review_id, 0.0, 0.0, 0.0)
-        review = stored[0]
-        name, text = self._terms(review.restaurant_name or ""), self._terms(review.text)
         return ExplainedReview(
             review_id=review_id,
             score=match.score,
             words=match.words,
             meaning=None if found.degraded else match.meaning,
-            matched=matched,
-            opposites=query.opposition.subjects([term.term for term in (*name, *text)]),
-            name_terms=name,
-            text_terms=text,
-            vector_engine=(engines[VECTOR_ENGINE_COLUMN].to_pylist() or [None])[0] or None,
+            matched={term: plan.word_scale.coverage(score) for term, score in plan.term_scores(indexed).items()},
+            opposites=query.opposition.subjects(indexed),
+            name_terms=self._terms(stored["restaurant_name"] or ""),
+            text_terms=self._terms(stored["text"]),
+            vector_engine=stored[VECTOR_ENGINE_COLUMN] or None,
         )
 
     def _terms(self, text: str) -> list[TextTerm]:

@@ -7,14 +7,13 @@ words weigh. That rarely changes, but does when a count learns the words of the 
 """
 
 import math
-from dataclasses import asdict
 
 from onecard.cache.keys import JsonValue
 from review_service.words.query import ParsedQuery
 from review_service.words.vocabulary import Vocabulary
 
 WEIGHT_STEPS = 10
-"""Weights count as equal within about 1/10. Those of a review's words in LanceDB's index change as slowly."""
+"""Weights count as equal within about 1/10, and so does the length of an average review."""
 KNOWN_STEPS = 10
 """As well the share of the words that any review has, which lies between 0 and 1."""
 _MIN_WEIGHT = 1e-3
@@ -30,6 +29,8 @@ def query_key(query: ParsedQuery, vocabulary: Vocabulary) -> JsonValue:
     Returns:
         Equal if the results are equal, up to a small difference of their scores.
     """
-    weights = [query.ideal_score(vocabulary), vocabulary.unique_weight]
-    steps = [round(WEIGHT_STEPS * math.log(max(weight, _MIN_WEIGHT))) for weight in weights]
-    return [asdict(query), steps, round(KNOWN_STEPS * query.known_share(vocabulary))]
+    measures = [query.ideal_score(vocabulary), vocabulary.unique_weight, vocabulary.mean_length]
+    steps = [round(WEIGHT_STEPS * math.log(max(measure, _MIN_WEIGHT))) for measure in measures]
+    # What the query opposes follows from how it is read and from the operator's words, which the key has, too.
+    terms = [[term.text, *term.synonyms] for term in query.terms]
+    return [query.text, list(query.phrases), terms, steps, round(KNOWN_STEPS * query.known_share(vocabulary))]

@@ -1,7 +1,7 @@
 """Runs searches by words, by meaning, or by both."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,14 +10,16 @@ from onecard.batching.queue import Lane
 from onecard.errors import BadUpstream, DeadlineExceeded, InvalidRequest, TooBusy, Unavailable
 from onecard.text import is_visible
 from review_service.model_services import EmbeddedTexts, Embedder, InvalidModelResponse
+from review_service.reviews.hits import Hit
 from review_service.reviews.rows import Filters
 from review_service.reviews.store import ReviewStore
 from review_service.schemas import Mode, SearchRequest, SearchResponse, SearchResult
 from review_service.search.cosine_scale import CosineScale, CosineScales
-from review_service.search.fusion import Match, WordScale, WordScore, rank, scale_meaning
+from review_service.search.fusion import NO_WORDS, Match, WordScale, WordScore, rank, scale_meaning
 from review_service.search.vocabulary_source import VocabularySource
 from review_service.search.word_files import WordFiles
 from review_service.words.analyzer import MorphemeAnalyzer
+from review_service.words.bm25 import term_scores
 from review_service.words.query import ParsedQuery, QueryParser
 from review_service.words.vocabulary import Vocabulary
 
@@ -25,6 +27,8 @@ VECTOR_CANDIDATES = 50
 """Minimum number of candidates that the vector half of a hybrid search looks for."""
 WORD_CANDIDATES = 100
 """The same of the keyword half, which costs less."""
+MAX_PHRASES = 8
+"""Maximum number of phrases of a query: each is looked for in every text."""
 SHORT_QUERY = 100
 """Maximum number of characters of a query that is taken apart on the event loop."""
 ENCODER_SECONDS = 10.0
@@ -58,9 +62,46 @@ class SearchPlan:
         return WordScale(self.query.ideal_score(self.vocabulary), self.vocabulary.unique_weight)
 
     @cached_property
+    def weights(self) -> Mapping[str, float]:
+        """Weights of the terms that are looked for."""
+        return self.query.weights(self.vocabulary)
+
+    @cached_property
+    def boosts(self) -> Mapping[str, float]:
+        """The terms that are looked for, each with what its weight by its own rarity has to be multiplied by."""
+        return {term: weight / self.vocabulary.weight(term) for term, weight in self.weights.items()}
+
+    def term_scores(self, terms: Sequence[str]) -> dict[str, float]:
+        """Compute the BM25 score of a review, term by term.
+
+        Args:
+            terms: The review's terms as they are stored.
+
+        Returns:
+            Scores of the terms that query and review have.
+        """
+        return term_scores(terms, self.weights, self.vocabulary.mean_length)
+
+    def word_score(self, terms: Sequence[str]) -> WordScore:
+        """Compute what a review's words say. It does not depend on how the review was found.
+
+        Args:
+            terms: The review's terms as they are stored.
+
+        Returns:
+            The scores.
+        """
+        scores = self.term_scores(terms)
+        if not scores:
+            return NO_WORDS
+        bm25, scale = sum(scores.values()), self.word_scale
+        opposed = bool(self.query.opposition.subjects(terms))
+        return WordScore(scale.coverage(bm25), scale.rarity(bm25), opposed)
+
+    @cached_property
     def known(self) -> float:
-        """Share of the query's words that any review has."""
-        return self.query.known_share(self.vocabulary)
+        """Share of the query's words that any review has. It is of no interest where the vectors alone are asked."""
+        return 1.0 if self.mode == "vector" else self.query.known_share(self.vocabulary)
 
     def meaning(self, score: float) -> float:
         """Score of the meaning, from the scaled cosine."""
@@ -72,11 +113,21 @@ class SearchPlan:
 
 
 @dataclass(frozen=True)
+class NearHits:
+    """The reviews nearest to a query in meaning."""
+
+    asked: EmbeddedQuery
+    hits: Sequence[Hit]
+
+
+@dataclass(frozen=True)
 class FoundReviews:
-    """The candidates of a search, before reviews are read."""
+    """The candidates of a search."""
 
     matches: Sequence[Match]
     """Best first."""
+    hits: Mapping[str, Hit]
+    """The candidates by review id."""
     degraded: bool = False
     """Whether it was searched by words alone because there was no vector of the query."""
 
@@ -123,16 +174,11 @@ class Searcher:
         )
         found = await self.find(SearchPlan(query, vocabulary, filters, request.mode, request.top_k), lane)
         matches = [match for match in found.matches if match.score >= request.min_score][: request.top_k]
-        reviews = await self.store.reviews([match.review_id for match in matches])
         return SearchResponse(
             mode=request.mode,
             degraded=found.degraded,
             corrected_query=query.text if query.corrected else None,
-            data=[
-                SearchResult(score=match.score, review=reviews[match.review_id])
-                for match in matches
-                if match.review_id in reviews
-            ],
+            data=[SearchResult(score=match.score, review=found.hits[match.review_id].review()) for match in matches],
         )
 
     async def parse(self, text: str) -> tuple[ParsedQuery, Vocabulary]:
@@ -145,7 +191,7 @@ class Searcher:
             The query, and the vocabulary by which it was corrected.
 
         Raises:
-            InvalidRequest: There is nothing but quotation marks.
+            InvalidRequest: There is nothing but quotation marks, or there are too many of them.
         """
         vocabulary = self.vocabulary.current
         parser = QueryParser(self.analyzer.terms, vocabulary, self.word_files.search_words())
@@ -153,6 +199,10 @@ class Searcher:
         parsed = parser.parse(text) if len(text) <= SHORT_QUERY else await asyncio.to_thread(parser.parse, text)
         if not is_visible(parsed.text):
             raise InvalidRequest("'query' has nothing between its quotation marks.", param="query")
+        if len(parsed.phrases) > MAX_PHRASES:
+            raise InvalidRequest(
+                f"'query' has more than {MAX_PHRASES} different phrases in quotation marks.", param="query"
+            )
         return parsed, vocabulary
 
     async def find(self, plan: SearchPlan, lane: Lane) -> FoundReviews:
@@ -173,51 +223,34 @@ class Searcher:
             StoreDamaged: As `search`.
         """
         if plan.mode == "keyword":
-            return FoundReviews(rank({}, await self._by_words(plan), "keyword"))
+            return _ranked(plan, "keyword", await self._by_words(plan))
         if plan.mode == "vector":
             asked = await self._embed(plan.query.text, lane)
-            return FoundReviews(rank(await self._by_meaning(asked, plan), {}, "vector"))
-        embedding = asyncio.create_task(self._embed(plan.query.text, lane))
-        try:
-            words = await self._by_words(plan)
-            try:
-                async with asyncio.timeout(ENCODER_SECONDS):
-                    asked = await embedding
-                meaning = await self._meaning_of_candidates(asked, plan, words)
-            except (Unavailable, TooBusy, DeadlineExceeded, TimeoutError) as error:
-                log.warning("search without vectors", error=type(error).__name__)
-                return FoundReviews(rank({}, words, "keyword"), degraded=True)
-        finally:
-            embedding.cancel()
-        return FoundReviews(rank(meaning, words, "hybrid"))
+            return _ranked(plan, "vector", [], NearHits(asked, await self._by_meaning(asked, plan)))
+        words, nearest = await asyncio.gather(self._by_words(plan), self._by_meaning_in_time(plan, lane))
+        if nearest is None:
+            return _ranked(plan, "keyword", words, degraded=True)
+        return _ranked(plan, "hybrid", words, nearest)
 
-    async def _by_words(self, plan: SearchPlan) -> dict[str, WordScore]:
-        query, scale = plan.query, plan.word_scale
-        hits = await self.store.keyword_search(query.search_terms, plan.filters, plan.limit(WORD_CANDIDATES))
-        return {
-            hit.review_id: WordScore(
-                scale.coverage(hit.score),
-                scale.rarity(hit.score),
-                bool(query.opposition.subjects(hit.terms.split())),
-            )
-            for hit in hits
-        }
+    async def _by_words(self, plan: SearchPlan) -> list[Hit]:
+        return await self.store.keyword_search(
+            plan.boosts, plan.filters, plan.limit(WORD_CANDIDATES), with_vectors=plan.mode == "hybrid"
+        )
 
-    async def _by_meaning(self, asked: EmbeddedQuery, plan: SearchPlan) -> dict[str, float]:
+    async def _by_meaning(self, asked: EmbeddedQuery, plan: SearchPlan) -> list[Hit]:
         embedded = asked.embedded
         limit = plan.limit(VECTOR_CANDIDATES)
-        hits = await self.store.vector_search(embedded.vectors[0], embedded.model, plan.filters, limit)
-        return {hit.review_id: plan.meaning(asked.scale.score(hit.score)) for hit in hits}
+        return await self.store.vector_search(embedded.vectors[0], embedded.model, plan.filters, limit)
 
-    async def _meaning_of_candidates(
-        self, asked: EmbeddedQuery, plan: SearchPlan, words: Iterable[str]
-    ) -> dict[str, float]:
-        """Scores of the reviews nearest in meaning and, read at the same time, of those found by words."""
-        nearest, cosines = await asyncio.gather(
-            self._by_meaning(asked, plan),
-            self.store.cosines(asked.embedded.vectors[0], asked.embedded.model, list(words)),
-        )
-        return {name: plan.meaning(asked.scale.score(cosine)) for name, cosine in cosines.items()} | nearest
+    async def _by_meaning_in_time(self, plan: SearchPlan, lane: Lane) -> NearHits | None:
+        """None without the embedding service, or with another model than that of the stored vectors."""
+        try:
+            async with asyncio.timeout(ENCODER_SECONDS):
+                asked = await self._embed(plan.query.text, lane)
+            return NearHits(asked, await self._by_meaning(asked, plan))
+        except (Unavailable, TooBusy, DeadlineExceeded, TimeoutError) as error:
+            log.warning("search without vectors", error=type(error).__name__)
+            return None
 
     async def _embed(self, query: str, lane: Lane) -> EmbeddedQuery:
         try:
@@ -226,3 +259,21 @@ class Searcher:
         except InvalidModelResponse as error:
             log.warning("search failed", error=str(error))
             raise BadUpstream("The embedding service gave no vector. Tell the operator.") from None
+
+
+def _ranked(
+    plan: SearchPlan, mode: Mode, words: Sequence[Hit], nearest: NearHits | None = None, *, degraded: bool = False
+) -> FoundReviews:
+    near = [] if nearest is None else nearest.hits
+    hits = {hit.review_id: hit for hit in (*words, *near)}
+    said = {} if mode == "vector" else {name: plan.word_score(hit.terms.split()) for name, hit in hits.items()}
+    meant = {} if nearest is None else _meaning(plan, words, nearest)
+    return FoundReviews(rank(meant, said, mode), hits, degraded)
+
+
+def _meaning(plan: SearchPlan, words: Sequence[Hit], nearest: NearHits) -> dict[str, float]:
+    """Scores of the meaning by review id, also of the reviews that were found by words."""
+    asked, scale = nearest.asked.embedded, nearest.asked.scale
+    cosines = {hit.review_id: hit.cosine(asked.vectors[0], asked.model) for hit in words}
+    cosines |= {hit.review_id: hit.score for hit in nearest.hits}
+    return {name: plan.meaning(scale.score(cosine)) for name, cosine in cosines.items() if cosine is not None}

@@ -103,7 +103,7 @@ async def running_vocabulary(store: ReviewStore) -> AsyncIterator[VocabularySour
 
 
 def count_terms(column: pa.ChunkedArray) -> Vocabulary:
-    """Count in how many reviews each term occurs.
+    """Count in how many reviews each term occurs, and how many terms a review has.
 
     Args:
         column: Terms of each review, separated by spaces; null for a review without.
@@ -112,15 +112,19 @@ def count_terms(column: pa.ChunkedArray) -> Vocabulary:
         The vocabulary.
     """
     counts: dict[str, int] = {}
+    length = 0
     for chunk in column.chunks:
         split = pc.split_pattern(chunk, " ")
-        pairs = pa.table({"row": pc.list_parent_indices(split), "term": pc.list_flatten(split)})
+        terms = pc.list_flatten(split)
+        length += pc.sum(pc.not_equal(terms, "")).as_py() or 0
+        pairs = pa.table({"row": pc.list_parent_indices(split), "term": terms})
         distinct = pairs.group_by(["row", "term"]).aggregate([])
         frequencies = distinct["term"].combine_chunks().value_counts()
         for term, count in zip(*(frequencies.field(name).to_pylist() for name in ("values", "counts")), strict=True):
             counts[term] = counts.get(term, 0) + count
     counts.pop("", None)
-    return Vocabulary(counts, len(column) - column.null_count)
+    reviews = len(column) - column.null_count
+    return Vocabulary(counts, reviews, length / reviews if reviews else 0.0)
 
 
 def review_states(rows: pa.Table) -> pa.Array:

@@ -10,20 +10,25 @@ A word is looked for letter by letter where its morphemes find too little. The r
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from onecard.text import composed
+from onecard.text import composed, is_visible
 from review_service.words.letters import from_latin_keys, is_initials
 from review_service.words.polarity import Opposition
 from review_service.words.synonyms import SearchWords
 from review_service.words.terms import COMPOUND, NOUNS, PART, Term, normalize
-from review_service.words.vocabulary import Vocabulary
+from review_service.words.vocabulary import Near, Vocabulary
 
 MIN_REVIEWS = 3
 MAX_NEAR = 3
 MAX_INITIALS = 5
+MAX_TERMS = 32
+"""Maximum number of terms of a query; those of a longer one are left out, and matter to its meaning alone."""
+MAX_LOOKUPS = 16
+"""Maximum number of times that terms are looked for that look like a word of a query, which takes some milliseconds."""
 MIN_KEYS = 3
 """Minimum length of Latin letters that may have been typed on the wrong keyboard."""
 
@@ -32,6 +37,8 @@ TakeApart = Callable[[str], Sequence[Term]]
 """`MorphemeAnalyzer.terms`."""
 
 _PHRASE = re.compile(r'"([^"]+)"|“([^“”]+)”')
+_PICTURE = "So"
+"""Unicode's category of emoji and other symbols that no keyboard has."""
 _WORD = re.compile(r"\S+")
 _PARTICLE = re.compile(r"(?:은|는|이|가|을|를|의|에|도|만|로|으로|와|과|랑|이랑|에서)$")
 
@@ -62,9 +69,9 @@ class ParsedQuery:
     corrected: bool
     """Whether a word was replaced."""
     phrases: tuple[str, ...]
-    """What each result must have word for word."""
+    """What each result must have word for word, without repetitions."""
     terms: tuple[QueryTerm, ...]
-    """Different terms; empty if the query has no word."""
+    """Different terms, at most `MAX_TERMS`; empty if the query has no word."""
     opposition: Opposition = field(default_factory=Opposition)
     """Finds texts that say the opposite."""
 
@@ -72,6 +79,23 @@ class ParsedQuery:
     def search_terms(self) -> str:
         """All different terms to look for, separated by spaces."""
         return " ".join(dict.fromkeys(text for term in self.terms for text in term.alternatives))
+
+    def weights(self, vocabulary: Vocabulary) -> dict[str, float]:
+        """Weigh the terms to look for.
+
+        Args:
+            vocabulary: The terms of the stored reviews.
+
+        Returns:
+            The weight of each term of `search_terms`. A term and its synonyms weigh as much as the most frequent of
+            them: a rare synonym is no better than the word itself.
+        """
+        weights: dict[str, float] = {}
+        for term in self.terms:
+            weight = _weight(term, vocabulary)
+            for text in term.alternatives:
+                weights[text] = max(weight, weights.get(text, 0.0))
+        return weights
 
     def ideal_score(self, vocabulary: Vocabulary) -> float:
         """Compute the BM25 score of an average review that has each term once, or a synonym of it.
@@ -93,20 +117,25 @@ class ParsedQuery:
             vocabulary: The terms of the stored reviews.
 
         Returns:
-            From 0 to 1; 0 without terms, and 1 while the terms of no review are counted.
+            From 0 to 1; 1 while the terms of no review are counted. Without terms it is 1 for pictures, such as an
+            emoji, and 0 for what may be any keys.
         """
         if not vocabulary.reviews:
             return 1.0
+        if not self.terms:
+            return float(any(unicodedata.category(char) == _PICTURE for char in self.text))
         known = [term for term in self.terms if _is_known(term, vocabulary)]
-        ideal = self.ideal_score(vocabulary)
-        return sum(_weight(term, vocabulary) for term in known) / ideal if ideal else 0.0
+        return sum(_weight(term, vocabulary) for term in known) / self.ideal_score(vocabulary)
 
     def _counted(self, vocabulary: Vocabulary) -> list[QueryTerm]:
-        known = [term for term in self.terms if _is_known(term, vocabulary)]
+        known: dict[str, list[str]] = {}
+        for term in self.terms:
+            if _is_known(term, vocabulary):
+                known.setdefault(term.word, []).append(term.text)
         return [
             term
             for term in self.terms
-            if term in known or not any(term.word == whole.word and term.text in whole.text for whole in known)
+            if _is_known(term, vocabulary) or not any(term.text in whole for whole in known.get(term.word, ()))
         ]
 
 
@@ -121,13 +150,14 @@ class _Reading:
 
 
 class QueryParser:
-    """Takes queries apart."""
+    """Takes queries apart, one at a time."""
 
     def __init__(self, take_apart: TakeApart, vocabulary: Vocabulary, words: SearchWords) -> None:
         """Use the analyzer's terms, the terms of the stored reviews, and the operator's words."""
         self._take_apart = take_apart
         self._vocabulary = vocabulary
         self._words = words
+        self._looked_up: dict[str, list[Near]] = {}
 
     def parse(self, query: str) -> ParsedQuery:
         """Take a query apart.
@@ -138,8 +168,10 @@ class QueryParser:
         Returns:
             Its phrases and terms.
         """
+        self._looked_up.clear()
         text = composed(query)
-        phrases = tuple(phrase for match in _PHRASE.finditer(text) if (phrase := (match[1] or match[2]).strip()))
+        quoted = [(match[1] or match[2]).strip() for match in _PHRASE.finditer(text)]
+        phrases = tuple(dict.fromkeys(filter(is_visible, quoted)))
         plain = " ".join(_PHRASE.sub(r" \1\2 ", text).split())
         typed = [self._by_keys(word) for word in _WORD.findall(plain)]
         text = " ".join(reading.text for reading in typed)
@@ -186,7 +218,9 @@ class QueryParser:
         return _Reading(word, word, tuple(QueryTerm(term.text, word, _reason(term)) for term in terms))
 
     def _near(self, candidate: str, word: str) -> _Reading | None:
-        near = self._vocabulary.near(candidate, MAX_NEAR)
+        if candidate not in self._looked_up and len(self._looked_up) < MAX_LOOKUPS:
+            self._looked_up[candidate] = self._vocabulary.near(candidate, MAX_NEAR)
+        near = self._looked_up.get(candidate)
         if not near:
             return None
         best = near[0].term
@@ -205,7 +239,7 @@ class QueryParser:
         kept = [term for term in different.values() if term.text not in self._words.stop_words]
         return tuple(
             QueryTerm(term.text, term.word, term.reason, (*term.synonyms, *self._words.synonyms.get(term.text, ())))
-            for term in kept or different.values()
+            for term in (kept or list(different.values()))[:MAX_TERMS]
         )
 
 

@@ -34,10 +34,17 @@ class Near:
 class Vocabulary:
     """The terms of some reviews with their document frequencies."""
 
-    def __init__(self, counts: Mapping[str, int], reviews: int) -> None:
-        """Take the number of reviews for each term, and the number of all reviews."""
+    def __init__(self, counts: Mapping[str, int], reviews: int, mean_length: float = 0.0) -> None:
+        """Take what was counted.
+
+        Args:
+            counts: The number of reviews for each term.
+            reviews: The number of all reviews.
+            mean_length: The mean number of terms of a review; 0 if it is not known.
+        """
         self._counts = counts
         self.reviews = reviews
+        self.mean_length = mean_length
         self._terms = [term for term in counts if not term.isascii()]
         letters = [_letters(term) for term in self._terms]
         self._lengths: npt.NDArray[np.int16] = np.array([len(word) for word in letters], np.int16)
