@@ -33,6 +33,11 @@ class PeakMemory:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._poll, daemon=True)
 
+    @property
+    def peak_mb(self) -> float:
+        """The peak in MB (10^6 bytes)."""
+        return self.peak_bytes / 1e6
+
     def _poll(self) -> None:
         while True:
             self.peak_bytes = max(self.peak_bytes, resident_bytes(self._pid))

@@ -60,14 +60,7 @@ LITELLM = PeerEnvironment("litellm", "LiteLLM", "litellm", "a minute and 800 MB"
 
 
 def install(peer: PeerEnvironment) -> None:
-    """Create the peer's environment, unless it exists with the same pins.
-
-    Args:
-        peer: the peer.
-
-    Raises:
-        InstallFailed: pip fails.
-    """
+    """Create the peer's environment, unless it exists with the same pins."""
     done = peer.folder / "installed"
     recipe = blake2b(peer.requirements.read_bytes(), digest_size=8).hexdigest()
     if done.is_file() and done.read_text() == recipe:

@@ -5,35 +5,40 @@ Expected: no request fails, p99 rises by no more than 50 ms, readiness is `degra
 """
 
 import asyncio
-import sys
+import json
+import random
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
-import aiohttp
 import typer
 import uvloop
 
-from bench import files, machine
-from bench.command import exit_with_failure, orderly_exit, say, start_server
-from bench.paths import ROOT
-from bench.redis_faults import load, report
-from bench.redis_faults.faults import REDIS_SETUPS, RedisFault, RedisSetup
-from bench.servers import ContenderServer, python_module
+from bench import texts, weights
+from bench.canned import MODEL, PATH
+from bench.clients import HttpLoadClient, HttpResponse, get_request, json_request, open_loop, status_failure
+from bench.command import MODELS, Out, Quick, benchmark, exit_if, parse_names, say
+from bench.redis_faults import report
+from bench.redis_faults.faults import REDIS_SETUPS, RedisFault
+from bench.redis_faults.report import FaultVisit, ReadinessSample
+from bench.servers import Servers
 
-MODELS = ROOT / ".onecard" / "models"
 FAULT_MARGIN_SECONDS = 15.0
 """Extra time for injecting and healing a fault: Redis has to start, Sentinels have to agree."""
+KNOWN_TEXTS = 60
+"""Number of texts that are repeated."""
+REPEATED_SHARE = 0.5
+"""Share of requests about repeated texts; the others are about new ones."""
+POLL_SECONDS = 0.05
+"""Time between two polls of readiness."""
 
 
 @dataclass(frozen=True)
 class FaultPlan:
     """Seconds of the phases, and requests per second."""
 
-    rate: float
+    rate: float = 60.0
     healthy: float = 4.0
     fault: float = 6.0
     healed: float = 5.0
@@ -45,39 +50,43 @@ class FaultPlan:
         return int(self.rate * (self.warm + faults * (self.healthy + self.fault + self.healed + FAULT_MARGIN_SECONDS)))
 
 
-def start_services(
-    stack: ExitStack, where: Mapping[str, str], llm: ContenderServer, models: Path
-) -> list[ContenderServer]:
-    """Start the gateway and the sentiment service. They have no memory tier, so that every lookup goes to Redis.
-
-    Args:
-        stack: stops the services.
-        where: the settings of Redis.
-        llm: the running LLM service.
-        models: folder with the stand-ins.
-
-    Returns:
-        The gateway and the sentiment service.
-
-    Raises:
-        ServerFailed: one did not start.
-    """
-    cache = {**where, "CACHE_MEMORY_MB": "0"}
-    on_stand_in = {"MODEL_CACHE_PATH": str(models), "OMP_NUM_THREADS": "1", **cache}
-    what = "the sentiment service on the stand-in"
-    made = python_module("faults-sentiment", what, "sentiment_service", "SENTIMENT_PORT", on_stand_in)
-    sentiment = stack.enter_context(ContenderServer(made))  # Waited for below, so that the gateway starts meanwhile.
-    # There are no requests for embeddings and reviews; these URLs only have to be ready.
-    urls = {"LLM_URL": llm.url, "EMBEDDING_URL": llm.url, "REVIEW_URL": llm.url, "SENTIMENT_URL": sentiment.url}
-    gateway = start_server(
-        stack, python_module("faults-gateway", "the gateway", "gateway", "GATEWAY_PORT", {**urls, **cache})
-    )
-    sentiment.wait_ready()
-    return [gateway, sentiment]
+def requests(count: int, seed: str) -> Iterator[bytes]:
+    """Prepare sentiments, chats and streams in turn, a share of `REPEATED_SHARE` about repeated texts."""
+    rng, reviews = random.Random(seed), weights.reviews()
+    known = texts.make(reviews, KNOWN_TEXTS, seed=f"{seed}, known")
+    new = iter(texts.make(reviews, count, seed=f"{seed}, new"))
+    for number in range(count):
+        text = rng.choice(known) if rng.random() < REPEATED_SHARE else next(new)
+        if number % 3 == 0:
+            yield json_request("/v1/sentiment", {"input": text})
+        else:
+            chat = {"model": MODEL, "messages": [{"role": "user", "content": text}], "temperature": 0}
+            yield json_request(PATH, {**chat, "stream": number % 3 == 2})
 
 
-async def visit(fault: RedisFault, plan: FaultPlan) -> report.FaultVisit:
+def failure(answer: HttpResponse) -> str | None:
+    """Count errors, and streams that were cut off."""
+    torn = answer.headers.get("content-type", "").startswith("text/event-stream") and b"data: [DONE]" not in answer.body
+    return "cut off" if torn else status_failure(answer)
+
+
+async def poll_readiness(url: str, stop: asyncio.Event) -> list[ReadinessSample]:
+    """Poll the readiness of a service until `stop` is set: its status, or `silent` without a response."""
+    looks: list[ReadinessSample] = []
+    async with HttpLoadClient(url) as client:
+        while not stop.is_set():
+            try:
+                said = str(json.loads((await client.send(get_request("/health/ready"))).body)["status"])
+            except (OSError, ValueError, KeyError):
+                said = "silent"
+            looks.append(ReadinessSample(time.perf_counter(), said))
+            await asyncio.sleep(POLL_SECONDS)
+    return looks
+
+
+async def visit(fault: RedisFault, plan: FaultPlan) -> FaultVisit:
     """Run the phases of one fault under load: healthy, fault, healed. Redis is controlled in threads."""
+    say(f"{fault.name}: {fault.what}")
     began = time.perf_counter()
     await asyncio.sleep(plan.healthy)
     broken = time.perf_counter()
@@ -92,97 +101,66 @@ async def visit(fault: RedisFault, plan: FaultPlan) -> report.FaultVisit:
         await asyncio.to_thread(fault.recover)
         healed = time.perf_counter()
     await asyncio.sleep(plan.healed)
-    return report.FaultVisit(fault.name, began, broken, settled, healed, time.perf_counter(), fault.may_go_unnoticed)
+    return FaultVisit(fault.name, began, broken, settled, healed, time.perf_counter(), fault.may_go_unnoticed)
 
 
 async def measure(services: list[str], faults: Sequence[RedisFault], plan: FaultPlan) -> list[dict[str, Any]]:
-    """Measure faults one after the other under load.
+    """Measure faults one after the other under load on the first of `services`; readiness is polled of all."""
+    stop, supply = asyncio.Event(), requests(plan.requests(len(faults)), "faults")
+    loading = asyncio.create_task(open_loop(services[0], supply, rate=plan.rate, check=failure, stop=stop))
+    watching = [asyncio.create_task(poll_readiness(url, stop)) for url in services]
+    try:
+        await asyncio.sleep(plan.warm)
+        visits = [await visit(fault, plan) for fault in faults]
+    finally:
+        stop.set()
+        tally, looks = await loading, await asyncio.gather(*watching)
+    return [report.summarize_fault(one, tally.answers, looks) for one in visits]
 
-    Args:
-        services: URLs. The first gets the requests; the readiness of all is polled.
-        faults: the faults.
-        plan: lengths of the phases.
 
-    Returns:
-        The figures of each fault.
-    """
-    stop, supply = asyncio.Event(), load.requests(plan.requests(len(faults)), "faults")
-    session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0),
-        timeout=aiohttp.ClientTimeout(total=load.TIMEOUT_SECONDS),
-        headers={"content-type": "application/json"},
+def start_services(servers: Servers, where: Mapping[str, str]) -> list[str]:
+    """Start the gateway and the sentiment service, without a memory tier: every look-up goes to Redis."""
+    cache = {**where, "CACHE_MEMORY_MB": "0"}
+    llm = servers.start_canned_llm().address
+    sentiment = servers.start_service(
+        "sentiment", {"MODEL_CACHE_PATH": str(MODELS), "OMP_NUM_THREADS": "1", **cache}, "a sentiment stand-in"
     )
-    async with session:
-        sending = asyncio.create_task(load.send(session, services[0], supply, plan.rate, stop))
-        watching = asyncio.create_task(load.poll_readiness(session, services, stop))
-        visits = []
-        try:
-            await asyncio.sleep(plan.warm)
-            for fault in faults:
-                say(f"{fault.name}: {fault.what}")
-                visits.append(await visit(fault, plan))
-        finally:
-            stop.set()
-            asked, looks = await asyncio.gather(sending, watching)
-    return [report.summarize_fault(one, asked, looks) for one in visits]
+    # There are no requests for embeddings and reviews; these URLs only have to be ready.
+    gateway = servers.start_service("gateway", {"EMBEDDING_URL": llm, "REVIEW_URL": llm, **cache})
+    return [gateway.url, sentiment.url]
 
 
-def measure_setup(patient: RedisSetup, llm: ContenderServer, models: Path, plan: FaultPlan) -> list[dict[str, Any]]:
-    """Start services for one setup of Redis, and measure its faults."""
-    with ExitStack() as stack:
-        services = start_services(stack, patient.settings, llm, models)
-        return uvloop.run(measure([server.url for server in services], patient.faults, plan))
-
-
-def parse_setups(names: str) -> list[str]:
-    """Parse names of setups, separated by commas.
-
-    Args:
-        names: the names.
-
-    Returns:
-        The names in this order.
-
-    Raises:
-        typer.BadParameter: there is no such setup.
-    """
-    found = names.split(",")
-    if not set(found) <= REDIS_SETUPS.keys():
-        raise typer.BadParameter(f"'{names}' is not a list of {', '.join(REDIS_SETUPS)} with commas between")
-    return found
+async def measure_setup(name: str, plan: FaultPlan) -> tuple[dict[str, str], list[dict[str, Any]]]:
+    """Start services for one setup of Redis. Returns what its faults are, and the figures of each."""
+    async with REDIS_SETUPS[name]() as patient:
+        with Servers("faults-") as servers:
+            services = await asyncio.to_thread(start_services, servers, patient.settings)
+            found = await measure(services, patient.faults, plan)
+        return {fault.name: fault.what for fault in patient.faults}, found
 
 
 def main(
-    rate: Annotated[float, typer.Option(min=10, max=500, help="Requests a second.")] = 60.0,
-    models: Annotated[Path, typer.Option(help="Folder with the stand-ins.")] = MODELS,
-    out: Annotated[Path | None, typer.Option(help="Folder for results; bench/results unless --quick.")] = None,
     only: Annotated[str, typer.Option(help="Which forms of Redis.")] = ",".join(REDIS_SETUPS),
-    quick: Annotated[bool, typer.Option("--quick", help="A look only: short phases, two minutes.")] = False,
+    out: Out = None,
+    quick: Quick = False,
 ) -> None:
     """Inject faults into Redis under load and write redis-faults.json and .md; exit 1 if a promise did not hold.
 
     It takes four minutes; nothing else should run meanwhile. Ctrl-C stops all servers.
     """
-    head = machine.describe("python -m bench.redis_faults " + " ".join(sys.argv[1:]))
-    names = parse_setups(only)
-    plan = FaultPlan(rate, healthy=1.0, fault=2.0, healed=3.0) if quick else FaultPlan(rate)
-    results: list[dict[str, Any]] = []
+    names = parse_names(only, [*REDIS_SETUPS])
+    plan = FaultPlan(healthy=1.0, fault=2.0, healed=3.0) if quick else FaultPlan()
     what: dict[str, str] = {}
-    with orderly_exit(), ExitStack() as stack:
-        llm = start_server(
-            stack, python_module("faults-llm", "a canned LLM service", "bench.redis_faults.llm", "CANNED_PORT", {})
-        )
+    results: list[dict[str, Any]] = []
+    with benchmark("redis_faults", out, quick=quick) as run:
         for name in names:
-            with REDIS_SETUPS[name]() as patient:
-                what |= {fault.name: fault.what for fault in patient.faults}
-                results += measure_setup(patient, llm, models.resolve(), plan)
-    broken = report.missed_targets(results)
-    document = {"machine": head, "rate": rate, "what": what, "faults": results, "broken_promises": broken}
-    folder = files.folder_for(out, quick=quick)
-    files.write(folder, "redis-faults", document, report.as_markdown(document))
-    files.show(folder, "redis-faults")
-    if broken:
-        exit_with_failure()
+            described, found = uvloop.run(measure_setup(name, plan))
+            what |= described
+            results += found
+        broken = report.missed_targets(results)
+        document = {"machine": run.head, "rate": plan.rate, "what": what, "faults": results, "broken_promises": broken}
+        run.write(document, report.as_markdown(document))
+    exit_if(broken)
 
 
 if __name__ == "__main__":

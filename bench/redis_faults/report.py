@@ -1,14 +1,14 @@
-"""Makes `redis-faults.json` and `redis-faults.md` from results and readiness samples. Pure."""
+"""Makes `redis-faults.json` and `redis-faults.md` from answers and samples of readiness. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
-from typing import Any
+from itertools import pairwise, takewhile
+from typing import Any, NamedTuple
 
 from bench import machine
-from bench.redis_faults.load import ReadinessSample, RequestResult
-from bench.stats import percentile, ratio
-from bench.tables import number, table
+from bench.clients import Answer
+from bench.measurements import percentiles, ratio
+from bench.tables import bullets, number, page, table, verdict
 
 PHASES = ("healthy", "fault", "healed")
 MAX_ADDED_MS = 50.0
@@ -17,9 +17,22 @@ MAX_RECOVERY_SECONDS = 5.0
 """Target: time from healing until readiness is ok."""
 
 
+class ReadinessSample(NamedTuple):
+    """Readiness of a service at one time."""
+
+    at: float
+    """Clock at the response."""
+    status: str
+    """`ok`, `degraded`, `down`, or `silent`."""
+
+
+Looks = Sequence[Sequence[ReadinessSample]]
+"""Samples of each service."""
+
+
 @dataclass(frozen=True)
 class FaultVisit:
-    """Times of one fault's phases, on the clock of the results."""
+    """Times of one fault's phases, on the clock of the answers."""
 
     fault: str
     started: float
@@ -34,75 +47,54 @@ class FaultVisit:
     may_go_unnoticed: bool = False
     """It may have been over before a service noticed it."""
 
-    def phase(self, name: str) -> tuple[float, float]:
-        """Return the start and the end of one of `PHASES`."""
+    def phases(self) -> dict[str, tuple[float, float]]:
+        """The start and the end of each of `PHASES`."""
         marks = (self.started, self.broken, self.settled, self.ended)
-        at = PHASES.index(name)
-        return marks[at], marks[at + 1]
+        return dict(zip(PHASES, pairwise(marks), strict=True))
 
 
-def figures(asked: Sequence[RequestResult], begin: float, end: float) -> dict[str, Any]:
+def figures(answers: Sequence[Answer], begin: float, end: float) -> dict[str, Any]:
     """Summarise the requests that ended in a time. One in flight when the fault began counts for the fault."""
-    inside = [one for one in asked if begin <= one.ended < end]
+    inside = [one for one in answers if begin <= one.ended < end]
     latencies = [one.latency_ms for one in inside]
     return {
         "requests": len(inside),
         "failures": sum(one.failure is not None for one in inside),
         "reasons": sorted({one.failure for one in inside if one.failure is not None}),
-        "hits": ratio(sum(one.hit for one in inside), len(inside)),
-        "p50_ms": percentile(latencies, 0.5),
-        "p99_ms": percentile(latencies, 0.99),
+        "hits": ratio(sum(one.cache == "hit" for one in inside), len(inside)),
+        **percentiles(latencies, 50, 99),
         "max_ms": max(latencies, default=None),
     }
 
 
-def seconds_until_status(
-    status: str, services: Sequence[Sequence[ReadinessSample]], since: float, until: float
-) -> float | None:
-    """Compute the seconds from `since` until every service has reported `status`; None if not before `until`."""
-    return _latest_delay(
-        [next((look.at for look in _within(looks, since, until) if look.status == status), None) for looks in services],
-        since,
-    )
+def seconds_until(status: str, services: Looks, since: float, until: float, *, to_stay: bool = False) -> float | None:
+    """Compute the seconds from `since` until every service has said `status`, or says nothing else; None if not."""
+    times: list[float] = []
+    for looks in services:
+        said = [look for look in looks if since <= look.at < until]
+        if to_stay:
+            said = list(takewhile(lambda look: look.status == status, reversed(said)))[-1:]
+        first = next((look.at for look in said if look.status == status), None)
+        if first is None:
+            return None
+        times.append(first)
+    return max(times) - since
 
 
-def seconds_until_ok(services: Sequence[Sequence[ReadinessSample]], since: float, until: float) -> float | None:
-    """Compute the seconds from `since` until every service stays ok up to `until`; None if one does not."""
-    return _latest_delay([_stable_since(_within(looks, since, until)) for looks in services], since)
-
-
-def _within(looks: Sequence[ReadinessSample], since: float, until: float) -> list[ReadinessSample]:
-    return [look for look in looks if since <= look.at < until]
-
-
-def _stable_since(looks: Sequence[ReadinessSample]) -> float | None:
-    ok = list(takewhile(lambda look: look.status == "ok", reversed(looks)))
-    return ok[-1].at if ok else None
-
-
-def _latest_delay(times: Sequence[float | None], since: float) -> float | None:
-    there = [at for at in times if at is not None]
-    return max(there) - since if there and len(there) == len(times) else None
-
-
-def summarize_fault(
-    visit: FaultVisit, asked: Sequence[RequestResult], services: Sequence[Sequence[ReadinessSample]]
-) -> dict[str, Any]:
+def summarize_fault(visit: FaultVisit, answers: Sequence[Answer], services: Looks) -> dict[str, Any]:
     """Summarise one fault."""
-    phases = {name: figures(asked, *visit.phase(name)) for name in PHASES}
+    phases = {name: figures(answers, *span) for name, span in visit.phases().items()}
+    healthy = phases["healthy"]["p99_ms"]
     for name in PHASES[1:]:
-        phases[name]["p99_added_ms"] = _added(phases[name]["p99_ms"], phases["healthy"]["p99_ms"])
+        p99 = phases[name]["p99_ms"]
+        phases[name]["p99_added_ms"] = None if p99 is None or healthy is None else p99 - healthy
     return {
         "fault": visit.fault,
         "unseen": visit.may_go_unnoticed,
         "phases": phases,
-        "seconds_until_degraded": seconds_until_status("degraded", services, visit.broken, visit.settled),
-        "seconds_until_ok": seconds_until_ok(services, visit.healed, visit.ended),
+        "seconds_until_degraded": seconds_until("degraded", services, visit.broken, visit.settled),
+        "seconds_until_ok": seconds_until("ok", services, visit.healed, visit.ended, to_stay=True),
     }
-
-
-def _added(value: float | None, healthy: float | None) -> float | None:
-    return None if value is None or healthy is None else value - healthy
 
 
 def missed_targets(results: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -125,42 +117,27 @@ def missed_targets(results: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def as_markdown(document: Mapping[str, Any]) -> str:
     """Render the report."""
-    head, results = document["machine"], document["faults"]
-    lines = [f"- **{name}**: {what}" for name, what in document["what"].items()]
-    promises = document["broken_promises"]
-    verdict = "Every promise held." if not promises else "Not held:\n\n" + "\n".join(f"- {one}" for one in promises)
-    parts = [
-        "# A sick Redis under load",
-        machine.line(head),
-        f"{document['rate']:g} requests a second, whoever is still waiting. [How](../README.md#a-sick-redis).",
-        "\n".join(lines),
-        table(_case_rows(results)),
-        verdict,
-        "## Each phase",
-        table(_phase_rows(results)),
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def _phase_rows(results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    rows = [["phase", "requests", "failures", "hits %", "p50 ms", "p99 ms", "max ms", "p99 added ms"]]
-    for made in results:
-        for name, phase in made["phases"].items():
-            hits = None if phase["hits"] is None else phase["hits"] * 100
-            times = [number(phase[figure]) for figure in ("p50_ms", "p99_ms", "max_ms")]
-            counts = [str(phase["requests"]), str(phase["failures"]), number(hits, 0)]
-            rows.append([f"{made['fault']}: {name}", *counts, *times, number(phase.get("p99_added_ms"))])
-    return rows
-
-
-def _case_rows(results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     times = ["healthy p50 ms", "ill p50 ms", "healthy p99 ms", "ill p99 ms", "p99 added ms"]
-    rows = [["case", "requests", "failures", *times, "degraded after s", "ok after s"]]
-    for made in results:
+    cases = [["case", "requests", "failures", *times, "degraded after s", "ok after s"]]
+    rows = [["phase", "requests", "failures", "hits %", "p50 ms", "p99 ms", "max ms", "p99 added ms"]]
+    for made in document["faults"]:
         phases = made["phases"]
         counts = [str(sum(phase[name] for phase in phases.values())) for name in ("requests", "failures")]
         latencies = [phases[name][figure] for figure in ("p50_ms", "p99_ms") for name in ("healthy", "fault")]
         seconds = [number(made[name], 2) for name in ("seconds_until_degraded", "seconds_until_ok")]
-        added = phases["fault"]["p99_added_ms"]
-        rows.append([made["fault"], *counts, *map(number, [*latencies, added]), *seconds])
-    return rows
+        cases.append([made["fault"], *counts, *map(number, [*latencies, phases["fault"]["p99_added_ms"]]), *seconds])
+        for name, phase in phases.items():
+            hits = None if phase["hits"] is None else phase["hits"] * 100
+            shown = [number(phase.get(figure)) for figure in ("p50_ms", "p99_ms", "max_ms", "p99_added_ms")]
+            row = [f"{made['fault']}: {name}", str(phase["requests"]), str(phase["failures"]), number(hits, 0)]
+            rows.append([*row, *shown])
+    return page(
+        "# A sick Redis under load",
+        machine.line(document["machine"]),
+        f"{document['rate']:g} requests a second, whoever is still waiting. [How](../README.md#a-sick-redis).",
+        bullets(document["what"]),
+        table(cases),
+        verdict(document["broken_promises"]),
+        "## Each phase",
+        table(rows),
+    )

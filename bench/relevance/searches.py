@@ -45,15 +45,7 @@ class Encoder:
         self._name = sha256(weights + repr(sorted(self._model.prompts.items())).encode()).hexdigest()
 
     def vectors(self, texts: Sequence[str], prompt: Prompt) -> Vectors:
-        """Encode texts.
-
-        Args:
-            texts: The texts.
-            prompt: Which of the model's prompts is put before them, if it has it.
-
-        Returns:
-            Unit vectors, float32 of shape (texts, size).
-        """
+        """Encode texts after one of the model's prompts: unit vectors, float32 of shape (texts, size)."""
         key = sha256(repr((self._name, prompt, list(texts))).encode()).hexdigest()[:16]
         kept = WORK / "vectors" / f"{key}.npy"
         if kept.exists():
@@ -113,16 +105,7 @@ def _stored(review: Review, analyzer: MorphemeAnalyzer) -> ClassifiedReview:
 
 
 async def find(searcher: Searcher, queries: Sequence[str], mode: Mode) -> list[Found]:
-    """Run searches without a minimum score.
-
-    Args:
-        searcher: Of the corpus.
-        queries: The queries.
-        mode: Of the search.
-
-    Returns:
-        The first `DEPTH` results of each query.
-    """
+    """Run searches in a mode, without a minimum score. Returns the first `DEPTH` results of each query."""
     made = []
     for text in queries:
         query, vocabulary = await searcher.parse(text)

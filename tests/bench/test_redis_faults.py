@@ -1,20 +1,21 @@
 """Phases, recovery and promises of the benchmark with a sick Redis; sizes of the churn."""
 
+import asyncio
 import socket
 
-import aiohttp
 import pytest
 import typer
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from bench import churn, machine
-from bench.redis_faults import load, report
-from bench.redis_faults.__main__ import FaultPlan, measure, parse_setups
+from bench.clients import Answer, open_loop
+from bench.command import parse_names
+from bench.redis_faults import report
+from bench.redis_faults.__main__ import FaultPlan, measure, poll_readiness, requests
 from bench.redis_faults.faults import REDIS_SETUPS, RedisFault
-from bench.redis_faults.load import ReadinessSample, RequestResult
 from bench.redis_faults.redis import FaultyRedis
-from bench.redis_faults.report import FaultVisit
+from bench.redis_faults.report import FaultVisit, ReadinessSample
 from bench.servers import ServerFailed
 from tests.support import free_port
 
@@ -32,17 +33,18 @@ WELL = looks((0.0, "ok"), (11.0, "degraded"), (22.0, "ok"))
 SLOWER = looks((0.0, "ok"), (12.0, "degraded"), (24.0, "ok"))
 
 
-def answers(*more: RequestResult, added_ms: float = 0.0) -> list[RequestResult]:
+def answers(*more: Answer, added_ms: float = 0.0) -> list[Answer]:
     """Ten a second, slower by `added_ms` once Redis is sick; and some more."""
     steady = [
-        RequestResult(step / 10, 5.0 + (added_ms if step >= 100 else 0.0), None, hit=step < 100) for step in range(300)
+        Answer(step / 10, 5.0 + (added_ms if step >= 100 else 0.0), None, "hit" if step < 100 else "miss")
+        for step in range(300)
     ]
     return [*steady, *more]
 
 
 def test_a_request_belongs_to_the_phase_that_it_ended_in() -> None:
     """One that was under way when the fault began counts for the fault, with what it had to wait."""
-    made = report.summarize_fault(VISIT, answers(RequestResult(10.04, 50.0, None, hit=False)), [WELL])
+    made = report.summarize_fault(VISIT, answers(Answer(10.04, 50.0, None, None)), [WELL])
     assert [made["phases"][name]["requests"] for name in report.PHASES] == [100, 101, 100]
     assert made["phases"]["healthy"]["max_ms"] == 5.0
     assert made["phases"]["fault"]["max_ms"] == 50.0
@@ -59,9 +61,9 @@ def test_readiness_counts_when_the_last_service_has_said_it() -> None:
 def test_a_service_that_is_ok_and_then_not_has_not_recovered_yet() -> None:
     """It has once it says nothing else until the end; one that never does has no time."""
     wavering = looks((0.0, "ok"), (11.0, "degraded"), (22.0, "ok"), (23.0, "degraded"), (25.0, "ok"))
-    assert report.seconds_until_ok([wavering, WELL], 21.0, 30.0) == 4.0
-    assert report.seconds_until_ok([looks((0.0, "degraded"))], 21.0, 30.0) is None
-    assert report.seconds_until_ok([[]], 21.0, 30.0) is None
+    assert report.seconds_until("ok", [wavering, WELL], 21.0, 30.0, to_stay=True) == 4.0
+    assert report.seconds_until("ok", [looks((0.0, "degraded"))], 21.0, 30.0, to_stay=True) is None
+    assert report.seconds_until("ok", [[]], 21.0, 30.0, to_stay=True) is None
 
 
 def test_promises_that_hold_are_not_reported() -> None:
@@ -72,14 +74,14 @@ def test_promises_that_hold_are_not_reported() -> None:
 @pytest.mark.parametrize(
     ("asked", "seen", "said"),
     [
-        (answers(RequestResult(15.0, 5.0, "503", hit=False)), WELL, "1 of 101 requests failed"),
+        (answers(Answer(15.0, 5.0, "503", None)), WELL, "1 of 101 requests failed"),
         (answers(added_ms=51.0), WELL, "51 ms over"),
         (answers(), looks((0.0, "ok")), "did not say degraded"),
         (answers(), looks((0.0, "ok"), (11.0, "degraded"), (27.0, "ok")), "not ok 5 s after"),
         ([], WELL, "0 of 0 requests"),
     ],
 )
-def test_every_broken_promise_is_reported(asked: list[RequestResult], seen: list[ReadinessSample], said: str) -> None:
+def test_every_broken_promise_is_reported(asked: list[Answer], seen: list[ReadinessSample], said: str) -> None:
     """With the fault and the phase."""
     found = report.missed_targets([report.summarize_fault(VISIT, asked, [seen])])
     assert found
@@ -96,7 +98,7 @@ def test_a_brief_fault_may_pass_unseen() -> None:
 
 def test_a_case_is_one_line_with_all_that_was_promised() -> None:
     """Requests and failures of all phases, latencies healthy and ill, what was added, and what readiness said."""
-    result = report.summarize_fault(VISIT, answers(RequestResult(15.0, 5.0, "503", hit=False), added_ms=40.0), [WELL])
+    result = report.summarize_fault(VISIT, answers(Answer(15.0, 5.0, "503", None), added_ms=40.0), [WELL])
     document = {"machine": HEAD, "rate": 60.0, "what": {}, "faults": [result], "broken_promises": []}
     line = next(line for line in report.as_markdown(document).splitlines() if line.startswith("| stopped |"))
     cells = [cell.strip() for cell in line.strip("|").split("|")]
@@ -114,27 +116,27 @@ def test_the_report_has_every_phase_in_even_columns() -> None:
 
 def test_requests_are_repeated_and_new_in_every_kind() -> None:
     """About half of them have been asked before, and the same seed makes the same ones."""
-    made = list(load.requests(600, "seed"))
-    assert made == list(load.requests(600, "seed"))
-    assert {one.kind for one in made} == set(load.KINDS)
-    texts = [one.body for one in made]
-    assert 0.2 < 1 - len(set(texts)) / len(texts) < 0.5
+    made = list(requests(600, "seed"))
+    assert made == list(requests(600, "seed"))
+    kinds = [(b"/v1/sentiment" in one, b'"stream": true' in one) for one in made]
+    assert kinds == [(True, False), (False, False), (False, True)] * 200
+    assert 0.2 < 1 - len(set(made)) / len(made) < 0.5
 
 
 async def test_no_answer_is_a_failure_and_no_exception() -> None:
     """The load goes on, and readiness is silent."""
-    nobody = f"http://127.0.0.1:{free_port()}"
-    async with aiohttp.ClientSession() as session:
-        asked = await load.send_request(session, nobody, load.request("chat", "text"), due=0.0)
-        assert asked.failure is not None
-        assert not asked.hit
-        assert await load.status(session, nobody) == "silent"
+    nobody, stop = f"http://127.0.0.1:{free_port()}", asyncio.Event()
+    looking = asyncio.create_task(poll_readiness(nobody, stop))
+    tally = await open_loop(nobody, requests(3, "seed"), rate=1000)
+    stop.set()
+    assert (len(tally.answers), tally.latencies_ms, sum(tally.errors.values())) == (3, [], 3)
+    assert {look.status for look in await looking} == {"silent"}
 
 
 @pytest.mark.parametrize("name", REDIS_SETUPS)
-def test_every_redis_falls_ill_and_is_well_again(name: str) -> None:
+async def test_every_redis_falls_ill_and_is_well_again(name: str) -> None:
     """Each fault begins and ends, one after the other, on the servers that the one before has left behind."""
-    with REDIS_SETUPS[name]() as patient:
+    async with REDIS_SETUPS[name]() as patient:
         assert len(patient.settings) == 1
         for fault in patient.faults:
             fault.inject()
@@ -150,9 +152,9 @@ def test_a_redis_that_cannot_have_its_port_is_not_waited_for() -> None:
 
 
 def test_only_forms_that_there_are_can_be_chosen() -> None:
-    assert parse_setups("slow,cluster") == ["slow", "cluster"]
+    assert parse_names("slow,cluster", [*REDIS_SETUPS]) == ["slow", "cluster"]
     with pytest.raises(typer.BadParameter, match="'fast'"):
-        parse_setups("fast")
+        parse_names("fast", [*REDIS_SETUPS])
 
 
 async def test_a_tiny_run_asks_breaks_heals_and_watches() -> None:
