@@ -25,8 +25,6 @@ class RedisFault:
     """Heals the fault, and returns when Redis can work again."""
     momentary: bool = False
     """It is healed at once after it was injected."""
-    may_go_unnoticed: bool = False
-    """It may be over before a service notices it."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +34,6 @@ class RedisSetup:
     settings: Mapping[str, str]
     """Settings with which services connect to it."""
     faults: tuple[RedisFault, ...]
-
-
-BRIEF = {"momentary": True, "may_go_unnoticed": True}
 
 
 @asynccontextmanager
@@ -58,9 +53,9 @@ async def one() -> AsyncIterator[RedisSetup]:
             RedisFault("stopped", "killed, and later started again, empty", redis.kill, redis.start),
             RedisFault("frozen", "SIGSTOP, and later SIGCONT", redis.freeze, redis.thaw),
             RedisFault("full", full, partial(memory, "1"), partial(memory, "0")),
-            RedisFault("restarted", "killed and started again at once, empty", redis.kill, redis.start, **BRIEF),
+            RedisFault("restarted", "killed and started again at once, empty", redis.kill, redis.start, momentary=True),
             RedisFault("errors", denied, partial(rights, "-@all", "+acl"), partial(rights, "+@all")),
-            RedisFault("paused", "SIGSTOP for 60 ms", freeze_briefly, redis.thaw, **BRIEF),
+            RedisFault("paused", "SIGSTOP for 60 ms", freeze_briefly, redis.thaw, momentary=True),
         )
         yield RedisSetup({"REDIS_PORT": str(redis.port)}, faults)
 
@@ -81,7 +76,7 @@ async def sentinels() -> AsyncIterator[RedisSetup]:
     with servers.sentinel_group() as group:
         lost = "the primary is killed, and Sentinels find that and put the replica in its place"
         faults = (
-            RedisFault("moved", "`SENTINEL FAILOVER`", group.fail_over, group.wait, **BRIEF),
+            RedisFault("moved", "`SENTINEL FAILOVER`", group.fail_over, group.wait, momentary=True),
             RedisFault("primary lost", lost, group.kill_primary, group.wait, momentary=True),
         )
         yield RedisSetup({"REDIS_SENTINELS": group.addresses}, faults)
