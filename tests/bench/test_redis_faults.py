@@ -131,7 +131,7 @@ async def test_a_tiny_run_asks_breaks_and_heals() -> None:
     stopped = found[0]["phases"]
     assert stopped["healthy"]["hits"] == 1
     assert stopped["fault"]["hits"] < 1
-    assert faults_bench.missed_targets(found) == []
+    assert all(phase["requests"] and not phase["failures"] for made in found for phase in made["phases"].values())
 
 
 def test_churned_values_have_the_sizes_of_their_kinds() -> None:
