@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM, Qwen2Config
 
 from bench.gpu_day.interleaving import DEVICE, Scale
 from bench.tables import figure_table
@@ -32,7 +32,7 @@ def by_transformers(config: Qwen2Config, new_tokens: int) -> Generate:
     """Make the model, and generate greedily without an end."""
     torch.manual_seed(0)
     with torch.device(DEVICE):
-        model = Qwen2ForCausalLM._from_config(config, dtype=torch.bfloat16).eval()
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
 
     @torch.inference_mode()
     def generate(count: int) -> int:
