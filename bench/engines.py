@@ -145,9 +145,8 @@ def compare(measured: Mapping[str, Mapping[str, Any]], data: Corpus, right: Sequ
 
 def as_markdown(document: Mapping[str, Any]) -> str:
     """Render the report."""
-    rows = [
-        ["", "cosine to torch's", "MRR@10", "− torch", "its queries, torch's vectors", "torch's queries, its vectors"]
-    ]
+    mixed = ["its queries, torch's vectors", "torch's queries, its vectors"]
+    rows = [["", "cosine to torch's", "MRR@10", "− torch", *mixed]]
     more = [["", "accuracy", "− torch", "memory of one MB", "a second adds", "served by"]]
     for name, one in document["engines"].items():
         columns = [signed(one[key], 4) for key in ("own", "queries_in_torchs", "torchs_in_own")]

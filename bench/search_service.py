@@ -1,26 +1,28 @@
 """`python -m bench.search_service` (`make bench-search`): measures searches through the gateway, in every mode."""
 
 import asyncio
+import json
+import math
 import random
 import shutil
-import time
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-import httpx2 as httpx
 import numpy as np
 import numpy.typing as npt
 import typer
+import uvloop
 
 from bench import machine
+from bench.clients import HttpLoadClient, HttpResponse, closed_loop, json_request, status_failure
 from bench.command import Out, benchmark, parse_numbers
-from bench.measurements import percentiles
+from bench.measurements import Figures, percentiles
 from bench.paths import E5_SMALL, WORK
 from bench.relevance.corpus import STATEMENTS, rows_of
 from bench.relevance.searches import Encoder
-from bench.servers import ContenderServer, Servers
+from bench.servers import ContenderServer, ServerFailed, Servers
 from bench.tables import number, page, table
 from bench.texts import real_reviews
 from review_service.model_services import EmbeddedTexts, Prediction
@@ -94,17 +96,10 @@ def _batches(
         for place in range(start, min(rows, start + BATCH)):
             other = place if place < len(halves) else chance.randrange(len(halves))
             (first, first_terms), (second, second_terms) = halves[place % len(halves)][0], halves[other][1]
-            review = Review.model_validate(
-                {
-                    "review_id": f"r-{place}",
-                    "restaurant_id": f"place-{place % RESTAURANTS}",
-                    "text": first + second,
-                    "rating": float(place % 5 + 1),
-                }
-            )
-            terms = f"{first_terms} {second_terms}".strip()
-            prediction = Prediction("positive", 0.9)
-            batch.append(ClassifiedReview(review, digest_of(review), prediction, terms, analyzer.version, (), clauses))
+            fields = {"review_id": f"r-{place}", "restaurant_id": f"place-{place % RESTAURANTS}"}
+            review = Review(text=first + second, rating=float(place % 5 + 1), **fields)
+            terms, said = f"{first_terms} {second_terms}".strip(), Prediction("positive", 0.9)
+            batch.append(ClassifiedReview(review, digest_of(review), said, terms, analyzer.version, (), clauses))
         yield batch
 
 
@@ -112,11 +107,12 @@ def _mixtures(count: int, known: Vectors, rng: np.random.Generator) -> Vectors:
     pairs = known[rng.integers(0, len(known), (2, count))]
     shares = rng.random((count, 1), np.float32)
     mixed = pairs[0] * shares + pairs[1] * (1 - shares)
-    noise = rng.standard_normal(mixed.shape, np.float32)
-    mixed += noise * (
-        NOISE * np.linalg.norm(mixed, axis=1, keepdims=True) / np.linalg.norm(noise, axis=1, keepdims=True)
-    )
-    unit: Vectors = mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
+    noise = _unit(rng.standard_normal(mixed.shape, np.float32))
+    return _unit(mixed + noise * NOISE * np.linalg.norm(mixed, axis=1, keepdims=True))
+
+
+def _unit(rows: Vectors) -> Vectors:
+    unit: Vectors = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     return unit
 
 
@@ -129,43 +125,44 @@ MAX_P99_MS = {"keyword": 15.0, "hybrid": 35.0}
 
 def queries() -> list[str]:
     """Real queries, and the same in pairs: all are distinct."""
+    if not STATEMENTS.exists():
+        raise ServerFailed(f"there is no real Korean text in {STATEMENTS.parent.name}")
     asked = [row["entailment"] for row in rows_of(STATEMENTS)]
     return asked + [f"{first} {second}" for first, second in zip(asked[::2], asked[1::2], strict=True)]
 
 
-def _latencies(gateway: ContenderServer, mode: Mode, asked: list[str]) -> dict[str, Any]:
-    headers = {"cache-control": "no-store"}
-    milliseconds: list[float] = []
-    with httpx.Client(base_url=gateway.url, timeout=60, headers=headers) as client:
-        for place, query in enumerate(asked):
-            started = time.perf_counter()
-            answer = client.post("/v1/reviews/search", json={"query": query, "mode": mode, "min_score": 0})
-            taken = (time.perf_counter() - started) * 1000
-            answer.raise_for_status()
-            if answer.json()["degraded"]:
-                raise SystemExit("the encoder did not answer")
-            if place >= WARM_UP:
-                milliseconds.append(taken)
-    return percentiles(milliseconds, 50, 95, 99)
+def degraded(answer: HttpResponse) -> str | None:
+    """Count answers without the encoder as errors, too."""
+    return "degraded" if answer.status == 200 and json.loads(answer.body)["degraded"] else status_failure(answer)
 
 
-def _disk(store: Path, dimensions: int, rows: int) -> dict[str, Any]:
-    kept = [path for path in store.rglob("*") if path.is_file()]
-    size = sum(path.stat().st_size for path in kept)
-    return {"disk_mb": size / 1e6, "files": len(kept), "vectors_mb": rows * dimensions * 4 / 1e6}
+def _latencies(gateway: ContenderServer, mode: Mode, asked: list[str]) -> Figures:
+    bodies = [{"query": query, "mode": mode, "min_score": 0} for query in asked]
+    requests = [json_request("/v1/reviews/search", body, {"cache-control": "no-store"}) for body in bodies]
+    tally = uvloop.run(closed_loop(gateway.url, iter(requests), clients=1, seconds=math.inf, check=degraded))
+    if tally.errors:
+        raise ServerFailed(f"not every search was answered: {tally.errors}")
+    return percentiles(tally.latencies_ms[WARM_UP:], 50, 95, 99)
+
+
+async def _ask(server: ContenderServer, request: bytes) -> HttpResponse:
+    async with HttpLoadClient(server.url) as client:
+        return await client.send(request)
 
 
 def measure(rows: int, encoder: Path, asked: list[str]) -> dict[str, Any]:
     """Measure a store of this many reviews: latencies by mode in ms, memory and disk in MB."""
     with Servers("search-") as servers:
         embedding = servers.start_service("embedding", {"EMBEDDING_MODEL": str(encoder), "CACHE_ENABLED": "false"})
-        named = httpx.post(f"{embedding.url}/v1/embeddings", json={"input": "가"}, timeout=60).json()
+        named = json.loads(asyncio.run(_ask(embedding, json_request("/v1/embeddings", {"input": "가"}))).body)
         store = asyncio.run(filled_store(rows, Encoder(encoder), named["model"]))
         review = servers.start_service("review", {"REVIEW_STORE": str(store)})
         gateway = servers.start_service("gateway", {})
         modes = {mode: _latencies(gateway, mode, asked) for mode in MODES}
-        dimensions = len(named["data"][0]["embedding"])
-        return {"modes": modes, "memory_mb": review.resident_mb(), **_disk(store, dimensions, rows)}
+        sizes = [path.stat().st_size for path in store.rglob("*") if path.is_file()]
+        vectors = rows * len(named["data"][0]["embedding"]) * 4
+        disk = {"disk_mb": sum(sizes) / 1e6, "files": len(sizes), "vectors_mb": vectors / 1e6}
+        return {"modes": modes, "memory_mb": review.resident_mb(), **disk}
 
 
 def as_markdown(document: dict[str, Any]) -> str:
@@ -194,14 +191,9 @@ def main(
     """Search one query at a time, all different, without any cache; write search-service.json and .md.
 
     Vectors of the reviews are made beforehand, those of the queries are computed. Stores are kept in .onecard/bench.
-
-    Raises:
-        SystemExit: There is no real Korean text, or the encoder does not answer.
     """
-    if not STATEMENTS.exists():
-        raise SystemExit(f"LEFT OUT: there is no real Korean text in {STATEMENTS.parent.name}.")
-    asked = queries()
     with benchmark("search_service", out) as run:
+        asked = queries()
         run.head["lancedb"] = version("lancedb")
         measured = {str(size): measure(size, encoder, asked) for size in parse_numbers(sizes)}
         document = {"machine": run.head, "sizes": measured}

@@ -26,28 +26,21 @@ TOP = 3
 
 def compare(queries: Sequence[JudgedQuery], results: Results) -> dict[str, Any]:
     """Compare the modes of search: means, gains of hybrid search with 95 % intervals, opposites above right results."""
-    figures = {
-        mode: [score_ranking(one.ids, query.right) for query, one in zip(queries, found, strict=True)]
-        for mode, found in results.items()
-    }
-    opposites = {
-        mode: [float(_opposite_above(*pair)) for pair in zip(queries, found, strict=True)]
-        for mode, found in results.items()
-    }
+    pairs = {mode: list(zip(queries, found, strict=True)) for mode, found in results.items()}
+    scores = {mode: [score_ranking(found.ids, query.right) for query, found in each] for mode, each in pairs.items()}
+    opposites = {mode: [float(_opposite_above(*pair)) for pair in each] for mode, each in pairs.items()}
+
+    def values(mode: str, measure: str) -> list[float]:
+        return [one[measure] for one in scores[mode]]
+
+    def gains(mode: str) -> dict[str, Any]:
+        return {measure: difference(values("hybrid", measure), values(mode, measure)) for measure in MEASURES}
+
     return {
         "queries": len(queries),
-        "means": {mode: mean(each) for mode, each in figures.items()},
-        "intervals": {
-            mode: interval([one[MEASURES[0]] for one in each], [0.0] * len(each)) for mode, each in figures.items()
-        },
-        "gains": {
-            mode: {
-                name: difference([one[name] for one in figures["hybrid"]], [one[name] for one in each])
-                for name in MEASURES
-            }
-            for mode, each in figures.items()
-            if mode != "hybrid"
-        },
+        "means": {mode: mean(each) for mode, each in scores.items()},
+        "intervals": {mode: interval(values(mode, MEASURES[0]), [0.0] * len(queries)) for mode in scores},
+        "gains": {mode: gains(mode) for mode in scores if mode != "hybrid"},
         "opposite_above": {mode: sum(each) / len(each) for mode, each in opposites.items()},
         "opposite_difference": difference(opposites["hybrid"], opposites["vector"]),
         "dropped": {mode: dropped(queries, found) for mode, found in results.items()},

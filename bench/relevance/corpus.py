@@ -47,12 +47,8 @@ def rows_of(path: Path) -> Rows:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _review(review_id: str, text: str, **fields: Any) -> Review:
-    return Review.model_validate({"review_id": review_id, "restaurant_id": "noise", "text": text, **fields})
-
-
-def _noise() -> list[Review]:
-    return [_review(row["review_id"], row["text"]) for row in real_rows()[:NOISE]]
+def _review(review_id: str, text: str) -> Review:
+    return Review(review_id=review_id, restaurant_id="noise", text=text)
 
 
 def real() -> Corpus:
@@ -60,13 +56,10 @@ def real() -> Corpus:
     groups = rows_of(STATEMENTS)
     kinds = ("premise", "contradiction", "neutral")
     said = [_review(f"{kind}-{group['id']}", group[kind]) for kind in kinds for group in groups]
-    queries = [
-        JudgedQuery(
-            group["entailment"], frozenset({f"premise-{group['id']}"}), frozenset({f"contradiction-{group['id']}"})
-        )
-        for group in groups
-    ]
-    return Corpus([*said, *_noise()], queries)
+    noise = [_review(row["review_id"], row["text"]) for row in real_rows()[:NOISE]]
+    right, opposite = ([frozenset({f"{kind}-{group['id']}"}) for group in groups] for kind in kinds[:2])
+    queries = map(JudgedQuery, [group["entailment"] for group in groups], right, opposite)
+    return Corpus([*said, *noise], list(queries))
 
 
 def sample() -> Corpus:

@@ -50,10 +50,8 @@ class Encoder:
         kept = WORK / "vectors" / f"{key}.npy"
         if kept.exists():
             return np.load(kept)  # type: ignore[no-any-return]
-        before = self._model.prompts.get(prompt, "")
-        made: Vectors = self._model.encode(
-            [before + text for text in texts], normalize_embeddings=True, show_progress_bar=len(texts) > 100
-        )
+        asked = [self._model.prompts.get(prompt, "") + text for text in texts]
+        made: Vectors = self._model.encode(asked, normalize_embeddings=True, show_progress_bar=len(texts) > 100)
         kept.parent.mkdir(parents=True, exist_ok=True)
         np.save(kept, made)
         return made
