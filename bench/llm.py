@@ -63,7 +63,7 @@ FirstTokens = Sequence[Mapping[str, Sequence[float]]]
 def first_token_figures(rounds: FirstTokens) -> dict[str, Any]:
     """Summarise times to the first token in ms: p50 and p99 by contender, and what the gateway adds to the median."""
     found: dict[str, Any] = {}
-    for name in cells_of(dict(enumerate(rounds))):
+    for name in dict.fromkeys(name for one in rounds for name in one):
         samples = [value for one in rounds for value in one.get(name, ())]
         found[name] = {f"p{each}_ms": rounded(percentile(samples, each / 100)) for each in (50, 99)}
     added = [median(one[GATEWAY]) - median(one[DIRECT]) for one in rounds if one.get(GATEWAY) and one.get(DIRECT)]

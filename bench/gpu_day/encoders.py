@@ -108,7 +108,8 @@ def others(folder: Path, dtype: torch.dtype) -> dict[str, Encode]:
     classify = pipeline("text-classification", classifier, tokenizer=tokenizer, device=DEVICE)
 
     def encode(batch: Sequence[str]) -> torch.Tensor:
-        return sbert.encode(list(batch), batch_size=BATCH, normalize_embeddings=True, convert_to_tensor=True).cpu()
+        found = sbert.encode(list(batch), batch_size=BATCH, normalize_embeddings=True, convert_to_tensor=True)
+        return torch.as_tensor(found).cpu()
 
     def label(batch: Sequence[str]) -> torch.Tensor:
         return torch.tensor([one["score"] for one in classify(list(batch), batch_size=BATCH, truncation=True)])
@@ -188,7 +189,8 @@ def measure_memory(engine: Packed, bytes_per_number: int) -> dict[str, Any]:
 
 def measure(scale: Scale) -> dict[str, Any]:
     """Measure each precision in turn: memory while the product's model is alone, then speed beside the others."""
-    measured, reference, samples = {}, None, weights.reviews()[:16]
+    measured: dict[str, dict[str, Any]] = {}
+    reference, samples = None, weights.reviews()[:16]
     shape = BertConfig(vocab_size=weights.VOCABULARY, **(TINY if scale.tiny else {}))
     with TemporaryDirectory() as path:
         folder = Path(path)
