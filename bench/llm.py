@@ -38,7 +38,7 @@ WHAT = {
 def start(servers: Servers) -> dict[str, ContenderServer]:
     """Start the three contenders; the gateway is in front of vLLM."""
     settings = {"MODEL_CACHE_PATH": str(MODELS), "API_KEY": KEY, **ON_A_CORE}
-    started = {}
+    started: dict[str, ContenderServer] = {}
     for name, kind in ((DIRECT, "llm"), (GATEWAY, "gateway"), (BASELINE, "llm")):
         own = {"VLLM_ENABLED": str(name == DIRECT).lower(), **settings}
         if kind == "gateway":

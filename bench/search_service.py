@@ -96,8 +96,8 @@ def _batches(
         for place in range(start, min(rows, start + BATCH)):
             other = place if place < len(halves) else chance.randrange(len(halves))
             (first, first_terms), (second, second_terms) = halves[place % len(halves)][0], halves[other][1]
-            fields = {"review_id": f"r-{place}", "restaurant_id": f"place-{place % RESTAURANTS}"}
-            review = Review(text=first + second, rating=float(place % 5 + 1), **fields)
+            where, stars = f"place-{place % RESTAURANTS}", float(place % 5 + 1)
+            review = Review(review_id=f"r-{place}", restaurant_id=where, text=first + second, rating=stars)
             terms, said = f"{first_terms} {second_terms}".strip(), Prediction("positive", 0.9)
             batch.append(ClassifiedReview(review, digest_of(review), said, terms, analyzer.version, (), clauses))
         yield batch

@@ -157,7 +157,9 @@ def measure_soak(requests: int) -> list[dict[str, Any]]:
     with Servers() as stack:
         upstream, limits = stack.start(contenders.upstream()), stack.start(redis())
         gateway = stack.start(contenders.ours(upstream.port, limits.port))
-        seen = [{"requests": 0, "rss_mb": gateway.resident_mb(), "per_second": None, "errors": {}}]
+        seen: list[dict[str, Any]] = [
+            {"requests": 0, "rss_mb": gateway.resident_mb(), "per_second": None, "errors": {}}
+        ]
         request = request_bytes(PATH, load.body(), load.HEADERS)
         for done in range(SOAK_STEP, requests + 1, SOAK_STEP):
             supply = itertools.repeat(request, SOAK_STEP)
@@ -190,8 +192,8 @@ def main(
         if "litellm" in names:
             peers.install(peers.LITELLM)
         streams = measure_streams(200, 50) if quick else measure_streams(1_000, 200)
-        cells = (1, (1, 64), 2.0) if quick else (3, (1, 16, 64, 256), 6.0)
-        measure_relays(run, names, *cells, streams)
+        rounds, clients, seconds = (1, (1, 64), 2.0) if quick else (3, (1, 16, 64, 256), 6.0)
+        measure_relays(run, names, rounds, clients, seconds, streams)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.canned import PATH, RESPONSE_BODY
-from bench.gateway.load import KEY, MODEL
+from bench.canned import MODEL, PATH, RESPONSE_BODY
+from bench.gateway.load import KEY
 from bench.paths import WORK
 from bench.peers import LITELLM
 from bench.servers import Contender, canned, service
@@ -119,11 +119,12 @@ def _gateway(name: str, what: str, upstream_port: int, settings: dict[str, str])
 
 def ours(upstream_port: int, redis_port: int) -> Contender:
     """This project's gateway with a key of a file, which has limits."""
-    limits = {"requests_per_minute": UNREACHED_LIMIT, "tokens_per_minute": UNREACHED_LIMIT}
+    digest, most = hash_of(KEY.encode()), UNREACHED_LIMIT
+    key = Key(name="bench", sha256=digest, requests_per_minute=most, tokens_per_minute=most)
     keys = WORK / "keys.json"
     keys.parent.mkdir(parents=True, exist_ok=True)
     keys.touch(mode=0o600)
-    keys.write_bytes(render_keys([Key(name="bench", sha256=hash_of(KEY.encode()), **limits)]))
+    keys.write_bytes(render_keys([key]))
     what = "this project's gateway, one worker; a key from a file, its limits, metrics and logs on, the cache off"
     settings = {"API_KEYS_FILE": str(keys), "REDIS_PORT": str(redis_port)}
     return _gateway(GATEWAY, what, upstream_port, settings)
