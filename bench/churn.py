@@ -8,18 +8,16 @@ import asyncio
 import math
 import os
 import random
-import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from prometheus_client import CollectorRegistry
 
-from bench import files, machine, memory
-from bench.tables import number, table
+from bench import machine, memory
+from bench.command import Out, benchmark, exit_if
+from bench.tables import number, page, table
 from onecard.cache.keys import CacheKind, Keyspace
 from onecard.cache.memory_tier import MemoryTier
 from onecard.cache.metrics import CacheMetrics
@@ -44,24 +42,8 @@ SENTIMENT_BYTES = 20
 CHAT_BYTES = (200, 50_000)
 
 
-@dataclass(frozen=True)
-class MemorySample:
-    """Memory of the process at one time."""
-
-    second: float
-    counted_bytes: int
-    resident_bytes: int
-
-
 def operations(seed: str) -> Iterator[tuple[CacheKind, bytes, bytes | None, int]]:
-    """Draw random operations, without end. Low keys are more frequent.
-
-    Args:
-        seed: seed of the random numbers.
-
-    Yields:
-        Kind, key, the value to put (None: get), and its time to live in seconds.
-    """
+    """Draw endless operations, low keys more often: kind, key, value to put (None: get), and seconds to live."""
     rng = random.Random(seed)
     kinds: tuple[CacheKind, ...] = ("embedding", "sentiment", "chat")
     prefixes = {kind: Keyspace(kind, "bench/model", "r1", "0" * 16).prefix for kind in kinds}
@@ -83,19 +65,11 @@ def size_of(kind: CacheKind, share: float) -> int:
 
 
 async def churn(bound: int, seconds: float) -> dict[str, Any]:
-    """Put and get for a time, and sample the memory.
-
-    Args:
-        bound: the tier's limit in bytes.
-        seconds: how long.
-
-    Returns:
-        Samples, their summary, and whether the counted bytes stayed below the limit.
-    """
+    """Put and get for a time in a tier of `bound` bytes. Returns samples of the memory and their summary."""
     tier = MemoryTier(bound, time.time)
     cache = Cache(tier, None, CacheMetrics(CollectorRegistry()), time.time)
     done = peak = 0
-    samples: list[MemorySample] = []
+    samples: list[dict[str, float]] = []
     supply, started = operations("churn"), time.monotonic()
     while (now := time.monotonic() - started) < seconds:
         turn_ends = time.perf_counter() + BURST_SECONDS
@@ -108,29 +82,30 @@ async def churn(bound: int, seconds: float) -> dict[str, Any]:
                 peak = max(peak, tier.size_bytes)
             done += 1
         if now >= len(samples) * SAMPLE_SECONDS:
-            samples.append(MemorySample(round(now, 2), tier.size_bytes, memory.resident_bytes(os.getpid())))
+            resident = memory.resident_bytes(os.getpid())
+            samples.append({"second": round(now, 2), "counted_bytes": tier.size_bytes, "resident_bytes": resident})
         await asyncio.sleep(BURST_SECONDS * (1 / CPU_SHARE - 1))
     counted = {"bound_bytes": bound, "peak_counted_bytes": peak, "held": peak <= bound, "operations": done}
-    return {**counted, **summary(samples), "samples": [asdict(one) for one in samples]}
+    return {**counted, **summary(samples), "samples": samples}
 
 
-def summary(samples: list[MemorySample]) -> dict[str, Any]:
+def summary(samples: list[dict[str, float]]) -> dict[str, Any]:
     """Summarise resident bytes: at the start, after the warm-up (or half of a shorter run), and at the end."""
-    settled_at = min(WARM_UP_SECONDS, samples[-1].second / 2)
-    settled = next(one for one in samples if one.second >= settled_at)
+    settled_at = min(WARM_UP_SECONDS, samples[-1]["second"] / 2)
+    settled = next(one for one in samples if one["second"] >= settled_at)
     return {
-        "seconds": samples[-1].second,
-        "resident_bytes_start": samples[0].resident_bytes,
-        "settled_second": settled.second,
-        "resident_bytes_settled": settled.resident_bytes,
-        "resident_bytes_end": samples[-1].resident_bytes,
-        "resident_bytes_peak": max(one.resident_bytes for one in samples),
+        "seconds": samples[-1]["second"],
+        "resident_bytes_start": samples[0]["resident_bytes"],
+        "settled_second": settled["second"],
+        "resident_bytes_settled": settled["resident_bytes"],
+        "resident_bytes_end": samples[-1]["resident_bytes"],
+        "resident_bytes_peak": max(one["resident_bytes"] for one in samples),
     }
 
 
 def as_markdown(document: Mapping[str, Any]) -> str:
     """Render the report."""
-    head, made = document["machine"], document["churn"]
+    made = document["churn"]
     sizes = {
         "bound": made["bound_bytes"],
         "most ever counted": made["peak_counted_bytes"],
@@ -139,32 +114,25 @@ def as_markdown(document: Mapping[str, Any]) -> str:
         "resident at the end": made["resident_bytes_end"],
         "most resident": made["resident_bytes_peak"],
     }
-    parts = [
+    return page(
         "# The cache's tier in memory under churn",
-        machine.line(head),
+        machine.line(document["machine"]),
         f"{made['operations']:,} puts and gets in {made['seconds']:.0f} s.",
         table([["", "MB"], *([name, number(size / 1e6, 2)] for name, size in sizes.items())]),
         "It stayed inside its bound." if made["held"] else "It passed its bound.",
-    ]
-    return "\n\n".join(parts) + "\n"
+    )
 
 
 def main(
     seconds: Annotated[float, typer.Option(min=2, max=3_600, help="Length of the churn.")] = FULL_SECONDS,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for results; bench/results unless --seconds is shorter.")
-    ] = None,
+    out: Out = None,
 ) -> None:
     """Churn the tier at its default limit and write churn.json and .md. Exit code 1 if it exceeded the limit."""
-    head = machine.describe("python -m bench.churn " + " ".join(sys.argv[1:]))
     bound = int(CacheSettings.model_fields["cache_memory_mb"].default * 1_000_000)
-    print(f"Puts and gets for {seconds:g} s, with {CPU_SHARE:.0%} of a core", flush=True)
-    document = {"machine": head, "churn": asyncio.run(churn(bound, seconds))}
-    folder = files.folder_for(out, quick=seconds < FULL_SECONDS)
-    files.write(folder, "churn", document, as_markdown(document))
-    files.show(folder, "churn")
-    if not document["churn"]["held"]:
-        raise typer.Exit(1)
+    with benchmark("churn", out, quick=seconds < FULL_SECONDS) as run:
+        document = {"machine": run.head, "churn": asyncio.run(churn(bound, seconds))}
+        run.write(document, as_markdown(document))
+    exit_if([] if document["churn"]["held"] else ["its bound"])
 
 
 if __name__ == "__main__":

@@ -12,8 +12,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from pathlib import Path
 from typing import Annotated, Any
 from urllib.request import Request, urlopen
 
@@ -23,15 +21,15 @@ import orjson
 import psutil
 import typer
 
-from bench import classifier, files, machine
-from bench.command import orderly_exit, say, start_server
+from bench import classifier, machine
+from bench.command import Out, benchmark, parse_names, say
 from bench.contenders import BUILT
 from bench.paths import E5_SMALL, REAL_REVIEWS, ROOT, WORK
 from bench.relevance import corpus
 from bench.relevance.corpus import Corpus
-from bench.relevance.measures import DEPTH, interval, score_ranking
-from bench.servers import Contender, ContenderServer, python_module
-from bench.tables import number, table
+from bench.relevance.measures import DEPTH, difference, score_ranking, signed
+from bench.servers import ContenderServer, Servers, service
+from bench.tables import number, page, table
 from bench.workload import WORKLOADS
 
 ENGINES = (("torch", "half"), *BUILT)
@@ -54,58 +52,30 @@ def build(models: Mapping[str, str], engines: Sequence[tuple[str, str]]) -> None
 
 
 def ask(server: ContenderServer, path: str, texts: Sequence[str], **fields: str) -> list[dict[str, Any]]:
-    """Send texts in requests of `REQUEST_TEXTS`.
-
-    Args:
-        server: the encoder.
-        path: of the requests.
-        texts: the texts.
-        fields: further fields of the requests.
-
-    Returns:
-        The item of each text.
-    """
+    """Send texts in requests of `REQUEST_TEXTS`. Returns the item of each text."""
     items: list[dict[str, Any]] = []
     for first in range(0, len(texts), REQUEST_TEXTS):
-        body = {"input": texts[first : first + REQUEST_TEXTS], **fields}
-        url, headers = f"http://127.0.0.1:{server.port}{path}", {"content-type": "application/json"}
-        with urlopen(Request(url, data=orjson.dumps(body), headers=headers), timeout=TIMEOUT_SECONDS) as answer:
+        body = orjson.dumps({"input": texts[first : first + REQUEST_TEXTS], **fields})
+        request = Request(server.address + path, data=body, headers={"content-type": "application/json"})
+        with urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
             items += orjson.loads(answer.read())["data"]
     return items
 
 
 def served_by(server: ContenderServer) -> str:
     """The engine that a service says it has."""
-    with urlopen(f"http://127.0.0.1:{server.port}/v1/models", timeout=TIMEOUT_SECONDS) as answer:
+    with urlopen(f"{server.address}/v1/models", timeout=TIMEOUT_SECONDS) as answer:
         return str(orjson.loads(answer.read())["data"][0]["engine"])
 
 
 def vectors(server: ContenderServer, texts: Sequence[str], input_type: str) -> Vectors:
-    """Encode texts.
-
-    Args:
-        server: the encoder.
-        texts: the texts.
-        input_type: `query` or `document`.
-
-    Returns:
-        Unit vectors, float32 of shape (texts, size).
-    """
+    """Encode texts as `query` or `document`: unit vectors, float32 of shape (texts, size)."""
     items = ask(server, "/v1/embeddings", texts, input_type=input_type)
     return np.array([item["embedding"] for item in items], np.float32)
 
 
 def reciprocal_ranks(queries: Vectors, documents: Vectors, data: Corpus) -> list[float]:
-    """Rank the documents for each query by cosine.
-
-    Args:
-        queries: float32 (queries, size).
-        documents: float32 (reviews, size).
-        data: the corpus that both are of.
-
-    Returns:
-        The reciprocal rank of each query's first right review; 0 if it is not among the first ten.
-    """
+    """Rank documents by cosine: the reciprocal rank of each query's first right one, 0 beyond the tenth."""
     best = np.argsort(-(queries @ documents.T), axis=1, kind="stable")[:, :DEPTH]
     ids = [review.review_id for review in data.reviews]
     return [
@@ -120,38 +90,23 @@ def proportional_mb(server: ContenderServer) -> float:
     return float(sum(process.memory_full_info().pss for process in (root, *root.children(recursive=True)))) / 1e6
 
 
-def _service(kind: str, engine: str, name: str, settings: Mapping[str, str]) -> Contender:
-    what = f"the {kind} service on {engine}, {name}"
-    return python_module(f"{kind}-{engine}-{name}", what, f"{kind}_service", f"{kind.upper()}_PORT", settings)
-
-
 def measure(
     engine: str, precision: str, models: Mapping[str, str], data: Corpus, classified: Sequence[str]
 ) -> dict[str, Any]:
-    """Let one engine compute everything. A second replica shows what it adds to the first one's memory.
-
-    Args:
-        engine: its name.
-        precision: `half` or `int8`.
-        models: settings that say which models are served.
-        data: the corpus.
-        classified: texts for the classifier.
-
-    Returns:
-        Vectors, labels, memory and the engines that served.
-    """
+    """Let one engine compute everything; a second replica shows what it adds to the first one's memory."""
     settings = {**models, "ENCODER_ENGINE": engine, "ENCODER_PRECISION": precision, "CACHE_ENABLED": "false"}
-    with ExitStack() as stack:
-        first = start_server(stack, _service("embedding", engine, precision, settings))
+    what = f"on {engine}, {precision}"
+    with Servers(f"{engine}-{precision}-") as servers:
+        first = servers.start_service("embedding", settings, what)
         served = {"embedding": served_by(first)}
         queries = vectors(first, [query.text for query in data.queries], "query")
         documents = vectors(first, [review.text for review in data.reviews], "document")
         alone = proportional_mb(first)
-        second = start_server(stack, _service("embedding", engine, f"{precision}, the second", settings))
+        second = servers.start(service("embedding", settings, name=f"{engine}-{precision}-second"))
         vectors(second, [review.text for review in data.reviews[:1000]], "document")
         both = proportional_mb(first) + proportional_mb(second)
-    with ExitStack() as stack:
-        server = start_server(stack, _service("sentiment", engine, precision, settings))
+    with Servers(f"{engine}-{precision}-") as servers:
+        server = servers.start_service("sentiment", settings, what)
         served["sentiment"] = served_by(server)
         found = ask(server, "/v1/sentiment", classified)
     return {
@@ -165,23 +120,11 @@ def measure(
 
 
 def compare(measured: Mapping[str, Mapping[str, Any]], data: Corpus, right: Sequence[str]) -> dict[str, Any]:
-    """Compare each engine with torch.
-
-    Args:
-        measured: engine → its results; torch's first.
-        data: the corpus.
-        right: the right label of each classified text.
-
-    Returns:
-        Engine → figures. A difference is the engine's figure less torch's, with its 95 % interval (paired bootstrap).
-    """
+    """Compare each engine with torch, which is the first; `right` are the labels of the classified texts."""
     torch = next(iter(measured.values()))
 
     def hits(one: Mapping[str, Any]) -> list[float]:
         return [float(said == wanted) for said, wanted in zip(one["labels"], right, strict=True)]
-
-    def difference(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
-        return {"mean": float(np.mean(ours) - np.mean(theirs)), "interval": interval(ours, theirs)}
 
     base, base_hits = reciprocal_ranks(torch["queries"], torch["documents"], data), hits(torch)
     figures = {}
@@ -202,17 +145,16 @@ def compare(measured: Mapping[str, Mapping[str, Any]], data: Corpus, right: Sequ
 
 def as_markdown(document: Mapping[str, Any]) -> str:
     """Render the report."""
-    rows = [
-        ["", "cosine to torch's", "MRR@10", "− torch", "its queries, torch's vectors", "torch's queries, its vectors"]
-    ]
+    mixed = ["its queries, torch's vectors", "torch's queries, its vectors"]
+    rows = [["", "cosine to torch's", "MRR@10", "− torch", *mixed]]
     more = [["", "accuracy", "− torch", "memory of one MB", "a second adds", "served by"]]
     for name, one in document["engines"].items():
-        columns = [_signed(one[key]) for key in ("own", "queries_in_torchs", "torchs_in_own")]
+        columns = [signed(one[key], 4) for key in ("own", "queries_in_torchs", "torchs_in_own")]
         rows.append([name, number(one["cosine"], 4), number(one["mrr"], 3), *columns])
         served = " and ".join(dict.fromkeys(one["served"].values()))
-        accuracy = [number(one["accuracy"], 4), _signed(one["accuracy_difference"])]
+        accuracy = [number(one["accuracy"], 4), signed(one["accuracy_difference"], 4)]
         more.append([name, *accuracy, number(one["memory_mb"], 0), f"{one['second_adds']:.2f} ×", served])
-    parts = [
+    return page(
         "# What each engine's results are worth",
         machine.line(document["machine"]),
         "[What is measured, and what this does not say](../README.md#the-engines). Differences with 95 % intervals.",
@@ -220,43 +162,31 @@ def as_markdown(document: Mapping[str, Any]) -> str:
         table(rows),
         f"## Classifier: {document['classified']:,} real reviews; memory of the sentence encoder",
         table(more),
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def _signed(difference: Mapping[str, Any]) -> str:
-    low, high = difference["interval"]
-    return f"{difference['mean']:+.4f} ({low:+.4f} to {high:+.4f})"
+    )
 
 
 def main(
     engines: Annotated[str, typer.Option(help="Which, separated by commas, besides torch.")] = ",".join(NAMES),
-    out: Annotated[Path | None, typer.Option(help="Folder for results; bench/results by default.")] = None,
+    out: Out = None,
 ) -> None:
     """Compare the engines' results with torch's on real Korean text, and write engines.json and .md.
 
     Building takes minutes, once; each engine some minutes more. Ctrl-C stops all servers.
     """
-    wanted = [one for one in ENGINES if one[0] == "torch" or "-".join(one) in engines.split(",")]
+    names = parse_names(engines, NAMES)
+    wanted = [one for one in ENGINES if one[0] == "torch" or "-".join(one) in names]
     models = {"EMBEDDING_MODEL": str(E5_SMALL), "SENTIMENT_MODEL": str(classifier.MODEL), "MODEL_CACHE_PATH": str(WORK)}
-    head, data = machine.describe("python -m bench.engines"), corpus.real()
+    data = corpus.real()
     classified, right = zip(*classifier.real_reviews(REAL_REVIEWS, classifier.TEXTS), strict=True)
-    with orderly_exit():
+    with benchmark("engines", out) as run:
         build({**models, "USE_GPU": "false"}, wanted)
         measured = {}
         for engine, precision in wanted:
             measured[f"{engine} {precision}"] = measure(engine, precision, models, data, classified)
             say(f"{engine} {precision}: done")
-    document = {
-        "machine": head,
-        "queries": len(data.queries),
-        "reviews": len(data.reviews),
-        "classified": len(classified),
-        "engines": compare(measured, data, right),
-    }
-    folder = files.folder_for(out, quick=False)
-    files.write(folder, "engines", document, as_markdown(document))
-    files.show(folder, "engines")
+        counts = {"queries": len(data.queries), "reviews": len(data.reviews), "classified": len(classified)}
+        document = {"machine": run.head, **counts, "engines": compare(measured, data, right)}
+        run.write(document, as_markdown(document))
 
 
 if __name__ == "__main__":

@@ -28,14 +28,15 @@ class PeakMemory:
     """Peak of the resident memory of a process tree inside a `with` block."""
 
     def __init__(self, pid: int) -> None:
-        self.peak_bytes = 0
+        self.peak_mb = 0.0
+        """In MB (10^6 bytes)."""
         self._pid = pid
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._poll, daemon=True)
 
     def _poll(self) -> None:
         while True:
-            self.peak_bytes = max(self.peak_bytes, resident_bytes(self._pid))
+            self.peak_mb = max(self.peak_mb, resident_bytes(self._pid) / 1e6)
             if self._stop.wait(INTERVAL_SECONDS):
                 return
 

@@ -9,15 +9,15 @@ import random
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import AutoModel, PreTrainedModel
 
-from bench.cells import SINGLE
-from bench.stats import percentile
+from bench.load import SINGLE
+from bench.measurements import percentiles
 from bench.workload import WORKLOADS, Workload
 from onecard.hardware import cpu_multiplies_bfloat16
 
@@ -25,25 +25,6 @@ BATCH_TEXTS = (8, 16, 32, 64)
 MIN_TEXTS = 64
 TIME_LIMIT_FACTOR = 2.0
 """Timeout of one batch size, as a multiple of the requested time. Reached only on a busy machine."""
-REFERENCE_TEXTS = 16
-"""Number of texts whose FP32 vectors are the reference for every contender."""
-
-
-@dataclass(frozen=True)
-class OfflineResult:
-    """Figures of the bare model in one precision."""
-
-    precision: str
-    texts_per_second: dict[str, float]
-    """Values by number of texts per batch."""
-    direct_p50_ms: float
-    """Latency of one text: tokenise, run, pool, normalise."""
-    direct_p95_ms: float
-
-    @property
-    def best(self) -> float:
-        """Texts per second at the best batch size."""
-        return max(self.texts_per_second.values())
 
 
 class BareModel:
@@ -77,19 +58,7 @@ def precisions() -> list[str]:
 
 
 def throughput(model: BareModel, samples: Sequence[str], batch_texts: int, limit_seconds: float = 60) -> float:
-    """Measure throughput over samples sorted by length and cut into batches.
-
-    Batches run in random order, so that a run which reaches the timeout has processed short and long ones.
-
-    Args:
-        model: the model.
-        samples: texts.
-        batch_texts: texts per batch.
-        limit_seconds: timeout.
-
-    Returns:
-        Texts per second, of all samples or of those before the timeout.
-    """
+    """Measure texts a second in batches of similar lengths, run in random order so that a timeout favours none."""
     ordered = model.by_length(samples)
     batches = [ordered[start : start + batch_texts] for start in range(0, len(ordered), batch_texts)]
     random.Random(len(ordered)).shuffle(batches)
@@ -115,38 +84,30 @@ def direct(model: BareModel, samples: Sequence[str], seconds: float) -> list[flo
     return took
 
 
-def measure(workload: Workload, precision: str, seconds: float, seed: str) -> OfflineResult:
-    """Measure everything in one precision. Each batch size takes about `seconds`."""
+def measure(workload: Workload, precision: str, seconds: float, seed: str) -> dict[str, Any]:
+    """Measure the bare model in one precision, each batch size for about `seconds`, and direct calls of one text."""
     model = BareModel(workload, precision)
     model.encode(workload.texts(32, seed=f"{seed} warm-up"))
     rate = throughput(model, workload.texts(64, seed=f"{seed} rate"), 32)
     count = max(MIN_TEXTS, int(rate * seconds) // 64 * 64)
     samples = workload.texts(count, seed=f"{seed} offline")
     rates = {str(size): throughput(model, samples, size, TIME_LIMIT_FACTOR * seconds) for size in BATCH_TEXTS}
-    took = direct(model, workload.texts(count, seed=f"{seed} {SINGLE.key}"), seconds)
-    return OfflineResult(precision, rates, percentile(took, 0.5) or 0.0, percentile(took, 0.95) or 0.0)
-
-
-def reference_texts(workload: Workload) -> list[str]:
-    """Make the texts whose vectors are checked after each cell."""
-    return workload.texts(REFERENCE_TEXTS, seed="checked")
+    took = percentiles(direct(model, workload.texts(count, seed=f"{seed} {SINGLE.key}"), seconds), 50, 95)
+    calls = {f"direct_{name}": value or 0.0 for name, value in took.items()}
+    return {"precision": precision, "texts_per_second": rates, **calls}
 
 
 def write_reference(workload: Workload) -> None:
     """Store the FP32 vectors of the checked texts."""
-    vectors = BareModel(workload, "float32").encode(reference_texts(workload))
+    vectors = BareModel(workload, "float32").encode(workload.checked_texts())
     workload.reference.parent.mkdir(parents=True, exist_ok=True)
     workload.reference.write_text(json.dumps(vectors.tolist()))
 
 
-def main() -> None:
-    """Measure every precision and print the figures as JSON."""
-    workload, seconds, seed = WORKLOADS[sys.argv[1]], float(sys.argv[2]), sys.argv[3]
-    json.dump([asdict(measure(workload, precision, seconds, seed)) for precision in precisions()], sys.stdout)
-
-
 if __name__ == "__main__":
+    served = WORKLOADS[sys.argv[1]]
     if sys.argv[2] == "reference":
-        write_reference(WORKLOADS[sys.argv[1]])
+        write_reference(served)
     else:
-        main()
+        seconds, seed = float(sys.argv[2]), sys.argv[3]
+        json.dump([measure(served, precision, seconds, seed) for precision in precisions()], sys.stdout)

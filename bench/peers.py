@@ -4,7 +4,6 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path
 
 from bench.paths import LOGS, ROOT, WORK
 from tools.install import TORCH_CPU_INDEX
@@ -14,9 +13,9 @@ class InstallFailed(Exception):
     """pip failed. The message names its log."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class PeerEnvironment:
-    """Another server, with pinned versions of everything that it needs."""
+    """Another server: the file of its pins, its virtual environment, and the log of pip."""
 
     name: str
     """Name of its requirements file and its folder."""
@@ -26,20 +25,10 @@ class PeerEnvironment:
     cost: str
     """Time and space that an installation takes, for the screen."""
 
-    @property
-    def requirements(self) -> Path:
-        """The file of pins."""
-        return ROOT / "bench" / f"requirements-{self.name}.txt"
-
-    @property
-    def folder(self) -> Path:
-        """Its virtual environment."""
-        return WORK / self.name
-
-    @property
-    def log(self) -> Path:
-        """Log with the output of pip."""
-        return LOGS / f"install-{self.name}.log"
+    def __post_init__(self) -> None:
+        self.requirements = ROOT / "bench" / f"requirements-{self.name}.txt"
+        self.folder = WORK / self.name
+        self.log = LOGS / f"install-{self.name}.log"
 
     def program(self, name: str) -> str:
         """Path of a command in its environment."""
@@ -60,14 +49,7 @@ LITELLM = PeerEnvironment("litellm", "LiteLLM", "litellm", "a minute and 800 MB"
 
 
 def install(peer: PeerEnvironment) -> None:
-    """Create the peer's environment, unless it exists with the same pins.
-
-    Args:
-        peer: the peer.
-
-    Raises:
-        InstallFailed: pip fails.
-    """
+    """Create the peer's environment, unless it exists with the same pins."""
     done = peer.folder / "installed"
     recipe = blake2b(peer.requirements.read_bytes(), digest_size=8).hexdigest()
     if done.is_file() and done.read_text() == recipe:

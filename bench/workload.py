@@ -1,10 +1,7 @@
 """What the encoders' contenders serve, and the texts that they get."""
 
-import gzip
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from bench import texts, weights
@@ -13,11 +10,8 @@ from bench.paths import E5_SMALL, MODEL, REAL_REVIEWS, WORK
 SAMPLE_TEXTS = 1_300
 """As many as `onecard build-engine` takes."""
 
-
-@cache
-def _real_reviews() -> list[str]:
-    with gzip.open(REAL_REVIEWS, "rt", encoding="utf-8") as lines:
-        return [json.loads(line)["text"] for line in lines]
+REFERENCE_TEXTS = 16
+"""Number of texts whose FP32 vectors are the reference for every contender."""
 
 
 @dataclass(frozen=True)
@@ -50,23 +44,19 @@ class Workload:
         """Make texts, as `texts.make`."""
         return texts.make(self.reviews(), count, seed=seed, whole=self.whole)
 
-    def write_sample(self) -> Path:
-        """Write texts with which engines are compared and calibrated, one a line.
+    def checked_texts(self) -> list[str]:
+        """Make the texts whose vectors are checked after each cell."""
+        return self.texts(REFERENCE_TEXTS, seed="checked")
 
-        Returns:
-            The file.
-        """
+    def write_sample(self) -> Path:
+        """Write texts with which engines are compared and calibrated, one a line. Returns the file."""
         file = WORK / f"sample-{self.name}.txt"
         lines = (text.replace("\n", " ") for text in self.texts(SAMPLE_TEXTS, seed="engines"))
         file.write_text("\n".join(lines), encoding="utf-8")
         return file
 
     def prepare(self) -> None:
-        """Make the model if it is missing.
-
-        Raises:
-            FileNotFoundError: it cannot be made here, or there are no reviews; the message says what to run.
-        """
+        """Make the model if it is missing; a FileNotFoundError says what to run if that cannot be done."""
         if self.model == MODEL:
             weights.build()
         elif not self.model.is_dir():
@@ -76,25 +66,20 @@ class Workload:
 
 
 SHORT = Workload("bert-base", "BERT-base's shape, random weights, short texts", MODEL, weights.WINDOW, weights.reviews)
-WORKLOADS = {
-    workload.name: workload
-    for workload in (
-        SHORT,
-        Workload(
-            "bert-base-real",
-            "BERT-base's shape, random weights, real Korean reviews",
-            MODEL,
-            weights.WINDOW,
-            _real_reviews,
-            whole=True,
-        ),
-        Workload(
-            "e5-small",
-            "multilingual-e5-small's real weights, real Korean reviews",
-            E5_SMALL,
-            512,
-            _real_reviews,
-            whole=True,
-        ),
-    )
-}
+REAL = Workload(
+    "bert-base-real",
+    "BERT-base's shape, random weights, real Korean reviews",
+    MODEL,
+    weights.WINDOW,
+    texts.real_reviews,
+    whole=True,
+)
+E5 = Workload(
+    "e5-small",
+    "multilingual-e5-small's real weights, real Korean reviews",
+    E5_SMALL,
+    512,
+    texts.real_reviews,
+    whole=True,
+)
+WORKLOADS = {workload.name: workload for workload in (SHORT, REAL, E5)}

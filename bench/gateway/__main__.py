@@ -1,145 +1,199 @@
 """`python -m bench.gateway` (`make bench-gateway`): compares the gateway with other relays."""
 
-import sys
-from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
+import uvloop
 
-from bench import files, machine, peers
-from bench.command import allow_connections, orderly_exit, parse_numbers, say, start_server
-from bench.gateway import contenders, load, report, soak, streams
+from bench import machine, peers
+from bench.canned import PATH
+from bench.clients import closed_loop, request_bytes
+from bench.command import Out, Quick, Run, allow_connections, benchmark, interleave, parse_names, say
+from bench.gateway import contenders, load
+from bench.gateway.contenders import GATEWAY, RELAYS, UNLIMITED
+from bench.measurements import Figures, Measurement, by_cell, medians, ratios, rounded
 from bench.memory import PeakMemory
-from bench.redis import redis
-from bench.rounds import RoundProgress, rotated
-from bench.servers import Contender
+from bench.servers import Servers, canned, redis
+from bench.tables import bullets, cell_table, cells_of, clients, figure_table, number, page, table
 
-CLIENTS = "1,16,64,256"
-QUICK_CLIENTS = "1,64"
+SOAK_CLIENTS = 64
+SOAK_REQUESTS, SOAK_STEP = 500_000, 50_000
+"""All requests, and those between two samples of the memory."""
+COLUMNS = (
+    ("requests/s", "per_second", 0),
+    ("p50 ms", "p50_ms", 2),
+    ("p99 ms", "p99_ms", 2),
+    ("errors in a round", "errors", 0),
+    ("peak RSS MB", "peak_rss_mb", 0),
+    ("rounds", "rounds", 0),
+)
+
+
+def added_ms(summary: Mapping[str, Any]) -> dict[str, float | None]:
+    """Compute the median latency that each relay adds to a direct call by one client, in ms."""
+    found = {name: cells.get("1") for name, cells in by_cell(summary, "p50_ms").items()}
+    direct = found.pop("direct", None)
+    return {name: None if direct is None or p50 is None else rounded(p50 - direct) for name, p50 in found.items()}
+
+
+def as_json(
+    head: Mapping[str, Any], contenders: Mapping[str, str], visits: Sequence[Measurement], streams: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Collect all results, including the single measurements. Cells are numbers of clients."""
+    summary = medians(visits, largest=("errors", "peak_rss_mb"))
+    others = {name: cells for name, cells in summary.items() if name != GATEWAY}
+    return {
+        "machine": dict(head),
+        "contenders": dict(contenders),
+        "medians": summary,
+        "ratios": {**ratios(summary, GATEWAY, "per_second"), **ratios(others, UNLIMITED, "per_second")},
+        "added_p50_ms": added_ms(summary),
+        "streams": dict(streams),
+        "visits": [asdict(visit) for visit in visits],
+    }
+
+
+def as_markdown(document: Mapping[str, Any]) -> str:
+    """Render the report."""
+    summary, head, over = document["medians"], document["machine"], document["ratios"]
+    keys = cells_of(summary)
+    return page(
+        "# The gateway beside other relays: one machine, one run, the same upstream",
+        f"{machine.line(head)} · load: {head['load_generator']}",
+        "Medians over rounds. [What is measured, and what this does not say](../README.md#the-gateway).",
+        bullets(document["contenders"]),
+        "## Throughput, requests a second",
+        figure_table("", by_cell(summary, "per_second"), 0, clients(keys)),
+        *(["## Ratios of throughput", figure_table("", over, 2, clients(keys), keys)] if over else []),
+        "## Added to the median of one client",
+        table([["", "ms"], *([name, number(value, 2)] for name, value in document["added_p50_ms"].items())]),
+        "## All cells",
+        cell_table("contender, clients", summary, COLUMNS),
+        *_stream_part(document["streams"]),
+    )
+
+
+def _stream_part(streams: Mapping[str, Any]) -> list[str]:
+    if not streams:
+        return []
+    memory = " → ".join(number(streams[f"rss_mb_{when}"], 0) for when in ("before", "peak", "after"))
+    rows = [
+        ["streams at a time", number(streams["streams"], 0)],
+        ["whole and in order", number(streams["whole"], 0)],
+        ["chunks each, ms apart", f"{streams['chunks']}, {streams['chunk_ms']:g}"],
+        ["seconds; paced alone it is", f"{streams['seconds']:.1f}; {streams['paced_seconds']:.1f}"],
+        ["first chunk, p50 and p99, ms", f"{streams['first_p50_ms']:.0f}; {streams['first_p99_ms']:.0f}"],
+        ["gateway's resident memory before → peak → after, MB", memory],
+    ]
+    lost = [f"Lost: {streams['errors']}"] if streams["errors"] else []
+    return ["## Streams through this gateway", table([["", ""], *rows]), *lost]
+
+
+def soak_json(head: Mapping[str, Any], memory: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Collect the soak's results. Growth counts from the first step, when connection pools are full."""
+    growth = round(memory[-1]["rss_mb"] - memory[1]["rss_mb"], 1)
+    return {"machine": dict(head), "memory": list(memory), "growth_mb": growth}
+
+
+def soak_markdown(document: Mapping[str, Any]) -> str:
+    """Render the report of the soak."""
+    rows = [["requests answered", "resident MB", "requests/s", "errors"]]
+    for row in document["memory"]:
+        errors = sum(row["errors"].values())
+        rows.append([f"{row['requests']:,}", number(row["rss_mb"]), number(row["per_second"], 0), str(errors)])
+    return page(
+        "# The gateway's memory over a soak",
+        machine.line(document["machine"]),
+        f"{SOAK_CLIENTS} clients in a closed loop. From {SOAK_STEP:,} requests to the last: "
+        f"**{document['growth_mb']:+.1f} MB**.",
+        table(rows),
+    )
+
+
+CHUNK_MS = 20.0
+"""Time between two chunks of a stream."""
 WARM_UP_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class GatewayPlan:
-    """Numbers of rounds, clients and streams."""
-
-    rounds: int
-    seconds: float
-    """Length of one cell."""
-    clients: list[int]
-    streams: int
-    chunks: int
-    chunk_ms: float
-
-
-def names_of(given: str) -> list[str]:
-    """Parse names of relays, separated by commas.
-
-    Args:
-        given: the names.
-
-    Returns:
-        The names in this order.
-
-    Raises:
-        typer.BadParameter: there is no such relay.
-    """
-    found = [part.strip() for part in given.split(",")]
-    for name in found:
-        if name not in contenders.RELAYS:
-            raise typer.BadParameter(f"no relay '{name}'; there are {', '.join(contenders.RELAYS)}")
-    return found
+FOREVER_SECONDS = 3600.0
 
 
 def measure_relays(
-    names: list[str], plan: GatewayPlan, results: report.GatewayResults, head: dict[str, Any], folder: Path
+    run: Run, names: list[str], rounds: int, clients: Sequence[int], seconds: float, streams: dict[str, Any]
 ) -> None:
-    """Measure all contenders in rounds, and write the results after each round.
-
-    Args:
-        names: the relays.
-        plan: how much to measure.
-        results: where measurements are added.
-        head: description of the machine.
-        folder: folder for the result files.
-    """
-    with ExitStack() as stack:
-        upstream = start_server(stack, contenders.upstream())
-        limits = start_server(stack, redis())
-        relays = [start_server(stack, each) for each in contenders.relays(names, upstream.port, limits.port)]
+    """Measure all contenders in rounds, and write the results, with those of the streams, after each round."""
+    visits: list[Measurement] = []
+    with Servers() as stack:
+        upstream, limits = stack.start(contenders.upstream()), stack.start(redis())
+        relays = [stack.start(each) for each in contenders.relays(names, upstream.port, limits.port)]
         servers = {server.contender.name: server for server in [upstream, *relays]}
         for server in servers.values():
             load.run(server.url, 8, WARM_UP_SECONDS)
-        progress = RoundProgress(plan.rounds * len(servers) * len(plan.clients), say)
-        for number in range(plan.rounds):
-            for name in rotated([*servers], number):
-                for clients in plan.clients:
-                    with PeakMemory(servers[name].pid) as watch:
-                        outcome = load.run(servers[name].url, clients, plan.seconds)
-                    results.visits.append(report.visit(name, number, clients, outcome, watch.peak_bytes / 1e6))
-                    progress.step(f"round {number + 1}: {name}, {clients} clients: {load.line(outcome)}")
-            report.write(folder, head, {name: server.contender.what for name, server in servers.items()}, results)
+
+        def measure(name: str, cell: str, number: int) -> Figures:
+            with PeakMemory(servers[name].pid) as watch:
+                figures = load.run(servers[name].url, int(cell), seconds)
+            return {**figures, "peak_rss_mb": watch.peak_mb}
+
+        def write(number: int) -> None:
+            described = {name: server.contender.what for name, server in servers.items()}
+            document = as_json(run.head, described, visits, streams)
+            run.write(document, as_markdown(document))
+
+        interleave(rounds, {str(count): [*servers] for count in clients}, measure, visits, after_round=write)
 
 
-def measure_streams(plan: GatewayPlan) -> dict[str, Any]:
+def measure_streams(count: int, chunks: int) -> dict[str, Any]:
     """Send many concurrent streams through a gateway started for them."""
-    with ExitStack() as stack:
-        canned = contenders.canned(plan.chunks, plan.chunk_ms)
-        upstream = start_server(stack, Contender("streams", "an upstream of paced streams", canned, None))
-        limits = start_server(stack, redis())
-        gateway = start_server(stack, contenders.ours(upstream.port, limits.port))
-        return streams.measure(gateway, plan.streams, plan.chunks, plan.chunk_ms)
+    with Servers() as stack:
+        upstream, limits = stack.start(canned(chunks, CHUNK_MS, name="streams")), stack.start(redis())
+        gateway = stack.start(contenders.ours(upstream.port, limits.port))
+        return load.measure_streams(gateway, count, chunks, CHUNK_MS)
 
 
 def measure_soak(requests: int) -> list[dict[str, Any]]:
-    """Send many requests through a gateway started for them, and measure its memory."""
-    with ExitStack() as stack:
-        upstream = start_server(stack, contenders.upstream())
-        limits = start_server(stack, redis())
-        return soak.measure(start_server(stack, contenders.ours(upstream.port, limits.port)), requests)
+    """Send many requests through a gateway started for them; resident memory before the first and after each step."""
+    with Servers() as stack:
+        upstream, limits = stack.start(contenders.upstream()), stack.start(redis())
+        gateway = stack.start(contenders.ours(upstream.port, limits.port))
+        seen: list[dict[str, Any]] = [
+            {"requests": 0, "rss_mb": gateway.resident_mb(), "per_second": None, "errors": {}}
+        ]
+        request = request_bytes(PATH, load.body(), load.HEADERS)
+        for done in range(SOAK_STEP, requests + 1, SOAK_STEP):
+            supply = itertools.repeat(request, SOAK_STEP)
+            tally = uvloop.run(closed_loop(gateway.url, supply, clients=SOAK_CLIENTS, seconds=FOREVER_SECONDS))
+            rate, rss_mb = round(len(tally.latencies_ms) / tally.seconds), round(gateway.resident_mb(), 1)
+            say(f"{done:,} requests: {rss_mb:.1f} MB, {rate} requests/s {tally.errors or ''}")
+            seen.append({"requests": done, "rss_mb": rss_mb, "per_second": rate, "errors": tally.errors})
+        return seen
 
 
 def main(
-    round_count: Annotated[int, typer.Option("--rounds", min=1, help="Visits to each cell.")] = 3,
-    seconds: Annotated[float, typer.Option(min=1, max=20, help="Length of one cell.")] = 6.0,
-    clients: Annotated[str, typer.Option(help="Clients at a time, separated by commas.")] = CLIENTS,
-    relays: Annotated[str, typer.Option(help="Which, beside calling the upstream directly.")] = ",".join(
-        contenders.RELAYS
-    ),
-    stream_count: Annotated[int, typer.Option("--streams", min=0, help="Streams at a time; 0: none.")] = 1000,
-    soak_requests: Annotated[int, typer.Option("--soak-requests", min=2 * soak.STEP, help="With --soak.")] = 500_000,
-    soak_only: Annotated[bool, typer.Option("--soak", help="The memory over many requests, and nothing else.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder for results; bench/results unless --quick.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A look only: one round, 2 s, 1 and 64 clients.")] = False,
+    contenders: Annotated[str, typer.Option(help="Which, beside a direct call.")] = ",".join(RELAYS),
+    soak: Annotated[bool, typer.Option("--soak", help="The memory over many requests, and nothing else.")] = False,
+    out: Out = None,
+    quick: Quick = False,
 ) -> None:
-    """Measure relays in front of an upstream that answers at once, and write gateway.json, .md and .svg.
+    """Measure relays in front of an upstream that answers at once, and write gateway.json and .md.
 
     It takes about ten minutes; nothing else should run meanwhile. Ctrl-C stops all servers; the results of complete
     rounds are kept. --soak takes some minutes and writes gateway-soak.json and .md.
     """
-    folder = files.folder_for(out, quick=quick)
-    head = machine.describe("python -m bench.gateway " + " ".join(sys.argv[1:]))
-    if soak_only:
-        with orderly_exit():
-            soak.write(folder, head, measure_soak(2 * soak.STEP if quick else soak_requests))
-        files.show(folder, "gateway-soak")
-        return
-    if quick:
-        round_count, seconds, clients = 1, 2.0, QUICK_CLIENTS if clients == CLIENTS else clients
-        stream_count = min(stream_count, 200)
-    plan = GatewayPlan(round_count, seconds, parse_numbers(clients), stream_count, 50 if quick else 200, 20.0)
-    head["load_generator"] = load.generator()
-    names, results = names_of(relays), report.GatewayResults()
+    names = parse_names(contenders, RELAYS)
     allow_connections()
-    with orderly_exit():
+    with benchmark("gateway", out, quick=quick, name="gateway-soak" if soak else "gateway") as run:
+        if soak:
+            document = soak_json(run.head, measure_soak(2 * SOAK_STEP if quick else SOAK_REQUESTS))
+            run.write(document, soak_markdown(document))
+            return
+        run.head["load_generator"] = load.GENERATOR
         if "litellm" in names:
             peers.install(peers.LITELLM)
-        if stream_count:
-            results.streams = measure_streams(plan)
-        measure_relays(names, plan, results, head, folder)
-    files.show(folder, "gateway")
+        streams = measure_streams(200, 50) if quick else measure_streams(1_000, 200)
+        rounds, clients, seconds = (1, (1, 64), 2.0) if quick else (3, (1, 16, 64, 256), 6.0)
+        measure_relays(run, names, rounds, clients, seconds, streams)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from bench.gateway.requests import PATH
+from bench.canned import PATH
 
 
 def create_app(upstream: str) -> Starlette:

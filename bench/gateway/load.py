@@ -1,59 +1,39 @@
-"""Closed-loop load by wrk, or by our own clients if wrk is not installed; the same for all contenders of a run."""
+"""The load that every relay gets: short chats by wrk, and many streams at a time."""
 
-import itertools
+import asyncio
 import json
 import shutil
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
-from bench.clients import closed_loop
-from bench.gateway.requests import HEADERS, PATH, body
-from bench.http_client import request_bytes
-from bench.load import LatencyTally
-from bench.servers import ServerFailed
-from bench.stats import percentile
+from bench.canned import MODEL, PATH, events
+from bench.clients import HttpLoadClient, HttpResponse, Tally, exchange, request_bytes, status_failure
+from bench.measurements import Figures, percentile
+from bench.memory import PeakMemory
+from bench.servers import ContenderServer, ServerFailed
 
+KEY = "sk-bench-0123456789abcdef"
+"""The key that clients send. LiteLLM requires the prefix `sk-`."""
+HEADERS = {"authorization": f"Bearer {KEY}"}
 SCRIPT = Path(__file__).with_name("wrk.lua")
+GENERATOR = "wrk, one thread"
 _MARK = "figures: "
 
 
-@dataclass(frozen=True)
-class RelayOutcome:
-    """Figures of one cell of one contender."""
-
-    requests: int
-    """Number of requests that were answered with 200."""
-    per_second: float
-    p50_ms: float | None
-    p99_ms: float | None
-    errors: dict[str, int]
+def body(*, stream: bool = False) -> bytes:
+    """Render a short chat request."""
+    messages = [{"role": "user", "content": "국물이 진하고 좋았어요. 어떤 느낌인가요?"}]
+    more = {"stream": True} if stream else {}
+    return json.dumps({"model": MODEL, "messages": messages, "max_tokens": 16, **more}).encode()
 
 
-def generator() -> str:
-    """Name the load generator, for the report."""
-    return "wrk, one thread" if shutil.which("wrk") else "this project's own clients (wrk is not installed)"
-
-
-def run(url: str, clients: int, seconds: float) -> RelayOutcome:
-    """Load one server.
-
-    Args:
-        url: the server.
-        clients: number of concurrent clients.
-        seconds: how long.
-
-    Returns:
-        The figures.
-
-    Raises:
-        ServerFailed: wrk fails.
-    """
+def run(url: str, clients: int, seconds: float) -> Figures:
+    """Load one server by wrk in a closed loop. Returns requests a second, latencies and the number of errors."""
     if not shutil.which("wrk"):
-        requests = itertools.repeat(request_bytes(PATH, body(), HEADERS))
-        return summary(*uvloop.run(closed_loop(url, requests, clients=clients, seconds=seconds)))
+        raise ServerFailed("wrk is not installed, which makes the load (Debian: apt install wrk)")
     headers = [part for pair in HEADERS.items() for part in pair]
     options = ["-t", "1", "-c", str(clients), "-d", f"{max(1, round(seconds))}s", "--timeout", "60s"]
     command = ["wrk", *options, "-s", str(SCRIPT), url, "--", body().decode(), *headers]
@@ -63,37 +43,59 @@ def run(url: str, clients: int, seconds: float) -> RelayOutcome:
     return parse(made.stdout)
 
 
-def summary(tally: LatencyTally, seconds: float) -> RelayOutcome:
-    """Summarise the results of our own clients."""
-    count = len(tally.latencies_ms)
-    p50, p99 = (percentile(tally.latencies_ms, share) for share in (0.5, 0.99))
-    return RelayOutcome(count, count / seconds if seconds > 0 else 0.0, p50, p99, tally.errors)
-
-
-def parse(printed: str) -> RelayOutcome:
-    """Parse the figures that `wrk.lua` prints. wrk counts responses of any status, and errors separately.
-
-    Args:
-        printed: wrk's output.
-
-    Returns:
-        The figures, of successful responses only.
-
-    Raises:
-        ServerFailed: the output has no figures.
-    """
+def parse(printed: str) -> Figures:
+    """Parse the figures that `wrk.lua` prints; wrk counts responses of any status, and errors separately."""
     line = next((line for line in printed.splitlines() if line.startswith(_MARK)), None)
     if line is None:
         raise ServerFailed(f"wrk printed no figures:\n{printed[-2000:]}")
     found = json.loads(line.removeprefix(_MARK))
-    errors = {name: found[name] for name in ("connect", "read", "write", "status", "timeout") if found[name]}
     good = found["requests"] - found["status"]
     p50, p99 = (found[name] / 1000 if found["requests"] else None for name in ("p50_us", "p99_us"))
-    return RelayOutcome(good, good / found["microseconds"] * 1e6, p50, p99, errors)
+    return {
+        "per_second": good / found["microseconds"] * 1e6,
+        "p50_ms": p50,
+        "p99_ms": p99,
+        "errors": sum(found[name] for name in ("connect", "read", "write", "status", "timeout")),
+    }
 
 
-def line(outcome: RelayOutcome) -> str:
-    """Render one cell for the screen."""
-    p50 = "-" if outcome.p50_ms is None else f"{outcome.p50_ms:.2f} ms"
-    troubles = f", errors {outcome.errors}" if outcome.errors else ""
-    return f"{outcome.per_second:.0f} requests/s, p50 {p50}{troubles}"
+async def drive_streams(url: str, count: int, expected: bytes) -> tuple[list[HttpResponse], Tally]:
+    """Run `count` streams concurrently, and tell those that are not `expected`, byte for byte, as errors."""
+    tally = Tally()
+
+    def torn(answer: HttpResponse) -> str | None:
+        if answer.status != 200 or answer.body == expected:
+            return status_failure(answer)
+        return "cut short" if expected.startswith(answer.body) else "out of order"
+
+    async def one() -> HttpResponse | None:
+        async with HttpLoadClient(url) as client:
+            request = request_bytes(PATH, body(stream=True), HEADERS)
+            return await exchange(client, request, tally, tally.started, torn)
+
+    answers = await asyncio.gather(*(one() for _ in range(count)))
+    return [answer for answer in answers if answer is not None], tally
+
+
+def measure_streams(gateway: ContenderServer, count: int, chunks: int, chunk_ms: float) -> dict[str, Any]:
+    """Measure `count` concurrent streams of `chunks` chunks each, `chunk_ms` apart."""
+    expected = b"".join(events(chunks))
+    uvloop.run(drive_streams(gateway.url, 20, expected))  # Not counted: imports and first allocations.
+    before = gateway.resident_mb()
+    with PeakMemory(gateway.pid) as watch:
+        whole, tally = uvloop.run(drive_streams(gateway.url, count, expected))
+    firsts = [answer.first_seconds * 1000 for answer in whole]
+    return {
+        "streams": count,
+        "chunks": chunks,
+        "chunk_ms": chunk_ms,
+        "whole": len(whole),
+        "errors": tally.errors,
+        "seconds": round(tally.seconds, 2),
+        "paced_seconds": chunks * chunk_ms / 1000,
+        "first_p50_ms": round(percentile(firsts, 0.5) or 0, 1),
+        "first_p99_ms": round(percentile(firsts, 0.99) or 0, 1),
+        "rss_mb_before": round(before, 1),
+        "rss_mb_peak": round(watch.peak_mb, 1),
+        "rss_mb_after": round(gateway.resident_mb(), 1),
+    }

@@ -2,10 +2,8 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import Future
-from contextlib import asynccontextmanager, contextmanager, suppress
-from threading import Thread
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 
 class Proxy:
@@ -50,15 +48,7 @@ class Proxy:
 
 @asynccontextmanager
 async def proxy(port: int, tls: ssl.SSLContext | None = None) -> AsyncIterator[Proxy]:
-    """Run a proxy on a free port.
-
-    Args:
-        port: port of the server.
-        tls: accepts TLS with this context; None: plain TCP.
-
-    Yields:
-        The running proxy.
-    """
+    """Run a proxy in front of a port, on a free one; it accepts TLS with a context, or else plain TCP."""
     made = Proxy(port)
     server = await asyncio.start_server(made.serve, "127.0.0.1", 0, ssl=tls)
     made.port = server.sockets[0].getsockname()[1]
@@ -67,34 +57,3 @@ async def proxy(port: int, tls: ssl.SSLContext | None = None) -> AsyncIterator[P
     finally:
         server.close()
         await made.close()
-
-
-@contextmanager
-def proxy_beside(port: int) -> Iterator[Proxy]:
-    """Run a proxy in a thread of its own, for callers without an event loop.
-
-    Args:
-        port: port of the server.
-
-    Yields:
-        The running proxy.
-    """
-    running: Future[tuple[Proxy, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-
-    async def run() -> None:
-        try:
-            async with proxy(port) as made:
-                stop = asyncio.Event()
-                running.set_result((made, asyncio.get_running_loop(), stop))
-                await stop.wait()
-        except OSError as error:
-            running.set_exception(error)
-
-    thread = Thread(target=asyncio.run, args=[run()], name="proxy")
-    thread.start()
-    made, loop, stop = running.result()
-    try:
-        yield made
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join()

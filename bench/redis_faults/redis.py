@@ -11,8 +11,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bench.redis import argv
-from bench.servers import ServerFailed, free_port
+from bench.servers import ServerFailed, free_port, redis_command
 
 START_SECONDS = 10.0
 AGREEMENT_SECONDS = 30.0
@@ -28,25 +27,13 @@ class FaultyRedis:
     """A redis-server without data on disk, always on the same port. Use it in a `with`."""
 
     def __init__(self, *options: str, port: int | None = None) -> None:
-        """Prepare the server without starting it.
-
-        Args:
-            options: further options of redis-server.
-            port: its port; None: a free one.
-
-        Raises:
-            ServerFailed: there is no redis-server on this machine.
-        """
+        """Prepare the server, with further options of redis-server, without starting it; by default on a free port."""
         self.port = port or free_port()
-        self._argv = [*argv(self.port), "--maxmemory-policy", "noeviction", *options]
+        self._argv = [*redis_command(self.port), "--maxmemory-policy", "noeviction", *options]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, without data, and wait until it answers.
-
-        Raises:
-            ServerFailed: it ended, or does not answer within `START_SECONDS`.
-        """
+        """Start it, without data, and wait until it answers; a ServerFailed if it ends or does not in time."""
         self._process = subprocess.Popen(self._argv, stdout=subprocess.DEVNULL, start_new_session=True)
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
@@ -67,27 +54,13 @@ class FaultyRedis:
 
     def freeze(self) -> None:
         """Stop it with SIGSTOP: connections are still accepted, but not answered."""
-        self._signal(signal.SIGSTOP)
+        if self._process is not None:
+            os.kill(self._process.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Continue it with SIGCONT."""
-        self._signal(signal.SIGCONT)
-
-    def exhaust_memory(self) -> None:
-        """Put it out of memory: writes fail, reads work."""
-        self.command("CONFIG", "SET", "maxmemory", "1")
-
-    def restore_memory(self) -> None:
-        """Remove the memory limit."""
-        self.command("CONFIG", "SET", "maxmemory", "0")
-
-    def deny_commands(self) -> None:
-        """Make every command of the cache fail, on open connections too."""
-        self.command("ACL", "SETUSER", "default", "-@all", "+acl")
-
-    def allow_commands(self) -> None:
-        """Allow all commands again."""
-        self.command("ACL", "SETUSER", "default", "+@all")
+        if self._process is not None:
+            os.kill(self._process.pid, signal.SIGCONT)
 
     def command(self, *words: str) -> bytes:
         """Send a command.
@@ -109,10 +82,6 @@ class FaultyRedis:
         if answer.startswith(b"-"):
             raise ServerFailed(f"Redis refused {words[0]}: {answer[:80].decode()}")
         return answer
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None:
-            os.kill(self._process.pid, number)
 
     def __enter__(self) -> "FaultyRedis":
         try:
@@ -160,23 +129,13 @@ class SentinelGroup:
         """Wait until the Sentinels name another primary, and the previous one is a replica or does not answer.
 
         They reconfigure a primary that still runs only after about eight seconds; connections to it stay until then.
-
-        Raises:
-            ServerFailed: this has not happened within `AGREEMENT_SECONDS`.
         """
         _wait_until(lambda: self.primary is not self._previous_primary and _is_no_primary(self._previous_primary))
 
 
 @contextmanager
 def sentinel_group() -> Iterator[SentinelGroup]:
-    """Start a group, and wait until the Sentinels know each other and the replica.
-
-    Yields:
-        The running group.
-
-    Raises:
-        ServerFailed: a server does not start, or they do not find each other.
-    """
+    """Start a group, and wait until the Sentinels know each other and the replica."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         copies = ("--dir", str(folder))  # For the copy of the data that a primary sends to a replica.
@@ -236,14 +195,7 @@ class Cluster:
 
 @contextmanager
 def cluster() -> Iterator[Cluster]:
-    """Start a Cluster, and wait until its shards agree on their keys.
-
-    Yields:
-        The running Cluster.
-
-    Raises:
-        ServerFailed: a server does not start, or they do not agree.
-    """
+    """Start a Cluster, and wait until its shards agree on their keys."""
     with ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory())
         shards = []

@@ -1,13 +1,13 @@
 """The corpora: reviews, and queries with the reviews that are right for each."""
 
-import gzip
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.paths import REAL_DATA, REAL_REVIEWS, ROOT, SAMPLE_REVIEWS
+from bench.paths import REAL_DATA, ROOT, SAMPLE_REVIEWS
+from bench.texts import real_rows
 from review_service.schemas import Review
 from standins.relevance import DISH_FRAMES, HELD_OUT_DISHES, RelevanceJudgements, with_dish_names
 
@@ -47,32 +47,19 @@ def rows_of(path: Path) -> Rows:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _review(review_id: str, text: str, **fields: Any) -> Review:
-    return Review.model_validate({"review_id": review_id, "restaurant_id": "noise", "text": text, **fields})
-
-
-def _noise() -> list[Review]:
-    with gzip.open(REAL_REVIEWS, "rt", encoding="utf-8") as lines:
-        rows = [json.loads(next(lines)) for _ in range(NOISE)]
-    return [_review(row["review_id"], row["text"]) for row in rows]
+def _review(review_id: str, text: str) -> Review:
+    return Review(review_id=review_id, restaurant_id="noise", text=text)
 
 
 def real() -> Corpus:
-    """Load the real corpus: each group has a premise, which is right for the query that follows from it.
-
-    Returns:
-        240 queries, and 6,720 reviews: premises, contradictions (the opposite), neutral sentences, and noise.
-    """
+    """Load the real corpus: each group's premise is right for the query that follows from it, amid noise."""
     groups = rows_of(STATEMENTS)
     kinds = ("premise", "contradiction", "neutral")
     said = [_review(f"{kind}-{group['id']}", group[kind]) for kind in kinds for group in groups]
-    queries = [
-        JudgedQuery(
-            group["entailment"], frozenset({f"premise-{group['id']}"}), frozenset({f"contradiction-{group['id']}"})
-        )
-        for group in groups
-    ]
-    return Corpus([*said, *_noise()], queries)
+    noise = [_review(row["review_id"], row["text"]) for row in real_rows()[:NOISE]]
+    right, opposite = ([frozenset({f"{kind}-{group['id']}"}) for group in groups] for kind in kinds[:2])
+    queries = map(JudgedQuery, [group["entailment"] for group in groups], right, opposite)
+    return Corpus([*said, *noise], list(queries))
 
 
 def sample() -> Corpus:
@@ -90,13 +77,7 @@ def sample_reviews() -> list[Review]:
 
 
 def hard() -> Corpus:
-    """Load the hard queries, whose reviews lie among the sample's.
-
-    Of the sample, the restaurants are left out whose dishes are asked for: any of their reviews may be right.
-
-    Returns:
-        20 queries, and 60 reviews that were written for them among 576 others.
-    """
+    """Load the hard queries; restaurants of the sample whose dishes are asked for are left out of its reviews."""
     cases = json.loads(SEARCH_CASES.read_text(encoding="utf-8"))
     reviews = [Review.model_validate(row) for row in cases["reviews"]]
     others = [review for review in sample_reviews() if review.restaurant_id not in ASKED_RESTAURANTS]

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from math import log2
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,18 +16,7 @@ MEASURES = ("MRR@10", "nDCG@10", "recall@10")
 
 
 def score_ranking(ranking: Sequence[Hashable], relevant: Collection[Hashable]) -> dict[str, float]:
-    """Score the ranking of one query.
-
-    Recall is divided by min(10, number of relevant results), because most queries have more than ten relevant reviews.
-    nDCG has binary gains and a discount of log2(rank + 1).
-
-    Args:
-        ranking: results, best first. Only the first `DEPTH` count.
-        relevant: the relevant results.
-
-    Returns:
-        A figure from 0 to 1 for each of `MEASURES`.
-    """
+    """Score a ranking: MRR, nDCG with binary gains, and recall out of min(10, relevant ones), at `DEPTH` results."""
     hits = [thing in relevant for thing in ranking[:DEPTH]]
     room = min(DEPTH, len(relevant))
     gain = sum(1 / log2(place + 1) for place, hit in enumerate(hits, 1) if hit)
@@ -50,3 +40,15 @@ def interval(ours: Sequence[float], theirs: Sequence[float], seed: int = 7) -> t
     drawn = np.random.default_rng(seed).integers(0, len(differences), (SAMPLES, len(differences)))
     low, high = np.percentile(differences[drawn].mean(axis=1), [2.5, 97.5])
     return float(low), float(high)
+
+
+def difference(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
+    """Compute the difference of the means, with its interval."""
+    return {"mean": float(np.mean(ours) - np.mean(theirs)), "interval": interval(ours, theirs)}
+
+
+def signed(found: Mapping[str, Any], digits: int, *, bold: bool = False) -> str:
+    """Render a difference with its interval; one that is surely not 0 in bold, if wished."""
+    low, high = found["interval"]
+    text = f"{found['mean']:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
+    return f"**{text}**" if bold and (low > 0 or high < 0) else text

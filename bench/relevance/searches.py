@@ -45,23 +45,13 @@ class Encoder:
         self._name = sha256(weights + repr(sorted(self._model.prompts.items())).encode()).hexdigest()
 
     def vectors(self, texts: Sequence[str], prompt: Prompt) -> Vectors:
-        """Encode texts.
-
-        Args:
-            texts: The texts.
-            prompt: Which of the model's prompts is put before them, if it has it.
-
-        Returns:
-            Unit vectors, float32 of shape (texts, size).
-        """
+        """Encode texts after one of the model's prompts: unit vectors, float32 of shape (texts, size)."""
         key = sha256(repr((self._name, prompt, list(texts))).encode()).hexdigest()[:16]
         kept = WORK / "vectors" / f"{key}.npy"
         if kept.exists():
             return np.load(kept)  # type: ignore[no-any-return]
-        before = self._model.prompts.get(prompt, "")
-        made: Vectors = self._model.encode(
-            [before + text for text in texts], normalize_embeddings=True, show_progress_bar=len(texts) > 100
-        )
+        asked = [self._model.prompts.get(prompt, "") + text for text in texts]
+        made: Vectors = self._model.encode(asked, normalize_embeddings=True, show_progress_bar=len(texts) > 100)
         kept.parent.mkdir(parents=True, exist_ok=True)
         np.save(kept, made)
         return made
@@ -113,16 +103,7 @@ def _stored(review: Review, analyzer: MorphemeAnalyzer) -> ClassifiedReview:
 
 
 async def find(searcher: Searcher, queries: Sequence[str], mode: Mode) -> list[Found]:
-    """Run searches without a minimum score.
-
-    Args:
-        searcher: Of the corpus.
-        queries: The queries.
-        mode: Of the search.
-
-    Returns:
-        The first `DEPTH` results of each query.
-    """
+    """Run searches in a mode, without a minimum score. Returns the first `DEPTH` results of each query."""
     made = []
     for text in queries:
         query, vocabulary = await searcher.parse(text)

@@ -5,12 +5,19 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from bench.clients import closed_loop, error_kind, send
-from bench.http_client import HttpLoadClient, HttpResponse, json_request
-from bench.load import PAUSE_AFTER_ERROR_SECONDS, LatencyTally
+from bench.clients import (
+    PAUSE_AFTER_ERROR_SECONDS,
+    HttpLoadClient,
+    HttpResponse,
+    Tally,
+    closed_loop,
+    exchange,
+    json_request,
+    status_failure,
+)
+from bench.measurements import Figures, percentiles, ratio
 from bench.precompute.measure import run_round
 from bench.servers import ServerFailed
-from bench.stats import percentile, ratio
 from bench.strategy import traffic
 from bench.strategy.phases import RunningPhase
 from bench.strategy.traffic import MIX, Ask, Cell
@@ -20,30 +27,16 @@ VISITS = 3
 """Requests of the day before for each restaurant and search that is to be popular."""
 POPULAR = {"restaurant": 20, "search": 50}
 """How many the worker keeps ready: its defaults."""
+REFUSED = "refused"
 FLUSH_SECONDS = 1.5
 """Longer than the review service collects visits before it sends them to Redis."""
 
-Figures = dict[str, float | None]
-
 
 async def prepare(running: RunningPhase, samples: Sequence[str]) -> float:
-    """Store reviews; where answers are precomputed, make those popular that the day asks for most, and run a round.
-
-    Only precomputing may know the restaurants of the day: the other phases store other reviews, since storing one
-    leaves its results in the encoders' caches.
-
-    Args:
-        running: the phase.
-        samples: reviews that texts are made of.
-
-    Returns:
-        The seconds it took.
-
-    Raises:
-        ServerFailed: the reviews were not stored, or the round does not end.
-    """
+    """Store reviews and, where answers are precomputed, make the day's popular and run a round. Returns the seconds."""
     started, phase = time.perf_counter(), running.phase
     if phase.ours:
+        # Only precomputing may know the restaurants of the day: storing a review leaves its results in the caches.
         reviews = traffic.stored(samples, traffic.DAY if phase.ready else "other")
         await _store(running, reviews)
         if phase.ready:
@@ -58,65 +51,58 @@ async def prepare(running: RunningPhase, samples: Sequence[str]) -> float:
 
 
 async def _store(running: RunningPhase, reviews: list[dict[str, Any]]) -> None:
+    tally = Tally()
     async with HttpLoadClient(running.urls["review"]) as client:
-        answer = await send(client, json_request("/v1/reviews", reviews, {}))
-    if not isinstance(answer, HttpResponse) or answer.status != 200:
-        raise ServerFailed(f"the reviews were not stored: {error_kind(answer)}")
+        await exchange(client, json_request("/v1/reviews", reviews), tally, tally.started)
+    if tally.errors:
+        raise ServerFailed(f"the reviews were not stored: {tally.errors}")
+
+
+def failure(answer: HttpResponse) -> str | None:
+    """Tell refusals that come again from errors."""
+    return REFUSED if "retry-after" in answer.headers else status_failure(answer)
+
+
+async def ask_until_taken(client: HttpLoadClient, request: bytes, tally: Tally) -> None:
+    """Send a request, and as often again as `Retry-After` says; its latency counts from the first time."""
+    sent = time.perf_counter()
+    told: list[float] = []
+
+    def note(answer: HttpResponse) -> None:
+        if "retry-after" in answer.headers:
+            told.append(float(answer.headers["retry-after"]))
+
+    while await exchange(client, request, tally, sent, failure, note) is None:
+        await asyncio.sleep(told[-1] if told else PAUSE_AFTER_ERROR_SECONDS)
+        if not told:
+            break
+        told.clear()
 
 
 async def replay(running: RunningPhase, cell: Cell, samples: Sequence[str], seconds: float) -> Figures:
-    """Replay a cell in a closed loop, from its first request on.
-
-    Args:
-        running: the phase.
-        cell: what is asked, and from how many clients.
-        samples: reviews that texts are made of.
-        seconds: how long new requests are sent.
-
-    Returns:
-        Requests, requests per second, latencies, those of cached answers, the share that no model computed
-        (`saved_share`), texts that the encoders computed per request, how often requests were refused and came again
-        as told, errors, and resident memory.
-    """
-    tally, hits, saved, refused, before = LatencyTally(), LatencyTally(), 0, 0, running.computed_texts()
-    asks, started = cell.asks(samples), time.perf_counter()
+    """Replay a cell in a closed loop for `seconds`, from its first request on; `samples` are what texts are made of."""
+    before, asks, tally = running.computed_texts(), cell.asks(samples), Tally()
     ready = running.phase.ready and cell.repeats
 
     async def one() -> None:
-        nonlocal saved, refused
         clients = {url: HttpLoadClient(url) for url in running.urls.values()}
-        while time.perf_counter() < started + seconds and (ask := next(asks, None)) is not None:
+        while time.perf_counter() < tally.started + seconds and (ask := next(asks, None)) is not None:
             service, request = traffic.request(ask, ready=ready)
-            sent = time.perf_counter()
-            answer = await send(clients[running.urls[service]], request)
-            while isinstance(answer, HttpResponse) and "retry-after" in answer.headers:
-                refused += 1
-                await asyncio.sleep(float(answer.headers["retry-after"]))
-                answer = await send(clients[running.urls[service]], request)
-            if not isinstance(answer, HttpResponse) or answer.status != 200:
-                tally.failed(error_kind(answer))
-                await asyncio.sleep(PAUSE_AFTER_ERROR_SECONDS)
-                continue
-            tally.succeeded(sent)
-            state = answer.headers.get("x-cache")
-            saved += state in ("hit", "coalesced")
-            if state == "hit":
-                hits.succeeded(sent)
+            await ask_until_taken(clients[running.urls[service]], request, tally)
         for client in clients.values():
             client.close()
 
     await asyncio.gather(*(one() for _ in range(cell.clients)))
-    count, after = len(tally.latencies_ms), running.computed_texts()
+    count, after, errors = len(tally.latencies_ms), running.computed_texts(), tally.errors
+    cached = percentiles([answer.latency_ms for answer in tally.answers if answer.cache == "hit"], 50, 99)
     return {
         "requests": count,
-        "per_second": ratio(count, tally.last - started),
-        "p50_ms": percentile(tally.latencies_ms, 0.5),
-        "p99_ms": percentile(tally.latencies_ms, 0.99),
-        "hit_p50_ms": percentile(hits.latencies_ms, 0.5),
-        "hit_p99_ms": percentile(hits.latencies_ms, 0.99),
-        "saved_share": ratio(saved, count),
+        "per_second": ratio(count, tally.seconds),
+        **percentiles(tally.latencies_ms, 50, 99),
+        **{f"hit_{name}": value for name, value in cached.items()},
+        "saved_share": ratio(tally.states["hit"] + tally.states["coalesced"], count),
         "texts_per_request": None if before is None or after is None else ratio(after - before, count),
-        "refused": refused,
-        "errors": sum(tally.errors.values()),
+        "refused": errors.pop(REFUSED, 0),
+        "errors": sum(errors.values()),
         "resident_mb": running.resident_mb(),
     }

@@ -2,21 +2,18 @@
 
 import json
 import sys
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.cache.services import COMPUTED_TEXTS_METRIC, encoder, metric, samples
-from bench.command import start_server
-from bench.llm.contenders import MODEL as LLM
-from bench.memory import resident_bytes
+from bench.command import MODELS
+from bench.llm import ON_A_CORE
 from bench.paths import CLASSIFIER, MODEL
-from bench.redis import redis
-from bench.servers import Contender, ContenderServer, python_module
+from bench.servers import BERT_BASE, COMPUTED_TEXTS_METRIC, Contender, ContenderServer, Servers, redis
 
 ENGINE_METRIC = "onecard_encoder_engine"
 STAND_IN = "onecard--standin-qwen2"
 """Folder of the stand-in for the LLM, below the folder of the models."""
+KINDS = ("llm", "sentiment", "embedding", "review")
 
 
 @dataclass(frozen=True)
@@ -49,86 +46,51 @@ class RunningPhase:
     """The servers of a phase."""
 
     phase: Phase
-    urls: dict[str, str] = field(default_factory=dict)
+    urls: dict[str, str]
     """Where requests to each service go."""
     servers: list[ContenderServer] = field(default_factory=list)
 
     def resident_mb(self) -> float:
         """Add up the resident memory of all processes. What they share counts for each of them."""
-        return sum(resident_bytes(server.pid) for server in self.servers) / 1e6
+        return sum(server.resident_mb() for server in self.servers)
 
     def computed_texts(self) -> float | None:
         """Count the texts that the encoders' models have processed; None where they do not count."""
-        return sum(metric(server, COMPUTED_TEXTS_METRIC) for server in self._encoders()) if self.phase.ours else None
+        return sum(server.metric(COMPUTED_TEXTS_METRIC) for server in self._encoders()) if self.phase.ours else None
 
     def engines(self) -> list[str]:
         """Say what runs the encoders, with the library's version and the precision."""
-        labels = [sample.labels for one in self._encoders() for sample in samples(one, ENGINE_METRIC)]
+        labels = [sample.labels for one in self._encoders() for sample in one.samples(ENGINE_METRIC)]
         return [f"{each['engine']} {each['precision']}" for each in labels]
 
     def _encoders(self) -> list[ContenderServer]:
         return [one for one in self.servers if one.contender.name.endswith(("-sentiment", "-embedding"))]
 
 
-def start(stack: ExitStack, phase: Phase, models: Path, folder: Path, reviews: list[dict[str, str]]) -> RunningPhase:
-    """Start the services of a phase.
-
-    Args:
-        stack: stops them.
-        phase: which ones.
-        models: folder with the stand-in for the LLM.
-        folder: for the stored reviews; empty.
-        reviews: what the first phase searches; the others get theirs by their API.
-
-    Returns:
-        The running services.
-
-    Raises:
-        ServerFailed: one did not start.
-    """
-    running = RunningPhase(phase)
+def start(servers: Servers, phase: Phase, folder: Path, reviews: list[dict[str, str]]) -> RunningPhase:
+    """Start the services of a phase. Only the first is given its `reviews`; the others get theirs by their API."""
     if not phase.ours:
         (folder / "reviews.json").write_text(json.dumps(reviews, ensure_ascii=False))
-        _start(stack, running, _before(models, folder / "reviews.json"), *("llm", "sentiment", "embedding", "review"))
-        return running
-    settings = {"CACHE_ENABLED": str(phase.cached).lower()}
+        server = servers.start(_before(folder / "reviews.json"))
+        return RunningPhase(phase, dict.fromkeys(KINDS, server.address), servers.running)
+    settings = {"CACHE_ENABLED": str(phase.cached).lower(), "REVIEW_STORE": str(folder / "reviews")}
     if phase.cached:
-        settings["REDIS_PORT"] = str(_start(stack, running, redis()).port)
-    engines = {"MODEL_CACHE_PATH": str(MODEL.parent), "ENCODER_ENGINE": "auto" if phase.ready else "torch"}
-    for kind in ("sentiment", "embedding"):
-        _start(stack, running, encoder(kind, "strategy", settings | engines), kind)
-    on_stand_in = {"MODEL_CACHE_PATH": str(models), "LLM_MODEL": LLM, "VLLM_ENABLED": str(phase.vllm).lower()}
-    on_stand_in |= {"LLM_CPU_THREADS": "1", "USE_GPU": "false"}  # A core for the encoders, as where a card computes.
-    _module(stack, running, "llm", "llm_service", "VLLM_PORT", on_stand_in)
-    addresses = {f"{kind.upper()}_URL": url for kind, url in running.urls.items()}
-    reviewing = {**settings, **addresses, "REVIEW_STORE": str(folder / "reviews")}
-    _module(stack, running, "review", "review_service", "REVIEW_PORT", reviewing)
-    addresses["REVIEW_URL"] = running.urls["review"]
+        settings["REDIS_PORT"] = str(servers.start(redis()).port)
+    engine = {"MODEL_CACHE_PATH": str(MODEL.parent), "ENCODER_ENGINE": "auto" if phase.ready else "torch", **BERT_BASE}
+    on_stand_in = {"MODEL_CACHE_PATH": str(MODELS), "VLLM_ENABLED": str(phase.vllm).lower(), **ON_A_CORE}
+    servers.start_service("sentiment", settings | engine)
+    servers.start_service("embedding", settings | engine)
+    servers.start_service("llm", on_stand_in)
+    servers.start_service("review", settings)
+    urls = {kind: servers.of(kind).address for kind in KINDS}
     if phase.ready:
-        worker = python_module(
-            "strategy-worker", "its worker", "review_service.worker", "PRECOMPUTE_METRICS_PORT", reviewing | addresses
-        )
-        _start(stack, running, replace(worker, health="/metrics"))
+        servers.start_service("worker", settings)
     if phase.cached:
-        _module(stack, running, "gateway", "gateway", "GATEWAY_PORT", settings | addresses)
-        running.urls = dict.fromkeys(running.urls, running.urls["gateway"])
-    return running
+        urls = dict.fromkeys(KINDS, servers.start_service("gateway", settings).address)
+    return RunningPhase(phase, urls, servers.running)
 
 
-def _module(
-    stack: ExitStack, running: RunningPhase, kind: str, called: str, port: str, settings: dict[str, str]
-) -> None:
-    _start(stack, running, python_module(f"strategy-{kind}", f"the {kind} service", called, port, settings), kind)
-
-
-def _before(models: Path, reviews: Path) -> Contender:
-    given = [str(CLASSIFIER), str(MODEL), str(models / STAND_IN), str(reviews)]
+def _before(reviews: Path) -> Contender:
+    given = [str(CLASSIFIER), str(MODEL), str(MODELS / STAND_IN), str(reviews)]
     command = [sys.executable, "-m", "bench.strategy.before", *given]
     return Contender("strategy-before", "the strategy's start", lambda port: [*command, str(port)], "/health", path="")
-
-
-def _start(stack: ExitStack, running: RunningPhase, contender: Contender, *kinds: str) -> ContenderServer:
-    server = start_server(stack, contender)
-    running.servers.append(server)
-    running.urls |= dict.fromkeys(kinds, f"http://127.0.0.1:{server.port}")
-    return server

@@ -1,20 +1,16 @@
 """What the strategy promises, how each promise is measured here, and why the figures differ. Pure."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from typing import NamedTuple
 
-from bench.stats import ratio
+from bench.measurements import Summary, ratio
 from bench.tables import number
 
-Summary = Mapping[str, Mapping[str, Mapping[str, Any]]]
-"""Phase → cell → figures."""
 DAYS = ("no repeats", "Zipf")
 NOT_MEASURED = "not measured here"
 
 
-@dataclass(frozen=True)
-class Promise:
+class Promise(NamedTuple):
     """One figure of the strategy."""
 
     what: str

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench import texts
-from bench.cache.workload import DISTINCT, EXPONENT, REQUESTS, zipf
-from bench.http_client import get_request, json_request
-from bench.llm.contenders import MODEL as LLM
-from bench.llm.measure import QUESTION, TOKENS
+from bench.cache import DISTINCT, EXPONENT, REQUESTS, zipf
+from bench.clients import get_request, json_request
+from bench.llm import MODEL as LLM
+from bench.llm import QUESTION, TOKENS
 
 MIX = {"search": 35, "restaurant": 25, "sentiment": 15, "chat": 15, "embedding": 10}
 """Requests of each kind in a hundred."""
@@ -71,16 +71,7 @@ def texts_of(samples: Sequence[str], day: str, kind: str, number: int) -> list[s
 
 
 def request(ask: Ask, *, ready: bool) -> tuple[str, bytes]:
-    """Render a request.
-
-    Args:
-        ask: what is asked.
-        ready: a restaurant's sentiment is asked for by its name, because it was computed beforehand; otherwise its
-            reviews are sent to be classified.
-
-    Returns:
-        The service that answers it, and the request.
-    """
+    """Render a request for its service. If `ready`, a restaurant is asked for by name; else its reviews are sent."""
     if ask.kind == "restaurant" and ready:
         return "review", get_request(f"/v1/restaurants/rest-{ask.number}/sentiment")
     if ask.kind == "search":
@@ -93,7 +84,7 @@ def request(ask: Ask, *, ready: bool) -> tuple[str, bytes]:
     else:
         path = "/v1/embeddings" if ask.kind == "embedding" else "/v1/sentiment"
         body = {"input": ask.texts}
-    return SERVICES.get(ask.kind, "embedding"), json_request(path, body, {})
+    return SERVICES.get(ask.kind, "embedding"), json_request(path, body)
 
 
 def stored(samples: Sequence[str], day: str) -> list[dict[str, Any]]:

@@ -4,8 +4,9 @@ import json
 from typing import Any
 
 from bench.measurements import Measurement
-from bench.precompute import report, requests
-from bench.precompute.report import PrecomputeResults
+from bench.precompute import __main__ as report
+from bench.precompute import measure as requests
+from bench.precompute.__main__ import PrecomputeResults
 from tests.bench.test_report import HEAD
 
 SAMPLE = [{"review_id": f"r-{number}", "restaurant_id": "a b", "text": "맛있어요"} for number in range(3)]

@@ -1,140 +1,96 @@
-"""Phases, recovery and promises of the benchmark with a sick Redis; sizes of the churn."""
+"""Phases and promises of the benchmark with a sick Redis; sizes of the churn."""
 
 import socket
 
-import aiohttp
 import pytest
 import typer
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from bench import churn, machine
-from bench.redis_faults import load, report
-from bench.redis_faults.__main__ import FaultPlan, measure, parse_setups
+from bench.clients import Answer, open_loop
+from bench.command import parse_names
+from bench.redis_faults import __main__ as faults_bench
+from bench.redis_faults.__main__ import FaultPlan, FaultVisit, measure, requests
 from bench.redis_faults.faults import REDIS_SETUPS, RedisFault
-from bench.redis_faults.load import ReadinessSample, RequestResult
 from bench.redis_faults.redis import FaultyRedis
-from bench.redis_faults.report import FaultVisit
 from bench.servers import ServerFailed
+from tests.bench.test_report import even_tables
 from tests.support import free_port
 
-VISIT = FaultVisit("stopped", started=0.0, broken=10.0, settled=20.0, healed=21.0, ended=30.0)
+VISIT = FaultVisit("stopped", started=0.0, broken=10.0, settled=20.0, ended=30.0)
 HEAD = machine.describe("bench")
 
 
-def looks(*changes: tuple[float, str]) -> list[ReadinessSample]:
-    """One every half second until 30; each status holds from its time on."""
-    times = [step / 2 for step in range(60)]
-    return [ReadinessSample(at, [status for since, status in changes if since <= at][-1]) for at in times]
-
-
-WELL = looks((0.0, "ok"), (11.0, "degraded"), (22.0, "ok"))
-SLOWER = looks((0.0, "ok"), (12.0, "degraded"), (24.0, "ok"))
-
-
-def answers(*more: RequestResult, added_ms: float = 0.0) -> list[RequestResult]:
+def answers(*more: Answer, added_ms: float = 0.0) -> list[Answer]:
     """Ten a second, slower by `added_ms` once Redis is sick; and some more."""
     steady = [
-        RequestResult(step / 10, 5.0 + (added_ms if step >= 100 else 0.0), None, hit=step < 100) for step in range(300)
+        Answer(step / 10, 5.0 + (added_ms if step >= 100 else 0.0), None, "hit" if step < 100 else "miss")
+        for step in range(300)
     ]
     return [*steady, *more]
 
 
 def test_a_request_belongs_to_the_phase_that_it_ended_in() -> None:
     """One that was under way when the fault began counts for the fault, with what it had to wait."""
-    made = report.summarize_fault(VISIT, answers(RequestResult(10.04, 50.0, None, hit=False)), [WELL])
-    assert [made["phases"][name]["requests"] for name in report.PHASES] == [100, 101, 100]
+    made = faults_bench.summarize_fault(VISIT, answers(Answer(10.04, 50.0, None, None)))
+    assert [made["phases"][name]["requests"] for name in faults_bench.PHASES] == [100, 101, 100]
     assert made["phases"]["healthy"]["max_ms"] == 5.0
     assert made["phases"]["fault"]["max_ms"] == 50.0
     assert made["phases"]["healthy"]["hits"] == 1.0
-    assert "p99_added_ms" not in made["phases"]["healthy"]
-
-
-def test_readiness_counts_when_the_last_service_has_said_it() -> None:
-    """From the beginning of the fault, and from healing."""
-    made = report.summarize_fault(VISIT, answers(), [WELL, SLOWER])
-    assert (made["seconds_until_degraded"], made["seconds_until_ok"]) == (2.0, 3.0)
-
-
-def test_a_service_that_is_ok_and_then_not_has_not_recovered_yet() -> None:
-    """It has once it says nothing else until the end; one that never does has no time."""
-    wavering = looks((0.0, "ok"), (11.0, "degraded"), (22.0, "ok"), (23.0, "degraded"), (25.0, "ok"))
-    assert report.seconds_until_ok([wavering, WELL], 21.0, 30.0) == 4.0
-    assert report.seconds_until_ok([looks((0.0, "degraded"))], 21.0, 30.0) is None
-    assert report.seconds_until_ok([[]], 21.0, 30.0) is None
+    assert made["phases"]["healthy"]["p99_added_ms"] == 0.0
 
 
 def test_promises_that_hold_are_not_reported() -> None:
-    """No failure, p99 within 50 ms, degraded, and ok in time."""
-    assert report.missed_targets([report.summarize_fault(VISIT, answers(added_ms=49.0), [WELL])]) == []
+    """No failure, and p99 within 50 ms."""
+    assert faults_bench.missed_targets([faults_bench.summarize_fault(VISIT, answers(added_ms=49.0))]) == []
 
 
 @pytest.mark.parametrize(
-    ("asked", "seen", "said"),
+    ("asked", "said"),
     [
-        (answers(RequestResult(15.0, 5.0, "503", hit=False)), WELL, "1 of 101 requests failed"),
-        (answers(added_ms=51.0), WELL, "51 ms over"),
-        (answers(), looks((0.0, "ok")), "did not say degraded"),
-        (answers(), looks((0.0, "ok"), (11.0, "degraded"), (27.0, "ok")), "not ok 5 s after"),
-        ([], WELL, "0 of 0 requests"),
+        (answers(Answer(15.0, 5.0, "503", None)), "1 of 101 requests failed"),
+        (answers(added_ms=51.0), "51 ms over"),
+        ([], "0 of 0 requests"),
     ],
 )
-def test_every_broken_promise_is_reported(asked: list[RequestResult], seen: list[ReadinessSample], said: str) -> None:
+def test_every_broken_promise_is_reported(asked: list[Answer], said: str) -> None:
     """With the fault and the phase."""
-    found = report.missed_targets([report.summarize_fault(VISIT, asked, [seen])])
+    found = faults_bench.missed_targets([faults_bench.summarize_fault(VISIT, asked)])
     assert found
     assert any(said in line and line.startswith("stopped") for line in found)
 
 
-def test_a_brief_fault_may_pass_unseen() -> None:
-    """Redis was back before anybody looked."""
-    brief = FaultVisit("restarted", 0.0, 10.0, 20.0, 10.1, 30.0, may_go_unnoticed=True)
-    made = report.summarize_fault(brief, answers(), [looks((0.0, "ok"))])
-    assert made["seconds_until_ok"] == pytest.approx(0.4)
-    assert report.missed_targets([made]) == []
-
-
-def test_a_case_is_one_line_with_all_that_was_promised() -> None:
-    """Requests and failures of all phases, latencies healthy and ill, what was added, and what readiness said."""
-    result = report.summarize_fault(VISIT, answers(RequestResult(15.0, 5.0, "503", hit=False), added_ms=40.0), [WELL])
-    document = {"machine": HEAD, "rate": 60.0, "what": {}, "faults": [result], "broken_promises": []}
-    line = next(line for line in report.as_markdown(document).splitlines() if line.startswith("| stopped |"))
-    cells = [cell.strip() for cell in line.strip("|").split("|")]
-    assert cells == ["stopped", "301", "1", "5.0", "45.0", "5.0", "45.0", "40.0", "1.00", "1.00"]
-
-
-def test_the_report_has_every_phase_in_even_columns() -> None:
-    """Figures that are missing are dashes."""
-    results = [report.summarize_fault(VISIT, made, [WELL]) for made in (answers(), [])]
+def test_a_phase_is_one_line_with_all_that_was_promised() -> None:
+    """Requests, failures and latencies, and what was added; figures that are missing are dashes."""
+    asked = answers(Answer(15.0, 5.0, "503", None), added_ms=40.0)
+    results = [faults_bench.summarize_fault(VISIT, made) for made in (asked, [])]
     document = {"machine": HEAD, "rate": 60.0, "what": {"stopped": "killed"}, "faults": results, "broken_promises": []}
-    tables = [block.splitlines() for block in report.as_markdown(document).split("\n\n") if block.startswith("|")]
-    assert [len(rows) for rows in tables] == [2 + 2, 2 + 2 * len(report.PHASES)]
-    assert all(len({row.count("|") for row in rows}) == 1 for rows in tables)
+    (rows,) = even_tables(faults_bench.as_markdown(document))
+    assert len(rows) == 2 + 2 * len(faults_bench.PHASES)
+    assert rows[3] == "| stopped: fault | 101 | 1 | 0 % | 45.0 | 45.0 | 45.0 | 40.0 |"
+    assert rows[6] == "| stopped: fault | 0 | 0 | – | – | – | – | – |"
 
 
 def test_requests_are_repeated_and_new_in_every_kind() -> None:
     """About half of them have been asked before, and the same seed makes the same ones."""
-    made = list(load.requests(600, "seed"))
-    assert made == list(load.requests(600, "seed"))
-    assert {one.kind for one in made} == set(load.KINDS)
-    texts = [one.body for one in made]
-    assert 0.2 < 1 - len(set(texts)) / len(texts) < 0.5
+    made = list(requests(600, "seed"))
+    assert made == list(requests(600, "seed"))
+    kinds = [(b"/v1/sentiment" in one, b'"stream": true' in one) for one in made]
+    assert kinds == [(True, False), (False, False), (False, True)] * 200
+    assert 0.2 < 1 - len(set(made)) / len(made) < 0.5
 
 
 async def test_no_answer_is_a_failure_and_no_exception() -> None:
-    """The load goes on, and readiness is silent."""
-    nobody = f"http://127.0.0.1:{free_port()}"
-    async with aiohttp.ClientSession() as session:
-        asked = await load.send_request(session, nobody, load.request("chat", "text"), due=0.0)
-        assert asked.failure is not None
-        assert not asked.hit
-        assert await load.status(session, nobody) == "silent"
+    """The load goes on."""
+    tally = await open_loop(f"http://127.0.0.1:{free_port()}", requests(3, "seed"), rate=1000)
+    assert (len(tally.answers), tally.latencies_ms, sum(tally.errors.values())) == (3, [], 3)
 
 
 @pytest.mark.parametrize("name", REDIS_SETUPS)
-def test_every_redis_falls_ill_and_is_well_again(name: str) -> None:
+async def test_every_redis_falls_ill_and_is_well_again(name: str) -> None:
     """Each fault begins and ends, one after the other, on the servers that the one before has left behind."""
-    with REDIS_SETUPS[name]() as patient:
+    async with REDIS_SETUPS[name]() as patient:
         assert len(patient.settings) == 1
         for fault in patient.faults:
             fault.inject()
@@ -150,34 +106,32 @@ def test_a_redis_that_cannot_have_its_port_is_not_waited_for() -> None:
 
 
 def test_only_forms_that_there_are_can_be_chosen() -> None:
-    assert parse_setups("slow,cluster") == ["slow", "cluster"]
+    assert parse_names("slow,cluster", [*REDIS_SETUPS]) == ["slow", "cluster"]
     with pytest.raises(typer.BadParameter, match="'fast'"):
-        parse_setups("fast")
+        parse_names("fast", [*REDIS_SETUPS])
 
 
-async def test_a_tiny_run_asks_breaks_heals_and_watches() -> None:
-    """A service that says degraded while it is told that Redis is ill, and answers all the same."""
+async def test_a_tiny_run_asks_breaks_and_heals() -> None:
+    """A gateway that answers all the same, and fewer hits while Redis is ill."""
     ill: list[bool] = []
 
-    async def ready(_: web.Request) -> web.Response:
-        return web.json_response({"status": "degraded" if ill else "ok"})
-
     async def answer(_: web.Request) -> web.Response:
-        return web.Response(body=b"data: [DONE]", headers={"x-cache": "hit"})
+        return web.Response(body=b"data: [DONE]", headers={"x-cache": "miss" if ill else "hit"})
 
     app = web.Application()
-    app.router.add_get("/health/ready", ready)
     app.router.add_post("/{path:.*}", answer)
     faults = [
         RedisFault("stopped", "", lambda: ill.append(True), ill.clear),
-        RedisFault("restarted", "", lambda: ill.append(True), ill.clear, momentary=True, may_go_unnoticed=True),
+        RedisFault("restarted", "", lambda: ill.append(True), ill.clear, momentary=True),
     ]
     plan = FaultPlan(50.0, healthy=0.3, fault=0.3, healed=0.3, warm=0.1)
     async with TestServer(app) as server:
-        found = await measure([str(server.make_url("")).rstrip("/")] * 2, faults, plan)
+        found = await measure(str(server.make_url("")).rstrip("/"), faults, plan)
     assert [made["fault"] for made in found] == ["stopped", "restarted"]
-    assert all(phase["requests"] and phase["hits"] == 1 for made in found for phase in made["phases"].values())
-    assert report.missed_targets(found) == []
+    stopped = found[0]["phases"]
+    assert stopped["healthy"]["hits"] == 1
+    assert stopped["fault"]["hits"] < 1
+    assert all(phase["requests"] and not phase["failures"] for made in found for phase in made["phases"].values())
 
 
 def test_churned_values_have_the_sizes_of_their_kinds() -> None:

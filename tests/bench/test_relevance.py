@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.paths import SAMPLE_REVIEWS
-from bench.relevance import report
+from bench.relevance import __main__ as report
 from bench.relevance.corpus import JudgedQuery, hard, nonsense, rows_of
 from bench.relevance.measures import DEPTH, MEASURES, interval, score_ranking
 from bench.relevance.searches import Found

@@ -1,16 +1,15 @@
-"""Figures, tables and the plot of the encoders' benchmark."""
+"""Figures and tables of the encoders' benchmark."""
 
 import json
-from pathlib import Path
-from xml.etree import ElementTree
+from typing import Any
 
 import pytest
 
-from bench import plot, report
-from bench.cells import CellMeasurement, LoadCell, LoadOutcome, order_of_cells
-from bench.load import LatencyTally, summary
-from bench.rounds import EncoderResults, EncoderSchedule, cosine, rotated
-from bench.stats import median_of_present, percentile, ratio
+from bench import report
+from bench.command import rotated
+from bench.load import LoadCell
+from bench.measurements import median_of_present, percentile, ratio
+from bench.rounds import EncoderResults, EncoderSchedule, cosine
 
 HEAD = {
     "date": "2026-01-01", "cpu": "a <fast> one", "cores": 2, "flags": ["avx2"], "memory_gb": 8.0, "load_at_start": 0.1,
@@ -18,9 +17,19 @@ HEAD = {
 }  # fmt: skip
 
 
-def measured(contender: str, number: int, cell: LoadCell, rate: float, p50: float | None = 10.0) -> CellMeasurement:
-    outcome = LoadOutcome(10, 10, 1.0, rate, p50, 20.0, 30.0, {"503": 1}, 0)
-    return CellMeasurement(contender, number, cell, outcome, 100.0 + number, 0.9999)
+def even_tables(text: str) -> list[list[str]]:
+    """The tables of a report, each of which has the same number of columns in every row."""
+    tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
+    assert all(len({row.count("|") for row in rows}) == 1 for rows in tables)
+    return tables
+
+
+def measured(contender: str, number: int, cell: LoadCell, rate: float, p50: float | None = 10.0) -> dict[str, Any]:
+    return {
+        "contender": contender, "round": number, "texts": cell.texts, "clients": cell.clients, "requests": 10,
+        "texts_per_second": rate, "p50_ms": p50, "p95_ms": 20.0, "p99_ms": 30.0, "errors": {"503": 1}, "unfinished": 0,
+        "peak_rss_mb": 100.0 + number, "cosine_to_fp32": 0.9999,
+    }  # fmt: skip
 
 
 def results() -> EncoderResults:
@@ -81,43 +90,19 @@ def test_each_of_our_engines_is_compared() -> None:
     assert "onecard-openvino-int8 6.0 ms, 0.60× float32" in report.as_markdown(document)
 
 
-def test_files_are_well_formed(tmp_path: Path) -> None:
-    """The JSON parses, tables have the same number of columns in every row, and the picture is XML."""
-    report.write(tmp_path, HEAD, EncoderSchedule(3, 1, 6.0, 300.0, []), {"onecard": "ours"}, results())
-    assert len(json.loads((tmp_path / "encoders.json").read_text())["cells"]) == 12
-    blocks = (tmp_path / "encoders.md").read_text().split("\n\n")
-    tables = [block.splitlines() for block in blocks if block.startswith("|")]
-    assert len(tables) == 4
-    assert all(len({row.count("|") for row in rows}) == 1 for rows in tables)
-    root = ElementTree.fromstring((tmp_path / "encoders.svg").read_text())
-    lines = root.findall(".//{http://www.w3.org/2000/svg}polyline")
-    assert len(lines) == 2
+def test_the_report_is_well_formed() -> None:
+    """The JSON has every cell, and tables have the same number of columns in every row."""
+    document = report.as_json(HEAD, EncoderSchedule(3, 1, 6.0, 300.0, []), {"onecard": "ours"}, results())
+    assert len(json.loads(json.dumps(document))["cells"]) == 12
+    assert len(even_tables(report.as_markdown(document))) == 4
 
 
-def test_a_part_of_the_contenders_is_a_report_too(tmp_path: Path) -> None:
+def test_a_part_of_the_contenders_is_a_report_too() -> None:
     """Without this project, without the offline round, or with a cell that nothing was answered in."""
     cell = LoadCell(32, 128)
     only = EncoderResults([measured("before", 0, cell, 0.0, p50=None)])
-    report.write(tmp_path, HEAD, EncoderSchedule(1, 1, 6.0, 300.0, [cell]), {}, only)
-    assert "–" in (tmp_path / "encoders.md").read_text()
-    ElementTree.fromstring((tmp_path / "encoders.svg").read_text())
-
-
-@pytest.mark.parametrize("powers", [False, True])
-def test_plot_escapes_names_and_stays_inside(powers: bool) -> None:
-    """Names are text, not markup, and every point is within the picture."""
-    root = ElementTree.fromstring(
-        plot.by_clients({"<t>": {"<a&b>": [(1, 5.0), (8, 79.0)]}}, ceiling=("<c>", 80.0), powers=powers)
-    )
-    for circle in root.iter("{http://www.w3.org/2000/svg}circle"):
-        assert 0 < float(circle.attrib["cx"]) < plot.WIDTH
-        assert plot.TOP - 1 < float(circle.attrib["cy"]) < plot.HEIGHT
-
-
-@pytest.mark.parametrize(("value", "end"), [(1, 1), (3, 4), (79, 80), (81, 100), (100, 100), (101, 200)])
-def test_axis_ends_above_the_largest_value(value: float, end: float) -> None:
-    """At a round number."""
-    assert plot.step_above(value) == end
+    document = report.as_json(HEAD, EncoderSchedule(1, 1, 6.0, 300.0, [cell]), {}, only)
+    assert "–" in report.as_markdown(document)
 
 
 def test_every_contender_comes_first_once() -> None:
@@ -128,16 +113,9 @@ def test_every_contender_comes_first_once() -> None:
 
 def test_heavy_cells_are_visited_in_the_first_rounds_only() -> None:
     """And light cells in all."""
-    schedule = EncoderSchedule(3, 1, 6.0, 300.0, order_of_cells([1, 128], [1, 32]))
+    cells = [LoadCell(texts, clients) for texts in (1, 32) for clients in (1, 128)]
+    schedule = EncoderSchedule(3, 1, 6.0, 300.0, cells)
     assert [len(schedule.cells_of(number)) for number in range(3)] == [4, 3, 3]
-
-
-def test_throughput_counts_texts_and_the_whole_time() -> None:
-    """Texts of answered requests over all seconds; unfinished requests count for nothing."""
-    tally = LatencyTally()
-    tally.latencies_ms = [10.0, 20.0, 30.0]
-    outcome = summary(LoadCell(texts=32, clients=8), tally, unfinished=5, seconds=2.0)
-    assert (outcome.texts, outcome.texts_per_second, outcome.unfinished) == (96, 48.0, 5)
 
 
 def test_cosine() -> None:

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from bench.measurements import Measurement
-from bench.strategy import report, traffic
+from bench.strategy import __main__ as report
+from bench.strategy import traffic
+from bench.strategy.__main__ import StrategyResults
 from bench.strategy.measure import replay
 from bench.strategy.phases import PHASES, RunningPhase
 from bench.strategy.promises import NOT_MEASURED, PROMISES
-from bench.strategy.report import StrategyResults
 from bench.strategy.traffic import CELLS, MIX, RESTAURANTS, TEXTS, Ask, Cell
 from tests.bench.test_report import HEAD
 

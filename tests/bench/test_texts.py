@@ -3,8 +3,7 @@
 import pytest
 
 from bench import texts, weights
-from bench.cells import LoadCell, LoadSpec
-from bench.load import bodies
+from bench.load import LoadCell, LoadSpec, bodies
 
 
 def test_same_seed_same_texts() -> None:

@@ -5,14 +5,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from onecard import logs
 from onecard.batching.admission import ThroughputEstimate
 from onecard.batching.batch_limit import AdaptiveBatchLimit
 from onecard.batching.engine import Engine, EngineLost, OutOfMemory, RunningBatch
-from onecard.batching.metrics import BatchMetrics
 from onecard.batching.queue import Batch, RequestQueue
+
+if TYPE_CHECKING:  # So that batches run where Prometheus' client is not installed, as on a card's bare machine.
+    from onecard.batching.metrics import BatchMetrics
 
 Result = TypeVar("Result")
 
@@ -55,7 +57,7 @@ class BatchWorker(Generic[Result]):
         queue: RequestQueue,
         batch_limit: AdaptiveBatchLimit,
         throughput: ThroughputEstimate,
-        metrics: BatchMetrics,
+        metrics: "BatchMetrics",
         on_finished: Callable[[CompletedBatch[Result]], None],
         on_lost: Callable[[BaseException], None],
     ) -> None:

@@ -5,7 +5,7 @@ lengths the kernel visits each text's own tokens only, and nothing is padded.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.attention.varlen import varlen_attn
@@ -14,7 +14,9 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from onecard import logs
-from onecard.gpu.device import Device
+
+if TYPE_CHECKING:  # So that it runs where the settings' packages are not installed, as on a card's bare machine.
+    from onecard.gpu.device import Device
 
 IMPLEMENTATION = "onecard_by_lengths"
 """Name among transformers' implementations of attention."""
@@ -24,7 +26,7 @@ MIN_CAPABILITY = (8, 0)
 log = logs.logger()
 
 
-def attends_by_lengths(encoder: PreTrainedModel, device: Device) -> bool:
+def attends_by_lengths(encoder: PreTrainedModel, device: "Device") -> bool:
     """Let an encoder attend by lengths where this card has the kernels, and log once which attention it has.
 
     Args:
@@ -74,7 +76,7 @@ def use_lengths(encoder: PreTrainedModel, kernel: Callable[..., Any]) -> None:
     encoder.set_attn_implementation(IMPLEMENTATION)
 
 
-def _missing(encoder: PreTrainedModel, device: Device) -> str | None:
+def _missing(encoder: PreTrainedModel, device: "Device") -> str | None:
     """Why this encoder cannot attend by lengths here; None if it can."""
     capability = device.compute_capability
     if capability is None:

@@ -1,1 +1,0 @@
-"""Compares the review service's vector search with others."""

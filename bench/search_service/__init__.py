@@ -1,1 +1,0 @@
-"""Measures searches through the gateway, in stores of many reviews."""
