@@ -60,9 +60,9 @@ logs: ## Follow the logs; one part's with part=llm
 plan: $(STAMP) ## Show how a card's memory is shared; also with GPU_GB=40 CONTEXT=8192 INT4=1 JSON=1
 	@$(BIN)/onecard plan $(if $(GPU_GB),--gpu-gb $(GPU_GB)) $(if $(CONTEXT),--context $(CONTEXT)) $(if $(filter 1 true,$(INT4)),--int4) $(if $(filter 1 true,$(JSON)),--json)
 
-test: $(STAMP) ## Run all tests, against real servers; a part of them with only=tests/stack
+test: $(STAMP) ## Run all tests, against real servers; a part of them with only=tests/stack, by more than two at once with workers=3
 	@$(BIN)/python -m standins train --out .onecard/models
-	@$(BIN)/python -m pytest -n 2 $(only)
+	@$(BIN)/python -m pytest -n $(or $(workers),2) $(only)
 
 fuzz: $(STAMP) ## Hostile bytes for ten minutes, 200 s a target; other times with seconds=20, a run again with seed=7
 	@FUZZ_SECONDS=$(or $(seconds),200) $(if $(seed),FUZZ_SEED=$(seed)) $(BIN)/python -m pytest -n 0 -s --timeout 0 tests/fuzz

@@ -1,14 +1,18 @@
 """Fixtures that several suites share. A server starts once a session, however many tests use it."""
 
+import functools
 import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
+import httpx2
 import hypothesis
 import pytest
 
 from onecard.models.folders import STAND_INS, folder_name, read_manifest
+from tests import distribution
 from tests.shallow_models import shallow_models
 from tests.shared.cache.support import RedisProcess, running_redis
 from tests.support import KEY, LLM, VLLM_START_SECONDS, Server, free_port, serving
@@ -20,6 +24,12 @@ hypothesis.settings.register_profile("onecard", deadline=None)
 hypothesis.settings.load_profile("onecard")
 
 
+# Whoever makes a client has it read all certificates of the machine, in 20 ms of processor time, and nearly every
+# request of these tests has a client of its own. None speaks TLS: one reading is enough for all of them.
+for _transports in (httpx._transports.default, httpx2._transports.default):
+    _transports.create_ssl_context = functools.cache(_transports.create_ssl_context)
+
+
 # A thousand streams are two thousand sockets of a gateway, which inherits this; a shell's 1,024 are too few.
 _soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 if _soft < 10_000:
@@ -29,6 +39,17 @@ if _soft < 10_000:
 # They take minutes and what not every machine has: 'make test-compose' asks for a Docker engine, 'make test-clients'
 # installs other people's clients.
 collect_ignore = [suite for suite in ("compose", "clients") if not os.environ.get(f"ONECARD_TEST_{suite.upper()}")]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config) -> distribution.UnitScheduling | None:
+    """Ours, in place of `-n`'s own."""
+    return distribution.UnitScheduling(config) if config.getvalue("dist") == "load" else None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first; all else stays as pytest has it."""
+    items.sort(key=lambda item: distribution.place_of(item.nodeid))
 
 
 @pytest.fixture(scope="session")

@@ -22,8 +22,9 @@ def python_environment(name: str) -> Path:
     folder, recipe = ENVIRONMENTS / f"clients-{name}", HERE / "requirements" / f"{name}.txt"
     if _is_made(folder, recipe):
         return folder
-    subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-deps"]
+    subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", str(folder)], check=True)
+    # What is imported is compiled then; most of it never is.
+    pip = [sys.executable, "-m", "pip", "--python", str(folder), "install", "--quiet", "--no-deps", "--no-compile"]
     subprocess.run([*pip, "--require-hashes", "-r", str(recipe)], check=True, env=_without_pip_settings())
     if name in NEEDS_TORCH:
         torch = f"torch=={pinned(CONSTRAINTS)['torch']}+cpu"

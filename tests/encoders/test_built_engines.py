@@ -109,13 +109,26 @@ def answers(server: Server, kind: str) -> np.ndarray:
     return np.array([row["scores"]["positive"] for row in body["data"]])
 
 
+@pytest.fixture(scope="module")
+def torch_answers(built: Built) -> Callable[[EncoderKind], np.ndarray]:
+    """What torch serves, where it is chosen by the setting; each kind is asked once."""
+
+    @functools.cache
+    def ask(kind: EncoderKind) -> np.ndarray:
+        with serve(kind, env(built(kind), ENCODER_ENGINE="torch")) as server:
+            assert engine_of(server).startswith("torch")
+            return answers(server, kind)
+
+    return ask
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_built_engine_serves_what_torch_serves(kind: EncoderKind, engine: EngineName, built: Built) -> None:
+def test_a_built_engine_serves_what_torch_serves(
+    kind: EncoderKind, engine: EngineName, built: Built, torch_answers: Callable[[EncoderKind], np.ndarray]
+) -> None:
     """Chosen by the setting, named in /v1/models, and equal to torch up to rounding."""
-    with serve(kind, env(built(kind), ENCODER_ENGINE="torch")) as server:
-        assert engine_of(server).startswith("torch")
-        expected = answers(server, kind)
+    expected = torch_answers(kind)
     with serve(kind, env(built(kind), ENCODER_ENGINE=engine)) as server:
         assert engine_of(server).startswith(manifests.installed_library(engine) or "none")
         assert np.allclose(answers(server, kind), expected, atol=0.02)

@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import starmap
 from typing import Any
 
@@ -27,8 +28,8 @@ def canned() -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture
-def door(canned: Server) -> Iterator[httpx.Client]:
+@contextmanager
+def gateway_client(canned: Server) -> Iterator[httpx.Client]:
     """A client of a gateway in front of it, with the key."""
     nobody = f"http://127.0.0.1:{free_port()}"
     env = {
@@ -43,6 +44,27 @@ def door(canned: Server) -> Iterator[httpx.Client]:
         serving("gateway", port_variable="GATEWAY_PORT", env=env) as server,
         httpx.Client(base_url=server.url, headers={"authorization": f"Bearer {KEY}"}, timeout=20) as client,
     ):
+        yield client
+
+
+@pytest.fixture
+def door(canned: Server) -> Iterator[httpx.Client]:
+    """A client of a gateway in front of it, with the key."""
+    with gateway_client(canned) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def shared_canned() -> Iterator[Server]:
+    """A canned LLM service that nobody kills."""
+    with serving("tests.scripted_upstream", port_variable="CANNED_PORT", env={}) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def shared_door(shared_canned: Server) -> Iterator[httpx.Client]:
+    """The same in front of that one."""
+    with gateway_client(shared_canned) as client:
         yield client
 
 
@@ -192,13 +214,13 @@ def test_errors_of_a_service_come_in_the_one_shape_and_tell_no_secrets(
     assert status != 503 or answer.headers["retry-after"]
 
 
-def test_only_listed_headers_pass(door: httpx.Client, canned: Server) -> None:
+def test_only_listed_headers_pass(shared_door: httpx.Client, shared_canned: Server) -> None:
     """The client's key, cookies and own headers stay outside; the service's stay inside."""
     headers = {"cookie": "c=1", "x-forwarded-for": "1.2.3.4", "traceparent": "00-a-b-01", "x-request-id": "id-1"}
     headers |= {"x-onecard-lane": "bulk", "x-onecard-timeout-ms": "900"}
-    answer = door.post(PATH, json={"case": "echo"}, headers=headers)
+    answer = shared_door.post(PATH, json={"case": "echo"}, headers=headers)
     assert not {"server", "set-cookie", "x-internal"} & set(answer.headers)
-    got = seen(canned)["headers"]
+    got = seen(shared_canned)["headers"]
     assert (got["traceparent"], got["x-request-id"]) == ("00-a-b-01", "id-1")
     assert got["x-onecard-lane"] == "bulk"
     assert 0 < int(got["x-onecard-timeout-ms"]) <= 900  # What is left of it.
@@ -206,9 +228,9 @@ def test_only_listed_headers_pass(door: httpx.Client, canned: Server) -> None:
 
 
 @pytest.mark.parametrize("given", [None, "", "Bearer", "Bearer wrong", f"Basic {KEY}", f"Bearer {KEY}x", KEY])
-def test_every_route_but_health_wants_the_key(door: httpx.Client, given: str | None) -> None:
+def test_every_route_but_health_wants_the_key(shared_door: httpx.Client, given: str | None) -> None:
     """No key, a wrong one, a wrong scheme: 401 on every route; health answers anybody."""
-    client = httpx.Client(base_url=door.base_url, headers={} if given is None else {"authorization": given})
+    client = httpx.Client(base_url=shared_door.base_url, headers={} if given is None else {"authorization": given})
     for method, path in [("POST", PATH), ("POST", "/generate"), ("GET", "/v1/models"), ("GET", "/metrics")]:
         code = "invalid_api_key" if given and given != "Bearer" else "missing_api_key"
         assert error(client.request(method, path, json={"case": "echo"}), 401)["code"] == code

@@ -5,7 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import httpx
 import psutil
@@ -45,13 +45,40 @@ def assert_gone(processes: list[psutil.Process], seconds: float) -> None:
     assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 
+@contextmanager
+def unread_answers(server: Server) -> Iterator[None]:
+    """A client that has pipelined requests until the server can write no more answers, and reads none of them."""
+
+    def answered() -> float:
+        name = "onecard_http_requests_total"
+        return Target("vllm", server.url, server).metric(name, "", without="/metrics")
+
+    with socket.socket() as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)  # The server's buffer grows with it.
+        raw.connect(("127.0.0.1", server.port))
+        asked, start = 1500, answered()  # 57 KiB; the server reads 64 KiB ahead.
+        raw.sendall(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n" * asked)
+        seen = [start]
+        while seen[-1] == start or len(set(seen[-10:])) > 1:
+            time.sleep(0.1)
+            seen.append(answered())
+        assert seen[-1] < start + asked
+        yield
+
+
 def test_sigterm_finishes_what_was_accepted_and_refuses_the_rest(own_vllm: Server, llm_env: dict[str, str]) -> None:
-    """Accepted requests get their whole answer, new ones a clear 503, readiness falls, and nothing stays behind."""
+    """Accepted requests get their whole answer, new ones a clear 503, readiness falls, and nothing stays behind. A
+    client that does not read its answers, which are complete, holds nothing up: nobody else would end the wait for it.
+    """
     headers = {"authorization": f"Bearer {llm_env['API_KEY']}"}
     engine = children(own_vllm)
     target = Target("vllm", own_vllm.url, own_vllm)
     answers: list[httpx.Response] = []
-    with httpx.Client(base_url=own_vllm.url, headers=headers, timeout=60) as http:
+    with (
+        httpx.Client(base_url=own_vllm.url, headers=headers, timeout=60) as http,
+        unread_answers(own_vllm),
+    ):
 
         def ask() -> None:
             answers.append(httpx.post(f"{own_vllm.url}/v1/completions", json=LONG, headers=headers, timeout=60))
@@ -72,9 +99,9 @@ def test_sigterm_finishes_what_was_accepted_and_refuses_the_rest(own_vllm: Serve
             assert [line for line in lines if line][-1] == "data: [DONE]"
         for thread in asking:
             thread.join()
-    assert [answer.status_code for answer in answers] == [200, 200], [answer.text for answer in answers]
-    assert [answer.json()["usage"]["completion_tokens"] for answer in answers] == [LONG["max_tokens"]] * 2
-    assert own_vllm.process.wait(30) == 0
+        assert [answer.status_code for answer in answers] == [200, 200], [answer.text for answer in answers]
+        assert [answer.json()["usage"]["completion_tokens"] for answer in answers] == [LONG["max_tokens"]] * 2
+        assert own_vllm.process.wait(20) == 0
     assert_gone(engine, 10)
 
 
@@ -148,45 +175,16 @@ def test_a_server_killed_while_it_starts_leaves_no_engine_behind(llm_env: dict[s
 
 
 def test_a_killed_engine_ends_the_server(own_vllm: Server) -> None:
-    """Without its engine the server is not ready, and exits with an error, so that a supervisor starts it again."""
+    """Without its engine the server is not ready, and exits with an error, so that a supervisor starts it again,
+    whether or not a client reads its answers."""
     engine = children(own_vllm)
     headers = {"authorization": f"Bearer {KEY}"}
-    next(child for child in engine if "EngineCore" in command_of(child)).kill()
-    with httpx.Client(base_url=own_vllm.url, headers=headers, timeout=30) as http, suppress(httpx.TransportError):
-        while own_vllm.process.poll() is None:
-            answer = http.post("/v1/completions", json={**LONG, "max_tokens": 5})
-            assert answer.status_code in (200, 503), answer.text
-            assert answer.status_code == 200 or answer.headers["retry-after"]
-    assert own_vllm.process.wait(20) != 0
+    with unread_answers(own_vllm), httpx.Client(base_url=own_vllm.url, headers=headers, timeout=30) as http:
+        next(child for child in engine if "EngineCore" in command_of(child)).kill()
+        with suppress(httpx.TransportError):
+            while own_vllm.process.poll() is None:
+                answer = http.post("/v1/completions", json={**LONG, "max_tokens": 5})
+                assert answer.status_code in (200, 503), answer.text
+                assert answer.status_code == 200 or answer.headers["retry-after"]
+        assert own_vllm.process.wait(20) == 1
     assert_gone(engine, 10)
-
-
-def ask_and_never_read(raw: socket.socket, server: Server) -> None:
-    """Pipeline requests until the server can write no more answers."""
-
-    def answered() -> float:
-        name = "onecard_http_requests_total"
-        return Target("vllm", server.url, server).metric(name, "", without="/metrics")
-
-    asked, start = 1500, answered()  # 57 KiB; the server reads 64 KiB ahead.
-    raw.sendall(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n" * asked)
-    seen = [start]
-    while seen[-1] == start or len(set(seen[-10:])) > 1:
-        time.sleep(0.1)
-        seen.append(answered())
-    assert seen[-1] < start + asked
-
-
-@pytest.mark.parametrize(("dies", "code"), [(True, 1), (False, 0)], ids=["the engine dies", "SIGTERM"])
-def test_a_client_that_does_not_read_keeps_no_server_from_ending(own_vllm: Server, dies: bool, code: int) -> None:
-    """Its answers are complete, so they are no requests in progress: nobody else would end the wait for it."""
-    with socket.socket() as raw:
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)  # The server's buffer grows with it.
-        raw.connect(("127.0.0.1", own_vllm.port))
-        ask_and_never_read(raw, own_vllm)
-        if dies:
-            next(child for child in children(own_vllm) if "EngineCore" in command_of(child)).kill()
-        else:
-            own_vllm.process.send_signal(signal.SIGTERM)
-        assert own_vllm.process.wait(20) == code

@@ -1,6 +1,7 @@
 """Checks whether processes are ready."""
 
 import socket
+import ssl
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx2 as httpx
@@ -10,6 +11,8 @@ from onecard_stack.processes.process_table import Process
 from review_service.heartbeat import is_alive
 
 TIMEOUT_SECONDS = 2.0
+_NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Health routes are asked over plain HTTP; reading this machine's certificates for each look takes 20 ms."""
 
 
 def is_ready(process: Process) -> bool:
@@ -29,8 +32,10 @@ def is_ready(process: Process) -> bool:
         return True
     if process.health is None:
         return _redis_answers(process)
+    url = process.url + process.health
     try:
-        return httpx.get(process.url + process.health, timeout=TIMEOUT_SECONDS, trust_env=False).status_code == 200
+        answer = httpx.get(url, timeout=TIMEOUT_SECONDS, trust_env=False, verify=_NO_CERTIFICATES)
+        return answer.status_code == 200
     except httpx.HTTPError:
         return False
 
