@@ -6,7 +6,7 @@ import time
 import httpx
 import pytest
 from starlette.responses import Response
-from starlette.types import Receive, Scope
+from starlette.types import Message, Receive, Scope
 
 from gateway.upstream.load_shedder import (
     MAX_EXTRA_SECONDS,
@@ -16,6 +16,7 @@ from gateway.upstream.load_shedder import (
     request_shape,
 )
 from onecard.errors import TooBusy, error_body
+from onecard.inference.scheduling import WAITED_HEADER
 from tests.gateway.gateway_scene import GatewayScene, eventually
 from tests.gateway.support import error_of, key
 from tests.gateway.test_answers_repeats import embedding
@@ -43,6 +44,16 @@ class SimulatedEncoder:
         except TooBusy as error:
             return int((error.headers or {})["retry-after"]) if error.detail == "Full." else -1
         return None
+
+    def has_waited(self, body: bytes, **headers: str) -> bool:
+        """Whether a request goes to the encoder as one that has waited as it was told to."""
+        try:
+            has_waited = self.refusals.check(asked(**headers), body)
+        except TooBusy:
+            return False
+        if has_waited:
+            self.refusals.redeem(body)
+        return has_waited
 
 
 def asked(**headers: str) -> Scope:
@@ -94,7 +105,7 @@ def test_what_is_judged_alike_is_refused_alike(body: bytes, headers: dict[str, s
 
 
 def test_who_waits_as_told_is_let_through() -> None:
-    """While newcomers are refused, and not before the time. Who is refused by the encoder itself gets a new time."""
+    """Once, while newcomers are refused, and not before the time. Who comes once more gets a new time."""
     encoder = SimulatedEncoder()
     assert encoder.says(b"a") == "2"
     assert encoder.wait(b"a") == 2
@@ -102,12 +113,51 @@ def test_who_waits_as_told_is_let_through() -> None:
     encoder.now += 4
     encoder.says(b"c")
     assert encoder.wait(b"n") is not None
-    assert encoder.wait(b"a") is encoder.wait(b"b") is None
-    encoder.says(b"a")
-    assert encoder.wait(b"b") is not None, "not even one who was told, for a moment"
+    assert encoder.has_waited(b"a")
     assert (encoder.wait(b"a") or 0) >= 2
+    encoder.says(b"c")
+    assert encoder.has_waited(b"b"), "however often others are refused meanwhile"
+    assert (encoder.wait(b"b") or 0) >= 2
     encoder.refusals.responded(b"a")
     assert (encoder.wait(b"a") or 0) >= 2
+
+
+@pytest.mark.parametrize("headers", [{}, {"x_onecard_timeout_ms": "20000"}], ids=["", "with a time limit"])
+def test_who_waits_as_told_has_waited_though_nobody_is_refused_any_more(headers: dict[str, str]) -> None:
+    """The encoder may refuse newcomers again by then. A request with a time limit of its own has a time, too."""
+    encoder = SimulatedEncoder()
+    assert encoder.says(b"a", **headers) == "2"
+    assert not encoder.has_waited(b"a", **headers)
+    assert encoder.says(b"a", "9", **headers) == "2", "the same time again"
+    encoder.now += 60
+    assert not encoder.has_waited(b"b", **headers)
+    assert encoder.has_waited(b"a", **headers)
+    assert not encoder.has_waited(b"a", **headers)
+
+
+async def test_the_gate_uses_no_time_up() -> None:
+    """Only the request that is relayed does: limits come in between, and may refuse it."""
+    encoder = SimulatedEncoder()
+    relayed: list[object] = []
+
+    async def relay(scope: Scope, receive: Receive) -> Response:
+        relayed.append(scope["state"].get("has_waited"))
+        return Response(status_code=200)
+
+    async def receive() -> Message:
+        raise AssertionError("the body is there")
+
+    shedder = EncoderLoadShedder(relay, lambda: encoder.now)
+    encoder.refusals = shedder.refusals
+    assert encoder.says(b"a") == "2"
+    encoder.now += 2
+    encoder.says(b"c")
+    for _ in range(2):
+        shedder.check({**asked(), "state": {}}, b"a")
+    await shedder.handle({**asked(), "state": {"body": b"a"}}, receive)
+    assert relayed == [True]
+    with pytest.raises(TooBusy):
+        shedder.check({**asked(), "state": {}}, b"a")
 
 
 def test_they_are_told_to_come_as_fast_as_requests_are_answered() -> None:
@@ -141,6 +191,22 @@ def test_a_full_encoder_is_asked_now_and_then(own: GatewayScene) -> None:
     httpx.post(f"{own.canned.url}/ail", content="")
     newcomers = itertools.count(100)
     eventually(lambda: own.post({"case": "echo", "input": str(next(newcomers))}, EMBED).status_code == 200)
+
+
+def test_an_encoder_learns_who_has_waited(own: GatewayScene) -> None:
+    """From the gateway, not from the client."""
+    body = {"case": "echo", "input": "waits"}
+    assert own.post({"case": "echo", "input": "new"}, EMBED, **{WAITED_HEADER: "1"}).status_code == 200
+    assert WAITED_HEADER not in own.seen("headers")
+    httpx.post(f"{own.canned.url}/ail", content="429")
+    assert own.post(body, EMBED, **{WAITED_HEADER: "1"}).status_code == 429
+    assert WAITED_HEADER not in own.seen("headers")
+
+    def has_waited() -> bool:
+        own.post(body, EMBED)
+        return own.seen("headers").get(WAITED_HEADER) == "1"
+
+    eventually(has_waited)
 
 
 def test_what_is_kept_is_answered_while_the_encoder_is_full(own: GatewayScene) -> None:

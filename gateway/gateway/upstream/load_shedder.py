@@ -3,9 +3,9 @@
 `RecentRefusals` is pure: the clock is a parameter.
 
 Under overload most requests are refused, and fetching each refusal takes processor time from the models on the same
-machine. So a refusal is repeated to all but the clients whose own retry time has come: those find the capacity that has
-become free since, which newcomers would have taken. The moment is so short that the encoder, whose queue is seconds
-long, never runs out of work.
+machine. So a refusal is repeated to all but the clients whose own retry time has come. Those are sent to the encoder
+with a header that says so, and it keeps room for them that newcomers cannot take (`onecard.batching.admission`). The
+moment is so short that the encoder, whose queue is seconds long, never runs out of work.
 """
 
 import math
@@ -27,8 +27,6 @@ from onecard.web.request_parsing import TIMEOUT_HEADER
 
 REMEMBERED_SECONDS = 0.5
 """How long a refusal is repeated."""
-RETURNED_SECONDS = 0.1
-"""How long the refusal of a request that came at its retry time is repeated to others that do."""
 MAX_EXTRA_SECONDS = 10.0
 """Limit of what is added to the encoder's own `Retry-After`: most refused clients may never return."""
 _MAX_SHAPES = 1000
@@ -61,8 +59,6 @@ def request_shape(scope: Scope, body: bytes) -> Hashable | None:
 class _RecentRefusal:
     until: float
     """When it is forgotten."""
-    for_all_until: float
-    """Until then it is repeated even to requests at their retry time."""
     message: str
     retry_after_seconds: int
     """The encoder's own `Retry-After`."""
@@ -98,7 +94,7 @@ class EncoderLoadShedder:
             self.refusals.check(scope, body)
 
     async def handle(self, scope: Scope, receive: Receive) -> Response:
-        """Relay a request unless the encoder would refuse it.
+        """Relay a request unless the encoder would refuse it. At its retry time, the encoder learns that it has waited.
 
         Args:
             scope: of the request.
@@ -112,10 +108,13 @@ class EncoderLoadShedder:
         """
         body: bytes = request_state(scope)["body"]
         try:
-            self.refusals.check(scope, body)
+            has_waited = self.refusals.check(scope, body)
         except TooBusy:
             request_state(scope)["quiet"] = True
             raise
+        if has_waited:
+            self.refusals.redeem(body)
+            request_state(scope)["has_waited"] = True
         response = await self._handler(scope, receive)
         if response.status_code == TooBusy.status:
             self.refusals.add(request_shape(scope, body), body, response)
@@ -164,41 +163,56 @@ class RecentRefusals:
         """Record a refusal, and replace its `retry-after` by the request's own retry time.
 
         Args:
-            shape: as `request_shape` returns it; the refusal is not recorded if it is None.
+            shape: as `request_shape` returns it; the refusal is not repeated to others if it is None.
             body: of the request.
             response: the encoder's 429; its headers are changed.
         """
         message, seconds = _too_busy_message(response), response.headers.get("retry-after", "")
-        if shape is None or message is None or not seconds.isdecimal():
+        if message is None or not seconds.isdecimal():
             return
-        if len(self._refusals) >= _MAX_SHAPES:
-            self._refusals.clear()
         now, digest = self._clock(), _digest(body)
-        for_all_until = now + RETURNED_SECONDS if digest in self._appointments else now
-        refusal = _RecentRefusal(now + REMEMBERED_SECONDS, for_all_until, message, int(seconds))
-        self._refusals[shape] = refusal
-        response.headers["retry-after"] = str(self._appoint(refusal, digest))
+        refusal = _RecentRefusal(now + REMEMBERED_SECONDS, message, int(seconds))
+        if shape is not None:
+            if len(self._refusals) >= _MAX_SHAPES:
+                self._refusals.clear()
+            self._refusals[shape] = refusal
+        response.headers["retry-after"] = str(max(1, math.ceil(self._wait_seconds(refusal, digest))))
 
-    def check(self, scope: Scope, body: bytes) -> None:
+    def check(self, scope: Scope, body: bytes) -> bool:
         """Refuse a request if one of its shape has just been refused, unless its retry time has come.
 
         Args:
             scope: of the request.
             body: of the request.
 
+        Returns:
+            Whether its retry time has come. It stays so until `redeem`, however late the client is.
+
         Raises:
             TooBusy: it is refused, with a retry time of its own.
         """
-        refusal = self._refusals.get(request_shape(scope, body)) if self._refusals else None
-        if refusal is None or (now := self._clock()) >= refusal.until:
-            return
-        digest = _digest(body)
+        if not self._refusals and not self._appointments:
+            return False
+        now, digest = self._clock(), _digest(body)
+        if self._appointments.get(digest, math.inf) <= now:
+            return True
+        refusal = self._refusals.get(request_shape(scope, body))
+        if refusal is None or now >= refusal.until:
+            return False
+        raise TooBusy(refusal.message, retry_after=self._wait_seconds(refusal, digest))
+
+    def redeem(self, body: bytes) -> None:
+        """Use up the retry time of a request that is let through for it: it counts once.
+
+        Args:
+            body: of the request.
+        """
+        self._appointments.pop(_digest(body), None)
+
+    def _wait_seconds(self, refusal: _RecentRefusal, digest: bytes) -> float:
+        """How long a request has to wait: until the retry time that it has, since retrying early gains nothing."""
         retry_at = self._appointments.get(digest)
-        if retry_at is not None and now < retry_at:
-            # The same time again: retrying early gains nothing.
-            raise TooBusy(refusal.message, retry_after=retry_at - now)
-        if retry_at is None or now < refusal.for_all_until:
-            raise TooBusy(refusal.message, retry_after=self._appoint(refusal, digest))
+        return self._appoint(refusal, digest) if retry_at is None else retry_at - self._clock()
 
     def _appoint(self, refusal: _RecentRefusal, digest: bytes) -> int:
         """Give a request a retry time; returns the seconds until then."""

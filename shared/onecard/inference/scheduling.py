@@ -1,4 +1,4 @@
-"""Scheduling parameters of a request: its lane, and how long its client waits."""
+"""Scheduling parameters of a request: its lane, how long its client waits, and whether it has waited before."""
 
 import re
 from collections.abc import Mapping
@@ -12,6 +12,10 @@ from onecard.web.request_parsing import timeout_seconds
 
 LANE_HEADER = "x-onecard-lane"
 """`interactive` or `bulk`. Without it, the number of texts decides."""
+WAITED_HEADER = "x-onecard-waited"
+"""`1`: the request was refused before, and comes again after the time that it was told. The gateway sets it, and takes
+it from no client. Whoever can reach an encoder's own port can set it too: that gains room in the queue, as choosing the
+lane does, and a longer wait."""
 
 _BETWEEN_TEXTS = re.compile(rb"""["\]]\s*,\s*["\[]""")
 
@@ -22,6 +26,8 @@ class SchedulingParams:
 
     lane: Lane
     timeout_seconds: float
+    has_waited: bool = False
+    """Whether it was refused before, and comes again after the time that it was told."""
 
 
 def requested_lane(headers: Mapping[str, str], default: Lane) -> Lane:
@@ -58,7 +64,7 @@ def max_text_count(body: bytes) -> int:
 
 
 def scheduling_params(headers: Mapping[str, str], texts: int, settings: EncoderSettings) -> SchedulingParams:
-    """Read lane and time limit from a request's headers.
+    """Read the scheduling parameters from a request's headers.
 
     Args:
         headers: of the request.
@@ -73,4 +79,4 @@ def scheduling_params(headers: Mapping[str, str], texts: int, settings: EncoderS
     """
     lane = requested_lane(headers, "interactive" if texts <= settings.interactive_texts else "bulk")
     max_seconds = settings.request_timeout_seconds if lane == "interactive" else settings.bulk_timeout_seconds
-    return SchedulingParams(lane, timeout_seconds(headers, max_seconds))
+    return SchedulingParams(lane, timeout_seconds(headers, max_seconds), headers.get(WAITED_HEADER) == "1")

@@ -13,7 +13,7 @@ from onecard.batching.batcher import Batcher
 from onecard.batching.queue import Lane
 from onecard.errors import TooBusy
 from onecard.inference import encoder
-from onecard.inference.scheduling import max_text_count
+from onecard.inference.scheduling import WAITED_HEADER, max_text_count
 from onecard.inference.settings import EncoderSettings
 from onecard.web.recent_bodies import RecentBodies
 from tests.shared.batching.support import SumEngine, blocking_device, open_batcher
@@ -80,6 +80,26 @@ async def test_a_request_is_judged_in_its_own_lane(count: int, headers: dict[str
         else:
             with pytest.raises(TooBusy):
                 gate(it.batcher)(headers, body)
+        event.set()
+
+
+@pytest.mark.parametrize("count", [1, 32])
+async def test_who_has_waited_is_judged_as_one_who_has(count: int) -> None:
+    """Whether its lane is known here or not."""
+    event, wait = blocking_device()
+    async with open_batcher(SumEngine(wait), rate=1000, tokens=1000, texts=32, queue=262_144) as it:
+        for lane in ("interactive", "bulk"):
+            with pytest.raises(TooBusy):
+                fill(it.batcher, lane, EncoderSettings().request_timeout_seconds)  # 7.5 s, and the running batch.
+        check = gate(it.batcher)
+        body = {"input": ["text"] * count}
+        lane_and_limit = {"x-onecard-timeout-ms": "30000"}
+        with pytest.raises(TooBusy):
+            check(lane_and_limit, body)
+        for value in ("0", "true", ""):
+            with pytest.raises(TooBusy):
+                check({**lane_and_limit, WAITED_HEADER: value}, body)
+        check({**lane_and_limit, WAITED_HEADER: "1"}, body)
         event.set()
 
 
