@@ -9,7 +9,6 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope
 
 from gateway.upstream.load_shedder import (
-    MAX_EXTRA_SECONDS,
     REMEMBERED_SECONDS,
     EncoderLoadShedder,
     RecentRefusals,
@@ -161,18 +160,21 @@ async def test_the_gate_uses_no_time_up() -> None:
 
 
 def test_they_are_told_to_come_as_fast_as_requests_are_answered() -> None:
-    """One after the other, but none much later than the encoder said, since most may never come."""
+    """One after the other, as long as it is not known that most of them never come."""
     encoder = SimulatedEncoder()
-    encoder.now += 1
-    for number in range(4):
-        encoder.refusals.responded(b"%d" % number)  # Four a second.
-    encoder.now += 1
-    encoder.refusals.responded(b"")
     encoder.says(b"00")
+    for second in range(60):
+        encoder.now += 1
+        encoder.says(b"full %d" % second)
+        for number in range(4):
+            encoder.refusals.responded(b"%d" % number)  # Four a second.
+        encoder.refusals.redeem(b"full %d" % second)
+    encoder.says(b"zz")
     waits = [encoder.wait(b"%02d" % number) or 0 for number in range(1, 90)]
-    assert all(2 <= wait <= 2 + MAX_EXTRA_SECONDS for wait in waits)
-    assert max(waits.count(wait) for wait in set(waits)) < len(waits) / 4
-    assert waits[:8] == sorted(waits[:8])
+    assert waits == sorted(waits)
+    assert waits[0] >= 2
+    assert 15 <= waits[-1] - waits[0] <= 30
+    assert max(waits.count(wait) for wait in set(waits[10:-10])) <= 8
 
 
 def test_a_full_encoder_is_asked_now_and_then(own: GatewayScene) -> None:
@@ -180,12 +182,15 @@ def test_a_full_encoder_is_asked_now_and_then(own: GatewayScene) -> None:
     who waits as told: who asks here comes for the first time.
     """
     httpx.post(f"{own.canned.url}/ail", content="429")
+    waits: list[int] = []
     before, lines = own.seen("requests"), own.metric("onecard_http_requests_total")
     for number in range(100):
         answer = own.post({"case": "echo", "input": f"{number:02d}"}, EMBED)
         assert error_of(answer, 429)["code"] == "too_busy"
-        assert 3 <= int(answer.headers["retry-after"]) <= 3 + MAX_EXTRA_SECONDS
+        waits.append(int(answer.headers["retry-after"]))
         assert answer.headers["x-request-id"]
+    assert waits[0] == 3
+    assert waits[-1] > 3
     assert own.seen("requests") - before < 100
     assert own.metric("onecard_http_requests_total") - lines >= 100
     httpx.post(f"{own.canned.url}/ail", content="")

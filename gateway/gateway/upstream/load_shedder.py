@@ -9,7 +9,6 @@ moment is so short that the encoder, whose queue is seconds long, never runs out
 """
 
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -19,6 +18,7 @@ from fastapi.responses import Response
 from starlette.types import Receive, Scope
 
 from gateway.routes import Handler
+from gateway.upstream.retry_schedule import RetrySchedule
 from onecard.errors import TooBusy
 from onecard.inference.scheduling import LANE_HEADER, max_text_count
 from onecard.web.middleware import request_state
@@ -27,11 +27,7 @@ from onecard.web.request_parsing import TIMEOUT_HEADER
 
 REMEMBERED_SECONDS = 0.5
 """How long a refusal is repeated."""
-MAX_EXTRA_SECONDS = 10.0
-"""Limit of what is added to the encoder's own `Retry-After`: most refused clients may never return."""
 _MAX_SHAPES = 1000
-_MAX_APPOINTMENTS = 20_000
-"""They take up about 4 MB."""
 _LANE, _TIMEOUT = LANE_HEADER.encode(), TIMEOUT_HEADER.encode()
 
 
@@ -119,16 +115,12 @@ class EncoderLoadShedder:
         if response.status_code == TooBusy.status:
             self.refusals.add(request_shape(scope, body), body, response)
         elif response.status_code == 200:
-            self.refusals.responded(body)
+            self.refusals.responded(body, was_computed=response.headers.get("x-cache") != "hit")
         return response
 
 
 class RecentRefusals:
-    """The latest refusals of an encoder by request shape, and the retry times of refused requests.
-
-    Retry times are spread at the rate at which requests are served, so that clients do not all return at once and are
-    refused again.
-    """
+    """The latest refusals of an encoder by request shape, and when refused requests may come again."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         """Start without refusals.
@@ -138,26 +130,16 @@ class RecentRefusals:
         """
         self._clock = clock
         self._refusals: dict[Hashable, _RecentRefusal] = {}
-        self._appointments: OrderedDict[bytes, float] = OrderedDict()
-        """Retry time of a request by the digest of its body, which clients repeat."""
-        self._last_appointment = 0.0
-        """The latest retry time."""
-        self._responses_per_second = 1.0
-        """Rate of successful responses."""
-        self._since, self._response_count = clock(), 0
+        self._schedule = RetrySchedule(clock)
 
-    def responded(self, body: bytes) -> None:
+    def responded(self, body: bytes, *, was_computed: bool = True) -> None:
         """Record a successful response.
 
         Args:
             body: of the request.
+            was_computed: whether the encoder computed any of it, and did not take all from its cache.
         """
-        if self._appointments:
-            self._appointments.pop(_digest(body), None)
-        self._response_count += 1
-        if (seconds := self._clock() - self._since) >= 1:
-            self._responses_per_second = max(1.0, self._response_count / seconds)
-            self._since, self._response_count = self._clock(), 0
+        self._schedule.completed(_digest(body), was_computed=was_computed)
 
     def add(self, shape: Hashable | None, body: bytes, response: Response) -> None:
         """Record a refusal, and replace its `retry-after` by the request's own retry time.
@@ -170,13 +152,13 @@ class RecentRefusals:
         message, seconds = _too_busy_message(response), response.headers.get("retry-after", "")
         if message is None or not seconds.isdecimal():
             return
-        now, digest = self._clock(), _digest(body)
-        refusal = _RecentRefusal(now + REMEMBERED_SECONDS, message, int(seconds))
+        refusal = _RecentRefusal(self._clock() + REMEMBERED_SECONDS, message, int(seconds))
         if shape is not None:
             if len(self._refusals) >= _MAX_SHAPES:
                 self._refusals.clear()
             self._refusals[shape] = refusal
-        response.headers["retry-after"] = str(max(1, math.ceil(self._wait_seconds(refusal, digest))))
+        wait_seconds = self._wait_seconds(refusal, _digest(body))
+        response.headers["retry-after"] = str(math.ceil(wait_seconds))
 
     def check(self, scope: Scope, body: bytes) -> bool:
         """Refuse a request if one of its shape has just been refused, unless its retry time has come.
@@ -191,10 +173,11 @@ class RecentRefusals:
         Raises:
             TooBusy: it is refused, with a retry time of its own.
         """
-        if not self._refusals and not self._appointments:
+        if not self._refusals and not self._schedule:
             return False
         now, digest = self._clock(), _digest(body)
-        if self._appointments.get(digest, math.inf) <= now:
+        retry_at = self._schedule.retry_at(digest)
+        if retry_at is not None and retry_at <= now:
             return True
         refusal = self._refusals.get(request_shape(scope, body))
         if refusal is None or now >= refusal.until:
@@ -207,27 +190,14 @@ class RecentRefusals:
         Args:
             body: of the request.
         """
-        self._appointments.pop(_digest(body), None)
+        self._schedule.redeem(_digest(body))
 
     def _wait_seconds(self, refusal: _RecentRefusal, digest: bytes) -> float:
         """How long a request has to wait: until the retry time that it has, since retrying early gains nothing."""
-        retry_at = self._appointments.get(digest)
-        return self._appoint(refusal, digest) if retry_at is None else retry_at - self._clock()
-
-    def _appoint(self, refusal: _RecentRefusal, digest: bytes) -> int:
-        """Give a request a retry time; returns the seconds until then."""
-        now = self._clock()
-        first = now + refusal.retry_after_seconds
-        self._last_appointment = max(first, self._last_appointment + 1 / self._responses_per_second)
-        if self._last_appointment > first + MAX_EXTRA_SECONDS:
-            self._last_appointment = first
-        wait = math.ceil(self._last_appointment - now)
-        # Half a second of tolerance, since clients' clocks and network latencies differ.
-        self._appointments[digest] = now + wait - 0.5
-        self._appointments.move_to_end(digest)
-        if len(self._appointments) > _MAX_APPOINTMENTS:
-            self._appointments.popitem(last=False)
-        return wait
+        now, retry_at = self._clock(), self._schedule.retry_at(digest)
+        if retry_at is None or retry_at <= now:
+            return self._schedule.appoint(digest, refusal.retry_after_seconds)
+        return retry_at - now
 
 
 def _digest(body: bytes) -> bytes:
