@@ -13,8 +13,8 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from gateway.upstream.completion_rate import MEMORY_SECONDS, CompletionRate
-from gateway.upstream.load_shedder import RecentRefusals, request_shape
-from gateway.upstream.retry_schedule import EARLY_SECONDS, LATE_SECONDS, RetrySchedule
+from gateway.upstream.load_shedder import RecentRefusals, RequestSignature
+from gateway.upstream.retry_schedule import EARLY_SECONDS, LATE_SECONDS, MAX_LATE_SECONDS, RetrySchedule
 from onecard.batching.admission import excess_wait_seconds
 from onecard.errors import TooBusy, error_body
 
@@ -94,12 +94,13 @@ class Overload:
 
     def _relay(self, request: SimulatedRequest) -> int | None:
         """What the gateway does; the seconds that the client is told, None if the encoder accepts the request."""
+        signature = RequestSignature(SCOPE, request.body)
         try:
-            has_waited = self._refusals.check(SCOPE, request.body)
+            has_waited = self._refusals.check(signature)
         except TooBusy as error:
             return int((error.headers or {})["retry-after"])
         if has_waited:
-            self._refusals.redeem(request.body)
+            self._refusals.redeem(signature)
         ahead = len(self._queue) + sum(map(len, self._running))
         excess = excess_wait_seconds(
             ahead_tokens=ahead,
@@ -112,7 +113,7 @@ class Overload:
             response = Response(
                 error_body("Full.", "rate_limit_error", "too_busy"), 429, {"retry-after": str(math.ceil(excess))}
             )
-            self._refusals.add(request_shape(SCOPE, request.body), request.body, response)
+            self._refusals.add(signature, response)
             return int(response.headers["retry-after"])
         self.accepted += 1
         self._queue.append(SimulatedRequest(request.body, request.returns, request.is_polite, self.now))
@@ -131,7 +132,7 @@ class Overload:
             self._at(self.now + len(self._running[0]) / SERVED_PER_SECOND, self._end_batch)
         for request in ended:
             self.longest_wait = max(self.longest_wait, self.now - request.began)
-            self._refusals.responded(request.body)
+            self._refusals.responded(RequestSignature(SCOPE, request.body))
             if request.is_polite:
                 self._at(self.now + LATENCY_SECONDS, lambda: self._send_new(is_polite=True))
         self._start_batches()
@@ -186,6 +187,12 @@ def test_an_appointment_holds_however_late_the_client_is() -> None:
     assert schedule.retry_at(b"a") == retry_at
     schedule.redeem(b"a")
     assert schedule.retry_at(b"a") is None
+    clock.now += MAX_LATE_SECONDS
+    schedule.tidy()
+    assert schedule
+    clock.now += 60
+    schedule.tidy()
+    assert not schedule, "but not for ever"
 
 
 def test_who_is_answered_without_it_is_not_expected_any_more() -> None:
@@ -194,7 +201,7 @@ def test_who_is_answered_without_it_is_not_expected_any_more() -> None:
     schedule = RetrySchedule(clock)
     for number in range(500):
         schedule.appoint(b"%d" % number, 1)
-        schedule.completed(b"%d" % number, was_computed=False)
+        schedule.forget(b"%d" % number)
     assert not schedule
     clock.now += 500
     waits = [schedule.appoint(b"+%d" % number, 1) for number in range(100)]

@@ -20,6 +20,8 @@ EARLY_SECONDS = 0.5
 """A request so long before its time is in time: clients' clocks and network latencies differ."""
 LATE_SECONDS = 2.0
 """Who has not come so long after its time is not expected any more. It may come nevertheless."""
+MAX_LATE_SECONDS = 600.0
+"""So long after its time a client has lost it."""
 MIN_RETURN_SHARE = 0.02
 """So many are always expected."""
 _WEIGHT = 0.02
@@ -76,9 +78,12 @@ class RetrySchedule:
         if now - self._refused_at > FULL_SECONDS:
             self._rate.resume()
         self._refused_at = now
-        self._give_up_late_ones(now)
+        self.tidy()
         queue_seconds = len(self._expected) * self._return_share / self._rate.per_second
         wait = max(1, min_seconds, math.ceil(queue_seconds))
+        if len(self._appointments) >= _MAX_APPOINTMENTS:
+            # Not one that is still expected: what has been promised is kept, and the new request gets no promise.
+            self._forget_oldest(now - LATE_SECONDS)
         if len(self._appointments) < _MAX_APPOINTMENTS:
             self._appointments[digest] = retry_at = now + wait - EARLY_SECONDS
             heapq.heappush(self._expected, (retry_at, digest))
@@ -93,27 +98,35 @@ class RetrySchedule:
         if self._appointments.pop(digest, None) is not None:
             self._observe(came=True)
 
-    def completed(self, digest: bytes, *, was_computed: bool) -> None:
-        """Record that the service has answered a request successfully, which then needs no appointment.
+    def forget(self, digest: bytes) -> None:
+        """Forget the appointment of a request that needs none any more: it has its answer.
 
         Args:
             digest: of its body.
-            was_computed: whether the answer shows what the service can compute; one from its cache does not.
         """
         self._appointments.pop(digest, None)
-        if was_computed and self._clock() - self._refused_at <= FULL_SECONDS:
+
+    def completed(self) -> None:
+        """Record that the service has computed an answer."""
+        if self._clock() - self._refused_at <= FULL_SECONDS:
             self._rate.record()
 
-    def _give_up_late_ones(self, now: float) -> None:
+    def tidy(self) -> None:
+        """Give up on clients that are late. Cheap enough for every request."""
+        now = self._clock()
         while self._expected and self._expected[0][0] + LATE_SECONDS < now:
             retry_at, digest = heapq.heappop(self._expected)
             if self._appointments.get(digest) == retry_at:
                 self._observe(came=False)
-        if len(self._appointments) >= _MAX_APPOINTMENTS:
-            # Not one that is still expected: what has been promised is kept, and the new request gets no promise.
-            digest, retry_at = next(iter(self._appointments.items()))
-            if retry_at + LATE_SECONDS < now:
-                del self._appointments[digest]
+        while self._appointments and self._forget_oldest(now - MAX_LATE_SECONDS):
+            pass
+
+    def _forget_oldest(self, before: float) -> bool:
+        """Forget the oldest appointment if its time was before this; returns whether it was."""
+        digest, retry_at = next(iter(self._appointments.items()))
+        if retry_at < before:
+            del self._appointments[digest]
+        return retry_at < before
 
     def _observe(self, *, came: bool) -> None:
         share = self._return_share + (came - self._return_share) * _WEIGHT

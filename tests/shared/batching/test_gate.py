@@ -1,7 +1,8 @@
 """What an encoder's gate makes of a request before it is parsed."""
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from onecard.batching.batcher import Batcher
 from onecard.batching.queue import Lane
 from onecard.errors import TooBusy
-from onecard.inference import encoder
+from onecard.inference import encoder, scheduling
 from onecard.inference.scheduling import WAITED_HEADER, max_text_count
 from onecard.inference.settings import EncoderSettings
 from onecard.web.recent_bodies import RecentBodies
@@ -28,14 +29,45 @@ def test_no_texts_are_overlooked(inputs: list[Any], separators: tuple[str, str],
     """However a body is written; other fields and quotes in texts may add a few, never take one away."""
     body = {"model": "m", "input": inputs, "encoding_format": "float"}
     written = json.dumps(body, ensure_ascii=escaped, separators=separators).encode(errors="replace")
-    assert max_text_count(written) >= len(inputs)
+    assert max_text_count(written, enough=2048) >= len(inputs)
+    assert max_text_count(written, enough=3) >= min(4, len(inputs))
 
 
 def test_one_text_is_one() -> None:
     """Whatever commas it has; the token ids of one text are one, too."""
     for one in ("국물, 고기, 밥, 김치가 다 좋아요", [101, 7, 8, 102]):
-        assert max_text_count(json.dumps({"input": one}).encode()) == 1
-        assert max_text_count(json.dumps({"model": "m", "input": [one]}).encode()) == 2
+        assert max_text_count(json.dumps({"input": one}).encode(), 16) == 1
+        assert max_text_count(json.dumps({"model": "m", "input": [one]}).encode(), 16) == 2
+
+
+class CountedPattern:
+    """Counts the matches that are taken of a pattern."""
+
+    def __init__(self, pattern: re.Pattern[bytes]) -> None:
+        self._pattern = pattern
+        self.matches = 0
+
+    def finditer(self, body: bytes) -> Iterator[re.Match[bytes]]:
+        for match in self._pattern.finditer(body):
+            self.matches += 1
+            yield match
+
+
+def test_a_million_texts_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That took a tenth of a second of the event loop, for each request."""
+    pattern = CountedPattern(scheduling._NEXT_TEXT)
+    monkeypatch.setattr(scheduling, "_NEXT_TEXT", pattern)
+    assert max_text_count(b'["a"' + b',"a"' * 10_000 + b"]", enough=16) == 17
+    assert pattern.matches == 16
+
+
+async def test_the_gate_counts_as_far_as_the_lane_depends_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to one text more than an interactive request has."""
+    pattern = CountedPattern(scheduling._NEXT_TEXT)
+    monkeypatch.setattr(scheduling, "_NEXT_TEXT", pattern)
+    async with open_batcher(SumEngine()) as it:
+        gate(it.batcher)({}, {"input": ["a"] * 10_000})
+    assert pattern.matches == EncoderSettings().interactive_texts
 
 
 def fill(batcher: Batcher[int], lane: Lane = "interactive", seconds: float = 30) -> None:
