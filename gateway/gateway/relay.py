@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from urllib.parse import parse_qsl, quote, urlencode
 
 from fastapi.responses import Response, StreamingResponse
@@ -17,6 +18,7 @@ from gateway.upstream.response import RETRY_AFTER_SECONDS, UpstreamResponse
 from gateway.upstream.services import Upstream
 from onecard import logs
 from onecard.errors import BadUpstream, HeadersTooLarge, OnecardError, Unavailable, error_body
+from onecard.inference.scheduling import WAITED_HEADER
 from onecard.models.identity import ModelIdentity
 from onecard.web import request_parsing
 from onecard.web.auth import Caller
@@ -86,7 +88,7 @@ async def relay(scope: Scope, receive: Receive, upstream: Upstream) -> Response:
     """Send a request to the same path of a service, and return its response.
 
     A stream or a long body is passed on chunk by chunk. If the client disconnects, the connection to the service is
-    closed, which cancels its work.
+    closed, which cancels its work. If the request state says `has_waited`, as the load shedder does, so does a header.
 
     Args:
         scope: of the client's request.
@@ -104,7 +106,10 @@ async def relay(scope: Scope, receive: Receive, upstream: Upstream) -> Response:
         HeadersTooLarge: as `upstream_request_of`.
     """
     with cancel_on_disconnect(receive):
-        reply = await send(upstream_request_of(scope), upstream)
+        request = upstream_request_of(scope)
+        if request_state(scope).get("has_waited"):
+            request = replace(request, headers={**request.headers, WAITED_HEADER: "1"})
+        reply = await send(request, upstream)
         request_state(scope)["timings"].update(reply.timings)
         if reply.is_stream or (reply.status < 300 and not reply.is_complete):
             headers = reply.headers if reply.length is None else {**reply.headers, "content-length": reply.length}

@@ -1,7 +1,10 @@
 """Who is next, and who has to leave a full queue."""
 
 import asyncio
-from collections import Counter
+import itertools
+import time
+from collections import Counter, deque
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -10,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from gateway.telemetry.metrics import UpstreamMetrics
 from gateway.telemetry.trace import RequestTrace
-from gateway.upstream.concurrency_limiter import FairConcurrencyLimiter, Permit
+from gateway.upstream.concurrency_limiter import MAX_RETRY_AFTER_SECONDS, FairConcurrencyLimiter, Permit
 from gateway.upstream.fair_queue import FairQueue
 
 CALLERS = st.lists(st.sampled_from("abcd"), max_size=60)
@@ -69,8 +72,26 @@ def test_who_is_removed_is_not_served(callers: list[str], data: st.DataObject) -
     assert {queue.get() for _ in range(len(queue))} == set(items) - gone
 
 
-def turns(places: int, room: int) -> FairConcurrencyLimiter:
-    return FairConcurrencyLimiter(places, room, UpstreamMetrics(CollectorRegistry()).of("llm"))
+@given(CALLERS, st.sampled_from("abcdz"))
+def test_how_many_are_served_until_all_of_a_caller_are(callers: list[str], caller: str) -> None:
+    """At most as many as are said, and exactly those if all lines are equally long."""
+    queue, _ = filled(callers, 1000)
+    said = queue.turns_of(caller)
+    if caller not in callers:
+        assert said == len({*callers, caller})
+        return
+    served = next(number for number in itertools.count(1) if queue.get()[0] and caller not in names(queue))
+    assert served <= said
+    if len({Counter(callers)[name] for name in callers}) == 1:
+        assert said == len(callers)
+
+
+def names(queue: FairQueue[tuple[str, int]]) -> set[str]:
+    return set(queue._queues)
+
+
+def turns(places: int, room: int, clock: Callable[[], float] = time.monotonic) -> FairConcurrencyLimiter:
+    return FairConcurrencyLimiter(places, room, UpstreamMetrics(CollectorRegistry()).of("llm"), clock)
 
 
 async def waiting(of: FairConcurrencyLimiter, caller: str, seconds: float = 60.0) -> asyncio.Task[Permit]:
@@ -97,6 +118,52 @@ async def test_a_place_goes_from_hand_to_hand() -> None:
     for task in flood[1:]:
         (await task).release()
     (await places.acquire("c", RequestTrace(), 1.0)).release()
+
+
+async def test_who_finds_the_queue_full_is_told_how_long_its_line_takes() -> None:
+    """At a service that takes one request at a time, and three seconds for it. Callers take turns, and nobody is told
+    to stay away for more than a minute."""
+    now = 100.0
+    places = turns(1, 4, lambda: now)
+    held = await places.acquire("a", RequestTrace(), 1.0)
+    line = deque([await waiting(places, "a") for _ in range(4)])
+    with pytest.raises(asyncio.QueueFull):
+        await places.acquire("a", RequestTrace(), 1.0)
+    assert places.retry_after_seconds("a") == pytest.approx(4)
+    for _ in range(20):
+        now += 3
+        held.release()
+        held = await line.popleft()
+        line.append(await waiting(places, "a"))
+    assert places.retry_after_seconds("a") == pytest.approx(12, rel=0.1)
+    assert places.retry_after_seconds("b") == pytest.approx(6, rel=0.1)
+    dropped, other = line.pop(), await waiting(places, "b")
+    with pytest.raises(asyncio.QueueFull):
+        await dropped
+    assert places.retry_after_seconds("a") == pytest.approx(18, rel=0.1)
+    assert places.retry_after_seconds("b") == pytest.approx(6, rel=0.1)
+    now += 1000
+    assert places.retry_after_seconds("a") == MAX_RETRY_AFTER_SECONDS
+    held.release()
+    for task in (*line, other):
+        task.cancel()
+    await asyncio.gather(*line, other, return_exceptions=True)
+
+
+async def test_the_time_in_which_places_are_free_says_nothing() -> None:
+    """Of a service without a queue, which is idle for an hour between two bursts."""
+    now = 100.0
+    places = turns(2, 0, lambda: now)
+    for _ in range(20):
+        now += 3600
+        both = [await places.acquire("a", RequestTrace(), 1.0) for _ in range(2)]
+        with pytest.raises(asyncio.QueueFull):
+            await places.acquire("a", RequestTrace(), 1.0)
+        now += 5
+        for permit in both:
+            permit.release()
+    both = [await places.acquire("a", RequestTrace(), 1.0) for _ in range(2)]
+    assert places.retry_after_seconds("a") == pytest.approx(5, rel=0.1)
 
 
 async def test_who_leaves_or_is_late_gives_the_place_up() -> None:

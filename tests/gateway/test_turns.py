@@ -79,7 +79,7 @@ async def test_a_flood_of_one_key_neither_delays_nor_crowds_out_another(
     flood = [await callers.begin("many", echo, number + 1) for number in range(QUEUE)]
     refused = await callers.ask("many", echo)
     assert error_of(refused, 429)["code"] == "too_busy"
-    assert int(refused.headers["retry-after"]) >= 1
+    assert int(refused.headers["retry-after"]) >= QUEUE
     few = [await callers.begin("few", echo, QUEUE) for _ in range(2)]
     assert [error_of(await task, 429)["code"] for task in flood[2:]] == ["too_busy", "too_busy"]
     await client.post(canned.url + "/open")

@@ -26,6 +26,17 @@ class FairQueue(Generic[T]):
     def __len__(self) -> int:
         return sum(map(len, self._queues.values()))
 
+    def turns_of(self, caller: str) -> int:
+        """How many items are served until all that a caller has in its line now are, if every line stays as it is.
+
+        Args:
+            caller: whose items.
+
+        Returns:
+            The length of its line for each caller who takes turns with it; at least 1.
+        """
+        return max(1, len(self._queues.get(caller, ()))) * max(1, len(self._queues.keys() | {caller}))
+
     def put(self, caller: str, item: T) -> T | None:
         """Add an item to its caller's line.
 

@@ -3,15 +3,15 @@
 `RecentRefusals` is pure: the clock is a parameter.
 
 Under overload most requests are refused, and fetching each refusal takes processor time from the models on the same
-machine. So a refusal is repeated to all but the clients whose own retry time has come: those find the capacity that has
-become free since, which newcomers would have taken. The moment is so short that the encoder, whose queue is seconds
-long, never runs out of work.
+machine. So a refusal is repeated to all but the clients whose own retry time has come. Those are sent to the encoder
+with a header that says so, and it keeps room for them that newcomers cannot take (`onecard.batching.admission`). The
+moment is so short that the encoder, whose queue is seconds long, never runs out of work.
 """
 
 import math
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 
 import orjson
@@ -19,6 +19,7 @@ from fastapi.responses import Response
 from starlette.types import Receive, Scope
 
 from gateway.routes import Handler
+from gateway.upstream.retry_schedule import RetrySchedule
 from onecard.errors import TooBusy
 from onecard.inference.scheduling import LANE_HEADER, max_text_count
 from onecard.web.middleware import request_state
@@ -27,42 +28,57 @@ from onecard.web.request_parsing import TIMEOUT_HEADER
 
 REMEMBERED_SECONDS = 0.5
 """How long a refusal is repeated."""
-RETURNED_SECONDS = 0.1
-"""How long the refusal of a request that came at its retry time is repeated to others that do."""
-MAX_EXTRA_SECONDS = 10.0
-"""Limit of what is added to the encoder's own `Retry-After`: most refused clients may never return."""
 _MAX_SHAPES = 1000
-_MAX_APPOINTMENTS = 20_000
-"""They take up about 4 MB."""
+_MAX_TEXTS = 2048
+"""Requests with more texts have one shape if they are about equally long."""
 _LANE, _TIMEOUT = LANE_HEADER.encode(), TIMEOUT_HEADER.encode()
 
 
-def request_shape(scope: Scope, body: bytes) -> Hashable | None:
-    """What a refusal depends on: the lane, the number of texts and the approximate length.
+class RequestSignature:
+    """What a request is recognised by. Computed on demand, and once for a request, because its body may be long."""
 
-    Args:
-        scope: of the request.
-        body: of the request.
+    def __init__(self, scope: Scope, body: bytes) -> None:
+        """Compute nothing yet.
 
-    Returns:
+        Args:
+            scope: of the request.
+            body: of the request.
+        """
+        self._path: str = scope["path"]  # Not the scope, whose state holds the signature.
+        self._headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
+        self._body = body
+
+    @cached_property
+    def shape(self) -> Hashable | None:
+        """What a refusal depends on: the lane, the number of texts and the approximate length.
+
         Equal for requests that an encoder refuses alike; None for a request with a time limit of its own, on which the
         refusal depends too.
-    """
-    lanes = []
-    for name, value in scope["headers"]:
-        if name == _TIMEOUT:
-            return None
-        if name == _LANE:
-            lanes.append(value)
-    return scope["path"], *lanes, max_text_count(body), len(body).bit_length()
+        """
+        lanes = []
+        for name, value in self._headers:
+            if name == _TIMEOUT:
+                return None
+            if name == _LANE:
+                lanes.append(value)
+        return self._path, *lanes, max_text_count(self._body, _MAX_TEXTS), len(self._body).bit_length()
+
+    @cached_property
+    def digest(self) -> bytes:
+        """Of the body, which a refused client repeats."""
+        return blake2b(self._body, digest_size=16).digest()
+
+
+def _signature_of(scope: Scope, body: bytes) -> RequestSignature:
+    """The signature of a request, kept in its state."""
+    signature: RequestSignature = request_state(scope).setdefault("signature", RequestSignature(scope, body))
+    return signature
 
 
 @dataclass(frozen=True)
 class _RecentRefusal:
     until: float
     """When it is forgotten."""
-    for_all_until: float
-    """Until then it is repeated even to requests at their retry time."""
     message: str
     retry_after_seconds: int
     """The encoder's own `Retry-After`."""
@@ -93,12 +109,14 @@ class EncoderLoadShedder:
         Raises:
             TooBusy: as `RecentRefusals.check`.
         """
+        if not self.refusals.has_recent():
+            return
         # Keys with a list of models pass: the check whether they may use this one comes first, and comes later.
         if getattr(request_state(scope).get("caller"), "models", None) is None and body not in self.cached_bodies:
-            self.refusals.check(scope, body)
+            self.refusals.check(_signature_of(scope, body))
 
     async def handle(self, scope: Scope, receive: Receive) -> Response:
-        """Relay a request unless the encoder would refuse it.
+        """Relay a request unless the encoder would refuse it. At its retry time, the encoder learns that it has waited.
 
         Args:
             scope: of the request.
@@ -110,26 +128,25 @@ class EncoderLoadShedder:
         Raises:
             TooBusy: as `RecentRefusals.check`.
         """
-        body: bytes = request_state(scope)["body"]
+        signature = _signature_of(scope, request_state(scope)["body"])
         try:
-            self.refusals.check(scope, body)
+            has_waited = self.refusals.check(signature)
         except TooBusy:
             request_state(scope)["quiet"] = True
             raise
+        if has_waited:
+            self.refusals.redeem(signature)
+            request_state(scope)["has_waited"] = True
         response = await self._handler(scope, receive)
         if response.status_code == TooBusy.status:
-            self.refusals.add(request_shape(scope, body), body, response)
+            self.refusals.add(signature, response)
         elif response.status_code == 200:
-            self.refusals.responded(body)
+            self.refusals.responded(signature, was_computed=response.headers.get("x-cache") != "hit")
         return response
 
 
 class RecentRefusals:
-    """The latest refusals of an encoder by request shape, and the retry times of refused requests.
-
-    Retry times are spread at the rate at which requests are served, so that clients do not all return at once and are
-    refused again.
-    """
+    """The latest refusals of an encoder by request shape, and when refused requests may come again."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         """Start without refusals.
@@ -139,85 +156,84 @@ class RecentRefusals:
         """
         self._clock = clock
         self._refusals: dict[Hashable, _RecentRefusal] = {}
-        self._appointments: OrderedDict[bytes, float] = OrderedDict()
-        """Retry time of a request by the digest of its body, which clients repeat."""
-        self._last_appointment = 0.0
-        """The latest retry time."""
-        self._responses_per_second = 1.0
-        """Rate of successful responses."""
-        self._since, self._response_count = clock(), 0
+        self._schedule = RetrySchedule(clock)
 
-    def responded(self, body: bytes) -> None:
+    def responded(self, signature: RequestSignature, *, was_computed: bool = True) -> None:
         """Record a successful response.
 
         Args:
-            body: of the request.
+            signature: of the request.
+            was_computed: whether the encoder computed any of it, and did not take all from its cache.
         """
-        if self._appointments:
-            self._appointments.pop(_digest(body), None)
-        self._response_count += 1
-        if (seconds := self._clock() - self._since) >= 1:
-            self._responses_per_second = max(1.0, self._response_count / seconds)
-            self._since, self._response_count = self._clock(), 0
+        if self._schedule:
+            self._schedule.forget(signature.digest)
+        if was_computed:
+            self._schedule.completed()
 
-    def add(self, shape: Hashable | None, body: bytes, response: Response) -> None:
+    def has_recent(self) -> bool:
+        """Whether there is any refusal to repeat."""
+        now = self._clock()
+        while self._refusals:  # The oldest comes first.
+            shape, refusal = next(iter(self._refusals.items()))
+            if now < refusal.until:
+                return True
+            del self._refusals[shape]
+        return False
+
+    def add(self, signature: RequestSignature, response: Response) -> None:
         """Record a refusal, and replace its `retry-after` by the request's own retry time.
 
         Args:
-            shape: as `request_shape` returns it; the refusal is not recorded if it is None.
-            body: of the request.
+            signature: of the request; without a shape, the refusal is not repeated to others.
             response: the encoder's 429; its headers are changed.
         """
         message, seconds = _too_busy_message(response), response.headers.get("retry-after", "")
-        if shape is None or message is None or not seconds.isdecimal():
+        if message is None or not seconds.isdecimal():
             return
-        if len(self._refusals) >= _MAX_SHAPES:
-            self._refusals.clear()
-        now, digest = self._clock(), _digest(body)
-        for_all_until = now + RETURNED_SECONDS if digest in self._appointments else now
-        refusal = _RecentRefusal(now + REMEMBERED_SECONDS, for_all_until, message, int(seconds))
-        self._refusals[shape] = refusal
-        response.headers["retry-after"] = str(self._appoint(refusal, digest))
+        refusal = _RecentRefusal(self._clock() + REMEMBERED_SECONDS, message, int(seconds))
+        if signature.shape is not None:
+            if len(self._refusals) >= _MAX_SHAPES:
+                self._refusals.clear()
+            self._refusals.pop(signature.shape, None)
+            self._refusals[signature.shape] = refusal
+        wait_seconds = self._wait_seconds(refusal, signature.digest)
+        response.headers["retry-after"] = str(math.ceil(wait_seconds))
 
-    def check(self, scope: Scope, body: bytes) -> None:
+    def check(self, signature: RequestSignature) -> bool:
         """Refuse a request if one of its shape has just been refused, unless its retry time has come.
 
         Args:
-            scope: of the request.
-            body: of the request.
+            signature: of the request.
+
+        Returns:
+            Whether its retry time has come. It stays so until `redeem`, however late the client is.
 
         Raises:
             TooBusy: it is refused, with a retry time of its own.
         """
-        refusal = self._refusals.get(request_shape(scope, body)) if self._refusals else None
-        if refusal is None or (now := self._clock()) >= refusal.until:
-            return
-        digest = _digest(body)
-        retry_at = self._appointments.get(digest)
-        if retry_at is not None and now < retry_at:
-            # The same time again: retrying early gains nothing.
-            raise TooBusy(refusal.message, retry_after=retry_at - now)
-        if retry_at is None or now < refusal.for_all_until:
-            raise TooBusy(refusal.message, retry_after=self._appoint(refusal, digest))
+        self._schedule.tidy()
+        retry_at = self._schedule.retry_at(signature.digest) if self._schedule else None
+        if retry_at is not None and retry_at <= self._clock():
+            return True
+        refusal = self._refusals.get(signature.shape) if self.has_recent() else None
+        if refusal is None:
+            return False
+        raise TooBusy(refusal.message, retry_after=self._wait_seconds(refusal, signature.digest))
 
-    def _appoint(self, refusal: _RecentRefusal, digest: bytes) -> int:
-        """Give a request a retry time; returns the seconds until then."""
-        now = self._clock()
-        first = now + refusal.retry_after_seconds
-        self._last_appointment = max(first, self._last_appointment + 1 / self._responses_per_second)
-        if self._last_appointment > first + MAX_EXTRA_SECONDS:
-            self._last_appointment = first
-        wait = math.ceil(self._last_appointment - now)
-        # Half a second of tolerance, since clients' clocks and network latencies differ.
-        self._appointments[digest] = now + wait - 0.5
-        self._appointments.move_to_end(digest)
-        if len(self._appointments) > _MAX_APPOINTMENTS:
-            self._appointments.popitem(last=False)
-        return wait
+    def redeem(self, signature: RequestSignature) -> None:
+        """Use up the retry time of a request that is let through for it: it counts once.
 
+        Args:
+            signature: of the request.
+        """
+        self._schedule.redeem(signature.digest)
 
-def _digest(body: bytes) -> bytes:
-    return blake2b(body, digest_size=16).digest()
+    def _wait_seconds(self, refusal: _RecentRefusal, digest: bytes) -> float:
+        """How long a request has to wait: until the retry time that it has, since retrying early gains nothing."""
+        now, retry_at = self._clock(), self._schedule.retry_at(digest)
+        if retry_at is None or retry_at <= now:
+            return self._schedule.appoint(digest, refusal.retry_after_seconds)
+        return retry_at - now
 
 
 def _too_busy_message(response: Response) -> str | None:

@@ -128,7 +128,7 @@ async def _permit(request: UpstreamRequest, upstream: Upstream, deadline: Deadli
     try:
         return await upstream.limiter.acquire(request.caller, request.trace, deadline.remaining)
     except asyncio.QueueFull:
-        raise queue_full(upstream) from None
+        raise queue_full(upstream, request.caller) from None
     except TimeoutError:
         raise deadline_exceeded(upstream) from None
 

@@ -196,10 +196,10 @@ def deadline_exceeded(upstream: Upstream) -> DeadlineExceeded:
     return DeadlineExceeded(f"The {upstream.name} service did not answer in time. Ask for less, or try again.")
 
 
-def queue_full(upstream: Upstream) -> TooBusy:
-    """The error for a service whose queue is full."""
+def queue_full(upstream: Upstream, caller: str) -> TooBusy:
+    """The error for a service whose queue is full; its `Retry-After` depends on the caller's other requests."""
     message = f"Too many requests wait for the {upstream.name} service. Try again in a moment, or send fewer at a time."
-    return TooBusy(message, retry_after=RETRY_AFTER_SECONDS)
+    return TooBusy(message, retry_after=upstream.limiter.retry_after_seconds(caller))
 
 
 def response_broken_off(upstream: Upstream) -> BadUpstream:

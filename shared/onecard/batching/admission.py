@@ -1,12 +1,18 @@
 """Admission control: which requests may queue. Pure.
 
 A request is accepted when it can be expected to be answered well within its time limit. Any other is refused at once,
-with the time after which to retry.
+with the time after which to retry. One that comes again after that time is accepted while the queue is longer, because
+newcomers have filled the room that has become free meanwhile.
 """
 
 SAFETY_FACTOR = 4.0
 """A request is accepted when its expected wait, times this, is within its time limit. The estimate may be wrong by this
 factor, and a long queue helps nobody."""
+WAITED_SAFETY_FACTOR = 2.0
+"""The same for a request that was refused and has waited as it was told to: a quarter of the time limit is room that
+newcomers cannot take."""
+WAITED_QUEUE_FACTOR = 1.25
+"""For such a request the limit on the tokens that wait in its lane is so many times that for others."""
 _DECAY = 0.9
 """Weight of the past in the throughput estimate, applied at each new batch."""
 _MAX_SLOWDOWN = 10.0
@@ -44,7 +50,12 @@ class ThroughputEstimate:
 
 
 def excess_wait_seconds(
-    *, ahead_tokens: int, own_tokens: int, tokens_per_second: float, timeout_seconds: float
+    *,
+    ahead_tokens: int,
+    own_tokens: int,
+    tokens_per_second: float,
+    timeout_seconds: float,
+    has_waited: bool = False,
 ) -> float:
     """By how many seconds a request would wait too long.
 
@@ -56,13 +67,14 @@ def excess_wait_seconds(
         own_tokens: tokens of this request.
         tokens_per_second: the device's throughput, above 0.
         timeout_seconds: the request's time limit.
+        has_waited: whether it was refused before and has waited as it was told to; `WAITED_SAFETY_FACTOR` is then used.
 
     Returns:
         Seconds, at most the expected wait; 0 means that the request is accepted.
     """
     wait_seconds = ahead_tokens / tokens_per_second
     excess = max(
-        wait_seconds - timeout_seconds / SAFETY_FACTOR,
+        wait_seconds - timeout_seconds / (WAITED_SAFETY_FACTOR if has_waited else SAFETY_FACTOR),
         wait_seconds + execution_seconds(own_tokens, tokens_per_second) - timeout_seconds,
     )
     return min(max(0.0, excess), wait_seconds)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from onecard import logs
-from onecard.batching.admission import ThroughputEstimate, excess_wait_seconds, execution_seconds
+from onecard.batching.admission import WAITED_QUEUE_FACTOR, ThroughputEstimate, excess_wait_seconds, execution_seconds
 from onecard.batching.batch_limit import AdaptiveBatchLimit, BatchLimit
 from onecard.batching.device_thread import DeviceThread
 from onecard.batching.engine import Engine, OutOfMemory
@@ -37,7 +37,8 @@ class BatcherConfig:
     tokens_per_second: float
     """First estimate of the device's throughput, from warm-up."""
     queue_tokens: int
-    """While more tokens than this wait in a lane, requests for it are refused."""
+    """While more tokens than this wait in a lane, requests for it are refused; those that have waited as they were told
+    to, from a quarter more on."""
     width_multiple: int = 1
     """The width of a batch's rows is a multiple of it."""
 
@@ -102,13 +103,16 @@ class Batcher(Generic[Result]):
         """Number of batches that have ended, with or without results."""
         return self._worker.ended_batches
 
-    async def submit(self, texts: Sequence[TokenIds], *, lane: Lane, timeout_seconds: float) -> BatchOutcome[Result]:
+    async def submit(
+        self, texts: Sequence[TokenIds], *, lane: Lane, timeout_seconds: float, has_waited: bool = False
+    ) -> BatchOutcome[Result]:
         """Compute the result of each text. If the caller is cancelled, texts that are not scheduled yet are not run.
 
         Args:
             texts: token ids of each text.
             lane: where they queue.
             timeout_seconds: longest wait for all results.
+            has_waited: as for `refusal`.
 
         Returns:
             The results in the order of `texts`, and how long they took.
@@ -122,7 +126,12 @@ class Batcher(Generic[Result]):
         results: dict[int, Result] = {}
         deadline = time.monotonic() + timeout_seconds
         request = self.enqueue(
-            texts, lane=lane, timeout_seconds=timeout_seconds, deadline=deadline, deliver=results.update
+            texts,
+            lane=lane,
+            timeout_seconds=timeout_seconds,
+            has_waited=has_waited,
+            deadline=deadline,
+            deliver=results.update,
         )
         async with self.time_limit(lane, timeout_seconds, deadline):
             await self.wait(request)
@@ -135,6 +144,7 @@ class Batcher(Generic[Result]):
         lane: Lane,
         timeout_seconds: float,
         deliver: Deliver[Result],
+        has_waited: bool = False,
         deadline: float = math.inf,
     ) -> PendingRequest[Result]:
         """Queue texts without waiting. Call `wait` right afterwards.
@@ -144,6 +154,7 @@ class Batcher(Generic[Result]):
             lane: where they queue.
             timeout_seconds: the time limit that decides whether they are accepted.
             deliver: called on the event loop with results as batches end.
+            has_waited: as for `refusal`.
             deadline: time on `time.monotonic` after which they are no longer started; by default there is none.
 
         Returns:
@@ -154,7 +165,7 @@ class Batcher(Generic[Result]):
             DeadlineExceeded: too large to be answered in time even on an idle device.
             Unavailable: the device is lost.
         """
-        self.check_capacity(lane, sum(map(len, texts)), timeout_seconds)
+        self.check_capacity(lane, sum(map(len, texts)), timeout_seconds, has_waited=has_waited)
         return self._put(PendingRequest(texts, lane, deadline, deliver=deliver))
 
     def _put(self, request: PendingRequest[Result]) -> PendingRequest[Result]:
@@ -246,32 +257,37 @@ class Batcher(Generic[Result]):
                 "Send fewer or shorter inputs a request, or try again later."
             ) from None
 
-    def check_capacity(self, lane: Lane, tokens: int, timeout_seconds: float) -> None:
+    def check_capacity(self, lane: Lane, tokens: int, timeout_seconds: float, *, has_waited: bool = False) -> None:
         """Refuse a request that could not be answered in time. Cheap enough to call before a text is tokenised.
 
         Args:
             lane: where it would queue.
             tokens: in all its texts.
             timeout_seconds: its time limit.
+            has_waited: as for `refusal`.
 
         Raises:
             TooBusy: the queue is too long to answer in time.
             DeadlineExceeded: too large to be answered in time even on an idle device.
             Unavailable: the device is lost.
         """
-        if (refusal := self.refusal(lane, tokens, timeout_seconds)) is None:
+        if (refusal := self.refusal(lane, tokens, timeout_seconds, has_waited=has_waited)) is None:
             return
         if isinstance(refusal, TooBusy):
             self._metrics.record_refusal(lane)
         raise refusal
 
-    def refusal(self, lane: Lane, tokens: int, timeout_seconds: float) -> OnecardError | None:
+    def refusal(
+        self, lane: Lane, tokens: int, timeout_seconds: float, *, has_waited: bool = False
+    ) -> OnecardError | None:
         """What `check_capacity` would raise; it is not counted.
 
         Args:
             lane: where the request would queue.
             tokens: in all its texts.
             timeout_seconds: its time limit.
+            has_waited: whether it was refused earlier and comes again after the time that it was told. It may then
+                wait longer, and finds room that newcomers cannot take.
 
         Returns:
             The error; None if the request would be accepted.
@@ -292,8 +308,10 @@ class Batcher(Generic[Result]):
             own_tokens=tokens,
             tokens_per_second=tokens_per_second,
             timeout_seconds=timeout_seconds,
+            has_waited=has_waited,
         )
-        excess = max(excess, (self._queue.tokens(lane) - self._config.queue_tokens) / tokens_per_second)
+        queue_tokens = self._config.queue_tokens * (WAITED_QUEUE_FACTOR if has_waited else 1)
+        excess = max(excess, (self._queue.tokens(lane) - queue_tokens) / tokens_per_second)
         if excess <= 0:
             return None
         return TooBusy("Too many texts are waiting. Try again after the time in Retry-After.", retry_after=excess)

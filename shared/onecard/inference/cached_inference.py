@@ -136,7 +136,10 @@ class CachedInference(Generic[Result]):
         ids = [text.ids for text in texts]
         tokenize_seconds = time.monotonic() - started
         outcome = await self._batcher.submit(
-            ids, lane=request.scheduling.lane, timeout_seconds=request.remaining_seconds
+            ids,
+            lane=request.scheduling.lane,
+            timeout_seconds=request.remaining_seconds,
+            has_waited=request.scheduling.has_waited,
         )
         _record_timings(timings, tokenize_seconds, outcome.durations)
         return InferenceResult(outcome.results, sum(map(len, ids)), [text.cut for text in texts], "bypass")
@@ -243,6 +246,7 @@ class _MissingTexts(Generic[Result]):
             [self._texts[index].ids for index in owned],
             lane=self._request.scheduling.lane,
             timeout_seconds=self._request.remaining_seconds,
+            has_waited=self._request.scheduling.has_waited,
             deliver=deliver,
         )
         call.on_abandoned(withdraw)

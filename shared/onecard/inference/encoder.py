@@ -169,11 +169,13 @@ def load_shedder(path: str) -> Callable[[FastAPI], LoadShedder]:
         def check(scope: Scope, body: bytes) -> None:
             encoder: Encoder[Any] = app.state.service
             headers = Headers(scope=scope)
-            fewest, most = (scheduling_params(headers, texts, encoder.settings) for texts in (1, max_text_count(body)))
+            counts = 1, max_text_count(body, encoder.settings.interactive_texts)
+            fewest, most = (scheduling_params(headers, texts, encoder.settings) for texts in counts)
             if body in encoder.recent_bodies and _cache_policy(headers).read:
                 return
-            if most == fewest or encoder.batcher.refusal(fewest.lane, 1, fewest.timeout_seconds):
-                encoder.batcher.check_capacity(most.lane, 1, most.timeout_seconds)
+            waited = fewest.has_waited
+            if most == fewest or encoder.batcher.refusal(fewest.lane, 1, fewest.timeout_seconds, has_waited=waited):
+                encoder.batcher.check_capacity(most.lane, 1, most.timeout_seconds, has_waited=waited)
 
         return LoadShedder(frozenset({path}), check)
 

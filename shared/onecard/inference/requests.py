@@ -110,7 +110,10 @@ class Tokenization:
         await self._thread_free.acquire()
         try:
             # Refuse the request now if it would be refused later, before tokenising costs time.
-            self._batcher.check_capacity(request.scheduling.lane, len(inputs), request.remaining_seconds)
+            scheduling = request.scheduling
+            self._batcher.check_capacity(
+                scheduling.lane, len(inputs), request.remaining_seconds, has_waited=scheduling.has_waited
+            )
             running = asyncio.get_running_loop().run_in_executor(None, work)
         except BaseException:
             self._thread_free.release()

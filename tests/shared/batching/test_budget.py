@@ -1,9 +1,17 @@
 """The token budget, the throughput estimate, and who is let in."""
 
+from functools import partial
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onecard.batching.admission import SAFETY_FACTOR, ThroughputEstimate, excess_wait_seconds, execution_seconds
+from onecard.batching.admission import (
+    SAFETY_FACTOR,
+    WAITED_SAFETY_FACTOR,
+    ThroughputEstimate,
+    excess_wait_seconds,
+    execution_seconds,
+)
 from onecard.batching.batch_limit import RECOVERY_BATCHES, AdaptiveBatchLimit, BatchLimit
 
 
@@ -63,17 +71,32 @@ def test_one_standstill_refuses_nothing_for_good(tokens: int, rate: float, batch
     assert throughput.tokens_per_second >= rate * 0.9
 
 
-@given(st.integers(0, 10**6), st.integers(1, 10**6), st.floats(1, 10**6), st.floats(0.1, 1000))
-def test_what_is_refused_would_be_accepted_after_the_wait(ahead: int, own: int, rate: float, patience: float) -> None:
+@given(st.integers(0, 10**6), st.integers(1, 10**6), st.floats(1, 10**6), st.floats(0.1, 1000), st.booleans())
+def test_what_is_refused_would_be_accepted_after_the_wait(
+    ahead: int, own: int, rate: float, patience: float, has_waited: bool
+) -> None:
     """Retry-After is right: once the device has worked for so long, the same request is let in."""
-    over = excess_wait_seconds(ahead_tokens=ahead, own_tokens=own, tokens_per_second=rate, timeout_seconds=patience)
+    excess = partial(
+        excess_wait_seconds, own_tokens=own, tokens_per_second=rate, timeout_seconds=patience, has_waited=has_waited
+    )
+    over = excess(ahead_tokens=ahead)
     left = max(0, ahead - int(over * rate + 1))
-    later = excess_wait_seconds(ahead_tokens=left, own_tokens=own, tokens_per_second=rate, timeout_seconds=patience)
+    later = excess(ahead_tokens=left)
     assert over >= 0
     assert later < 1e-6
     if over == 0 and ahead:
-        assert ahead / rate * SAFETY_FACTOR <= patience * 1.001
+        assert ahead / rate * (WAITED_SAFETY_FACTOR if has_waited else SAFETY_FACTOR) <= patience * 1.001
         assert (ahead + own) / rate <= patience * 1.001
+
+
+@given(st.integers(1, 10**6), st.floats(1, 10**6), st.floats(0.1, 1000))
+def test_who_has_waited_finds_room_that_newcomers_cannot_take(own: int, rate: float, patience: float) -> None:
+    """A quarter of the time limit, unless its own texts need it."""
+    excess = partial(excess_wait_seconds, own_tokens=own, tokens_per_second=rate, timeout_seconds=patience)
+    ahead = int(rate * patience / SAFETY_FACTOR) + 2
+    assert excess(ahead_tokens=ahead) > 0
+    if (2 * ahead + own) / rate < patience:
+        assert excess(ahead_tokens=ahead, has_waited=True) == 0
 
 
 @given(st.integers(1, 10**6), st.floats(1, 10**6))

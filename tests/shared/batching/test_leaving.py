@@ -97,6 +97,32 @@ async def test_too_much_is_refused_and_told_when_to_come_back() -> None:
         await asyncio.gather(*asked)
 
 
+async def test_who_has_waited_as_told_finds_room_that_others_do_not() -> None:
+    """In the time that is ahead and in the tokens that wait, up to limits of its own."""
+    event, wait = blocking_device()
+    engine = SumEngine(wait)
+    async with open_batcher(engine, rate=100, queue=400) as at:
+        asked = [asyncio.create_task(at.ask([1] * 50, lane="bulk", seconds=60))]
+        await eventually(lambda: engine.begun == [1])
+        asked += [asyncio.create_task(at.ask([1] * 50, lane="bulk", seconds=60)) for _ in range(9)]
+        await at.waits(450, "bulk")
+        for seconds in (12, 600):  # 5 s are ahead, of which 3 and 6 are affordable; 400 and 500 tokens may wait.
+            with pytest.raises(TooBusy):
+                at.batcher.check_capacity("bulk", 10, timeout_seconds=seconds)
+            at.batcher.check_capacity("bulk", 10, timeout_seconds=seconds, has_waited=True)
+        with pytest.raises(TooBusy) as by_time:
+            at.batcher.check_capacity("bulk", 10, timeout_seconds=8, has_waited=True)
+        assert by_time.value.headers == {"retry-after": "1"}  # 4 s are affordable.
+        full = at.batcher.enqueue(
+            [[1] * 100], lane="bulk", timeout_seconds=600, has_waited=True, deliver=lambda results: None
+        )
+        with pytest.raises(TooBusy) as by_tokens:
+            await at.batcher.submit([[1] * 10], lane="bulk", timeout_seconds=600, has_waited=True)
+        assert by_tokens.value.headers == {"retry-after": "1"}  # 550 wait, 50 too many.
+        event.set()
+        await asyncio.gather(*asked, at.batcher.wait(full))
+
+
 async def test_what_cannot_be_done_in_time_is_said_at_once() -> None:
     """A request too large for its time limit gets its 504 before it costs the device anything."""
     engine = SumEngine()

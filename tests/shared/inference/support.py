@@ -62,10 +62,15 @@ def inference_over(
 
 
 async def ask(
-    inference: CachedInference[float], inputs: Inputs, seconds: float = 20, truncation: Truncation | None = None
+    inference: CachedInference[float],
+    inputs: Inputs,
+    seconds: float = 20,
+    truncation: Truncation | None = None,
+    *,
+    has_waited: bool = False,
 ) -> list[float]:
     """The results of an interactive request."""
-    scheduling, policy = SchedulingParams("interactive", seconds), CachePolicy(read=True, store=True)
+    scheduling, policy = SchedulingParams("interactive", seconds, has_waited), CachePolicy(read=True, store=True)
     request = InferenceRequest(inputs, True, scheduling, policy, time.monotonic() + seconds, truncation)
     return (await inference.infer(request, {})).results
 
