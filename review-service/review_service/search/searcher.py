@@ -28,7 +28,8 @@ WORD_CANDIDATES = 100
 SHORT_QUERY = 100
 """Maximum number of characters of a query that is taken apart on the event loop."""
 ENCODER_SECONDS = 10.0
-"""A hybrid search waits this long for its query's vector; then it goes on by words."""
+"""A hybrid search waits this long for its query's vector, and for the scale of a model that is new; then it goes on by
+words. `QueryEmbedder` gives a user's query less."""
 
 log = logs.logger()
 
@@ -91,6 +92,8 @@ class Searcher:
     vocabulary: VocabularySource
     word_files: WordFiles
     scales: CosineScales
+    query_embedder: Embedder | None = None
+    """Embeds the queries of hybrid searches; None: as those of the others."""
 
     async def search(
         self, request: SearchRequest, query: ParsedQuery, vocabulary: Vocabulary, lane: Lane
@@ -175,9 +178,9 @@ class Searcher:
         if plan.mode == "keyword":
             return FoundReviews(rank({}, await self._by_words(plan), "keyword"))
         if plan.mode == "vector":
-            asked = await self._embed(plan.query.text, lane)
+            asked = await self._embed(plan.query.text, lane, self.models)
             return FoundReviews(rank(await self._by_meaning(asked, plan), {}, "vector"))
-        embedding = asyncio.create_task(self._embed(plan.query.text, lane))
+        embedding = asyncio.create_task(self._embed(plan.query.text, lane, self.query_embedder or self.models))
         try:
             words = await self._by_words(plan)
             try:
@@ -219,9 +222,9 @@ class Searcher:
         )
         return {name: plan.meaning(asked.scale.score(cosine)) for name, cosine in cosines.items()} | nearest
 
-    async def _embed(self, query: str, lane: Lane) -> EmbeddedQuery:
+    async def _embed(self, query: str, lane: Lane, models: Embedder) -> EmbeddedQuery:
         try:
-            embedded = await self.models.embed([query], lane, "query")
+            embedded = await models.embed([query], lane, "query")
             return EmbeddedQuery(embedded, await self.scales.scale(embedded.model))
         except InvalidModelResponse as error:
             log.warning("search failed", error=str(error))
