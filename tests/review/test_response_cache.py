@@ -67,6 +67,8 @@ async def test_a_user_does_not_wait_for_the_workers_computation(cache: Cache) ->
 class Summarizer:
     """Has the same summary for each restaurant."""
 
+    version = "1"
+
     def __init__(self, source: Literal["llm", "extracted"]) -> None:
         self.source = source
 
