@@ -128,6 +128,6 @@ async def open_service(settings: ReviewSettings, registry: CollectorRegistry, cl
         round_status=RoundStatus(popularity.channel),
         queue=open_queue(settings),
         restaurant_statistics=statistics,
-        summarizer=Summarizer(statistics, models),
+        summarizer=Summarizer(statistics, models, reader.version),
         metrics=RequestCounter(registry),
     )

@@ -41,11 +41,13 @@ class Summarizer:
 
     restaurant_statistics: RestaurantStatistics
     models: ModelServices
+    clauses_version: str
+    """Version of the clauses that reviews are split into (`ClauseReader.version`)."""
 
     @property
     def version(self) -> str:
         """Differs if the same reviews may have another summary by the same model; part of cache keys."""
-        return str(PROMPT_VERSION)
+        return f"{PROMPT_VERSION} {self.clauses_version}"
 
     async def summarize(self, restaurant_id: str, *, priority: int = 0) -> GeneratedSummary:
         """Summarise the latest reviews of a restaurant. If no answer of the LLM is valid, build an extractive summary.
