@@ -21,7 +21,7 @@ MIN_COMPARE_SECONDS = 5.0
 """Minimum interval between two comparisons of the stored reviews with the counted ones. Of 200,000 it takes 0.1 s."""
 SMALL_ROWS = 5_000
 """With fewer rows there are no intervals, so that searches know the words of what was just imported."""
-POLL_SECONDS = 2.0
+POLL_SECONDS = 5.0
 """Interval at which the version of the table is looked at, since other processes write too."""
 _STATE_COLUMNS = ("digest", TERMS_VERSION_COLUMN)
 """Both are the same as long as a review has the same terms."""
