@@ -75,7 +75,7 @@ class VocabularySource:
     async def _count(self) -> None:
         rows = await self._store.read([TERMS_COLUMN, *_STATE_COLUMNS])
         self.current, self._counted = await asyncio.to_thread(
-            lambda: (count_terms(rows[TERMS_COLUMN]), review_states(rows))
+            lambda: (count_terms(rows[TERMS_COLUMN], self.current), review_states(rows))
         )
         self._counted_at = asyncio.get_running_loop().time()
 
@@ -102,11 +102,12 @@ async def running_vocabulary(store: ReviewStore) -> AsyncIterator[VocabularySour
         yield source
 
 
-def count_terms(column: pa.ChunkedArray) -> Vocabulary:
+def count_terms(column: pa.ChunkedArray, before: Vocabulary | None = None) -> Vocabulary:
     """Count in how many reviews each term occurs.
 
     Args:
         column: Terms of each review, separated by spaces; null for a review without.
+        before: The vocabulary of an earlier count.
 
     Returns:
         The vocabulary.
@@ -120,7 +121,7 @@ def count_terms(column: pa.ChunkedArray) -> Vocabulary:
         for term, count in zip(*(frequencies.field(name).to_pylist() for name in ("values", "counts")), strict=True):
             counts[term] = counts.get(term, 0) + count
     counts.pop("", None)
-    return Vocabulary(counts, len(column) - column.null_count)
+    return Vocabulary(counts, len(column) - column.null_count, before)
 
 
 def review_states(rows: pa.Table) -> pa.Array:
