@@ -1,8 +1,9 @@
 """Clients of the three model services."""
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Literal, Protocol, get_args
@@ -128,23 +129,64 @@ class ModelService:
             DeadlineExceeded: The service does not answer in time. That is not retried: it would be late again.
             InvalidModelResponse: The service rejects the request, or answers with something other than a JSON object.
         """
+        limit = httpx.Timeout(seconds, connect=CONNECT_TIMEOUT_SECONDS)
+        try:  # By itself, because hardly any request needs tenacity, which takes 20 μs to call a function.
+            return await self._post(path, body, headers, limit)
+        except (Unavailable, TooBusy) as error:
+            failures = [error]
+
+        async def attempt() -> ModelResponse:
+            if failures:
+                raise failures.pop()
+            return await self._post(path, body, headers, limit)
+
         retrying = AsyncRetrying(
             retry=retry_if_exception_type((Unavailable, TooBusy)),
             stop=stop_after_attempt(MAX_ATTEMPTS),
             wait=wait_random_exponential(multiplier=0.2, max=2),
             reraise=True,
         )
-        return await retrying(self._post, path, body, headers, seconds)
+        return await retrying(attempt)
 
-    async def _post(
+    async def post_at_once(
         self, path: str, body: Mapping[str, Any], headers: Mapping[str, str], seconds: float
     ) -> ModelResponse:
-        timeout = httpx.Timeout(seconds, connect=CONNECT_TIMEOUT_SECONDS)
+        """Send a request. While a replica is down or busy the next one is tried at once, each of them once.
+
+        Args:
+            path: As `post`.
+            body: As `post`.
+            headers: As `post`.
+            seconds: Timeout of all attempts together.
+
+        Returns:
+            As `post`.
+
+        Raises:
+            Unavailable: The last replica that was tried is down.
+            TooBusy: The last replica that was tried is busy.
+            DeadlineExceeded: There is no answer in time.
+            InvalidModelResponse: As `post`.
+        """
+        # A replica that drops packets leaves time for the others.
+        limit = httpx.Timeout(seconds, connect=seconds / len(self._addresses))
+        try:
+            async with asyncio.timeout(seconds):
+                for _ in self._addresses[1:]:
+                    with suppress(Unavailable, TooBusy):
+                        return await self._post(path, body, headers, limit)
+                return await self._post(path, body, headers, limit)
+        except TimeoutError:
+            raise self._late() from None
+
+    async def _post(
+        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str], limit: httpx.Timeout
+    ) -> ModelResponse:
         address = self._addresses[next(self._round_robin) % len(self._addresses)]
         try:
-            answer = await self._http.post(address + path, json=body, headers=dict(headers), timeout=timeout)
+            answer = await self._http.post(address + path, json=body, headers=headers, timeout=limit)
         except httpx.ReadTimeout:
-            raise DeadlineExceeded(f"The {self._name} service did not answer in time. Try again.") from None
+            raise self._late() from None
         except httpx.HTTPError as error:
             log.warning("service failed", of=self._name, error=type(error).__name__)
             raise self._unavailable() from None
@@ -162,6 +204,9 @@ class ModelService:
             raise InvalidModelResponse(f"{self._name}: not an object", model)
         return ModelResponse(value, model, answer.headers.get(identity.ENGINE_HEADER, ""))
 
+    def _late(self) -> OnecardError:
+        return DeadlineExceeded(f"The {self._name} service did not answer in time. Try again.")
+
     def _unavailable(self) -> OnecardError:
         message = f"The {self._name} service is down or starting. Try again in a few seconds."
         return Unavailable(message, retry_after=RETRY_AFTER_SECONDS)
@@ -178,13 +223,17 @@ class ModelServices:
     """Headers of every request to the LLM service: the API key, if there is one, and that it is Onecard's own. What a
     client asked for is counted where it came in."""
 
-    async def embed(self, texts: Sequence[str], lane: Lane, input_type: InputType) -> EmbeddedTexts:
+    async def embed(
+        self, texts: Sequence[str], lane: Lane, input_type: InputType, *, seconds: float | None = None
+    ) -> EmbeddedTexts:
         """Embed texts.
 
         Args:
             texts: At most as many as the embedding service accepts in one request.
             input_type: What they are; the model's prompt for it goes in front of each.
             lane: The encoder's queue; also decides the timeout.
+            seconds: Another timeout, within which each replica is tried once; by default a service that is down or busy
+                is waited for.
 
         Returns:
             A unit vector for each text, in the same order.
@@ -196,7 +245,11 @@ class ModelServices:
             InvalidModelResponse: The response does not have a unit vector for each text.
         """
         body = {"input": list(texts), "input_type": input_type, "encoding_format": "base64"}
-        answer = await self.embedding.post("/v1/embeddings", body, {LANE_HEADER: lane}, ENCODER_TIMEOUT_SECONDS[lane])
+        headers = {LANE_HEADER: lane}
+        if seconds is None:
+            answer = await self.embedding.post("/v1/embeddings", body, headers, ENCODER_TIMEOUT_SECONDS[lane])
+        else:
+            answer = await self.embedding.post_at_once("/v1/embeddings", body, headers, seconds)
         try:
             rows = [np.frombuffer(base64.b64decode(item["embedding"]), dtype="<f4") for item in answer.body["data"]]
             vectors = np.stack(rows).astype(np.float32)
@@ -206,7 +259,7 @@ class ModelServices:
         if len(vectors) != len(texts):
             raise InvalidModelResponse("embedding: not a vector for each text")
         # This also rejects vectors with NaN.
-        if not np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=_NORM_TOLERANCE):
+        if not (abs(np.linalg.norm(vectors, axis=1) - 1) < _NORM_TOLERANCE).all():
             raise InvalidModelResponse("embedding: not unit vectors")
         return EmbeddedTexts(vectors, model, answer.engine)
 

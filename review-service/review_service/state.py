@@ -27,6 +27,7 @@ from review_service.reviews.migration_task import Migrations, running_migration
 from review_service.reviews.store import ReviewStore, open_store
 from review_service.reviews.table_versions import TableVersions
 from review_service.search.cosine_scale import CosineScales
+from review_service.search.query_embedder import QueryEmbedder
 from review_service.search.searcher import Searcher
 from review_service.search.vocabulary_source import VocabularySource, running_vocabulary
 from review_service.search.word_files import WordFiles
@@ -118,7 +119,7 @@ async def open_service(settings: ReviewSettings, registry: CollectorRegistry, cl
         model_watcher=model_watcher,
         importer=Importer(store, reader, settings.review_batch),
         vocabulary=vocabulary,
-        searcher=Searcher(store, models, analyzer, vocabulary, word_files, CosineScales(models)),
+        searcher=Searcher(store, models, analyzer, vocabulary, word_files, CosineScales(models), QueryEmbedder(models)),
         migrations=migrations,
         cache=cache,
         response_cache=VersionedResponseCache(cache, settings.ttl_seconds("review")),
@@ -127,6 +128,6 @@ async def open_service(settings: ReviewSettings, registry: CollectorRegistry, cl
         round_status=RoundStatus(popularity.channel),
         queue=open_queue(settings),
         restaurant_statistics=statistics,
-        summarizer=Summarizer(statistics, models),
+        summarizer=Summarizer(statistics, models, reader.version),
         metrics=RequestCounter(registry),
     )

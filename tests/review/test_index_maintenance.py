@@ -1,14 +1,19 @@
 """What the keeper of indexes sees to: few files, little memory, and indexes that are whole."""
 
+import asyncio
+import errno
 import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from review_service.errors import StoreDamaged
+from review_service.reviews import table_access
 from review_service.reviews.index_maintenance import maintain
 from review_service.reviews.rows import Filters
 from review_service.reviews.store import ReviewStore, open_store
@@ -89,8 +94,11 @@ async def indexed(store: ReviewStore) -> list[str]:
 
 @pytest.mark.parametrize("damage", [emptied, zeroed, garbled, Path.unlink])
 @pytest.mark.parametrize("column", ["morphemes", "review_id", "restaurant_id", "vector"])
-async def test_a_broken_index_alone_is_made_anew(folder: Path, column: str, damage: Callable[[Path], None]) -> None:
+async def test_a_broken_index_alone_is_made_anew(
+    folder: Path, column: str, damage: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Reads go on at once; upkeep that fails for it heals by itself, also where nobody reads through that index."""
+    monkeypatch.setattr(table_access, "RECHECK_SECONDS", 0.01)
     async with open_store(str(folder)) as store:
         await put(store, range(2000))
         await maintain(store, 1000)
@@ -114,6 +122,112 @@ async def test_a_broken_index_alone_is_made_anew(folder: Path, column: str, dama
             raise AssertionError("upkeep does not heal")
         assert await indexed(store) == everything
         assert await rows(store) == 4999
+
+
+class UnreadableTable:
+    """A table whose reads, and whose index's, fail in turn as they are told to."""
+
+    def __init__(self, reads: Sequence[Exception | None], index_reads: Sequence[Exception | None]) -> None:
+        self._reads, self._index_reads = iter(reads), iter(index_reads)
+        self.indexes = [SimpleNamespace(name="some_idx")]
+        self.dropped = list[str]()
+
+    async def read(self, _: object) -> str:
+        """Read, as an operation of `TableAccess.read`."""
+        if (failure := next(self._reads, None)) and self.indexes:
+            raise failure
+        return "rows"
+
+    async def list_indices(self) -> list[SimpleNamespace]:
+        """The index, unless it was dropped."""
+        return list(self.indexes)
+
+    async def prewarm_index(self, _: str) -> None:
+        """Read the index."""
+        if failure := next(self._index_reads, None):
+            raise failure
+
+    async def drop_index(self, name: str) -> None:
+        """Drop the index."""
+        self.dropped.append(name)
+        self.indexes.clear()
+
+    def query(self) -> "UnreadableTable":
+        """Its rows can be read one at a time."""
+        return self
+
+    def limit(self, _: int) -> "UnreadableTable":
+        """As `query`."""
+        return self
+
+    async def to_list(self) -> list[str]:
+        """As `query`."""
+        return []
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits between attempts."""
+    for name in ("PAUSE_SECONDS", "RECHECK_SECONDS"):
+        monkeypatch.setattr(table_access, name, 0.0)
+
+
+TORN = ValueError("Invalid input, file does not appear to be a Lance file")
+PASSING = [
+    RuntimeError("lance error: LanceError(IO): Generic LocalFileSystem error: Too many open files (os error 24)"),
+    OSError(errno.EIO, "Input/output error"),
+    RuntimeError("Generic S3 error: HTTP error: operation timed out"),
+    RuntimeError("Generic S3 error: Server returned non-2xx status code: 503 Service Unavailable: SlowDown"),
+    MemoryError(),
+]
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize(
+    ("index_reads", "dropped"),
+    [
+        ([TORN, TORN], ["some_idx"]),
+        ([TORN, None], []),
+        ([TORN, PASSING[0]], []),
+        *[([each] * 9, []) for each in PASSING],
+    ],
+)
+async def test_an_index_is_dropped_only_if_it_cannot_be_read_twice(
+    index_reads: Sequence[Exception | None], dropped: list[str]
+) -> None:
+    """Not for what may pass: too few files or too little memory, a disk's fault, a bucket that is away."""
+    table = UnreadableTable([TORN] * 3 if not dropped else [TORN] * 99, index_reads)
+    assert await table_access.TableAccess("s3://bucket").read(table, table.read) == "rows"  # type: ignore[arg-type]
+    assert table.dropped == dropped
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize("failure", PASSING, ids=repr)
+async def test_reads_that_fail_for_what_may_pass_do_not_read_the_indexes(failure: Exception) -> None:
+    """They are tried again, and then it is an error."""
+    table = UnreadableTable([failure] * 99, [TORN] * 99)
+    with pytest.raises(StoreDamaged):
+        await table_access.TableAccess("s3://bucket").read(table, table.read)  # type: ignore[arg-type]
+    assert table.dropped == []
+    table = UnreadableTable([failure] * 2, [])
+    assert await table_access.TableAccess("s3://bucket").read(table, table.read) == "rows"  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_reads_that_fail_at_the_same_time_check_the_indexes_once() -> None:
+    """Whatever comes of it."""
+    checks = list[None]()
+    table, access = UnreadableTable([TORN] * 99, [None] * 99), table_access.TableAccess("s3://bucket")
+
+    async def check(_: str) -> None:
+        checks.append(None)
+        await asyncio.sleep(0)
+
+    table.prewarm_index = check  # type: ignore[method-assign]
+    reads = [access.read(table, table.read) for _ in range(5)]  # type: ignore[arg-type]
+    outcomes = await asyncio.gather(*reads, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [StoreDamaged] * 5
+    assert len(checks) == 1
 
 
 GROW = """

@@ -9,8 +9,10 @@ from contextlib import asynccontextmanager
 import httpx2 as httpx
 import numpy as np
 import pytest
+from tenacity import RetryCallState
 
 from onecard.errors import DeadlineExceeded, TooBusy, Unavailable
+from review_service import model_services
 from review_service.model_services import MAX_ATTEMPTS, InputType, InvalidModelResponse, ModelService, ModelServices
 from tests.support import Server, free_port
 
@@ -63,6 +65,28 @@ async def test_a_service_that_restarts_is_waited_for() -> None:
     """A 503, and then it is back."""
     async with serving(FakeModelServer(http(503), http(200, '{"a": 1}'))) as peer:
         assert await ask(peer.url) == {"a": 1}
+
+
+async def test_a_request_that_succeeds_prepares_no_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most do."""
+    monkeypatch.delattr(model_services, "AsyncRetrying")
+    async with serving(FakeModelServer(http(200, '{"a": 1}'))) as peer:
+        assert await ask(peer.url) == {"a": 1}
+
+
+async def test_a_service_that_stays_ill_is_waited_for_before_each_retry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also before the first one."""
+    attempts = list[int]()
+
+    def wait(state: RetryCallState) -> float:
+        attempts.append(state.attempt_number)
+        return 0.0
+
+    monkeypatch.setattr(model_services, "wait_random_exponential", lambda **_: wait)
+    async with serving(FakeModelServer(http(503))) as peer:
+        with pytest.raises(Unavailable):
+            await ask(peer.url)
+        assert (peer.asked, attempts[: MAX_ATTEMPTS - 1]) == (MAX_ATTEMPTS, [1, 2, 3])
 
 
 @pytest.mark.parametrize(("status", "error"), [(500, Unavailable), (503, Unavailable), (429, TooBusy)])

@@ -175,6 +175,21 @@ async def test_a_sick_redis_fails_nothing(redis: RedisProcess, ailment: str) -> 
         raise AssertionError("Redis is well, and nothing is learned")
 
 
+async def test_what_was_visited_while_redis_was_away_is_learned(redis: RedisProcess) -> None:
+    """Nothing is sent to a Redis that is known to be away; the visits are counted until it is back."""
+    async with traffic_on(redis) as traffic:
+        with FAULTS["killed"](redis):
+            await eventually(lambda: not traffic.channel.up)
+            for _ in range(2):
+                traffic.restaurants.record("r1")
+                await traffic.restaurants.flush()
+        await eventually(lambda: traffic.channel.up)
+        traffic.restaurants.record("r1")
+        await traffic.restaurants.flush()
+        (one,) = await traffic.restaurants.top(10)
+        assert (one.subject, one.weighted_visits) == ("r1", pytest.approx(3, rel=0.01))
+
+
 async def test_popularity_is_learned_in_a_cluster() -> None:
     """Each set lies on one server, and is ranked by that server's clock."""
     with cluster() as shards:

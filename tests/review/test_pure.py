@@ -32,11 +32,11 @@ MAX_CHARACTERS = 100
 counts = st.lists(st.integers(0, 10**9), min_size=1, max_size=6)
 
 
-def review(number: int, text: str = "맛있어요", label: str = "positive") -> StoredReview:
+def review(number: int, text: str = "맛있어요", label: str = "positive", id_: str = "") -> StoredReview:
     """A stored review of one restaurant."""
     return StoredReview.model_validate(
         {
-            "review_id": f"r-{number}",
+            "review_id": id_ or f"r-{number}",
             "restaurant_id": "a",
             "text": text,
             "sentiment": label,
@@ -119,11 +119,31 @@ def test_a_review_cannot_leave_its_line() -> None:
     """One that says to ignore instructions is a string in a JSON object on one line, and the shape is asked for."""
     body = chat_request([review(1, INJECTION), review(2)], temperature=0.3, priority=0)
     lines = body["messages"][1]["content"].split("\n")[2:]
-    assert [json.loads(one)["review_id"] for one in lines] == ["r-1", "r-2"]
+    assert [json.loads(one)["review_id"] for one in lines] == ["r1", "r2"]
     schema = body["response_format"]["json_schema"]["schema"]
     assert schema["additionalProperties"] is False
     places = schema["properties"]["evidence"]["items"]["anyOf"]
-    assert [place["properties"]["review_id"]["const"] for place in places] == ["r-1", "r-2"]
+    assert [place["properties"]["review_id"]["const"] for place in places] == ["r1", "r2"]
+
+
+@pytest.mark.parametrize("char", ["<", "[", "\x01", '"', "𒐫", "가"], ids=ascii)
+def test_what_reviews_are_written_in_does_not_make_the_prompt_longer(char: str) -> None:
+    """Twelve of the costliest with the longest ids are bounded in bytes, and so in tokens; half of them by half."""
+    text = char * MAX_REVIEW_CHARACTERS
+    reviews = [review(number, text, id_="𒐫" * 128) for number in range(MAX_PROMPT_REVIEWS)]
+    for some, most in ((reviews, 5_000), (reviews[: MAX_PROMPT_REVIEWS // 2], 2_800)):
+        messages = chat_request(some, temperature=0.3, priority=0)["messages"]
+        assert sum(len(message["content"].encode()) for message in messages) < most
+        lines = messages[1]["content"].split("\n")[2:]
+        assert len(lines) == len(some)
+        assert all(text.startswith(json.loads(line)["text"]) and json.loads(line)["text"] for line in lines)
+
+
+def test_a_review_of_ordinary_length_is_read_whole() -> None:
+    """In Korean, or in English up to the limit of characters."""
+    for text in ("국물이 진하고 고기가 부드러워요. " * 6, "Great soup. " * 12):
+        body = chat_request([review(1, text.strip())], temperature=0.3, priority=0)
+        assert json.loads(body["messages"][1]["content"].split("\n")[2])["text"] == text.strip()
 
 
 def written(*evidence: tuple[str, str], **fields: Any) -> str:
@@ -134,7 +154,7 @@ def written(*evidence: tuple[str, str], **fields: Any) -> str:
 
 def test_only_evidence_that_is_there_is_kept() -> None:
     """An unknown id and words that the review does not have are dropped; what is kept is the review's, to the blank."""
-    places = ("r-1", "국물이"), ("r-7", "국물이"), ("r-1", "고기가"), ("r-1", "이 진해요 직원")
+    places = ("r1", "국물이"), ("r7", "국물이"), ("r-1", "국물"), ("r1", "고기가"), ("r1", "이 진해요 직원")
     told = validate(written(*places), [review(1, "국물이  진해요\n\n직원도 친절해요")])
     assert [(one.review_id, one.snippet) for one in told.evidence] == [("r-1", "국물이"), ("r-1", "이  진해요\n\n직원")]
 
@@ -167,7 +187,7 @@ def test_whatever_may_be_cited_holds(text: str) -> None:
     assert len(set(sentences)) == len(sentences)
     for first in range(0, len(sentences), MAX_EVIDENCE):
         some = sentences[first : first + MAX_EVIDENCE]
-        told = validate(written(*(("r-1", sentence) for sentence in some)), [review(1, text)])
+        told = validate(written(*(("r1", sentence) for sentence in some)), [review(1, text)])
         assert [one_line(one.snippet) for one in told.evidence] == list(map(one_line, some))
         assert all(one.snippet in text for one in told.evidence)
 
@@ -196,7 +216,7 @@ def test_what_is_extracted_is_in_the_review_as_it_was_written(praise: str, blame
 
 
 @pytest.mark.parametrize(
-    "text", ["", "    ", "{", "[]", '{"overall_summary": "a"}', written(), written(("r-1", " ")), written(("x", "맛"))]
+    "text", ["", "    ", "{", "[]", '{"overall_summary": "a"}', written(), written(("r1", " ")), written(("x", "맛"))]
 )
 def test_an_answer_that_does_not_hold_is_refused(text: str) -> None:
     """White space, half a JSON, another shape, no evidence."""
@@ -217,7 +237,7 @@ def test_the_schema_asks_for_lines_that_begin_with_a_word() -> None:
 def test_a_summary_says_something_in_words(field: str, line: str) -> None:
     """Small models write «:» and stop."""
     with pytest.raises(InvalidSummary, match="no line of text"):
-        validate(written(("r-1", "국물이"), **{field: line}), [review(1, "국물이 진해요")])
+        validate(written(("r1", "국물이"), **{field: line}), [review(1, "국물이 진해요")])
 
 
 @given(st.integers(0, 30), st.integers(0, 30))

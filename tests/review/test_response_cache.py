@@ -15,6 +15,7 @@ from onecard.batching.queue import Lane
 from onecard.cache.tiers import Cache, open_cache
 from onecard.redis.channel import SharedBreaker
 from review_service.api.routes import routes
+from review_service.insight import summaries
 from review_service.insight.summaries import GeneratedSummary
 from review_service.response_cache import VersionedResponseCache
 from review_service.reviews.migration_task import Migrations
@@ -67,6 +68,8 @@ async def test_a_user_does_not_wait_for_the_workers_computation(cache: Cache) ->
 class Summarizer:
     """Has the same summary for each restaurant."""
 
+    version = "1"
+
     def __init__(self, source: Literal["llm", "extracted"]) -> None:
         self.source = source
 
@@ -88,6 +91,29 @@ async def same_version(_: str) -> str:
     return "1"
 
 
+def app_of(cache: Cache, summarizer: Summarizer, migrations: Migrations) -> FastAPI:
+    """An app with the routes, which knows of nothing but summaries."""
+    app = FastAPI()
+    app.include_router(routes())
+    app.state.service = SimpleNamespace(
+        table_versions=SimpleNamespace(of_restaurant=same_version),
+        restaurant_statistics=SimpleNamespace(version="1"),
+        model_watcher=SimpleNamespace(model=lambda: MODEL),
+        summarizer=summarizer,
+        migrations=migrations,
+        response_cache=VersionedResponseCache(cache, 60),
+        popularity=SimpleNamespace(restaurants=SimpleNamespace(record=lambda _: None)),
+        metrics=SimpleNamespace(record=lambda _: None),
+    )
+    return app
+
+
+async def states_of(app: FastAPI, count: int = 2) -> list[str]:
+    """Whether the answers to some requests for a summary were cached."""
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://review") as client:
+        return [(await client.get("/v1/restaurants/a/summary")).headers["x-cache"] for _ in range(count)]
+
+
 @pytest.mark.parametrize(
     ("source", "complete", "states"),
     [
@@ -100,19 +126,21 @@ async def test_what_is_extracted_from_some_of_the_clauses_is_not_cached(
     cache: Cache, source: Literal["llm", "extracted"], complete: bool, states: list[str]
 ) -> None:
     """The restaurant's version stays the same when its other reviews get theirs. What the LLM has written is final."""
-    app, migrations = FastAPI(), Migrations()
+    migrations = Migrations()
     migrations.clauses.complete = complete
-    app.include_router(routes())
-    app.state.service = SimpleNamespace(
-        table_versions=SimpleNamespace(of_restaurant=same_version),
-        restaurant_statistics=SimpleNamespace(version="1"),
-        model_watcher=SimpleNamespace(model=lambda: MODEL),
-        summarizer=Summarizer(source),
-        migrations=migrations,
-        response_cache=VersionedResponseCache(cache, 60),
-        popularity=SimpleNamespace(restaurants=SimpleNamespace(record=lambda _: None)),
-        metrics=SimpleNamespace(record=lambda _: None),
-    )
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://review") as client:
-        seen = [await client.get("/v1/restaurants/a/summary") for _ in range(2)]
-    assert [answer.headers["x-cache"] for answer in seen] == states
+    assert await states_of(app_of(cache, Summarizer(source), migrations)) == states
+
+
+async def test_a_summary_of_other_clauses_or_by_another_prompt_is_not_found(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a start with other words of the operator or another analyzer, the same reviews have other clauses."""
+    migrations = Migrations()
+    migrations.clauses.complete = True
+    for clauses_version in ("one", "other"):
+        summarizer = Summarizer("extracted")
+        summarizer.version = summaries.Summarizer(None, None, clauses_version).version  # type: ignore[arg-type]
+        assert await states_of(app_of(cache, summarizer, migrations)) == ["miss", "hit"]
+    monkeypatch.setattr(summaries, "PROMPT_VERSION", 0)
+    summarizer.version = summaries.Summarizer(None, None, "other").version  # type: ignore[arg-type]
+    assert await states_of(app_of(cache, summarizer, migrations)) == ["miss", "hit"]

@@ -46,26 +46,34 @@ def first_review(llm: Server) -> dict[str, str]:
     return line
 
 
-def test_what_holds_is_passed_on_without_what_does_not(filled: Server, llm: Server) -> None:
-    """Evidence from nowhere is dropped; the rest is the LLM's, and said to be."""
+def test_what_holds_is_passed_on_without_what_does_not(
+    filled: Server, llm: Server, sample: list[dict[str, Any]]
+) -> None:
+    """Evidence from nowhere is dropped; the rest is the LLM's, and said to be. It has the ids of the reviews, which the
+    prompt numbers."""
     told(llm, "x", "x")
     summary(filled)
     read = first_review(llm)
     told(llm, written((read["review_id"], read["text"][:5]), ("rev-0700", "없는 말")))
     answer = summary(filled)
     assert (answer["source"], answer["overall_summary"]) == ("llm", "맛은 좋고 주차는 불편합니다.")
-    assert answer["evidence"] == [{"review_id": read["review_id"], "snippet": read["text"][:5]}]
+    (place,) = answer["evidence"]
+    assert (read["review_id"], place["snippet"]) == ("r1", read["text"][:5])
+    texts = {one["review_id"]: one["text"] for one in sample if one["restaurant_id"] == "rest-01"}
+    assert texts[place["review_id"]].startswith(read["text"])
 
 
 def test_a_bad_answer_is_asked_for_once_more(filled: Server, llm: Server) -> None:
-    """At another temperature."""
+    """At another temperature, with half the reviews: perhaps the prompt was too long."""
     told(llm, "x", "x")
     summary(filled)
     read = first_review(llm)
     told(llm, "      ", written((read["review_id"], read["text"])))
-    assert summary(filled)["source"] == "llm"
+    answer = summary(filled)
+    assert (answer["source"], answer["review_count"]) == ("llm", 6)
     first, second = seen(llm)
     assert first["temperature"] < second["temperature"]
+    assert [asked["messages"][1]["content"].count('"review_id"') for asked in (first, second)] == [12, 6]
 
 
 def test_two_bad_answers_leave_what_the_reviews_say_themselves(

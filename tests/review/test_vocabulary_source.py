@@ -13,6 +13,7 @@ from review_service.reviews.migrations import MigrationProgress
 from review_service.reviews.store import ReviewStore, open_store
 from review_service.search import vocabulary_source
 from review_service.search.vocabulary_source import VocabularySource, running_vocabulary
+from review_service.words import vocabulary
 from tests.review.support import OtherAnalyzer
 from tests.review.test_store import put
 
@@ -41,6 +42,31 @@ async def test_terms_are_counted_again_when_there_are_many_more_reviews(store: R
     await source.refresh()
     again = source.current
     assert (again.reviews, again.count("주차"), again.count("만두")) == (43, 42, 1)
+
+
+async def test_a_count_takes_apart_only_what_is_new(store: ReviewStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stays is looked for by its letters as well as what has come, and what has gone is not."""
+    letters, taken = vocabulary._letters, list[str]()
+
+    def recorded(word: str) -> str:
+        taken.append(word)
+        return letters(word)
+
+    monkeypatch.setattr(vocabulary, "_letters", recorded)
+    source = VocabularySource(store)
+    await put(store, range(4), text="부대찌개가 얼큰해요")
+    await put(store, range(4, 8), text="김치찌개가 얼큰해요")
+    await source.refresh()
+    assert {"부대찌개", "김치찌개", "찌개"} <= set(taken)
+    taken.clear()
+    await put(store, range(4), text="해물칼국수가 시원해요")
+    await source.refresh()
+    assert "해물칼국수" in taken
+    assert {"김치찌개", "찌개", "얼큰하다"}.isdisjoint(taken)
+    found = {
+        word: [near.term for near in source.current.near(word, 3)] for word in ("김치찌게", "헤물칼극수", "부대찌게")
+    }
+    assert found == {"김치찌게": ["김치찌개"], "헤물칼극수": ["해물칼국수"], "부대찌게": []}
 
 
 async def test_terms_are_counted_before_the_first_search_and_after_writes_of_others(

@@ -28,6 +28,7 @@ async def restaurant_response(
     *,
     all_restaurants: bool = False,
     model: str = "",
+    version: str = "",
 ) -> Response:
     """Answer a request about a restaurant, from the cache while its reviews are the same.
 
@@ -39,6 +40,7 @@ async def restaurant_response(
         all_restaurants: Whether the response also depends on the reviews of other restaurants.
         model: Identity of the model that computes the response, so that the response of another model is not used.
             Empty if there is no model, or if it is unknown.
+        version: Differs if the same reviews and the same model may have another response.
 
     Returns:
         The response.
@@ -51,7 +53,7 @@ async def restaurant_response(
     """
     service: ReviewService = request.app.state.service
     read_version = _version_reader(service, None if all_restaurants else restaurant_id)
-    key = [resource, restaurant_id, model, service.restaurant_statistics.version]
+    key = [resource, restaurant_id, model, service.restaurant_statistics.version, version]
     return await _respond(request, key, read_version, compute, service.popularity.restaurants, restaurant_id)
 
 

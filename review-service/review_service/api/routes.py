@@ -158,19 +158,22 @@ def _review_routes() -> APIRouter:
     @router.get("/v1/restaurants/{restaurant_id}/summary", response_model=RestaurantSummary)
     async def summary(restaurant_id: PathId, request: Request) -> Response:
         """Summarise a restaurant's reviews, with quotations as evidence."""
-        model = service_of(request).model_watcher.model()
+        service = service_of(request)
+        model = service.model_watcher.model()
 
         async def compute(lane: Lane) -> RestaurantSummary | Uncacheable:
             priority = BULK_PRIORITY if lane == "bulk" else 0
-            has_all_clauses = service_of(request).migrations.clauses.complete  # Before the clauses are read.
-            generated = await service_of(request).summarizer.summarize(restaurant_id, priority=priority)
+            has_all_clauses = service.migrations.clauses.complete  # Before the clauses are read.
+            generated = await service.summarizer.summarize(restaurant_id, priority=priority)
             # During an update of the LLM service another model may have answered than the one in the cache key.
             of_model = model != "" and generated.model == model
             # A restaurant's version does not change when its reviews get clauses, of which a summary is extracted.
             final = has_all_clauses or generated.summary.source != "extracted"
             return generated.summary if of_model and final else Uncacheable(generated.summary)
 
-        return await cached_responses.restaurant_response(request, restaurant_id, "summary", compute, model=model)
+        return await cached_responses.restaurant_response(
+            request, restaurant_id, "summary", compute, model=model, version=service.summarizer.version
+        )
 
     @router.get("/v1/restaurants/{restaurant_id}/strengths", response_model=Strengths)
     async def strengths(restaurant_id: PathId, request: Request) -> Response:

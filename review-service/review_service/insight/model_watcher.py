@@ -10,8 +10,10 @@ from onecard import background, logs
 from onecard.models import identity
 from onecard.models.served_models import ServedModels
 
-POLL_SECONDS = 1.0
+POLL_SECONDS = 5.0
 """Interval between two polls."""
+CHANGING_POLL_SECONDS = 1.0
+"""Interval after a poll that found a change: replicas are updated one after another."""
 TIMEOUT_SECONDS = 2.0
 """Timeout for the response of one replica."""
 
@@ -38,16 +40,19 @@ class ModelWatcher:
         model = self._served_models.model(self._ready.__getitem__)
         return model.header_value() if model else ""
 
-    async def poll(self) -> None:
-        """Poll all replicas once, in parallel."""
+    async def poll(self) -> bool:
+        """Poll all replicas once, in parallel. Returns whether another model is served, or by another replica."""
+        before = self.model(), tuple(self._ready)
         await asyncio.gather(*map(self._poll_replica, range(len(self._addresses))))
+        return before != (self.model(), tuple(self._ready))
 
     async def poll_forever(self) -> None:
-        """Poll at a fixed interval until cancelled."""
+        """Poll until cancelled, more often while something changes."""
+        changed = False
         while True:
-            await asyncio.sleep(POLL_SECONDS)
+            await asyncio.sleep(CHANGING_POLL_SECONDS if changed else POLL_SECONDS)
             try:
-                await self.poll()
+                changed = await self.poll()
             except Exception:  # Logged and retried: if this task ended, a change of the model would go unnoticed.
                 log.warning("polling the LLM service failed", exc_info=True)
 

@@ -6,7 +6,7 @@ start an instruction. The schema is enforced during generation, and checked agai
 
 import re
 from collections.abc import Mapping, Sequence
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Any
 
 import orjson
@@ -14,11 +14,18 @@ import orjson
 from onecard.text import is_visible
 from review_service.schemas import StoredReview
 
+PROMPT_VERSION = 2
+"""Incremented when the same reviews get another prompt; part of the summaries' cache keys."""
 MAX_PROMPT_REVIEWS = 12
 """Maximum number of reviews in one prompt. With the answer they fit into 2,048 tokens, the smallest window that we
 serve (the stand-in's)."""
 MAX_REVIEW_CHARACTERS = 150
 """Reviews are cut to this length in the prompt. Most are shorter."""
+MAX_REVIEW_BYTES = 350
+"""Reviews are also cut to this length, counted as they are in the prompt: some 130 Korean characters. Bytes bound the
+tokens, which characters do not: an escape (`\\u003c`) has four tokens, and a rare character one for each byte. Of
+escapes alone, `MAX_PROMPT_REVIEWS` reviews fit with the answer into 4,096 tokens, the window of the default models; of
+rare characters, half as many."""
 MAX_SUMMARY_CHARACTERS = 150
 """Maximum length of each of the three summaries."""
 MAX_EVIDENCE = 2
@@ -46,18 +53,26 @@ _CONTROL_TOKEN_ESCAPES = {"<": r"\u003c", "[": r"\u005b"}
 Unescaped, the tokenizer would turn such text of a review into a control token."""
 
 
-def select_reviews(positive: Sequence[StoredReview], negative: Sequence[StoredReview]) -> list[StoredReview]:
+def select_reviews(
+    positive: Sequence[StoredReview], negative: Sequence[StoredReview], limit: int = MAX_PROMPT_REVIEWS
+) -> list[StoredReview]:
     """Select the reviews for the prompt: half of each kind, or more of one kind if there are few of the other.
 
     Args:
         positive: Positive reviews, latest first.
         negative: Negative reviews, latest first.
+        limit: Maximum number of reviews.
 
     Returns:
-        At most `MAX_PROMPT_REVIEWS` reviews, positive ones first.
+        The reviews, positive ones first.
     """
-    negative = negative[: max(MAX_PROMPT_REVIEWS // 2, MAX_PROMPT_REVIEWS - len(positive))]
-    return [*positive[: MAX_PROMPT_REVIEWS - len(negative)], *negative]
+    negative = negative[: max(limit // 2, limit - len(positive))]
+    return [*positive[: limit - len(negative)], *negative]
+
+
+def by_prompt_id(reviews: Sequence[StoredReview]) -> dict[str, StoredReview]:
+    """The reviews of a prompt by their ids in it. Their own ids may be long, and say whatever their writer wants."""
+    return {f"r{number}": review for number, review in enumerate(reviews, 1)}
 
 
 def chat_request(reviews: Sequence[StoredReview], *, temperature: float, priority: int) -> dict[str, Any]:
@@ -71,7 +86,7 @@ def chat_request(reviews: Sequence[StoredReview], *, temperature: float, priorit
     Returns:
         Body of `POST /v1/chat/completions`, with a JSON schema for the answer.
     """
-    lines = [_as_json_line({"review_id": item.review_id, "text": prompt_text(item)}) for item in reviews]
+    lines = [_as_json({"review_id": id_, "text": prompt_text(item)}) for id_, item in by_prompt_id(reviews).items()]
     return {
         "messages": [
             {"role": "system", "content": SYSTEM_PROMPT},
@@ -87,14 +102,16 @@ def chat_request(reviews: Sequence[StoredReview], *, temperature: float, priorit
     }
 
 
-def _as_json_line(review: Mapping[str, str]) -> str:
+def _as_json(value: Mapping[str, str] | str) -> str:
     """JSON on one line, without control tokens."""
-    return re.sub(r"[<\[]", lambda match: _CONTROL_TOKEN_ESCAPES[match[0]], orjson.dumps(review).decode())
+    return re.sub(r"[<\[]", lambda match: _CONTROL_TOKEN_ESCAPES[match[0]], orjson.dumps(value).decode())
 
 
 def prompt_text(review: StoredReview) -> str:
-    """The part of a review that is in the prompt: its first `MAX_REVIEW_CHARACTERS` characters."""
-    return shortened(review.text)
+    """The part of a review that is in the prompt: its beginning, on one line."""
+    text = shortened(review.text)
+    sizes = accumulate(len(_as_json(char).encode()) - len('""') for char in text)
+    return text[: sum(size <= MAX_REVIEW_BYTES for size in sizes)]
 
 
 def shortened(text: str) -> str:
@@ -127,7 +144,7 @@ def _response_schema(reviews: Sequence[StoredReview]) -> dict[str, Any]:
     line = {"type": "string", "pattern": LINE_PATTERN}
     evidence = {
         "type": "array",
-        "items": {"anyOf": list(map(_evidence_schema, reviews))},
+        "items": {"anyOf": [_evidence_schema(id_, review) for id_, review in by_prompt_id(reviews).items()]},
         "minItems": 1,
         "maxItems": MAX_EVIDENCE,
     }
@@ -140,16 +157,16 @@ def _response_schema(reviews: Sequence[StoredReview]) -> dict[str, Any]:
     }
 
 
-def _evidence_schema(review: StoredReview) -> dict[str, Any]:
+def _evidence_schema(id_: str, review: StoredReview) -> dict[str, Any]:
     """Schema that allows only sentences of the review: the LLM can choose a quotation but cannot write one."""
-    # As long as `prompt_text`, which has a blank where this has a line break.
+    # `prompt_text` has a blank where this has a line break.
     lines = "\n".join(line for text in review.text.splitlines() if (line := " ".join(text.split())))
-    sentences = [item for item in dict.fromkeys(_SENTENCE_BREAK.split(lines[:MAX_REVIEW_CHARACTERS])) if item]
+    sentences = [item for item in dict.fromkeys(_SENTENCE_BREAK.split(lines[: len(prompt_text(review))])) if item]
     # Some editors put an invisible character on an empty line.
     sentences = list(filter(is_visible, sentences)) or sentences
     return {
         "type": "object",
-        "properties": {"review_id": {"const": review.review_id}, "snippet": {"enum": sentences}},
+        "properties": {"review_id": {"const": id_}, "snippet": {"enum": sentences}},
         "required": ["review_id", "snippet"],
         "additionalProperties": False,
     }

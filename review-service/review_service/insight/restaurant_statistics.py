@@ -4,6 +4,8 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain, islice
 from typing import Any
 
 import pyarrow as pa
@@ -14,9 +16,9 @@ from review_service.errors import RestaurantNotFound
 from review_service.insight.percentages import percentages
 from review_service.insight.sentiment_counts import (
     NeutralBand,
+    RestaurantCounts,
     SentimentCounts,
     banded,
-    count_all_restaurants,
     count_restaurant,
 )
 from review_service.insight.strengths import AspectCounts, AspectDifference, significant_differences
@@ -41,6 +43,10 @@ class RestaurantStatistics:
     def version(self) -> str:
         """Differs if the same reviews may have other statistics; part of cache keys."""
         return f"{self.catalog.version} {self.band}"
+
+    @cached_property
+    def _all_counts(self) -> RestaurantCounts:
+        return RestaurantCounts(self.store, self.band)
 
     async def sentiment(self, restaurant_id: str) -> RestaurantSentiment:
         """Count a restaurant's positive, neutral and negative reviews.
@@ -73,10 +79,10 @@ class RestaurantStatistics:
         Raises:
             StoreDamaged: The table cannot be read.
         """
-        ranking = await count_all_restaurants(self.store, self.band)
-        ranks = {restaurant_id: rank for rank, restaurant_id in enumerate(first)}
-        ranking.sort(key=lambda counts: ranks.get(counts.restaurant_id, len(ranks)))
-        return [Restaurant(**_sentiment_fields(counts), restaurant_name=counts.name) for counts in ranking[:limit]]
+        counts = await self._all_counts.current()
+        ranks = dict.fromkeys(each for each in first if each in counts)
+        ranking = islice(chain(ranks, (each for each in counts if each not in ranks)), limit)
+        return [Restaurant(**_sentiment_fields(counts[each]), restaurant_name=counts[each].name) for each in ranking]
 
     async def strengths(self, restaurant_id: str) -> Strengths:
         """Find the aspects in which a restaurant is better or worse than the others.
@@ -92,18 +98,19 @@ class RestaurantStatistics:
             StoreDamaged: The table cannot be read.
         """
         rows = await self.store.read(["restaurant_id", CLAUSES_COLUMN])
-        own = rows.filter(pc.equal(rows["restaurant_id"], restaurant_id))
-        if not own.num_rows:
-            raise RestaurantNotFound(_NOT_FOUND, param="restaurant_id")
         # In a thread, so that searches are served meanwhile: the clauses of 200,000 reviews take a tenth of a second.
-        differences = await asyncio.to_thread(
-            lambda: significant_differences(count_aspects(own, self.band), count_aspects(rows, self.band))
-        )
+        differences = await asyncio.to_thread(self._differences, rows, restaurant_id)
         return Strengths(
             restaurant_id=restaurant_id,
             strengths=[self._to_schema(item) for item in differences if item.z > 0],
             weaknesses=[self._to_schema(item) for item in reversed(differences) if item.z < 0],
         )
+
+    def _differences(self, rows: pa.Table, restaurant_id: str) -> list[AspectDifference]:
+        own = rows.filter(pc.equal(rows["restaurant_id"], restaurant_id))
+        if not own.num_rows:
+            raise RestaurantNotFound(_NOT_FOUND, param="restaurant_id")
+        return significant_differences(count_aspects(own, self.band), count_aspects(rows, self.band))
 
     async def describe(self, sentiment: RestaurantSentiment) -> str:
         """Say in a sentence or two how a restaurant is rated, and for what it is praised and blamed most.

@@ -1,12 +1,14 @@
 """Counts positive, neutral and negative reviews of restaurants."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from lancedb.expr import col, lit
 
+from onecard.coalescing.single_flight import SingleFlight
 from review_service.reviews.reader import LATEST_FIRST
 from review_service.reviews.store import ReviewStore
 
@@ -87,8 +89,45 @@ async def count_all_restaurants(store: ReviewStore, band: NeutralBand | None = N
     rows = await store.read(
         ["restaurant_id", "restaurant_name", "created_at", "review_id", "sentiment", "sentiment_score"]
     )
-    # In a thread, so that searches are served meanwhile: to sort 200,000 reviews takes some hundredths of a second.
-    names = await asyncio.to_thread(_latest_names, rows)
+    # In a thread, so that searches are served meanwhile: to count 200,000 reviews takes some hundredths of a second.
+    return await asyncio.to_thread(_count, rows, band)
+
+
+class RestaurantCounts:
+    """The counts of every restaurant, kept in memory until a review is written."""
+
+    def __init__(self, store: ReviewStore, band: NeutralBand | None = None) -> None:
+        self._store = store
+        self._band = band
+        self._version = ""
+        """The version of the table that was counted."""
+        self._counts: Mapping[str, SentimentCounts] = {}
+        self._single_flight: SingleFlight[Mapping[str, SentimentCounts]] = SingleFlight()
+
+    async def current(self) -> Mapping[str, SentimentCounts]:
+        """Get the counts of the reviews that are stored now. Requests at the same time share one count.
+
+        Returns:
+            As `count_all_restaurants`, by restaurant.
+
+        Raises:
+            StoreDamaged: The table cannot be read.
+        """
+        version = await self._store.version()
+        if version == self._version:
+            return self._counts
+        return (await self._single_flight.do(version, lambda: self._recount(version))).result
+
+    async def _recount(self, version: str) -> Mapping[str, SentimentCounts]:
+        # A write meanwhile may be counted already; the next request sees its version and counts again.
+        counted = await count_all_restaurants(self._store, self._band)
+        self._counts, self._version = {counts.restaurant_id: counts for counts in counted}, version
+        return self._counts
+
+
+def _count(rows: pa.Table, band: NeutralBand | None) -> list[SentimentCounts]:
+    """What `count_all_restaurants` returns. It blocks."""
+    names = _latest_names(rows)
     sentiment = banded(rows["sentiment"], rows["sentiment_score"], band)
     rows = rows.select(["restaurant_id"]).append_column("sentiment", sentiment)
     groups = rows.group_by(["restaurant_id", "sentiment"]).aggregate([("sentiment", "count")])

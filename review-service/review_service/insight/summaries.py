@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from onecard import logs
-from review_service.insight.prompts import MAX_PROMPT_REVIEWS, chat_request, select_reviews
+from review_service.insight.prompts import MAX_PROMPT_REVIEWS, PROMPT_VERSION, chat_request, select_reviews
 from review_service.insight.restaurant_statistics import RestaurantStatistics
 from review_service.insight.summary_validation import (
     InvalidSummary,
@@ -19,8 +19,9 @@ from review_service.reviews.clauses import Clause
 from review_service.reviews.rows import Filters
 from review_service.schemas import RestaurantSentiment, RestaurantSummary, StoredReview
 
-TEMPERATURES = (0.3, 0.8)
-"""Temperatures of the first and the second attempt. At the same temperature the same mistake would be likely."""
+ATTEMPTS = ((0.3, MAX_PROMPT_REVIEWS), (0.8, MAX_PROMPT_REVIEWS // 2))
+"""Temperature and maximum number of reviews of the first and the second attempt. At the same temperature the same
+mistake would be likely, and the prompt of the first may be longer than the LLM's window."""
 
 log = logs.logger()
 
@@ -40,6 +41,13 @@ class Summarizer:
 
     restaurant_statistics: RestaurantStatistics
     models: ModelServices
+    clauses_version: str
+    """Version of the clauses that reviews are split into (`ClauseReader.version`)."""
+
+    @property
+    def version(self) -> str:
+        """Differs if the same reviews may have another summary by the same model; part of cache keys."""
+        return f"{PROMPT_VERSION} {self.clauses_version}"
 
     async def summarize(self, restaurant_id: str, *, priority: int = 0) -> GeneratedSummary:
         """Summarise the latest reviews of a restaurant. If no answer of the LLM is valid, build an extractive summary.
@@ -62,8 +70,7 @@ class Summarizer:
         store = self.restaurant_statistics.store
         positive = await store.latest_reviews(Filters(restaurant_id, "positive"), MAX_PROMPT_REVIEWS)
         negative = await store.latest_reviews(Filters(restaurant_id, "negative"), MAX_PROMPT_REVIEWS)
-        reviews = select_reviews(positive, negative)
-        valid, model = await self._generate(reviews, priority)
+        valid, reviews, model = await self._generate(positive, negative, priority)
         source: Literal["llm", "extracted"] = "extracted" if valid is None else "llm"
         valid = valid or await self._extract(sentiment, positive, negative)
         summary = RestaurantSummary(
@@ -90,20 +97,23 @@ class Summarizer:
             [opinion for review in negative for opinion in _opinions(review, clauses.get(review.review_id, ()))],
         )
 
-    async def _generate(self, reviews: Sequence[StoredReview], priority: int) -> tuple[ValidatedSummary | None, str]:
-        """The LLM's summary, None if no answer is valid; and the model of its last answer."""
+    async def _generate(
+        self, positive: Sequence[StoredReview], negative: Sequence[StoredReview], priority: int
+    ) -> tuple[ValidatedSummary | None, Sequence[StoredReview], str]:
+        """The LLM's summary, None if no answer is valid; the reviews that it read; the model of its last answer."""
         model = ""
-        for temperature in TEMPERATURES:
+        for temperature, limit in ATTEMPTS:
+            reviews = select_reviews(positive, negative, limit)
             try:
                 answer = await self.models.generate(chat_request(reviews, temperature=temperature, priority=priority))
                 model = answer.model
-                return validate(answer.text, reviews), model
+                return validate(answer.text, reviews), reviews, model
             except InvalidModelResponse as error:
                 model = error.model
                 log.warning("invalid summary", reason=str(error), temperature=temperature)
             except InvalidSummary as error:
                 log.warning("invalid summary", reason=str(error), temperature=temperature)
-        return None, model
+        return None, select_reviews(positive, negative), model
 
 
 def _opinions(review: StoredReview, clauses: Sequence[Clause]) -> list[Opinion]:

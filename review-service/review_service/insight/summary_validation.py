@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ValidationError
 
 from onecard.text import is_visible
-from review_service.insight.prompts import LINE_PATTERN, MAX_EVIDENCE, MAX_SUMMARY_CHARACTERS, quotation, shortened
+from review_service.insight.prompts import (
+    LINE_PATTERN,
+    MAX_EVIDENCE,
+    MAX_SUMMARY_CHARACTERS,
+    by_prompt_id,
+    quotation,
+    shortened,
+)
 from review_service.schemas import Evidence, StoredReview
 
 _LINE_REGEX = re.compile(LINE_PATTERN)
@@ -46,7 +53,8 @@ def validate(text: str, reviews: Sequence[StoredReview]) -> ValidatedSummary:
         reviews: The reviews in the prompt.
 
     Returns:
-        The summary. Quotations that are not in the reviews, and duplicates, are removed.
+        The summary, whose quotations name the reviews by their own ids. Quotations that are not in the reviews, and
+        duplicates, are removed.
 
     Raises:
         InvalidSummary: The answer has another shape, a summary has no word or is too long, or no quotation is left.
@@ -55,9 +63,11 @@ def validate(text: str, reviews: Sequence[StoredReview]) -> ValidatedSummary:
         written = _LlmSummary.model_validate_json(text)
     except ValidationError:
         raise InvalidSummary("another shape") from None
-    texts = {review.review_id: review.text for review in reviews}
+    by_id = by_prompt_id(reviews)
     quotes = dict.fromkeys(
-        (item.review_id, quotation(texts.get(item.review_id, ""), item.snippet)) for item in written.evidence
+        (by_id[item.review_id].review_id, quotation(by_id[item.review_id].text, item.snippet))
+        for item in written.evidence
+        if item.review_id in by_id
     )
     evidence = [Evidence(review_id=review_id, snippet=snippet) for review_id, snippet in quotes if snippet.strip()][
         :MAX_EVIDENCE

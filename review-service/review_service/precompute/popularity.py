@@ -1,7 +1,7 @@
 """Popular restaurants and searches, learned from traffic. All replicas share them in sorted sets in Redis.
 
 No request waits for Redis: visits are counted in memory and sent once a second. Scores use Redis's clock, so replicas
-agree even if their own clocks differ. While Redis is unreachable no visits are recorded, and no request fails.
+agree even if their own clocks differ. While Redis is unreachable they are counted on, and no request fails.
 """
 
 import asyncio
@@ -93,10 +93,10 @@ class Popularity:
             self._pending[subject] += 1
 
     async def flush(self) -> None:
-        """Send the counted visits to Redis. If Redis is unreachable they are lost."""
-        pending, self._pending = self._pending, Counter()
-        if not pending:
+        """Send the counted visits to Redis, if it is there. If it goes away meanwhile they are lost."""
+        if not self._pending or not self._channel.up:
             return
+        pending, self._pending = self._pending, Counter()
         expiry_seconds = self._half_life * _EXPIRY_HALF_LIVES
         arguments: list[str | int] = [self._half_life, self._max_subjects, expiry_seconds]
         for subject, visits in pending.items():

@@ -17,7 +17,7 @@ from review_service.reviews.deduplication import deduplicate
 from review_service.reviews.malloc import trim
 from review_service.reviews.rows import KEYWORD_INDEX, TERMS_COLUMN
 from review_service.reviews.store import ReviewStore
-from review_service.reviews.table_access import is_commit_conflict
+from review_service.reviews.table_access import is_commit_conflict, may_pass
 
 DEBOUNCE_SECONDS = 2.0
 """Delay after a write, since more writes may follow: an import writes one batch after another."""
@@ -95,7 +95,7 @@ async def maintain(store: ReviewStore, index_rows: int, *, settled: bool = False
     except Exception as error:
         if write_error := store.access.record_write_error(error):
             raise write_error from None
-        if not is_commit_conflict(error):
+        if not is_commit_conflict(error) and not may_pass(error):
             await store.access.drop_broken_indexes(table)  # A broken index would fail again next time.
         raise
 

@@ -6,6 +6,7 @@ clients must not see.
 
 import asyncio
 import errno
+import math
 import re
 import shutil
 import tempfile
@@ -26,12 +27,25 @@ TableOperation = Callable[[AsyncTable], Awaitable[T]]
 MAX_ATTEMPTS = 3
 """Maximum number of attempts of a write with commit conflicts (LanceDB itself retries ten times in each) and of a read
 whose files were deleted."""
+PAUSE_SECONDS = 0.1
+"""Delay before the second attempt of a read, and twice that before the third."""
+RECHECK_SECONDS = 2.0
+"""An index is dropped if it cannot be read twice, this long apart: a fault of the disk or the bucket may pass."""
+CHECK_INTERVAL_SECONDS = 10.0
+"""Minimum interval between two checks of the indexes, which read all of them."""
 MIN_FREE_BYTES = 16_000_000
 """With less free space the store's disk counts as full. A batch of 128 reviews takes 0.5 MB."""
 
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+_PASSING_ERRNOS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ETIMEDOUT)
+_PASSING_MESSAGE = re.compile(
+    r"timed out|slow ?down|throttl|too many (open files|requests)|service unavailable|status code: (408|429|5\d\d)"
+    r"|error sending request|connection (reset|refused|closed)|dns error|out of memory|resources exhausted",
+    re.IGNORECASE,
+)
+"""LanceDB's messages for a bucket that does not answer or is busy, and for want of files or memory."""
 _COMMIT_CONFLICT = re.compile(r"commit conflict|concurrent writ", re.IGNORECASE)
 
 log = logs.logger()
@@ -46,8 +60,7 @@ def write_error_of(error: Exception) -> StoreNotWritable | None:
     Returns:
         The error for clients if the disk is full or read-only; None for any other failure.
     """
-    match = _OS_ERROR.search(str(error))
-    number = int(match[1]) if match else getattr(error, "errno", None)
+    number = _errno(error)
     if number in _DISK_FULL:
         return StoreNotWritable(
             "The disk that holds the reviews is full; reading goes on. Free some space, or ask for it."
@@ -55,6 +68,17 @@ def write_error_of(error: Exception) -> StoreNotWritable | None:
     if number in _READ_ONLY:
         return StoreNotWritable("The reviews may be read and not written. Tell the operator to look at REVIEW_STORE.")
     return None
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether a read failed for want of files or memory, or because of a disk or a bucket: then no index is broken."""
+    passing = isinstance(error, MemoryError | TimeoutError) or _errno(error) in _PASSING_ERRNOS
+    return passing or bool(_PASSING_MESSAGE.search(str(error)))
+
+
+def _errno(error: Exception) -> int | None:
+    match = _OS_ERROR.search(str(error))
+    return int(match[1]) if match else getattr(error, "errno", None)
 
 
 def is_commit_conflict(error: Exception) -> bool:
@@ -84,6 +108,9 @@ class TableAccess:
         """Set when the indexes may need maintenance; index maintenance clears it."""
         self.folder = None if "://" in address else Path(address)
         self._write_error: StoreNotWritable | None = None
+        self._repair = asyncio.Lock()
+        self._next_check = -math.inf
+        """Earliest time of the next check of the indexes, by the event loop's clock."""
 
     @property
     def write_error(self) -> StoreNotWritable | None:
@@ -129,7 +156,7 @@ class TableAccess:
 
         Args:
             table: The table.
-            operation: Called with the table, up to `MAX_ATTEMPTS` + 1 times.
+            operation: Called with the table, up to `MAX_ATTEMPTS` + 1 times, with pauses.
 
         Returns:
             The operation's result.
@@ -138,16 +165,19 @@ class TableAccess:
             StoreDamaged: The operation failed every time.
         """
         for attempt in range(MAX_ATTEMPTS):
+            if attempt:
+                await asyncio.sleep(attempt * PAUSE_SECONDS)
             try:
                 return await operation(table)
             except Exception as error:  # LanceDB raises many classes, for a broken index ValueError.
                 log.warning("reading the store failed", error=type(error).__name__, attempt=attempt + 1)
                 failure = error
-        try:
-            if await self.drop_broken_indexes(table):
-                return await operation(table)
-        except Exception as error:
-            failure = error
+        if not may_pass(failure):
+            try:
+                await self.drop_broken_indexes(table)
+                return await operation(table)  # Also if it was another read that has dropped one.
+            except Exception as error:
+                failure = error
         raise StoreDamaged(log_damage(failure)) from None
 
     async def write(self, table: AsyncTable, operation: TableOperation[T]) -> T:
@@ -182,33 +212,42 @@ class TableAccess:
             raise Unavailable("Others write all the time. Try again in a few seconds.", retry_after=5) from None
         raise StoreDamaged(log_damage(failure)) from None
 
-    async def drop_broken_indexes(self, table: AsyncTable) -> int:
-        """Drop the indexes that cannot be read. Index maintenance creates them again in the background.
+    async def drop_broken_indexes(self, table: AsyncTable) -> None:
+        """Drop the indexes that cannot be read twice. Index maintenance creates them again in the background.
+
+        All who find the table broken share one check of the indexes.
 
         Args:
             table: The table; it must be readable itself.
 
-        Returns:
-            Number of dropped indexes.
-
         Raises:
             Exception: The table cannot be read, or an index cannot be dropped.
         """
-        broken = [index.name for index in await table.list_indices() if not await _is_readable(table, index.name)]
-        await table.query().limit(1).to_list()
-        for name in broken:
-            await table.drop_index(name)
-            log.warning("broken index dropped", index=name)
-            self.changed.set()
-        return len(broken)
+        loop = asyncio.get_running_loop()
+        async with self._repair:
+            if loop.time() < self._next_check:
+                return
+            await table.query().limit(1).to_list()
+            if broken := await _broken_indexes(table):
+                await asyncio.sleep(RECHECK_SECONDS)
+                broken &= await _broken_indexes(table)
+            for name in broken:
+                await table.drop_index(name)
+                log.warning("broken index dropped", index=name)
+                self.changed.set()
+            self._next_check = loop.time() + CHECK_INTERVAL_SECONDS
 
 
-async def _is_readable(table: AsyncTable, index: str) -> bool:
-    try:
-        await table.prewarm_index(index)  # Reads the whole index.
-    except Exception:
-        return False
-    return True
+async def _broken_indexes(table: AsyncTable) -> set[str]:
+    broken = set()
+    for index in await table.list_indices():
+        try:
+            await table.prewarm_index(index.name)  # Reads the whole index.
+        except Exception as error:
+            log.warning("an index cannot be read", index=index.name, error=type(error).__name__)
+            if not may_pass(error):
+                broken.add(index.name)
+    return broken
 
 
 def _probe_write(folder: Path) -> None:

@@ -32,7 +32,8 @@ MAX_PHRASES = 8
 SHORT_QUERY = 100
 """Maximum number of characters of a query that is taken apart on the event loop."""
 ENCODER_SECONDS = 10.0
-"""A hybrid search waits this long for its query's vector; then it goes on by words."""
+"""A hybrid search waits this long for its query's vector, and for the scale of a model that is new; then it goes on by
+words. `QueryEmbedder` gives a user's query less."""
 
 log = logs.logger()
 
@@ -142,6 +143,8 @@ class Searcher:
     vocabulary: VocabularySource
     word_files: WordFiles
     scales: CosineScales
+    query_embedder: Embedder | None = None
+    """Embeds the queries of hybrid searches; None: as those of the others."""
 
     async def search(
         self, request: SearchRequest, query: ParsedQuery, vocabulary: Vocabulary, lane: Lane
@@ -225,7 +228,7 @@ class Searcher:
         if plan.mode == "keyword":
             return _ranked(plan, "keyword", await self._by_words(plan))
         if plan.mode == "vector":
-            asked = await self._embed(plan.query.text, lane)
+            asked = await self._embed(plan.query.text, lane, self.models)
             return _ranked(plan, "vector", [], NearHits(asked, await self._by_meaning(asked, plan)))
         words, nearest = await asyncio.gather(self._by_words(plan), self._by_meaning_in_time(plan, lane))
         if nearest is None:
@@ -246,15 +249,15 @@ class Searcher:
         """None without the embedding service, or with another model than that of the stored vectors."""
         try:
             async with asyncio.timeout(ENCODER_SECONDS):
-                asked = await self._embed(plan.query.text, lane)
+                asked = await self._embed(plan.query.text, lane, self.query_embedder or self.models)
             return NearHits(asked, await self._by_meaning(asked, plan))
         except (Unavailable, TooBusy, DeadlineExceeded, TimeoutError) as error:
             log.warning("search without vectors", error=type(error).__name__)
             return None
 
-    async def _embed(self, query: str, lane: Lane) -> EmbeddedQuery:
+    async def _embed(self, query: str, lane: Lane, models: Embedder) -> EmbeddedQuery:
         try:
-            embedded = await self.models.embed([query], lane, "query")
+            embedded = await models.embed([query], lane, "query")
             return EmbeddedQuery(embedded, await self.scales.scale(embedded.model))
         except InvalidModelResponse as error:
             log.warning("search failed", error=str(error))

@@ -21,7 +21,7 @@ MIN_COMPARE_SECONDS = 5.0
 """Minimum interval between two comparisons of the stored reviews with the counted ones. Of 200,000 it takes 0.1 s."""
 SMALL_ROWS = 5_000
 """With fewer rows there are no intervals, so that searches know the words of what was just imported."""
-POLL_SECONDS = 2.0
+POLL_SECONDS = 5.0
 """Interval at which the version of the table is looked at, since other processes write too."""
 _STATE_COLUMNS = ("digest", TERMS_VERSION_COLUMN)
 """Both are the same as long as a review has the same terms."""
@@ -75,7 +75,7 @@ class VocabularySource:
     async def _count(self) -> None:
         rows = await self._store.read([TERMS_COLUMN, *_STATE_COLUMNS])
         self.current, self._counted = await asyncio.to_thread(
-            lambda: (count_terms(rows[TERMS_COLUMN]), review_states(rows))
+            lambda: (count_terms(rows[TERMS_COLUMN], self.current), review_states(rows))
         )
         self._counted_at = asyncio.get_running_loop().time()
 
@@ -102,11 +102,12 @@ async def running_vocabulary(store: ReviewStore) -> AsyncIterator[VocabularySour
         yield source
 
 
-def count_terms(column: pa.ChunkedArray) -> Vocabulary:
+def count_terms(column: pa.ChunkedArray, before: Vocabulary | None = None) -> Vocabulary:
     """Count in how many reviews each term occurs, and how many terms a review has.
 
     Args:
         column: Terms of each review, separated by spaces; null for a review without.
+        before: The vocabulary of an earlier count.
 
     Returns:
         The vocabulary.
@@ -124,7 +125,7 @@ def count_terms(column: pa.ChunkedArray) -> Vocabulary:
             counts[term] = counts.get(term, 0) + count
     counts.pop("", None)
     reviews = len(column) - column.null_count
-    return Vocabulary(counts, reviews, length / reviews if reviews else 0.0)
+    return Vocabulary(counts, reviews, length / reviews if reviews else 0.0, before)
 
 
 def review_states(rows: pa.Table) -> pa.Array:

@@ -34,25 +34,39 @@ class Near:
 class Vocabulary:
     """The terms of some reviews with their document frequencies."""
 
-    def __init__(self, counts: Mapping[str, int], reviews: int, mean_length: float = 0.0) -> None:
+    def __init__(
+        self, counts: Mapping[str, int], reviews: int, mean_length: float = 0.0, before: "Vocabulary | None" = None
+    ) -> None:
         """Take what was counted.
 
         Args:
             counts: The number of reviews for each term.
             reviews: The number of all reviews.
             mean_length: The mean number of terms of a review; 0 if it is not known.
+            before: An earlier vocabulary, so that only what is new is taken apart.
         """
         self._counts = counts
         self.reviews = reviews
         self.mean_length = mean_length
         self._terms = [term for term in counts if not term.isascii()]
-        letters = [_letters(term) for term in self._terms]
-        self._lengths: npt.NDArray[np.int16] = np.array([len(word) for word in letters], np.int16)
-        self._masks: npt.NDArray[np.uint64] = np.array([_mask(word) for word in letters], np.uint64)
+        self._lengths, self._masks = self._prepared(before)
         self._by_initials: dict[str, list[str]] = defaultdict(list)
         for term in self._terms:
             if len(term) > 1 and (first := initials(term)):
                 self._by_initials[first].append(term)
+
+    def _prepared(self, before: "Vocabulary | None") -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint64]]:
+        """The number of letters and the mask of each term."""
+        places = {term: place for place, term in enumerate(before._terms)} if before else {}
+        lengths, masks = np.zeros(len(self._terms), np.int16), np.zeros(len(self._terms), np.uint64)
+        found = np.array([places.get(term, -1) for term in self._terms], np.int64)
+        if before:
+            known = found >= 0
+            lengths[known], masks[known] = before._lengths[found[known]], before._masks[found[known]]
+        for place in np.flatnonzero(found < 0).tolist():
+            letters = _letters(self._terms[place])
+            lengths[place], masks[place] = len(letters), _mask(letters)
+        return lengths, masks
 
     def count(self, term: str) -> int:
         """Get the number of reviews that have a term; 0 for an unknown one."""

@@ -14,7 +14,7 @@ MAX_CACHED_KERNELS = 64
 """Shapes whose kernels torch caches on a CPU."""
 WIDTH_MULTIPLE = 8
 """The width of token rows is a multiple of it. On a GPU, SDPA would copy the mask for any other width; on a CPU there
-are fewer shapes to make kernels for: on two cores one text takes 5 % less time in torch, 12 to 24 % less in OpenVINO."""
+are fewer shapes to make kernels for: on two cores a text takes 5 % less time in torch, 12 to 24 % less in OpenVINO."""
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ GRAPH_FILE = "graph.xml"
 """The weights lie beside it, in graph.bin, and are mapped, so that replicas share those that are used as they are."""
 
 MAX_CACHED_KERNELS = 256
-"""Kernels that are kept: those of single texts, some fifteen for each of their widths. Batches have ever new shapes, and
-OpenVINO's default of 5,000 takes hundreds of megabytes."""
+"""Kernels that are kept: those of single texts, some fifteen for each of their widths. Batches have ever new shapes,
+and OpenVINO's default of 5,000 takes hundreds of megabytes."""
 _PRECISION = {"bfloat16": openvino.Type.bf16, "float32": openvino.Type.f32}
 
 
