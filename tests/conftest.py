@@ -10,6 +10,7 @@ import httpx
 import httpx2
 import hypothesis
 import pytest
+from xdist.remote import Producer
 
 from onecard.models.folders import STAND_INS, folder_name, read_manifest
 from tests import distribution
@@ -41,9 +42,9 @@ if _soft < 10_000:
 collect_ignore = [suite for suite in ("compose", "clients") if not os.environ.get(f"ONECARD_TEST_{suite.upper()}")]
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config) -> distribution.UnitScheduling | None:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> distribution.UnitScheduling | None:
     """Ours, in place of `-n`'s own."""
-    return distribution.UnitScheduling(config) if config.getvalue("dist") == "load" else None
+    return distribution.UnitScheduling(config, log) if config.getvalue("dist") == "load" else None
 
 
 @pytest.hookimpl(trylast=True)

@@ -5,6 +5,7 @@ servers of a module that is cut, and at the end one worker waits for the other.
 """
 
 import pytest
+from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 ENGINES = "tests/llm"
@@ -43,9 +44,9 @@ def place_of(nodeid: str) -> int:
 class UnitScheduling(LoadScopeScheduling):
     """A worker that is nearly done with a unit gets the next one."""
 
-    def __init__(self, config: pytest.Config) -> None:
+    def __init__(self, config: pytest.Config, log: Producer) -> None:
         config.option.loadscopereorder = False  # It would be by the number of tests.
-        super().__init__(config)
+        super().__init__(config, log)
 
     def _split_scope(self, nodeid: str) -> str:
         return unit_of(nodeid)

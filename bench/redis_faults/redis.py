@@ -138,7 +138,8 @@ def sentinel_group() -> Iterator[SentinelGroup]:
     """Start a group, and wait until the Sentinels know each other and the replica."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
-        copies = ("--dir", str(folder))  # For the copy of the data that a primary sends to a replica.
+        # For the copy of the data that a primary sends to a replica, by default 5 s after it is asked for.
+        copies = ("--dir", str(folder), "--repl-diskless-sync-delay", "0")
         primary = stack.enter_context(FaultyRedis(*copies))
         replica = stack.enter_context(
             FaultyRedis(*copies, "--dbfilename", "replica.rdb", "--replicaof", "127.0.0.1", str(primary.port))
