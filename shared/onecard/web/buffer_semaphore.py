@@ -24,7 +24,7 @@ LONG_KINDS: frozenset[BufferKind] = frozenset({"long answer", "body"})
 
 class _Waiter(NamedTuple):
     granted: "asyncio.Future[None]"
-    count: int
+    size: int
 
 
 class BufferSemaphore:
