@@ -4,6 +4,7 @@ It starts before everything else in a pod and needs nothing of the stack, so tha
 or of its models keeps a pod running. It alone has the key of RunPod's API.
 """
 
+import logging
 import os
 import signal
 import time
@@ -139,11 +140,16 @@ def load_settings(environment: Mapping[str, str]) -> WatchdogSettings:
     return load_from(WatchdogSettings, usable)
 
 
+def _end(number: int, _: object) -> None:
+    """Write the last log lines and end; not by an exception, which a finalizer or a callback of Python's swallows."""
+    logging.shutdown()
+    os._exit(0)
+
+
 def main() -> None:
     """Run the watchdog until SIGTERM."""
     logs.configure("watchdog", "info")
-    # Not by an exception, which is swallowed where it meets a finalizer or another callback of Python's.
-    signal.signal(signal.SIGTERM, lambda number, _: os._exit(0))
+    signal.signal(signal.SIGTERM, _end)
     settings = load_settings(os.environ)
     if settings.runpod_pod_id is None:
         raise SystemExit("watchdog: RUNPOD_POD_ID is not set, so that this is no pod of RunPod.")
