@@ -81,9 +81,11 @@ def create_app(settings: GatewaySettings, table: RouteTable = ROUTES) -> FastAPI
         middleware=lambda inner: _limited(RelayRouter(inner, table), settings, table),
     )
     buffers_bytes = int(settings.buffer_mb * 1_000_000 * (1 - STREAMS_SHARE))
-    has_several_callers = settings.api_keys_file is not None
-    buffers = measured_buffers(buffers_bytes, app.state.registry, is_divided=has_several_callers)
-    app.add_middleware(RequestBodyBudget, buffers=buffers, max_bytes=int(settings.max_body_mb * 1_000_000))
+    max_body_bytes = int(settings.max_body_mb * 1_000_000)
+    # With several keys each leaves space to the others, beyond that for one largest body.
+    min_share_bytes = max_body_bytes if settings.api_keys_file is not None else None
+    buffers = measured_buffers(buffers_bytes, app.state.registry, min_share_bytes=min_share_bytes)
+    app.add_middleware(RequestBodyBudget, buffers=buffers, max_bytes=max_body_bytes)
     if settings.cors_origins:
         # Outside the request middleware, since browsers send preflight requests without a key and have to be able to
         # read errors. Without cookies: a page sends its own key, and any headers that it needs.

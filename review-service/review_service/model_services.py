@@ -2,10 +2,10 @@
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, cycle
 from typing import Any, Literal, Protocol, get_args
 
 import httpx2 as httpx
@@ -130,15 +130,16 @@ class ModelService:
             InvalidModelResponse: The service rejects the request, or answers with something other than a JSON object.
         """
         limit = httpx.Timeout(seconds, connect=CONNECT_TIMEOUT_SECONDS)
+        addresses = self._in_turn()
         try:  # By itself, because hardly any request needs tenacity, which takes 20 μs to call a function.
-            return await self._post(path, body, headers, limit)
+            return await self._post(next(addresses) + path, body, headers, limit)
         except (Unavailable, TooBusy) as error:
             failures = [error]
 
         async def attempt() -> ModelResponse:
             if failures:
                 raise failures.pop()
-            return await self._post(path, body, headers, limit)
+            return await self._post(next(addresses) + path, body, headers, limit)
 
         retrying = AsyncRetrying(
             retry=retry_if_exception_type((Unavailable, TooBusy)),
@@ -172,19 +173,24 @@ class ModelService:
         limit = httpx.Timeout(seconds, connect=seconds / len(self._addresses))
         try:
             async with asyncio.timeout(seconds):
+                addresses = self._in_turn()
                 for _ in self._addresses[1:]:
                     with suppress(Unavailable, TooBusy):
-                        return await self._post(path, body, headers, limit)
-                return await self._post(path, body, headers, limit)
+                        return await self._post(next(addresses) + path, body, headers, limit)
+                return await self._post(next(addresses) + path, body, headers, limit)
         except TimeoutError:
             raise self._late() from None
 
+    def _in_turn(self) -> Iterator[str]:
+        """The replicas for one request's attempts, from the next in turn on: other requests do not shift them."""
+        start = next(self._round_robin) % len(self._addresses)
+        return cycle((*self._addresses[start:], *self._addresses[:start]))
+
     async def _post(
-        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str], limit: httpx.Timeout
+        self, url: str, body: Mapping[str, Any], headers: Mapping[str, str], limit: httpx.Timeout
     ) -> ModelResponse:
-        address = self._addresses[next(self._round_robin) % len(self._addresses)]
         try:
-            answer = await self._http.post(address + path, json=body, headers=headers, timeout=limit)
+            answer = await self._http.post(url, json=body, headers=headers, timeout=limit)
         except httpx.ReadTimeout:
             raise self._late() from None
         except httpx.HTTPError as error:

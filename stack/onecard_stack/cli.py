@@ -135,7 +135,8 @@ def _follow_until_end(stack: "Stack", stay: bool) -> NoReturn:
     run_folder, log_folder = stack.settings.run_folder, stack.settings.log_folder
 
     def is_over() -> bool:
-        return seen.is_gone(time.monotonic()) and not (stay and presence.is_held(run_folder))
+        # 'onecard up' takes the start lock before it removes the sign, so a start that follows is seen in this order.
+        return not (stay and presence.is_held(run_folder)) and seen.is_gone(time.monotonic())
 
     names = [process.name for process in stack.processes]
     stack_status.print_logs(log_folder, names, lines=40, follow=True, is_over=is_over)

@@ -53,9 +53,10 @@ class Stack:
             own_pids = {process.pid for process in orphans.find(self.settings.run_folder)}
             self._require(examine.machine(self.settings, own_pids, free_mb=free_mb))
             with start_lock(self.settings.run_folder):
-                if not keep:
-                    presence.release(self.settings.run_folder)
-                return self._start(keep)
+                if keep:
+                    return self._start(keep)
+                with presence.released(self.settings.run_folder):
+                    return self._start(keep)
         except (Refused, fetching.FetchError) as error:
             raise StackError(str(error)) from None
 

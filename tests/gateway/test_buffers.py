@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -334,7 +335,7 @@ async def test_only_the_beginning_of_a_body_is_short() -> None:
 
 async def test_a_caller_gets_no_more_than_it_leaves_to_the_others() -> None:
     """Its waiting requests keep nobody else's; those of nobody in particular may have all."""
-    room = BufferSemaphore(800, is_divided=True)
+    room = BufferSemaphore(800, min_share_bytes=0)
     greedy, other, nobody = room.lease("greedy"), room.lease("other"), room.lease()
     await greedy.acquire(300, "long answer")
     await nobody.acquire(200, "long answer")
@@ -354,6 +355,70 @@ async def test_a_caller_gets_no_more_than_it_leaves_to_the_others() -> None:
     await more
     unknown.close()
     assert room.used_bytes == 0
+
+
+async def test_a_caller_may_hold_its_least_share_however_little_it_leaves() -> None:
+    """As for one largest body on a gateway where nobody else is."""
+    room = BufferSemaphore(800, min_share_bytes=300)
+    greedy = room.lease("greedy")
+    await greedy.acquire(300, "body")
+    more = asyncio.create_task(greedy.acquire(1, "body"))
+    await asyncio.sleep(0)
+    assert not more.done()
+    more.cancel()
+
+
+async def test_a_caller_whose_requests_never_end_keeps_nobody_out() -> None:
+    """The oldest comes first, whoever has more of them."""
+    room, order = BufferSemaphore(100), list[str]()
+
+    async def hold(caller: str) -> None:
+        lease = room.lease(caller)
+        await lease.acquire(100)
+        order.append(caller)
+        await asyncio.sleep(0.01)
+        lease.close()
+
+    first = room.lease("greedy")
+    await first.acquire(100)
+    tasks = [asyncio.create_task(hold(caller)) for caller in ("greedy", "greedy", "other", "greedy", "greedy")]
+    await asyncio.sleep(0)
+    first.close()
+    await asyncio.gather(*tasks)
+    assert order == ["greedy", "greedy", "other", "greedy", "greedy"]
+
+
+async def test_bytes_that_turn_out_to_be_anothers_make_room_for_those_who_wait() -> None:
+    room = BufferSemaphore(400, min_share_bytes=0)
+    unknown, waiting = room.lease("key"), room.lease("key")
+    await unknown.acquire(100, "body")
+    more = asyncio.create_task(waiting.acquire(40, "body"))
+    await asyncio.sleep(0)
+    assert not more.done()
+    unknown.charge_to("its name")
+    await asyncio.wait_for(more, 1)
+
+
+@pytest.mark.parametrize("waiting", [1, 2, 3])
+async def test_a_lease_that_is_collected_while_another_is_granted(waiting: int) -> None:
+    """The collector runs wherever something is made, and closes leases that nobody has any more."""
+    room = BufferSemaphore(100)
+    forgotten, first = room.lease(), room.lease()
+    await forgotten.acquire(10)
+    await first.acquire(90)
+    tasks = [asyncio.create_task(room.lease().acquire(10)) for _ in range(waiting)]
+    await asyncio.sleep(0)
+    call_soon, loop = asyncio.get_running_loop().call_soon, asyncio.get_running_loop()
+
+    def collecting(*args: Any, **named: Any) -> Any:
+        forgotten.close()
+        return call_soon(*args, **named)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(loop, "call_soon", collecting)
+        first.close()
+    await asyncio.wait_for(asyncio.gather(*tasks), 1)
+    assert not any(room._waiters.values())
 
 
 async def test_who_waits_for_room_gets_it_in_turn_and_answers_come_first() -> None:

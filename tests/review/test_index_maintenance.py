@@ -230,6 +230,38 @@ async def test_reads_that_fail_at_the_same_time_check_the_indexes_once() -> None
     assert len(checks) == 1
 
 
+@pytest.mark.usefixtures("hurried")
+async def test_a_check_of_the_indexes_survives_the_reader_who_began_it() -> None:
+    """Clients that give up before its end would else keep a broken index for ever. A failed one is not repeated."""
+    table, access, begun = UnreadableTable([], [TORN] * 99), table_access.TableAccess("s3://bucket"), asyncio.Event()
+    prewarm = table.prewarm_index
+
+    async def check(name: str) -> None:
+        begun.set()
+        await prewarm(name)
+
+    table.prewarm_index = check  # type: ignore[method-assign]
+    first = asyncio.create_task(access.drop_broken_indexes(table))  # type: ignore[arg-type]
+    await begun.wait()
+    first.cancel()
+    await access.drop_broken_indexes(table)  # type: ignore[arg-type]
+    assert table.dropped == ["some_idx"]
+
+    table, access = UnreadableTable([], [TORN] * 99), table_access.TableAccess("s3://bucket")
+    drops = list[str]()
+
+    async def drop(name: str) -> None:
+        drops.append(name)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    table.drop_index = drop  # type: ignore[method-assign]
+    waiting = [access.drop_broken_indexes(table) for _ in range(5)]  # type: ignore[arg-type]
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {OSError}
+    await access.drop_broken_indexes(table)  # type: ignore[arg-type]
+    assert drops == ["some_idx"]
+
+
 GROW = """
 import asyncio, gzip, json, sys
 import numpy as np

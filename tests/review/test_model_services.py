@@ -61,6 +61,15 @@ async def test_a_replica_that_is_away_leaves_the_next_one() -> None:
         assert await ask(f"http://127.0.0.1:{free_port()}", peer.url) == {"a": 1}
 
 
+async def test_each_request_that_may_not_wait_asks_each_replica() -> None:
+    """Also while others take their turns: with one of two away, none draws that one twice."""
+    url = f"http://127.0.0.1:{free_port()}"
+    async with serving(FakeModelServer(http(200, '{"a": 1}'))) as peer, httpx.AsyncClient(trust_env=False) as client:
+        service = ModelService("test", [url, peer.url], client)
+        answers = await asyncio.gather(*(service.post_at_once("/x", {}, {}, 20) for _ in range(40)))
+    assert [answer.body for answer in answers] == [{"a": 1}] * 40
+
+
 async def test_a_service_that_restarts_is_waited_for() -> None:
     """A 503, and then it is back."""
     async with serving(FakeModelServer(http(503), http(200, '{"a": 1}'))) as peer:

@@ -61,6 +61,24 @@ def test_a_stop_by_hand_lasts_until_a_start_by_hand(tmp_path: Path, monkeypatch:
     assert len(said) == 1
 
 
+def test_a_start_by_hand_that_fails_leaves_the_stop_as_it_was(tmp_path: Path) -> None:
+    """Else a pod would start again with its own settings."""
+
+    def fail() -> None:
+        with presence.released(tmp_path):
+            assert not presence.is_held(tmp_path)
+            raise KeyboardInterrupt
+
+    for was_held in (False, True):
+        with pytest.raises(KeyboardInterrupt):
+            fail()
+        assert presence.is_held(tmp_path) == was_held
+        presence.hold(tmp_path)
+    with presence.released(tmp_path):
+        pass
+    assert not presence.is_held(tmp_path)
+
+
 @pytest.fixture
 def stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Run folders that were stopped. A stack is up that ends at once."""
@@ -88,15 +106,15 @@ def test_a_pod_waits_where_down_has_stopped_the_stack(
 ) -> None:
     """As while reviews are restored. A stack that has died, it ends with."""
     assert stack_program({}, None).argv[-2:] == ("run", "--stay")
-    until = time.monotonic() + 5 * presence.GONE_SECONDS
+    until, is_held = time.monotonic() + 5 * presence.GONE_SECONDS, presence.is_held
 
-    def running(_: Supervisor) -> bool:
+    def look(run_folder: Path) -> bool:
         if time.monotonic() > until:
             raise KeyboardInterrupt
-        return False
+        return is_held(run_folder)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Supervisor, "running", running)
+        patched.setattr(presence, "is_held", look)
         patched.setattr(presence, "wait_while_held", lambda *_: None)
         presence.hold(tmp_path / "run")
         run(stay=True)

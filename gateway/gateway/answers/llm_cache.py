@@ -21,7 +21,7 @@ from gateway.relay import CompleteResponse, complete_response, upstream_request_
 from gateway.request_body import JsonBody
 from gateway.routes import Handler, Route
 from gateway.settings import STREAMS_SHARE, GatewaySettings
-from gateway.telemetry.trace import RequestTrace
+from gateway.telemetry.trace import SharedComputation
 from gateway.upstream.deadline import SHARED_DEADLINE_SECONDS, Deadline
 from gateway.upstream.request import UpstreamRequest, deadline_of, send
 from gateway.upstream.response import UpstreamResponse, deadline_exceeded, response_broken_off
@@ -69,8 +69,8 @@ class LlmCache:
         self._stores: dict[CacheKind, TypedCache[CachedResponse, CachedResponse]] = {}
         """By kind of route."""
         self._tasks = TaskSet()
-        self._traces: WeakValueDictionary[Hashable, RequestTrace] = WeakValueDictionary()
-        """By computation, of the request that has begun it."""
+        self._computations: WeakValueDictionary[Hashable, SharedComputation] = WeakValueDictionary()
+        """Those that are under way, which the traces of their requests hold."""
         # A full queue refuses only the caller with the most requests in it, so that error is not shared.
         self._flights = SingleFlight[CompleteResponse](caller_errors=(TooBusy,))
         streams_bytes = int(settings.buffer_mb * 1_000_000 * STREAMS_SHARE)
@@ -145,7 +145,7 @@ class LlmCache:
                 return complete
 
         deadline = deadline_of(lookup.upstream_request, self._upstream)
-        self._link_traces(lookup, is_running=lookup.flight_key in self._flights)
+        self._link_trace(lookup, is_running=lookup.flight_key in self._flights)
         try:
             async with self._deadline(deadline):
                 joined = await run_until_disconnect(self._flights.do(lookup.flight_key, compute), receive)
@@ -181,7 +181,7 @@ class LlmCache:
             self._store(lookup, await asyncio.to_thread(recorded_stream, recording))
 
         deadline = deadline_of(lookup.upstream_request, self._upstream)
-        self._link_traces(lookup, is_running=lookup.flight_key in self._streams)
+        self._link_trace(lookup, is_running=lookup.flight_key in self._streams)
         async with AsyncExitStack() as stack:
             reader = await stack.enter_async_context(self._streams.subscribe(lookup.flight_key, source, on_complete))
             try:
@@ -206,16 +206,16 @@ class LlmCache:
         except TimeoutError:
             raise deadline_exceeded(self._upstream) from None
 
-    def _link_traces(self, lookup: CacheLookup, *, is_running: bool) -> None:
-        """Note whose computation a request waits for: while that waits for a slot, nobody has worked for either."""
-        if is_running:
-            lookup.upstream_request.trace.joined = self._traces.get(lookup.flight_key)
-        else:
-            self._traces[lookup.flight_key] = lookup.upstream_request.trace
+    def _link_trace(self, lookup: CacheLookup, *, is_running: bool) -> None:
+        """Note which computation a request waits for: while that waits for a slot, nobody works for its requests."""
+        computation = self._computations.get(lookup.flight_key) if is_running else None
+        if computation is None:
+            computation = self._computations[lookup.flight_key] = SharedComputation()
+        lookup.upstream_request.trace.computation = computation
 
     async def _send(self, lookup: CacheLookup, scope: Scope, buffers: BufferLease) -> UpstreamResponse:
-        # Its own, also where it begins anew what another request had begun that was refused.
-        self._traces[lookup.flight_key] = lookup.upstream_request.trace
+        if computation := self._computations.get(lookup.flight_key):
+            computation.trace = lookup.upstream_request.trace
         shared = None if lookup.is_unshared else Deadline(time.monotonic() + SHARED_DEADLINE_SECONDS, time.monotonic)
         response = await send(replace(lookup.upstream_request, buffers=buffers), self._upstream, shared)
         request_state(scope)["timings"].update(response.timings)

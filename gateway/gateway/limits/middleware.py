@@ -64,7 +64,7 @@ class RateLimitMiddleware:
         try:
             await self._app(scope, receive, tap.send)
         except HTTPException as error:
-            settlement.settle(abandoned=settlement.was_sent and isinstance(error, DeadlineExceeded))
+            settlement.settle(abandoned=settlement.is_worked_on and isinstance(error, DeadlineExceeded))
             raise
         finally:
             settlement.settle(abandoned=settlement.is_worked_on)

@@ -20,19 +20,19 @@ _OVERHEAD_SECONDS = (0.0001, 0.00025, 0.0005, *LATENCY_BUCKETS)
 """Bounds of the histogram: the gateway's own work begins at a few tenths of a millisecond."""
 
 
-def measured_buffers(max_bytes: int, registry: CollectorRegistry, *, is_divided: bool) -> BufferSemaphore:
+def measured_buffers(max_bytes: int, registry: CollectorRegistry, *, min_share_bytes: int | None) -> BufferSemaphore:
     """Buffer space with metrics of its use.
 
     Args:
         max_bytes: its limit.
         registry: for the metrics.
-        is_divided: whether callers leave each other space; see `BufferSemaphore`.
+        min_share_bytes: see `BufferSemaphore`.
 
     Returns:
         The buffer space.
     """
     refused = Counter("onecard_buffers_refused_total", "Times that buffer space was refused.", registry=registry)
-    buffers = BufferSemaphore(max_bytes, refused.inc, is_divided=is_divided)
+    buffers = BufferSemaphore(max_bytes, refused.inc, min_share_bytes=min_share_bytes)
     help_text = "Buffered bytes of requests and responses now."
     Gauge("onecard_buffers_bytes", help_text, registry=registry).set_function(lambda: buffers.used_bytes)
     return buffers

@@ -77,10 +77,20 @@ class RequestTrace:
         """Sum over its attempts, each from its first byte sent to its last byte received, and the wait in the queue."""
         self.attempts = 0
         """Times that it was given to a replica."""
-        self.joined: RequestTrace | None = None
-        """Of the request whose computation it waits for, if that was under way already."""
+        self.computation: SharedComputation | None = None
+        """What it may wait for together with others."""
 
     @property
     def is_worked_on(self) -> bool:
-        """Whether a service has had the request, or the one that it has joined."""
-        return self.attempts > 0 or (self.joined is not None and self.joined.attempts > 0)
+        """Whether a service has had the request, or the one whose computation it waits for."""
+        trace = self.computation.trace if self.computation else None
+        return self.attempts > 0 or (trace is not None and trace.attempts > 0)
+
+
+class SharedComputation:
+    """A computation that several requests wait for."""
+
+    def __init__(self) -> None:
+        """Start without a request."""
+        self.trace: RequestTrace | None = None
+        """Of the request for which it is sent: another one if that of the first was refused."""

@@ -1,7 +1,6 @@
 """The services behind the gateway."""
 
 import asyncio
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -26,9 +25,9 @@ class UpstreamTimeouts:
     """Time limits of a service, in seconds."""
 
     first_byte_seconds: float
-    """From sending the request to the head of the response. Infinite for the LLM: it sends the head of an answer that
-    is no stream when the whole answer is made, and that of a stream with its first token, so its silence is no failure.
-    Health checks find a replica that is frozen, and its canary an engine that hangs."""
+    """From sending the request to the head of the response. For the LLM it is the whole time: it sends the head of an
+    answer that is no stream when the whole answer is made, and that of a stream with its first token. Health checks
+    find a replica that is frozen while another one serves, and its canary an engine that hangs."""
     idle_seconds: float
     """Between two chunks of a response."""
     total_seconds: float
@@ -144,7 +143,7 @@ async def open_services(settings: GatewaySettings, registry: CollectorRegistry, 
         return Upstream(name, client, balancer, limiter, headers, timeouts, has_models)
 
     return Upstreams(
-        llm=await upstream("llm", settings.llm_url, key, first_byte_seconds=math.inf),
+        llm=await upstream("llm", settings.llm_url, key, first_byte_seconds=settings.upstream_total_seconds),
         sentiment=await upstream("sentiment", settings.sentiment_url, {}),
         embedding=await upstream("embedding", settings.embedding_url, {}),
         review=await upstream("review", settings.review_url, {}, has_models=False),

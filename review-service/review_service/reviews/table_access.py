@@ -108,7 +108,8 @@ class TableAccess:
         """Set when the indexes may need maintenance; index maintenance clears it."""
         self.folder = None if "://" in address else Path(address)
         self._write_error: StoreNotWritable | None = None
-        self._repair = asyncio.Lock()
+        self._repair: asyncio.Task[None] | None = None
+        """The latest check of the indexes."""
         self._next_check = -math.inf
         """Earliest time of the next check of the indexes, by the event loop's clock."""
 
@@ -215,7 +216,7 @@ class TableAccess:
     async def drop_broken_indexes(self, table: AsyncTable) -> None:
         """Drop the indexes that cannot be read twice. Index maintenance creates them again in the background.
 
-        All who find the table broken share one check of the indexes.
+        All who find the table broken share one check of the indexes, which goes on when some of them leave.
 
         Args:
             table: The table; it must be readable itself.
@@ -223,10 +224,14 @@ class TableAccess:
         Raises:
             Exception: The table cannot be read, or an index cannot be dropped.
         """
-        loop = asyncio.get_running_loop()
-        async with self._repair:
-            if loop.time() < self._next_check:
+        if self._repair is None or self._repair.done():
+            if asyncio.get_running_loop().time() < self._next_check:
                 return
+            self._repair = asyncio.create_task(self._drop_broken_indexes(table))
+        await asyncio.shield(self._repair)
+
+    async def _drop_broken_indexes(self, table: AsyncTable) -> None:
+        try:
             await table.query().limit(1).to_list()
             if broken := await _broken_indexes(table):
                 await asyncio.sleep(RECHECK_SECONDS)
@@ -235,7 +240,8 @@ class TableAccess:
                 await table.drop_index(name)
                 log.warning("broken index dropped", index=name)
                 self.changed.set()
-            self._next_check = loop.time() + CHECK_INTERVAL_SECONDS
+        finally:
+            self._next_check = asyncio.get_running_loop().time() + CHECK_INTERVAL_SECONDS
 
 
 async def _broken_indexes(table: AsyncTable) -> set[str]:

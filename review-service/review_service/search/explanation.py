@@ -43,6 +43,7 @@ class Explainer:
             BadUpstream: The embedding service answers with something other than a vector.
         """
         query, vocabulary = await self.searcher.parse(request.query)
+        weights = query.weights(vocabulary)
         terms = [
             ExplainedTerm(
                 term=term.text,
@@ -50,7 +51,7 @@ class Explainer:
                 reason=term.reason,
                 synonyms=list(term.synonyms),
                 review_count=vocabulary.count(term.text),
-                weight=vocabulary.weight(term.text),
+                weight=weights[term.text],
             )
             for term in query.terms
         ]

@@ -71,7 +71,7 @@ class Match:
     review_id: str
     score: float
     words: float
-    """Coverage of the query's words; 0 if the keyword search did not find the review."""
+    """Coverage of the query's words; 0 if the review has none of them."""
     meaning: float
     """Of the vector search; 0 if there is no vector."""
 

@@ -27,6 +27,8 @@ VECTOR_CANDIDATES = 50
 """Minimum number of candidates that the vector half of a hybrid search looks for."""
 WORD_CANDIDATES = 100
 """The same of the keyword half, which costs less."""
+SPARE_WORD_CANDIDATES = 20
+"""So many more than are asked for are candidates of a keyword search."""
 MAX_PHRASES = 8
 """Maximum number of phrases of a query: each is looked for in every text."""
 SHORT_QUERY = 100
@@ -109,8 +111,11 @@ class SearchPlan:
         return scale_meaning(score, self.known)
 
     def limit(self, candidates: int) -> int:
-        """Number of results of one half: `candidates` or more if they are fused, else as many as are asked for."""
-        return max(self.top_k, candidates) if self.mode == "hybrid" else self.top_k
+        """Number of results of one half: `candidates` or more if they are fused, else about as many as asked for."""
+        if self.mode == "hybrid":
+            return max(self.top_k, candidates)
+        # LanceDB's BM25 chooses the candidates by its own counts, and they are ranked anew.
+        return self.top_k + SPARE_WORD_CANDIDATES if self.mode == "keyword" else self.top_k
 
 
 @dataclass(frozen=True)

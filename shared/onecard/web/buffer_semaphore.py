@@ -25,29 +25,33 @@ LONG_KINDS: frozenset[BufferKind] = frozenset({"long answer", "body"})
 class _Waiter(NamedTuple):
     granted: "asyncio.Future[None]"
     size: int
+    caller: str
 
 
 class BufferSemaphore:
     """Buffer space shared by all requests."""
 
     def __init__(
-        self, max_bytes: int, on_refused: Callable[[], None] = lambda: None, *, is_divided: bool = False
+        self, max_bytes: int, on_refused: Callable[[], None] = lambda: None, *, min_share_bytes: int | None = None
     ) -> None:
         """Start with nothing in use.
 
         Args:
             max_bytes: space for bodies and responses together.
             on_refused: called for each refusal.
-            is_divided: whether a caller gets more of what is long only while it leaves as much space to the others.
+            min_share_bytes: a caller gets more of what is long only while it leaves as much space to the others, or
+                holds no more than this. None: callers do not leave each other space.
         """
         self._capacity_bytes = {kind: int(max_bytes * share) for kind, share in MAX_USED_SHARE.items()}
         self._on_refused = on_refused
-        self._is_divided = is_divided
-        self._waiters: dict[BufferKind, dict[str, deque[_Waiter]]] = {kind: {} for kind in MAX_USED_SHARE}
-        """By kind and caller. No line is empty."""
+        self._min_share_bytes = min_share_bytes
+        self._waiters: dict[BufferKind, deque[_Waiter]] = {kind: deque() for kind in MAX_USED_SHARE}
+        """The oldest first."""
         self._held_by: Counter[str] = Counter()
         """Bytes by caller, for those that have any."""
         self.used_bytes = 0
+        self._is_granting = False
+        self._grants_again = False
 
     def lease(self, caller: str = "") -> "BufferLease":
         """A lease without any bytes yet.
@@ -71,12 +75,12 @@ class BufferSemaphore:
         Raises:
             Unavailable: there was no space in time.
         """
-        lines = self._waiters[kind]
-        if not lines and self._has_space(count, kind) and self._leaves_enough(count, kind, caller):
+        line = self._waiters[kind]
+        if not line and self._has_space(count, kind) and self._leaves_enough(count, kind, caller):
             self._take(count, caller)
             return
-        waiter = _Waiter(asyncio.get_running_loop().create_future(), count)
-        lines.setdefault(caller, deque()).append(waiter)
+        waiter = _Waiter(asyncio.get_running_loop().create_future(), count, caller)
+        line.append(waiter)
         self._grant()  # Those in the line may wait only because they hold too much themselves.
         try:
             async with asyncio.timeout(ACQUIRE_TIMEOUT_SECONDS):
@@ -84,10 +88,8 @@ class BufferSemaphore:
         except BaseException as error:
             # It was granted at the very moment at which the wait ended.
             granted_too_late = waiter.granted.done() and not waiter.granted.cancelled()
-            line = lines.get(caller)
-            if line is not None and waiter in line:  # Otherwise `_grant` has skipped it already.
+            if waiter in line:
                 line.remove(waiter)
-                self._drop_empty(lines, caller)
             self.release(count if granted_too_late else 0, caller)  # In any case, the next waiter may fit now.
             if not isinstance(error, TimeoutError):
                 raise
@@ -115,47 +117,54 @@ class BufferSemaphore:
         """
         self._take(-count, caller)
         self._take(count, new_caller)
+        self._grant()
 
     def _grant(self) -> None:
-        for kind, lines in self._waiters.items():
-            for caller in tuple(lines):
-                if not self._grant_to(caller, kind, lines[caller]):
-                    break
-                self._drop_empty(lines, caller)
+        """Grant space to waiters. A garbage collection inside may close a lease, which calls this again."""
+        self._grants_again = True
+        if self._is_granting:
+            return
+        self._is_granting = True
+        try:
+            while self._grants_again:
+                self._grants_again = False
+                for kind, line in self._waiters.items():
+                    self._grant_to(line, kind)
+        finally:
+            self._is_granting = False
 
-    def _grant_to(self, caller: str, kind: BufferKind, line: deque[_Waiter]) -> bool:
-        """Grant space to one caller's waiters. Returns whether other callers may get some of this kind too."""
-        while line:
-            granted, count = line[0]
-            if not granted.done():
-                if not self._leaves_enough(count, kind, caller):
-                    return True
-                if not self._has_space(count, kind):
-                    return False
-                self._take(count, caller)
-                granted.set_result(None)
-            line.popleft()
-        return True
+    def _grant_to(self, line: deque[_Waiter], kind: BufferKind) -> None:
+        """Grant space to the oldest waiters. Callers who hold too much are passed over."""
+        granted, passed_over = list[_Waiter](), set[str]()
+        for waiter in line:
+            if waiter.granted.done() or waiter.caller in passed_over:
+                continue
+            if not self._leaves_enough(waiter.size, kind, waiter.caller):
+                passed_over.add(waiter.caller)
+            elif self._has_space(waiter.size, kind):
+                self._take(waiter.size, waiter.caller)
+                granted.append(waiter)
+            else:
+                break
+        for waiter in granted:
+            line.remove(waiter)
+            waiter.granted.set_result(None)
 
     def _has_space(self, count: int, kind: BufferKind) -> bool:
         return self.used_bytes + count <= self._capacity_bytes[kind]
 
     def _leaves_enough(self, count: int, kind: BufferKind, caller: str) -> bool:
-        """Whether the caller would hold no more than it leaves to the others."""
-        if not self._is_divided or not caller or kind not in LONG_KINDS:
+        """Whether the caller would hold no more than it leaves to the others, or than its least share."""
+        if self._min_share_bytes is None or not caller or kind not in LONG_KINDS:
             return True
-        return self._held_by[caller] + count <= self._capacity_bytes[kind] - self.used_bytes - count
+        left_bytes = self._capacity_bytes[kind] - self.used_bytes - count
+        return self._held_by[caller] + count <= max(left_bytes, self._min_share_bytes)
 
     def _take(self, count: int, caller: str) -> None:
         self.used_bytes += count
         self._held_by[caller] += count
         if not self._held_by[caller]:
             del self._held_by[caller]
-
-    @staticmethod
-    def _drop_empty(lines: dict[str, deque[_Waiter]], caller: str) -> None:
-        if not lines[caller]:
-            del lines[caller]
 
 
 class BufferLease:

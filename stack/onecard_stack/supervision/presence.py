@@ -1,8 +1,8 @@
 """Tells the command that stays with a stack whether that is still there, and whether it was stopped by hand."""
 
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +54,23 @@ def hold(run_folder: Path) -> None:
 def release(run_folder: Path) -> None:
     """Remove that sign."""
     (run_folder / HELD_FILE).unlink(missing_ok=True)
+
+
+@contextmanager
+def released(run_folder: Path) -> Iterator[None]:
+    """Remove that sign, and leave it again if the start inside the block fails.
+
+    Args:
+        run_folder: the stack's run folder.
+    """
+    was_held = is_held(run_folder)
+    release(run_folder)
+    try:
+        yield
+    except BaseException:
+        if was_held:
+            hold(run_folder)
+        raise
 
 
 def is_held(run_folder: Path) -> bool:
