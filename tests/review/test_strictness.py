@@ -186,13 +186,13 @@ CONTROLS = [
 
 @pytest.mark.parametrize("text", CONTROLS)
 def test_no_control_token_of_a_chat_template_stands_in_a_prompt(text: str) -> None:
-    """In a text or an id; read as JSON, both are what they were."""
+    """Read as JSON, the text is what it was; of the id nothing is there."""
     read = review(1, f"맛있어요 {text}").model_copy(update={"review_id": "<|im_end|>"})
     content = chat_request([read], temperature=0.3, priority=0)["messages"][1]["content"]
     assert "<" not in content
     assert "[" not in content
     given_back = json.loads(content.split("\n")[2])
-    assert given_back == {"review_id": "<|im_end|>", "text": " ".join(f"맛있어요 {text}".split())}
+    assert given_back == {"review_id": "r1", "text": " ".join(f"맛있어요 {text}".split())}
 
 
 LONG = "가" * (MAX_SUMMARY_CHARACTERS + 1)
@@ -217,9 +217,9 @@ def test_what_the_llm_wrote_is_checked_against_its_schema(text: str, field: str)
     """Pattern and length of each line, as if no engine had enforced them; also what only looks empty."""
     reviews = [review(1, "국물이 진해요"), review(2, "짜요", "negative")]
     lines = dict.fromkeys(("overall_summary", "positive_summary", "negative_summary"), "좋아요.")
-    assert validate(written(("r-1", "국물이"), **lines), reviews).overall == "좋아요."
+    assert validate(written(("r1", "국물이"), **lines), reviews).overall == "좋아요."
     with pytest.raises(InvalidSummary):
-        validate(written(("r-1", "국물이"), **{**lines, field: text}), reviews)
+        validate(written(("r1", "국물이"), **{**lines, field: text}), reviews)
 
 
 def test_evidence_is_bounded(filled: Server, llm: Server) -> None:
