@@ -172,7 +172,7 @@ def test_a_text_of_nothing_to_be_seen_is_empty(service: str, text: str, request:
 def test_a_text_that_was_cut_says_so(service: str, request: pytest.FixtureRequest) -> None:
     """Computed or cached; the others say nothing."""
     server: Server = request.getfixturevalue(service)
-    texts = ["맛있어요", f"아주 길게 쓴 {service} " * 600, "친절해요"]
+    texts = ["맛있어요", f"아주 길게 쓴 {service} " * 600, "잘린 글 옆의 짧은 글"]
     for expected in ("miss", "hit"):
         answer = httpx.post(f"{server.url}{PATHS[service]}", json={"input": texts[1:]}, timeout=60)
         assert answer.headers["x-cache"] == expected
