@@ -25,9 +25,10 @@ class UpstreamTimeouts:
     """Time limits of a service, in seconds."""
 
     first_byte_seconds: float
-    """From sending the request to the head of the response. For the LLM it is the whole time: it sends the head of an
-    answer that is no stream when the whole answer is made, and that of a stream with its first token. Health checks
-    find a replica that is frozen while another one serves, and its canary an engine that hangs."""
+    """From sending the request to the head of the response. For the LLM twice the whole time: it sends the head of an
+    answer that is no stream when the whole answer is made, that of a stream with its first token, and a client that
+    joins a computation late has its whole time, too. Health checks find a replica that is frozen while another one
+    serves, and its canary an engine that hangs."""
     idle_seconds: float
     """Between two chunks of a response."""
     total_seconds: float
@@ -143,7 +144,7 @@ async def open_services(settings: GatewaySettings, registry: CollectorRegistry, 
         return Upstream(name, client, balancer, limiter, headers, timeouts, has_models)
 
     return Upstreams(
-        llm=await upstream("llm", settings.llm_url, key, first_byte_seconds=settings.upstream_total_seconds),
+        llm=await upstream("llm", settings.llm_url, key, first_byte_seconds=2 * settings.upstream_total_seconds),
         sentiment=await upstream("sentiment", settings.sentiment_url, {}),
         embedding=await upstream("embedding", settings.embedding_url, {}),
         review=await upstream("review", settings.review_url, {}, has_models=False),
