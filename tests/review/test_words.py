@@ -7,7 +7,7 @@ from itertools import permutations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from review_service.search.word_files import WordFiles
@@ -178,14 +178,19 @@ def test_a_word_that_is_right_or_nothing_is_left_as_it_is(query: str) -> None:
     assert (parsed.text, parsed.corrected) == (query, False)
 
 
+def search_terms(parsed: ParsedQuery) -> str:
+    """All different terms to look for."""
+    return " ".join(dict.fromkeys(text for term in parsed.terms for text in term.alternatives))
+
+
 def test_synonyms_and_stop_words_apply_to_queries() -> None:
     """Both ways, or one way with an arrow; a query of stop words alone keeps them."""
     words = parse_search_words("돈까스, 돈가스 # spelling\n소세지 => 소시지", "곳 좋다", "")
-    assert parse("돈까스 좋은 곳", words).search_terms == "돈까스 돈가스"
-    assert parse("돈가스", words).search_terms.split()[:2] == ["돈가스", "돈까스"]
-    assert "소시지" in parse("소세지", words).search_terms.split()
-    assert "소세지" not in parse("소시지", words).search_terms.split()
-    assert parse("좋은 곳", words).search_terms == "좋다 곳"
+    assert search_terms(parse("돈까스 좋은 곳", words)) == "돈까스 돈가스"
+    assert search_terms(parse("돈가스", words)).split()[:2] == ["돈가스", "돈까스"]
+    assert "소시지" in search_terms(parse("소세지", words)).split()
+    assert "소세지" not in search_terms(parse("소시지", words)).split()
+    assert search_terms(parse("좋은 곳", words)) == "좋다 곳"
     assert words.version != NO_WORDS.version
 
 
@@ -217,7 +222,7 @@ def test_what_stands_for_a_word_weighs_as_much_as_the_most_frequent(query: str) 
     weights = parsed.weights(known)
     assert len(weights) > 1
     assert set(weights.values()) == {parsed.ideal_score(known)}
-    assert list(weights) == parsed.search_terms.split()
+    assert list(weights) == search_terms(parsed).split()
 
 
 def test_a_word_that_is_nowhere_counts() -> None:
@@ -232,7 +237,7 @@ def test_phrases_are_taken_out_of_their_quotation_marks() -> None:
     """Straight ones or round ones; their words are looked for as well; a single mark is none."""
     parsed = parse('“짬뽕 국물” "시원해요" 친절"')
     assert parsed.phrases == ("짬뽕 국물", "시원해요")
-    assert {"짬뽕", "국물", "친절"} <= set(parsed.search_terms.split())
+    assert {"짬뽕", "국물", "친절"} <= set(search_terms(parsed).split())
 
 
 def test_a_long_query_has_a_limited_number_of_terms() -> None:
@@ -269,8 +274,15 @@ def test_a_phrase_counts_once_and_only_if_it_can_be_seen() -> None:
     assert parse('"국물" “국물” "\u200b" " \u3164 " 짬뽕 "국물"').phrases == ("국물",)
 
 
+@pytest.mark.parametrize("text", ["#맛집/카페", "#0/0"])
+def test_a_hashtag_with_a_slash_is_a_term(text: str) -> None:
+    """Kiwi takes what follows a slash for a tag where it is told not to use a word."""
+    assert [term.text for term in analyzer().terms(f"{text} 좋아요")] == [text, "좋다"]
+
+
 @settings(max_examples=50)
 @given(st.text(max_size=200))
+@example("#0/0")
 def test_any_query_is_read(query: str) -> None:
     """Its score has a scale if it has terms, and terms are different."""
     parsed = parse(query)

@@ -79,7 +79,8 @@ class MorphemeAnalyzer:
         given = self._user_words.parts(word)
         if given or len(word) < 2 * MIN_PART_LENGTH:
             return given
-        tokens = self._kiwi.tokenize(word, blocklist=[word])
+        # As a pair, because Kiwi would take what follows a slash in a word, as in a hashtag, for its tag.
+        tokens = self._kiwi.tokenize(word, blocklist=[(word, "")])
         pieces = [token.form for token in tokens]
         if (
             len(pieces) > 1
