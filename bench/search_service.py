@@ -75,7 +75,7 @@ async def _fill(folder: Path, rows: int, encoder: Encoder, model: str) -> None:
                 await maintain(store, index_rows)
         await maintain(store, index_rows)
         await maintain(store, index_rows, settled=True)
-        assert await store.keyword_search("영화", Filters(), 1)
+        assert await store.keyword_search({"영화": 1.0}, Filters(), 1)
         await asyncio.sleep(0)
 
 

@@ -19,7 +19,7 @@ from gateway.limits.rate_limiter import RateLimiter
 from gateway.routes import ROUTES
 from gateway.telemetry.response_tap import ResponseTap
 from gateway.telemetry.token_usage import TokenUsageCounter
-from gateway.telemetry.trace import RequestTrace
+from gateway.telemetry.trace import RequestTrace, SharedComputation
 from onecard.errors import DeadlineExceeded, RateLimited, TooBusy, Unavailable
 from onecard.web.disconnect import ClientDisconnected
 from tests.gateway.support import key
@@ -234,3 +234,15 @@ async def test_forty_at_once_are_refused_by_what_they_may_cost() -> None:
     gate.set()
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert sum(isinstance(outcome, RateLimited) for outcome in outcomes) == 40 - 1000 // RESERVED
+
+
+def test_who_waits_for_anothers_computation_is_worked_for_once_that_is_sent() -> None:
+    """Also where another request had to begin it anew, because that of the first was refused."""
+    first, second, waits = RequestTrace(), RequestTrace(), RequestTrace()
+    first.computation = second.computation = waits.computation = computation = SharedComputation()
+    computation.trace = first
+    assert not waits.is_worked_on
+    computation.trace = second
+    second.attempts = 1
+    assert waits.is_worked_on
+    assert not RequestTrace().is_worked_on

@@ -33,7 +33,7 @@ class OtherAnalyzer:
 
 async def by_words(store: ReviewStore, text: str, filters: Filters, limit: int) -> dict[str, float]:
     """Search by the words of a text. Returns BM25 scores by review id, best first."""
-    terms = " ".join(term.text for term in analyzer().terms(text))
+    terms = dict.fromkeys((term.text for term in analyzer().terms(text)), 1.0)
     hits = await store.keyword_search(terms, filters, limit)
     return {hit.review_id: hit.score for hit in hits}
 

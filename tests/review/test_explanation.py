@@ -47,6 +47,20 @@ async def test_a_review_is_read_and_searched_once_however_long_the_query_is(
     assert len(queries) == 3
 
 
+async def test_a_term_weighs_what_a_search_makes_of_it(store: ReviewStore) -> None:
+    """As much as the most frequent of its synonyms, in the query and in the score of a review of average length."""
+    await put(store, [*["직원이 편해요"] * 20, "점원이 편해요", *["친절한 국물"] * 20])
+    searcher = await searcher_of(store)
+    told = await Explainer(searcher).explain(ExplainRequest(query="점원", review_id="r-0"), "interactive")
+    query, vocabulary = await searcher.parse("점원")
+    assert told.review is not None
+    assert "직원" in told.terms[0].synonyms
+    assert told.terms[0].weight < vocabulary.weight("점원")
+    assert told.terms[0].weight == pytest.approx(vocabulary.weight("직원"))
+    assert query.weights(vocabulary)["직원"] == told.terms[0].weight
+    assert "직원" in told.review.matched
+
+
 async def test_nothing_is_explained_to_a_client_that_has_gone() -> None:
     """Its request is cancelled, whatever it waits for."""
     [route] = [

@@ -293,7 +293,7 @@ async def main(path, folder):
         await maintain(store, 10_000)
         await maintain(store, 10_000, settled=True)
         for query in ("정말 좋았던 영화", "너무 지루해서"):
-            assert len(await store.keyword_search(query, Filters(), 50)) == 50
+            assert len(await store.keyword_search(dict.fromkeys(query.split(), 1.0), Filters(), 50)) == 50
             assert len(await store.vector_search(vectors[0], "m", Filters(), 50)) == 50
         print(json.dumps({"rows": await store.count_rows(), "most": resident("VmHWM"), "now": resident("VmRSS")}))
 

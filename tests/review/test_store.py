@@ -181,11 +181,11 @@ async def test_cosines_are_those_of_a_search(store: ReviewStore) -> None:
     await put(store, range(10))
     asked = vectors(3, seed=5)[2]
     near = {hit.review_id: hit.score for hit in await store.vector_search(asked, MODEL, EVERYTHING, 10)}
-    hits = await store.keyword_search("주차", EVERYTHING, 10, with_vectors=True)
+    hits = await store.keyword_search({"주차": 1.0}, EVERYTHING, 10, with_vectors=True)
     assert {hit.review_id: hit.cosine(asked, MODEL) for hit in hits} == pytest.approx(near, abs=1e-5)
     for vector, model in ((asked[:-1], MODEL), (asked, "other/encoder")):
         assert [hit.cosine(vector, model) for hit in hits] == [None] * 10
-    without = await store.keyword_search("주차", EVERYTHING, 10)
+    without = await store.keyword_search({"주차": 1.0}, EVERYTHING, 10)
     assert [hit.cosine(asked, MODEL) for hit in without] == [None] * 10
 
 

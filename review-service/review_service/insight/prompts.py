@@ -23,9 +23,9 @@ MAX_REVIEW_CHARACTERS = 150
 """Reviews are cut to this length in the prompt. Most are shorter."""
 MAX_REVIEW_BYTES = 350
 """Reviews are also cut to this length, counted as they are in the prompt: some 130 Korean characters. Bytes bound the
-tokens, which characters do not: an escape (`\\u003c`) has four tokens, and a rare character one for each byte. Of
-escapes alone, `MAX_PROMPT_REVIEWS` reviews fit with the answer into 4,096 tokens, the window of the default models; of
-rare characters, half as many."""
+tokens, which characters do not: an escape (`\\u003c`) has some four tokens, and a rare character up to one for each
+byte. Calculated by that: of escapes alone, `MAX_PROMPT_REVIEWS` reviews fit with the answer into 4,096 tokens, the
+window of the default models; of rare characters, half as many."""
 MAX_SUMMARY_CHARACTERS = 150
 """Maximum length of each of the three summaries."""
 MAX_EVIDENCE = 2

@@ -25,6 +25,8 @@ class Hit:
     """All hits of the search. They stay in Arrow, because most are never returned."""
     _place: int
     _vector: npt.NDArray[np.float32] | None = field(default=None, repr=False)
+    _model: str = ""
+    """The model of the stored vectors."""
 
     def cosine(self, vector: npt.NDArray[np.float32], model: str) -> float | None:
         """Compute the cosine of the review's vector with another one.
@@ -38,7 +40,7 @@ class Hit:
         """
         if self._vector is None or self._vector.shape != vector.shape:
             return None
-        if not are_comparable((self._rows.schema.metadata or {}).get(MODEL_KEY, b"").decode(), model):
+        if not are_comparable(self._model, model):
             return None
         cosine = float(self._vector @ vector)
         return cosine if isfinite(cosine) else None  # Older versions stored vectors with NaN.
@@ -60,9 +62,10 @@ def hits_of(rows: pa.Table, scores: Sequence[float]) -> list[Hit]:
         Hits in the order of the rows, without those whose score is no number: older versions stored vectors with NaN.
     """
     vectors = _vectors(rows) if "vector" in rows.column_names else [None] * rows.num_rows
+    model = (rows.schema.metadata or {}).get(MODEL_KEY, b"").decode()
     found = zip(rows["review_id"].to_pylist(), scores, rows[TERMS_COLUMN].to_pylist(), vectors, strict=True)
     return [
-        Hit(review_id, score, terms or "", rows, place, vector)
+        Hit(review_id, score, terms or "", rows, place, vector, model)
         for place, (review_id, score, terms, vector) in enumerate(found)
         if isfinite(score)
     ]

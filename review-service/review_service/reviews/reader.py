@@ -202,12 +202,12 @@ class ReviewReader:
         return [] if rows is None else hits_of(rows, [1 - distance for distance in rows["_distance"].to_pylist()])
 
     async def keyword_search(
-        self, terms: str | Mapping[str, float], filters: Filters, limit: int, *, with_vectors: bool = False
+        self, terms: Mapping[str, float], filters: Filters, limit: int, *, with_vectors: bool = False
     ) -> list[Hit]:
         """Find the reviews that match some terms best, by BM25.
 
         Args:
-            terms: Terms as `MorphemeAnalyzer` makes them, separated by spaces, or each with a factor of its score.
+            terms: Terms as `MorphemeAnalyzer` makes them, each with a factor of its score.
             filters: Filters; all that are set must match.
             limit: Maximum number of hits.
             with_vectors: Whether the hits are to have their vectors.
@@ -279,10 +279,8 @@ def _with_probes(query: Any, limit: int) -> Any:
     return query.refine_factor(refine_factor(limit))
 
 
-def _text_query(terms: str | Mapping[str, float]) -> str | FullTextQuery:
+def _text_query(terms: Mapping[str, float]) -> str | FullTextQuery:
     """The query for terms, those with equal factors together."""
-    if isinstance(terms, str):
-        return terms
     groups: dict[float, list[str]] = {}
     for term, factor in terms.items():
         groups.setdefault(float(f"{factor:.2g}"), []).append(term)

@@ -75,11 +75,6 @@ class ParsedQuery:
     opposition: Opposition = field(default_factory=Opposition)
     """Finds texts that say the opposite."""
 
-    @property
-    def search_terms(self) -> str:
-        """All different terms to look for, separated by spaces."""
-        return " ".join(dict.fromkeys(text for term in self.terms for text in term.alternatives))
-
     def weights(self, vocabulary: Vocabulary) -> dict[str, float]:
         """Weigh the terms to look for.
 
@@ -87,7 +82,7 @@ class ParsedQuery:
             vocabulary: The terms of the stored reviews.
 
         Returns:
-            The weight of each term of `search_terms`. A term and its synonyms weigh as much as the most frequent of
+            The weight of each term to look for. A term and its synonyms weigh as much as the most frequent of
             them: a rare synonym is no better than the word itself.
         """
         weights: dict[str, float] = {}

@@ -2,11 +2,13 @@
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
 from onecard.errors import DeadlineExceeded, TooBusy
-from tests.shared.batching.support import SumEngine, blocking_device, open_batcher
+from tests.shared.batching.support import OpenBatcher, SumEngine, blocking_device, open_batcher
 from tests.shared.cache.support import eventually
 
 
@@ -76,8 +78,9 @@ async def test_a_deadline_is_kept_and_late_work_is_not_done() -> None:
     assert [2] not in engine.ran
 
 
-async def test_too_much_is_refused_and_told_when_to_come_back() -> None:
-    """By the time that what waits will take, and by the tokens that wait."""
+@asynccontextmanager
+async def full_queue() -> AsyncIterator[tuple[OpenBatcher, threading.Event]]:
+    """A batcher for 100 tokens a second that computes 50, while 450 wait of which 400 may; the event lets it go on."""
     event, wait = blocking_device()
     engine = SumEngine(wait)
     async with open_batcher(engine, rate=100, queue=400) as at:
@@ -85,6 +88,14 @@ async def test_too_much_is_refused_and_told_when_to_come_back() -> None:
         await eventually(lambda: engine.begun == [1])
         asked += [asyncio.create_task(at.ask([1] * 50, lane="bulk", seconds=60)) for _ in range(9)]
         await at.waits(450, "bulk")
+        yield at, event
+        event.set()
+        await asyncio.gather(*asked)
+
+
+async def test_too_much_is_refused_and_told_when_to_come_back() -> None:
+    """By the time that what waits will take, and by the tokens that wait."""
+    async with full_queue() as (at, _):
         with pytest.raises(TooBusy) as by_time:
             at.batcher.check_capacity("bulk", 10, timeout_seconds=8)
         assert by_time.value.headers == {"retry-after": "3"}  # 500 tokens at 100 a second; 2 s are affordable.
@@ -93,19 +104,11 @@ async def test_too_much_is_refused_and_told_when_to_come_back() -> None:
         assert by_tokens.value.headers == {"retry-after": "1"}  # 450 wait, 50 too many.
         at.batcher.check_capacity("interactive", 10, timeout_seconds=8)  # It would go before all of them.
         assert at.metric("queue_refused_total", lane="bulk") == 2
-        event.set()
-        await asyncio.gather(*asked)
 
 
 async def test_who_has_waited_as_told_finds_room_that_others_do_not() -> None:
     """In the time that is ahead and in the tokens that wait, up to limits of its own."""
-    event, wait = blocking_device()
-    engine = SumEngine(wait)
-    async with open_batcher(engine, rate=100, queue=400) as at:
-        asked = [asyncio.create_task(at.ask([1] * 50, lane="bulk", seconds=60))]
-        await eventually(lambda: engine.begun == [1])
-        asked += [asyncio.create_task(at.ask([1] * 50, lane="bulk", seconds=60)) for _ in range(9)]
-        await at.waits(450, "bulk")
+    async with full_queue() as (at, event):
         for seconds in (12, 600):  # 5 s are ahead, of which 3 and 6 are affordable; 400 and 500 tokens may wait.
             with pytest.raises(TooBusy):
                 at.batcher.check_capacity("bulk", 10, timeout_seconds=seconds)
@@ -120,7 +123,7 @@ async def test_who_has_waited_as_told_finds_room_that_others_do_not() -> None:
             await at.batcher.submit([[1] * 10], lane="bulk", timeout_seconds=600, has_waited=True)
         assert by_tokens.value.headers == {"retry-after": "1"}  # 550 wait, 50 too many.
         event.set()
-        await asyncio.gather(*asked, at.batcher.wait(full))
+        await at.batcher.wait(full)
 
 
 async def test_what_cannot_be_done_in_time_is_said_at_once() -> None:
